@@ -1,0 +1,45 @@
+# One command each; the virtual environment is made by whichever comes first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)
+
+.PHONY: demo dev test lint bench backfill
+
+## score the 14 embedded days of flight_delay and say where the predictions are
+demo: $(VENV)/.installed
+	$(BIN)/batch-scoring backfill flight_delay 2013-07-01 2013-07-14
+
+## the Dagster UI with its daemon, on http://localhost:3000
+dev: $(VENV)/.installed
+	$(BIN)/dagster dev -w workspace.yaml
+
+## make backfill PIPELINE=flight_delay FROM=2013-07-01 TO=2013-07-14
+backfill: $(VENV)/.installed
+	$(BIN)/batch-scoring backfill $(PIPELINE) $(FROM) $(TO)
+
+## linters, type checker and the whole test suite
+test: $(VENV)/.test-installed lint
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## the tables of benchmarks/, side by side with peers
+bench: $(VENV)/.bench-installed
+	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.day
+	$(BIN)/python -m benchmarks.load
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.%-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[$*]
+	touch $@
