@@ -1,0 +1,92 @@
+"""What the pipelines' assets have in common: keys, days, options, the run they are in, pictures of their figures."""
+
+import base64
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from batch_scoring.spec import Pipeline
+from batch_scoring.steps import Run
+
+PREVIEW_ROWS = 5
+
+
+def asset_key(pipeline: Pipeline, name: str) -> dg.AssetKey:
+    """`<pipeline>/<name>`."""
+    return dg.AssetKey([pipeline.name, name])
+
+
+def days(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
+    """The pipeline's days, today included: its files may land before the day is over."""
+    partitions = pipeline.spec.partitions
+    return dg.DailyPartitionsDefinition(partitions.start.isoformat(), timezone=partitions.timezone, end_offset=1)
+
+
+def asset_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
+    """Arguments that every asset of a pipeline has."""
+    return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
+
+
+def run_of(context: dg.AssetExecutionContext) -> Run:
+    """The run that a step is in; its start is one value for all that the step writes."""
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    began = record.start_time if record and record.start_time else None
+    started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
+    return Run(context.run.run_id, started, context.log.info)
+
+
+def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
+    """The schema that the UI shows for an asset: name, type and meaning of each column."""
+    return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
+
+
+def figures(run: Run, rows: int, wall: float) -> dict[str, dg.MetadataValue]:
+    """Time and memory of a step."""
+    seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        **seconds,
+        "seconds": dg.MetadataValue.float(round(wall, 4)),
+        "rows_per_second": dg.MetadataValue.int(round(rows / wall) if wall > 0 else 0),
+        "peak_memory_bytes": dg.MetadataValue.int(peak),
+    }
+
+
+def preview(rows: pa.Table) -> dg.MetadataValue:
+    """The first rows as a Markdown table."""
+    head = rows.slice(0, PREVIEW_ROWS).to_pylist()
+    lines = [list(rows.column_names), ["---"] * rows.num_columns]
+    lines += [[_cell(value) for value in row.values()] for row in head]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
+    """Counts in equal bins from 0 to 1 as an inline picture."""
+    width, height, most = 480, 150, max([*counts, 1])
+    step = width / max(len(counts), 1)
+    bars = "".join(
+        f'<rect x="{index * step + 1:.1f}" y="{height - height * count / most:.1f}" width="{step - 2:.1f}" '
+        f'height="{height * count / most:.1f}" fill="#4f43dd"><title>{count}</title></rect>'
+        for index, count in enumerate(counts)
+    )
+    ticks = "".join(
+        f'<text x="{width * tick / 4:.0f}" y="{height + 14}" text-anchor="middle">{tick / 4:g}</text>'
+        for tick in range(5)
+    )
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -18 {width + 24} {height + 40}" width="{width}" '
+        f'font-family="sans-serif" font-size="11" fill="#555"><text y="-6">{title}, at most {most} rows a bin</text>'
+        f"{bars}{ticks}</svg>"
+    )
+    encoded = base64.b64encode(picture.encode()).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")[:60]

@@ -1,0 +1,303 @@
+"""The model bundle: a folder of data files that together are one version of a model.
+
+    bundle.json         what it is: version, network arguments, features, classes, metrics, sha256 of the other files
+    model.safetensors   the weights and buffers
+    golden.parquet      64 rows and the outputs that they must give
+    reference.parquet   a sample of the training window: features and predictions
+
+A bundle is verified before anything is scored with it, and it is data only: loading one never unpickles and never
+runs code that is not in the pipeline's own package. Which version is in force is `model.py`'s business.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from batch_scoring.storage import Folder
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST = "bundle.json"
+WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.parquet"
+FILES = (WEIGHTS, GOLDEN, REFERENCE)
+
+GOLDEN_ROWS = 64
+GOLDEN_TOLERANCE = 1e-5
+"""Largest absolute difference of an output between the machine that wrote the bundle and the one that loads it."""
+
+
+class BundleError(ValueError):
+    """A bundle is not what it says it is; the message names the file, what was expected and what was found."""
+
+
+class Manifest(BaseModel):
+    """The content of `bundle.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+    task: Literal["classification", "regression"]
+    arguments: dict[str, Any] = Field(description="keyword arguments of the network's class")
+    numeric: tuple[str, ...]
+    categorical: dict[str, tuple[str, ...]] = Field(
+        description="vocabulary a column; code = position + 1, 0 is unknown"
+    )
+    classes: tuple[str, ...] = Field(description="meaning of prob_class_0 …; empty for a regression")
+    training: dict[str, Any]
+    metrics: dict[str, float]
+    golden_tolerance: float = Field(default=GOLDEN_TOLERANCE, gt=0)
+    files: dict[str, str] = Field(description="sha256 of every other file of the bundle")
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the network's output: classes, or one value for a regression."""
+        return len(self.classes) if self.task == "classification" else 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The bytes of a bundle, read once and verified against their sha256."""
+
+    manifest: Manifest
+    sha256: str
+    """Of `bundle.json`, which holds the sha256 of all else: the identity of the model."""
+    content: Mapping[str, bytes]
+    uri: str
+
+    @property
+    def golden(self) -> pa.Table:
+        """64 input rows with the outputs expected for them (`output_0` …)."""
+        return _table(self, GOLDEN)
+
+    @property
+    def reference(self) -> pa.Table:
+        """A sample of the training window: key, dt, features, predictions."""
+        return _table(self, REFERENCE)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A verified bundle with its network, ready to score."""
+
+    manifest: Manifest
+    sha256: str
+    network: "torch.nn.Module"
+
+
+def read_bundle(folder: Folder) -> Bundle:
+    """Read a bundle whole and verify every sha256, so that what happens to the folder afterwards changes nothing.
+
+    Raises:
+        BundleError: a file is missing, is not in the manifest's form, or has other bytes than the manifest says.
+    """
+    try:
+        raw = folder.read(MANIFEST)
+        manifest = Manifest.model_validate_json(raw)
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {faults}") from error
+    missing = [name for name in FILES if name not in manifest.files]
+    if missing:
+        raise BundleError(
+            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(FILES)}"
+        )
+    content = {MANIFEST: raw}
+    for name, expected in manifest.files.items():
+        if "/" in name or name.startswith("."):
+            raise BundleError(
+                f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
+            )
+        try:
+            content[name] = folder.read(name)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{folder.uri}: {name} is missing; {MANIFEST} says that it belongs to the bundle"
+            ) from error
+        found = hashlib.sha256(content[name]).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{folder.uri}/{name} has sha256 {found} ({len(content[name])} bytes), {MANIFEST} says {expected}: "
+                "it is truncated, overwritten or of another version; deliver the bundle again"
+            )
+    return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
+
+
+def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"]) -> LoadedModel:
+    """Build the network from the pipeline's own class and the bundle's weights.
+
+    Raises:
+        BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape, NaN or infinite.
+    """
+    import safetensors.torch
+    import torch
+
+    where = f"{bundle.uri}/{WEIGHTS}"
+    name = getattr(network_class, "__name__", "the network")
+    try:
+        network = network_class(**bundle.manifest.arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{bundle.uri}: {name}(**{bundle.manifest.arguments}) failed: {error}") from error
+    try:
+        weights = safetensors.torch.load(bundle.content[WEIGHTS])
+    except Exception as error:
+        raise BundleError(f"{where} is no safetensors file: {error}") from error
+    own = network.state_dict()
+    if missing := sorted(own.keys() - weights.keys()):
+        raise BundleError(f"{where} lacks {', '.join(missing)}, which {name} needs")
+    if extra := sorted(weights.keys() - own.keys()):
+        raise BundleError(f"{where} has {', '.join(extra)}, which {name} does not know")
+    for weight, values in weights.items():
+        if values.shape != own[weight].shape:
+            raise BundleError(
+                f"{where}: {weight} has shape {tuple(values.shape)}, {name} expects {tuple(own[weight].shape)}"
+            )
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            count = int((~torch.isfinite(values)).sum())
+            raise BundleError(f"{where}: {weight} has {count} values that are NaN or infinite of {values.numel()}")
+    network.load_state_dict(weights)
+    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
+
+
+def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> float:
+    """Largest absolute difference between the golden rows' outputs now and as they were when the bundle was written.
+
+    Raises:
+        BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite.
+    """
+    from batch_scoring.scoring import Scorer
+
+    golden = bundle.golden
+    names = [f"output_{index}" for index in range(bundle.manifest.outputs)]
+    if absent := [name for name in names if name not in golden.column_names]:
+        raise BundleError(f"{bundle.uri}/{GOLDEN} has no column {', '.join(absent)}; expected {', '.join(names)}")
+    try:
+        outputs = Scorer(model, device=device).outputs(golden)
+    except Exception as error:
+        raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
+    expected = np.column_stack([golden[name].to_numpy() for name in names])
+    if outputs.shape != expected.shape or not np.isfinite(outputs).all():
+        raise BundleError(
+            f"{bundle.uri}/{GOLDEN}: the network gives {int(np.isfinite(outputs).sum())} finite outputs of shape "
+            f"{outputs.shape}; expected {expected.shape}, all finite"
+        )
+    return float(np.abs(outputs - expected).max())
+
+
+def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"]) -> LoadedModel:
+    """Read, build and prove a bundle in one step: what comes back has scored its golden rows.
+
+    Raises:
+        BundleError: anything about it is not as its manifest says.
+    """
+    bundle = read_bundle(folder)
+    model = build_network(bundle, network_class)
+    deviation = golden_deviation(bundle, model)
+    bound = model.manifest.golden_tolerance
+    if deviation > bound:
+        raise BundleError(
+            f"{folder.uri}: the golden rows differ by {deviation:.2g}, expected at most {bound:.2g}: "
+            "other weights, another network class or another build of torch than the bundle was written with"
+        )
+    return model
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    network: "torch.nn.Module",
+    arguments: dict[str, Any],
+    name: str,
+    version: str,
+    task: Literal["classification", "regression"],
+    numeric: list[str],
+    categorical: dict[str, list[str]],
+    classes: list[str],
+    training: dict[str, Any],
+    metrics: dict[str, float],
+    golden: pa.Table,
+    reference: pa.Table,
+) -> str:
+    """Write a trained network as a bundle.
+
+    Args:
+        folder: the new bundle's folder; files of the same names are replaced.
+        network: trained, with its normalisation in buffers.
+        arguments: keyword arguments that build the same class again; plain JSON.
+        name: the pipeline's name.
+        version: the version's name, which stands in every scored row.
+        task: what the outputs are: logits of classes, or one value.
+        numeric: feature columns in the order of the numeric matrix.
+        categorical: vocabulary of each categorical column, in the order of the categorical matrix.
+        classes: meaning of each class in the order of the logits; empty for a regression.
+        training: window, rows and validation, for people.
+        metrics: honest figures, by name.
+        golden: 64 rows with the key and the feature columns.
+        reference: a sample of the training window with the key, `dt` (date) and the feature columns.
+
+    Returns:
+        The bundle's sha256.
+
+    Raises:
+        BundleError: `golden` has another number of rows, or the written bundle does not load again.
+    """
+    import safetensors.torch
+
+    from batch_scoring.scoring import Scorer
+    from batch_scoring.storage import open_folder
+
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{folder}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
+    draft = Manifest(
+        name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
+        categorical={column: tuple(words) for column, words in categorical.items()},
+        classes=tuple(classes), training=training, metrics=metrics, files={},
+    )  # fmt: skip
+    scorer = Scorer(LoadedModel(draft, "", network.eval()), device="cpu")
+    outputs = scorer.outputs(golden)
+    for index in range(draft.outputs):
+        golden = golden.append_column(f"output_{index}", pa.array(outputs[:, index], pa.float32()))
+    scores = pa.Table.from_batches(
+        [scorer.score_batch(batch).scores for batch in reference.combine_chunks().to_batches()]
+    )
+    for column in scores.column_names:
+        reference = reference.append_column(column, scores[column])
+    content = {
+        WEIGHTS: safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}),
+        GOLDEN: _parquet(golden),
+        REFERENCE: _parquet(reference),
+    }
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    manifest = draft.model_copy(update={"files": digests})
+    content[MANIFEST] = (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
+    place = open_folder(str(folder))
+    for file in (*FILES, MANIFEST):  # the manifest last: it vouches for the others
+        place.put(file, content[file])
+    load_bundle(place, lambda **kwargs: type(network)(**kwargs))
+    return hashlib.sha256(content[MANIFEST]).hexdigest()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _table(bundle: Bundle, name: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(bundle.content[name]))
+    except pa.ArrowException as error:
+        raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error

@@ -1,0 +1,258 @@
+"""From a plain checkpoint to a bundle.
+
+A plain checkpoint is what a training script leaves behind: `torch.save` of a dict with `model_state_dict`,
+`input_dim`, `hidden_dim`, `output_dim` and `version`. It is a pickle, so it is read with `weights_only=True`
+(nothing in it can run), checked against the pipeline's own network class, and never used again: scoring reads
+bundles. What a bundle is stands in `bundle.py`.
+
+    python -m batch_scoring.checkpoint --pipeline customer_churn --checkpoint churn.pt \
+        --sample sample.parquet --classes stays leaves --out data/customer_churn/models/v1
+"""
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batch_scoring.bundle import GOLDEN_ROWS, BundleError, write_bundle
+from batch_scoring.spec import PIPELINES, Pipeline, PipelineSpec, SpecError, _read_yaml, data_root
+
+if TYPE_CHECKING:
+    import torch
+
+DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
+"""Entries of a checkpoint that are also the arguments of the network's class."""
+
+KEYS = ("model_state_dict", *DIMENSIONS, "version")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
+
+
+def declared_pipeline(name: str) -> Pipeline:
+    """The pipeline as its YAML declares it; unlike `spec.find_pipeline` before its first bundle is there.
+
+    Raises:
+        SpecError: there is no such spec, or it is wrong.
+    """
+    file = PIPELINES / name / "pipeline.yaml"
+    try:
+        spec = PipelineSpec.model_validate(_read_yaml(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise SpecError([f"{file}: {' '.join(str(error).split())}"]) from error
+    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{name}", data_root())
+
+
+def convert(
+    checkpoint: Path,
+    *,
+    pipeline: Pipeline,
+    sample: pa.Table,
+    classes: list[str],
+    folder: Path,
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+) -> str:
+    """Write the bundle of a plain checkpoint.
+
+    Args:
+        checkpoint: the file that `torch.save` wrote.
+        pipeline: gives the network's class and the features in their order; all of them numeric.
+        sample: rows of the training window with the key, `dt` (date) and the features, at least 64 rows; the
+            first 64 become the golden rows, all of them the reference.
+        classes: meaning of each class, in the order of the logits.
+        folder: the new bundle's folder.
+        training: window, rows and validation, for people; the sample's days if None.
+        metrics: honest figures, by name.
+
+    Returns:
+        The bundle's sha256.
+
+    Raises:
+        CheckpointError: the checkpoint would run code, is damaged, lacks something or does not fit the
+            pipeline's network class, or the sample does not fit the pipeline's features.
+    """
+    spec = pipeline.spec
+    if spec.features.categorical:
+        raise CheckpointError(
+            f"{checkpoint}: {pipeline.name} has categorical features ({', '.join(spec.features.categorical)}) "
+            "and a plain checkpoint holds no vocabularies; write its bundle with bundle.write_bundle"
+        )
+    numeric = list(spec.features.numeric)
+    content = _read(checkpoint)
+    arguments = {name: content[name] for name in DIMENSIONS}
+    for name, expected, meaning in (
+        ("input_dim", len(numeric), f"the features of {pipeline.name}: {', '.join(numeric)}"),
+        ("output_dim", len(classes), f"the classes: {', '.join(classes)}"),
+    ):
+        if arguments[name] != expected:
+            raise CheckpointError(f"{checkpoint}: {name} is {arguments[name]}; expected {expected} ({meaning})")
+    reference = _reference(sample, spec.input.key, numeric)
+    network = _network(pipeline.load(spec.model.network), arguments, content["model_state_dict"], str(checkpoint))
+    days = pc.min_max(reference["dt"]).as_py()
+    try:
+        return write_bundle(
+            folder,
+            network=network,
+            arguments=arguments,
+            name=pipeline.name,
+            version=content["version"],
+            task="classification",
+            numeric=numeric,
+            categorical={},
+            classes=classes,
+            training=training or {"from": str(days["min"]), "to": str(days["max"])},
+            metrics=metrics or {},
+            golden=reference.slice(0, GOLDEN_ROWS).drop_columns("dt"),
+            reference=reference,
+        )
+    except BundleError as error:
+        raise CheckpointError(f"{checkpoint}: its bundle is not sound: {error}") from error
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """The checkpoint's entries, of the types they must have; nothing that stands in the file is run."""
+    import torch
+
+    try:
+        file = checkpoint.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old formats and TorchScript are decided upon below
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its parsers meet, also OSError, EOFError and KeyError
+        raise CheckpointError(f"{checkpoint} {_refusal(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{checkpoint} holds a {type(content).__name__}; expected a dict with {', '.join(KEYS)}")
+    if missing := [key for key in KEYS if key not in content]:
+        found = ", ".join(map(str, content)) or "nothing"
+        raise CheckpointError(f"{checkpoint} has no {', '.join(missing)}; it has {found}")
+    for name in DIMENSIONS:
+        if type(content[name]) is not int or content[name] < 1:
+            raise CheckpointError(f"{checkpoint}: {name} is {content[name]!r}; expected a whole number from 1")
+    if not isinstance(content["version"], str) or not content["version"]:
+        raise CheckpointError(f"{checkpoint}: version is {content['version']!r}; expected a name such as 'v1'")
+    weights = content["model_state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f"{checkpoint}: model_state_dict is no state dict; expected tensors by name")
+    return content
+
+
+def _network(
+    network_class: Callable[..., "torch.nn.Module"],
+    arguments: dict[str, int],
+    weights: dict[str, "torch.Tensor"],
+    where: str,
+) -> "torch.nn.Module":
+    """The class with the weights, when they fit it exactly: names, shapes, types, finite values.
+
+    The shapes are compared on the meta device first, so that dimensions from the file allocate nothing yet.
+    """
+    import torch
+
+    name = getattr(network_class, "__name__", "the network")
+    try:
+        with torch.device("meta"):
+            own = network_class(**arguments).state_dict()
+    except Exception as error:
+        raise CheckpointError(f"{where}: {name}(**{arguments}) failed: {_summary(error)}") from error
+    if missing := sorted(own.keys() - weights.keys()):
+        raise CheckpointError(f"{where}: model_state_dict lacks {', '.join(missing)}, which {name} needs")
+    if extra := sorted(weights.keys() - own.keys()):
+        raise CheckpointError(f"{where}: model_state_dict has {', '.join(extra)}, which {name} does not know")
+    for weight, values in weights.items():
+        expected = own[weight]
+        if values.shape != expected.shape:
+            raise CheckpointError(
+                f"{where}: {weight} has shape {tuple(values.shape)}; "
+                f"{name} expects {tuple(expected.shape)} with {arguments}"
+            )
+        if values.dtype != expected.dtype or values.layout != torch.strided:
+            raise CheckpointError(
+                f"{where}: {weight} is {values.dtype}, {values.layout}; "
+                f"{name} expects {expected.dtype}, {torch.strided}"
+            )
+        if bad := int((~torch.isfinite(values)).sum()):
+            raise CheckpointError(f"{where}: {weight} has {bad} of {values.numel()} values that are NaN or infinite")
+    network = network_class(**arguments)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:
+    wanted = [key, "dt", *numeric]
+    if missing := [name for name in wanted if name not in sample.column_names]:
+        raise CheckpointError(f"the sample has no column {', '.join(missing)}; it has {', '.join(sample.column_names)}")
+    if not pa.types.is_date(sample.schema.field("dt").type):
+        raise CheckpointError(f"the sample's dt is {sample.schema.field('dt').type}; expected a date")
+    if sample.num_rows < GOLDEN_ROWS:
+        raise CheckpointError(f"the sample has {sample.num_rows} rows; expected at least {GOLDEN_ROWS}")
+    return sample.select(wanted)
+
+
+def _refusal(error: Exception) -> str:
+    """Why torch did not load it; never torch's own advice, which is to switch the protection off."""
+    text = str(error)
+    if named := re.search(r"GLOBAL (\S+)", text):
+        return (
+            f"wants to import {named[1]}: loading it could run code, so it was not loaded; "
+            "expected tensors, numbers and strings only, saved as a state dict and not as a whole module"
+        )
+    if "TorchScript" in text:
+        return "is a TorchScript archive, which holds code; expected a state dict saved by torch.save"
+    if "weights_only" in text:
+        return "is no file of torch.save or holds more than tensors, numbers and strings; it was not loaded"
+    return f"is damaged or no checkpoint ({_summary(error)}); expected a whole file of torch.save"
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+def main() -> None:
+    """Convert as the command line asks; a refusal is one line and exit code 1."""
+    parser = argparse.ArgumentParser(description="Convert a plain checkpoint into a model bundle.")
+    parser.add_argument("--pipeline", required=True, help="the pipeline that the model is for")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="the file that torch.save wrote")
+    parser.add_argument(
+        "--sample", type=Path, required=True, help="Parquet: key, dt and features of the training window"
+    )
+    parser.add_argument("--classes", nargs="+", required=True, help="meaning of each class, in the order of the logits")
+    parser.add_argument("--metric", type=_metric, nargs="*", default=[], metavar="NAME=VALUE", help="honest figures")
+    parser.add_argument("--out", type=Path, required=True, help="the new bundle's folder")
+    arguments = parser.parse_args()
+    try:
+        try:
+            sample = pq.read_table(arguments.sample)
+        except (OSError, pa.ArrowException) as error:
+            raise CheckpointError(f"{arguments.sample} is no Parquet file that can be read: {error}") from error
+        sha256 = convert(
+            arguments.checkpoint,
+            pipeline=declared_pipeline(arguments.pipeline),
+            sample=sample,
+            classes=arguments.classes,
+            folder=arguments.out,
+            metrics=dict(arguments.metric),
+        )
+    except (CheckpointError, SpecError) as error:
+        sys.exit(str(error))
+    print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
+
+
+if __name__ == "__main__":
+    main()

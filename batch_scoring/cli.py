@@ -1,0 +1,37 @@
+"""The command `batch-scoring`."""
+
+import argparse
+import sys
+from datetime import date
+
+from batch_scoring import backfill
+from batch_scoring.spec import SpecError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong."""
+    parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    days = commands.add_parser(
+        "backfill",
+        help="score a range of days in this process, a Dagster run a day",
+        description="Score a range of days in this process, a Dagster run a day. A day that fails does not stop the "
+        "others; failed days are listed at the end and make the exit code 1.",
+    )
+    days.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
+    days.add_argument("first", type=_day, help="first day, YYYY-MM-DD")
+    days.add_argument("last", type=_day, help="last day, YYYY-MM-DD, included")
+    days.set_defaults(run=lambda options: backfill.backfill(options.pipeline, options.first, options.last))
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (SpecError, backfill.BackfillError) as error:
+        sys.stderr.write(f"batch-scoring: {error}\n")
+        return 2
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day; expected YYYY-MM-DD") from None

@@ -1,0 +1,300 @@
+"""The contract on input rows: the pipeline's pandera schema, decided row by row.
+
+Types are enforced here in Arrow: a missing or retyped column stops the day, a cell that does not fit its type is a
+rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.spec import Pipeline
+
+if TYPE_CHECKING:
+    import pandera.pandas
+
+Stage = Literal["read", "schema", "rule", "duplicate", "score"]
+
+
+class ContractError(ValueError):
+    """The schema cannot be applied row by row, or a file has not the columns that it demands: the day stops."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a row is rejected: the first of its faults."""
+
+    stage: Stage
+    rule: str
+    column: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that the schema demands."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the contract says of a record batch."""
+
+    accepted: pa.RecordBatch
+    """Rows that meet it, typed: the key, then the features."""
+    positions: np.ndarray
+    """int64: where in the batch each accepted row stood."""
+    rejected: dict[int, Reason]
+    """By position in the batch."""
+
+
+class Contract:
+    """A pipeline's schema, ready to judge record batches."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Load the schema and refuse what cannot be decided for one row alone.
+
+        Raises:
+            ContractError: naming the check or column and what is accepted.
+        """
+        spec = pipeline.spec
+        self._where = f"{pipeline.name}: {spec.features.contract}"
+        schema = pipeline.load(spec.features.contract).to_schema()
+        self._refuse_whole_frame_checks(schema)
+        self.key = spec.input.key
+        self._kept = (self.key, *spec.features.names)
+        if unknown := [name for name in self._kept if name not in schema.columns]:
+            raise ContractError(f"{self._where} has no column {', '.join(unknown)}, which the spec names")
+        self.columns = {name: self._column(name, column) for name, column in schema.columns.items()}
+        for name in spec.features.numeric:
+            kind = self.columns[name].type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                raise ContractError(
+                    f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
+                )
+        self._categorical = set(spec.features.categorical)
+        self._checks = self._checks_only(schema)
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """Of accepted rows: the key and the features."""
+        return pa.schema([pa.field(name, self.columns[name].type) for name in self._kept])
+
+    def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
+        """Columns of a file that the contract does not know; they are reported and ignored.
+
+        Raises:
+            ContractError: a column is missing or of another kind than the contract's.
+        """
+        if missing := [name for name in self.columns if name not in schema.names]:
+            hint = ""
+            if is_text and len(schema.names) == 1:
+                hint = "; the header is one column: does input.csv.delimiter fit?"
+            raise ContractError(
+                f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
+                f"it has {', '.join(schema.names)}{hint}"
+            )
+        if not is_text:
+            for column in self.columns.values():
+                found = schema.field(column.name).type
+                if not _fits(found, column.type):
+                    raise ContractError(
+                        f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; "
+                        "write the file with the declared type, or change the schema"
+                    )
+        return [name for name in schema.names if name not in self.columns]
+
+    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
+        """Split a record batch into accepted rows, typed, and rejected ones with their reasons."""
+        rejected: dict[int, Reason] = {}
+        typed: dict[str, pa.Array] = {}
+        for column in self.columns.values():
+            values = batch.column(column.name)
+            if is_text:
+                values = self._decode(values, column.name, rejected)
+            typed[column.name] = values = self._cast(values, column, rejected)
+            if values.null_count and (not column.nullable or column.name == self.key):
+                for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)):
+                    rejected.setdefault(int(row), Reason("rule", "not_nullable", column.name, None))
+            if pa.types.is_floating(values.type):
+                finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
+                for row in np.flatnonzero(~finite):
+                    reason = Reason("rule", "is_finite", column.name, str(values[int(row)]))
+                    rejected.setdefault(int(row), reason)
+        table = pa.RecordBatch.from_pydict(typed)
+        positions = _without(np.arange(batch.num_rows), rejected)
+        if rejected:
+            table = table.take(pa.array(positions))
+        failures = {int(positions[row]): reason for row, reason in self._broken_rules(table)}
+        if failures:
+            kept = np.flatnonzero(~np.isin(positions, list(failures)))
+            table, positions = table.take(pa.array(kept)), positions[kept]
+        return Verdict(table.select(self._kept), positions, rejected | failures)
+
+    def _decode(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
+        """Bytes to text; a row that is not UTF-8 is rejected."""
+        reasons = _by_halves(values, lambda part: part.cast(pa.string()))
+        for row in reasons:
+            text = values[row].as_py().decode("utf-8", "backslashreplace")
+            rejected.setdefault(row, Reason("read", "is_utf8", name, text))
+        return _blanked(values, reasons).cast(pa.string())
+
+    def _cast(self, values: pa.Array, column: Column, rejected: dict[int, Reason]) -> pa.Array:
+        """To the contract's type; a row whose cell does not fit is rejected."""
+        if values.type == column.type:
+            return values
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_string(values.type) and not pa.types.is_string(column.type):
+            values = pc.utf8_trim_whitespace(values)
+        safe = not (
+            pa.types.is_floating(values.type) and pa.types.is_floating(column.type)
+        )  # float64 rounds to float32
+
+        def cast(part: pa.Array) -> pa.Array:
+            return part.cast(column.type, safe=safe)
+
+        misfits = _by_halves(values, cast)
+        for row in misfits:
+            rejected.setdefault(row, Reason("schema", str(column.type), column.name, str(values[row])))
+        return cast(_blanked(values, misfits))
+
+    def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[int, Reason]]:
+        """The first check that each row fails, by position in `table`, as pandera decides it."""
+        if self._checks is None or not table.num_rows:
+            return
+        import pandera.errors
+
+        arrays = [
+            table.column(name).dictionary_encode() if name in self._categorical else table.column(name)
+            for name in self._checks.columns
+        ]
+        frame = pa.RecordBatch.from_arrays(arrays, names=list(self._checks.columns)).to_pandas()
+        try:
+            self._checks.validate(frame, lazy=True)
+        except pandera.errors.SchemaErrors as error:
+            cases = error.failure_cases
+            if cases["index"].isna().any():
+                case = cases[cases["index"].isna()].iloc[0]
+                raise ContractError(
+                    f"{self._where}: the check {case['check']} on {case['column']} gave no answer a row "
+                    f"({case['failure_case']}); expected one that returns a bool for every element"
+                ) from error
+            done = set()
+            for column, check, value, row in cases[["column", "check", "failure_case", "index"]].itertuples(
+                index=False
+            ):
+                if row not in done:
+                    done.add(row)
+                    yield (
+                        int(row),
+                        Reason("rule", str(check), str(column), None if _is_null(value) else str(value)),
+                    )
+
+    def _refuse_whole_frame_checks(self, schema: "pandera.pandas.DataFrameSchema") -> None:
+        asks = "; expected checks on the elements of one column, which name the rows that fail"
+        if schema.checks or getattr(schema, "parsers", None):
+            raise ContractError(f"{self._where} checks or changes the whole frame{asks}")
+        if schema.unique:
+            raise ContractError(f"{self._where}: unique={schema.unique}; the key is unique by input.key{asks}")
+        for name, column in schema.columns.items():
+            if column.unique:
+                raise ContractError(f"{self._where}: {name} is unique=True; the key is unique by input.key{asks}")
+            if column.regex or column.parsers:
+                raise ContractError(f"{self._where}: {name} has a regex name or a parser{asks}")
+            if any(check.groupby is not None for check in column.checks):
+                raise ContractError(f"{self._where}: a check of {name} groups rows{asks}")
+
+    def _column(self, name: str, column: "pandera.pandas.Column") -> Column:
+        if column.dtype is None:
+            raise ContractError(f"{self._where}: {name} has no type; expected int, float, str, bool or datetime")
+        kind = _arrow_type(str(column.dtype))
+        if kind is None:
+            raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
+        return Column(name, kind, bool(column.nullable))
+
+    @staticmethod
+    def _checks_only(schema: "pandera.pandas.DataFrameSchema") -> "pandera.pandas.DataFrameSchema | None":
+        """The schema without types and nulls, which Arrow has decided, and without columns that have no check."""
+        import pandera.pandas
+
+        checked = {
+            name: pandera.pandas.Column(None, checks=column.checks, nullable=True)
+            for name, column in schema.columns.items()
+            if column.checks
+        }
+        return pandera.pandas.DataFrameSchema(checked) if checked else None
+
+
+def _arrow_type(name: str) -> pa.DataType | None:
+    """The Arrow type of a pandera type, by its name; integers are signed, as Delta's are."""
+    name = name.lower()
+    if match := re.match(r"u?int(8|16|32|64)", name):
+        return {"8": pa.int8(), "16": pa.int16(), "32": pa.int32(), "64": pa.int64()}[match[1]]
+    if match := re.match(r"float(16|32|64)", name):
+        return pa.float64() if match[1] == "64" else pa.float32()
+    if name.startswith(("str", "object", "category", "large_string")):
+        return pa.string()
+    if name.startswith("bool"):
+        return pa.bool_()
+    if name.startswith(("datetime", "timestamp")):
+        return pa.timestamp("us", "UTC")
+    return pa.date32() if name.startswith("date") else None
+
+
+def _kind(kind: pa.DataType) -> str:
+    for name, test in (
+        ("integer", pa.types.is_integer), ("floating", pa.types.is_floating), ("boolean", pa.types.is_boolean),
+        ("timestamp", pa.types.is_timestamp), ("date", pa.types.is_date),
+    ):  # fmt: skip
+        if test(kind):
+            return name
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return "text" if text else str(kind)
+
+
+def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether values of a Parquet column can be taken for the contract's: the same kind, or integers for floats."""
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    pair = (_kind(found), _kind(expected))
+    return pair[0] == pair[1] or pair == ("integer", "floating") or pa.types.is_null(found)
+
+
+def _by_halves(values: pa.Array, attempt: Callable[[pa.Array], pa.Array], start: int = 0) -> list[int]:
+    """Positions of the values for which `attempt` fails, found by halving: one call where all is well."""
+    try:
+        attempt(values)
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return [start]
+        middle = len(values) // 2
+        left, right = values.slice(0, middle), values.slice(middle)
+        return _by_halves(left, attempt, start) + _by_halves(right, attempt, start + middle)
+    return []
+
+
+def _blanked(values: pa.Array, positions: list[int]) -> pa.Array:
+    """`values` with null at the positions."""
+    if not positions:
+        return values
+    mask = np.zeros(len(values), bool)
+    mask[positions] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
+
+
+def _without(positions: np.ndarray, rejected: dict[int, Reason]) -> np.ndarray:
+    return np.delete(positions, list(rejected)) if rejected else positions
+
+
+def _is_null(value: Any) -> bool:  # noqa: ANN401  (a cell of any type)
+    return value is None or (isinstance(value, float) and math.isnan(value))

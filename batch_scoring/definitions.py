@@ -1,0 +1,28 @@
+"""The deployment on one page: every pipeline's assets with their checks, and the job that scores a day."""
+
+import warnings
+
+import dagster as dg
+
+from batch_scoring.automation import score_job
+from batch_scoring.features import validated_features
+from batch_scoring.model import model
+from batch_scoring.predictions import predictions
+from batch_scoring.raw import raw_input
+from batch_scoring.spec import Pipeline, load_pipelines
+
+
+def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
+    """All that the deployment has."""
+    return dg.Definitions(
+        assets=[
+            asset(pipeline) for pipeline in pipelines for asset in (raw_input, validated_features, model, predictions)
+        ],
+        jobs=[score_job(pipeline) for pipeline in pipelines],
+        executor=dg.in_process_executor,
+    )
+
+
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)  # partitioned checks; behaviour is pinned in tests
+
+defs = deploy(load_pipelines())

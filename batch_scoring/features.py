@@ -1,0 +1,279 @@
+"""The asset validated_features: the day's accepted rows, typed, one row a key; the others go to the quarantine.
+
+Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are read newest first, so that of rows
+with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
+"""
+
+from collections.abc import Iterator
+from time import perf_counter
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring import keys, landing, quarantine, shards
+from batch_scoring.assets import asset_key, asset_options, column_schema, days, figures, preview, run_of
+from batch_scoring.contract import Contract, Reason
+from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.progress import Progress
+from batch_scoring.spec import Pipeline
+from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
+from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, check_input
+from batch_scoring.tables import features_table
+
+CHECKS = {
+    "rows_are_conserved": "Every row that raw_input counted is accepted or in the quarantine, exactly once.",
+    "keys_are_unique": "No two accepted rows of the day have the same key.",
+    "some_rows_are_accepted": "At least one row of the day meets the contract.",
+}
+
+LINEAGE_FIELDS = (pa.field("source_file", pa.string()), pa.field("row_number", pa.int64()))
+
+
+def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline."""
+    key, code = asset_key(pipeline, "validated_features"), pipeline.features_code
+
+    @dg.asset(
+        key=key,
+        description=f"{__doc__}\n\nOne row a `{pipeline.spec.input.key}` and day: exactly what the model will see.",
+        deps=[asset_key(pipeline, "raw_input")],
+        partitions_def=days(pipeline),
+        check_specs=specs(key, CHECKS, days(pipeline)),
+        code_version=code,
+        metadata={
+            "dagster/column_schema": _columns(pipeline),
+            "dagster/uri": features_table(pipeline).folder.uri,
+            "dagster/table_name": f"{pipeline.name}.validated_features",
+        },
+        **asset_options(pipeline, kinds={"pandera", "deltalake"}),
+    )
+    def _validated_features(
+        context: dg.AssetExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        began, run = perf_counter(), run_of(context)
+        step = DayStep(pipeline, context.partition_key, "validated_features")
+        pinned = step.state.day_input(context.partition_key)
+        prepared = prepare(step, pinned, run)
+        yield from report(key, findings(prepared, pinned))
+        account, committed = step.publish(
+            prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
+            check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
+        )  # fmt: skip
+        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in, perf_counter() - began)
+        yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+
+    return _validated_features
+
+
+def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
+    """Validate a day's rows into shards; nothing is published yet.
+
+    Raises:
+        ContractError: a file has not the columns that the schema demands.
+        UnreadableFileError, FileChangedError, FileNotFoundError: a file is not the one that was pinned.
+    """
+    pipeline = step.pipeline
+    contract = Contract(pipeline)
+    schema = pa.schema([*contract.arrow_schema, *LINEAGE_FIELDS])
+    if account := step.published(pinned.fingerprint, pipeline.features_code):
+        run.log(f"{step.day} is validated already: {account.rows} rows of the same files and code")
+        return Prepared((), schema, published=account)
+    work = _Validation(step, contract, schema, run, pinned.rows)
+    newest_first = sorted(pinned.files, key=lambda file: (file.modified, file.path), reverse=True)
+    done = [shard for file in newest_first for shard in work.shards_of(file)]
+    return Prepared(
+        tuple(sorted(done, key=lambda shard: shard.account.source)), schema, distinct_keys=work.distinct_keys
+    )
+
+
+class _Validation:
+    """The work on one day: files newest first against the keys seen so far."""
+
+    def __init__(self, step: DayStep, contract: Contract, schema: pa.Schema, run: Run, rows: int) -> None:
+        self._step, self._contract, self._schema, self._run = step, contract, schema, run
+        self._seen = keys.KeyIndex()
+        self._before: FinishedShards = step.finished()
+        self._progress = Progress(rows, run.log, "validated")
+
+    @property
+    def distinct_keys(self) -> int:
+        """Keys among all accepted rows so far."""
+        return len(self._seen)
+
+    def shards_of(self, file: LandingFile) -> Iterator[Finished]:
+        """One shard for each `rows_per_shard` rows of a file; a file without rows has one shard of 0 rows."""
+        pipeline = self._step.pipeline
+        size = pipeline.spec.scoring.rows_per_shard
+        with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv) as rows:
+            where = f"{pipeline.landing.uri}/{file.path}"
+            extra = self._contract.unexpected(rows.schema, where, is_text=rows.is_text)
+            if extra:
+                self._run.log(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
+            for start in range(0, max(file.rows, 1), size):
+                base = shards.digest("features", file.path, file.token, start, pipeline.features_code)
+                shard = self._reused(base) or self._validate(file, rows, start, start + size, base)
+                self._progress.advance(shard.account.rows_in)
+                yield shard
+
+    def _reused(self, base: str) -> Finished | None:
+        """An earlier run's shard of the same rows, if it dropped no duplicates then and would drop none now."""
+        shard = self._before.find(_name(base, []))
+        if shard is None:
+            return None
+        column = self._contract.key
+        folder = self._step.table.table.folder
+        batches = [batch.column(column) for batch in shards.read(folder, shard.file.path, [column])]
+        if any(self._seen.seen(batch).any() for batch in batches):
+            return None
+        for batch in batches:
+            self._seen.add(batch)
+        return shard
+
+    def _validate(self, file: LandingFile, rows: landing.FileRows, start: int, stop: int, base: str) -> Finished:
+        dropped: list[int] = []
+        rows_in = accepted = 0
+        identities = 0
+        with self._step.draft(
+            self._schema, constant=["source_file", *self._step.pipeline.spec.features.categorical]
+        ) as draft:
+            for block in self._run.timed_each("read", rows.read(start, stop)):
+                with self._run.timed("validate"):
+                    kept, numbers = self._judge(draft, file, rows, block, dropped)
+                with self._run.timed("write"):
+                    draft.accept(kept)
+                rows_in += len(block)
+                accepted += kept.num_rows
+                identities += keys.row_identity(numbers)
+            expected = keys.row_identity(np.arange(start + 1, start + rows_in + 1))
+            account = ShardAccount(
+                digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,
+                rows_in=rows_in, rows=accepted, quarantined=draft.quarantined,
+                missing_identity=(expected - identities) % 2**64, keys=draft.keys,
+            )  # fmt: skip
+            return self._before.find(account.digest) or draft.finish(account)
+
+    def _judge(
+        self, draft: Draft, file: LandingFile, rows: landing.FileRows, block: landing.Rows, dropped: list[int]
+    ) -> tuple[pa.RecordBatch, np.ndarray]:
+        """The block's accepted rows, and the row numbers of all that were accepted or rejected."""
+        contract = self._contract
+        verdict = contract.judge(block.batch, is_text=rows.is_text)
+        accepted = verdict.accepted
+        first = self._seen.add(accepted.column(contract.key))
+        reasons = verdict.rejected
+        if not first.all():
+            repeated = np.flatnonzero(~first)
+            for row in repeated:
+                value = str(accepted.column(contract.key)[int(row)])
+                reasons[int(verdict.positions[row])] = Reason("duplicate", "key_is_unique", contract.key, value)
+            dropped += block.numbers[verdict.positions[repeated]].tolist()
+            accepted = accepted.take(pa.array(np.flatnonzero(first)))
+        draft.reject(quarantine.from_broken(row, file.path) for row in block.broken)
+        draft.reject(quarantine.from_rows(block.batch, block.numbers, reasons, contract.key, file.path))
+        numbers = block.numbers[verdict.positions[first]]
+        columns = [*accepted.columns, pa.repeat(file.path, len(numbers)), pa.array(numbers, pa.int64())]
+        accounted = [
+            numbers,
+            block.numbers[list(reasons)],
+            np.array([row.number for row in block.broken], np.int64),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema), np.concatenate(accounted)
+
+
+def findings(prepared: Prepared, pinned: DayInput) -> list[Finding]:
+    """What the checks say of a day's shards, before they are published."""
+    accounts = prepared.accounts
+    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
+    rejected = sum(shard.rows_quarantined for shard in accounts)
+    lost = [
+        shard.source
+        for shard in accounts
+        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined
+    ]
+    advice = f"; rows are lost or doubled in {', '.join(lost)}: remove that shard's files and run again" if lost else ""
+    conserved = rows_in == pinned.rows == rows + rejected and not lost
+    distinct = rows if prepared.published else prepared.distinct_keys
+    return [
+        Finding(
+            "rows_are_conserved", conserved,
+            f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine{advice}",
+            {"rows_pinned": pinned.rows, "rows_in": rows_in, "rows": rows, "rows_quarantined": rejected},
+        ),
+        Finding(
+            "keys_are_unique", distinct == rows,
+            f"{rows} accepted rows have {distinct} distinct keys", {"rows": rows, "keys": distinct},
+        ),
+        Finding(
+            "some_rows_are_accepted", rows > 0,
+            f"{rows} of {rows_in} rows are accepted" + ("" if rows else f"; most frequent reasons: {_worst(accounts)}"),
+            {"rows": rows},
+        ),
+    ]  # fmt: skip
+
+
+def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
+    """What an operator asks of the day's features."""
+    reasons = _reasons(account.shards)
+    records = [dg.TableRecord({"stage": stage, "reason": reason, "rows": n}) for (stage, reason), n in reasons]
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
+        "rows_in": dg.MetadataValue.int(account.rows_in),
+        "rows": dg.MetadataValue.int(account.rows),
+        "rows_quarantined": dg.MetadataValue.int(account.rows_quarantined),
+        "files": dg.MetadataValue.int(len(account.table.files)),
+        "shards_reused": dg.MetadataValue.int(prepared.reused),
+        "committed": dg.MetadataValue.bool(committed),
+        "table_version": dg.MetadataValue.int(account.table.version),
+        "fingerprint": dg.MetadataValue.text(account.fingerprint),
+        **({"quarantine": dg.MetadataValue.table(records)} if records else {}),
+        "preview": preview(first_rows(step, account)),
+    }
+
+
+def data_version(account: Account) -> dg.DataVersion:
+    """Names the day's rows: a digest over its shards' digests."""
+    return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
+
+
+def first_rows(step: DayStep, account: Account) -> pa.Table:
+    """A few rows of the day, for a person."""
+    for path in account.table.files:
+        for batch in shards.read(step.table.table.folder, path):
+            if batch.num_rows:
+                return pa.Table.from_batches([batch.slice(0, 5)])
+    return pa.table({})
+
+
+def _name(base: str, dropped: list[int]) -> str:
+    """A feature shard's digest: 20 digits for its source, 12 for the row numbers dropped as duplicates."""
+    return base[:20] + shards.digest(*dropped)[:12]
+
+
+def _reasons(accounts: tuple[ShardAccount, ...]) -> list[tuple[tuple[str, str], int]]:
+    """Rows by stage and reason, most first."""
+    total: dict[tuple[str, str], int] = {}
+    for shard in accounts:
+        for stage, reasons in shard.quarantined.items():
+            for reason, rows in reasons.items():
+                total[stage, reason] = total.get((stage, reason), 0) + rows
+    return sorted(total.items(), key=lambda item: -item[1])
+
+
+def _worst(accounts: tuple[ShardAccount, ...]) -> str:
+    return ", ".join(f"{reason} ({rows} rows)" for (_, reason), rows in _reasons(accounts)[:3]) or "no rows at all"
+
+
+def _columns(pipeline: Pipeline) -> dg.TableSchema:
+    spec = pipeline.spec
+    return column_schema(
+        [
+            (spec.input.key, "key", "names the row; unique in a day"),
+            *((name, "numeric", "feature; null if missing") for name in spec.features.numeric),
+            *((name, "categorical", "feature; null if missing") for name in spec.features.categorical),
+            ("source_file", "string", "landing file of the row"),
+            ("row_number", "int64", "row in that file, from 1"),
+            ("dt", "date", "the day"),
+        ]
+    )

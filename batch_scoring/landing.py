@@ -1,0 +1,290 @@
+"""The day's landing files: which there are, what they hold, and their rows as Arrow record batches.
+
+A file is read in the version that was pinned. Rows are numbered here, from 1, so that each can be accounted for,
+also those that cannot be parsed. What a row must look like is `contract.py`'s business.
+"""
+
+import collections
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from batch_scoring.spec import Csv
+from batch_scoring.state import LandingFile
+from batch_scoring.storage import FileVersion, Folder
+
+ENDINGS = (".parquet", ".csv", ".csv.gz")
+BATCH_ROWS = 131_072
+_CSV_BLOCK = 8 * 1024 * 1024
+"""Bytes parsed at a time; also the longest row that a CSV file may have."""
+
+
+class UnreadableFileError(ValueError):
+    """A landing file cannot be read; the message names it, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row that could not be parsed into cells."""
+
+    number: int
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one file."""
+
+    batch: pa.RecordBatch
+    """The parsed rows; of a CSV file every column is binary, as it stood in the file."""
+    numbers: np.ndarray
+    """int64: the row number of each, from 1."""
+    broken: tuple[BrokenRow, ...] = ()
+
+    def __len__(self) -> int:
+        """Rows, broken ones included."""
+        return self.batch.num_rows + len(self.broken)
+
+
+def day_folder(day: str) -> str:
+    """The prefix of a day's files in its landing folder and tables."""
+    return f"dt={day}/"
+
+
+def list_day(landing: Folder, day: str) -> list[FileVersion]:
+    """The day's data files, sorted by path. Names that begin with `_` or `.` are not data."""
+    files = landing.list(day_folder(day))
+    return [file for file in files if not any(part[0] in "_." for part in file.path.split("/"))]
+
+
+def fingerprint(files: Iterable[FileVersion | LandingFile]) -> str:
+    """Names the content of a day: a sha256 over path, version token and size of each file."""
+    lines = sorted(f"{file.path}\0{file.token}\0{file.size}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
+    """Read what a file is made of; a CSV file is read through, so its end is known to be there.
+
+    Raises:
+        UnreadableFileError: it is no whole file of its kind.
+        FileChangedError: it was replaced since the listing.
+    """
+    with open_rows(landing, file, csv) as rows:
+        return LandingFile(
+            path=file.path, token=file.token, size=file.size, modified=file.modified,
+            rows=rows.count(), columns={field.name: str(field.type) for field in rows.schema},
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def open_rows(landing: Folder, file: FileVersion | LandingFile, csv: Csv) -> Iterator["FileRows"]:
+    """Open one pinned version of a landing file.
+
+    Raises:
+        UnreadableFileError: it is no whole file of its kind, noticed at the start or while it is read.
+        FileChangedError: it is no longer the pinned version, at the start or at the end.
+        FileNotFoundError: it is gone.
+    """
+    with landing.open(file.path, file.token) as stream:
+        with _explained(f"{landing.uri}/{file.path}", file):
+            rows = _rows(stream, file, csv)
+        rows.explain = lambda: _explained(f"{landing.uri}/{file.path}", file)
+        yield rows
+    if landing.is_local:  # on S3 every read has named the version
+        landing.open(file.path, file.token).close()
+
+
+def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv) -> "FileRows":
+    if file.size == 0:
+        raise UnreadableFileError("it is empty (0 bytes); expected a header or a Parquet footer")
+    rows: FileRows
+    if file.path.endswith(".parquet"):
+        rows = _ParquetRows(stream)
+    elif file.path.endswith((".csv", ".csv.gz")):
+        rows = _CsvRows(stream, csv, compressed=file.path.endswith(".gz"))
+    else:
+        raise UnreadableFileError(
+            f"its name ends in none of {', '.join(ENDINGS)}; if it is not data, let its name begin with '_'"
+        )
+    twice = [name for name, count in collections.Counter(rows.schema.names).items() if count > 1]
+    if twice:
+        raise UnreadableFileError(f"it has more than one column {', '.join(twice)}; expected distinct names")
+    return rows
+
+
+@contextlib.contextmanager
+def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
+    """Say of a reading error which file it is in and what to do."""
+    try:
+        yield
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{where} ({file.size} bytes) cannot be scored: {error}") from error
+    except (pa.ArrowException, EOFError, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:
+            raise  # gone, changed, not permitted: these say so themselves
+        kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
+        raise UnreadableFileError(
+            f"{where} ({file.size} bytes) is no whole {kind} file: {str(error).splitlines()[0]}; "
+            "it may be truncated or of another format: upload it again"
+        ) from error
+
+
+class FileRows(ABC):
+    """The rows of one open file."""
+
+    schema: pa.Schema
+    is_text: bool
+    """Whether cells are bytes that are still to be cast."""
+    explain: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+    def count(self) -> int:
+        """All rows, broken ones included. Reads a CSV file to its end."""
+        with self.explain():
+            return self._count()
+
+    def read(self, start: int, stop: int) -> Iterator[Rows]:
+        """Rows start + 1 … stop, at most `BATCH_ROWS` at a time. Calls go forward through the file."""
+        with self.explain():
+            yield from self._read(start, stop)
+
+    @abstractmethod
+    def _count(self) -> int: ...
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> Iterator[Rows]: ...
+
+
+class _ParquetRows(FileRows):
+    is_text = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._file = pq.ParquetFile(stream, pre_buffer=False)  # else the whole file's bytes stay in memory
+        self.schema = self._file.schema_arrow
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+    def _count(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def _read(self, start: int, stop: int) -> Iterator[Rows]:
+        stop = min(stop, self._count())
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        if stop <= start:
+            return
+        position = int(self._starts[first])
+        groups = list(range(first, last + 1))
+        for batch in self._file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
+            begin, end = max(start - position, 0), min(stop - position, batch.num_rows)
+            if begin < end:
+                yield Rows(batch.slice(begin, end - begin), np.arange(position + begin + 1, position + end + 1))
+            position += batch.num_rows
+
+
+class _CsvRows(FileRows):
+    is_text = True
+
+    def __init__(self, stream: BinaryIO, csv: Csv, *, compressed: bool) -> None:
+        source = pa.PythonFile(stream, mode="r")
+        self._invalid: collections.deque[BrokenRow] = collections.deque()
+        opened = pa.CompressedInputStream(source, "gzip") if compressed else source
+        header = _header(opened, csv, self._on_invalid)
+        stream.seek(0)
+        source = pa.PythonFile(stream, mode="r")
+        opened = pa.CompressedInputStream(source, "gzip") if compressed else source
+        self._invalid.clear()
+        self._reader = _open_csv(opened, csv, self._on_invalid, dict.fromkeys(header, pa.binary()))
+        self.schema = self._reader.schema
+        self._parsed = 0  # rows that the blocks handed out so far cover
+        self._blocks = self._numbered()
+        self._rest: Rows | None = None
+
+    def _on_invalid(self, row: pa.csv.InvalidRow) -> str:
+        detail = f"{row.actual_columns} cells, the header has {row.expected_columns}"
+        self._invalid.append(BrokenRow(row.number - 1, detail, row.text))  # the header is Arrow's row 1
+        return "skip"
+
+    def _count(self) -> int:
+        for _ in self._blocks:
+            pass
+        return self._parsed
+
+    def _read(self, start: int, stop: int) -> Iterator[Rows]:
+        while True:
+            block = self._rest or next(self._blocks, None)
+            self._rest = None
+            if block is None:
+                return
+            block = _cut(block, start, None)
+            wanted, self._rest = _cut(block, None, stop), _cut(block, stop, None)
+            if not len(self._rest):
+                self._rest = None
+            if len(wanted):
+                yield wanted
+            if self._rest is not None:
+                return
+
+    def _numbered(self) -> Iterator[Rows]:
+        """Blocks of rows with their numbers: those skipped as broken count too."""
+        for batch in self._reader:
+            broken = np.array([row.number for row in self._invalid], np.int64)
+            # how many parsed rows of this batch stand before each broken one
+            before = broken - np.arange(len(broken)) - self._parsed - 1
+            mine = int((before <= batch.num_rows).sum())
+            places = np.arange(batch.num_rows)
+            numbers = self._parsed + 1 + places + np.searchsorted(before, places, side="right")
+            self._parsed += batch.num_rows + mine
+            waiting = [self._invalid.popleft() for _ in range(mine)]
+            for start in range(0, max(batch.num_rows, 1), BATCH_ROWS):
+                part = numbers[start : start + BATCH_ROWS]
+                is_last = start + BATCH_ROWS >= batch.num_rows
+                ready = tuple(row for row in waiting if is_last or row.number < part[-1])
+                waiting = waiting[len(ready) :]
+                yield Rows(batch.slice(start, BATCH_ROWS), part, ready)
+        if self._invalid:
+            broken_rows = tuple(self._invalid)
+            self._parsed += len(broken_rows)
+            yield Rows(self.schema.empty_table().to_batches()[0], np.zeros(0, np.int64), broken_rows)
+
+
+def _header(source: pa.NativeFile, csv: Csv, on_invalid: object) -> list[str]:
+    """Column names, from a first look: types are given per name, and Arrow would else guess them."""
+    reader = _open_csv(source, csv, on_invalid, {})
+    return list(reader.schema.names)
+
+
+def _open_csv(
+    source: pa.NativeFile, csv: Csv, on_invalid: object, types: dict[str, pa.DataType]
+) -> pa.csv.CSVStreamingReader:
+    return pa.csv.open_csv(
+        source,
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=csv.delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=types,
+            null_values=list(csv.null_values),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=False,
+        ),
+    )
+
+
+def _cut(rows: Rows, start: int | None, stop: int | None) -> Rows:
+    """The rows with start < number <= stop."""
+    low, high = (0 if start is None else start), (np.iinfo(np.int64).max if stop is None else stop)
+    first, last = np.searchsorted(rows.numbers, [low, high], side="right")
+    broken = tuple(row for row in rows.broken if low < row.number <= high)
+    return Rows(rows.batch.slice(first, last - first), rows.numbers[first:last], broken)

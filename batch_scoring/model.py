@@ -1,0 +1,215 @@
+"""The asset model: the model version in force.
+
+The bundle that the spec names is read once, verified, proven by its golden rows, copied to `state/models/<sha256>/`
+and named in `state/model.json`. Everything downstream scores with that copy, so a bundle folder that is overwritten
+while a run is on changes nothing. The daily job resolves the model first; nothing happens when it is unchanged.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+import dagster as dg
+
+from batch_scoring import landing
+from batch_scoring.assets import asset_key, asset_options, run_of
+from batch_scoring.bundle import MANIFEST, Bundle, BundleError, build_network, golden_deviation, read_bundle
+from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.spec import Pipeline
+from batch_scoring.state import ModelInForce, State
+from batch_scoring.steps import Run
+
+CHECKS = {
+    "bundle_is_intact": "Every file of the bundle has its sha256, and its weights fit the pipeline's network.",
+    "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
+    "days_are_current": "Every scored day is of the model in force, the code in force and its present landing files.",
+}
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What the spec's bundle folder holds, and whether it can be trusted."""
+
+    bundle: Bundle | None
+    findings: list[Finding]
+
+
+@dataclass
+class StaleDays:
+    """Scored days that would come out differently if they were run now."""
+
+    by_reason: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def days(self) -> list[str]:
+        """All of them, in order."""
+        return sorted({day for days in self.by_reason.values() for day in days})
+
+
+def model(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline."""
+    key = asset_key(pipeline, "model")
+
+    @dg.asset(
+        key=key,
+        description=f"{__doc__}\n\nDelivered in `{pipeline.bundle.uri}`.",
+        check_specs=specs(key, CHECKS),
+        **asset_options(pipeline, kinds={"pytorch"}),
+    )
+    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        run = run_of(context)
+        delivered = examine(pipeline)
+        own_day = {context.partition_key} if context.has_partition_key else set()
+        yield from report(key, [*delivered.findings, currency(pipeline, delivered, own_day)])
+        assert delivered.bundle is not None, "report has failed the step"
+        in_force = put_in_force(pipeline, delivered.bundle, run)
+        metadata = describe(delivered.bundle, in_force)
+        yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(in_force.sha256))
+
+    return _model
+
+
+def examine(pipeline: Pipeline) -> Delivered:
+    """Read and prove the bundle that the spec names."""
+    intact = golden = None
+    bundle = None
+    try:
+        bundle = read_bundle(pipeline.bundle)
+        refuse_reused_version(pipeline, bundle)
+        refuse_other_features(pipeline, bundle)
+        network = build_network(bundle, pipeline.load(pipeline.spec.model.network))
+        intact = Finding("bundle_is_intact", True, f"{bundle.uri} is version {bundle.manifest.version}")
+        deviation, bound = golden_deviation(bundle, network), bundle.manifest.golden_tolerance
+        message = f"the golden rows differ by {deviation:.2g}, at most {bound:.2g} is accepted"
+        if deviation > bound:
+            message += "; other weights, network class or build of torch than the bundle was written with"
+        golden = Finding("golden_rows_agree", deviation <= bound, message, {"deviation": deviation, "bound": bound})
+    except BundleError as error:
+        if intact is None:
+            intact = Finding("bundle_is_intact", False, str(error))
+        golden = Finding(
+            "golden_rows_agree", False, str(error) if intact.passed else "not tried: the bundle is not intact"
+        )
+    assert golden is not None
+    return Delivered(bundle if intact.passed and golden.passed else None, [intact, golden])
+
+
+def refuse_reused_version(pipeline: Pipeline, bundle: Bundle) -> None:
+    """One version is one model: its name stands in every scored row.
+
+    Raises:
+        BundleError: another bundle was in force under the same version.
+    """
+    for file in State(pipeline.output).models.list():
+        sha256, _, name = file.path.partition("/")
+        if name == MANIFEST and sha256 != bundle.sha256:
+            other = read_bundle(State(pipeline.output).models.subfolder(sha256)).manifest.version
+            if other == bundle.manifest.version:
+                raise BundleError(
+                    f"{bundle.uri}: version {other} was in force before with other content (sha256 {sha256[:12]}…, "
+                    f"this one has {bundle.sha256[:12]}…); give the new model a new version"
+                )
+
+
+def refuse_other_features(pipeline: Pipeline, bundle: Bundle) -> None:
+    """A bundle is of one set of features.
+
+    Raises:
+        BundleError: the bundle needs a feature that the spec does not name, or as the other kind.
+    """
+    spec, manifest = pipeline.spec.features, bundle.manifest
+    for kind, needed, named in (
+        ("numeric", manifest.numeric, spec.numeric),
+        ("categorical", tuple(manifest.categorical), spec.categorical),
+    ):
+        if absent := [name for name in needed if name not in named]:
+            raise BundleError(
+                f"{bundle.uri} needs the {kind} features {', '.join(absent)}, "
+                f"which features.{kind} of the spec does not name"
+            )
+
+
+def put_in_force(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
+    """Copy the bundle into the state and name it the model in force; nothing to do if it is that already."""
+    state = State(pipeline.output)
+    before = state.model_or_none()
+    place = state.models.subfolder(bundle.sha256)
+    there = {file.path for file in place.list()}
+    for name in [n for n in bundle.content if n != MANIFEST] + [
+        MANIFEST
+    ]:  # the manifest last: it vouches for the others
+        if name not in there:
+            place.put(name, bundle.content[name])
+    if before and before.sha256 == bundle.sha256:
+        return before
+    in_force = ModelInForce(
+        name=bundle.manifest.name, version=bundle.manifest.version, sha256=bundle.sha256, source=bundle.uri,
+        run_id=run.id, resolved_at=run.started,
+    )  # fmt: skip
+    state.put_model(in_force)
+    run.log(f"model {in_force.version} is in force, before: {before.version if before else 'none'}")
+    return in_force
+
+
+def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
+    """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
+    accounts = State(pipeline.output).accounts("predictions")
+    with ThreadPoolExecutor(16) as pool:
+        listed = list(pool.map(lambda account: landing.list_day(pipeline.landing, account.day), accounts))
+    stale = StaleDays()
+    for account, files in zip(accounts, listed, strict=True):
+        reasons = {
+            "model": account.model_sha256 != model_sha256,
+            "code": account.code != pipeline.scoring_code,
+            "input": bool(files) and landing.fingerprint(files) != account.fingerprint,
+        }
+        for reason in (name for name, holds in reasons.items() if holds):
+            stale.by_reason.setdefault(reason, []).append(account.day)
+    return stale
+
+
+def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -> Finding:
+    """The finding days_are_current; the day that this very run scores does not count."""
+    if delivered.bundle is None:
+        return Finding("days_are_current", True, "not tried: there is no model to compare with")
+    stale = stale_days(pipeline, delivered.bundle.sha256)
+    for days in stale.by_reason.values():
+        days[:] = sorted(set(days) - set(own_day))
+    if not stale.days:
+        return Finding(
+            "days_are_current", True, "every scored day is of the present model, code and input", {"stale": 0}
+        )
+    why = "; ".join(f"{reason}: {', '.join(ranges(days))}" for reason, days in stale.by_reason.items() if days)
+    commands = [f"batch-scoring backfill {pipeline.name} {span.replace(' … ', ' ')}" for span in ranges(stale.days)]
+    return Finding(
+        "days_are_current", False, f"{len(stale.days)} days are stale ({why}); run: {'; '.join(commands)}",
+        {"stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands)},
+    )  # fmt: skip
+
+
+def ranges(days: Iterable[str]) -> list[str]:
+    """Consecutive days joined: `2013-07-01 … 2013-07-14`."""
+    spans: list[list[date]] = []
+    for day in sorted(map(date.fromisoformat, days)):
+        if spans and day - spans[-1][1] == timedelta(days=1):
+            spans[-1][1] = day
+        else:
+            spans.append([day, day])
+    return [f"{first} … {last}" for first, last in spans]
+
+
+def describe(bundle: Bundle, in_force: ModelInForce) -> dict[str, dg.MetadataValue]:
+    """What an operator asks of the model."""
+    manifest = bundle.manifest
+    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in manifest.metrics.items())
+    return {
+        "version": dg.MetadataValue.text(manifest.version),
+        "sha256": dg.MetadataValue.text(bundle.sha256),
+        "in_force_since": dg.MetadataValue.timestamp(in_force.resolved_at),
+        "source": dg.MetadataValue.text(bundle.uri),
+        "dagster/size_bytes": dg.MetadataValue.int(sum(map(len, bundle.content.values()))),
+        "features": dg.MetadataValue.int(len(manifest.numeric) + len(manifest.categorical)),
+        "training": dg.MetadataValue.json(manifest.training),
+        "metrics": dg.MetadataValue.md(f"| metric | value |\n| --- | --- |\n{metrics}"),
+    }

@@ -1,0 +1,355 @@
+"""The asset predictions: one scored row a key, published for the whole day at once.
+
+plan (one shard a feature shard) -> score those that no earlier run has finished -> verify -> publish. A row that the
+model cannot score goes to the quarantine, stage score, with the reason.
+"""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring import keys, quarantine, shards
+from batch_scoring.assets import (
+    asset_key,
+    asset_options,
+    column_schema,
+    days,
+    figures,
+    histogram,
+    preview,
+    run_of,
+)  # fmt: skip
+from batch_scoring.bundle import LoadedModel, Manifest, load_bundle
+from batch_scoring.contract import Reason
+from batch_scoring.features import data_version, first_rows
+from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.progress import Progress
+from batch_scoring.scoring import Scored, Scorer
+from batch_scoring.spec import Pipeline
+from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
+from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.tables import predictions_table
+
+CHECKS = {
+    "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
+    "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
+}
+
+BINS = 20
+UNKNOWN_VALUES = 20
+"""Unknown values of a column that a shard's account names, the most frequent first."""
+
+
+def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline."""
+    key, code = asset_key(pipeline, "predictions"), pipeline.scoring_code
+
+    @dg.asset(
+        key=key,
+        description=f"{pipeline.spec.description}\n\n{__doc__}",
+        # raw_input too: what it pinned is compared with the features, and `--select "+<pipeline>/predictions"` is
+        # parsed as one layer of ancestors for a key with a slash
+        deps=[asset_key(pipeline, name) for name in ("raw_input", "validated_features", "model")],
+        partitions_def=days(pipeline),
+        check_specs=specs(key, CHECKS, days(pipeline)),
+        code_version=code,
+        metadata={
+            "dagster/column_schema": _columns(pipeline),
+            "dagster/uri": predictions_table(pipeline).folder.uri,
+            "dagster/table_name": f"{pipeline.name}.predictions",
+        },
+        **asset_options(pipeline, kinds={"pytorch", "deltalake"}),
+    )
+    def _predictions(
+        context: dg.AssetExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        began, run = perf_counter(), run_of(context)
+        step = DayStep(pipeline, context.partition_key, "predictions")
+        source = read_source(step)
+        prepared = prepare(step, source, run)
+        yield from report(key, findings(prepared, source.features))
+        account, committed = step.publish(
+            prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
+            check_current=lambda: check_current(step, source),
+        )  # fmt: skip
+        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in, perf_counter() - began)
+        yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+
+    return _predictions
+
+
+class Source:
+    """What a day is scored from: one state of its features, one model."""
+
+    def __init__(self, pinned: DayInput, features: Account, model: ModelInForce) -> None:
+        self.pinned, self.features, self.model = pinned, features, model
+
+    def feature_shards(self) -> Iterator[tuple[ShardAccount, str]]:
+        """Each feature shard with its file, relative to the features table."""
+        files = {shards.identity_of(path): path for path in self.features.table.files}
+        for shard in self.features.shards:
+            yield shard, files[f"dt={self.features.day}/{shard.digest}"]
+
+
+def read_source(step: DayStep) -> Source:
+    """Find the day's features and the model in the state, and make sure that they belong together.
+
+    Raises:
+        StateError: a step before this one has not run, ran for other input, or its table was changed by somebody.
+    """
+    name, day = step.pipeline.name, step.day
+    pinned, model = step.state.day_input(day), step.state.model()
+    features = step.state.account("validated_features", day)
+    first = f"run {name}/validated_features for {day} first"
+    if features is None:
+        raise StateError(f"{name} has no validated features of {day}; {first}")
+    if features.fingerprint != pinned.fingerprint:
+        raise StateError(
+            f"the validated features of {name} {day} are of other files than raw_input has pinned; {first}"
+        )
+    if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
+        raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
+    return Source(pinned, features, model)
+
+
+def check_current(step: DayStep, source: Source) -> None:
+    """Raise if newer input or another model has come.
+
+    Raises:
+        SupersededError: what has been scored is not to be published.
+    """
+    check_input(step.pipeline, source.pinned, may_be_archived=True)
+    pinned = step.state.day_input(step.day)
+    in_force = step.state.model()
+    if pinned.fingerprint != source.pinned.fingerprint:
+        newer = "raw_input pinned other files"
+    elif in_force.sha256 != source.model.sha256:
+        newer = f"model {in_force.version} came in force"
+    else:
+        return
+    raise SupersededError(
+        f"superseded: while {step.pipeline.name} {step.day} was scored with model {source.model.version}, {newer}; "
+        "nothing was published: run the day again"
+    )
+
+
+def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
+    """The model in force, from its copy in the state, proven by its golden rows.
+
+    Raises:
+        BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
+    """
+    network = step.pipeline.load(step.pipeline.spec.model.network)
+    return load_bundle(step.state.models.subfolder(model.sha256), network)
+
+
+def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
+    """Score a day's features into shards; nothing is published yet."""
+    pipeline, model = step.pipeline, source.model
+    account = step.published(source.features.fingerprint, pipeline.scoring_code, model.sha256)
+    if account and {a.source for a in account.shards} == {a.digest for a in source.features.shards}:
+        run.log(f"{step.day} is scored already: {account.rows} rows of the same features, model and code")
+        return Prepared((), pa.schema([]), published=account)
+    with run.timed("load_model"):
+        spec = pipeline.spec.scoring
+        scorer = Scorer(load_model(step, model), device=spec.device, batch_rows=spec.batch_rows)
+    run.log(f"model {model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass")
+    schema = output_schema(pipeline.spec.input.key, step, source, scorer.manifest)
+    before = step.finished()
+    progress = Progress(source.features.rows, run.log, "scored")
+    done = []
+    for features, path in source.feature_shards():
+        digest = shards.digest("predictions", features.digest, model.sha256, pipeline.scoring_code, scorer.device)
+        shard = before.find(digest) or score_shard(step, run, scorer, model.version, features, path, digest, schema)
+        progress.advance(shard.account.rows_in)
+        done.append(shard)
+    return Prepared(tuple(done), schema, settings={"device": scorer.device, "batch_rows": scorer.batch_rows})
+
+
+def score_shard(
+    step: DayStep, run: Run, scorer: Scorer, version: str,
+    features: ShardAccount, path: str, digest: str, schema: pa.Schema,
+) -> Finished:  # fmt: skip
+    """Score one feature shard into one shard of predictions."""
+    manifest = scorer.manifest
+    key = step.pipeline.spec.input.key
+    folder = DayStep(step.pipeline, step.day, "validated_features").table.table.folder
+    columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
+    batches = shards.read(folder, path, columns, dictionary=[*manifest.categorical, "source_file"])
+    tally = Tally(manifest)
+    lost = features.keys
+    with step.draft(schema, constant=["model_version", "scored_at"]) as draft:
+        for scored in run.timed_each("score", scorer.score(run.timed_each("read", batches))):
+            with run.timed("write"):
+                rows = scored.rows
+                constants = [pa.repeat(pa.scalar(version), len(rows)), pa.repeat(_timestamp(run), len(rows))]
+                columns_out = [rows.column(key), *scored.scores.columns, *constants]
+                draft.accept(pa.RecordBatch.from_arrays(columns_out, schema=schema))
+                lost -= reject_failed(draft, scored, key)
+                tally.add(scored)
+        account = ShardAccount(
+            digest=digest, source=features.digest, run_id=run.id, rows_in=features.rows, rows=draft.rows,
+            quarantined=draft.quarantined, missing_identity=(lost - draft.keys) % 2**64, keys=draft.keys,
+            **tally.figures(),
+        )  # fmt: skip
+        return draft.finish(account)
+
+
+def reject_failed(draft: Draft, scored: Scored, key: str) -> int:
+    """Send the rows without a score to the quarantine; the sum of their keys' hashes."""
+    if not scored.failed:
+        return 0
+    batch = scored.source
+    failed = batch.take(pa.array([row.position for row in scored.failed]))
+    files = failed.column("source_file").cast(pa.string()).to_pylist()
+    numbers = failed.column("row_number").to_numpy()
+    cells = failed.drop_columns(["source_file", "row_number"])
+    for position, row in enumerate(scored.failed):
+        reason = Reason("score", row.rule, "", row.detail)
+        draft.reject(quarantine.from_rows(cells, numbers, {position: reason}, key, files[position]))
+    return keys.identity(keys.hash64(failed.column(key)))
+
+
+class Tally:
+    """Sums over a shard's scores, for checks and reports that never read the rows again."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._sums: dict[str, float] = {}
+        self._bins = np.zeros(BINS, np.int64)
+        self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
+        self._unknown: dict[str, dict[str, int]] = {}
+        self._bad = 0
+
+    def add(self, scored: Scored) -> None:
+        """Count one record batch."""
+        scores = scored.scores
+        for column in scores.schema.names:
+            if column != "prediction" or self._manifest.task == "regression":
+                self._sums[column] = self._sums.get(column, 0.0) + float(pc.sum(scores.column(column)).as_py() or 0.0)
+        if self._manifest.task == "classification":
+            block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
+            total = np.sum(block, axis=0)
+            sound = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
+            self._bad += int((~sound).sum())
+            score = block[1] if len(block) == 2 else scores.column("prediction_proba").to_numpy()
+            bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
+            self._bins += np.bincount(bins, minlength=BINS)
+            self._classes += np.bincount(scores.column("prediction").to_numpy(), minlength=len(self._classes))
+        else:
+            self._bad += int((~np.isfinite(scores.column("prediction").to_numpy())).sum())
+        for column, values in scored.unknown.items():
+            counts = self._unknown.setdefault(column, {})
+            for value, rows in values.items():
+                counts[value] = counts.get(value, 0) + rows
+
+    def figures(self) -> dict[str, Any]:
+        """The fields of the shard's account."""
+        is_classes = self._manifest.task == "classification"
+        return {
+            "sums": self._sums,
+            "histogram": tuple(self._bins.tolist()) if is_classes else (),
+            "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
+            "unknown": {
+                column: dict(sorted(counts.items(), key=lambda item: -item[1])[:UNKNOWN_VALUES])
+                for column, counts in self._unknown.items()
+            },
+            "not_probabilities": self._bad,
+        }
+
+
+def output_schema(key: str, step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:
+    """The rows of predictions, without the partition column."""
+    path = next(path for _, path in source.feature_shards())
+    folder = DayStep(step.pipeline, step.day, "validated_features").table.table.folder
+    fields = [pa.field(key, shards.schema(folder, path).field(key).type)]
+    if manifest.task == "regression":
+        fields.append(pa.field("prediction", pa.float64()))
+    else:
+        fields += [pa.field("prediction", pa.int64()), pa.field("prediction_proba", pa.float32())]
+        fields += [pa.field(f"prob_class_{index}", pa.float32()) for index in range(manifest.outputs)]
+    return pa.schema([*fields, ("model_version", pa.string()), ("scored_at", pa.timestamp("us", "UTC"))])
+
+
+def findings(prepared: Prepared, features: Account) -> list[Finding]:
+    """What the checks say of a day's scores, before they are published."""
+    accounts = prepared.accounts
+    rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
+    lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
+    bad = sum(shard.not_probabilities for shard in accounts)
+    advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
+    none = "" if rows or not features.rows else "; the model scores no row at all: is it the right one?"
+    return [
+        Finding(
+            "rows_are_conserved", features.rows == rows + rejected and not lost,
+            f"{features.rows} rows of features, {rows} scored, {rejected} in the quarantine{advice}",
+            {"rows_in": features.rows, "rows": rows, "rows_quarantined": rejected},
+        ),
+        Finding(
+            "scores_are_probabilities", not bad and (rows > 0 or features.rows == 0),
+            f"{bad} of {rows} scored rows are not probabilities{none}", {"rows": rows, "not_probabilities": bad},
+        ),
+    ]  # fmt: skip
+
+
+def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
+    """What an operator asks of the day's predictions."""
+    histograms = [shard.histogram for shard in account.shards if shard.histogram] or [(0,) * BINS]
+    bins = np.sum(histograms, axis=0).tolist()
+    means = {
+        f"mean_{column}": dg.MetadataValue.float(sum(s.sums.get(column, 0.0) for s in account.shards) / account.rows)
+        for column in sorted({column for shard in account.shards for column in shard.sums})
+        if account.rows
+    }
+    unknown = [
+        dg.TableRecord({"column": column, "value": value, "rows": rows})
+        for shard in account.shards
+        for column, values in shard.unknown.items()
+        for value, rows in values.items()
+    ]
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
+        "rows_in": dg.MetadataValue.int(account.rows_in),
+        "rows_scored": dg.MetadataValue.int(account.rows),
+        "rows_quarantined": dg.MetadataValue.int(account.rows_quarantined),
+        **means,
+        "model_version": dg.MetadataValue.text(account.model_version or ""),
+        "model_sha256": dg.MetadataValue.text(account.model_sha256 or ""),
+        **prepared.settings,
+        "files": dg.MetadataValue.int(len(account.table.files)),
+        "shards_reused": dg.MetadataValue.int(prepared.reused),
+        "committed": dg.MetadataValue.bool(committed),
+        "table_version": dg.MetadataValue.int(account.table.version),
+        "fingerprint": dg.MetadataValue.text(account.fingerprint),
+        **({"unknown_categories": dg.MetadataValue.table(unknown)} if unknown else {}),
+        **({"scores": histogram(bins, "scores")} if any(bins) else {}),
+        "preview": preview(first_rows(step, account)),
+    }
+
+
+def _timestamp(run: Run) -> pa.Scalar:
+    return pa.scalar(run.started, pa.timestamp("us", "UTC"))
+
+
+def _columns(pipeline: Pipeline) -> dg.TableSchema:
+    return column_schema(
+        [
+            (pipeline.spec.input.key, "key", "names the row; unique in a day"),
+            (
+                "prediction",
+                "int64",
+                "the likeliest class, as its position in the bundle (a regression: the value, float64)",
+            ),
+            ("prediction_proba", "float32", "probability of that class"),
+            ("prob_class_0 …", "float32", "probability of each class"),
+            ("model_version", "string", "version of the model that scored the row"),
+            ("scored_at", "timestamp", "start of the run that scored the row, UTC"),
+            ("dt", "date", "the day"),
+        ]
+    )

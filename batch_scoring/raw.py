@@ -1,0 +1,111 @@
+"""The asset raw_input: the day's landing files, found, verified readable and pinned.
+
+No bytes are copied. The files and their versions go into `state/dt=…/input.json`; everything downstream reads that,
+never a new listing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from batch_scoring import landing
+from batch_scoring.assets import asset_key, asset_options, days, run_of
+from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.spec import Pipeline
+from batch_scoring.state import DayInput, LandingFile, State
+from batch_scoring.storage import FileChangedError
+
+CHECKS = {
+    "input_is_present": "The day has at least one landing file, and at least one row in them.",
+    "input_is_complete": "Every landing file of the day can be read to its end.",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the landing folder holds for a day."""
+
+    files: tuple[LandingFile, ...]
+    broken: dict[str, str]
+    """Files that cannot be read, and why."""
+    fingerprint: str
+    where: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of all readable files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the checks say."""
+        present = bool(self.rows or self.broken)
+        seen = f"{len(self.files)} files with {self.rows} rows in {self.where}"
+        complete = "every file can be read" if not self.broken else "; ".join(self.broken.values())
+        figures = {"files": len(self.files) + len(self.broken), "rows": self.rows}
+        advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
+        return [
+            Finding("input_is_present", present, seen + advice, figures),
+            Finding("input_is_complete", not self.broken, complete, {"unreadable": len(self.broken)}),
+        ]
+
+
+def find(pipeline: Pipeline, day: str) -> Found:
+    """List and inspect the day's landing files."""
+    files, broken = [], {}
+    listed = landing.list_day(pipeline.landing, day)
+    for file in listed:
+        try:
+            files.append(landing.inspect(pipeline.landing, file, pipeline.spec.input.csv))
+        except (landing.UnreadableFileError, FileChangedError, FileNotFoundError) as error:
+            broken[file.path] = str(error)
+    where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
+    return Found(tuple(files), broken, landing.fingerprint(listed), where)
+
+
+def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline."""
+    key = asset_key(pipeline, "raw_input")
+
+    @dg.asset(
+        key=key,
+        description=f"{pipeline.spec.description}\n\nThe day's files in `{pipeline.landing.uri}`, pinned by version.",
+        partitions_def=days(pipeline),
+        check_specs=specs(key, CHECKS, days(pipeline)),
+        **asset_options(pipeline, kinds={"parquet"}),
+    )
+    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        run = run_of(context)
+        found = find(pipeline, context.partition_key)
+        yield from report(key, found.findings)
+        pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
+        yield dg.MaterializeResult(metadata=describe(pinned, found), data_version=dg.DataVersion(pinned.fingerprint))
+
+    return _raw_input
+
+
+def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -> DayInput:
+    """Write down which versions of which files are the day's input."""
+    pinned = DayInput(day=day, fingerprint=found.fingerprint, files=found.files, run_id=run_id, pinned_at=at)
+    State(pipeline.output).put_day_input(pinned)
+    return pinned
+
+
+def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
+    """What an operator asks of the input."""
+    records = [
+        dg.TableRecord(
+            {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}
+        )
+        for file in pinned.files
+    ]
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(pinned.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(sum(file.size for file in pinned.files)),
+        "dagster/uri": dg.MetadataValue.text(found.where),
+        "rows": dg.MetadataValue.int(pinned.rows),
+        "files": dg.MetadataValue.table(records) if records else dg.MetadataValue.int(0),
+        "fingerprint": dg.MetadataValue.text(pinned.fingerprint),
+    }

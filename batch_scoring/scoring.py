@@ -1,0 +1,380 @@
+"""The streaming engine: Arrow record batches in, scores as Arrow record batches out, in flat memory.
+
+    reader thread -> bounded queue -> scoring workers (one torch thread each) -> the caller, in order
+
+It knows torch and Arrow, and nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
+beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
+another path (and round differently) for a tail of a few rows.
+"""
+
+import collections
+import contextlib
+import copy
+import ctypes
+import functools
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import torch
+
+    from batch_scoring.bundle import LoadedModel
+
+GRID = 64
+"""Rows that every forward pass is a multiple of. From 16 rows on, results of a row were bit-equal in every batch
+size tried; 64 leaves room for other BLAS builds."""
+
+ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
+"""What the widest layer may hold for one forward pass: on a CPU what stays in the second-level cache."""
+
+BATCH_ROWS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
+"""Bounds of the automatic batch."""
+
+MOST_FAILING_ROWS = 100
+"""Rows of one record batch that may make the network raise; more of them is a broken model, not broken rows."""
+
+
+class ScoringError(RuntimeError):
+    """The model cannot score this input at all: columns, shapes or the network itself do not fit."""
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """A row that has no score."""
+
+    position: int
+    """In its record batch, from 0."""
+    rule: Literal["network_raises", "output_is_finite"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of one record batch."""
+
+    source: pa.RecordBatch
+    """The batch as it came."""
+    scores: pa.RecordBatch
+    """prediction, prediction_proba, prob_class_0 … (a regression: prediction), one row a scored row of `source`."""
+    failed: tuple[FailedRow, ...] = ()
+    unknown: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rows by categorical column and value for values that the model was not trained on; they are scored as unknown."""
+
+    @property
+    def rows(self) -> pa.RecordBatch:
+        """The rows of `source` that were scored, in step with `scores`."""
+        if not self.failed:
+            return self.source
+        return self.source.take(np.delete(np.arange(self.source.num_rows), [row.position for row in self.failed]))
+
+
+class Scorer:
+    """A model on a device, ready to score any number of record batches from any number of threads."""
+
+    def __init__(
+        self, model: "LoadedModel", *, device: str = "auto", batch_rows: int | Literal["auto"] = "auto"
+    ) -> None:
+        """Put the model on its device.
+
+        Args:
+            model: a verified bundle with its network.
+            device: cpu, cuda, or auto for a GPU where there is one.
+            batch_rows: rows of one forward pass, rounded up to the grid; auto fits the widest layer in the cache.
+
+        Raises:
+            ScoringError: the device is not there.
+        """
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ScoringError(
+                "scoring.device is cuda, but torch sees no GPU here; use auto or cpu, or a node with a GPU"
+            )
+        self.device = device
+        self.manifest = model.manifest
+        self._network = (copy.deepcopy(model.network) if device != "cpu" else model.network).eval().to(device)
+        self._cpu_network = model.network
+        self._vocabularies = {name: pa.array(words, pa.string()) for name, words in self.manifest.categorical.items()}
+        self._lane = threading.local()
+        self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
+
+    def score(self, batches: Iterable[pa.RecordBatch], *, workers: int | None = None) -> Iterator[Scored]:
+        """Score a stream: reading, scoring and the caller's work overlap; results come in the order of the input.
+
+        Args:
+            batches: record batches with at least the model's feature columns.
+            workers: scoring threads; the CPUs this process may use if None (two on a GPU: one computes, one copies).
+        """
+        _keep_freed_memory()
+        workers = workers or (2 if self.device == "cuda" else len(os.sched_getaffinity(0)))
+        pending: collections.deque[Future[Scored]] = collections.deque()
+        with (
+            _one_torch_thread_each(),
+            ThreadPoolExecutor(workers, "scoring") as pool,
+            _read_ahead(batches) as source,
+        ):
+            for batch in source:
+                pending.append(pool.submit(self.score_batch, batch))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def score_batch(self, batch: pa.RecordBatch) -> Scored:
+        """Score one record batch on the calling thread."""
+        numeric, categorical, unknown = self._matrices(batch)
+        block, failed = self._run(numeric, categorical, batch.num_rows, probabilities=True)
+        if self.manifest.task == "regression":
+            values = block[0].astype(np.float64)
+            bad = ~np.isfinite(values)
+            columns = {"prediction": values}
+        else:
+            winner = block.argmax(axis=0)
+            best = block.max(axis=0)
+            bad = np.isnan(best)
+            columns = {"prediction": winner.astype(np.int64), "prediction_proba": best}
+            columns |= {f"prob_class_{index}": block[index] for index in range(len(block))}
+        raised = {row.position for row in failed}
+        failed += [
+            FailedRow(int(row), "output_is_finite", "the network's output is NaN or infinite")
+            for row in np.flatnonzero(bad)
+            if int(row) not in raised
+        ]
+        scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+        if failed:
+            failed.sort(key=lambda row: row.position)
+            scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
+        return Scored(batch, scores, tuple(failed), unknown)
+
+    def outputs(self, table: pa.Table) -> np.ndarray:
+        """The network's raw outputs (logits or values), float32[rows, outputs], for a small table.
+
+        Raises:
+            ScoringError: the network raises for one of the rows.
+        """
+        batch = table.combine_chunks().to_batches()[0]
+        numeric, categorical, _ = self._matrices(batch)
+        block, failed = self._run(numeric, categorical, batch.num_rows, probabilities=False)
+        if failed:
+            raise ScoringError(f"row {failed[0].position}: {failed[0].detail}")
+        return np.ascontiguousarray(block.T)
+
+    def _matrices(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, int]]]:
+        """float32[padded rows, n] with NaN for a missing value, int64[padded rows, c] with 0 for an unknown one."""
+        wanted = (*self.manifest.numeric, *self.manifest.categorical)
+        if absent := [name for name in wanted if name not in batch.schema.names]:
+            raise ScoringError(f"the input has no column {', '.join(absent)}, which the model needs")
+        rows, padded = batch.num_rows, _padded(batch.num_rows)
+        numeric = np.zeros((padded, len(self.manifest.numeric)), np.float32)
+        for index, name in enumerate(self.manifest.numeric):
+            numeric[:rows, index] = batch.column(name).to_numpy(zero_copy_only=False)
+        categorical = np.zeros((padded, len(self._vocabularies)), np.int64)
+        unknown: dict[str, dict[str, int]] = {}
+        for index, (name, vocabulary) in enumerate(self._vocabularies.items()):
+            codes, strange = _encode(batch.column(name), vocabulary)
+            categorical[:rows, index] = codes
+            if strange:
+                unknown[name] = strange
+        return numeric, categorical, unknown
+
+    def _run(
+        self, numeric: np.ndarray, categorical: np.ndarray, rows: int, *, probabilities: bool
+    ) -> tuple[np.ndarray, list[FailedRow]]:
+        """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed."""
+        import torch
+
+        block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
+        failed: list[FailedRow] = []
+        start = 0
+        while start < len(numeric):
+            stop = min(start + self.batch_rows, len(numeric))
+            try:
+                block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
+            except Exception as error:
+                if _is_out_of_memory(error):
+                    if stop - start <= GRID:
+                        raise
+                    self.batch_rows = _padded((stop - start) // 2)
+                    if self.device == "cuda":
+                        torch.cuda.empty_cache()
+                    continue
+                for row in range(start, min(stop, rows)):
+                    block[:, row] = np.nan
+                self._bisect(numeric, categorical, start, min(stop, rows), probabilities, block, failed)
+            start = stop
+        return block[:, :rows], failed
+
+    def _forward(
+        self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool, *, on_cpu: bool = False
+    ) -> np.ndarray:
+        """One forward pass of float32[rows, n] and int64[rows, c] to float32[outputs, rows]."""
+        import torch
+
+        with torch.inference_mode():
+            inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
+            if self.device == "cpu" or on_cpu:
+                return self._outputs(self._cpu_network(*inputs), len(numeric), probabilities).numpy()
+            # one stream a worker: while one computes, another's copies run
+            stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
+            self._lane.stream = stream
+            with torch.cuda.stream(stream):
+                staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
+                result = self._outputs(self._network(*staged), len(numeric), probabilities)
+                landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+                landed.copy_(result, non_blocking=True)
+            stream.synchronize()
+            return landed.numpy()
+
+    def _outputs(self, result: "torch.Tensor", rows: int, probabilities: bool) -> "torch.Tensor":
+        """float32[outputs, rows] from the network's float32[rows, outputs]: each class is one contiguous column."""
+        expected = (rows, self.manifest.outputs)
+        if tuple(result.shape) != expected:
+            raise ScoringError(f"the network's output has shape {tuple(result.shape)}, expected {expected}")
+        columns = result.float().t().contiguous()
+        return columns.softmax(dim=0) if probabilities and self.manifest.task == "classification" else columns
+
+    def _bisect(
+        self, numeric: np.ndarray, categorical: np.ndarray, start: int, stop: int,
+        probabilities: bool, block: np.ndarray, failed: list[FailedRow],
+    ) -> None:  # fmt: skip
+        """Score what can be scored of rows that raised together; on the CPU, where a failed row breaks nothing else."""
+        rows, padded = stop - start, _padded(stop - start)
+        part, codes = (
+            np.zeros((padded, numeric.shape[1]), np.float32),
+            np.zeros((padded, categorical.shape[1]), np.int64),
+        )
+        part[:rows], codes[:rows] = numeric[start:stop], categorical[start:stop]
+        try:
+            block[:, start:stop] = self._forward(part, codes, probabilities, on_cpu=True)[:, :rows]
+        except ScoringError:
+            raise
+        except Exception as error:
+            if rows > 1:
+                middle = start + rows // 2
+                self._bisect(numeric, categorical, start, middle, probabilities, block, failed)
+                self._bisect(numeric, categorical, middle, stop, probabilities, block, failed)
+                return
+            detail = f"{type(error).__name__}: {error}".splitlines()[0]
+            failed.append(FailedRow(start, "network_raises", detail))
+            if len(failed) > MOST_FAILING_ROWS:
+                raise ScoringError(
+                    f"the network raises for more than {MOST_FAILING_ROWS} rows of a batch: the model is at fault; "
+                    f"first of them: {failed[0].detail}"
+                ) from error
+
+    def _automatic_batch_rows(self) -> int:
+        """Rows whose widest activation fills the cache, measured by one small forward pass."""
+        import torch
+
+        widest = [max(len(self.manifest.numeric), self.manifest.outputs)]
+
+        def measure(_module: object, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                widest.append(output.numel() // GRID)
+
+        hooks = [module.register_forward_hook(measure) for module in self._network.modules()]
+        numeric = np.zeros((GRID, len(self.manifest.numeric)), np.float32)
+        categorical = np.zeros((GRID, len(self._vocabularies)), np.int64)
+        with contextlib.suppress(Exception):  # a network that fails on zeros is judged on its real rows
+            self._forward(numeric, categorical, probabilities=False)
+        for hook in hooks:
+            hook.remove()
+        least, most = BATCH_ROWS[self.device]
+        return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
+
+
+def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[str, int]]:
+    """int64 codes (position in the vocabulary + 1, 0 if unknown or missing) and the count of each unknown value."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    words = column.dictionary.cast(pa.string())
+    code_of = np.zeros(len(words) + 1, np.int64)  # the last place is that of a missing value
+    code_of[:-1] = pc.fill_null(pc.index_in(words, value_set=vocabulary), -1).to_numpy() + 1
+    places = pc.fill_null(column.indices.cast(pa.int64()), len(words)).to_numpy()
+    strange = np.flatnonzero(code_of[:-1] == 0)
+    counts = np.bincount(places, minlength=len(words) + 1) if len(strange) else None
+    unknown = {str(words[int(place)]): int(counts[place]) for place in strange if counts is not None and counts[place]}
+    return code_of[places], unknown
+
+
+def _padded(rows: int) -> int:
+    return max(GRID, -(-rows // GRID) * GRID)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the CPU allocator's words
+    )
+
+
+@contextlib.contextmanager
+def _one_torch_thread_each() -> Iterator[None]:
+    """Workers parallelise over batches; torch's own threads would spin against them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks: else every activation goes back to the kernel and is faulted in again."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD
+
+
+_Read: TypeAlias = pa.RecordBatch | BaseException | None
+
+
+@contextlib.contextmanager
+def _read_ahead(batches: Iterable[pa.RecordBatch], depth: int = 2) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Iterate in a thread of its own, `depth` batches ahead. An error there is raised here, in its place."""
+    ready: queue.Queue[_Read] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def offer(item: _Read) -> bool:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return True
+        return False
+
+    def read() -> None:
+        try:
+            if all(map(offer, batches)):
+                offer(None)
+        except BaseException as error:
+            offer(error)
+
+    def take() -> Iterator[pa.RecordBatch]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    reader = threading.Thread(target=read, name="reader", daemon=True)
+    reader.start()
+    try:
+        yield take()
+    finally:
+        stopped.set()
+        reader.join()

@@ -1,0 +1,229 @@
+"""A pipeline's memory: small JSON documents beside its tables, each replaced whole.
+
+    state/dt=…/input.json                 the landing files that raw_input pinned
+    state/dt=…/validated_features.json    the step's account: what went in, what came out, what was published
+    state/dt=…/predictions.json
+    state/model.json                      the model in force
+    state/models/<sha256>/                its bundle
+
+Storage is the only truth: every step finds here what the steps before it did, never in the Dagster instance.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batch_scoring.storage import Folder
+
+StepName = Literal["validated_features", "predictions"]
+
+
+class StateError(ValueError):
+    """What a step needs is not in the state, or is damaged; the message names the asset to run first."""
+
+
+class Document(BaseModel):
+    """A JSON document; immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LandingFile(Document):
+    """One pinned version of one input file."""
+
+    path: str
+    """Relative to the landing folder."""
+    token: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    rows: int
+    columns: dict[str, str]
+    """Name and Arrow type of each column."""
+
+
+class DayInput(Document):
+    """What a day is made from."""
+
+    day: str
+    fingerprint: str
+    files: tuple[LandingFile, ...]
+    run_id: str
+    pinned_at: datetime
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+class ModelInForce(Document):
+    """The model that scores from now on."""
+
+    name: str
+    version: str
+    sha256: str
+    source: str
+    """Where the bundle was delivered."""
+    run_id: str
+    resolved_at: datetime
+
+
+class ShardAccount(Document):
+    """What became of a shard's input rows; stands in the footer of its Parquet file."""
+
+    digest: str
+    """Of all that the rows depend on; the file's name begins with it."""
+    source: str
+    """The landing file and its first row, or the digest of the feature shard."""
+    run_id: str
+    rows_in: int
+    rows: int
+    """Rows in the file."""
+    quarantined: dict[str, dict[str, int]] = {}
+    """Rows by stage and by reason (rule and column)."""
+    missing_identity: int = 0
+    """Sum of input row identities less that of accepted and quarantined rows, modulo 2**64: 0 if no row is lost."""
+    keys: int = 0
+    """Sum of the hashes of the file's keys, modulo 2**64."""
+    sums: dict[str, float] = {}
+    """Sum of each score column."""
+    histogram: tuple[int, ...] = ()
+    """Rows by score, in bins of equal width from 0 to 1; of prob_class_1 for two classes, else of prediction_proba."""
+    classes: dict[str, int] = {}
+    """Rows by prediction."""
+    unknown: dict[str, dict[str, int]] = {}
+    """Rows by categorical column and value unknown to the model (the most frequent values of each)."""
+    not_probabilities: int = 0
+    """Scored rows whose scores are not finite, lie outside 0 … 1 or do not sum to 1."""
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Rows of all stages and reasons."""
+        return sum(sum(reasons.values()) for reasons in self.quarantined.values())
+
+
+class PublishedPart(Document):
+    """The day's part of one table, as a step left it."""
+
+    transaction: int
+    """Commits that this step has made to this part; Delta keeps it as an application transaction."""
+    version: int
+    """The table's version, -1 if the table does not exist."""
+    files: tuple[str, ...]
+    """Active files, relative to the table."""
+    bytes: int = 0
+
+
+class Account(Document):
+    """What a step did for a day, written after its commit."""
+
+    pipeline: str
+    day: str
+    step: StepName
+    run_id: str
+    finished_at: datetime
+    fingerprint: str
+    """Of the landing files that the rows come from."""
+    code: str
+    """Digest of the code and settings that the rows depend on."""
+    model_version: str | None = None
+    model_sha256: str | None = None
+    shards: tuple[ShardAccount, ...]
+    table: PublishedPart
+    quarantine: PublishedPart
+
+    @property
+    def rows_in(self) -> int:
+        """Input rows of the step."""
+        return sum(shard.rows_in for shard in self.shards)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the step's table."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Rows in the step's part of the quarantine."""
+        return sum(shard.rows_quarantined for shard in self.shards)
+
+
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+class State:
+    """The state folder of one pipeline."""
+
+    def __init__(self, output: Folder) -> None:
+        """`output`: the pipeline's output folder."""
+        self._folder = output.subfolder("state")
+
+    def day_input(self, day: str) -> DayInput:
+        """What raw_input pinned for the day.
+
+        Raises:
+            StateError: it has not run for the day.
+        """
+        found = self._read(f"dt={day}/input.json", DayInput)
+        if found is None:
+            raise StateError(f"{day} has no pinned input in {self._folder.uri}; run raw_input for this day first")
+        return found
+
+    def put_day_input(self, pinned: DayInput) -> None:
+        """Replace the day's pinned input."""
+        self._write(f"dt={pinned.day}/input.json", pinned)
+
+    def account(self, step: StepName, day: str) -> Account | None:
+        """The step's account of the day, None if it never published it."""
+        return self._read(f"dt={day}/{step}.json", Account)
+
+    def accounts(self, step: StepName) -> list[Account]:
+        """The step's accounts of all days, by day."""
+        files = self._folder.list("dt=")
+        days = [file.path.split("/")[0].removeprefix("dt=") for file in files if file.path.endswith(f"/{step}.json")]
+        with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
+            return [account for account in pool.map(lambda day: self.account(step, day), days) if account]
+
+    def put_account(self, account: Account) -> None:
+        """Replace the step's account of its day."""
+        self._write(f"dt={account.day}/{account.step}.json", account)
+
+    def model(self) -> ModelInForce:
+        """The model in force.
+
+        Raises:
+            StateError: none has been resolved yet.
+        """
+        found = self.model_or_none()
+        if found is None:
+            raise StateError(f"no model is in force in {self._folder.uri}; run the asset model first")
+        return found
+
+    def model_or_none(self) -> ModelInForce | None:
+        """The model in force, None before the first run."""
+        return self._read("model.json", ModelInForce)
+
+    def put_model(self, model: ModelInForce) -> None:
+        """Put a model in force."""
+        self._write("model.json", model)
+
+    @property
+    def models(self) -> Folder:
+        """The folder of all bundles that were ever in force, one subfolder a sha256."""
+        return self._folder.subfolder("models")
+
+    def _read(self, path: str, kind: type[AnyDocument]) -> AnyDocument | None:
+        try:
+            return kind.model_validate_json(self._folder.read(path))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise StateError(
+                f"{self._folder.uri}/{path} is damaged: {error.errors()[0]['msg']}; remove it and run the day again"
+            ) from error
+
+    def _write(self, path: str, document: Document) -> None:
+        self._folder.put(path, (document.model_dump_json(indent=1) + "\n").encode())

@@ -1,0 +1,413 @@
+"""Where bytes are: a local folder or an s3:// prefix, behind the same few operations.
+
+A folder lists files with version tokens, opens one version of a file, and puts files so that a reader sees the
+old bytes or the new ones. It knows no pipeline, no day and no table. The standard AWS variables are read here,
+and handed from here to boto3, pyarrow and deltalake alike.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import pyarrow.fs
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+READ_AHEAD = 4 * 1024 * 1024
+"""Bytes of one ranged read from S3."""
+
+
+class FileChangedError(OSError):
+    """A file is no longer the version that the caller named."""
+
+
+class OutsideFolderError(ValueError):
+    """A path would leave the folder that it is relative to."""
+
+
+@dataclass(frozen=True, order=True)
+class FileVersion:
+    """One version of one file, as a listing shows it."""
+
+    path: str
+    """Relative to the folder, with forward slashes."""
+    token: str
+    """Changes whenever the content does: the ETag on S3, modification time and size on disk."""
+    size: int
+    """Bytes."""
+    modified: datetime
+    """UTC."""
+
+
+class Folder(ABC):
+    """A place for files. Every path is relative to it, with forward slashes, and cannot leave it."""
+
+    uri: str
+    """Absolute path or s3:// address, without a slash at the end."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[FileVersion]:
+        """All files whose path begins with `prefix`, sorted by path. Nothing there is an empty list."""
+
+    @abstractmethod
+    def open(self, path: str, token: str | None = None) -> BinaryIO:
+        """Open a file for reading at any position.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            FileChangedError: its version is not `token`, now or (on S3) at any later read.
+        """
+
+    @abstractmethod
+    def put(self, path: str, data: bytes) -> None:
+        """Write a small file whole; a file of that name is replaced in one step."""
+
+    @abstractmethod
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A local file to write a large file into before `publish`; removed at the end if still there."""
+
+    @abstractmethod
+    def publish(self, scratch: Path, path: str) -> int:
+        """Make the finished scratch file visible, whole, under a new name. Returns its size in bytes."""
+
+    @abstractmethod
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        """A native Arrow filesystem rooted at this folder."""
+
+    @abstractmethod
+    def delta_options(self) -> dict[str, str]:
+        """The `storage_options` with which deltalake reaches this folder."""
+
+    @abstractmethod
+    def settle(self, prefix: str) -> None:
+        """Force the files directly under `prefix` that other libraries wrote to stable storage."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on this machine's file systems."""
+        return not self.uri.startswith("s3://")
+
+    def read(self, path: str) -> bytes:
+        """The whole content of a file."""
+        with self.open(path) as file:
+            return file.read()
+
+    def subfolder(self, path: str) -> "Folder":
+        """The folder below this one."""
+        return open_folder(f"{self.uri}/{inside(path)}")
+
+
+def open_folder(uri: str) -> Folder:
+    """The folder at an absolute path or an s3:// address; it need not exist yet."""
+    if uri.startswith("s3://"):
+        return S3Folder(uri)
+    if "://" in uri:
+        raise ValueError(f"{uri!r}: no such kind of storage; expected a path or s3://bucket/prefix")
+    return LocalFolder(uri)
+
+
+def inside(path: str) -> str:
+    """`path` itself, if it stays below the folder it is relative to.
+
+    Raises:
+        OutsideFolderError: it is absolute or climbs with `..`.
+    """
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or "\\" in path:
+        raise OutsideFolderError(f"{path!r} leaves its folder; expected a relative path without '..'")
+    return path
+
+
+class LocalFolder(Folder):
+    """A folder on disk."""
+
+    def __init__(self, path: str) -> None:
+        """`path`: absolute, or relative to the working directory."""
+        self._root = Path(path).absolute()
+        self.uri = str(self._root)
+
+    def list(self, prefix: str = "") -> list[FileVersion]:
+        """See `Folder.list`. Symbolic links to folders are not followed."""
+        start = self._root / inside(prefix)
+        top = start if prefix.endswith("/") or not prefix else start.parent
+        found = []
+        for folder, _, names in os.walk(top):
+            for name in names:
+                file = Path(folder, name)
+                path = file.relative_to(self._root).as_posix()
+                if path.startswith(prefix):
+                    with contextlib.suppress(FileNotFoundError):  # gone since the walk saw it
+                        found.append(_version(path, file.stat()))
+        return sorted(found)
+
+    def open(self, path: str, token: str | None = None) -> BinaryIO:
+        """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
+        file = (self._root / inside(path)).open("rb")
+        found = _version(path, os.fstat(file.fileno())).token
+        if token is not None and found != token:
+            file.close()
+            raise FileChangedError(f"{self.uri}/{path} has changed: version {found}, expected {token}")
+        return file
+
+    def put(self, path: str, data: bytes) -> None:
+        """See `Folder.put`."""
+        with self.scratch() as scratch:
+            scratch.write_bytes(data)
+            self.publish(scratch, path)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `Folder.scratch`. It lies in this folder, so that publishing is a rename."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        file = self._root / f".{uuid.uuid4().hex}.tmp"
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
+
+    def publish(self, scratch: Path, path: str) -> int:
+        """See `Folder.publish`. Content and name survive a power cut."""
+        target = self._root / inside(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fsync(scratch)
+        size = scratch.stat().st_size
+        scratch.replace(target)
+        _fsync(target.parent)
+        return size
+
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        """See `Folder.arrow`."""
+        return pyarrow.fs.SubTreeFileSystem(self.uri, pyarrow.fs.LocalFileSystem())
+
+    def delta_options(self) -> dict[str, str]:
+        """See `Folder.delta_options`."""
+        return {}
+
+    def settle(self, prefix: str) -> None:
+        """See `Folder.settle`. delta-rs writes its log without fsync; the newest entry is what a power cut can tear."""
+        folder = self._root / inside(prefix)
+        newest = max((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.stat().st_mtime_ns, default=None)
+        if newest is not None:
+            _fsync(newest)
+            _fsync(folder)
+
+
+def _version(path: str, stat: os.stat_result) -> FileVersion:
+    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+    return FileVersion(path, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", stat.st_size, modified)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class S3Folder(Folder):
+    """A prefix in a bucket of S3 or of a store that speaks its protocol."""
+
+    def __init__(self, uri: str) -> None:
+        """`uri`: s3://bucket or s3://bucket/prefix."""
+        self.uri = uri.rstrip("/")
+        self.bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        if not self.bucket:
+            raise ValueError(f"{uri!r} names no bucket; expected s3://bucket/prefix")
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def list(self, prefix: str = "") -> list[FileVersion]:
+        """See `Folder.list`."""
+        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
+        return sorted(
+            FileVersion(
+                path=item["Key"].removeprefix(self._prefix),
+                token=item["ETag"].strip('"'),
+                size=item["Size"],
+                modified=item["LastModified"].astimezone(UTC),
+            )
+            for page in pages
+            for item in page.get("Contents", [])
+            if not item["Key"].endswith("/")
+        )
+
+    def open(self, path: str, token: str | None = None) -> BinaryIO:
+        """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""
+        raw = _S3Object(self.bucket, self._key(path), token)
+        return cast("BinaryIO", io.BufferedReader(raw, READ_AHEAD))
+
+    def put(self, path: str, data: bytes) -> None:
+        """See `Folder.put`."""
+        _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `Folder.scratch`. It lies in the machine's temporary folder until it is uploaded."""
+        with tempfile.TemporaryDirectory(prefix="batch_scoring_") as folder:
+            yield Path(folder, "scratch")
+
+    def publish(self, scratch: Path, path: str) -> int:
+        """See `Folder.publish`. One upload: the object appears when its last part is there."""
+        _client().upload_file(str(scratch), self.bucket, self._key(path))
+        return scratch.stat().st_size
+
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        """See `Folder.arrow`."""
+        access = _access()
+        options: dict[str, Any] = {
+            "access_key": access.key,
+            "secret_key": access.secret,
+            "session_token": access.session_token,
+            "region": access.region,
+            # the default of three attempts gives up after two seconds
+            "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=10),
+        }
+        if access.endpoint:
+            scheme, _, host = access.endpoint.partition("://")
+            options |= {"scheme": scheme, "endpoint_override": host}
+        files = pyarrow.fs.S3FileSystem(**{name: value for name, value in options.items() if value is not None})
+        return pyarrow.fs.SubTreeFileSystem(f"{self.bucket}/{self._prefix}".rstrip("/"), files)
+
+    def delta_options(self) -> dict[str, str]:
+        """See `Folder.delta_options`."""
+        access = _access()
+        options = {
+            "AWS_ACCESS_KEY_ID": access.key,
+            "AWS_SECRET_ACCESS_KEY": access.secret,
+            "AWS_SESSION_TOKEN": access.session_token,
+            "AWS_REGION": access.region,
+            "AWS_ENDPOINT_URL": access.endpoint,
+            "AWS_ALLOW_HTTP": "true" if (access.endpoint or "").startswith("http://") else None,
+            "aws_conditional_put": "etag",  # a commit is a PUT that fails when the version is there already
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def settle(self, prefix: str) -> None:
+        """See `Folder.settle`. An answered PUT is durable."""
+
+    def _key(self, path: str) -> str:
+        return self._prefix + inside(path)
+
+
+class _S3Object(io.RawIOBase):
+    """One version of an object as a seekable file; every read is one ranged GET."""
+
+    def __init__(self, bucket: str, key: str, token: str | None) -> None:
+        from botocore.exceptions import ClientError
+
+        self._s3 = _client()
+        self._bucket, self._key, self._position = bucket, key, 0
+        try:
+            head = self._s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                raise FileNotFoundError(f"there is no s3://{bucket}/{key}") from error
+            raise
+        self._size: int = head["ContentLength"]
+        self._token = head["ETag"].strip('"')
+        if token is not None and self._token != token:
+            raise self._changed(token)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: "Buffer") -> int:
+        from botocore.exceptions import ClientError
+
+        view = memoryview(buffer).cast("B")
+        stop = min(self._position + len(view), self._size)
+        if stop <= self._position:
+            return 0
+        wanted = f"bytes={self._position}-{stop - 1}"
+        try:
+            body = self._get(wanted)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("412", "PreconditionFailed", "404", "NoSuchKey"):
+                raise self._changed(self._token) from error
+            raise
+        view[: len(body)] = body
+        self._position += len(body)
+        return len(body)
+
+    def _get(self, wanted: str) -> bytes:
+        """A body cut short is asked for again: botocore retries requests, not reads of their bodies."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        for attempt in range(10):
+            answer = self._s3.get_object(Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"')
+            try:
+                return answer["Body"].read()
+            except (HTTPClientError, IncompleteReadError, ConnectionError):
+                if attempt == 9:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _changed(self, expected: str) -> FileChangedError:
+        return FileChangedError(f"s3://{self._bucket}/{self._key} has changed; expected version {expected}")
+
+
+@dataclass(frozen=True)
+class _Access:
+    """How S3 is reached, as boto3 resolves it from the environment, profiles or the machine's role."""
+
+    endpoint: str | None
+    region: str | None
+    key: str | None
+    secret: str | None
+    session_token: str | None
+
+
+_AWS_VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
+    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+)  # fmt: skip
+
+
+def _client() -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
+    return _connect(*(os.environ.get(name) for name in _AWS_VARIABLES))[1]
+
+
+@functools.lru_cache
+def _connect(*_environment: str | None) -> tuple[Any, Any]:
+    """Session and client for this environment; they renew short-lived credentials by themselves."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
+    retries: Any = {"mode": "standard", "max_attempts": 10}
+    return session, session.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+
+
+def _access() -> _Access:
+    session, client = _connect(*(os.environ.get(name) for name in _AWS_VARIABLES))
+    found = session.get_credentials()
+    credentials = found.get_frozen_credentials() if found else None
+    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return _Access(
+        endpoint=client.meta.endpoint_url if own_endpoint else None,
+        region=session.region_name,
+        key=credentials.access_key if credentials else None,
+        secret=credentials.secret_key if credentials else None,
+        session_token=credentials.token if credentials else None,
+    )

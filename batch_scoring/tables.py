@@ -1,0 +1,323 @@
+"""Delta tables: publish a day in one strict commit, read a day as record batches.
+
+A step owns a *part* of a table: one day of it, of the quarantine one day's stages. Publishing is a loop around a
+commit that lands on the very version it was planned on, or is planned again. The library's own conflict rules are
+not used: with them two first writers both win, and a compaction in between doubles rows.
+"""
+
+import functools
+import json
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, Field
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+
+from batch_scoring import shards
+from batch_scoring.shards import ShardFile, identity_of
+from batch_scoring.spec import Pipeline, find_pipeline
+from batch_scoring.state import PublishedPart
+from batch_scoring.storage import Folder
+
+PATIENCE = 600.0
+"""Seconds for which a publication is tried again while others commit or the store does not answer."""
+
+_CONFIGURATION = {"delta.logRetentionDuration": "interval 3650 days"}  # by default lineage is deleted after 30 days
+
+
+class SchemaChangedError(ValueError):
+    """A column of the table would change its type; the message names it and what to do."""
+
+
+class PublicationError(RuntimeError):
+    """A day could not be committed in time, or a planned file is not there."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of a pipeline."""
+
+    folder: Folder
+    name: str
+    partition_by: tuple[str, ...] = ("dt",)
+
+    def load(self) -> DeltaTable | None:
+        """The table's newest version, None before its first commit."""
+        try:
+            return DeltaTable(self.folder.uri, storage_options=self.folder.delta_options())
+        except TableNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one step owns of a table: a day, of the quarantine only the day's stages of that step."""
+
+    table: Table
+    day: str
+    owner: str
+    stages: Collection[str] = ()
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Folders of the part's files, relative to the table."""
+        return [f"dt={self.day}/stage={stage}/" for stage in self.stages] or [f"dt={self.day}/"]
+
+    @property
+    def transaction(self) -> str:
+        """The application id under which Delta counts this part's commits."""
+        owner = f"/{self.owner}" if self.stages else ""
+        return f"{self.table.name}{owner}/dt={self.day}"
+
+    def snapshot(self) -> "Snapshot":
+        """The part as it stands in the table's newest version."""
+        return _snapshot(self.table.load(), self)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A part of a table in one of its versions."""
+
+    version: int
+    """-1 if there is no table."""
+    transaction: int
+    files: Mapping[str, int]
+    """Size in bytes by path."""
+
+    def holds(self, published: PublishedPart) -> bool:
+        """Whether the part is still exactly what an account names."""
+        return self.transaction == published.transaction and set(self.files) == set(published.files)
+
+
+def features_table(pipeline: Pipeline) -> Table:
+    """The pipeline's accepted rows."""
+    return Table(pipeline.output.subfolder("tables/validated_features"), "validated_features")
+
+
+def predictions_table(pipeline: Pipeline) -> Table:
+    """The pipeline's scores."""
+    return Table(pipeline.output.subfolder("tables/predictions"), "predictions")
+
+
+def quarantine_table(pipeline: Pipeline) -> Table:
+    """The rows that have no score, of both steps."""
+    return Table(pipeline.output.subfolder("tables/quarantine"), "quarantine", ("dt", "stage"))
+
+
+TABLES = {
+    "validated_features": features_table,
+    "predictions": predictions_table,
+    "quarantine": quarantine_table,
+}
+
+
+def publish(
+    part: Part,
+    planned: Mapping[str, ShardFile],
+    schema: pa.Schema,
+    *,
+    check_current: Callable[[], None],
+    lineage: Mapping[str, str],
+    patience: float = PATIENCE,
+) -> tuple[PublishedPart, bool]:
+    """Make the part hold exactly the planned shards, in one transaction.
+
+    Args:
+        part: what to replace.
+        planned: complete shards by identity; one that is active already, whoever wrote it, stays.
+        schema: of the shards' rows, without partition columns.
+        check_current: raises if newer input or another model has come; called after each load of the table, so that
+            whatever is committed from there on is a conflict.
+        lineage: metadata of the commit.
+        patience: seconds to go on trying.
+
+    Returns:
+        The part as it now stands, and whether this call committed anything.
+
+    Raises:
+        SchemaChangedError: a column has another type than in the table.
+        PublicationError: a planned file is missing or has another size, or patience ran out.
+        Exception: whatever `check_current` raises.
+    """
+    deadline = time.monotonic() + patience
+    pause = 0.05
+    committed = False
+    while True:
+        try:
+            table = part.table.load()
+            check_current()
+            if table is None and not planned:
+                return PublishedPart(transaction=0, version=-1, files=()), committed
+            snapshot = _snapshot(table, part)
+            adds, removes = _difference(snapshot, planned)
+            if not adds and not removes:
+                return _published(snapshot), committed
+            _verify(part, adds)
+            table = _prepared(table, part, schema)
+            _commit(table, part, snapshot, adds, removes, lineage)
+            committed = True
+            part.table.folder.settle("_delta_log/")
+        except CommitFailedError as error:
+            conflict: Exception = error
+        except (DeltaError, OSError) as error:
+            if isinstance(error, OSError) and part.table.folder.is_local:
+                raise  # a full disk or a forbidden folder: waiting does not help
+            conflict = error
+        else:
+            continue  # the next round finds nothing to do, and reads what stands there
+        if time.monotonic() > deadline:
+            raise PublicationError(
+                f"{part.table.folder.uri}: {part.day} could not be committed within {patience:.0f} s: {conflict}; "
+                "nothing was published, the finished shards are kept: run the day again"
+            ) from conflict
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 5.0)
+
+
+def read_day(pipeline: str | Pipeline, day: str | date, table: str = "predictions") -> pa.Table:
+    """A day's rows: the last good version, whole.
+
+    Args:
+        pipeline: its name.
+        day: YYYY-MM-DD.
+        table: predictions, validated_features or quarantine.
+
+    Returns:
+        All columns, `dt` among them, sorted by the first, which is the key. No rows if the day was never published.
+
+    Raises:
+        KeyError: there is no such table.
+    """
+    found = find_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+    source = TABLES[table](found)
+    delta = source.load()
+    if delta is None:
+        return pa.table({})
+    form = pa.schema(delta.schema().to_arrow())
+    parts = [form.empty_table()]
+    active = pa.table(delta.get_add_actions(flatten=True))
+    active = active.filter(pc.equal(active["partition.dt"].cast(pa.string()), str(day)))
+    for row in active.to_pylist():
+        rows = pa.Table.from_batches(shards.read(source.folder, row["path"]))
+        columns = [
+            rows[field.name].cast(field.type)
+            if field.name in rows.column_names
+            else pa.repeat(pa.scalar(row.get(f"partition.{field.name}"), field.type), rows.num_rows)
+            for field in form
+        ]
+        parts.append(pa.Table.from_arrays(columns, schema=form))
+    return pa.concat_tables(parts).sort_by(form.names[0])
+
+
+def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
+    if table is None:
+        return Snapshot(-1, 0, {})
+    actions = pa.table(table.get_add_actions(flatten=True))
+    mine = pc.equal(actions["partition.dt"].cast(pa.string()), part.day)
+    if part.stages:
+        mine = pc.and_(mine, pc.is_in(actions["partition.stage"], pa.array(list(part.stages), pa.string())))
+    actions = actions.filter(mine)
+    files = dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+    return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files)
+
+
+def _published(snapshot: Snapshot) -> PublishedPart:
+    return PublishedPart(
+        transaction=snapshot.transaction, version=snapshot.version,
+        files=tuple(sorted(snapshot.files)), bytes=sum(snapshot.files.values()),
+    )  # fmt: skip
+
+
+def _difference(snapshot: Snapshot, planned: Mapping[str, ShardFile]) -> tuple[list[ShardFile], dict[str, int]]:
+    """Shards to add and files to remove; a second active file of one shard goes too."""
+    kept: set[str] = set()
+    removes = {}
+    for path, size in sorted(snapshot.files.items()):
+        identity = identity_of(path)
+        if identity in planned and identity not in kept:
+            kept.add(identity)
+        else:
+            removes[path] = size
+    return [shard for identity, shard in planned.items() if identity not in kept], removes
+
+
+def _verify(part: Part, adds: list[ShardFile]) -> None:
+    """Every file that is about to be committed is there with its size: the commit itself does not look."""
+    if not adds:
+        return
+    there = {file.path: file.size for prefix in part.prefixes for file in part.table.folder.list(prefix)}
+    for shard in adds:
+        if there.get(shard.path) != shard.size:
+            raise PublicationError(
+                f"{part.table.folder.uri}/{shard.path} has {there.get(shard.path, 'no')} bytes, {shard.size} were "
+                "written; nothing was published: run the day again"
+            )
+
+
+def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaTable:
+    """The table with at least the columns of `schema`."""
+    folder, partition_by = part.table.folder, list(part.table.partition_by)
+    options = folder.delta_options()
+    kinds = {"dt": pa.date32(), "stage": pa.string()}
+    if table is None:
+        full = pa.schema([*schema, *(pa.field(name, kinds[name]) for name in partition_by)])
+        if folder.is_local:
+            Path(folder.uri).mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(
+            folder.uri, full, mode="ignore", partition_by=partition_by, configuration=_CONFIGURATION,
+            storage_options=options,
+        )  # fmt: skip
+        raise CommitFailedError("the table has just been created")  # load it, and whatever others did meanwhile
+    existing = pa.schema(table.schema().to_arrow())
+    new = []
+    for field in schema:
+        if field.name not in existing.names:
+            new.append(Field.from_arrow(field.with_nullable(True)))
+        elif existing.field(field.name).type != field.type:
+            raise SchemaChangedError(
+                f"{folder.uri}: column {field.name} is {existing.field(field.name).type} in the table and would become "
+                f"{field.type}; give the pipeline a new output root in its spec, or keep the type"
+            )
+    if new:
+        table.alter.add_columns(new)
+        raise CommitFailedError("columns have just been added")
+    return table
+
+
+def _commit(
+    table: DeltaTable, part: Part, snapshot: Snapshot, adds: list[ShardFile], removes: Mapping[str, int],
+    lineage: Mapping[str, str],
+) -> None:  # fmt: skip
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(shard.path, shard.size, _partition(shard.path), now, True, json.dumps({"numRecords": shard.rows}))
+        for shard in adds
+    ]
+    actions += [
+        RemoveAction(path, True, now, size=size, partition_values=_partition(path)) for path, size in removes.items()
+    ]
+    table.create_write_transaction(
+        actions,
+        mode="append",
+        schema=table.schema(),
+        partition_by=list(part.table.partition_by),
+        commit_properties=CommitProperties(
+            custom_metadata=dict(lineage),
+            max_commit_retries=0,
+            app_transactions=[Transaction(part.transaction, snapshot.transaction + 1)],
+        ),
+    )
+
+
+@functools.lru_cache(4096)
+def _partition(path: str) -> dict[str, str | None]:
+    """Partition values, as the file's folders say them."""
+    pairs = (folder.partition("=") for folder in path.split("/")[:-1])
+    return {name: value for name, _, value in pairs}
