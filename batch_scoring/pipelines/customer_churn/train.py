@@ -1,0 +1,141 @@
+"""Training of the churn model: from three months of synthetic customers to a plain checkpoint and its bundle.
+
+    python -m batch_scoring.pipelines.customer_churn.train
+
+The checkpoint is of the plain kind on purpose, as a team would bring it; the bundle comes out of the
+converter that the team would use. Scoring needs nothing of this.
+"""
+
+import argparse
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from batch_scoring import checkpoint
+from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
+from batch_scoring.pipelines.customer_churn.network import ChurnNet
+
+MODELS = Path("data/customer_churn/models")
+VERSION = "v1"
+CLASSES = ["stays", "leaves"]
+
+FIRST_DAY = date(2023, 10, 1)
+DAYS = 92
+ROWS_A_DAY = 2_000
+HELD_OUT_EVERY = 8
+"""Every 8th day is for validation; every 7th would be one weekday."""
+
+HIDDEN = 64
+EPOCHS = 12
+BATCH_ROWS = 2_048
+SAMPLE_ROWS = 5_000
+
+
+def main() -> None:
+    """Train, write checkpoint and sample, convert."""
+    parser = argparse.ArgumentParser(description="Train the churn model: checkpoint, sample, bundle.")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder of churn.pt, sample.parquet and the bundle")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+
+    pipeline = checkpoint.declared_pipeline("customer_churn")
+    features = list(pipeline.spec.features.numeric)
+    known: list[pa.Table] = []
+    held_out: list[pa.Table] = []
+    for number, day in enumerate(_training_days()):
+        (held_out if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else known).append(day)
+    network = _fit(*_examples(known, features))
+    numeric, leaves = _examples(held_out, features)
+    with torch.inference_mode():
+        scores = network(numeric, torch.empty(len(numeric), 0, dtype=torch.int64)).softmax(dim=1)[:, 1]
+    metrics = {"auc_held_out_days": round(_auc(scores.numpy(), leaves.numpy()), 4)}
+
+    torch.save(
+        {
+            "model_state_dict": network.state_dict(),
+            "input_dim": len(features),
+            "hidden_dim": HIDDEN,
+            "output_dim": len(CLASSES),
+            "version": VERSION,
+        },
+        out / "churn.pt",
+    )
+    sample = _sample(pa.concat_tables(known + held_out))
+    pq.write_table(sample, out / "sample.parquet", compression="zstd")
+    sha256 = checkpoint.convert(
+        out / "churn.pt",
+        pipeline=pipeline,
+        sample=sample,
+        classes=CLASSES,
+        folder=out / VERSION,
+        training={
+            "from": str(FIRST_DAY),
+            "to": str(FIRST_DAY + timedelta(DAYS - 1)),
+            "rows": ROWS_A_DAY * len(known),
+            "validation": f"every {HELD_OUT_EVERY}th day",
+        },
+        metrics=metrics,
+    )
+    print(f"{out / VERSION}: sha256 {sha256}, {metrics}")
+
+
+def _training_days() -> Iterator[pa.Table]:
+    """The customers of each day of the window, with `dt`."""
+    for day in (FIRST_DAY + timedelta(number) for number in range(DAYS)):
+        table = pa.Table.from_batches(customers(day, ROWS_A_DAY))
+        yield table.add_column(1, "dt", pa.array([day] * len(table), pa.date32()))
+
+
+def _examples(days: list[pa.Table], features: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32[rows, features] and int64[rows]: 1 for a customer who left, drawn from the true probability."""
+    table = pa.concat_tables(days)
+    numeric = np.column_stack([table[name].to_numpy().astype(np.float32) for name in features])
+    leaves = np.random.default_rng(len(table)).random(len(table)) < churn_probability(table)
+    return torch.from_numpy(numeric), torch.from_numpy(leaves.astype(np.int64))
+
+
+def _fit(numeric: torch.Tensor, leaves: torch.Tensor) -> ChurnNet:
+    torch.set_num_threads(1)  # reproducible, and faster: with batches this small a second thread only spins
+    torch.manual_seed(0)
+    network = ChurnNet(numeric.shape[1], HIDDEN, len(CLASSES))
+    present = numeric.to(torch.float64)
+    network.mean.copy_(present.nanmean(dim=0))
+    network.scale.copy_((present - present.nanmean(dim=0)).square().nanmean(dim=0).sqrt())
+    categorical = torch.empty(BATCH_ROWS, 0, dtype=torch.int64)
+    steps = EPOCHS * -(-len(numeric) // BATCH_ROWS)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(numeric)).split(BATCH_ROWS):
+            logits = network(numeric[rows], categorical[: len(rows)])
+            loss = torch.nn.functional.cross_entropy(logits, leaves[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return network.eval()
+
+
+def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float:
+    """Area under the ROC curve: the share of pairs in the right order (scores without ties)."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
+    positives = int(positive.sum())
+    below = ranks[positive == 1].sum() - positives * (positives + 1) / 2
+    return float(below / (positives * (len(scores) - positives)))
+
+
+def _sample(table: pa.Table) -> pa.Table:
+    """`SAMPLE_ROWS` rows of all days, in the order of the days."""
+    chosen = np.random.default_rng(0).choice(len(table), SAMPLE_ROWS, replace=False)
+    return table.take(np.sort(chosen)).sort_by([("dt", "ascending"), ("id", "ascending")])
+
+
+if __name__ == "__main__":
+    main()
