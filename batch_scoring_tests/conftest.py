@@ -1,0 +1,20 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+
+from batch_scoring_tests.tiny import TinyProject
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the user's deployment, instance or cloud."""
+    for name in ("BATCH_SCORING_DATA", "DAGSTER_HOME", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyProject:
+    """A tiny pipeline on a local folder."""
+    return TinyProject(tmp_path)

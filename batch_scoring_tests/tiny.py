@@ -1,0 +1,228 @@
+"""A real pipeline, as small as it can be: its own folder, schema, network, bundle and data root.
+
+Tests land files, run assets through Dagster and look at the tables; nothing of ours is mocked.
+"""
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+
+import batch_scoring.pipelines
+from batch_scoring.automation import STEPS, job_name
+from batch_scoring.bundle import write_bundle
+from batch_scoring.definitions import deploy
+from batch_scoring.spec import Pipeline, load_pipelines
+from batch_scoring.state import Account, State
+from batch_scoring.storage import open_folder
+from batch_scoring.tables import read_day
+
+DAY, NEXT_DAY = "2024-03-04", "2024-03-05"
+
+SCHEMA = """
+import pandera.pandas as pa
+
+class Rows(pa.DataFrameModel):
+    id: str
+    x: float = pa.Field(ge=-1000, le=1000)
+    y: float = pa.Field(nullable=True)
+    n: int = pa.Field(ge=0)
+    c: str = pa.Field(nullable=True)
+"""
+
+NETWORK = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, numeric, words, outputs):
+        super().__init__()
+        self.word = torch.nn.Embedding(words + 1, 4)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(numeric + 4, 16), torch.nn.ReLU(), torch.nn.Linear(16, outputs)
+        )
+
+    def forward(self, numeric, categorical):
+        if (numeric[:, 0] == 666).any():
+            raise ValueError("the number of the beast")
+        result = self.layers(torch.cat([numeric.nan_to_num(0.0), self.word(categorical[:, 0])], dim=1))
+        return torch.where(numeric[:, :1] == 555, torch.nan, result)
+"""
+
+_count = itertools.count()
+
+
+class TinyProject:
+    """One pipeline named `tiny_<n>` with a model v1, in folders of the test's own."""
+
+    def __init__(self, folder: Path, data_root: str | None = None) -> None:
+        """`folder`: of this test alone. `data_root`: a folder or s3:// prefix; `folder`/data if None."""
+        self.name = f"tiny_{os.getpid()}_{next(_count)}"
+        self.packages = folder / "pipelines"
+        self.data_root = data_root or str(folder / "data")
+        self.folder = self.packages / self.name
+        self.folder.mkdir(parents=True)
+        batch_scoring.pipelines.__path__.append(str(self.packages))
+        self.spec: dict[str, Any] = {
+            "name": self.name,
+            "description": "a tiny pipeline",
+            "partitions": {"start": "2024-03-01"},
+            "input": {"key": "id"},
+            "features": {"schema": "schema:Rows", "numeric": ["x", "y", "n"], "categorical": ["c"]},
+            "model": {"bundle": f"{self.name}/models/v1", "network": "network:Net"},
+            "scoring": {"device": "cpu"},
+        }
+        self.write_code(SCHEMA, NETWORK)
+        self.deliver("v1")
+
+    # what the user of the pipeline does
+
+    def write_code(self, schema: str | None = None, network: str | None = None) -> None:
+        """Replace schema.py or network.py, as a deploy would."""
+        for module, text in (("schema", schema), ("network", network)):
+            if text is not None:
+                (self.folder / f"{module}.py").write_text(text)
+                sys.modules.pop(f"batch_scoring.pipelines.{self.name}.{module}", None)
+
+    def deliver(self, version: str, *, seed: int = 0, outputs: int = 2, promote: bool = True) -> str:
+        """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256."""
+        torch.manual_seed(seed)
+        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
+        numeric = self.spec["features"]["numeric"]
+        arguments = {"numeric": len(numeric), "words": 3, "outputs": outputs}
+        place = open_folder(f"{self.data_root}/{self.name}/models/{version}")
+        local = self.folder / "bundles" / version
+        network_class = Pipeline(None, self.folder, f"batch_scoring.pipelines.{self.name}", "").load("network:Net")  # type: ignore[arg-type]
+        example = self.rows(64)
+        for name in numeric:
+            if name not in example.column_names:
+                example = example.append_column(name, pa.array([0.5] * 64))
+        sha256 = write_bundle(
+            local,
+            network=network_class(**arguments),
+            arguments=arguments,
+            name=self.name,
+            version=version,
+            task="classification",
+            numeric=numeric,
+            categorical={"c": ["red", "green", "blue"]},
+            classes=[str(index) for index in range(outputs)],
+            training={},
+            metrics={},
+            golden=example,
+            reference=example,
+        )
+        for file in local.iterdir():
+            place.put(file.name, file.read_bytes())
+        if promote:
+            self.spec["model"]["bundle"] = f"{self.name}/models/{version}"
+        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
+        return sha256
+
+    def rows(self, count: int, start: int = 0) -> pa.Table:
+        """Good rows with the keys `k<start>` …; a row's values depend on its key alone."""
+        numbers = range(start, start + count)
+        return pa.table(
+            {
+                "id": [f"k{n:07d}" for n in numbers],
+                "x": [(n * 37 % 200) / 10 - 10 for n in numbers],
+                "y": [None if n % 10 == 3 else (n * 53 % 100) / 7 for n in numbers],
+                "n": pa.array([n % 5 for n in numbers], pa.int64()),
+                "c": [None if n % 17 == 5 else ("red", "green", "blue", "mauve")[n % 4] for n in numbers],
+            }
+        )
+
+    def land(self, day: str, rows: pa.Table | bytes, name: str = "a.parquet", *, age: float | None = None) -> None:
+        """Put a landing file: a table as Parquet, or bytes as they are. `age`: seconds, of a local file."""
+        if isinstance(rows, pa.Table):
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows, sink)
+            rows = sink.getvalue().to_pybytes()
+        self.pipeline.landing.put(f"dt={day}/{name}", rows)
+        if age is not None:
+            file = Path(self.pipeline.landing.uri, f"dt={day}", name)
+            stamp = file.stat().st_mtime - age
+            os.utime(file, (stamp, stamp))
+
+    def run(
+        self,
+        day: str = DAY,
+        steps: Sequence[str] = STEPS,
+        *,
+        instance: dg.DagsterInstance | None = None,
+        raise_on_error: bool = True,
+    ) -> dg.ExecuteInProcessResult:
+        """Materialise assets of a day, by default all four, through Dagster."""
+        job = self.definitions.resolve_job_def(job_name(self.pipeline))
+        return job.execute_in_process(
+            partition_key=day,
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            asset_selection=[dg.AssetKey([self.name, step]) for step in steps],
+            raise_on_error=raise_on_error,
+        )
+
+    # what there is to look at
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline, its spec read anew."""
+        return next(p for p in load_pipelines(self.packages, self.data_root) if p.name == self.name)
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        """A deployment of this pipeline alone."""
+        return deploy([self.pipeline])
+
+    @property
+    def state(self) -> State:
+        """The pipeline's state."""
+        return State(self.pipeline.output)
+
+    def account(self, step: str, day: str = DAY) -> Account:
+        """A step's account, which must be there."""
+        account = self.state.account(step, day)  # type: ignore[arg-type]
+        assert account is not None
+        return account
+
+    def read(self, day: str = DAY, table: str = "predictions") -> pa.Table:
+        """A day of a table, sorted by key."""
+        return read_day(self.pipeline, day, table)
+
+    def quarantined(self, day: str = DAY) -> set[tuple[str | None, str, str, str]]:
+        """(key, stage, rule, column) of every quarantined row of a day."""
+        rows = self.read(day, "quarantine").to_pylist()
+        return {(row["id"], row["stage"], row["rule"], row["column"]) for row in rows}
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Whether each recorded check passed, as `asset/check`."""
+    return {f"{e.asset_key.path[-1]}/{e.check_name}": e.passed for e in result.get_asset_check_evaluations()}
+
+
+def error_of(result: dg.ExecuteInProcessResult) -> str:
+    """The message of the first step that failed."""
+    assert not result.success
+    failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error and error.cause:
+        error = error.cause
+    return error.message if error else ""
+
+
+MakeProject = Callable[..., TinyProject]
+
+
+def normalised(text: str) -> str:
+    """Text with temporary names replaced, to compare messages."""
+    return re.sub(r"tiny_\d+_\d+", "tiny", text)
