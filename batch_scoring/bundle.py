@@ -149,8 +149,8 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
     name = getattr(network_class, "__name__", "the network")
     try:
         network = network_class(**bundle.manifest.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{bundle.uri}: {name}(**{bundle.manifest.arguments}) failed: {error}") from error
+    except Exception as error:
+        raise BundleError(f"{bundle.uri}: {name}(**{bundle.manifest.arguments}) failed: {error!r}") from error
     try:
         weights = safetensors.torch.load(bundle.content[WEIGHTS])
     except Exception as error:
@@ -181,6 +181,8 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     from batch_scoring.scoring import Scorer
 
     golden = bundle.golden
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{bundle.uri}/{GOLDEN} has {golden.num_rows} rows; expected {GOLDEN_ROWS}")
     names = [f"output_{index}" for index in range(bundle.manifest.outputs)]
     if absent := [name for name in names if name not in golden.column_names]:
         raise BundleError(f"{bundle.uri}/{GOLDEN} has no column {', '.join(absent)}; expected {', '.join(names)}")
@@ -189,6 +191,9 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     except Exception as error:
         raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
     expected = np.column_stack([golden[name].to_numpy() for name in names])
+    if not np.isfinite(expected).all():
+        count = int((~np.isfinite(expected)).sum())
+        raise BundleError(f"{bundle.uri}/{GOLDEN}: {count} of the outputs to compare with are not finite numbers")
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         raise BundleError(
             f"{bundle.uri}/{GOLDEN}: the network gives {int(np.isfinite(outputs).sum())} finite outputs of shape "
@@ -252,7 +257,8 @@ def write_bundle(
         The bundle's sha256.
 
     Raises:
-        BundleError: `golden` has another number of rows, or the written bundle does not load again.
+        BundleError: `golden` has another number of rows, the network gives no finite output for a golden or reference
+            row, or the written bundle does not load again.
     """
     import safetensors.torch
 
@@ -268,11 +274,17 @@ def write_bundle(
     )  # fmt: skip
     scorer = Scorer(LoadedModel(draft, "", network.eval()), device="cpu")
     outputs = scorer.outputs(golden)
+    if not np.isfinite(outputs).all():
+        raise BundleError(f"{folder}: the network's outputs for the golden rows are not all finite")
     for index in range(draft.outputs):
         golden = golden.append_column(f"output_{index}", pa.array(outputs[:, index], pa.float32()))
-    scores = pa.Table.from_batches(
-        [scorer.score_batch(batch).scores for batch in reference.combine_chunks().to_batches()]
-    )
+    scored = [scorer.score_batch(batch) for batch in reference.combine_chunks().to_batches()]
+    if failed := [row for batch in scored for row in batch.failed]:
+        raise BundleError(
+            f"{folder}: the network gives no score for {len(failed)} of {reference.num_rows} reference rows; "
+            f"the first of them: {failed[0].detail}"
+        )
+    scores = pa.Table.from_batches([batch.scores for batch in scored])
     for column in scores.column_names:
         reference = reference.append_column(column, scores[column])
     content = {
@@ -299,5 +311,5 @@ def _parquet(table: pa.Table) -> bytes:
 def _table(bundle: Bundle, name: str) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(bundle.content[name]))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error

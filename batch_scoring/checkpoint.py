@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_scoring.bundle import GOLDEN_ROWS, BundleError, write_bundle
-from batch_scoring.spec import PIPELINES, Pipeline, PipelineSpec, SpecError, _read_yaml, data_root
+from batch_scoring.spec import Pipeline, SpecError, declared_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -35,20 +35,6 @@ KEYS = ("model_state_dict", *DIMENSIONS, "version")
 
 class CheckpointError(ValueError):
     """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
-
-
-def declared_pipeline(name: str) -> Pipeline:
-    """The pipeline as its YAML declares it; unlike `spec.find_pipeline` before its first bundle is there.
-
-    Raises:
-        SpecError: there is no such spec, or it is wrong.
-    """
-    file = PIPELINES / name / "pipeline.yaml"
-    try:
-        spec = PipelineSpec.model_validate(_read_yaml(file))
-    except (OSError, ValueError, TypeError) as error:
-        raise SpecError([f"{file}: {' '.join(str(error).split())}"]) from error
-    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{name}", data_root())
 
 
 def convert(

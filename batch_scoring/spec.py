@@ -243,18 +243,12 @@ def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pi
     pipelines: list[Pipeline] = []
     faults: list[str] = []
     for file in sorted(folder.glob("*/pipeline.yaml")):
-        shown = os.path.relpath(file, PROJECT) if file.is_relative_to(PROJECT) else str(file)
         try:
-            spec = PipelineSpec.model_validate(_read_yaml(file))
-        except ValidationError as error:
-            faults += [f"{shown}: {fault}" for fault in _describe(error)]
-            continue
-        except (yaml.YAMLError, _UnsetVariable, OSError, UnicodeDecodeError, TypeError) as error:
-            faults.append(f"{shown}: {' '.join(str(error).split())}")
-            continue
-        pipeline = Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root)
-        faults += [f"{shown}: {fault}" for fault in _unmet(pipeline)]
-        pipelines.append(pipeline)
+            pipeline = _declared(file, root)
+            pipelines.append(pipeline)
+            faults += [f"{_shown(file)}: {fault}" for fault in _unmet(pipeline)]
+        except SpecError as error:
+            faults += error.faults
     if not faults and not pipelines:
         faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
     if faults:
@@ -272,6 +266,34 @@ def find_pipeline(name: str) -> Pipeline:
     if name not in pipelines:
         raise SpecError([f"no pipeline {name!r}; there are: {', '.join(pipelines)}"])
     return pipelines[name]
+
+
+def declared_pipeline(name: str) -> Pipeline:
+    """The pipeline as its YAML declares it, before its first bundle is there: what training and conversion need.
+
+    Raises:
+        SpecError: there is no such spec, or a field of it is wrong.
+    """
+    file = PIPELINES / name / "pipeline.yaml"
+    if not file.is_file():
+        raise SpecError([f"no pipeline {name!r}: there is no {_shown(file)}"])
+    return _declared(file, data_root())
+
+
+def _declared(file: Path, root: str) -> Pipeline:
+    """The pipeline of a spec whose fields are right; what they refer to may be missing."""
+    try:
+        spec = PipelineSpec.model_validate(_read_yaml(file))
+    except ValidationError as error:
+        raise SpecError([f"{_shown(file)}: {fault}" for fault in _describe(error)]) from error
+    except (yaml.YAMLError, _UnsetVariable, OSError, UnicodeDecodeError, TypeError) as error:
+        raise SpecError([f"{_shown(file)}: {' '.join(str(error).split())}"]) from error
+    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root)
+
+
+def _shown(file: Path) -> str:
+    """A spec's path as messages show it."""
+    return os.path.relpath(file, PROJECT) if file.is_relative_to(PROJECT) else str(file)
 
 
 class _UnsetVariable(ValueError):

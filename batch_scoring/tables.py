@@ -205,7 +205,8 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     active = pa.table(delta.get_add_actions(flatten=True))
     active = active.filter(pc.equal(active["partition.dt"].cast(pa.string()), str(day)))
     for row in active.to_pylist():
-        rows = pa.Table.from_batches(shards.read(source.folder, row["path"]))
+        form_of_file = shards.schema(source.folder, row["path"])  # a shard of 0 rows has no batch to tell it
+        rows = pa.Table.from_batches(shards.read(source.folder, row["path"]), form_of_file)
         columns = [
             rows[field.name].cast(field.type)
             if field.name in rows.column_names

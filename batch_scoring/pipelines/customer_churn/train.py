@@ -20,6 +20,7 @@ import torch
 from batch_scoring import checkpoint
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
+from batch_scoring.spec import declared_pipeline
 
 MODELS = Path("data/customer_churn/models")
 VERSION = "v1"
@@ -44,7 +45,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
-    pipeline = checkpoint.declared_pipeline("customer_churn")
+    pipeline = declared_pipeline("customer_churn")
     features = list(pipeline.spec.features.numeric)
     known: list[pa.Table] = []
     held_out: list[pa.Table] = []
