@@ -96,20 +96,29 @@ class LoadedModel:
     network: "torch.nn.Module"
 
 
+def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
+    """The bytes and the content of a bundle's manifest; the files that it names are not looked at.
+
+    Raises:
+        BundleError: it is missing or not in its form.
+    """
+    try:
+        raw = folder.read(MANIFEST)
+        return raw, Manifest.model_validate_json(raw)
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {faults}") from error
+
+
 def read_bundle(folder: Folder) -> Bundle:
     """Read a bundle whole and verify every sha256, so that what happens to the folder afterwards changes nothing.
 
     Raises:
         BundleError: a file is missing, is not in the manifest's form, or has other bytes than the manifest says.
     """
-    try:
-        raw = folder.read(MANIFEST)
-        manifest = Manifest.model_validate_json(raw)
-    except FileNotFoundError as error:
-        raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {faults}") from error
+    raw, manifest = read_manifest(folder)
     missing = [name for name in FILES if name not in manifest.files]
     if missing:
         raise BundleError(
@@ -310,6 +319,6 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _table(bundle: Bundle, name: str) -> pa.Table:
     try:
-        return pq.read_table(io.BytesIO(bundle.content[name]))
+        return pq.ParquetFile(io.BytesIO(bundle.content[name])).read()  # read_table would import pandas
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error

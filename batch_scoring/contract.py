@@ -4,6 +4,8 @@ Types are enforced here in Arrow: a missing or retyped column stops the day, a c
 rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
 """
 
+import copy
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +20,11 @@ from batch_scoring.spec import Pipeline
 
 if TYPE_CHECKING:
     import pandera.pandas
+
+_TEXT_CHECKS = frozenset(
+    {"isin", "notin", "str_matches", "str_contains", "str_startswith", "str_endswith", "str_length"}
+)
+"""pandera's checks that give the same answer, only faster, for a dictionary-encoded column."""
 
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
 
@@ -68,6 +75,7 @@ class Contract:
         """
         spec = pipeline.spec
         self._where = f"{pipeline.name}: {spec.features.contract}"
+        self._delimiter = spec.input.csv.delimiter
         schema = pipeline.load(spec.features.contract).to_schema()
         self._refuse_whole_frame_checks(schema)
         self.key = spec.input.key
@@ -81,7 +89,11 @@ class Contract:
                 raise ContractError(
                     f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
                 )
-        self._categorical = set(spec.features.categorical)
+        self._encoded = {
+            name
+            for name in spec.features.categorical
+            if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
+        }
         self._checks = self._checks_only(schema)
 
     @property
@@ -98,10 +110,10 @@ class Contract:
         if missing := [name for name in self.columns if name not in schema.names]:
             hint = ""
             if is_text and len(schema.names) == 1:
-                hint = "; the header is one column: does input.csv.delimiter fit?"
+                hint = f" (one column: is input.csv.delimiter {self._delimiter!r} in the spec the right one?)"
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
-                f"it has {', '.join(schema.names)}{hint}"
+                f"it has {', '.join(schema.names)}{hint}: upload the file with all columns, or change the schema"
             )
         if not is_text:
             for column in self.columns.values():
@@ -109,7 +121,7 @@ class Contract:
                 if not _fits(found, column.type):
                     raise ContractError(
                         f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; "
-                        "write the file with the declared type, or change the schema"
+                        "upload the file with the declared type, or change the schema"
                     )
         return [name for name in schema.names if name not in self.columns]
 
@@ -121,6 +133,8 @@ class Contract:
             values = batch.column(column.name)
             if is_text:
                 values = self._decode(values, column.name, rejected)
+            elif pa.types.is_string(column.type):
+                values = self._valid_text(values, column.name, rejected)
             typed[column.name] = values = self._cast(values, column, rejected)
             if values.null_count and (not column.nullable or column.name == self.key):
                 for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)):
@@ -128,7 +142,7 @@ class Contract:
             if pa.types.is_floating(values.type):
                 finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
                 for row in np.flatnonzero(~finite):
-                    reason = Reason("rule", "is_finite", column.name, str(values[int(row)]))
+                    reason = Reason("rule", "is_finite", column.name, shown(values, int(row)))
                     rejected.setdefault(int(row), reason)
         table = pa.RecordBatch.from_pydict(typed)
         positions = _without(np.arange(batch.num_rows), rejected)
@@ -148,6 +162,15 @@ class Contract:
             rejected.setdefault(row, Reason("read", "is_utf8", name, text))
         return _blanked(values, reasons).cast(pa.string())
 
+    def _valid_text(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
+        """Text of a Parquet file, which nobody has looked at so far: a row that is not UTF-8 is rejected."""
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+            return self._decode(plain.cast(pa.binary()), name, rejected)
+        return values
+
     def _cast(self, values: pa.Array, column: Column, rejected: dict[int, Reason]) -> pa.Array:
         """To the contract's type; a row whose cell does not fit is rejected."""
         if values.type == column.type:
@@ -165,7 +188,7 @@ class Contract:
 
         misfits = _by_halves(values, cast)
         for row in misfits:
-            rejected.setdefault(row, Reason("schema", str(column.type), column.name, str(values[row])))
+            rejected.setdefault(row, Reason("schema", f"is_{column.type}", column.name, shown(values, row)))
         return cast(_blanked(values, misfits))
 
     def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[int, Reason]]:
@@ -175,7 +198,7 @@ class Contract:
         import pandera.errors
 
         arrays = [
-            table.column(name).dictionary_encode() if name in self._categorical else table.column(name)
+            table.column(name).dictionary_encode() if name in self._encoded else table.column(name)
             for name in self._checks.columns
         ]
         frame = pa.RecordBatch.from_arrays(arrays, names=list(self._checks.columns)).to_pandas()
@@ -190,20 +213,15 @@ class Contract:
                     f"({case['failure_case']}); expected one that returns a bool for every element"
                 ) from error
             done = set()
-            for column, check, value, row in cases[["column", "check", "failure_case", "index"]].itertuples(
-                index=False
-            ):
+            for column, check, row in cases[["column", "check", "index"]].itertuples(index=False):
                 if row not in done:
                     done.add(row)
-                    yield (
-                        int(row),
-                        Reason("rule", str(check), str(column), None if _is_null(value) else str(value)),
-                    )
+                    yield int(row), Reason("rule", str(check), column, shown(table.column(column), int(row)))
 
     def _refuse_whole_frame_checks(self, schema: "pandera.pandas.DataFrameSchema") -> None:
         asks = "; expected checks on the elements of one column, which name the rows that fail"
-        if schema.checks or getattr(schema, "parsers", None):
-            raise ContractError(f"{self._where} checks or changes the whole frame{asks}")
+        if schema.checks or schema.parsers or schema.index is not None:
+            raise ContractError(f"{self._where} checks or changes the whole frame or its index{asks}")
         if schema.unique:
             raise ContractError(f"{self._where}: unique={schema.unique}; the key is unique by input.key{asks}")
         for name, column in schema.columns.items():
@@ -211,6 +229,8 @@ class Contract:
                 raise ContractError(f"{self._where}: {name} is unique=True; the key is unique by input.key{asks}")
             if column.regex or column.parsers:
                 raise ContractError(f"{self._where}: {name} has a regex name or a parser{asks}")
+            if column.default is not None:
+                raise ContractError(f"{self._where}: {name} has a default, which changes rows{asks}")
             if any(check.groupby is not None for check in column.checks):
                 raise ContractError(f"{self._where}: a check of {name} groups rows{asks}")
 
@@ -228,17 +248,61 @@ class Contract:
         import pandera.pandas
 
         checked = {
-            name: pandera.pandas.Column(None, checks=column.checks, nullable=True)
+            name: pandera.pandas.Column(None, checks=[_of_all_rows(check) for check in column.checks], nullable=True)
             for name, column in schema.columns.items()
             if column.checks
         }
         return pandera.pandas.DataFrameSchema(checked) if checked else None
 
 
+def shown(values: pa.Array, row: int) -> str | None:
+    """A cell as a person reads it; None if it is null."""
+    value = plain(values, row)
+    return None if value is None else str(value)
+
+
+def plain(values: pa.Array, row: int) -> object:
+    """A cell as JSON can hold it, or as `str` can show it, whatever its bytes are."""
+    try:
+        value = values[row].as_py()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's years
+        cell = values.slice(row, 1)
+        if pa.types.is_dictionary(cell.type):
+            cell = cell.dictionary_decode()
+        try:
+            value = cell.cast(pa.string() if pa.types.is_temporal(cell.type) else pa.binary())[0].as_py()
+        except pa.ArrowException:
+            return f"a {cell.type} that cannot be shown"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
+    """The check, made to name every row that fails and refused if it does not answer row by row."""
+    import pandas as pd
+
+    decide = check._check_fn
+
+    @functools.wraps(decide)
+    def decided(values: Any, *args: Any, **settings: Any) -> Any:  # noqa: ANN401  (a user's check)
+        answer = decide(values, *args, **settings)
+        if isinstance(values, pd.Series) and len(np.shape(answer)) != 1:
+            raise TypeError(f"it returned {answer!r} for {len(values)} rows")
+        return answer
+
+    complete = copy.copy(check)
+    complete.n_failure_cases = None
+    complete._check_fn = decided
+    return complete
+
+
 def _arrow_type(name: str) -> pa.DataType | None:
-    """The Arrow type of a pandera type, by its name; integers are signed, as Delta's are."""
+    """The Arrow type of a pandera type, by its name. Delta has no unsigned integers."""
     name = name.lower()
-    if match := re.match(r"u?int(8|16|32|64)", name):
+    if match := re.match(r"int(8|16|32|64)", name):
         return {"8": pa.int8(), "16": pa.int16(), "32": pa.int32(), "64": pa.int64()}[match[1]]
     if match := re.match(r"float(16|32|64)", name):
         return pa.float64() if match[1] == "64" else pa.float32()
@@ -294,7 +358,3 @@ def _blanked(values: pa.Array, positions: list[int]) -> pa.Array:
 
 def _without(positions: np.ndarray, rejected: dict[int, Reason]) -> np.ndarray:
     return np.delete(positions, list(rejected)) if rejected else positions
-
-
-def _is_null(value: Any) -> bool:  # noqa: ANN401  (a cell of any type)
-    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -4,7 +4,7 @@ Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are
 with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 import dagster as dg
@@ -18,7 +18,8 @@ from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.progress import Progress
 from batch_scoring.spec import Pipeline
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
-from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, check_input
+from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
+from batch_scoring.storage import FileChangedError
 from batch_scoring.tables import features_table
 
 CHECKS = {
@@ -71,7 +72,8 @@ def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
 
     Raises:
         ContractError: a file has not the columns that the schema demands.
-        UnreadableFileError, FileChangedError, FileNotFoundError: a file is not the one that was pinned.
+        UnreadableFileError: a file breaks off while it is read.
+        SupersededError: a file is gone or no longer the version that was pinned.
     """
     pipeline = step.pipeline
     contract = Contract(pipeline)
@@ -80,8 +82,10 @@ def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
         run.log(f"{step.day} is validated already: {account.rows} rows of the same files and code")
         return Prepared((), schema, published=account)
     work = _Validation(step, contract, schema, run, pinned.rows)
-    newest_first = sorted(pinned.files, key=lambda file: (file.modified, file.path), reverse=True)
-    done = [shard for file in newest_first for shard in work.shards_of(file)]
+    try:
+        done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
+    except (FileChangedError, FileNotFoundError) as error:
+        raise SupersededError(f"superseded: {error}; run the day again from raw_input") from error
     return Prepared(
         tuple(sorted(done, key=lambda shard: shard.account.source)), schema, distinct_keys=work.distinct_keys
     )
@@ -186,27 +190,26 @@ def findings(prepared: Prepared, pinned: DayInput) -> list[Finding]:
     accounts = prepared.accounts
     rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
     rejected = sum(shard.rows_quarantined for shard in accounts)
-    lost = [
-        shard.source
-        for shard in accounts
-        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined
-    ]
-    advice = f"; rows are lost or doubled in {', '.join(lost)}: remove that shard's files and run again" if lost else ""
-    conserved = rows_in == pinned.rows == rows + rejected and not lost
+    damaged = _damaged(accounts, pinned)
     distinct = rows if prepared.published else prepared.distinct_keys
+    reused = [shard.account for shard in prepared.shards if shard.reused]
     return [
         Finding(
-            "rows_are_conserved", conserved,
-            f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine{advice}",
+            "rows_are_conserved", not damaged,
+            f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine"
+            + (f"; rows are lost or doubled in {_remedy(damaged, pinned)}" if damaged else ""),
             {"rows_pinned": pinned.rows, "rows_in": rows_in, "rows": rows, "rows_quarantined": rejected},
         ),
         Finding(
             "keys_are_unique", distinct == rows,
-            f"{rows} accepted rows have {distinct} distinct keys", {"rows": rows, "keys": distinct},
+            f"{rows} accepted rows have {distinct} distinct keys"
+            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
+            {"rows": rows, "keys": distinct},
         ),
         Finding(
             "some_rows_are_accepted", rows > 0,
-            f"{rows} of {rows_in} rows are accepted" + ("" if rows else f"; most frequent reasons: {_worst(accounts)}"),
+            f"{rows} of {rows_in} rows are accepted"
+            + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
             {"rows": rows},
         ),
     ]  # fmt: skip
@@ -261,8 +264,36 @@ def _reasons(accounts: tuple[ShardAccount, ...]) -> list[tuple[tuple[str, str], 
     return sorted(total.items(), key=lambda item: -item[1])
 
 
+def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAccount]:
+    """Shards that do not account for each of their rows once, or whose file has other rows than were pinned."""
+    read = {file.path: 0 for file in pinned.files}
+    for shard in accounts:
+        read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
+    whole = {file.path for file in pinned.files if read[file.path] == file.rows}
+    return [
+        shard
+        for shard in accounts
+        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
+    ]
+
+
+def _file(shard: ShardAccount) -> str:
+    """The landing file that a shard was cut from."""
+    return shard.source.rpartition("#")[0]
+
+
+def _remedy(suspects: Sequence[ShardAccount], pinned: DayInput) -> str:
+    files = ", ".join(f"{shard.digest}-*.parquet (of {_file(shard)})" for shard in suspects[:5])
+    more = f" or one of {len(suspects) - 5} more" if len(suspects) > 5 else ""
+    return f"{files}{more}: remove it from tables/validated_features/dt={pinned.day} and run the day again"
+
+
 def _worst(accounts: tuple[ShardAccount, ...]) -> str:
-    return ", ".join(f"{reason} ({rows} rows)" for (_, reason), rows in _reasons(accounts)[:3]) or "no rows at all"
+    return ", ".join(f"{reason} ({_rows(n)})" for (_, reason), n in _reasons(accounts)[:3]) or "no rows at all"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:

@@ -26,6 +26,14 @@ def hash64(keys: pa.Array) -> np.ndarray:
     if not len(text) or offsets[0] == offsets[-1]:
         return mix64(np.zeros(len(text), np.uint64))
     data = np.frombuffer(text.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    length = int(lengths[0])
+    if 0 < length <= _LONGEST and (lengths == length).all():  # the usual case, ten times faster column by column
+        table = data.reshape(len(text), length)
+        with np.errstate(over="ignore"):
+            total = np.full(len(text), _WEIGHTS[:length].sum() + np.uint64(length), np.uint64)
+            for place in range(length):
+                total += table[:, place] * _WEIGHTS[place]
+        return mix64(total)
     places = np.arange(len(data)) - np.repeat(offsets[:-1] - offsets[0], lengths)
     with np.errstate(over="ignore"):
         weighed = (data.astype(np.uint64) + np.uint64(1)) * _WEIGHTS[places % _LONGEST]

@@ -7,10 +7,11 @@ also those that cannot be parsed. What a row must look like is `contract.py`'s b
 import collections
 import contextlib
 import hashlib
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,27 @@ from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
 from batch_scoring.storage import FileVersion, Folder
 
+AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
+
 ENDINGS = (".parquet", ".csv", ".csv.gz")
 BATCH_ROWS = 131_072
 _CSV_BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the longest row that a CSV file may have."""
+_TAIL = 64
+"""Bytes kept of a CSV file's end."""
+
+
+_MEANINGS = (
+    ("magic bytes", "it may be truncated or of another format"),
+    ("Empty CSV file", "it has no header line"),
+    ("straddl", f"a row is longer than {_CSV_BLOCK // 2**20} MiB: there may be a quote that nothing closes"),
+    ("codec can't decode", "its header must be UTF-8"),
+    ("Expected ", "a row with another number of cells than the header must be UTF-8 to be quarantined"),
+    ("header check", "it is not compressed, but its name ends in .gz"),
+    ("hrift", "its pages are damaged"),
+    ("orrupt", "its pages are damaged"),
+)
+"""What Arrow and Python say, and what it means to the person who wrote the file."""
 
 
 class UnreadableFileError(ValueError):
@@ -62,13 +80,34 @@ def day_folder(day: str) -> str:
 
 def list_day(landing: Folder, day: str) -> list[FileVersion]:
     """The day's data files, sorted by path. Names that begin with `_` or `.` are not data."""
-    files = landing.list(day_folder(day))
-    return [file for file in files if not any(part[0] in "_." for part in file.path.split("/"))]
+    return [file for file in landing.list(day_folder(day)) if is_data(file.path)]
+
+
+def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
+    """The data files of all days, in one listing."""
+    found: dict[str, list[FileVersion]] = {}
+    for file in landing.list("dt="):
+        if is_data(file.path) and "/" in file.path:
+            found.setdefault(file.path.split("/")[0].removeprefix("dt="), []).append(file)
+    return found
+
+
+def is_data(path: str) -> bool:
+    """Whether a path is meant to be read: no part of it begins with `_` or `.`."""
+    return not any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+def newest_first(files: Iterable[AnyFile]) -> list[AnyFile]:
+    """The order in which files are read: of rows with equal keys the first one's is accepted."""
+    return sorted(files, key=lambda file: (file.modified, file.path), reverse=True)
 
 
 def fingerprint(files: Iterable[FileVersion | LandingFile]) -> str:
-    """Names the content of a day: a sha256 over path, version token and size of each file."""
-    lines = sorted(f"{file.path}\0{file.token}\0{file.size}\n" for file in files)
+    """Names the content of a day: a sha256 over path, version token and size of each file, newest first.
+
+    Their order counts: the same files, one of them uploaded once more, can mean other accepted rows.
+    """
+    lines = [f"{file.path}\0{file.token}\0{file.size}\n" for file in newest_first(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -129,13 +168,14 @@ def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
         yield
     except UnreadableFileError as error:
         raise UnreadableFileError(f"{where} ({file.size} bytes) cannot be scored: {error}") from error
-    except (pa.ArrowException, EOFError, OSError) as error:
+    except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and type(error) is not OSError:
             raise  # gone, changed, not permitted: these say so themselves
         kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
+        found = str(error).splitlines()[0]
+        meaning = next((meaning for words, meaning in _MEANINGS if words in found), "it may be truncated")
         raise UnreadableFileError(
-            f"{where} ({file.size} bytes) is no whole {kind} file: {str(error).splitlines()[0]}; "
-            "it may be truncated or of another format: upload it again"
+            f"{where} ({file.size} bytes) is no whole {kind} file: {found.rstrip('.')}; {meaning}: upload it again"
         ) from error
 
 
@@ -195,15 +235,12 @@ class _CsvRows(FileRows):
     is_text = True
 
     def __init__(self, stream: BinaryIO, csv: Csv, *, compressed: bool) -> None:
-        source = pa.PythonFile(stream, mode="r")
         self._invalid: collections.deque[BrokenRow] = collections.deque()
-        opened = pa.CompressedInputStream(source, "gzip") if compressed else source
-        header = _header(opened, csv, self._on_invalid)
+        header = _header(_Text(stream, compressed=compressed), csv, self._on_invalid)
         stream.seek(0)
-        source = pa.PythonFile(stream, mode="r")
-        opened = pa.CompressedInputStream(source, "gzip") if compressed else source
         self._invalid.clear()
-        self._reader = _open_csv(opened, csv, self._on_invalid, dict.fromkeys(header, pa.binary()))
+        self._text = _Text(stream, compressed=compressed)
+        self._reader = _open_csv(self._text, csv, self._on_invalid, dict.fromkeys(header, pa.binary()))
         self.schema = self._reader.schema
         self._parsed = 0  # rows that the blocks handed out so far cover
         self._blocks = self._numbered()
@@ -236,6 +273,7 @@ class _CsvRows(FileRows):
 
     def _numbered(self) -> Iterator[Rows]:
         """Blocks of rows with their numbers: those skipped as broken count too."""
+        last = b""
         for batch in self._reader:
             broken = np.array([row.number for row in self._invalid], np.int64)
             # how many parsed rows of this batch stand before each broken one
@@ -245,6 +283,8 @@ class _CsvRows(FileRows):
             numbers = self._parsed + 1 + places + np.searchsorted(before, places, side="right")
             self._parsed += batch.num_rows + mine
             waiting = [self._invalid.popleft() for _ in range(mine)]
+            ends_broken = mine > 0 and before[mine - 1] == batch.num_rows
+            last = _last_cell(batch, waiting if ends_broken else ()) or last
             for start in range(0, max(batch.num_rows, 1), BATCH_ROWS):
                 part = numbers[start : start + BATCH_ROWS]
                 is_last = start + BATCH_ROWS >= batch.num_rows
@@ -254,20 +294,55 @@ class _CsvRows(FileRows):
         if self._invalid:
             broken_rows = tuple(self._invalid)
             self._parsed += len(broken_rows)
-            yield Rows(self.schema.empty_table().to_batches()[0], np.zeros(0, np.int64), broken_rows)
+            yield Rows(pa.RecordBatch.from_pylist([], self.schema), np.zeros(0, np.int64), broken_rows)
+            last = _last_cell(None, broken_rows)
+        end = self._text.end.rstrip()
+        if b"\n" in last and end and not end.endswith(b'"'):
+            # such a quote takes all rows after it into its cell, and Arrow does not mind
+            raise UnreadableFileError(
+                f"a quote that opens in row {self._parsed} is never closed, so that this row swallows the rest of the "
+                "file; close it, or upload the whole file if this one is truncated"
+            )
 
 
-def _header(source: pa.NativeFile, csv: Csv, on_invalid: object) -> list[str]:
+def _last_cell(batch: pa.RecordBatch | None, broken: Sequence[BrokenRow]) -> bytes:
+    """The cell with which a block ends, or the text of a row that could not be parsed if a quote is open in it."""
+    if broken:
+        text = broken[-1].text
+        return text.encode() if text.count('"') % 2 else b" "
+    return (batch.column(batch.num_columns - 1)[-1].as_py() or b" ") if batch is not None and batch.num_rows else b""
+
+
+class _Text(io.RawIOBase):
+    """A CSV file's bytes, uncompressed, for Arrow to read. Remembers the last ones; closes nothing.
+
+    Arrow closes a stream as soon as it has no more use for it, also after a first look at the header.
+    """
+
+    def __init__(self, stream: BinaryIO, *, compressed: bool) -> None:
+        self._source = pa.CompressedInputStream(_Text(stream, compressed=False), "gzip") if compressed else stream
+        self.end = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._source.read(size)
+        self.end = (self.end + data if len(data) < _TAIL else data)[-_TAIL:]
+        return data
+
+
+def _header(source: io.RawIOBase, csv: Csv, on_invalid: object) -> list[str]:
     """Column names, from a first look: types are given per name, and Arrow would else guess them."""
     reader = _open_csv(source, csv, on_invalid, {})
     return list(reader.schema.names)
 
 
 def _open_csv(
-    source: pa.NativeFile, csv: Csv, on_invalid: object, types: dict[str, pa.DataType]
+    source: io.RawIOBase, csv: Csv, on_invalid: object, types: dict[str, pa.DataType]
 ) -> pa.csv.CSVStreamingReader:
     return pa.csv.open_csv(
-        source,
+        pa.PythonFile(source, mode="r"),
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
         parse_options=pa.csv.ParseOptions(
             delimiter=csv.delimiter, newlines_in_values=True, invalid_row_handler=on_invalid

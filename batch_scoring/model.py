@@ -6,15 +6,22 @@ while a run is on changes nothing. The daily job resolves the model first; nothi
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import dagster as dg
 
 from batch_scoring import landing
-from batch_scoring.assets import asset_key, asset_options, run_of
-from batch_scoring.bundle import MANIFEST, Bundle, BundleError, build_network, golden_deviation, read_bundle
+from batch_scoring.assets import asset_key, asset_options, days, run_of
+from batch_scoring.bundle import (
+    MANIFEST,
+    Bundle,
+    BundleError,
+    build_network,
+    golden_deviation,
+    read_bundle,
+    read_manifest,
+)
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.spec import Pipeline
 from batch_scoring.state import ModelInForce, State
@@ -54,7 +61,8 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description=f"{__doc__}\n\nDelivered in `{pipeline.bundle.uri}`.",
-        check_specs=specs(key, CHECKS),
+        # the checks have days though the asset has none: else each day's run leaves a planned row that never ends
+        check_specs=specs(key, CHECKS, days(pipeline)),
         **asset_options(pipeline, kinds={"pytorch"}),
     )
     def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
@@ -81,7 +89,7 @@ def examine(pipeline: Pipeline) -> Delivered:
         network = build_network(bundle, pipeline.load(pipeline.spec.model.network))
         intact = Finding("bundle_is_intact", True, f"{bundle.uri} is version {bundle.manifest.version}")
         deviation, bound = golden_deviation(bundle, network), bundle.manifest.golden_tolerance
-        message = f"the golden rows differ by {deviation:.2g}, at most {bound:.2g} is accepted"
+        message = f"{bundle.uri}: the golden rows differ by {deviation:.2g}, at most {bound:.2g} is accepted"
         if deviation > bound:
             message += "; other weights, network class or build of torch than the bundle was written with"
         golden = Finding("golden_rows_agree", deviation <= bound, message, {"deviation": deviation, "bound": bound})
@@ -104,11 +112,11 @@ def refuse_reused_version(pipeline: Pipeline, bundle: Bundle) -> None:
     for file in State(pipeline.output).models.list():
         sha256, _, name = file.path.partition("/")
         if name == MANIFEST and sha256 != bundle.sha256:
-            other = read_bundle(State(pipeline.output).models.subfolder(sha256)).manifest.version
-            if other == bundle.manifest.version:
+            _, other = read_manifest(State(pipeline.output).models.subfolder(sha256))
+            if other.version == bundle.manifest.version:
                 raise BundleError(
-                    f"{bundle.uri}: version {other} was in force before with other content (sha256 {sha256[:12]}…, "
-                    f"this one has {bundle.sha256[:12]}…); give the new model a new version"
+                    f"{bundle.uri}: version {other.version} was in force before with other content (sha256 "
+                    f"{sha256[:12]}…, this one has {bundle.sha256[:12]}…); give the new model a new version"
                 )
 
 
@@ -136,10 +144,8 @@ def put_in_force(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
     before = state.model_or_none()
     place = state.models.subfolder(bundle.sha256)
     there = {file.path for file in place.list()}
-    for name in [n for n in bundle.content if n != MANIFEST] + [
-        MANIFEST
-    ]:  # the manifest last: it vouches for the others
-        if name not in there:
+    for name in sorted(bundle.content, key=lambda name: name == MANIFEST):  # the manifest last: it vouches for the rest
+        if name not in there or place.read(name) != bundle.content[name]:  # a damaged copy is healed
             place.put(name, bundle.content[name])
     if before and before.sha256 == bundle.sha256:
         return before
@@ -154,11 +160,10 @@ def put_in_force(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
 
 def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
-    accounts = State(pipeline.output).accounts("predictions")
-    with ThreadPoolExecutor(16) as pool:
-        listed = list(pool.map(lambda account: landing.list_day(pipeline.landing, account.day), accounts))
+    listed = landing.list_days(pipeline.landing)
     stale = StaleDays()
-    for account, files in zip(accounts, listed, strict=True):
+    for account in State(pipeline.output).accounts("predictions"):
+        files = listed.get(account.day, [])
         reasons = {
             "model": account.model_sha256 != model_sha256,
             "code": account.code != pipeline.scoring_code,
@@ -174,13 +179,13 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     if delivered.bundle is None:
         return Finding("days_are_current", True, "not tried: there is no model to compare with")
     stale = stale_days(pipeline, delivered.bundle.sha256)
-    for days in stale.by_reason.values():
-        days[:] = sorted(set(days) - set(own_day))
+    for listed in stale.by_reason.values():
+        listed[:] = sorted(set(listed) - set(own_day))
     if not stale.days:
         return Finding(
             "days_are_current", True, "every scored day is of the present model, code and input", {"stale": 0}
         )
-    why = "; ".join(f"{reason}: {', '.join(ranges(days))}" for reason, days in stale.by_reason.items() if days)
+    why = "; ".join(f"{reason}: {', '.join(ranges(listed))}" for reason, listed in stale.by_reason.items() if listed)
     commands = [f"batch-scoring backfill {pipeline.name} {span.replace(' … ', ' ')}" for span in ranges(stale.days)]
     return Finding(
         "days_are_current", False, f"{len(stale.days)} days are stale ({why}); run: {'; '.join(commands)}",

@@ -4,14 +4,13 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.contract import Reason
+from batch_scoring.contract import Reason, plain
 from batch_scoring.landing import BrokenRow
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
@@ -41,7 +40,7 @@ def from_rows(
 ) -> Iterator[Rejected]:
     """The rows of a batch that `reasons` names by position."""
     for position in sorted(reasons):
-        cells = {name: _plain(batch.column(name)[position].as_py()) for name in batch.schema.names}
+        cells = {name: plain(batch.column(name), position) for name in batch.schema.names}
         named = cells.get(key)
         yield Rejected(
             reasons[position],
@@ -76,12 +75,3 @@ def table(rows: list[Rejected], key: str) -> pa.RecordBatch:
 def reason_name(reason: Reason) -> str:
     """How accounts and messages name a reason."""
     return f"{reason.column}: {reason.rule}" if reason.column else reason.rule
-
-
-def _plain(value: object) -> object:
-    """A cell as JSON can hold it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

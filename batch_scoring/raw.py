@@ -17,6 +17,8 @@ from batch_scoring.spec import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State
 from batch_scoring.storage import FileChangedError
 
+FILES_SHOWN = 50
+
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
     "input_is_complete": "Every landing file of the day can be read to its end.",
@@ -42,7 +44,8 @@ class Found:
     def findings(self) -> list[Finding]:
         """What the checks say."""
         present = bool(self.rows or self.broken)
-        seen = f"{len(self.files)} files with {self.rows} rows in {self.where}"
+        count = "1 file" if len(self.files) == 1 else f"{len(self.files) or 'no'} files"
+        seen = f"{count} with {self.rows} rows in {self.where}" if self.files else f"{count} in {self.where}"
         complete = "every file can be read" if not self.broken else "; ".join(self.broken.values())
         figures = {"files": len(self.files) + len(self.broken), "rows": self.rows}
         advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
@@ -99,13 +102,14 @@ def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
         dg.TableRecord(
             {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}
         )
-        for file in pinned.files
+        for file in sorted(pinned.files, key=lambda file: file.modified, reverse=True)[:FILES_SHOWN]
     ]
     return {
         "dagster/partition_row_count": dg.MetadataValue.int(pinned.rows),
         "dagster/size_bytes": dg.MetadataValue.int(sum(file.size for file in pinned.files)),
         "dagster/uri": dg.MetadataValue.text(found.where),
         "rows": dg.MetadataValue.int(pinned.rows),
-        "files": dg.MetadataValue.table(records) if records else dg.MetadataValue.int(0),
+        "files": dg.MetadataValue.int(len(pinned.files)),
+        "newest_files": dg.MetadataValue.table(records),
         "fingerprint": dg.MetadataValue.text(pinned.fingerprint),
     }

@@ -6,12 +6,14 @@ Nothing here opens a table, imports torch or talks to S3.
 """
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib
+import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from batch_scoring.storage import Folder, open_folder
 
@@ -27,6 +29,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 PIPELINES = Path(__file__).resolve().parent / "pipelines"
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _reachable(location: str) -> str:
+    if "://" in location and not location.startswith("s3://"):
+        raise ValueError("no such kind of storage; expected a path or s3://bucket/prefix")
+    if not location.startswith("/") and (".." in location.split("/") or "\\" in location):
+        raise ValueError("leaves the data root; expected a path below it, an absolute path or s3://bucket/prefix")
+    return location
+
+
+Location = Annotated[str, AfterValidator(_reachable)]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
 
 
@@ -78,7 +91,9 @@ class Csv(Section):
 class Input(Section):
     """Where the day's files land and what names a row."""
 
-    landing: str = Field(default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; <name>/landing if empty")
+    landing: Location = Field(
+        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; <name>/landing if empty"
+    )
     key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
     csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
 
@@ -112,7 +127,7 @@ class Features(Section):
 class Model(Section):
     """The trained model."""
 
-    bundle: str = Field(min_length=1, description="bundle folder or s3:// prefix of the version in force")
+    bundle: Location = Field(min_length=1, description="bundle folder or s3:// prefix of the version in force")
     network: Reference = Field(description="the torch.nn.Module, module:class inside the pipeline's package")
 
 
@@ -137,7 +152,9 @@ class PipelineSpec(Section):
     features: Features
     model: Model
     scoring: Scoring = Scoring()
-    output: str = Field(default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty")
+    output: Location = Field(
+        default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
+    )
 
     @field_validator("owners")
     @classmethod
@@ -146,15 +163,6 @@ class PipelineSpec(Section):
             if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
                 raise ValueError(f"{owner!r} is no owner; expected an e-mail address or team:name")
         return value
-
-    @model_validator(mode="after")
-    def _names_are_free(self) -> "PipelineSpec":
-        for name in (self.input.key, *self.features.names):
-            if name in RESERVED or name.startswith("prob_class_"):
-                raise ValueError(f"{name!r} is a column of our tables; rename it, {', '.join(RESERVED)} are taken")
-        if self.input.key in self.features.names:
-            raise ValueError(f"the key {self.input.key!r} is also a feature; expected a column of its own")
-        return self
 
 
 @dataclass(frozen=True)
@@ -243,12 +251,9 @@ def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pi
     pipelines: list[Pipeline] = []
     faults: list[str] = []
     for file in sorted(folder.glob("*/pipeline.yaml")):
-        try:
-            pipeline = _declared(file, root)
-            pipelines.append(pipeline)
-            faults += [f"{_shown(file)}: {fault}" for fault in _unmet(pipeline)]
-        except SpecError as error:
-            faults += error.faults
+        pipeline, wrong = _declared(file, root)
+        faults += [f"{_shown(file)}: {fault}" for fault in (*wrong, *(_unmet(pipeline) if pipeline else ()))]
+        pipelines += [pipeline] if pipeline else []
     if not faults and not pipelines:
         faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
     if faults:
@@ -277,18 +282,32 @@ def declared_pipeline(name: str) -> Pipeline:
     file = PIPELINES / name / "pipeline.yaml"
     if not file.is_file():
         raise SpecError([f"no pipeline {name!r}: there is no {_shown(file)}"])
-    return _declared(file, data_root())
+    pipeline, faults = _declared(file, data_root())
+    if pipeline is None or faults:
+        raise SpecError([f"{_shown(file)}: {fault}" for fault in faults])
+    return pipeline
 
 
-def _declared(file: Path, root: str) -> Pipeline:
-    """The pipeline of a spec whose fields are right; what they refer to may be missing."""
+def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
+    """The pipeline of a spec, and what is wrong with its fields; what they refer to may be missing.
+
+    Where a field is wrong, the pipeline's spec has only the sections that are right; None if it is no YAML.
+    """
     try:
-        spec = PipelineSpec.model_validate(_read_yaml(file))
+        content = _read_yaml(file)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError) as error:
+        return None, [" ".join(str(error).split())]
+    unset: dict[tuple[str, ...], str] = {}
+    content = _expand(content, (), unset)
+    faults = [f"{'.'.join(path)}: {fault}" for path, fault in unset.items()]
+    try:
+        spec = PipelineSpec.model_validate(content)
     except ValidationError as error:
-        raise SpecError([f"{_shown(file)}: {fault}" for fault in _describe(error)]) from error
-    except (yaml.YAMLError, _UnsetVariable, OSError, UnicodeDecodeError, TypeError) as error:
-        raise SpecError([f"{_shown(file)}: {' '.join(str(error).split())}"]) from error
-    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root)
+        wrong = [fault for fault in error.errors(include_url=False) if tuple(map(str, fault["loc"])) not in unset]
+        faults += _describe(wrong)
+        spec = _right_part(content, error)
+    faults += _clashes(spec)
+    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root), faults
 
 
 def _shown(file: Path) -> str:
@@ -296,52 +315,90 @@ def _shown(file: Path) -> str:
     return os.path.relpath(file, PROJECT) if file.is_relative_to(PROJECT) else str(file)
 
 
-class _UnsetVariable(ValueError):
-    """A spec names an environment variable that is not set and gives no default."""
-
-
 def _read_yaml(file: Path) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
-    return {key: _expand(value) for key, value in content.items()}
+    return content
 
 
-def _expand(value: Any) -> Any:  # noqa: ANN401  (any YAML value)
-    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`."""
+def _expand(value: Any, path: tuple[str, ...], unset: dict[tuple[str, ...], str]) -> Any:  # noqa: ANN401  (any YAML value)
+    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`; what is not set goes into `unset`."""
     if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
+        return {key: _expand(item, (*path, str(key)), unset) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item) for item in value]
-    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _variable, value) if isinstance(value, str) else value
+        return [_expand(item, (*path, str(index)), unset) for index, item in enumerate(value)]
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            unset[path] = f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+        return found or ""
+
+    if isinstance(value, str):
+        value = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
+    return None if path in unset else value  # no value at all, so that nobody takes it for one
 
 
-def _variable(match: re.Match[str]) -> str:
-    name, default = match.groups()
-    found = os.environ.get(name) or default
-    if found is None:
-        raise _UnsetVariable(
-            f"${{{name}}}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
-        )
-    return found
+def _describe(faults: Iterable[Any]) -> Iterator[str]:
+    """One line a wrong field: its path, the value found, what is accepted. `faults`: as pydantic lists them."""
 
+    def path_of(fault: Any) -> tuple[str, ...]:  # noqa: ANN401  (pydantic's own dictionary)
+        # a field of two kinds is one field
+        return tuple(str(part) for part in fault["loc"] if str(part) not in ("constrained-int", "literal['auto']"))
 
-def _describe(error: ValidationError) -> Iterator[str]:
-    """One line a fault: the field's path, the value found, what is accepted."""
-    for fault in error.errors(include_url=False):
-        path = [str(part) for part in fault["loc"] if str(part) not in ("constrained-int", "literal['auto']")]
+    for path, group in itertools.groupby(faults, path_of):
+        fault, *others = group
+        name = ".".join(path)
+        value = "" if isinstance(fault["input"], dict) else f"{fault['input']!r}: "
         if fault["type"] == "extra_forbidden":
-            accepted = ", ".join(_fields(path[:-1]))
-            yield f"{'.'.join(path)}: unknown field; accepted here: {accepted}"
+            yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
         elif fault["type"] == "missing":
-            yield f"{'.'.join(path)}: missing; expected {_meaning(path)}"
+            yield f"{name}: missing; expected {_meaning(path)}"
+        elif fault["type"] == "value_error":
+            yield f"{name}: {value}{fault['msg'].removeprefix('Value error, ')}"
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(fault["input"], dict) else f"{fault['input']!r}: "
-            yield f"{'.'.join(path) or 'pipeline'}: {value}{message}"
+            messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (fault, *others))
+            yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
 
-def _section(path: list[str]) -> type[BaseModel]:
+def _right_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
+    """The spec with those of its fields that are right, so that what they refer to can be looked at all the same."""
+    content = copy.deepcopy(content)
+    wrong = set()
+    for fault in error.errors():
+        *above, last = fault["loc"]
+        if fault["type"] == "extra_forbidden":
+            place: Any = content
+            for part in above:
+                place = place[part]
+            place.pop(last, None)
+        else:
+            wrong.add(fault["loc"][0])
+    right = {}
+    for name, field in PipelineSpec.model_fields.items():
+        if name in content and name not in wrong:
+            is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            right[name] = field.annotation.model_validate(content[name]) if is_section else content[name]  # type: ignore[union-attr]
+    return PipelineSpec.model_construct(**right)
+
+
+def _clashes(spec: PipelineSpec) -> Iterator[str]:
+    """Column names that the tables need themselves, or that name two things."""
+    key, features = getattr(spec, "input", None), getattr(spec, "features", None)
+    names = [("input.key", key.key)] if key else []
+    if features:
+        names += [("features.numeric", name) for name in features.numeric]
+        names += [("features.categorical", name) for name in features.categorical]
+    for field, name in names:
+        if name in RESERVED or name.startswith("prob_class_"):
+            yield f"{field}: {name!r} is a column of our tables; rename it, {', '.join(RESERVED)} are taken"
+    if key and features and key.key in features.names:
+        yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+
+
+def _section(path: Sequence[str]) -> type[BaseModel]:
     model: type[BaseModel] = PipelineSpec
     for part in path:
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
@@ -351,11 +408,13 @@ def _section(path: list[str]) -> type[BaseModel]:
     return model
 
 
-def _fields(path: list[str]) -> list[str]:
+def _fields(path: Sequence[str]) -> list[str]:
     return [field.alias or name for name, field in _section(path).model_fields.items()]
 
 
-def _meaning(path: list[str]) -> str:
+def _meaning(path: Sequence[str]) -> str:
+    if path[-1].isdigit():  # an element of a list
+        path = path[:-1]
     fields = _section(path[:-1]).model_fields
     field = next((f for n, f in fields.items() if path[-1] in (n, f.alias)), None)
     if field is None:
@@ -366,12 +425,12 @@ def _meaning(path: list[str]) -> str:
 def _unmet(pipeline: Pipeline) -> Iterator[str]:
     """What the spec refers to and is not there."""
     spec = pipeline.spec
-    if spec.name != pipeline.folder.name:
-        yield f"name: {spec.name!r}; expected the folder's name, {pipeline.folder.name!r}"
-    for field, reference in (
-        ("features.schema", spec.features.contract),
-        ("model.network", spec.model.network),
-    ):
+    name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
+    if name and name != pipeline.folder.name:
+        yield f"name: {name!r}; expected the folder's name, {pipeline.folder.name!r}"
+    references = [("features.schema", features.contract)] if features else []
+    references += [("model.network", model.network)] if model else []
+    for field, reference in references:
         module, attribute = reference.split(":")
         file = pipeline.folder / f"{module}.py"
         if not file.is_file():
@@ -382,11 +441,16 @@ def _unmet(pipeline: Pipeline) -> Iterator[str]:
         except SyntaxError as error:
             yield f"{field}: {reference!r}: {module}.py line {error.lineno} is no Python: {error.msg}"
             continue
+        except ValueError as error:
+            yield f"{field}: {reference!r}: {module}.py is no Python: {error}"
+            continue
         if attribute not in classes:
             there = ", ".join(classes) or "none"
             yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
         elif field == "features.schema":
             yield from _unknown_columns(spec, classes, attribute)
+    if model is None:
+        return
     bundle = pipeline.bundle
     if not bundle.uri.startswith("s3://") and not (Path(bundle.uri) / "bundle.json").is_file():
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle.uri}; expected a bundle folder"
@@ -419,8 +483,9 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
                 pending.append(classes[base_name])
             elif base_name != "DataFrameModel":
                 return  # inherits from elsewhere: the columns are known when the schema is loaded
+    source = getattr(spec, "input", None)
     for field, wanted in (
-        ("input.key", (spec.input.key,)),
+        ("input.key", (source.key,) if source else ()),
         ("features.numeric", spec.features.numeric),
         ("features.categorical", spec.features.categorical),
     ):

@@ -6,7 +6,7 @@ publish. It knows no Dagster, no pandera and no torch.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TypeVar
@@ -189,10 +189,17 @@ class FinishedShards:
         account = shards.read_account(self._step.table.table.folder, file) if file else None
         if file is None or account is None:
             return None
-        wanted = [f"dt={self._step.day}/stage={stage}/{digest}" for stage in account.quarantined]
-        if not all(identity in self._rejected for identity in wanted):
+        found = (self._quarantine(digest, stage, sum(n.values())) for stage, n in account.quarantined.items())
+        rejected = tuple(part for part in found if part)
+        if len(rejected) < len(account.quarantined):
             return None
-        return Finished(account, file, tuple(self._rejected[identity] for identity in wanted), reused=True)
+        return Finished(account, replace(file, rows=account.rows), rejected, reused=True)
+
+    def _quarantine(self, digest: str, stage: str, rows: int) -> ShardFile | None:
+        """The file with the rows that the shard sent to a stage, if it holds as many as the shard says."""
+        file = self._rejected.get(f"dt={self._step.day}/stage={stage}/{digest}")
+        account = shards.read_account(self._step.quarantine.table.folder, file) if file else None
+        return replace(file, rows=rows) if file and account and account.rows == rows else None
 
     @staticmethod
     def _complete(part: Part) -> dict[str, ShardFile]:

@@ -1,1 +1,4 @@
-"""Side by side with peers: the engine, the code location, a whole day. Each module is a command; none is imported."""
+"""Side by side with others: `scoring` (the engine), `load` (the code location), `day` (a whole day); each a command.
+
+`peers.py` holds what is compared, `side_by_side.py` how. The project itself imports nothing of this.
+"""

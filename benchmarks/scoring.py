@@ -8,19 +8,18 @@ differ. Memory is the peak of the process; no contender starts another one.
 """
 
 import argparse
-import contextlib
+import functools
 import os
-import tempfile
 import time
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from batch_scoring.checkpoint import convert, declared_pipeline
+from batch_scoring.checkpoint import convert
 from batch_scoring.pipelines.customer_churn.data import write_day
+from batch_scoring.spec import declared_pipeline
 from benchmarks import side_by_side
 from benchmarks.peers import CONTENDERS, OUTPUTS, Model
 from benchmarks.side_by_side import PROJECT, Measures
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = list(dict.fromkeys([REFERENCE, *arguments.contenders]))
-    with _folder(arguments.folder) as folder:
+    with side_by_side.working_folder(arguments.folder) as folder:
         if arguments.child:
             _run(
                 arguments.child, *_places(folder, arguments.rows[0], arguments.child), _model(folder, arguments.hidden)
@@ -69,7 +68,7 @@ def _measure(folder: Path, rows: int, hidden: int, names: list[str], rounds: int
         seconds, output = side_by_side.run([*command, "--folder", str(folder)], cwd=PROJECT)
         return {**side_by_side.reported(output), "process": seconds}
 
-    found = side_by_side.rounds({name: lambda name=name: contender(name) for name in names}, rounds)
+    found = side_by_side.rounds({name: functools.partial(contender, name) for name in names}, rounds)
     lines = []
     for name in names:
         difference, flips = _compare(expected, _places(folder, rows, name)[1])
@@ -164,16 +163,6 @@ def _model(folder: Path, hidden: int, *, write: bool = False) -> Model:
             folder=model.bundle,
         )
     return model
-
-
-@contextlib.contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    if kept:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept
-        return
-    with tempfile.TemporaryDirectory(prefix="batch_scoring_bench_") as folder:
-        yield Path(folder)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,17 @@ A shared machine moves walls two or three times from one minute to the next, so 
 of the rounds the median with its smallest and largest. What is run stands in the other modules.
 """
 
+import contextlib
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +87,19 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+@contextlib.contextmanager
+def working_folder(kept: Path | None) -> Iterator[Path]:
+    """The folder for inputs and outputs: the one given, which stays, or a temporary one."""
+    if kept:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="batch_scoring_bench_") as folder:
+        yield Path(folder)
+
+
 def machine() -> str:
     """One line on what was measured where."""
-    import os
-    import platform
-    from importlib.metadata import version
-
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow", "pandas", "polars"))
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ?")
     return (

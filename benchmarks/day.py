@@ -1,0 +1,133 @@
+"""A whole day of customers through the job: found, validated, scored, verified and committed, in one process.
+
+    python -m benchmarks.day --rows 1000000 --rounds 3
+
+The classic loop of `peers.py` scores the same file beside it: unvalidated, one DataFrame, one file out. Imports are
+not in the work of either. A step's seconds are Dagster's; those of its activities are what its materialisation says:
+activities run beside each other, so they do not add up to the step.
+"""
+
+import argparse
+import importlib
+import os
+import shutil
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+from batch_scoring.pipelines.customer_churn.data import write_day
+from benchmarks import side_by_side
+from benchmarks.peers import CONTENDERS, Model
+from benchmarks.side_by_side import PROJECT, Measures
+
+DAY = date(2024, 1, 1)
+JOB = "score_customer_churn"
+REFERENCE = "classic loop"
+LIBRARIES = ("torch", "pandas", "pandera.pandas", "deltalake", "safetensors.torch")
+"""What the steps import when they need it; imported before the clock starts, as for the classic loop."""
+
+
+def main() -> None:
+    """Measure as the command line asks and print Markdown tables."""
+    parser = argparse.ArgumentParser(description="Run a whole day of customers, beside the classic loop.")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keeps the data root; a temporary folder if not given")
+    parser.add_argument("--child", choices=["day", "classic"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    with side_by_side.working_folder(arguments.folder) as folder:
+        if arguments.child:
+            side_by_side.report((_run_day if arguments.child == "day" else _run_classic)(folder / "customer_churn"))
+            return
+        for rows in arguments.rows:
+            _measure(folder / f"day_{rows}", rows, arguments.rounds)
+        print(f"\n{side_by_side.machine()}")
+
+
+def _measure(root: Path, rows: int, rounds: int) -> None:
+    for models in sorted((PROJECT / "data").glob("*/models")):
+        shutil.copytree(models, root / models.relative_to(PROJECT / "data"), dirs_exist_ok=True)
+    if not _landed(root / "customer_churn").exists():
+        write_day(DAY, rows, "parquet", root / "customer_churn/landing")
+
+    def child(name: str) -> Measures:
+        command = ["-m", "benchmarks.day", "--child", name, "--folder", str(root)]
+        environment = {**os.environ, "BATCH_SCORING_DATA": str(root), "DAGSTER_DISABLE_TELEMETRY": "1"}
+        seconds, output = side_by_side.run(command, cwd=PROJECT, env=environment)
+        return {**side_by_side.reported(output), "process": seconds}
+
+    found = side_by_side.rounds({"day": lambda: child("day"), REFERENCE: lambda: child("classic")}, rounds)
+    print(f"\n{rows:,} rows, {rounds} rounds\n")
+    lines = [
+        [
+            title,
+            f"{side_by_side.median(found, name, 'work'):.2f}",
+            f"{rows / side_by_side.median(found, name, 'work') / 1e6:.2f}",
+            side_by_side.ratio(found, name, REFERENCE, "work"),
+            side_by_side.ratio(found, name, REFERENCE, "process"),
+            f"{side_by_side.median(found, name, 'memory'):.0f}",
+        ]
+        for name, title in (("day", "the job, all four assets"), (REFERENCE, CONTENDERS["classic"].title))
+    ]
+    header = ["", "work, s", "M rows/s", "work / classic", "process / classic", "peak, MB"]
+    print(side_by_side.table(header, lines))
+    stages = [name for name in found["day"][0] if name not in ("work", "process", "memory")]
+    lines = [
+        [stage, f"{(seconds := side_by_side.median(found, 'day', stage)):.3f}", f"{seconds / rows * 1e6:.3f}"]
+        for stage in stages
+    ]
+    print(f"\n{side_by_side.table(['of which', 's', 's a million rows'], lines)}", flush=True)
+
+
+def _run_day(pipeline: Path) -> Measures:
+    """The job on a clean output, in this process: seconds of the whole, of each asset and of what it says it did."""
+    for name in ("tables", "state"):
+        shutil.rmtree(pipeline / name, ignore_errors=True)
+    import dagster as dg
+
+    for module in LIBRARIES:
+        importlib.import_module(module)
+    from batch_scoring.definitions import defs
+
+    job = defs.resolve_job_def(JOB)
+    with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
+        begin = time.perf_counter()
+        result = job.execute_in_process(partition_key=str(DAY), instance=instance)
+        whole = time.perf_counter() - begin
+    steps: Measures = {}
+    activities: Measures = {}
+    for event in result.all_events:
+        if event.is_step_success:
+            steps[_asset(event.step_key)] = event.step_success_data.duration_ms / 1000
+    for event in result.get_asset_materialization_events():
+        for name, value in event.materialization.metadata.items():
+            if name.startswith("seconds_"):
+                activity = f"{_asset(event.step_key)}: {name.removeprefix('seconds_')}"
+                activities[activity] = float(value.value)  # type: ignore[arg-type]
+    order = list(steps)
+    stages = dict(sorted((steps | activities).items(), key=lambda stage: order.index(stage[0].partition(":")[0])))
+    rest = {"between the steps": whole - sum(steps.values())}
+    return {"work": whole, "memory": side_by_side.peak_memory(), **stages, **rest}
+
+
+def _asset(step_key: str | None) -> str:
+    """The asset's name from its step's: `customer_churn__predictions`."""
+    return (step_key or "").partition("__")[2]
+
+
+def _run_classic(pipeline: Path) -> Measures:
+    contender = CONTENDERS["classic"]
+    contender.load()
+    begin = time.perf_counter()
+    model = Model(pipeline / "models/churn.pt", pipeline / "models/v1")
+    contender.run(_landed(pipeline), pipeline / "classic.parquet", model)
+    return {"work": time.perf_counter() - begin, "memory": side_by_side.peak_memory()}
+
+
+def _landed(pipeline: Path) -> Path:
+    return pipeline / f"landing/dt={DAY}/customers.parquet"
+
+
+if __name__ == "__main__":
+    main()
