@@ -152,7 +152,6 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
         BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape, NaN or infinite.
     """
     import safetensors.torch
-    import torch
 
     where = f"{bundle.uri}/{WEIGHTS}"
     name = getattr(network_class, "__name__", "the network")
@@ -164,21 +163,41 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
         weights = safetensors.torch.load(bundle.content[WEIGHTS])
     except Exception as error:
         raise BundleError(f"{where} is no safetensors file: {error}") from error
-    own = network.state_dict()
+    refuse_unfit(network.state_dict(), weights, where, name)
+    network.load_state_dict(weights)
+    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
+
+
+def refuse_unfit(
+    own: "Mapping[str, torch.Tensor]", weights: "Mapping[str, torch.Tensor]", where: str, name: str
+) -> None:
+    """Refuse weights that are not exactly those of a network.
+
+    Args:
+        own: the network's own state dict, on any device.
+        weights: those found in the file.
+        where: the file, for the message.
+        name: the network's class, for the message.
+
+    Raises:
+        BundleError: a weight is missing, surplus, of another shape or type, NaN or infinite.
+    """
+    import torch
+
     if missing := sorted(own.keys() - weights.keys()):
         raise BundleError(f"{where} lacks {', '.join(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
         raise BundleError(f"{where} has {', '.join(extra)}, which {name} does not know")
     for weight, values in weights.items():
-        if values.shape != own[weight].shape:
+        expected = own[weight]
+        if values.shape != expected.shape:
             raise BundleError(
-                f"{where}: {weight} has shape {tuple(values.shape)}, {name} expects {tuple(own[weight].shape)}"
+                f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(expected.shape)}"
             )
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            count = int((~torch.isfinite(values)).sum())
-            raise BundleError(f"{where}: {weight} has {count} values that are NaN or infinite of {values.numel()}")
-    network.load_state_dict(weights)
-    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
+        if values.dtype != expected.dtype or values.layout != torch.strided:
+            raise BundleError(f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {expected.dtype}")
+        if bad := int((~torch.isfinite(values)).sum()):
+            raise BundleError(f"{where}: {weight} has {bad} of {values.numel()} values that are NaN or infinite")
 
 
 def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> float:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch_scoring.bundle import GOLDEN_ROWS, BundleError, write_bundle
+from batch_scoring.bundle import GOLDEN_ROWS, BundleError, refuse_unfit, write_bundle
 from batch_scoring.spec import Pipeline, SpecError, declared_pipeline
 
 if TYPE_CHECKING:
@@ -152,24 +152,10 @@ def _network(
             own = network_class(**arguments).state_dict()
     except Exception as error:
         raise CheckpointError(f"{where}: {name}(**{arguments}) failed: {_summary(error)}") from error
-    if missing := sorted(own.keys() - weights.keys()):
-        raise CheckpointError(f"{where}: model_state_dict lacks {', '.join(missing)}, which {name} needs")
-    if extra := sorted(weights.keys() - own.keys()):
-        raise CheckpointError(f"{where}: model_state_dict has {', '.join(extra)}, which {name} does not know")
-    for weight, values in weights.items():
-        expected = own[weight]
-        if values.shape != expected.shape:
-            raise CheckpointError(
-                f"{where}: {weight} has shape {tuple(values.shape)}; "
-                f"{name} expects {tuple(expected.shape)} with {arguments}"
-            )
-        if values.dtype != expected.dtype or values.layout != torch.strided:
-            raise CheckpointError(
-                f"{where}: {weight} is {values.dtype}, {values.layout}; "
-                f"{name} expects {expected.dtype}, {torch.strided}"
-            )
-        if bad := int((~torch.isfinite(values)).sum()):
-            raise CheckpointError(f"{where}: {weight} has {bad} of {values.numel()} values that are NaN or infinite")
+    try:
+        refuse_unfit(own, weights, f"{where}: model_state_dict", name)
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
     network = network_class(**arguments)
     network.load_state_dict(weights)
     return network.eval()

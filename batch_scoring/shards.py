@@ -72,7 +72,7 @@ def complete(table: Folder, prefix: str, active: Iterable[str]) -> dict[str, Sha
 def read_account(table: Folder, shard: ShardFile) -> ShardAccount | None:
     """The account in a shard's footer; None if the file is damaged or not ours."""
     try:
-        with table.arrow().open_input_file(shard.path) as file:
+        with table.open_arrow(shard.path) as file:
             metadata = pq.read_metadata(file)
             account = ShardAccount.model_validate_json((metadata.metadata or {})[_FOOTER_KEY])
     except (pa.ArrowException, OSError, KeyError, ValidationError):
@@ -83,7 +83,7 @@ def read_account(table: Folder, shard: ShardFile) -> ShardAccount | None:
 def read(
     table: Folder, path: str, columns: list[str] | None = None, dictionary: Iterable[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """A shard's rows, in flat memory, through Arrow's own file system (deltalake's aborts the process at exit).
+    """A shard's rows, in flat memory, never through deltalake's file system (it aborts the process at exit).
 
     Args:
         table: the table's folder.
@@ -91,14 +91,14 @@ def read(
         columns: those to read; all if None.
         dictionary: text columns to leave dictionary-encoded.
     """
-    with table.arrow().open_input_file(path) as file:
+    with table.open_arrow(path) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False, read_dictionary=list(dictionary))
         yield from parquet.iter_batches(READ_ROWS, columns=columns, use_threads=False)
 
 
 def schema(table: Folder, path: str) -> pa.Schema:
     """The columns of a shard's file."""
-    with table.arrow().open_input_file(path) as file:
+    with table.open_arrow(path) as file:
         return pq.read_schema(file)
 
 

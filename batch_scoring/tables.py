@@ -29,6 +29,9 @@ from batch_scoring.storage import Folder
 PATIENCE = 600.0
 """Seconds for which a publication is tried again while others commit or the store does not answer."""
 
+_LONGEST_LOAD_PAUSE = 5.0
+"""Seconds; the pauses between attempts at loading a table double up to here."""
+
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 3650 days"}  # by default lineage is deleted after 30 days
 
 
@@ -50,10 +53,17 @@ class Table:
 
     def load(self) -> DeltaTable | None:
         """The table's newest version, None before its first commit."""
-        try:
-            return DeltaTable(self.folder.uri, storage_options=self.folder.delta_options())
-        except TableNotFoundError:
-            return None
+        pause = 0.05
+        while True:
+            try:
+                return DeltaTable(self.folder.uri, storage_options=self.folder.delta_options())
+            except TableNotFoundError:
+                return None
+            except OSError:  # the library repeats requests, not the reading of answers that were cut short
+                if self.folder.is_local or pause > _LONGEST_LOAD_PAUSE:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause *= 2
 
 
 @dataclass(frozen=True)

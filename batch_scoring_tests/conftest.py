@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from batch_scoring_tests.tiny import TinyProject
+
+torch.set_num_threads(1)  # torch's own threads would spin against those of the tests beside
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from batch_scoring.bundle import load_bundle
-from batch_scoring.checkpoint import CheckpointError, convert, declared_pipeline
+from batch_scoring.checkpoint import CheckpointError, convert
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.spec import PROJECT, SpecError
+from batch_scoring.spec import PROJECT, SpecError, declared_pipeline
 from batch_scoring.storage import open_folder
 
 MODELS = PROJECT / "data/customer_churn/models"
@@ -205,7 +205,7 @@ def test_an_entry_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str
             "mean has 1 of 6 values that are NaN or infinite",
         ),
         ({"layers__0__weight": torch.zeros(8, 6).half()}, f"{FIRST} is torch.float16"),
-        ({"layers__0__weight": torch.zeros(8, 6).to_sparse()}, f"{FIRST} is torch.float32, torch.sparse_coo"),
+        ({"layers__0__weight": torch.zeros(8, 6).to_sparse()}, f"{FIRST} is torch.float32 (torch.sparse_coo)"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, changed: dict[str, torch.Tensor], expected: str) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 import yaml
 
 import batch_scoring.pipelines
-from batch_scoring.automation import STEPS, job_name
+from batch_scoring.automation import STEPS
 from batch_scoring.bundle import write_bundle
 from batch_scoring.definitions import deploy
 from batch_scoring.spec import Pipeline, load_pipelines
 from batch_scoring.state import Account, State
+from batch_scoring.steps import Run
 from batch_scoring.storage import open_folder
 from batch_scoring.tables import read_day
 
@@ -92,10 +94,16 @@ class TinyProject:
                 (self.folder / f"{module}.py").write_text(text)
                 sys.modules.pop(f"batch_scoring.pipelines.{self.name}.{module}", None)
 
-    def deliver(self, version: str, *, seed: int = 0, outputs: int = 2, promote: bool = True) -> str:
+    def write_spec(self) -> None:
+        """Write `self.spec` as pipeline.yaml."""
+        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
+
+    def deliver(
+        self, version: str, *, seed: int = 0, outputs: int = 2, task: str = "classification", promote: bool = True
+    ) -> str:
         """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256."""
         torch.manual_seed(seed)
-        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
+        self.write_spec()
         numeric = self.spec["features"]["numeric"]
         arguments = {"numeric": len(numeric), "words": 3, "outputs": outputs}
         place = open_folder(f"{self.data_root}/{self.name}/models/{version}")
@@ -111,10 +119,10 @@ class TinyProject:
             arguments=arguments,
             name=self.name,
             version=version,
-            task="classification",
+            task=task,  # type: ignore[arg-type]
             numeric=numeric,
             categorical={"c": ["red", "green", "blue"]},
-            classes=[str(index) for index in range(outputs)],
+            classes=[str(index) for index in range(outputs)] if task == "classification" else [],
             training={},
             metrics={},
             golden=example,
@@ -124,7 +132,7 @@ class TinyProject:
             place.put(file.name, file.read_bytes())
         if promote:
             self.spec["model"]["bundle"] = f"{self.name}/models/{version}"
-        (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
+        self.write_spec()
         return sha256
 
     def rows(self, count: int, start: int = 0) -> pa.Table:
@@ -159,9 +167,10 @@ class TinyProject:
         *,
         instance: dg.DagsterInstance | None = None,
         raise_on_error: bool = True,
+        definitions: dg.Definitions | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Materialise assets of a day, by default all four, through Dagster."""
-        job = self.definitions.resolve_job_def(job_name(self.pipeline))
+        """Materialise assets of a day, by default all four, through Dagster; `definitions`: loaded earlier."""
+        job = (definitions or self.definitions).resolve_job_def(f"score_{self.name}")
         return job.execute_in_process(
             partition_key=day,
             instance=instance,
@@ -209,15 +218,20 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 
 
 def error_of(result: dg.ExecuteInProcessResult) -> str:
-    """The message of the first step that failed."""
+    """The message of the first step that failed, without what lies beneath it."""
     assert not result.success
     failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
     if failure.user_failure_data and failure.user_failure_data.description:
         return failure.user_failure_data.description
     error = failure.error
-    while error and error.cause:
+    if error and error.cause:  # Dagster's own error is caused by the one that the user sees first
         error = error.cause
     return error.message if error else ""
+
+
+def run_of_test(started: datetime | None = None) -> Run:
+    """A run outside of Dagster, for the functions under the assets."""
+    return Run("a-test", started or datetime.now(UTC), lambda _: None)
 
 
 MakeProject = Callable[..., TinyProject]

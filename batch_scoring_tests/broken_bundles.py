@@ -1,0 +1,212 @@
+"""The ways in which a delivered bundle can be wrong, each with what its refusal must say."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+
+PROOF = "code_of_the_bundle_has_run"
+"""A file of this name appears beside the bundle if what stands in it is ever run."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to spoil a bundle of the tiny pipeline."""
+
+    spoil: Callable[[Path], None]
+    says: tuple[str, ...]
+    """Words of the refusal: where, what was found, what was expected."""
+    check: str = "bundle_is_intact"
+    """The check that it fails."""
+
+
+class SideEffect:
+    """Unpickling it creates a folder."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+def seal(folder: Path) -> None:
+    """Give the manifest the sha256 of the files as they are: the fault is then the content alone."""
+    change_manifest(
+        folder, lambda m: {**m, "files": {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in m["files"]}}
+    )
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Rewrite bundle.json."""
+    file = folder / "bundle.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Rewrite model.safetensors, with its sha256."""
+    file = folder / "model.safetensors"
+    file.write_bytes(safetensors.torch.save(change(safetensors.torch.load(file.read_bytes()))))
+    seal(folder)
+
+
+def change_golden(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite golden.parquet, with its sha256."""
+    file = folder / "golden.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    seal(folder)
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def write_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps(SideEffect(folder.parent / PROOF)))
+    seal(folder)
+
+
+def write_torch_pickle(folder: Path) -> None:
+    torch.save({"weights": SideEffect(folder.parent / PROOF)}, folder / "model.safetensors")
+    seal(folder)
+
+
+def truncate(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+
+
+def truncate_and_seal(folder: Path) -> None:
+    truncate(folder / "model.safetensors", 100)
+    seal(folder)
+
+
+def spoil_golden_bytes(folder: Path) -> None:
+    """A Parquet file by its first and last bytes only."""
+    (folder / "golden.parquet").write_bytes(b"PAR1" + b"\x07" * 64 + b"\x10\0\0\0PAR1")
+    seal(folder)
+
+
+def golden_output(table: pa.Table, change: Callable[[np.ndarray], np.ndarray]) -> pa.Table:
+    place = table.column_names.index("output_0")
+    return table.set_column(place, "output_0", pa.array(change(table["output_0"].to_numpy().copy())))
+
+
+def one_is_nan(values: np.ndarray) -> np.ndarray:
+    values[7] = np.nan
+    return values
+
+
+LAYER = "layers.0.weight"
+
+FAULTS = {
+    # the files
+    "weights_missing": Fault(
+        lambda f: (f / "model.safetensors").unlink(), ("model.safetensors is missing", "bundle.json says")
+    ),
+    "golden_missing": Fault(lambda f: (f / "golden.parquet").unlink(), ("golden.parquet is missing",)),
+    "reference_missing": Fault(lambda f: (f / "reference.parquet").unlink(), ("reference.parquet is missing",)),
+    "another_sha256": Fault(
+        lambda f: flip_a_byte(f / "model.safetensors"), ("/model.safetensors has sha256", "bundle.json says", "deliver")
+    ),
+    "reference_of_another_sha256": Fault(
+        lambda f: flip_a_byte(f / "reference.parquet"), ("/reference.parquet has sha256", "bundle.json says")
+    ),
+    "truncated": Fault(
+        lambda f: truncate(f / "model.safetensors", 100), ("/model.safetensors has sha256", "(100 bytes)", "truncated")
+    ),
+    # the manifest
+    "no_json": Fault(lambda f: truncate(f / "bundle.json", 50), ("/bundle.json is no manifest", "JSON")),
+    "unknown_field": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "pickle": "model.pkl"}), ("is no manifest", "pickle: Extra inputs")
+    ),
+    "no_version": Fault(
+        lambda f: change_manifest(f, lambda m: {k: v for k, v in m.items() if k != "version"}),
+        ("is no manifest", "version: Field required"),
+    ),
+    "unknown_task": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "task": "ranking"}), ("is no manifest", "task", "classification")
+    ),
+    "file_not_named": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "files": {"model.safetensors": "0" * 64}}),
+        ("files names no golden.parquet, reference.parquet",),
+    ),
+    "file_outside": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "files": {**m["files"], "../../landing/x": "0" * 64}}),
+        ("'../../landing/x'", "the bundle's own folder"),
+    ),
+    # the weights, under their right sha256
+    "pickle": Fault(write_pickle, ("model.safetensors is no safetensors file",)),
+    "torch_pickle": Fault(write_torch_pickle, ("model.safetensors is no safetensors file",)),
+    "truncated_when_written": Fault(truncate_and_seal, ("model.safetensors is no safetensors file",)),
+    "another_shape": Fault(
+        lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER][:, :-1].contiguous()}),
+        (f"{LAYER} has shape (16, 6); Net expects (16, 7)",),
+    ),
+    "weight_missing": Fault(
+        lambda f: change_weights(f, lambda w: {k: v for k, v in w.items() if k != LAYER}), (f"lacks {LAYER}", "Net")
+    ),
+    "weight_extra": Fault(
+        lambda f: change_weights(f, lambda w: {**w, "head.bias": torch.ones(2)}), ("has head.bias", "does not know")
+    ),
+    "nan_weight": Fault(
+        lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER].index_fill(1, torch.tensor([2]), torch.nan)}),
+        (f"{LAYER} has 16 of 112 values that are NaN or infinite",),
+    ),
+    "infinite_weight": Fault(
+        lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER].index_fill(0, torch.tensor([0]), torch.inf)}),
+        (f"{LAYER} has 7 of 112 values that are NaN or infinite",),
+    ),
+    "unknown_argument": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "arguments": {**m["arguments"], "depth": 3}}),
+        ("Net(", "'depth': 3", "failed", "unexpected keyword argument"),
+    ),
+    # the golden rows
+    "other_weights": Fault(
+        lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER] * 1.01}),
+        ("the golden rows differ by", "1e-05"),
+        "golden_rows_agree",
+    ),
+    "other_golden_outputs": Fault(
+        lambda f: change_golden(f, lambda t: golden_output(t, lambda v: v + np.float32(0.01))),
+        ("the golden rows differ by 0.01", "1e-05"),
+        "golden_rows_agree",
+    ),
+    "golden_outputs_nan": Fault(
+        lambda f: change_golden(f, lambda t: golden_output(t, one_is_nan)),
+        ("golden.parquet", "finite"),
+        "golden_rows_agree",
+    ),
+    "golden_outputs_absent": Fault(
+        lambda f: change_golden(f, lambda t: t.drop_columns(["output_1"])),
+        ("/golden.parquet has no column output_1", "expected output_0, output_1"),
+        "golden_rows_agree",
+    ),
+    "golden_rows_absent": Fault(
+        lambda f: change_golden(f, lambda t: t.slice(0, 0)),
+        ("/golden.parquet", "0 rows", "expected 64"),
+        "golden_rows_agree",
+    ),
+    "golden_feature_absent": Fault(
+        lambda f: change_golden(f, lambda t: t.drop_columns(["y"])),
+        ("/golden.parquet", "no column y"),
+        "golden_rows_agree",
+    ),
+    "golden_no_parquet": Fault(spoil_golden_bytes, ("/golden.parquet is no Parquet file",), "golden_rows_agree"),
+    "more_classes_than_outputs": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "classes": ["0", "1", "2"]}),
+        ("golden.parquet", "output_2"),
+        "golden_rows_agree",
+    ),
+}
