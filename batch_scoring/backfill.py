@@ -5,7 +5,6 @@ and logs in the UI; a day that fails leaves the others alone.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Outcome:
         return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {self.failed_checks:>13}  {speed:>10}"
 
 
-def backfill(name: str, first: date, last: date, out: TextIO = sys.stdout) -> int:
+def backfill(name: str, first: date, last: date, out: TextIO) -> int:
     """Score every day from first to last; 0 if all succeeded, else 1.
 
     Raises:
@@ -136,5 +135,5 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
                 error = error.cause
             failure = event.step_failure_data.user_failure_data
             text = failure.description if failure else (error.message if error else "")
-            return f"{(event.step_key or '').replace('__', '/')}: {(text or '').strip().splitlines()[0]}"
+            return f"{(event.step_key or '').replace('__', '/')}: {(text or 'no message').strip().splitlines()[0]}"
     return "the run failed before its first step"

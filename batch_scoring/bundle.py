@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.storage import Folder
 
 if TYPE_CHECKING:
@@ -32,38 +33,10 @@ WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.p
 FILES = (WEIGHTS, GOLDEN, REFERENCE)
 
 GOLDEN_ROWS = 64
-GOLDEN_TOLERANCE = 1e-5
-"""Largest absolute difference of an output between the machine that wrote the bundle and the one that loads it."""
 
 
 class BundleError(ValueError):
     """A bundle is not what it says it is; the message names the file, what was expected and what was found."""
-
-
-class Manifest(BaseModel):
-    """The content of `bundle.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    task: Literal["classification", "regression"]
-    arguments: dict[str, Any] = Field(description="keyword arguments of the network's class")
-    numeric: tuple[str, ...]
-    categorical: dict[str, tuple[str, ...]] = Field(
-        description="vocabulary a column; code = position + 1, 0 is unknown"
-    )
-    classes: tuple[str, ...] = Field(description="meaning of prob_class_0 …; empty for a regression")
-    training: dict[str, Any]
-    metrics: dict[str, float]
-    golden_tolerance: float = Field(default=GOLDEN_TOLERANCE, gt=0)
-    files: dict[str, str] = Field(description="sha256 of every other file of the bundle")
-
-    @property
-    def outputs(self) -> int:
-        """Columns of the network's output: classes, or one value for a regression."""
-        return len(self.classes) if self.task == "classification" else 1
 
 
 @dataclass(frozen=True)
@@ -85,15 +58,6 @@ class Bundle:
     def reference(self) -> pa.Table:
         """A sample of the training window: key, dt, features, predictions."""
         return _table(self, REFERENCE)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A verified bundle with its network, ready to score."""
-
-    manifest: Manifest
-    sha256: str
-    network: "torch.nn.Module"
 
 
 def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     days.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
     days.add_argument("first", type=_day, help="first day, YYYY-MM-DD")
     days.add_argument("last", type=_day, help="last day, YYYY-MM-DD, included")
-    days.set_defaults(run=lambda options: backfill.backfill(options.pipeline, options.first, options.last))
+    days.set_defaults(run=lambda options: backfill.backfill(options.pipeline, options.first, options.last, sys.stdout))
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

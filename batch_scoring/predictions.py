@@ -24,10 +24,11 @@ from batch_scoring.assets import (
     preview,
     run_of,
 )  # fmt: skip
-from batch_scoring.bundle import LoadedModel, Manifest, load_bundle
+from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
 from batch_scoring.features import data_version, first_rows
 from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.progress import Progress
 from batch_scoring.scoring import Scored, Scorer
 from batch_scoring.spec import Pipeline

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     import torch
 
-    from batch_scoring.bundle import LoadedModel
+    from batch_scoring.manifest import LoadedModel
 
 GRID = 64
 """Rows that every forward pass is a multiple of. From 16 rows on, results of a row were bit-equal in every batch

@@ -320,22 +320,28 @@ class _S3Object(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "Buffer") -> int:
+        view = memoryview(buffer).cast("B")
+        body = self._read(len(view))
+        view[: len(body)] = body
+        return len(body)
+
+    def readall(self) -> bytes:
+        return self._read(self._size)  # io's own makes a request every 8 KiB
+
+    def _read(self, most: int) -> bytes:
         from botocore.exceptions import ClientError
 
-        view = memoryview(buffer).cast("B")
-        stop = min(self._position + len(view), self._size)
+        stop = min(self._position + most, self._size)
         if stop <= self._position:
-            return 0
-        wanted = f"bytes={self._position}-{stop - 1}"
+            return b""
         try:
-            body = self._get(wanted)
+            body = self._get(f"bytes={self._position}-{stop - 1}")
         except ClientError as error:
             if error.response["Error"]["Code"] in ("412", "PreconditionFailed", "404", "NoSuchKey"):
                 raise self._changed(self._token) from error
             raise
-        view[: len(body)] = body
         self._position += len(body)
-        return len(body)
+        return body
 
     def _get(self, wanted: str) -> bytes:
         """A body cut short is asked for again: botocore retries requests, not reads of their bodies."""

@@ -12,7 +12,8 @@ import torch
 import yaml
 from pandera.errors import SchemaErrors
 
-from batch_scoring.bundle import LoadedModel, load_bundle
+from batch_scoring.bundle import load_bundle
+from batch_scoring.manifest import LoadedModel
 from batch_scoring.pipelines.flight_delay import data, train
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights

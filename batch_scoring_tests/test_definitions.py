@@ -1,0 +1,205 @@
+"""The public shape, literally: what users, dashboards and other tools hold on to. Change it knowingly, here too."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from batch_scoring import cli
+from batch_scoring.definitions import defs
+from batch_scoring.spec import PROJECT, load_pipelines
+from batch_scoring.tables import TABLES
+from batch_scoring_tests.tiny import DAY, TinyProject
+
+PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}
+
+ASSETS = {
+    "raw_input": {"upstream": set(), "daily": True},
+    "validated_features": {"upstream": {"raw_input"}, "daily": True},
+    "model": {"upstream": set(), "daily": False},
+    "predictions": {"upstream": {"raw_input", "validated_features", "model"}, "daily": True},
+}
+
+CHECKS = {
+    "raw_input": {"input_is_present": "blocks", "input_is_complete": "blocks"},
+    "validated_features": {
+        "rows_are_conserved": "blocks",
+        "keys_are_unique": "blocks",
+        "some_rows_are_accepted": "blocks",
+    },
+    "model": {"bundle_is_intact": "blocks", "golden_rows_agree": "blocks", "days_are_current": "warns"},
+    "predictions": {"rows_are_conserved": "blocks", "scores_are_probabilities": "blocks"},
+}
+
+COLUMNS = {
+    "predictions": {
+        "id": "string",
+        "prediction": "int64",
+        "prediction_proba": "float",
+        "prob_class_0": "float",
+        "prob_class_1": "float",
+        "model_version": "string",
+        "scored_at": "timestamp[us, tz=UTC]",
+        "dt": "date32[day]",
+    },
+    "validated_features": {
+        "id": "string",
+        "x": "double",
+        "y": "double",
+        "n": "int64",
+        "c": "string",
+        "source_file": "string",
+        "row_number": "int64",
+        "dt": "date32[day]",
+    },
+    "quarantine": {
+        "id": "string",
+        "rule": "string",
+        "column": "string",
+        "value": "string",
+        "source_file": "string",
+        "row_number": "int64",
+        "raw": "string",
+        "dt": "date32[day]",
+        "stage": "string",
+    },
+}
+
+PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
+
+COMMANDS = ["backfill"]
+
+NEVER_AT_LOAD = [
+    "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",
+    "dagster_k8s", "polars", "safetensors",
+]  # fmt: skip
+
+GRAPH = defs.resolve_asset_graph()
+
+
+def test_the_pipelines_are_these() -> None:
+    assert {p.name: (str(p.spec.partitions.start), p.spec.partitions.timezone) for p in load_pipelines()} == PIPELINES
+
+
+def test_the_asset_keys_and_what_they_depend_on_are_these() -> None:
+    expected = {
+        (pipeline, name): ({(pipeline, other) for other in shape["upstream"]}, shape["daily"])  # type: ignore[attr-defined]
+        for pipeline in PIPELINES
+        for name, shape in ASSETS.items()
+    }
+    found = {
+        tuple(key.path): ({tuple(parent.path) for parent in GRAPH.get(key).parent_keys}, GRAPH.get(key).is_partitioned)
+        for key in GRAPH.get_all_asset_keys()
+    }
+    assert found == expected
+
+
+def test_the_checks_are_these_and_block_or_warn() -> None:
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for key in GRAPH.asset_check_keys:
+        pipeline, asset = key.asset_key.path
+        kind = "blocks" if GRAPH.get(key).blocking else "warns"
+        found.setdefault(pipeline, {}).setdefault(asset, {})[key.name] = kind
+    assert found == dict.fromkeys(PIPELINES, CHECKS)
+
+
+def test_every_check_has_the_days_of_its_pipeline() -> None:
+    for key in GRAPH.asset_check_keys:
+        days = GRAPH.get(key).partitions_def
+        assert days is not None, f"{key}: its results would be stored under no day"
+        assert (days.get_first_partition_key(), days.timezone) == PIPELINES[key.asset_key.path[0]]  # type: ignore[attr-defined]
+
+
+def test_there_is_a_job_a_pipeline_that_holds_its_assets() -> None:
+    jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs.keys() == {f"score_{pipeline}" for pipeline in PIPELINES}
+    for pipeline in PIPELINES:
+        job = jobs[f"score_{pipeline}"]
+        assert {tuple(key.path) for key in job.asset_layer.executable_asset_keys} == {
+            (pipeline, name) for name in ASSETS
+        }
+        assert isinstance(job.partitions_def, dg.DailyPartitionsDefinition)
+
+
+def test_nothing_runs_by_itself_yet() -> None:
+    assert not list(defs.schedules or []) and not list(defs.sensors or [])
+
+
+def test_today_is_a_day_already() -> None:
+    """Its files may land before it is over."""
+    days = GRAPH.get(dg.AssetKey(["flight_delay", "raw_input"])).partitions_def
+    assert isinstance(days, dg.DailyPartitionsDefinition) and days.end_offset == 1
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    tiny = TinyProject(tmp_path_factory.mktemp("scored"))
+    rows = tiny.rows(64)
+    tiny.land(DAY, rows.set_column(3, "n", pa.array([-1] + [1] * 63)))
+    tiny.run()
+    return tiny
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_the_columns_of_the_tables_are_these(scored: TinyProject, table: str) -> None:
+    delta = TABLES[table](scored.pipeline).load()
+    assert delta is not None
+    assert {field.name: str(field.type) for field in pa.schema(delta.schema().to_arrow())} == COLUMNS[table]
+    assert delta.metadata().partition_columns == PARTITIONED_BY[table]
+
+
+def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
+    root = Path(scored.pipeline.output.uri)
+    folders = {
+        path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_dir() and path.name != "_delta_log"
+    }
+    sha256 = scored.state.model().sha256
+    assert {folder for folder in folders if not folder.endswith("_delta_log")} == {
+        "landing", f"landing/dt={DAY}",
+        "models", "models/v1",
+        "state", f"state/dt={DAY}", "state/models", f"state/models/{sha256}",
+        "tables",
+        "tables/validated_features", f"tables/validated_features/dt={DAY}",
+        "tables/predictions", f"tables/predictions/dt={DAY}",
+        "tables/quarantine", f"tables/quarantine/dt={DAY}", f"tables/quarantine/dt={DAY}/stage=rule",
+    }  # fmt: skip
+    documents = {path.relative_to(root).as_posix() for path in (root / "state").rglob("*.json")}
+    assert documents == {
+        "state/model.json",
+        f"state/models/{sha256}/bundle.json",
+        f"state/dt={DAY}/input.json",
+        f"state/dt={DAY}/validated_features.json",
+        f"state/dt={DAY}/predictions.json",
+    }
+    assert not [path for path in root.rglob("*.tmp")]
+
+
+def test_commits_carry_these_names(scored: TinyProject) -> None:
+    common = {"run_id", "input_fingerprint", "code_version", "rows_in", "rows_scored", "rows_quarantined"}
+    for table, names in (
+        ("predictions", common | {"model_version", "model_sha256"}),
+        ("validated_features", common),
+        ("quarantine", common),
+    ):
+        delta = TABLES[table](scored.pipeline).load()
+        assert delta is not None
+        assert names <= delta.history(1)[0].keys(), table
+
+
+def test_the_command_has_these_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    named = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)
+    assert named and named[1].split(",") == COMMANDS
+
+
+def test_loading_the_code_location_imports_nothing_heavy() -> None:
+    """Each costs every process of every step 0.5 to 4 seconds."""
+    asked = f"import sys, batch_scoring.definitions; print(*[m for m in {NEVER_AT_LOAD} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", asked], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

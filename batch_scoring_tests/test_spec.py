@@ -1,0 +1,397 @@
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from batch_scoring.spec import PROJECT, SpecError, data_root, find_pipeline, load_pipelines
+from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def one_tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    return TinyProject(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(one_tiny: TinyProject) -> Iterator[TinyProject]:
+    """One project for all tests of this module, put back after each: no test looks at more than its files."""
+    spec = copy.deepcopy(one_tiny.spec)
+    yield one_tiny
+    one_tiny.spec = spec
+    one_tiny.write_spec()
+    one_tiny.write_code(SCHEMA, NETWORK)
+
+
+def faults(tiny: TinyProject, change: Change | None = None) -> list[str]:
+    """What is said of the tiny pipeline's spec after a change, without the file that every fault begins with."""
+    if change is not None:
+        change(tiny.spec)
+    tiny.write_spec()
+    with pytest.raises(SpecError) as caught:
+        load_pipelines(tiny.packages, tiny.data_root)
+    prefix = f"{tiny.folder}/pipeline.yaml: "
+    assert all(fault.startswith(prefix) for fault in caught.value.faults), caught.value.faults
+    assert all("\n" not in fault for fault in caught.value.faults)
+    return [normalised(fault.removeprefix(prefix)) for fault in caught.value.faults]
+
+
+def put(*path: str, value: Any) -> Change:  # noqa: ANN401  (any YAML value)
+    def change(spec: dict[str, Any]) -> None:
+        for part in path[:-1]:
+            spec = spec.setdefault(part, {})
+        spec[path[-1]] = value
+
+    return change
+
+
+def drop(*path: str) -> Change:
+    def change(spec: dict[str, Any]) -> None:
+        for part in path[:-1]:
+            spec = spec[part]
+        del spec[path[-1]]
+
+    return change
+
+
+WRONG_FIELDS: dict[str, tuple[Change, str]] = {
+    "unknown field": (
+        put("schedule_at", value="06:00"),
+        "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
+        "scoring, output",
+    ),
+    "unknown field of a section": (
+        put("features", "numerical", value=["x"]),
+        "features.numerical: unknown field; accepted here: schema, numeric, categorical",
+    ),
+    "unknown field of a section's section": (
+        put("input", "csv", "sep", value=";"),
+        "input.csv.sep: unknown field; accepted here: delimiter, null_values",
+    ),
+    "missing field": (
+        drop("input", "key"),
+        "input.key: missing; expected the column that names a row; one row a key and day is scored",
+    ),
+    "missing section": (drop("model"), "model: missing; expected a section with bundle, network"),
+    "section that is none": (
+        put("partitions", value="daily"),
+        "partitions: 'daily': input should be a valid dictionary or instance of Partitions; "
+        "expected a section with start, timezone",
+    ),
+    "wrong type": (
+        put("scoring", "rows_per_shard", value="many"),
+        "scoring.rows_per_shard: 'many': input should be a valid integer, unable to parse string as an integer; "
+        "expected input rows of a file that make one shard",
+    ),
+    "wrong type in a list": (
+        put("features", "numeric", value=["x", 5]),
+        "features.numeric.1: 5: input should be a valid string; "
+        "expected columns of the model's numeric matrix, in its order",
+    ),
+    "field of two types": (
+        put("scoring", "batch_rows", value=10),
+        "scoring.batch_rows: 10: input should be 'auto' or input should be greater than or equal to 64; "
+        "expected rows of one forward pass, or auto: what keeps activations in the cache",
+    ),
+    "choice": (
+        put("scoring", "device", value="gpu"),
+        "scoring.device: 'gpu': input should be 'auto', 'cpu' or 'cuda'; expected auto takes a GPU where there is one",
+    ),
+    "date": (
+        put("partitions", "start", value="tomorrow"),
+        "partitions.start: 'tomorrow': input should be a valid date or datetime, input is too short; "
+        "expected first day, YYYY-MM-DD",
+    ),
+    "unknown time zone": (
+        put("partitions", "timezone", value="Mars/Olympus"),
+        "partitions.timezone: 'Mars/Olympus': not an IANA time zone; expected a name such as UTC or America/New_York",
+    ),
+    "folder of time zones": (
+        put("partitions", "timezone", value="America"),
+        "partitions.timezone: 'America': not an IANA time zone; expected a name such as UTC or America/New_York",
+    ),
+    "delimiter of two characters": (
+        put("input", "csv", "delimiter", value="||"),
+        "input.csv.delimiter: '||': string should have at most 1 character; expected one character between cells",
+    ),
+    "reference without a class": (
+        put("features", "schema", value="schema.py"),
+        "features.schema: 'schema.py': string should match pattern '^[A-Za-z_]\\w*:[A-Za-z_]\\w*$'; "
+        "expected the pandera model, module:class inside the pipeline's package",
+    ),
+    "missing module": (
+        put("features", "schema", value="scheme:Rows"),
+        "features.schema: 'scheme:Rows': there is no scheme.py beside the spec",
+    ),
+    "unknown class": (
+        put("model", "network", value="network:Nett"),
+        "model.network: 'network:Nett': network.py defines no class Nett; its classes: Net",
+    ),
+    "unknown key column": (
+        put("input", "key", value="identity"),
+        "input.key: 'identity' is no column of schema:Rows; it has id, x, y, n, c",
+    ),
+    "unknown numeric column": (
+        put("features", "numeric", value=["x", "z"]),
+        "features.numeric: 'z' is no column of schema:Rows; it has id, x, y, n, c",
+    ),
+    "unknown categorical column": (
+        put("features", "categorical", value=["colour"]),
+        "features.categorical: 'colour' is no column of schema:Rows; it has id, x, y, n, c",
+    ),
+    "feature twice": (
+        put("features", "categorical", value=["c", "x"]),
+        "features: x named more than once; expected every feature once",
+    ),
+    "no feature": (
+        lambda spec: spec["features"].update(numeric=[], categorical=[]),
+        "features: no features; expected at least one column under numeric or categorical",
+    ),
+    "key as a feature": (
+        put("features", "categorical", value=["c", "id"]),
+        "input.key: 'id' is also a feature; expected a column of its own",
+    ),
+    "missing bundle": (
+        put("model", "bundle", value="models/v9"),
+        "model.bundle: 'models/v9': there is no bundle.json in DATA/models/v9; expected a bundle folder",
+    ),
+    "bundle outside of the data root": (
+        put("model", "bundle", value="../v1"),
+        "model.bundle: '../v1': leaves the data root; expected a path below it, an absolute path or s3://bucket/prefix",
+    ),
+    "landing outside of the data root": (
+        put("input", "landing", value="a/../../b"),
+        "input.landing: 'a/../../b': leaves the data root; "
+        "expected a path below it, an absolute path or s3://bucket/prefix",
+    ),
+    "output in an unknown kind of storage": (
+        put("output", value="gs://bucket/scores"),
+        "output: 'gs://bucket/scores': no such kind of storage; expected a path or s3://bucket/prefix",
+    ),
+    "owner": (
+        put("owners", value=["team:risk", "Bob"]),
+        "owners: ['team:risk', 'Bob']: 'Bob' is no owner; expected an e-mail address or team:name",
+    ),
+    "name that is not the folder's": (
+        put("name", value="other"),
+        "name: 'other'; expected the folder's name, 'tiny'",
+    ),
+    "name that is none": (
+        put("name", value="My Pipeline"),
+        "name: 'My Pipeline': string should match pattern '^[a-z][a-z0-9_]*$'; "
+        "expected the folder's name; prefix of the assets and of the data folders",
+    ),
+    "unset variable": (
+        put("model", "bundle", value="${NOBODY_SETS_THIS}/v1"),
+        "model.bundle: '${NOBODY_SETS_THIS}/v1': the environment variable NOBODY_SETS_THIS is not set; "
+        "set it or write ${NOBODY_SETS_THIS:-default}",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FIELDS)
+def test_a_wrong_field_is_one_fault_that_names_file_field_value_and_what_is_accepted(
+    tiny: TinyProject, wrong: str
+) -> None:
+    change, expected = WRONG_FIELDS[wrong]
+    assert faults(tiny, change) == [expected.replace("DATA", tiny.data_root)]
+
+
+@pytest.mark.parametrize("name", ["dt", "prediction", "row_number", "prob_class_7"])
+def test_a_column_name_that_the_tables_use_is_refused_wherever_it_stands(tiny: TinyProject, name: str) -> None:
+    tiny.write_code(schema=f"class Rows:\n    {name}: int\n    id: str\n    x: float\n")
+    tiny.spec["features"] |= {"numeric": ["x", name], "categorical": []}
+    [fault] = faults(tiny)
+    assert fault.startswith(f"features.numeric: {name!r} is a column of our tables; rename it, dt, stage, rule")
+    tiny.spec["features"]["numeric"] = ["x"]
+    [fault] = faults(tiny, put("input", "key", value=name))
+    assert fault.startswith(f"input.key: {name!r} is a column of our tables")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"name: [tiny\n", "while parsing a flow sequence"),
+        (b"- name\n", "is list; expected a mapping with name, description, partitions, …"),
+        (b"", "is NoneType; expected a mapping"),
+        (b"name: caf\xe9\n", "can't decode byte 0xe9"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_a_fault(tiny: TinyProject, text: bytes, fault: str) -> None:
+    (tiny.folder / "pipeline.yaml").write_bytes(text)
+    with pytest.raises(SpecError, match=r"pipeline\.yaml: ") as caught:
+        load_pipelines(tiny.packages, tiny.data_root)
+    assert fault in caught.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        (b"class Rows(:\n", "schema.py line 1 is no Python: invalid syntax"),
+        (b"# caf\xe9\nclass Rows: ...\n", "schema.py is no Python: 'utf-8' codec can't decode"),
+        (b"x = 1\n", "schema.py defines no class Rows; its classes: none"),
+    ],
+)
+def test_code_that_does_not_define_the_class_is_a_fault(tiny: TinyProject, source: bytes, fault: str) -> None:
+    (tiny.folder / "schema.py").write_bytes(source)
+    [found] = faults(tiny)
+    assert found.startswith(f"features.schema: 'schema:Rows': {fault}")
+
+
+def test_a_missing_schema_is_a_fault(tiny: TinyProject) -> None:
+    (tiny.folder / "schema.py").unlink()
+    assert faults(tiny) == ["features.schema: 'schema:Rows': there is no schema.py beside the spec"]
+
+
+def test_a_column_is_known_by_its_alias(tiny: TinyProject) -> None:
+    tiny.write_code(
+        schema="""
+import pandera.pandas as pa
+class Base(pa.DataFrameModel):
+    key: str = pa.Field(alias="id")
+class Rows(Base):
+    x: float
+    y: float = pa.Field(alias="Y value")
+    n: int
+    c: str
+"""
+    )
+    assert faults(tiny) == ["features.numeric: 'y' is no column of schema:Rows; it has x, Y value, n, c, id"]
+    tiny.spec["features"]["numeric"] = ["x", "Y value", "n"]
+    tiny.write_spec()
+    assert tiny.pipeline.spec.features.numeric == ("x", "Y value", "n")
+
+
+def test_columns_of_a_schema_that_inherits_from_elsewhere_are_left_to_the_run(tiny: TinyProject) -> None:
+    tiny.write_code(schema="from shared import Base\nclass Rows(Base):\n    x: float\n")
+    assert tiny.pipeline.spec.input.key == "id"
+
+
+def test_a_variable_is_replaced_by_its_value_and_else_by_its_default(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.spec["scoring"] = {"rows_per_shard": "${TINY_ROWS:-500}", "device": "${TINY_DEVICE:-cpu}"}
+    tiny.spec["input"]["landing"] = "${TINY_PREFIX:-in}/${TINY_FOLDER:-landing}"
+    tiny.write_spec()
+    assert tiny.pipeline.spec.scoring.rows_per_shard == 500
+    assert tiny.pipeline.landing.uri == f"{tiny.data_root}/in/landing"
+    monkeypatch.setenv("TINY_ROWS", "70")
+    monkeypatch.setenv("TINY_PREFIX", "s3://bucket")
+    assert tiny.pipeline.spec.scoring.rows_per_shard == 70
+    assert tiny.pipeline.landing.uri == "s3://bucket/landing"
+
+
+def test_an_empty_variable_counts_as_unset(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINY_FOLDER", "")
+    [fault] = faults(tiny, put("input", "landing", value="${TINY_FOLDER}"))
+    assert "environment variable TINY_FOLDER is not set" in fault
+    tiny.spec["input"]["landing"] = "${TINY_FOLDER:-elsewhere}"
+    tiny.write_spec()
+    assert tiny.pipeline.landing.uri == f"{tiny.data_root}/elsewhere"
+
+
+def test_every_fault_of_every_spec_is_listed_in_one_error(tmp_path: Path) -> None:
+    projects = [TinyProject(tmp_path / name) for name in "abc"]
+    together = tmp_path / "together"
+    for project in projects:
+        shutil.copytree(project.folder, together / project.name)
+    good, first, second = projects
+    first.spec["colour"] = "red"
+    first.spec["partitions"]["timezone"] = "Mars/Olympus"
+    first.spec["model"]["bundle"] = "${NOBODY_SETS_THIS}"
+    first.spec["input"]["key"] = "dt"
+    first.spec["features"]["schema"] = "missing:Rows"
+    second.spec["scoring"]["batch_rows"] = 1
+    second.spec["model"]["network"] = "network:Nett"
+    for project in (first, second):
+        (together / project.name / "pipeline.yaml").write_text(yaml.safe_dump(project.spec))
+    with pytest.raises(SpecError) as caught:
+        load_pipelines(together, good.data_root)
+    found = [(fault.split(": ")[0].split("/")[-2], fault.split(": ")[1]) for fault in caught.value.faults]
+    assert sorted(found) == sorted(
+        [(first.name, field) for field in ("colour", "partitions.timezone", "model.bundle", "features.schema")]
+        + [(first.name, "input.key")]
+        + [(second.name, field) for field in ("scoring.batch_rows", "model.network", "model.bundle")]
+    )
+    message = str(caught.value)
+    assert message.startswith("8 faults in the pipelines' specs:\n  ")
+    assert all(fault in message for fault in caught.value.faults)
+
+
+def test_a_folder_without_any_pipeline_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no pipeline\.yaml in any folder; expected at least one pipeline"):
+        load_pipelines(tmp_path)
+
+
+def test_an_unknown_pipeline_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(SpecError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
+        find_pipeline("flights")
+
+
+def test_the_data_root_is_the_environments_or_the_projects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert data_root() == str(PROJECT / "data")
+    monkeypatch.setenv("BATCH_SCORING_DATA", "s3://bucket/prefix")
+    assert data_root() == "s3://bucket/prefix"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCH_SCORING_DATA", "here")
+    assert data_root() == str(tmp_path / "here")
+
+
+def test_code_digests_follow_what_the_rows_depend_on_and_nothing_else(tiny: TinyProject) -> None:
+    def digests() -> tuple[str, str]:
+        return tiny.pipeline.features_code, tiny.pipeline.scoring_code
+
+    features, scoring = digests()
+    tiny.spec |= {"description": "other words", "owners": ["team:other"]}
+    tiny.spec["scoring"] = {"batch_rows": 64, "device": "auto"}
+    tiny.write_spec()
+    assert digests() == (features, scoring)
+    with (tiny.folder / "schema.py").open("a") as file:
+        file.write("# another rule\n")
+    assert digests() == (tiny.pipeline.features_code, scoring) != (features, scoring)
+    features, _ = digests()
+    with (tiny.folder / "network.py").open("a") as file:
+        file.write("# another layer\n")
+    assert digests() == (features, tiny.pipeline.scoring_code) != (features, scoring)
+    _, scoring = digests()
+    for change in (put("scoring", "rows_per_shard", value=7), put("input", "csv", "delimiter", value=";")):
+        change(tiny.spec)
+        tiny.write_spec()
+        assert tiny.pipeline.features_code != features
+        assert tiny.pipeline.scoring_code == scoring
+        features = tiny.pipeline.features_code
+    put("features", "numeric", value=["y", "x", "n"])(tiny.spec)
+    tiny.write_spec()
+    assert tiny.pipeline.features_code != features
+    assert tiny.pipeline.scoring_code != scoring
+
+
+def test_dagster_shows_every_fault_and_the_deployment_does_not_start_half(tmp_path: Path) -> None:
+    code = tmp_path / "batch_scoring"
+    shutil.copytree(PROJECT / "batch_scoring", code, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, wrong in (("flight_delay", "timezone: Mars"), ("customer_churn", "timezone: Venus")):
+        spec = code / "pipelines" / name / "pipeline.yaml"
+        content = yaml.safe_load(spec.read_text())
+        content["partitions"] |= yaml.safe_load(wrong)
+        spec.write_text(yaml.safe_dump(content))
+    validated = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-m", "batch_scoring.definitions"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "BATCH_SCORING_DATA": str(PROJECT / "data")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = validated.stdout + validated.stderr
+    assert validated.returncode == 1
+    assert "2 faults in the pipelines' specs" in said
+    for name, zone in (("flight_delay", "Mars"), ("customer_churn", "Venus")):
+        assert f"batch_scoring/pipelines/{name}/pipeline.yaml: partitions.timezone: '{zone}': not an IANA" in said
