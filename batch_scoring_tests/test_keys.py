@@ -81,7 +81,7 @@ def test_a_hash_depends_on_the_key_alone(values: list[str]) -> None:
 
 def test_a_hash_is_the_same_in_every_process() -> None:
     assert hash64(pa.array(["", "a", "ü", "a" * 5000])).tolist() == [
-        16294208416658607535, 3606018516886109241, 7141250250427010063, 10567586962129302711,
+        16294208416658607535, 2106293278287090, 16148916765659545268, 18342431870269048941,
     ]  # fmt: skip
     assert hash64(pa.array([0, 1, -1])).tolist() == [16294208416658607535, 10451216379200822465, 16490336266968443936]
 
