@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from batch_scoring.spec import Pipeline
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.steps import Run
 
 PREVIEW_ROWS = 5

@@ -4,7 +4,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from batch_scoring.assets import asset_key
-from batch_scoring.spec import Pipeline
+from batch_scoring.pipeline import Pipeline
 
 STEPS = ("model", "raw_input", "validated_features", "predictions")
 

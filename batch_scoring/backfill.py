@@ -17,7 +17,7 @@ import dagster as dg
 
 from batch_scoring.assets import days as days_of
 from batch_scoring.automation import job_name
-from batch_scoring.spec import Pipeline, find_pipeline
+from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.state import State
 from batch_scoring.tables import predictions_table
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_scoring.bundle import GOLDEN_ROWS, BundleError, refuse_unfit, write_bundle
-from batch_scoring.spec import Pipeline, SpecError, declared_pipeline
+from batch_scoring.pipeline import Pipeline, SpecError, declared_pipeline
 
 if TYPE_CHECKING:
     import torch

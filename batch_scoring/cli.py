@@ -5,7 +5,7 @@ import sys
 from datetime import date
 
 from batch_scoring import backfill
-from batch_scoring.spec import SpecError
+from batch_scoring.pipeline import SpecError
 
 
 def main(arguments: list[str] | None = None) -> int:

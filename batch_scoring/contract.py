@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.spec import Pipeline
+from batch_scoring.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pandera.pandas

@@ -7,9 +7,9 @@ import dagster as dg
 from batch_scoring.automation import score_job
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
+from batch_scoring.pipeline import Pipeline, load_pipelines
 from batch_scoring.predictions import predictions
 from batch_scoring.raw import raw_input
-from batch_scoring.spec import Pipeline, load_pipelines
 
 
 def deploy(pipelines: list[Pipeline]) -> dg.Definitions:

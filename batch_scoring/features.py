@@ -15,8 +15,8 @@ from batch_scoring import keys, landing, quarantine, shards
 from batch_scoring.assets import asset_key, asset_options, column_schema, days, figures, preview, run_of
 from batch_scoring.contract import Contract, Reason
 from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
-from batch_scoring.spec import Pipeline
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
 from batch_scoring.storage import FileChangedError

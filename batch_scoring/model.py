@@ -23,7 +23,7 @@ from batch_scoring.bundle import (
     read_manifest,
 )
 from batch_scoring.invariants import Finding, report, specs
-from batch_scoring.spec import Pipeline
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import ModelInForce, State
 from batch_scoring.steps import Run
 

@@ -29,9 +29,9 @@ from batch_scoring.contract import Reason
 from batch_scoring.features import data_version, first_rows
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.scoring import Scored, Scorer
-from batch_scoring.spec import Pipeline
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
 from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
 from batch_scoring.tables import predictions_table

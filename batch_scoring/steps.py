@@ -14,8 +14,8 @@ from typing import TypeVar
 import pyarrow as pa
 
 from batch_scoring import keys, landing, quarantine, shards, tables
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.shards import ShardFile, ShardWriter
-from batch_scoring.spec import Pipeline
 from batch_scoring.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
 from batch_scoring.tables import Part
 

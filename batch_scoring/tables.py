@@ -21,8 +21,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from batch_scoring import shards
+from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.spec import Pipeline, find_pipeline
 from batch_scoring.state import PublishedPart
 from batch_scoring.storage import Folder
 

@@ -15,8 +15,8 @@ import torch
 
 from batch_scoring.bundle import load_bundle
 from batch_scoring.checkpoint import CheckpointError, convert
+from batch_scoring.pipeline import PROJECT, SpecError, declared_pipeline
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.spec import PROJECT, SpecError, declared_pipeline
 from batch_scoring.storage import open_folder
 
 MODELS = PROJECT / "data/customer_churn/models"

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring import backfill, cli
-from batch_scoring.spec import PROJECT, find_pipeline
+from batch_scoring.pipeline import PROJECT, find_pipeline
 from batch_scoring.state import State
 from batch_scoring.tables import read_day
 

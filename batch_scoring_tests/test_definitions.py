@@ -11,7 +11,7 @@ import pytest
 
 from batch_scoring import cli
 from batch_scoring.definitions import defs
-from batch_scoring.spec import PROJECT, load_pipelines
+from batch_scoring.pipeline import PROJECT, load_pipelines
 from batch_scoring.tables import TABLES
 from batch_scoring_tests.tiny import DAY, TinyProject
 

@@ -13,7 +13,7 @@ import torch
 from batch_scoring import predictions
 from batch_scoring.bundle import BundleError
 from batch_scoring.model import ranges
-from batch_scoring.spec import SpecError
+from batch_scoring.pipeline import SpecError
 from batch_scoring.state import ModelInForce
 from batch_scoring.steps import DayStep, SupersededError
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF

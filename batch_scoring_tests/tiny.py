@@ -22,7 +22,7 @@ import batch_scoring.pipelines
 from batch_scoring.automation import STEPS
 from batch_scoring.bundle import write_bundle
 from batch_scoring.definitions import deploy
-from batch_scoring.spec import Pipeline, load_pipelines
+from batch_scoring.pipeline import Pipeline, load_pipelines
 from batch_scoring.state import Account, State
 from batch_scoring.steps import Run
 from batch_scoring.storage import open_folder

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from batch_scoring.checkpoint import convert
+from batch_scoring.pipeline import declared_pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
-from batch_scoring.spec import declared_pipeline
 from benchmarks import side_by_side
 from benchmarks.peers import CONTENDERS, OUTPUTS, Model
 from benchmarks.side_by_side import PROJECT, Measures

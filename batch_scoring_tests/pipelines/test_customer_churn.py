@@ -17,6 +17,7 @@ import torch
 from batch_scoring.bundle import load_bundle
 from batch_scoring.checkpoint import convert
 from batch_scoring.contract import Contract
+from batch_scoring.pipeline import PROJECT, declared_pipeline
 from batch_scoring.pipelines.customer_churn import data
 from batch_scoring.pipelines.customer_churn.data import (
     CHUNK_ROWS,
@@ -27,7 +28,6 @@ from batch_scoring.pipelines.customer_churn.data import (
 )
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.scoring import Scorer
-from batch_scoring.spec import PROJECT, declared_pipeline
 from batch_scoring.storage import open_folder
 
 DAY = date(2024, 1, 1)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from batch_scoring.definitions import deploy
-from batch_scoring.spec import PROJECT, Pipeline, load_pipelines
+from batch_scoring.pipeline import PROJECT, Pipeline, load_pipelines
 from batch_scoring.state import State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.tiny import checks

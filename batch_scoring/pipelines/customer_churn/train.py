@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import torch
 
 from batch_scoring import checkpoint
+from batch_scoring.pipeline import declared_pipeline
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.spec import declared_pipeline
 
 MODELS = Path("data/customer_churn/models")
 VERSION = "v1"

@@ -41,7 +41,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch_scoring.spec import data_root
+from batch_scoring.pipeline import data_root
 from batch_scoring.storage import Folder, open_folder
 
 NEW_YORK = ZoneInfo("America/New_York")

@@ -28,6 +28,7 @@ from pandera.errors import SchemaErrors
 from torch import nn
 
 from batch_scoring.bundle import GOLDEN_ROWS, write_bundle
+from batch_scoring.pipeline import PROJECT
 from batch_scoring.pipelines.flight_delay.data import (
     FIRST_DAY,
     LANDING_SCHEMA,
@@ -37,7 +38,6 @@ from batch_scoring.pipelines.flight_delay.data import (
 )
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
-from batch_scoring.spec import PROJECT
 
 VERSIONS = {"v1": date(2013, 3, 31), "v2": date(2013, 6, 30)}
 """Last day of each version's training window; all begin on 1 January."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batch_scoring.spec import PROJECT, SpecError, data_root, find_pipeline, load_pipelines
+from batch_scoring.pipeline import PROJECT, SpecError, data_root, find_pipeline, load_pipelines
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
 
 Change = Callable[[dict[str, Any]], Any]

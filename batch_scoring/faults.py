@@ -1,0 +1,177 @@
+"""What is wrong with a spec, in words: field, value found, what is accepted.
+
+Everything that can be known without running anything is looked at: fields, clashes of names, files, references into
+the pipeline's own package (read as syntax: importing it would import torch and pandera).
+"""
+
+import ast
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from batch_scoring.spec import PipelineSpec
+
+RESERVED = (
+    "dt", "stage", "rule", "column", "value", "source_file", "row_number", "raw",
+    "prediction", "prediction_proba", "model_version", "scored_at",
+)  # fmt: skip
+"""Column names that the tables use themselves."""
+
+
+def describe(faults: Iterable[Any]) -> Iterator[str]:
+    """One line a wrong field: its path, the value found, what is accepted. `faults`: as pydantic lists them."""
+
+    def path_of(fault: Any) -> tuple[str, ...]:  # noqa: ANN401  (pydantic's own dictionary)
+        # a field of two kinds is one field
+        return tuple(str(part) for part in fault["loc"] if str(part) not in ("constrained-int", "literal['auto']"))
+
+    for path, group in itertools.groupby(faults, path_of):
+        fault, *others = group
+        name = ".".join(path)
+        value = "" if isinstance(fault["input"], dict) else f"{fault['input']!r}: "
+        if fault["type"] == "extra_forbidden":
+            yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
+        elif fault["type"] == "missing":
+            yield f"{name}: missing; expected {_meaning(path)}"
+        elif fault["type"] == "value_error":
+            yield f"{name}: {value}{fault['msg'].removeprefix('Value error, ')}"
+        else:
+            messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (fault, *others))
+            yield f"{name}: {value}{messages}; expected {_meaning(path)}"
+
+
+def right_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
+    """The spec with those of its fields that are right, so that what they refer to can be looked at all the same."""
+    content = copy.deepcopy(content)
+    wrong = set()
+    for fault in error.errors():
+        *above, last = fault["loc"]
+        if fault["type"] == "extra_forbidden":
+            place: Any = content
+            for part in above:
+                place = place[part]
+            place.pop(last, None)
+        else:
+            wrong.add(fault["loc"][0])
+    right = {}
+    for name, field in PipelineSpec.model_fields.items():
+        if name in content and name not in wrong:
+            is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            right[name] = field.annotation.model_validate(content[name]) if is_section else content[name]  # type: ignore[union-attr]
+    return PipelineSpec.model_construct(**right)
+
+
+def clashes(spec: PipelineSpec) -> Iterator[str]:
+    """Column names that the tables need themselves, or that name two things."""
+    key, features = getattr(spec, "input", None), getattr(spec, "features", None)
+    names = [("input.key", key.key)] if key else []
+    if features:
+        names += [("features.numeric", name) for name in features.numeric]
+        names += [("features.categorical", name) for name in features.categorical]
+    for field, name in names:
+        if name in RESERVED or name.startswith("prob_class_"):
+            yield f"{field}: {name!r} is a column of our tables; rename it, {', '.join(RESERVED)} are taken"
+    if key and features and key.key in features.names:
+        yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+
+
+def _section(path: Sequence[str]) -> type[BaseModel]:
+    model: type[BaseModel] = PipelineSpec
+    for part in path:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return model
+
+
+def _fields(path: Sequence[str]) -> list[str]:
+    return [field.alias or name for name, field in _section(path).model_fields.items()]
+
+
+def _meaning(path: Sequence[str]) -> str:
+    if path[-1].isdigit():  # an element of a list
+        path = path[:-1]
+    fields = _section(path[:-1]).model_fields
+    field = next((f for n, f in fields.items() if path[-1] in (n, f.alias)), None)
+    if field is None:
+        return "a value"
+    return field.description or f"a section with {', '.join(_fields(path))}"
+
+
+def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
+    """What a spec refers to and is not there.
+
+    Args:
+        spec: with at least those of its sections that are right.
+        folder: of the pipeline's package.
+        bundle: path or s3:// address of the bundle folder, if the spec names one; s3:// is not looked at here.
+    """
+    name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
+    if name and name != folder.name:
+        yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
+    references = [("features.schema", features.contract)] if features else []
+    references += [("model.network", model.network)] if model else []
+    for field, reference in references:
+        module, attribute = reference.split(":")
+        file = folder / f"{module}.py"
+        if not file.is_file():
+            yield f"{field}: {reference!r}: there is no {module}.py beside the spec"
+            continue
+        try:
+            classes = _classes(file)
+        except SyntaxError as error:
+            yield f"{field}: {reference!r}: {module}.py line {error.lineno} is no Python: {error.msg}"
+            continue
+        except ValueError as error:
+            yield f"{field}: {reference!r}: {module}.py is no Python: {error}"
+            continue
+        if attribute not in classes:
+            there = ", ".join(classes) or "none"
+            yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
+        elif field == "features.schema":
+            yield from _unknown_columns(spec, classes, attribute)
+    if bundle and not bundle.startswith("s3://") and not Path(bundle, "bundle.json").is_file():
+        yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
+
+
+def _classes(file: Path) -> dict[str, ast.ClassDef]:
+    """The classes that a module defines, read without importing it (its imports are heavy)."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _column(field: ast.AnnAssign) -> str:
+    """The column that a field of a pandera model declares: its alias, else its name."""
+    if isinstance(field.value, ast.Call):
+        for argument in field.value.keywords:
+            if argument.arg == "alias" and isinstance(argument.value, ast.Constant):
+                return str(argument.value.value)
+    return field.target.id if isinstance(field.target, ast.Name) else ""
+
+
+def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name: str) -> Iterator[str]:
+    columns: list[str] = []
+    pending = [classes[name]]
+    while pending:
+        node = pending.pop()
+        columns += [_column(part) for part in node.body if isinstance(part, ast.AnnAssign)]
+        for base in node.bases:
+            base_name = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+            if base_name in classes:
+                pending.append(classes[base_name])
+            elif base_name != "DataFrameModel":
+                return  # inherits from elsewhere: the columns are known when the schema is loaded
+    source = getattr(spec, "input", None)
+    for field, wanted in (
+        ("input.key", (source.key,) if source else ()),
+        ("features.numeric", spec.features.numeric),
+        ("features.categorical", spec.features.categorical),
+    ):
+        for column in wanted:
+            if column not in columns:
+                yield f"{field}: {column!r} is no column of {spec.features.contract}; it has {', '.join(columns)}"

@@ -1,0 +1,216 @@
+"""A pipeline: its spec with its place, and how the pipelines of the deployment are found.
+
+Every fault of every spec is collected, so a deployment fails once with the whole list. Nothing here opens a table,
+imports torch or talks to S3.
+"""
+
+import functools
+import hashlib
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from batch_scoring.faults import clashes, describe, right_part, unmet
+from batch_scoring.spec import PipelineSpec
+from batch_scoring.storage import Folder, open_folder
+
+PROJECT = Path(__file__).resolve().parent.parent
+PIPELINES = Path(__file__).resolve().parent / "pipelines"
+
+
+class SpecError(ValueError):
+    """One or more specs are wrong; the message lists every fault with its file, field and value."""
+
+    def __init__(self, faults: list[str]) -> None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n  ".join([f"{count} in the pipelines' specs:", *faults]))
+        self.faults = faults
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A spec with its place: the package its code lives in and the root its relative paths stand under."""
+
+    spec: PipelineSpec
+    folder: Path
+    package: str
+    data_root: str
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name: prefix of its assets, job and folders."""
+        return self.spec.name
+
+    @property
+    def landing(self) -> Folder:
+        """The folder above the days' input files."""
+        return self._place(self.spec.input.landing or f"{self.name}/landing")
+
+    @property
+    def output(self) -> Folder:
+        """The folder of tables, state and reports."""
+        return self._place(self.spec.output or self.name)
+
+    @property
+    def bundle(self) -> Folder:
+        """The bundle that the spec names: the model that the next run puts in force."""
+        return self._place(self.spec.model.bundle)
+
+    def load(self, reference: str) -> Any:  # noqa: ANN401  (a class of the user's)
+        """The object that a `module:attribute` reference of the spec names."""
+        module, attribute = reference.split(":")
+        return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+
+    @functools.cached_property
+    def features_code(self) -> str:
+        """Digest of all code and settings, besides the input, that decide which rows are accepted and how."""
+        spec = self.spec
+        settings = [spec.input.key, spec.input.csv, spec.features, spec.scoring.rows_per_shard]
+        return self._digest("features 1", self._source(spec.features.contract), settings)
+
+    @functools.cached_property
+    def scoring_code(self) -> str:
+        """Digest of all code and settings, besides features and weights, that decide a score."""
+        return self._digest(
+            "scoring 1", self._source(self.spec.model.network), [self.spec.input.key, self.spec.features]
+        )
+
+    def _place(self, location: str) -> Folder:
+        if location.startswith(("/", "s3://")):
+            return open_folder(location)
+        return open_folder(f"{self.data_root.rstrip('/')}/{location}")
+
+    def _source(self, reference: str) -> bytes:
+        return (self.folder / f"{reference.split(':')[0]}.py").read_bytes()
+
+    @staticmethod
+    def _digest(engine: str, source: bytes, settings: list[Any]) -> str:
+        """`engine` is raised by hand when our own code begins to give other results for the same input."""
+        hasher = hashlib.sha256(engine.encode())
+        hasher.update(source)
+        for setting in settings:
+            hasher.update((setting.model_dump_json() if isinstance(setting, BaseModel) else repr(setting)).encode())
+        return hasher.hexdigest()[:32]
+
+
+def data_root() -> str:
+    """The data root of this process: `BATCH_SCORING_DATA`, or `data/` beside the package."""
+    root = os.environ.get("BATCH_SCORING_DATA") or str(PROJECT / "data")
+    return root if root.startswith("s3://") else str(Path(root).expanduser().absolute())
+
+
+def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pipeline]:
+    """Read every `<folder>/*/pipeline.yaml`.
+
+    Args:
+        folder: the folder of pipeline packages, itself importable as `batch_scoring.pipelines`.
+        root: the data root; `data_root()` if None.
+
+    Raises:
+        SpecError: listing every fault of every spec.
+    """
+    root = root or data_root()
+    pipelines: list[Pipeline] = []
+    faults: list[str] = []
+    for file in sorted(folder.glob("*/pipeline.yaml")):
+        pipeline, wrong = _declared(file, root)
+        faults += [f"{_shown(file)}: {fault}" for fault in (*wrong, *(_missing(pipeline) if pipeline else ()))]
+        pipelines += [pipeline] if pipeline else []
+    if not faults and not pipelines:
+        faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
+    if faults:
+        raise SpecError(faults)
+    return pipelines
+
+
+def find_pipeline(name: str) -> Pipeline:
+    """The pipeline of that name.
+
+    Raises:
+        SpecError: no pipeline has the name, or a spec is wrong.
+    """
+    pipelines = {pipeline.name: pipeline for pipeline in load_pipelines()}
+    if name not in pipelines:
+        raise SpecError([f"no pipeline {name!r}; there are: {', '.join(pipelines)}"])
+    return pipelines[name]
+
+
+def declared_pipeline(name: str) -> Pipeline:
+    """The pipeline as its YAML declares it, before its first bundle is there: what training and conversion need.
+
+    Raises:
+        SpecError: there is no such spec, or a field of it is wrong.
+    """
+    file = PIPELINES / name / "pipeline.yaml"
+    if not file.is_file():
+        raise SpecError([f"no pipeline {name!r}: there is no {_shown(file)}"])
+    pipeline, faults = _declared(file, data_root())
+    if pipeline is None or faults:
+        raise SpecError([f"{_shown(file)}: {fault}" for fault in faults])
+    return pipeline
+
+
+def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
+    """The pipeline of a spec, and what is wrong with its fields; what they refer to may be missing.
+
+    Where a field is wrong, the pipeline's spec has only the sections that are right; None if it is no YAML.
+    """
+    try:
+        content = _read_yaml(file)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError) as error:
+        return None, [" ".join(str(error).split())]
+    unset: dict[tuple[str, ...], str] = {}
+    content = _expand(content, (), unset)
+    faults = [f"{'.'.join(path)}: {fault}" for path, fault in unset.items()]
+    try:
+        spec = PipelineSpec.model_validate(content)
+    except ValidationError as error:
+        wrong = [fault for fault in error.errors(include_url=False) if tuple(map(str, fault["loc"])) not in unset]
+        faults += describe(wrong)
+        spec = right_part(content, error)
+    faults += clashes(spec)
+    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root), faults
+
+
+def _shown(file: Path) -> str:
+    """A spec's path as messages show it."""
+    return os.path.relpath(file, PROJECT) if file.is_relative_to(PROJECT) else str(file)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
+    return content
+
+
+def _expand(value: Any, path: tuple[str, ...], unset: dict[tuple[str, ...], str]) -> Any:  # noqa: ANN401  (any YAML value)
+    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`; what is not set goes into `unset`."""
+    if isinstance(value, dict):
+        return {key: _expand(item, (*path, str(key)), unset) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, (*path, str(index)), unset) for index, item in enumerate(value)]
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            unset[path] = f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+        return found or ""
+
+    if isinstance(value, str):
+        value = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
+    return None if path in unset else value  # no value at all, so that nobody takes it for one
+
+
+def _missing(pipeline: Pipeline) -> Iterator[str]:
+    """What the spec refers to and is not there."""
+    has_bundle = hasattr(pipeline.spec, "model")
+    return unmet(pipeline.spec, pipeline.folder, pipeline.bundle.uri if has_bundle else None)

@@ -1,0 +1,451 @@
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pandera.errors
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batch_scoring.contract import Contract, ContractError, Verdict
+from batch_scoring_tests.tiny import SCHEMA, TinyProject
+
+HEAD = "import pandas as pd\nimport pandera.pandas as pa\n"
+
+
+@pytest.fixture(scope="module")
+def one_tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    return TinyProject(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(one_tiny: TinyProject) -> TinyProject:
+    """One project for all tests of this module: they look at its schema alone."""
+    one_tiny.write_code(SCHEMA)
+    return one_tiny
+
+
+def contract(tiny: TinyProject, fields: str) -> Contract:
+    """The contract of a schema with these fields; the spec names id, x, y, n and c."""
+    lines = "\n".join(f"    {line}" for line in fields.strip().splitlines())
+    tiny.write_code(f"{HEAD}class Rows(pa.DataFrameModel):\n{lines}\n")
+    return Contract(tiny.pipeline)
+
+
+def schema(**fields: str) -> str:
+    """The tiny schema's fields without rules, some replaced."""
+    types = {"id": "str", "x": "float", "y": "float", "n": "int", "c": "str = pa.Field(nullable=True)"} | fields
+    return "\n".join(f"{name}: {kind}" for name, kind in types.items())
+
+
+def rows(**columns: object) -> pa.RecordBatch:
+    """As many good rows as the columns given have."""
+    count = len(next(iter(columns.values())))  # type: ignore[call-overload]
+    good = {"id": [f"k{n}" for n in range(count)], "x": [1.0] * count, "y": [2.0] * count, "n": [3] * count,
+            "c": ["red"] * count}  # fmt: skip
+    return pa.RecordBatch.from_pydict(good | columns)
+
+
+def texts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows as a CSV file holds them."""
+    columns = [[None if cell is None else str(cell).encode() for cell in column.to_pylist()] for column in batch]
+    return pa.RecordBatch.from_arrays([pa.array(c, pa.binary()) for c in columns], batch.schema.names)
+
+
+def reasons(verdict: Verdict) -> dict[int, tuple[str, str, str, str | None]]:
+    return {row: (r.stage, r.rule, r.column, r.value) for row, r in sorted(verdict.rejected.items())}
+
+
+# types and casts
+
+
+def test_accepted_rows_are_typed_and_hold_the_key_and_the_features_in_the_specs_order(tiny: TinyProject) -> None:
+    asked = contract(tiny, "c: str\nextra: int\nn: pa.Int16\ny: float\nid: str\nx: pa.Float32")
+    assert asked.arrow_schema == pa.schema(
+        [("id", pa.string()), ("x", pa.float32()), ("y", pa.float64()), ("n", pa.int16()), ("c", pa.string())]
+    )
+    verdict = asked.judge(rows(extra=[1, 2]), is_text=False)
+    assert verdict.accepted.schema == asked.arrow_schema
+    assert verdict.accepted.num_rows == 2
+    assert verdict.positions.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "expected"),
+    [
+        ("int", b"7", 7), ("int", b" -7 ", -7), ("int", b"7.0", None), ("int", b"7.5", None), ("int", b"", None),
+        ("int", b"x", None), ("int", b"9223372036854775808", None),
+        ("float", b"7", 7.0), ("float", b" 1e3 ", 1000.0), ("float", b"1,5", None), ("float", b"x", None),
+        ("bool", b"true", True), ("bool", b"0", False), ("bool", b"maybe", None),
+    ],
+)  # fmt: skip
+def test_a_cell_of_text_is_cast_or_its_row_rejected(
+    tiny: TinyProject, kind: str, cell: bytes, expected: object
+) -> None:
+    asked = contract(tiny, schema(n=kind))
+    batch = texts(rows(n=[1, 1, 1]))
+    batch = batch.set_column(3, "n", pa.array([b"1", cell, b"0"]))
+    verdict = asked.judge(batch, is_text=True)
+    if expected is None:
+        assert verdict.positions.tolist() == [0, 2]
+        name = {"int": "is_int64", "float": "is_double", "bool": "is_bool"}[kind]
+        assert reasons(verdict) == {1: ("schema", name, "n", cell.decode().strip())}
+    else:
+        assert verdict.accepted.column("n")[1].as_py() == expected
+        assert not verdict.rejected
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "expected"),
+    [
+        ("float", pa.array([1, 2], pa.int32()), [1.0, 2.0]),
+        ("float", pa.array([1.5, 2.5], pa.float32()), [1.5, 2.5]),
+        ("pa.Float32", pa.array([0.1, 0.2], pa.float64()), [float(np.float32(0.1)), float(np.float32(0.2))]),
+        ("int", pa.array([1, 2], pa.uint8()), [1, 2]),
+        ("pa.Int8", pa.array([1, 127], pa.int64()), [1, 127]),
+        ("str", pa.array(["a", "b"], pa.large_string()), ["a", "b"]),
+        ("str", pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+        ("str", pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
+        ("int", pa.array([5, 5]).dictionary_encode(), [5, 5]),
+        ("bool", pa.array([True, False]), [True, False]),
+        ("pd.Timestamp", pa.array([0, 1], pa.timestamp("s")),
+         [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (0, 1)]),
+    ],
+)  # fmt: skip
+def test_a_parquet_column_of_the_same_kind_is_taken(
+    tiny: TinyProject, kind: str, column: pa.Array, expected: list[object]
+) -> None:
+    asked = contract(tiny, schema(extra=kind))
+    batch = rows(extra=column)
+    assert asked.unexpected(batch.schema, "file", is_text=False) == []
+    verdict = asked.judge(batch, is_text=False)
+    assert not verdict.rejected
+    assert verdict.accepted.num_rows == 2
+    if not kind.startswith(("pd.", "str")):
+        tiny.spec["features"]["numeric"].append("extra")
+        tiny.write_spec()
+        try:
+            assert Contract(tiny.pipeline).judge(batch, is_text=False).accepted["extra"].to_pylist() == expected
+        finally:
+            tiny.spec["features"]["numeric"].remove("extra")
+            tiny.write_spec()
+
+
+def test_an_integer_that_does_not_fit_is_rejected(tiny: TinyProject) -> None:
+    verdict = contract(tiny, schema(n="pa.Int8")).judge(rows(n=[127, 128, -129]), is_text=False)
+    assert reasons(verdict) == {1: ("schema", "is_int8", "n", "128"), 2: ("schema", "is_int8", "n", "-129")}
+
+
+def test_a_column_of_nulls_is_taken_for_any_type(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(y="float = pa.Field(nullable=True)"))
+    batch = rows(y=pa.nulls(2), c=pa.nulls(2))
+    assert asked.unexpected(batch.schema, "file", is_text=False) == []
+    assert asked.judge(batch, is_text=False).accepted["y"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_text_that_is_not_utf8_is_rejected_wherever_it_comes_from(tiny: TinyProject, is_text: bool) -> None:
+    odd = pa.array([b"red", b"gr\xfcn", b"blue"])
+    batch = texts(rows(c=["a", "b", "c"])) if is_text else rows(c=["a", "b", "c"])
+    wrong = odd if is_text else pa.Array.from_buffers(pa.string(), 3, odd.buffers())
+    asked = contract(tiny, schema())
+    verdict = asked.judge(batch.set_column(4, "c", wrong), is_text=is_text)
+    assert reasons(verdict) == {1: ("read", "is_utf8", "c", "gr\\xfcn")}
+    assert verdict.accepted["c"].to_pylist() == ["red", "blue"]
+
+
+# nulls, NaN, infinity
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_missing_values_are_nulls_and_accepted_where_the_schema_says_so(tiny: TinyProject, is_text: bool) -> None:
+    asked = contract(tiny, schema(y="float = pa.Field(nullable=True)"))
+    batch = rows(id=[None, "b", "c", "d"], x=[1.0, None, 1.0, 1.0], y=[1.0, 1.0, None, 1.0], n=[1, 1, 1, None])
+    verdict = asked.judge(texts(batch) if is_text else batch, is_text=is_text)
+    assert reasons(verdict) == {
+        0: ("rule", "not_nullable", "id", None),
+        1: ("rule", "not_nullable", "x", None),
+        3: ("rule", "not_nullable", "n", None),
+    }
+    assert verdict.accepted["y"].to_pylist() == [None]
+
+
+def test_a_key_is_never_null_whatever_the_schema_says(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(id="str = pa.Field(nullable=True)"))
+    assert reasons(asked.judge(rows(id=[None, "b"]), is_text=False)) == {0: ("rule", "not_nullable", "id", None)}
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_nan_and_infinity_are_rejected_also_in_a_nullable_column(tiny: TinyProject, is_text: bool) -> None:
+    asked = contract(tiny, schema(y="float = pa.Field(nullable=True)", z="pa.Float32"))
+    batch = rows(y=[math.nan, math.inf, -math.inf, 1.0, 1.0], z=[1.0, 1.0, 1.0, 1e300, 1.0])
+    verdict = asked.judge(texts(batch) if is_text else batch, is_text=is_text)
+    assert reasons(verdict) == {
+        0: ("rule", "is_finite", "y", "nan"),
+        1: ("rule", "is_finite", "y", "inf"),
+        2: ("rule", "is_finite", "y", "-inf"),
+        3: ("rule", "is_finite", "z", "inf"),  # too large for the type
+    }
+
+
+# rules
+
+
+def test_a_row_is_rejected_under_the_first_of_its_faults_with_the_value_as_it_was(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(x="float = pa.Field(ge=0, le=9)", n="int = pa.Field(isin=[1, 2])"))
+    verdict = asked.judge(rows(x=[-1.0, 10.0, 5.0, 5.0], n=[2, 1, 2**60, 1]), is_text=False)
+    assert reasons(verdict) == {
+        0: ("rule", "greater_than_or_equal_to(0)", "x", "-1.0"),
+        1: ("rule", "less_than_or_equal_to(9)", "x", "10.0"),
+        2: ("rule", "isin([1, 2])", "n", str(2**60)),
+    }
+    assert verdict.positions.tolist() == [3]
+
+
+def test_rules_decide_about_rows_whose_types_fit(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(x="float = pa.Field(ge=0)"))
+    batch = texts(rows(x=[1, -1, -1, 1])).set_column(3, "n", pa.array([b"1", b"1", b"no", b"no"]))
+    verdict = asked.judge(batch, is_text=True)
+    assert {row: rule for row, (_, rule, _, _) in reasons(verdict).items()} == {
+        1: "greater_than_or_equal_to(0)", 2: "is_int64", 3: "is_int64",
+    }  # fmt: skip
+    assert verdict.positions.tolist() == [0]
+
+
+def test_nulls_are_not_asked_about_rules(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(y="float = pa.Field(ge=0, nullable=True)", c="str = pa.Field(isin=['red'])"))
+    assert not asked.judge(rows(y=[None, 1.0]), is_text=False).rejected
+
+
+def test_every_failing_row_is_rejected_even_if_the_check_reports_only_a_few(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(n="int = pa.Field(ge=5, n_failure_cases=1)"))
+    assert asked.judge(rows(n=[1, 2, 3, 7]), is_text=False).positions.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "return series.str.upper() == series",
+        "return series.fillna('RED') == 'RED'",
+        "return series + '!' == 'RED!'",
+        "return series >= 'RED' if len(series) == 1 else (series == 'RED')",
+        "return series.map(len).lt(9) & (series == 'RED')",
+    ],
+)
+def test_a_check_of_ones_own_sees_text_columns_as_pandera_alone_would_show_them(tiny: TinyProject, check: str) -> None:
+    asked = contract(tiny, f"{schema()}\n@pa.check('c')\ndef is_loud(cls, series):\n    {check}")
+    verdict = asked.judge(rows(c=["RED", "red", "RED"]), is_text=False)
+    assert reasons(verdict) == {1: ("rule", "is_loud", "c", "red")}
+
+
+def test_an_elementwise_check_is_asked_about_each_value(tiny: TinyProject) -> None:
+    own = "@pa.check('n', element_wise=True)\ndef is_even(cls, value):\n    return value % 2 == 0"
+    asked = contract(tiny, f"{schema()}\n{own}")
+    assert reasons(asked.judge(rows(n=[2, 3, 4]), is_text=False)) == {1: ("rule", "is_even", "n", "3")}
+
+
+def test_no_rows_meet_every_contract(tiny: TinyProject) -> None:
+    verdict = contract(tiny, schema(x="float = pa.Field(ge=0)")).judge(rows(x=[1.0]).slice(0, 0), is_text=False)
+    assert verdict.accepted.num_rows == 0
+    assert not verdict.rejected
+
+
+def test_a_sliced_batch_is_judged_by_its_own_rows(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(x="float = pa.Field(ge=0)"))
+    verdict = asked.judge(rows(x=[-1.0, 1.0, -2.0, 3.0]).slice(1, 2), is_text=False)
+    assert reasons(verdict) == {1: ("rule", "greater_than_or_equal_to(0)", "x", "-2.0")}
+    assert verdict.accepted["id"].to_pylist() == ["k1"]
+
+
+# what is refused
+
+REFUSED = {
+    "dataframe check": (
+        "@pa.dataframe_check\ndef whole(cls, frame):\n    return frame.x > 0",
+        "checks or changes the whole frame or its index; expected checks on the elements of one column",
+    ),
+    "dataframe parser": (
+        "@pa.dataframe_parser\ndef whole(cls, frame):\n    return frame",
+        "checks or changes the whole frame or its index",
+    ),
+    "index": ("row: pa.typing.Index[int]", "checks or changes the whole frame or its index"),
+    "unique columns": ("class Config:\n    unique = ['x']", r"unique=\['x'\]; the key is unique by input.key"),
+    "unique column": ("z: int = pa.Field(unique=True)", "z is unique=True; the key is unique by input.key"),
+    "regex": ("z: int = pa.Field(alias='z_.*', regex=True)", r"z_\.\* has a regex name or a parser"),
+    "parser": ("@pa.parser('x')\ndef half(cls, s):\n    return s / 2", "x has a regex name or a parser"),
+    "default": ("z: int = pa.Field(default=1)", "z has a default, which changes rows"),
+    "groupby": (
+        "@pa.check('x', groupby='c')\ndef grouped(cls, groups):\n    return groups['red'] > 0",
+        "a check of x groups rows; expected checks on the elements of one column",
+    ),
+    "unsigned integers": ("z: pa.UInt8", "z is uint8; expected int, float, str, bool or datetime"),
+    "complex numbers": ("z: complex", "z is complex128; expected int, float, str, bool or datetime"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_decided_for_one_row_alone_is_refused_at_load(tiny: TinyProject, case: str) -> None:
+    addition, message = REFUSED[case]
+    with pytest.raises(ContractError, match=f"{tiny.name}: schema:Rows.*{message}") as caught:
+        contract(tiny, f"{schema()}\n{addition}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["True", "False", "series.mean() > 0", "series.mean() < 0", "None"])
+def test_a_check_that_answers_for_the_whole_column_is_refused_whatever_it_says(tiny: TinyProject, answer: str) -> None:
+    asked = contract(tiny, f"{schema()}\n@pa.check('x')\ndef mean_is_usual(cls, series):\n    return {answer}")
+    with pytest.raises(ContractError, match=r"the check mean_is_usual on x gave no answer a row.*expected one that ret"):
+        asked.judge(rows(x=[1.0, 2.0]), is_text=False)
+
+
+def test_a_check_that_raises_stops_the_day_by_name(tiny: TinyProject) -> None:
+    asked = contract(tiny, f"{schema()}\n@pa.check('x')\ndef is_odd(cls, series):\n    return series.nonsense()")
+    with pytest.raises(ContractError, match=r"the check is_odd on x gave no answer a row .*nonsense"):
+        asked.judge(rows(x=[1.0, 2.0]), is_text=False)
+
+
+def test_a_numeric_feature_must_be_a_number(tiny: TinyProject) -> None:
+    with pytest.raises(ContractError, match="x is string but numeric in the spec; expected int, float or bool"):
+        contract(tiny, schema(x="str"))
+
+
+def test_a_column_that_only_the_spec_knows_is_refused(tiny: TinyProject) -> None:
+    tiny.write_code(HEAD + "class Base(pa.DataFrameModel):\n    id: str\n    x: float\nRows = Base\n")
+    with pytest.raises(ContractError, match="has no column y, n, c, which the spec names"):
+        # the spec's own test reads the class; one that inherits from elsewhere is seen here first
+        Contract(_parsed_before(tiny))
+
+
+def _parsed_before(tiny: TinyProject) -> object:
+    source = (tiny.folder / "schema.py").read_text()
+    tiny.write_code(SCHEMA)
+    pipeline = tiny.pipeline
+    tiny.write_code(source)
+    return pipeline
+
+
+# columns of a file
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tiny: TinyProject) -> None:
+    found = rows(x=[1.0]).drop_columns(["x", "c"]).schema
+    with pytest.raises(
+        ContractError,
+        match=f"a.parquet has no column x, c, which {tiny.name}: schema:Rows demands; it has id, y, n: upload the file",
+    ):
+        contract(tiny, schema()).unexpected(found, "a.parquet", is_text=False)
+
+
+def test_a_header_of_one_column_raises_the_question_of_the_delimiter(tiny: TinyProject) -> None:
+    found = pa.schema([("id;x;y;n;c", pa.binary())])
+    with pytest.raises(ContractError, match=r"one column: is input\.csv\.delimiter ',' in the spec the right one"):
+        contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
+
+
+def test_extra_columns_are_named_and_the_order_does_not_matter(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema())
+    batch = rows(x=[1.0], extra=["?"])
+    turned = batch.select(list(reversed(batch.schema.names)))
+    assert asked.unexpected(turned.schema, "file", is_text=False) == ["extra"]
+    assert asked.judge(turned, is_text=False).accepted.equals(asked.judge(batch, is_text=False).accepted)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "found", "expected"),
+    [
+        ("x", pa.string(), "string", "double"),
+        ("n", pa.float64(), "double", "int64"),
+        ("n", pa.bool_(), "bool", "int64"),
+        ("c", pa.int64(), "int64", "string"),
+        ("x", pa.decimal128(9, 2), r"decimal128\(9, 2\)", "double"),
+        ("id", pa.binary(), "binary", "string"),
+        ("x", pa.list_(pa.float64()), "list<.*>", "double"),
+    ],
+)
+def test_a_retyped_column_is_refused_by_name_and_types(
+    tiny: TinyProject, column: str, kind: pa.DataType, found: str, expected: str
+) -> None:
+    form = rows(x=[1.0]).schema
+    form = form.set(form.get_field_index(column), pa.field(column, kind))
+    with pytest.raises(ContractError, match=f"a.parquet: column {column} is {found}, .*:Rows expects {expected}; upl"):
+        contract(tiny, schema()).unexpected(form, "a.parquet", is_text=False)
+
+
+# equality with pandera
+
+RULES = {
+    "id": "str = pa.Field(str_length={'min_value': 1})",
+    "x": "float = pa.Field(ge=-5, lt=5)",
+    "y": "float = pa.Field(nullable=True, notin=[0.0, 1.0])",
+    "n": "int = pa.Field(in_range={'min_value': 0, 'max_value': 3}, ne=2)",
+    "c": "str = pa.Field(nullable=True, isin=['red', 'Green', ''], str_matches='^[a-z]*$')",
+    "d": "str = pa.Field(str_startswith='a', str_endswith='b')",
+    "b": "bool = pa.Field(eq=True)",
+}
+OWN = """
+@pa.check('c')
+def is_not_empty(cls, series):
+    return series != ''
+@pa.check('n', element_wise=True)
+def is_odd_or_zero(cls, value):
+    return value == 0 or value % 2 == 1
+@pa.check('y', ignore_na=False)
+def is_there_or_not(cls, series):
+    return series.isna() | (series < 4)
+"""
+ROW = st.fixed_dictionaries(
+    {
+        "id": st.text(max_size=3) | st.none(),
+        "x": st.floats(-6, 6) | st.none(),
+        "y": st.sampled_from([0.0, 1.0, 2.5, 4.0, 7.0]) | st.none(),
+        "n": st.integers(-1, 4),
+        "c": st.sampled_from(["red", "Green", "", "mauve"]) | st.none(),
+        "d": st.sampled_from(["ab", "acb", "a", "b", "", "a\nb"]) | st.none(),
+        "b": st.booleans(),
+    }
+)
+FORM = pa.schema(
+    [("id", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("n", pa.int64()), ("c", pa.string()),
+     ("d", pa.string()), ("b", pa.bool_())]
+)  # fmt: skip
+
+
+@given(table=st.lists(ROW, max_size=30), cut=st.integers(0, 30))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_exactly_those_rows_are_accepted_that_pandera_alone_accepts(
+    tiny: TinyProject, table: list[dict[str, object]], cut: int
+) -> None:
+    fields = "\n".join(f"{name}: {kind}" for name, kind in RULES.items()) + OWN
+    asked = _cached(tiny, fields)
+    batch = pa.RecordBatch.from_pylist(table, FORM)
+    accepted = []
+    for start, part in ((0, batch.slice(0, cut)), (cut, batch.slice(cut))):
+        verdict = asked.judge(part, is_text=False)
+        assert sorted([*verdict.positions.tolist(), *verdict.rejected]) == list(range(part.num_rows))
+        accepted += [start + row for row in verdict.positions.tolist()]
+    assert accepted == alone(tiny, batch)
+
+
+_contracts: dict[str, Contract] = {}
+
+
+def _cached(tiny: TinyProject, fields: str) -> Contract:
+    if fields not in _contracts:
+        _contracts[fields] = contract(tiny, fields)
+        _contracts[f"{fields} alone"] = tiny.pipeline.load("schema:Rows").to_schema()
+    return _contracts[fields]
+
+
+def alone(tiny: TinyProject, batch: pa.RecordBatch) -> list[int]:
+    """The rows that the schema accepts without any code of ours: pandas frames, types, nulls and all."""
+    whole = next(value for name, value in _contracts.items() if name.endswith("alone"))
+    frame: pd.DataFrame = batch.to_pandas()
+    try:
+        whole.validate(frame, lazy=True)  # type: ignore[attr-defined]
+    except pandera.errors.SchemaErrors as error:
+        failed = set(error.failure_cases["index"].dropna().astype(int))
+        assert not error.failure_cases["index"].isna().any(), error.failure_cases
+        return [row for row in range(len(frame)) if row not in failed]
+    return list(range(len(frame)))
