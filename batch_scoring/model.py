@@ -24,7 +24,7 @@ from batch_scoring.bundle import (
 )
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import ModelInForce, State
+from batch_scoring.state import ModelInForce, State, StateError
 from batch_scoring.steps import Run
 
 CHECKS = {
@@ -178,7 +178,10 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     """The finding days_are_current; the day that this very run scores does not count."""
     if delivered.bundle is None:
         return Finding("days_are_current", True, "not tried: there is no model to compare with")
-    stale = stale_days(pipeline, delivered.bundle.sha256)
+    try:
+        stale = stale_days(pipeline, delivered.bundle.sha256)
+    except StateError as error:  # one day's damaged account must not stop the others' runs
+        return Finding("days_are_current", False, str(error))
     for listed in stale.by_reason.values():
         listed[:] = sorted(set(listed) - set(own_day))
     if not stale.days:
@@ -188,7 +191,7 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     why = "; ".join(f"{reason}: {', '.join(ranges(listed))}" for reason, listed in stale.by_reason.items() if listed)
     commands = [f"batch-scoring backfill {pipeline.name} {span.replace(' … ', ' ')}" for span in ranges(stale.days)]
     return Finding(
-        "days_are_current", False, f"{len(stale.days)} days are stale ({why}); run: {'; '.join(commands)}",
+        "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {'; '.join(commands)}",
         {"stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands)},
     )  # fmt: skip
 

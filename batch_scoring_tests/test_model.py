@@ -312,7 +312,7 @@ def test_days_that_a_promotion_or_a_correction_made_stale_are_listed_with_the_co
     found = findings(result, "days_are_current")
     assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN and result.success
     assert found.description == (
-        "1 days are stale (input: 2024-03-02 … 2024-03-02); "
+        "stale days: 1 (input: 2024-03-02 … 2024-03-02); "
         f"run: batch-scoring backfill {tiny.name} 2024-03-02 2024-03-02"
     )
     tiny.deliver("v2", seed=1)
@@ -354,3 +354,15 @@ def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) ->
 )
 def test_consecutive_days_are_named_by_their_ends(days: list[str], expected: list[str]) -> None:
     assert ranges(days) == expected
+
+
+def test_a_damaged_account_of_another_day_is_said_and_stops_no_run(tiny: TinyProject) -> None:
+    for day in (DAY, NEXT_DAY):
+        tiny.land(day, tiny.rows(20))
+    tiny.run(DAY)
+    tiny.pipeline.output.put(f"state/dt={DAY}/predictions.json", b"{")
+    result = tiny.run(NEXT_DAY)
+    found = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.path[-1] == "model"}
+    assert not found["days_are_current"].passed
+    assert f"dt={DAY}/predictions.json is damaged" in str(found["days_are_current"].description)
+    assert tiny.read(NEXT_DAY).num_rows == 20
