@@ -84,11 +84,15 @@ class KeyIndex:
         ordered = hashes[order]
         leads = np.ones(len(keys), bool)
         leads[1:] = ordered[1:] != ordered[:-1]
+        leads &= self._holders(ordered) < 0
         first = np.zeros(len(keys), bool)
         first[order[leads]] = True  # a stable sort: the first row of each hash
-        first &= self._holders(hashes) < 0
-        added = np.flatnonzero(first)
-        self._insert(hashes[added], keys.take(pa.array(added)))
+        if first.all():
+            self._insert(ordered, order, keys)
+        elif first.any():
+            place_among_added = np.cumsum(first) - 1
+            added = pa.array(np.flatnonzero(first))
+            self._insert(ordered[leads], place_among_added[order[leads]], keys.take(added))
         repeated = np.flatnonzero(~first)
         if len(repeated):
             first[repeated] = ~self._equal(keys.take(pa.array(repeated)), hashes[repeated], remember=True)
@@ -115,7 +119,7 @@ class KeyIndex:
         return same
 
     def _holders(self, hashes: np.ndarray) -> np.ndarray:
-        """int64[rows]: the position of the key that holds each hash, or -1."""
+        """int64[rows]: the position of the key that holds each hash, or -1. Sorted hashes are found much faster."""
         holders = np.full(len(hashes), -1, np.int64)
         for run, positions in self._runs:
             places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
@@ -123,11 +127,9 @@ class KeyIndex:
             holders[found] = positions[places[found]]
         return holders
 
-    def _insert(self, hashes: np.ndarray, keys: pa.Array) -> None:
-        if not len(keys):
-            return
-        order = np.argsort(hashes)
-        run = hashes[order], order + self._held
+    def _insert(self, hashes: np.ndarray, positions: np.ndarray, keys: pa.Array) -> None:
+        """Remember keys; `hashes`: theirs, sorted, `positions`: where among the keys each of them stands."""
+        run = hashes, positions + self._held
         while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):  # merge equals: log(n) runs
             last = self._runs.pop()
             merged, where = (np.concatenate(pair) for pair in zip(last, run, strict=True))

@@ -1,6 +1,6 @@
 import json
 import math
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ def test_only_the_rows_with_a_reason_are_taken_in_their_order() -> None:
     [
         (None, None), (True, True), (2**60, 2**60), (math.nan, "nan"), (math.inf, "inf"), (0.1, 0.1),
         ("ü😀\u2028", "ü😀\u2028"), (b"gr\xfcn", "gr\\xfcn"), (b"plain", "plain"), ("", ""),
-        (date(2024, 3, 4), "2024-03-04"), (datetime(2024, 3, 4, 5), "2024-03-04 05:00:00"), ([1, 2], [1, 2]),
+        (date(2024, 3, 4), "2024-03-04"), (datetime(2024, 3, 4, tzinfo=UTC), "2024-03-04 00:00:00+00:00"), ([1, 2], [1, 2]),
         ({"a": 1}, {"a": 1}),
         (pa.array(["red"]).dictionary_encode(), "red"),
         (pa.array([2**62], pa.timestamp("us")), "<value out of range: 4611686018427387904>"),
