@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from batch_scoring.raw import find
+from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
+
+RAW = ["raw_input"]
+
+
+def pinned_paths(tiny: TinyProject, day: str = DAY) -> list[str]:
+    return [file.path for file in tiny.state.day_input(day).files]
+
+
+def test_the_days_files_are_pinned_by_version_with_what_they_hold(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.land(DAY, b"id,x,y,n,c\nk,1,1,1,red\nragged\n", "sub/b.csv")
+    tiny.land(DAY, b"", "_SUCCESS")
+    tiny.land(NEXT_DAY, tiny.rows(3))
+    result = tiny.run(steps=RAW)
+    assert checks(result) == {"raw_input/input_is_present": True, "raw_input/input_is_complete": True}
+    pinned = tiny.state.day_input(DAY)
+    assert [(file.path, file.rows, list(file.columns)) for file in pinned.files] == [
+        (f"dt={DAY}/a.parquet", 10, ["id", "x", "y", "n", "c"]),
+        (f"dt={DAY}/sub/b.csv", 2, ["id", "x", "y", "n", "c"]),
+    ]
+    assert pinned.rows == 12
+    listed = {file.path: file for file in tiny.pipeline.landing.list()}
+    assert all((f.token, f.size, f.modified) == (listed[f.path].token, listed[f.path].size, listed[f.path].modified)
+               for f in pinned.files)  # fmt: skip
+    assert pinned.run_id == result.run_id
+
+
+def test_the_fingerprint_is_the_data_version_and_follows_the_files(tiny: TinyProject) -> None:
+    def version(instance: dg.DagsterInstance) -> str | None:
+        tiny.run(steps=RAW, instance=instance)
+        event = instance.get_latest_materialization_event(dg.AssetKey([tiny.name, "raw_input"]))
+        assert event and event.asset_materialization and event.asset_materialization.tags
+        return event.asset_materialization.tags["dagster/data_version"]
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        tiny.land(DAY, tiny.rows(10))
+        first = version(instance)
+        assert first == tiny.state.day_input(DAY).fingerprint
+        assert version(instance) == first
+        tiny.land(DAY, tiny.rows(10), "b.parquet")
+        assert version(instance) not in (None, first)
+
+
+def test_an_operator_sees_files_rows_bytes_and_place(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    [event] = tiny.run(steps=RAW).get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["rows"].value == metadata["dagster/partition_row_count"].value == 10
+    assert metadata["dagster/uri"].value == f"{tiny.pipeline.landing.uri}/dt={DAY}/"
+    assert metadata["dagster/size_bytes"].value == tiny.state.day_input(DAY).files[0].size
+    assert event.partition == DAY
+
+
+def test_no_files_and_no_rows_fail_input_is_present_and_pin_nothing(tiny: TinyProject) -> None:
+    place = f"{tiny.pipeline.landing.uri}/dt={DAY}/; upload the day's files there, or correct input.landing in the spec"
+    result = tiny.run(steps=RAW, raise_on_error=False)
+    assert error_of(result) == f"input_is_present: no files in {place}"
+    tiny.land(DAY, tiny.rows(0))
+    tiny.land(DAY, b"id,x\n", "b.csv")
+    result = tiny.run(steps=RAW, raise_on_error=False)
+    assert error_of(result) == f"input_is_present: 2 files with 0 rows in {place}"
+    assert checks(result) == {"raw_input/input_is_present": False, "raw_input/input_is_complete": True}
+    assert not tiny.pipeline.output.list("state/dt=")
+
+
+def test_a_file_without_rows_beside_others_is_input(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(0))
+    tiny.land(DAY, tiny.rows(5), "b.parquet")
+    assert all(checks(tiny.run()).values())
+    assert tiny.read().num_rows == 5
+
+
+def test_every_unreadable_file_is_named_in_one_failed_check_and_nothing_is_pinned(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.run(steps=RAW)
+    before = tiny.state.day_input(DAY)
+    tiny.land(DAY, b"PAR1", "b.parquet")
+    tiny.land(DAY, b"hello", "c.txt")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = tiny.run(raise_on_error=False, instance=instance)
+        key = dg.AssetCheckKey(dg.AssetKey([tiny.name, "raw_input"]), "input_is_complete")
+        [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+        assert (record.status.value, record.partition) == ("FAILED", DAY)
+    message = error_of(result)
+    assert message.startswith("input_is_complete: ")
+    assert all(f"dt={DAY}/{name}" in message for name in ("b.parquet", "c.txt"))
+    assert "a.parquet" not in message
+    assert tiny.state.day_input(DAY) == before
+    assert not result.get_asset_materialization_events()[1:], "only the model: downstream is skipped"
+
+
+@pytest.mark.parametrize("gone", ["replaced", "removed"])
+def test_a_file_that_changes_after_the_listing_is_not_pinned(tiny: TinyProject, gone: str) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    listing = tiny.pipeline.landing.list
+    landing = tiny.pipeline.landing
+
+    class Meanwhile(type(landing)):  # type: ignore[misc]
+        """A folder in which an uploader is busy: right after each listing a file changes."""
+
+        def list(self, prefix: str = "") -> list:  # type: ignore[type-arg]
+            listed = listing(prefix)
+            file = Path(self.uri, f"dt={DAY}", "a.parquet")
+            if gone == "removed":
+                file.unlink()
+            else:
+                tiny.land(DAY, tiny.rows(11))
+            return listed
+
+    class Busy:
+        spec, landing = tiny.pipeline.spec, Meanwhile(tiny.pipeline.landing.uri)
+
+    found = find(Busy(), DAY)  # type: ignore[arg-type]
+    assert found.files == ()
+    assert list(found.broken) == [f"dt={DAY}/a.parquet"]
+    assert not any(finding.passed for finding in found.findings if finding.check == "input_is_complete")
+
+
+def test_a_day_that_the_pipeline_does_not_have_is_refused(tiny: TinyProject) -> None:
+    for day in ("1999-12-31", "2024-02-30", "../../etc"):
+        with pytest.raises(dg.DagsterUnknownPartitionError, match=day):
+            tiny.run(day)
+    assert not Path(tiny.data_root, tiny.name, "tables").exists()
