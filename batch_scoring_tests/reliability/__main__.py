@@ -1,0 +1,71 @@
+"""All scenarios with their full counts: `python -m batch_scoring_tests.reliability [NAME …]`."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from batch_scoring_tests.reliability import scenarios
+from batch_scoring_tests.reliability.scenarios import Report
+from batch_scoring_tests.reliability.store import Store, running_store
+
+_COLUMNS = f"{'scenario':48}  {'trials':>6}  {'violations':>10}  {'reused':>6}  {'seconds':>7}"
+
+
+def main() -> int:
+    """Run them, print a line each; 1 if any saw a violation."""
+    parser = argparse.ArgumentParser(prog="python -m batch_scoring_tests.reliability", description=__doc__)
+    parser.add_argument("names", nargs="*", help="scenarios to run, all if none is named")
+    parser.add_argument("--folder", type=Path, help="where; memory (/dev/shm) if it is there")
+    options = parser.parse_args()
+    reports = []
+    with ExitStack() as stack:
+        stores: list[Store] = []
+
+        def store() -> Store:
+            if not stores:
+                stores.append(stack.enter_context(running_store()))
+            return stores[0]
+
+        runs: dict[str, Callable[[Path], Report]] = {
+            "killed": lambda folder: scenarios.killed(folder, 50),
+            "raced": lambda folder: scenarios.raced(folder, 20),
+            "rescored-disk": lambda folder: scenarios.rescored(folder, 24, 8),
+            "rescored-s3": lambda folder: scenarios.rescored(folder, 24, 8, store()),
+            "faulted": lambda folder: scenarios.faulted(folder, store(), 3),
+            "long-lived": lambda folder: scenarios.long_lived(folder, 400),
+            "ended-disk": lambda folder: scenarios.ended(folder, 20),
+            "ended-s3": lambda folder: scenarios.ended(folder, 20, store()),
+        }
+        unknown = set(options.names) - set(runs)
+        if unknown:
+            parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(runs)}")
+        print(_COLUMNS, flush=True)  # noqa: T201
+        for name in options.names or runs:
+            with _work_folder(options.folder) as folder:
+                reports.append(report := runs[name](folder))
+            print(  # noqa: T201
+                f"{report.scenario:48}  {report.trials:>6}  {len(report.violations):>10}  {report.reused:>6}  "
+                f"{report.seconds:>7.0f}  {report.notes}", *report.violations, sep="\n    ", flush=True,
+            )  # fmt: skip
+    return 1 if any(report.violations for report in reports) else 0
+
+
+@contextmanager
+def _work_folder(chosen: Path | None) -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    folder = Path(
+        tempfile.mkdtemp(prefix="reliability_", dir=chosen or (memory if os.access(memory, os.W_OK) else None))
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
