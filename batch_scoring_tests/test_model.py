@@ -312,8 +312,7 @@ def test_days_that_a_promotion_or_a_correction_made_stale_are_listed_with_the_co
     found = findings(result, "days_are_current")
     assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN and result.success
     assert found.description == (
-        "stale days: 1 (input: 2024-03-02 … 2024-03-02); "
-        f"run: batch-scoring backfill {tiny.name} 2024-03-02 2024-03-02"
+        f"stale days: 1 (input: 2024-03-02 … 2024-03-02); run: batch-scoring backfill {tiny.name} 2024-03-02 2024-03-02"
     )
     tiny.deliver("v2", seed=1)
     found = findings(tiny.run("2024-03-07", steps=["model"]), "days_are_current")

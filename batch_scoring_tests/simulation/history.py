@@ -279,6 +279,14 @@ def _anything(rng: random.Random) -> Habits:
     )  # fmt: skip
 
 
+def _optimizers(rng: random.Random) -> Habits:
+    """A compaction comes between load and commit, one run after another."""
+    return Habits(
+        {"compaction": 3, "corrected_file": 1, "promotion": 1}, event=0.01, hot=30, fault=0.0, runs=(1,), partial=0.0,
+        waits=0.0, groups=(3, 4),
+    )  # fmt: skip
+
+
 def _leftovers(rng: random.Random) -> Habits:
     """Processes die, days go by, and the day is run again while what they left is removed."""
     return Habits(
@@ -298,6 +306,7 @@ def _reuploads(rng: random.Random) -> Habits:
 KINDS: dict[str, Callable[[random.Random], Habits]] = {
     "anything": _anything, "corrections": _corrections, "crowd": _crowd, "tampering": _tampering,
     "housekeeping": _housekeeping, "reuploads": _reuploads, "leftovers": _leftovers,
+    "optimizers": _optimizers,
 }  # fmt: skip
 """Kinds of histories."""
 

@@ -289,8 +289,8 @@ def _never_again() -> Substitutes:
 
 
 RULES = [
-    Rule("the commit is strict (without: the library's conflict rules)", _library_commit, "tampering"),
-    Rule("the commit is strict (without: it always lands)", _blind_commit, "tampering"),
+    Rule("the commit is strict (without: the library's conflict rules)", _library_commit, "optimizers"),
+    Rule("the commit is strict (without: it always lands)", _blind_commit, "optimizers"),
     Rule("a conflict means: load and plan again", _planned_once, "crowd"),
     Rule("adds and removes are one transaction", _two_transactions, "anything"),
     Rule("input and model are compared at every attempt", _no_check_current, "crowd"),
@@ -303,9 +303,9 @@ RULES = [
     Rule("predictions take their fingerprint from the features account", _fingerprint_from_input, "corrections"),
     Rule("the account is written on an empty difference", _account_after_commits_only, "tampering"),
     Rule("each step owns its stages of the quarantine", _quarantine_of_all, "anything"),
-    Rule("a shard is used again only with its quarantine", _shard_without_its_quarantine, "housekeeping"),
-    Rule("a shard's quarantine is written before it", _shard_first, "housekeeping"),
-    Rule("every file has a name of its own", _one_name_a_shard, "housekeeping"),
+    Rule("a shard is used again only with its quarantine", _shard_without_its_quarantine, "leftovers"),
+    Rule("a shard's quarantine is written before it", _shard_first, "leftovers"),
+    Rule("every file has a name of its own", _one_name_a_shard, "leftovers"),
     Rule("the path is in the digest", lambda: _digest_without("features", 1), "crowd"),
     Rule("the version token is in the digest", lambda: _digest_without("features", 2), "crowd"),
     Rule("the rows dropped as duplicates are in the digest", _dropped_rows_unnamed, "crowd"),
