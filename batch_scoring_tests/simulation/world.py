@@ -114,7 +114,7 @@ class Task:
     def __init__(self, world: "World", name: str, work: Callable[["Task"], None]) -> None:
         self.world, self.name, self.work = world, name, work
         self.dead = False
-        self.pauses = 0
+        self.pauses = self.commits = 0
         self.checked = 0
         """Number of the operation that listed the landing last."""
         self.since = 0
@@ -598,6 +598,11 @@ class World:
         if any(not action.path.startswith(f"dt={DAY}/") for action in actions):
             self.violate(f"2: {who} touches another day in {table}")
         self.table_changed(table, ours=True)
+        if self.running:
+            self.running.commits += 1
+            if self.running.commits > 40:
+                self.violate(f"{who} commits for ever")
+                raise Crash
 
     def wrote(self, table: str, path: str) -> None:
         """A file was written into a table's folder: no finished shard is written again (promise 3)."""
