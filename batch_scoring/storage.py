@@ -12,7 +12,7 @@ import os
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -98,7 +98,11 @@ class Folder(ABC):
         return not self.uri.startswith("s3://")
 
     def read(self, path: str) -> bytes:
-        """The whole content of a file."""
+        """The whole content of a file: of one that is replaced meanwhile, the old bytes or the new ones.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
         with self.open(path) as file:
             return file.read()
 
@@ -246,6 +250,11 @@ class S3Folder(Folder):
         raw = _S3Object(self.bucket, self._key(path), token)
         return cast("BinaryIO", io.BufferedReader(raw, READ_AHEAD))
 
+    def read(self, path: str) -> bytes:
+        """See `Folder.read`. One request that names no version, so a replaced file does not fail its reader."""
+        with _missing_is_said(self.bucket, self._key(path)):
+            return _body(functools.partial(_client().get_object, Bucket=self.bucket, Key=self._key(path)))
+
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
         _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
@@ -290,16 +299,10 @@ class _S3Object(io.RawIOBase):
     """One version of an object as a seekable file; every read is one ranged GET."""
 
     def __init__(self, bucket: str, key: str, token: str | None) -> None:
-        from botocore.exceptions import ClientError
-
         self._s3 = _client()
         self._bucket, self._key, self._position = bucket, key, 0
-        try:
+        with _missing_is_said(bucket, key):
             head = self._s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                raise FileNotFoundError(f"there is no s3://{bucket}/{key}") from error
-            raise
         self._size: int = head["ContentLength"]
         self._token = head["ETag"].strip('"')
         if token is not None and self._token != token:
@@ -334,8 +337,12 @@ class _S3Object(io.RawIOBase):
         stop = min(self._position + most, self._size)
         if stop <= self._position:
             return b""
+        wanted = f"bytes={self._position}-{stop - 1}"
+        ask = functools.partial(
+            self._s3.get_object, Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"'
+        )
         try:
-            body = self._get(f"bytes={self._position}-{stop - 1}")
+            body = _body(ask)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("412", "PreconditionFailed", "404", "NoSuchKey"):
                 raise self._changed(self._token) from error
@@ -343,21 +350,37 @@ class _S3Object(io.RawIOBase):
         self._position += len(body)
         return body
 
-    def _get(self, wanted: str) -> bytes:
-        """A body cut short is asked for again: botocore retries requests, not reads of their bodies."""
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
-
-        for attempt in range(10):
-            answer = self._s3.get_object(Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"')
-            try:
-                return answer["Body"].read()
-            except (HTTPClientError, IncompleteReadError, ConnectionError):
-                if attempt == 9:
-                    raise
-        raise AssertionError("unreachable")
-
     def _changed(self, expected: str) -> FileChangedError:
         return FileChangedError(f"s3://{self._bucket}/{self._key} has changed; expected version {expected}")
+
+
+def _body(ask: Callable[[], Any]) -> bytes:
+    """The body of an answer; cut short, it is asked for again: botocore retries requests, not reads of bodies."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    for attempt in range(10):
+        answer = ask()
+        try:
+            body: bytes = answer["Body"].read()
+        except (HTTPClientError, IncompleteReadError, ConnectionError):
+            if attempt == 9:
+                raise
+        else:
+            return body
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _missing_is_said(bucket: str, key: str) -> Iterator[None]:
+    """S3's words for an object that is not there as Python's own error."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            raise FileNotFoundError(f"there is no s3://{bucket}/{key}") from error
+        raise
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What `storage.S3Folder` promises, against moto's server."""
 
 import collections
+import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +98,29 @@ def test_only_the_pinned_version_is_opened(place: S3Folder) -> None:
 
 def test_a_whole_file_is_read_in_one_request(place: S3Folder, store: Store) -> None:
     place.put("a", bytes(6 * MIB))
-    before = store.proxy.statuses["GET", 206]
+    before = store.proxy.statuses.total()
     assert len(place.read("a")) == 6 * MIB
-    assert store.proxy.statuses["GET", 206] - before == 1
+    assert store.proxy.statuses.total() - before == 1
+
+
+def test_a_whole_file_that_others_replace_all_the_time_is_read_as_one_of_its_versions(place: S3Folder) -> None:
+    contents = [bytes([n]) * 1000 for n in range(4)]
+    place.put("a", contents[0])
+    over = threading.Event()
+
+    def replace() -> None:
+        for content in itertools.cycle(contents):
+            if over.is_set():
+                return
+            place.put("a", content)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        assert {place.read("a") for _ in range(100)} <= set(contents)
+    finally:
+        over.set()
+        writer.join()
 
 
 @pytest.mark.parametrize("what", ["replaced", "removed"])
