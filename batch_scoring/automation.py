@@ -1,9 +1,10 @@
-"""What runs the assets: a job a pipeline. Names are verbs."""
+"""What runs the assets and looks after their runs."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from batch_scoring.assets import asset_key
+from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
 
 STEPS = ("model", "raw_input", "validated_features", "predictions")
@@ -21,3 +22,15 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
         selection=[asset_key(pipeline, name) for name in STEPS],
         description=f"Score one day of {pipeline.name}.",
     )
+
+
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs as failed whose process on this machine is gone; else they hold their slot for hours.",
+)
+def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """The sensor of the deployment; it requests no runs."""
+    ended = end_dead_runs(context.instance)
+    return dg.SkipReason(f"marked as failed: {', '.join(ended)}" if ended else "every started run has its process")

@@ -17,6 +17,8 @@ import dagster as dg
 
 from batch_scoring.assets import days as days_of
 from batch_scoring.automation import job_name
+from batch_scoring.dead_runs import end_dead_runs
+from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.state import State
 from batch_scoring.tables import predictions_table
@@ -29,24 +31,39 @@ class BackfillError(ValueError):
 
 
 @dataclass(frozen=True)
+class FailedCheck:
+    """A check that did not pass in a day's run."""
+
+    name: str
+    """Asset and check."""
+    message: str
+    of_day: bool
+    """Whether it is about this day; else about the model, where a later run's result takes its place."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a day's run ended."""
 
     day: str
     error: str | None
     """None if it succeeded."""
+    failed_checks: tuple[FailedCheck, ...] = ()
     rows_in: int = 0
     scored: int = 0
     quarantined: int = 0
-    failed_checks: int = 0
     seconds: float = 0.0
+    unchanged: bool = False
+    """Whether an earlier run had published just this."""
 
     @property
     def line(self) -> str:
         """The day's row in the table."""
-        speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds and not self.error else "-"
         counts = [f"{n:,}" if not self.error else "-" for n in (self.rows_in, self.scored, self.quarantined)]
-        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {self.failed_checks:>13}  {speed:>10}"
+        failed = sum(check.of_day or self.error is not None for check in self.failed_checks)
+        speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds else "-"
+        last = "failed" if self.error else "unchanged" if self.unchanged else speed
+        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {failed:>13}  {last:>10}"
 
 
 def backfill(name: str, first: date, last: date, out: TextIO) -> int:
@@ -61,6 +78,8 @@ def backfill(name: str, first: date, last: date, out: TextIO) -> int:
     began = perf_counter()
     outcomes: list[Outcome] = []
     with _instance(out) as instance:
+        if dead := end_dead_runs(instance):
+            out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
         job = _job(pipeline)
         out.write(f"{_COLUMNS}\n")
         for day in wanted:
@@ -68,16 +87,8 @@ def backfill(name: str, first: date, last: date, out: TextIO) -> int:
             left = (perf_counter() - began) / len(outcomes) * (len(wanted) - len(outcomes))
             out.write(f"{outcomes[-1].line}  {len(outcomes)}/{len(wanted)}, {left:.0f} s left\n")
             out.flush()
-    failed = [outcome for outcome in outcomes if outcome.error]
-    if len(failed) < len(outcomes):
-        out.write(f"\npredictions: {predictions_table(pipeline).folder.uri} (a Delta table, partitioned by dt)\n")
-        out.write(
-            f"read a day:  batch_scoring.tables.read_day({name!r}, '{next(o.day for o in outcomes if not o.error)}')\n"
-        )
-    if failed:
-        out.write(f"\n{len(failed)} of {len(outcomes)} days failed:\n")
-        out.writelines(f"  {outcome.day}  {outcome.error}\n" for outcome in failed)
-    return 1 if failed else 0
+    _summarise(name, predictions_table(pipeline).folder.uri, outcomes, out)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
 def run_day(pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance) -> Outcome:
@@ -86,14 +97,42 @@ def run_day(pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.Da
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     result = job.execute_in_process(partition_key=day, instance=instance, run_config=quiet, raise_on_error=False)
     seconds = perf_counter() - began
-    failed = sum(not evaluation.passed for evaluation in result.get_asset_check_evaluations())
+    checks = tuple(
+        FailedCheck(
+            f"{check.asset_key.to_user_string()} {check.check_name}", check.description or "", check.partition == day
+        )
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    )
     if not result.success:
-        return Outcome(day, _first_error(result), failed_checks=failed, seconds=seconds)
+        return Outcome(day, _first_error(result), checks, seconds=seconds)
     state = State(pipeline.output)
     features, scored = state.account("validated_features", day), state.account("predictions", day)
     assert features is not None and scored is not None, "the run has succeeded"
     quarantined = features.rows_quarantined + scored.rows_quarantined
-    return Outcome(day, None, features.rows_in, scored.rows, quarantined, failed, seconds)
+    unchanged = scored.run_id != result.run_id
+    return Outcome(day, None, checks, features.rows_in, scored.rows, quarantined, seconds, unchanged)
+
+
+def _summarise(name: str, table: str, outcomes: list[Outcome], out: TextIO) -> None:
+    """Where the scores are, which checks failed on days that stand, which days failed."""
+    scored = [outcome for outcome in outcomes if not outcome.error]
+    if scored:
+        out.write(f"\npredictions: {table} (a Delta table, partitioned by dt)\n")
+        out.write(f"read a day:  batch_scoring.tables.read_day({name!r}, '{scored[0].day}')\n")
+    said: dict[str, list[tuple[str, str]]] = {}
+    for outcome in scored:
+        for check in outcome.failed_checks:
+            if check.of_day or outcome is outcomes[-1]:
+                said.setdefault(check.name, []).append((outcome.day, check.message))
+    if said:
+        out.write("\nchecks that failed without stopping a day:\n")
+    for check_name, days in said.items():
+        span, (last, message) = ", ".join(ranges(day for day, _ in days)), days[-1]
+        out.write(f"  {span}  {check_name}: {message}{f' ({last})' if len(days) > 1 else ''}\n")
+    if failed := [outcome for outcome in outcomes if outcome.error]:
+        out.write(f"\n{len(failed)} of {len(outcomes)} days failed:\n")
+        out.writelines(f"  {outcome.day}  {outcome.error}\n" for outcome in failed)
 
 
 def _wanted(pipeline: Pipeline, first: date, last: date) -> list[str]:

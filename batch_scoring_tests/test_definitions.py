@@ -128,8 +128,9 @@ def test_there_is_a_job_a_pipeline_that_holds_its_assets() -> None:
         assert isinstance(job.partitions_def, dg.DailyPartitionsDefinition)
 
 
-def test_nothing_runs_by_itself_yet() -> None:
-    assert not list(defs.schedules or []) and not list(defs.sensors or [])
+def test_nothing_scores_by_itself_yet() -> None:
+    assert not list(defs.schedules or [])
+    assert [(sensor.name, list(sensor.targets)) for sensor in defs.sensors or []] == [("dead_runs", [])]
 
 
 def test_today_is_a_day_already() -> None:

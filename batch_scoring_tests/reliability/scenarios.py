@@ -19,6 +19,7 @@ import dagster as dg
 from batch_scoring import features, model, predictions, raw
 from batch_scoring.backfill import Outcome
 from batch_scoring.bundle import read_bundle
+from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import PROJECT, Pipeline
 from batch_scoring.state import State
 from batch_scoring.steps import DayStep, Run, check_input
@@ -157,9 +158,11 @@ def killed(folder: Path, trials: int, seed: int = 0) -> Report:
             )
             reached["after the commits" if seen == new else last] += 1
     with dg.DagsterInstance.from_config(site.environment["DAGSTER_HOME"]) as instance:
-        dead = len(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
+        dead = len(end_dead_runs(instance))
+        left = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        report.expect(not left, f"{left} dead runs would hold their slots of the queue")
     died = ", ".join(f"{count} {where}" for where, count in reached.items())
-    report.notes = f"died {died}; {dead} dead runs stand as STARTED"
+    report.notes = f"died {died}; {dead} dead runs were found and ended"
     return report
 
 
