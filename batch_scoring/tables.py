@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +21,10 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import shards
+from batch_scoring import quarantine, shards
 from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.state import PublishedPart
+from batch_scoring.state import PublishedPart, State
 from batch_scoring.storage import Folder
 
 PATIENCE = 600.0
@@ -37,6 +38,10 @@ _CONFIGURATION = {"delta.logRetentionDuration": "interval 3650 days"}  # by defa
 
 class SchemaChangedError(ValueError):
     """A column of the table would change its type; the message names it and what to do."""
+
+
+class NotPublishedError(LookupError):
+    """A day that has no rows yet was asked for."""
 
 
 class PublicationError(RuntimeError):
@@ -196,25 +201,31 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
 
     Args:
         pipeline: its name.
-        day: YYYY-MM-DD.
+        day: a date, or its text as YYYY-MM-DD.
         table: predictions, validated_features or quarantine.
 
     Returns:
-        All columns, `dt` among them, sorted by the first, which is the key. No rows if the day was never published.
+        All columns, `dt` among them, sorted by the first, which is the key. No rows in the quarantine is an answer.
 
     Raises:
-        KeyError: there is no such table.
+        ValueError: there is no such table, or `day` is no day.
+        NotPublishedError: the day was never published, or somebody has removed it.
     """
+    if table not in TABLES:
+        raise ValueError(f"no table {table!r}; there are: {', '.join(TABLES)}")
     found = find_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+    wanted = str(date.fromisoformat(day) if isinstance(day, str) else day)
     source = TABLES[table](found)
     delta = source.load()
-    if delta is None:
-        return pa.table({})
-    form = pa.schema(delta.schema().to_arrow())
+    form = pa.schema(delta.schema().to_arrow()) if delta else _form_of_quarantine(found)
     parts = [form.empty_table()]
-    active = pa.table(delta.get_add_actions(flatten=True))
-    active = active.filter(pc.equal(active["partition.dt"].cast(pa.string()), str(day)))
-    for row in active.to_pylist():
+    active = _active(delta, wanted) if delta else []
+    if not active and (table != "quarantine" or State(found.output).account("validated_features", wanted) is None):
+        raise NotPublishedError(
+            f"{source.folder.uri} has no rows of {wanted}: the day was never scored; "
+            f"run: batch-scoring backfill {found.name} {wanted} {wanted}"
+        )
+    for row in active:
         form_of_file = shards.schema(source.folder, row["path"])  # a shard of 0 rows has no batch to tell it
         rows = pa.Table.from_batches(shards.read(source.folder, row["path"]), form_of_file)
         columns = [
@@ -227,15 +238,23 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     return pa.concat_tables(parts).sort_by(form.names[0])
 
 
+def _active(table: DeltaTable, day: str) -> list[dict[str, Any]]:
+    """The add actions of a day's active files."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    rows: list[dict[str, Any]] = actions.filter(pc.equal(actions["partition.dt"].cast(pa.string()), day)).to_pylist()
+    return rows
+
+
+def _form_of_quarantine(pipeline: Pipeline) -> pa.Schema:
+    """Its columns while nothing has ever been rejected, and there is no table yet."""
+    return pa.schema([*quarantine.schema(pipeline.spec.input.key), ("dt", pa.date32()), ("stage", pa.string())])
+
+
 def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
     if table is None:
         return Snapshot(-1, 0, {})
-    actions = pa.table(table.get_add_actions(flatten=True))
-    mine = pc.equal(actions["partition.dt"].cast(pa.string()), part.day)
-    if part.stages:
-        mine = pc.and_(mine, pc.is_in(actions["partition.stage"], pa.array(list(part.stages), pa.string())))
-    actions = actions.filter(mine)
-    files = dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+    mine = [row for row in _active(table, part.day) if not part.stages or row["partition.stage"] in part.stages]
+    files = {row["path"]: row["size_bytes"] for row in mine}
     return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files)
 
 

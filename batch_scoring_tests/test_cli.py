@@ -15,7 +15,7 @@ import pytest
 from batch_scoring import backfill, cli
 from batch_scoring.pipeline import PROJECT, find_pipeline
 from batch_scoring.state import State
-from batch_scoring.tables import read_day
+from batch_scoring.tables import NotPublishedError, read_day
 
 BIN = Path(sys.executable).parent
 LAST_DAY = "2013-07-14"
@@ -80,7 +80,7 @@ def test_a_backfill_scores_a_range_lists_what_failed_and_lets_the_others_stand(
         assert cells[0] == day and 900 < rows < 1100
         assert cells[2].replace(",", "") == str(rows) and cells[3:5] == ["0", "0"]
         assert re.fullmatch(r"[\d,]+", cells[5]) and re.fullmatch(rf"{count}/3, \d+ s left", cells[6])
-    assert re.split(r"\s{2,}", second)[:6] == ["2013-07-02", "-", "-", "-", "1", "-"]
+    assert re.split(r"\s{2,}", second)[:6] == ["2013-07-02", "-", "-", "-", "1", "failed"]
     text = "\n".join(rest)
     assert f"predictions: {data}/flight_delay/tables/predictions (a Delta table, partitioned by dt)" in text
     assert "read_day('flight_delay', '2013-07-01')" in text
@@ -88,8 +88,9 @@ def test_a_backfill_scores_a_range_lists_what_failed_and_lets_the_others_stand(
     assert "flight_delay/raw_input: input_is_complete" in failure and str(broken) in failure
     assert "1 of 3 days failed:" in text
     use(data, monkeypatch)
-    for day, count in (("2013-07-01", True), ("2013-07-02", False), ("2013-07-03", True)):
-        assert (read_day("flight_delay", day).num_rows > 900) == count
+    assert all(read_day("flight_delay", day).num_rows > 900 for day in ("2013-07-01", "2013-07-03"))
+    with pytest.raises(NotPublishedError):
+        read_day("flight_delay", "2013-07-02")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
         runs = {r.dagster_run.tags["dagster/partition"]: r.dagster_run.status.value for r in instance.get_run_records()}
@@ -157,16 +158,38 @@ def test_a_wrong_command_exits_with_2_from_a_shell(data: Path) -> None:
     assert done.stderr.startswith("batch-scoring: 1 fault in the pipelines' specs:\n  no pipeline 'flights'")
 
 
-def test_days_that_are_scored_already_cost_no_commit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_that_are_scored_already_cost_no_commit_and_are_called_unchanged(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use(data, monkeypatch)
     monkeypatch.chdir(data)  # no dagster.yaml here: a passing instance
-    out = io.StringIO()
-    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), out) == 0
+    first, second = io.StringIO(), io.StringIO()
+    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), first) == 0
     state = State(find_pipeline("flight_delay").output)
     before = [account.table for account in state.accounts("predictions")]
-    assert len(before) == 3
-    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), io.StringIO()) == 0
+    assert len(before) == 3 and "unchanged" not in first.getvalue()
+    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), second) == 0
     assert [account.table for account in state.accounts("predictions")] == before
+    assert second.getvalue().count("unchanged") == 3
+
+
+def test_a_backfill_after_a_promotion_names_the_days_that_stay_stale_and_not_those_that_it_scores(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(data, monkeypatch)
+    monkeypatch.chdir(data)
+    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), io.StringIO()) == 0
+    monkeypatch.setenv("FLIGHT_DELAY_MODEL", "flight_delay/models/v2")
+    out = io.StringIO()
+    assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 13), out) == 0
+    lines = out.getvalue().splitlines()
+    assert [re.split(r"\s{2,}", line)[4] for line in lines if line.startswith("2013-07")] == ["0", "0"]
+    at = lines.index("checks that failed without stopping a day:")
+    assert lines[at + 1 :] == [
+        "  2013-07-13  flight_delay/model days_are_current: stale days: 1 (model: 2013-07-14); "
+        "run: batch-scoring backfill flight_delay 2013-07-14 2013-07-14"
+    ]
+    assert "failed:" not in lines
 
 
 # dagster's own command

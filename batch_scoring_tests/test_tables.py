@@ -16,6 +16,7 @@ from batch_scoring.shards import ShardFile, identity_of
 from batch_scoring.state import PublishedPart, ShardAccount
 from batch_scoring.storage import open_folder
 from batch_scoring.tables import (
+    NotPublishedError,
     Part,
     PublicationError,
     SchemaChangedError,
@@ -311,13 +312,27 @@ def test_a_day_may_be_a_date_or_its_name(tiny: TinyProject) -> None:
     assert read_day(tiny.pipeline, date.fromisoformat(DAY)).equals(read_day(tiny.pipeline, DAY))
 
 
-def test_a_day_that_was_never_published_has_the_tables_columns_and_no_rows(tiny: TinyProject) -> None:
-    assert tiny.read(DAY).num_rows == 0, "no table yet"
+def test_a_day_that_was_never_published_is_an_error_that_says_so(tiny: TinyProject) -> None:
+    tables = ("predictions", "validated_features", "quarantine")
+    for name in tables:  # no table yet
+        with pytest.raises(NotPublishedError, match=f"has no rows of {DAY}: the day was never scored; run: batch-sco"):
+            tiny.read(DAY, name)
     tiny.land(DAY, tiny.rows(10))
     tiny.run()
-    empty = tiny.read(NEXT_DAY)
-    assert empty.num_rows == 0 and empty.schema == tiny.read(DAY).schema
-    assert tiny.read("2023-01-01", "quarantine").num_rows == 0
+    for name in tables:
+        with pytest.raises(NotPublishedError, match=f"{name} has no rows of {NEXT_DAY}"):
+            tiny.read(NEXT_DAY, name)
+
+
+def test_a_day_without_a_rejected_row_has_an_empty_quarantine(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.run()
+    before = tiny.read(DAY, "quarantine")
+    tiny.land(NEXT_DAY, tiny.rows(2).set_column(3, "n", pa.array([-1, 1])))
+    tiny.run(NEXT_DAY)
+    assert tiny.read(NEXT_DAY, "quarantine").num_rows == 1
+    after = tiny.read(DAY, "quarantine")
+    assert before.num_rows == after.num_rows == 0 and before.schema == after.schema
 
 
 def test_a_file_without_an_accepted_row_does_not_hide_the_day(tiny: TinyProject) -> None:
@@ -331,9 +346,12 @@ def test_a_file_without_an_accepted_row_does_not_hide_the_day(tiny: TinyProject)
     assert len(tiny.account("predictions").table.files) == 2
 
 
-def test_an_unknown_table_is_an_error(tiny: TinyProject) -> None:
-    with pytest.raises(KeyError, match="scores"):
+def test_an_unknown_table_or_a_day_in_another_form_is_an_error(tiny: TinyProject) -> None:
+    with pytest.raises(ValueError, match="no table 'scores'; there are: validated_features, predictions, quarantine"):
         tiny.read(DAY, "scores")
+    for day in ("2024-3-4", "yesterday"):
+        with pytest.raises(ValueError, match=f"Invalid isoformat string: {day!r}"):
+            tiny.read(day)
 
 
 def test_a_day_that_somebody_compacted_reads_as_before(tiny: TinyProject) -> None:
