@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch_scoring.bundle import GOLDEN_ROWS, BundleError, refuse_unfit, write_bundle
+from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, refuse_unfit, write_bundle
 from batch_scoring.pipeline import Pipeline, SpecError, declared_pipeline
 
 if TYPE_CHECKING:
@@ -209,6 +209,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the new bundle's folder")
     arguments = parser.parse_args()
     try:
+        if (arguments.out / MANIFEST).exists():
+            raise CheckpointError(
+                f"{arguments.out} holds a bundle already; a delivered version is never replaced: give the new model "
+                "a version and a folder of its own, then change model.bundle in the spec"
+            )
         try:
             sample = pq.read_table(arguments.sample)
         except (OSError, pa.ArrowException) as error:

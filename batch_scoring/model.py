@@ -190,22 +190,27 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
             "days_are_current", True, "every scored day is of the present model, code and input", {"stale": 0}
         )
     why = "; ".join(f"{reason}: {', '.join(ranges(listed))}" for reason, listed in stale.by_reason.items() if listed)
-    commands = [f"batch-scoring backfill {pipeline.name} {span.replace(' … ', ' ')}" for span in ranges(stale.days)]
+    commands = [f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(stale.days)]
     return Finding(
         "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {'; '.join(commands)}",
         {"stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands)},
     )  # fmt: skip
 
 
-def ranges(days: Iterable[str]) -> list[str]:
-    """Consecutive days joined: `2013-07-01 … 2013-07-14`."""
-    spans: list[list[date]] = []
+def spans(days: Iterable[str]) -> list[tuple[date, date]]:
+    """First and last of each run of consecutive days."""
+    found: list[tuple[date, date]] = []
     for day in sorted(map(date.fromisoformat, days)):
-        if spans and day - spans[-1][1] == timedelta(days=1):
-            spans[-1][1] = day
+        if found and day - found[-1][1] == timedelta(days=1):
+            found[-1] = (found[-1][0], day)
         else:
-            spans.append([day, day])
-    return [f"{first} … {last}" for first, last in spans]
+            found.append((day, day))
+    return found
+
+
+def ranges(days: Iterable[str]) -> list[str]:
+    """Consecutive days joined: `2013-07-01 … 2013-07-14`; a day alone as it is."""
+    return [f"{first} … {last}" if last > first else str(first) for first, last in spans(days)]
 
 
 def describe(bundle: Bundle, in_force: ModelInForce) -> dict[str, dg.MetadataValue]:

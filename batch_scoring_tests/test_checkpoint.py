@@ -264,6 +264,13 @@ def test_the_command_converts_and_refuses(tmp_path: Path) -> None:
     )
     assert good.returncode == 0, good.stderr
     assert "sha256" in good.stdout
+    delivered = (tmp_path / "b/bundle.json").read_bytes()
+    again = subprocess.run(
+        [*command, "--checkpoint", str(MODELS / "churn.pt")], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert again.returncode == 1 and f"{tmp_path}/b holds a bundle already" in again.stderr
+    assert (tmp_path / "b/bundle.json").read_bytes() == delivered
+    command[-1] = str(tmp_path / "c")
     bad = subprocess.run(
         [*command, "--checkpoint", str(tmp_path / "no.pt")], capture_output=True, text=True, cwd=PROJECT
     )

@@ -312,17 +312,17 @@ def test_days_that_a_promotion_or_a_correction_made_stale_are_listed_with_the_co
     found = findings(result, "days_are_current")
     assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN and result.success
     assert found.description == (
-        f"stale days: 1 (input: 2024-03-02 … 2024-03-02); run: batch-scoring backfill {tiny.name} 2024-03-02 2024-03-02"
+        f"stale days: 1 (input: 2024-03-02); run: batch-scoring backfill {tiny.name} 2024-03-02 2024-03-02"
     )
     tiny.deliver("v2", seed=1)
     found = findings(tiny.run("2024-03-07", steps=["model"]), "days_are_current")
-    assert found.metadata["days"].value == "2024-03-01 … 2024-03-02, 2024-03-05 … 2024-03-05", "its own day is run now"
+    assert found.metadata["days"].value == "2024-03-01 … 2024-03-02, 2024-03-05", "its own day is run now"
     assert found.metadata["run"].value == (
         f"batch-scoring backfill {tiny.name} 2024-03-01 2024-03-02\n"
         f"batch-scoring backfill {tiny.name} 2024-03-05 2024-03-05"
     )
-    assert "model: 2024-03-01 … 2024-03-02, 2024-03-05 … 2024-03-05" in (found.description or "")
-    assert "input: 2024-03-02 … 2024-03-02" in (found.description or "")
+    assert "model: 2024-03-01 … 2024-03-02, 2024-03-05" in (found.description or "")
+    assert "input: 2024-03-02" in (found.description or "")
     for day in [*days, "2024-03-07"]:
         tiny.run(day)
     assert findings(tiny.run("2024-03-09", steps=["model"]), "days_are_current").passed
@@ -333,7 +333,7 @@ def test_days_of_other_code_are_stale(tiny: TinyProject) -> None:
     tiny.run()
     tiny.write_code(network=(tiny.folder / "network.py").read_text() + "\n# a deploy\n")
     found = findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current")
-    assert f"code: {DAY} … {DAY}" in (found.description or "")
+    assert f"(code: {DAY})" in (found.description or "")
 
 
 def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) -> None:
@@ -348,7 +348,7 @@ def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) ->
     [
         ([], []),
         (["2024-02-28", "2024-03-01", "2024-02-29"], ["2024-02-28 … 2024-03-01"]),
-        (["2024-01-01", "2023-12-30"], ["2023-12-30 … 2023-12-30", "2024-01-01 … 2024-01-01"]),
+        (["2024-01-01", "2023-12-30"], ["2023-12-30", "2024-01-01"]),
     ],
 )
 def test_consecutive_days_are_named_by_their_ends(days: list[str], expected: list[str]) -> None:
