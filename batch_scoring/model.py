@@ -23,7 +23,7 @@ from batch_scoring.bundle import (
     read_manifest,
 )
 from batch_scoring.invariants import Finding, report, specs
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import CodeError, Pipeline
 from batch_scoring.state import ModelInForce, State, StateError
 from batch_scoring.steps import Run
 
@@ -94,7 +94,7 @@ def examine(pipeline: Pipeline) -> Delivered:
         if deviation > bound:
             message += "; other weights, network class or build of torch than the bundle was written with"
         golden = Finding("golden_rows_agree", deviation <= bound, message, {"deviation": deviation, "bound": bound})
-    except BundleError as error:
+    except (BundleError, CodeError) as error:
         if intact is None:
             intact = Finding("bundle_is_intact", False, str(error))
         golden = Finding(

@@ -34,6 +34,10 @@ class SpecError(ValueError):
         self.faults = faults
 
 
+class CodeError(ImportError):
+    """A pipeline's own code does not import; says which, from where, and what it raised."""
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A spec with its place: the package its code lives in and the root its relative paths stand under."""
@@ -64,9 +68,17 @@ class Pipeline:
         return self._place(self.spec.model.bundle)
 
     def load(self, reference: str) -> Any:  # noqa: ANN401  (a class of the user's)
-        """The object that a `module:attribute` reference of the spec names."""
+        """The object that a `module:attribute` reference of the spec names.
+
+        Raises:
+            CodeError: the module does not import, or has no such attribute.
+        """
         module, attribute = reference.split(":")
-        return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+        try:
+            return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+        except Exception as error:  # whatever a user's module may raise
+            summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CodeError(f"{self.name}: {reference} cannot be loaded from {self.folder}: {summary}") from error
 
     @functools.cached_property
     def features_code(self) -> str:

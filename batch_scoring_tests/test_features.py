@@ -351,3 +351,11 @@ def test_a_day_of_which_nothing_survives_is_an_error_and_the_last_good_version_s
     assert tiny.account("predictions") == settled
     assert tiny.read(table="validated_features").num_rows == 20
     assert tiny.read(table="quarantine").num_rows == 0
+
+
+def test_a_schema_that_does_not_import_stops_the_day_and_is_named(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.write_code(schema=f"import pandora\n{(tiny.folder / 'schema.py').read_text()}")
+    message = error_of(tiny.run(raise_on_error=False))
+    assert f"{tiny.name}: schema:Rows cannot be loaded from {tiny.folder}: ModuleNotFoundError" in message
+    assert tiny.state.account("validated_features", DAY) is None

@@ -212,6 +212,21 @@ def test_a_bundle_that_needs_a_category_the_spec_lacks_is_refused(tiny: TinyProj
     assert tiny.state.model_or_none() is None
 
 
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        ("import tensorflux", "ModuleNotFoundError: No module named 'tensorflux'"),
+        ("raise RuntimeError('no licence\\nfound')", "RuntimeError: no licence found"),
+    ],
+)
+def test_a_network_that_does_not_import_fails_a_recorded_check(tiny: TinyProject, code: str, raised: str) -> None:
+    tiny.write_code(network=f"{code}\n{(tiny.folder / 'network.py').read_text()}")
+    result = tiny.run(steps=["model"], raise_on_error=False)
+    assert f"{tiny.name}: network:Net cannot be loaded from {tiny.folder}: {raised}" in error_of(result)
+    assert not findings(result, "bundle_is_intact").passed
+    assert tiny.state.model_or_none() is None
+
+
 def test_golden_rows_are_scored_in_every_days_run(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(100))
     tiny.run(steps=["model", "raw_input", "validated_features"])

@@ -31,7 +31,7 @@ LIBRARIES = ("torch", "pandas", "pandera.pandas", "deltalake", "safetensors.torc
 def main() -> None:
     """Measure as the command line asks and print Markdown tables."""
     parser = argparse.ArgumentParser(description="Run a whole day of customers, beside the classic loop.")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps the data root; a temporary folder if not given")
     parser.add_argument("--child", choices=["day", "classic"], help=argparse.SUPPRESS)

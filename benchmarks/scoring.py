@@ -33,8 +33,8 @@ SHIPPED_HIDDEN = 64
 def main() -> None:
     """Measure as the command line asks and print one Markdown table a size."""
     parser = argparse.ArgumentParser(description="Score customers with ours and its peers, side by side.")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--hidden", type=int, default=SHIPPED_HIDDEN, help="width of the network; 64 is the shipped one"
     )
