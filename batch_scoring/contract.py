@@ -222,11 +222,21 @@ class Contract:
         asks = "; expected checks on the elements of one column, which name the rows that fail"
         if schema.checks or schema.parsers or schema.index is not None:
             raise ContractError(f"{self._where} checks or changes the whole frame or its index{asks}")
+        if schema.strict or schema.ordered:
+            raise ContractError(
+                f"{self._where} is strict or ordered; columns that it does not know are reported and ignored, "
+                "and their order is free: drop the setting"
+            )
         if schema.unique:
             raise ContractError(f"{self._where}: unique={schema.unique}; the key is unique by input.key{asks}")
         for name, column in schema.columns.items():
             if column.unique:
                 raise ContractError(f"{self._where}: {name} is unique=True; the key is unique by input.key{asks}")
+            if not column.required:
+                raise ContractError(
+                    f"{self._where}: {name} may be absent; expected columns that every file has: declare it without "
+                    "Optional and with nullable=True, or leave it out"
+                )
             if column.regex or column.parsers:
                 raise ContractError(f"{self._where}: {name} has a regex name or a parser{asks}")
             if column.default is not None:

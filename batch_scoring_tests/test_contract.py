@@ -274,6 +274,13 @@ REFUSED = {
     "index": ("row: pa.typing.Index[int]", "checks or changes the whole frame or its index"),
     "unique columns": ("class Config:\n    unique = ['x']", r"unique=\['x'\]; the key is unique by input.key"),
     "unique column": ("z: int = pa.Field(unique=True)", "z is unique=True; the key is unique by input.key"),
+    "strict": ("class Config:\n    strict = True", "is strict or ordered; columns that it does not know are reported"),
+    "filter": ("class Config:\n    strict = 'filter'", "is strict or ordered"),
+    "ordered": ("class Config:\n    ordered = True", "is strict or ordered"),
+    "optional column": (
+        "z: __import__('typing').Optional[int]",
+        "z may be absent; expected columns that every file has",
+    ),
     "regex": ("z: int = pa.Field(alias='z_.*', regex=True)", r"z_\.\* has a regex name or a parser"),
     "parser": ("@pa.parser('x')\ndef half(cls, s):\n    return s / 2", "x has a regex name or a parser"),
     "default": ("z: int = pa.Field(default=1)", "z has a default, which changes rows"),

@@ -3,8 +3,7 @@
 A contender reads a Parquet file of customers, scores it on the CPU and writes a Parquet file with the id, the
 prediction, its probability, the probability of each class, the model's version and the time. Where a peer leaves a
 choice (batch, threads, kind of UDF), the fastest of those that we tried is taken; what is written is what its own
-defaults write.
-How they are run and compared stands in `scoring.py`.
+defaults write. How they are run and compared stands in `scoring.py`.
 """
 
 import contextlib
