@@ -44,11 +44,11 @@ def main() -> int:
         unknown = set(options.names) - set(runs)
         if unknown:
             parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(runs)}")
-        print(_COLUMNS, flush=True)  # noqa: T201
+        print(_COLUMNS, flush=True)
         for name in options.names or runs:
             with _work_folder(options.folder) as folder:
                 reports.append(report := runs[name](folder))
-            print(  # noqa: T201
+            print(
                 f"{report.scenario:48}  {report.trials:>6}  {len(report.violations):>10}  {report.reused:>6}  "
                 f"{report.seconds:>7.0f}  {report.notes}", *report.violations, sep="\n    ", flush=True,
             )  # fmt: skip

@@ -27,7 +27,9 @@ class Rule:
     without: Callable[[], Substitutes]
     """Patches after which the code does not keep it."""
     kind: str
-    """Of `history.KINDS`, where its absence shows soonest; empty for a rule that another one covers."""
+    """Of `history.KINDS`, where its absence shows soonest; empty for a rule that is not needed by itself."""
+    covered: str = ""
+    """Why no history breaks without it: what else keeps the promise."""
 
 
 def _library_commit() -> Substitutes:
@@ -312,12 +314,36 @@ RULES = [
     Rule("the model is in the digest", lambda: _digest_without("predictions", 2), "crowd"),
     Rule("a file is read in the version pinned", _any_version_of_a_file, "corrections"),
     Rule("the fingerprint tells which file is newest", _fingerprint_without_order, "reuploads"),
-    # without these no broken promise was found
-    Rule("done compares transaction versions, not active files alone", _files_alone, ""),
-    Rule("the features table is as its account says", _any_features_snapshot, ""),
-    Rule("the difference is by digest", _difference_by_path, ""),
-    Rule("a second active file of a shard is removed", _second_file_stays, ""),
-    Rule("the quarantine is committed before the table", _table_first, ""),
+    Rule(
+        "done compares transaction versions, not active files alone",
+        _files_alone,
+        "",
+        "every file has a name of its own: equal names are equal rows",
+    ),
+    Rule(
+        "the features table is as its account says",
+        _any_features_snapshot,
+        "",
+        "shards are read by the names in the account, whatever the table shows",
+    ),
+    Rule(
+        "the difference is by digest",
+        _difference_by_path,
+        "",
+        "of a finished shard the committed file is found first",
+    ),
+    Rule(
+        "a second active file of a shard is removed",
+        _second_file_stays,
+        "",
+        "the strict commit lets no second one in",
+    ),
+    Rule(
+        "the quarantine is committed before the table",
+        _table_first,
+        "",
+        "a day is settled by its accounts, which are written after both",
+    ),
 ]
 
 
