@@ -10,8 +10,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from batch_scoring import shards
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.steps import Run
+from batch_scoring.state import Account
+from batch_scoring.steps import DayStep, Run
 
 PREVIEW_ROWS = 5
 
@@ -55,6 +57,20 @@ def figures(run: Run, rows: int, wall: float) -> dict[str, dg.MetadataValue]:
         "rows_per_second": dg.MetadataValue.int(round(rows / wall) if wall > 0 else 0),
         "peak_memory_bytes": dg.MetadataValue.int(peak),
     }
+
+
+def data_version(account: Account) -> dg.DataVersion:
+    """Names the day's rows: a digest over its shards' digests."""
+    return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
+
+
+def first_rows(step: DayStep, account: Account) -> pa.Table:
+    """A few rows of the day, for a person."""
+    for path in account.table.files:
+        for batch in shards.read(step.table.table.folder, path):
+            if batch.num_rows:
+                return pa.Table.from_batches([batch.slice(0, 5)])
+    return pa.table({})
 
 
 def preview(rows: pa.Table) -> dg.MetadataValue:

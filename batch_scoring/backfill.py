@@ -139,6 +139,8 @@ def _wanted(pipeline: Pipeline, first: date, last: date) -> list[str]:
     known = days_of(pipeline).get_partition_keys()
     if last < first:
         raise BackfillError(f"{last} is before {first}; expected FIRST and LAST in this order")
+    if not known:
+        raise BackfillError(f"{pipeline.name} has no days yet: partitions.start in its spec is in the future")
     for day in (first, last):
         if day.isoformat() not in known:
             raise BackfillError(f"{day} is no day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
@@ -166,11 +168,11 @@ def _instance(out: TextIO) -> Iterator[dg.DagsterInstance]:
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    """The first failed step and the first line of what it raised."""
+    """The first failed step and the first line of its error."""
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error and error.cause:
+            if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
                 error = error.cause
             failure = event.step_failure_data.user_failure_data
             text = failure.description if failure else (error.message if error else "")

@@ -168,6 +168,7 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     """Largest absolute difference between the golden rows' outputs now and as they were when the bundle was written.
 
     Raises:
+        ScoringError: the device is not there.
         BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite.
     """
     from batch_scoring.scoring import Scorer
@@ -178,8 +179,9 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     names = [f"output_{index}" for index in range(bundle.manifest.outputs)]
     if absent := [name for name in names if name not in golden.column_names]:
         raise BundleError(f"{bundle.uri}/{GOLDEN} has no column {', '.join(absent)}; expected {', '.join(names)}")
+    scorer = Scorer(model, device=device)
     try:
-        outputs = Scorer(model, device=device).outputs(golden)
+        outputs = scorer.outputs(golden)
     except Exception as error:
         raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
     expected = np.column_stack([golden[name].to_numpy() for name in names])
@@ -194,20 +196,30 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     return float(np.abs(outputs - expected).max())
 
 
-def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"]) -> LoadedModel:
-    """Read, build and prove a bundle in one step: what comes back has scored its golden rows.
+def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+    """Read, build and prove a bundle in one step: what comes back has scored its golden rows on that device.
 
     Raises:
         BundleError: anything about it is not as its manifest says.
+        ScoringError: the device is not there.
     """
-    bundle = read_bundle(folder)
+    return prove(read_bundle(folder), network_class, device)
+
+
+def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+    """Build a bundle's network and score its golden rows: the model, if they come out as they must.
+
+    Raises:
+        BundleError: weights or golden rows are not as the manifest says.
+        ScoringError: the device is not there.
+    """
     model = build_network(bundle, network_class)
-    deviation = golden_deviation(bundle, model)
+    deviation = golden_deviation(bundle, model, device)
     bound = model.manifest.golden_tolerance
     if deviation > bound:
         raise BundleError(
-            f"{folder.uri}: the golden rows differ by {deviation:.2g}, expected at most {bound:.2g}: "
-            "other weights, another network class or another build of torch than the bundle was written with"
+            f"{bundle.uri}: the golden rows differ by {deviation:.2g}, expected at most {bound:.2g}: other weights, "
+            "another network class, another build of torch or another machine than the bundle was written with"
         )
     return model
 
@@ -250,7 +262,7 @@ def write_bundle(
 
     Raises:
         BundleError: `golden` has another number of rows, the network gives no finite output for a golden or reference
-            row, or the written bundle does not load again.
+            row, or the bundle would not load again; nothing is written then.
     """
     import safetensors.torch
 
@@ -288,10 +300,11 @@ def write_bundle(
     manifest = draft.model_copy(update={"files": digests})
     content[MANIFEST] = (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
     place = open_folder(str(folder))
+    written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
+    prove(written, type(network))
     for file in (*FILES, MANIFEST):  # the manifest last: it vouches for the others
         place.put(file, content[file])
-    load_bundle(place, lambda **kwargs: type(network)(**kwargs))
-    return hashlib.sha256(content[MANIFEST]).hexdigest()
+    return written.sha256
 
 
 def _parquet(table: pa.Table) -> bytes:

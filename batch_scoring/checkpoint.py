@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, refuse_unfit, write_bundle
-from batch_scoring.pipeline import Pipeline, SpecError, declared_pipeline
+from batch_scoring.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -167,6 +167,10 @@ def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:
         raise CheckpointError(f"the sample has no column {', '.join(missing)}; it has {', '.join(sample.column_names)}")
     if not pa.types.is_date(sample.schema.field("dt").type):
         raise CheckpointError(f"the sample's dt is {sample.schema.field('dt').type}; expected a date")
+    for name in numeric:
+        kind = sample.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise CheckpointError(f"the sample's {name} is {kind}; expected a number")
     if sample.num_rows < GOLDEN_ROWS:
         raise CheckpointError(f"the sample has {sample.num_rows} rows; expected at least {GOLDEN_ROWS}")
     return sample.select(wanted)
@@ -226,7 +230,7 @@ def main() -> None:
             folder=arguments.out,
             metrics=dict(arguments.metric),
         )
-    except (CheckpointError, SpecError) as error:
+    except (CheckpointError, SpecError, CodeError) as error:
         sys.exit(str(error))
     print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
 

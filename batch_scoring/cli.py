@@ -4,6 +4,8 @@ import argparse
 import sys
 from datetime import date
 
+from dagster import DagsterInvariantViolationError
+
 from batch_scoring import backfill
 from batch_scoring.pipeline import SpecError
 
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
-    except (SpecError, backfill.BackfillError) as error:
+    except (SpecError, backfill.BackfillError, DagsterInvariantViolationError) as error:  # the last: DAGSTER_HOME
         sys.stderr.write(f"batch-scoring: {error}\n")
         return 2
 

@@ -50,6 +50,8 @@ class Column:
     name: str
     type: pa.DataType
     nullable: bool
+    naive: bool = False
+    """Of a timestamp: the schema declares it without a time zone, and compares it with such. It is taken as UTC."""
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,20 @@ class Contract:
             return values
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        if pa.types.is_string(values.type) and not pa.types.is_string(column.type):
+        is_text = pa.types.is_string(values.type) and not pa.types.is_string(column.type)
+        if is_text:
             values = pc.utf8_trim_whitespace(values)
-        safe = not (
-            pa.types.is_floating(values.type) and pa.types.is_floating(column.type)
-        )  # float64 rounds to float32
+        # a number is rounded to float32 or float64, nanoseconds to microseconds; never text
+        is_rounded = pa.types.is_floating(column.type) or (
+            pa.types.is_timestamp(values.type) and values.type.unit == "ns"
+        )
+        safe = is_text or not is_rounded
 
         def cast(part: pa.Array) -> pa.Array:
+            if is_text and pa.types.is_timestamp(column.type):
+                part = _in_utc(part)
+            if is_text and pa.types.is_integer(column.type):
+                part = _decimal(part)
             return part.cast(column.type, safe=safe)
 
         misfits = _by_halves(values, cast)
@@ -197,10 +206,7 @@ class Contract:
             return
         import pandera.errors
 
-        arrays = [
-            table.column(name).dictionary_encode() if name in self._encoded else table.column(name)
-            for name in self._checks.columns
-        ]
+        arrays = [self._for_pandera(name, table.column(name)) for name in self._checks.columns]
         frame = pa.RecordBatch.from_arrays(arrays, names=list(self._checks.columns)).to_pandas()
         try:
             self._checks.validate(frame, lazy=True)
@@ -217,6 +223,11 @@ class Contract:
                 if row not in done:
                     done.add(row)
                     yield int(row), Reason("rule", str(check), column, shown(table.column(column), int(row)))
+
+    def _for_pandera(self, name: str, values: pa.Array) -> pa.Array:
+        if name in self._encoded:
+            return values.dictionary_encode()
+        return values.cast(pa.timestamp("us")) if self.columns[name].naive else values
 
     def _refuse_whole_frame_checks(self, schema: "pandera.pandas.DataFrameSchema") -> None:
         asks = "; expected checks on the elements of one column, which name the rows that fail"
@@ -250,7 +261,7 @@ class Contract:
         kind = _arrow_type(str(column.dtype))
         if kind is None:
             raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
-        return Column(name, kind, bool(column.nullable))
+        return Column(name, kind, bool(column.nullable), naive=bool(re.match(r"datetime64\[\w+\]", str(column.dtype))))
 
     @staticmethod
     def _checks_only(schema: "pandera.pandas.DataFrameSchema") -> "pandera.pandas.DataFrameSchema | None":
@@ -355,6 +366,25 @@ def _by_halves(values: pa.Array, attempt: Callable[[pa.Array], pa.Array], start:
         left, right = values.slice(0, middle), values.slice(middle)
         return _by_halves(left, attempt, start) + _by_halves(right, attempt, start + middle)
     return []
+
+
+def _in_utc(texts: pa.Array) -> pa.Array:
+    """Times as text, each with its zone: one that names none, or is a day alone, is taken as UTC."""
+    days = pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d$")
+    zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
+    in_utc = pc.binary_join_element_wise(texts, "Z", "")
+    return pc.if_else(days, pc.binary_join_element_wise(texts, "T00:00Z", ""), pc.if_else(zoned, texts, in_utc))
+
+
+def _decimal(texts: pa.Array) -> pa.Array:
+    """Texts of whole numbers as they are; Arrow would take 0x10 for 16, which nobody has meant.
+
+    Raises:
+        ArrowInvalid: one of them is hexadecimal.
+    """
+    if pc.any(pc.match_substring_regex(texts, "^[+-]?0[xX]")).as_py():
+        raise pa.ArrowInvalid("hexadecimal")
+    return texts
 
 
 def _blanked(values: pa.Array, positions: list[int]) -> pa.Array:

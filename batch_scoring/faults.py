@@ -5,6 +5,7 @@ the pipeline's own package (read as syntax: importing it would import torch and 
 """
 
 import ast
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +46,7 @@ def describe(faults: Iterable[Any]) -> Iterator[str]:
 
 
 def right_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
-    """The spec with those of its fields that are right, so that what they refer to can be looked at all the same."""
+    """The spec with those of its sections that are right, so that what they refer to can be looked at all the same."""
     content = copy.deepcopy(content)
     wrong = set()
     for fault in error.errors():
@@ -57,11 +58,15 @@ def right_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
             place.pop(last, None)
         else:
             wrong.add(fault["loc"][0])
-    right = {}
+    right: dict[str, Any] = {}
     for name, field in PipelineSpec.model_fields.items():
         if name in content and name not in wrong:
-            is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-            right[name] = field.annotation.model_validate(content[name]) if is_section else content[name]  # type: ignore[union-attr]
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                with contextlib.suppress(ValidationError):  # without its unknown field it is wrong in another way
+                    right[name] = section.model_validate(content[name])
+            else:
+                right[name] = content[name]
     return PipelineSpec.model_construct(**right)
 
 

@@ -12,7 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring import keys, landing, quarantine, shards
-from batch_scoring.assets import asset_key, asset_options, column_schema, days, figures, preview, run_of
+from batch_scoring.assets import (
+    asset_key,
+    asset_options,
+    column_schema,
+    data_version,
+    days,
+    figures,
+    first_rows,
+    preview,
+    run_of,
+)  # fmt: skip
 from batch_scoring.contract import Contract, Reason
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
@@ -155,6 +165,7 @@ class _Validation:
                 rows_in=rows_in, rows=accepted, quarantined=draft.quarantined,
                 missing_identity=(expected - identities) % 2**64, keys=draft.keys,
             )  # fmt: skip
+            rows.refuse_changed()
             return self._before.find(account.digest) or draft.finish(account)
 
     def _judge(
@@ -233,20 +244,6 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         **({"quarantine": dg.MetadataValue.table(records)} if records else {}),
         "preview": preview(first_rows(step, account)),
     }
-
-
-def data_version(account: Account) -> dg.DataVersion:
-    """Names the day's rows: a digest over its shards' digests."""
-    return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
-
-
-def first_rows(step: DayStep, account: Account) -> pa.Table:
-    """A few rows of the day, for a person."""
-    for path in account.table.files:
-        for batch in shards.read(step.table.table.folder, path):
-            if batch.num_rows:
-                return pa.Table.from_batches([batch.slice(0, 5)])
-    return pa.table({})
 
 
 def _name(base: str, dropped: list[int]) -> str:

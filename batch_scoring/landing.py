@@ -138,9 +138,10 @@ def open_rows(landing: Folder, file: FileVersion | LandingFile, csv: Csv) -> Ite
         with _explained(f"{landing.uri}/{file.path}", file):
             rows = _rows(stream, file, csv)
         rows.explain = lambda: _explained(f"{landing.uri}/{file.path}", file)
+        if landing.is_local:  # on S3 every read names the version
+            rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
         yield rows
-    if landing.is_local:  # on S3 every read has named the version
-        landing.open(file.path, file.token).close()
+        rows.refuse_changed()
 
 
 def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv) -> "FileRows":
@@ -186,6 +187,8 @@ class FileRows(ABC):
     is_text: bool
     """Whether cells are bytes that are still to be cast."""
     explain: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    refuse_changed: Callable[[], None] = staticmethod(lambda: None)
+    """Raise FileChangedError if the file was written to since it was opened: what was read may be a mix."""
 
     def count(self) -> int:
         """All rows, broken ones included. Reads a CSV file to its end."""

@@ -167,7 +167,7 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
         files = listed.get(account.day, [])
         reasons = {
             "model": account.model_sha256 != model_sha256,
-            "code": account.code != pipeline.scoring_code,
+            "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
             "input": bool(files) and landing.fingerprint(files) != account.fingerprint,
         }
         for reason in (name for name, holds in reasons.items() if holds):
@@ -181,7 +181,7 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
         return Finding("days_are_current", True, "not tried: there is no model to compare with")
     try:
         stale = stale_days(pipeline, delivered.bundle.sha256)
-    except StateError as error:  # one day's damaged account must not stop the others' runs
+    except (StateError, OSError) as error:  # one day's damaged account must not stop the others' runs
         return Finding("days_are_current", False, str(error))
     for listed in stale.by_reason.values():
         listed[:] = sorted(set(listed) - set(own_day))

@@ -7,6 +7,7 @@ imports torch or talks to S3.
 import functools
 import hashlib
 import importlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -113,9 +114,17 @@ class Pipeline:
 
 
 def data_root() -> str:
-    """The data root of this process: `BATCH_SCORING_DATA`, or `data/` beside the package."""
+    """The data root of this process: `BATCH_SCORING_DATA`, or `data/` beside the package.
+
+    Raises:
+        SpecError: it is neither a folder nor s3://bucket/prefix.
+    """
     root = os.environ.get("BATCH_SCORING_DATA") or str(PROJECT / "data")
-    return root if root.startswith("s3://") else str(Path(root).expanduser().absolute())
+    if "://" not in root:
+        return str(Path(root).expanduser().absolute())
+    if not re.match(r"s3://[^/]", root):
+        raise SpecError([f"BATCH_SCORING_DATA: {root!r}; expected a folder or s3://bucket/prefix"])
+    return root
 
 
 def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pipeline]:
@@ -135,11 +144,23 @@ def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pi
         pipeline, wrong = _declared(file, root)
         faults += [f"{_shown(file)}: {fault}" for fault in (*wrong, *(_missing(pipeline) if pipeline else ()))]
         pipelines += [pipeline] if pipeline else []
+    faults += _shared_outputs(pipelines)
     if not faults and not pipelines:
         faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
     if faults:
         raise SpecError(faults)
     return pipelines
+
+
+def _shared_outputs(pipelines: list[Pipeline]) -> Iterator[str]:
+    """Pipelines that would take each other's tables for their own."""
+    places = [(pipeline, f"{pipeline.output.uri}/") for pipeline in pipelines if hasattr(pipeline.spec, "name")]
+    for (one, mine), (other, theirs) in itertools.combinations(places, 2):
+        if mine.startswith(theirs) or theirs.startswith(mine):
+            yield (
+                f"{_shown(other.folder / 'pipeline.yaml')}: output: {theirs.rstrip('/')} is, or is within, the output "
+                f"of {one.name}, {mine.rstrip('/')} (or the other way round); expected a folder of its own"
+            )
 
 
 def find_pipeline(name: str) -> Pipeline:
@@ -200,6 +221,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
+    if odd := [key for key in content if not isinstance(key, str)]:  # YAML takes a bare on, off, yes or no for a bool
+        raise TypeError(f"{odd[0]!r} is no field's name; a spec has name, description, partitions, …")
     return content
 
 

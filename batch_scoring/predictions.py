@@ -18,15 +18,16 @@ from batch_scoring.assets import (
     asset_key,
     asset_options,
     column_schema,
+    data_version,
     days,
     figures,
+    first_rows,
     histogram,
     preview,
     run_of,
 )  # fmt: skip
 from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
-from batch_scoring.features import data_version, first_rows
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.pipeline import Pipeline
@@ -34,7 +35,7 @@ from batch_scoring.progress import Progress
 from batch_scoring.scoring import Scored, Scorer
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
 from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
-from batch_scoring.tables import predictions_table
+from batch_scoring.tables import features_table, predictions_table
 
 CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
@@ -76,7 +77,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         yield from report(key, findings(prepared, source.features))
         account, committed = step.publish(
             prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
-            check_current=lambda: check_current(step, source),
+            features_code=source.features.code, check_current=lambda: check_current(step, source),
         )  # fmt: skip
         metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in, perf_counter() - began)
         yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
@@ -113,22 +114,27 @@ def read_source(step: DayStep) -> Source:
         raise StateError(
             f"the validated features of {name} {day} are of other files than raw_input has pinned; {first}"
         )
+    if features.code != step.pipeline.features_code:
+        raise StateError(f"the validated features of {name} {day} are of another schema or other settings; {first}")
     if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
         raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
     return Source(pinned, features, model)
 
 
 def check_current(step: DayStep, source: Source) -> None:
-    """Raise if newer input or another model has come.
+    """Raise if newer input, other features or another model have come.
 
     Raises:
         SupersededError: what has been scored is not to be published.
     """
     check_input(step.pipeline, source.pinned, may_be_archived=True)
     pinned = step.state.day_input(step.day)
+    features = step.state.account("validated_features", step.day)
     in_force = step.state.model()
     if pinned.fingerprint != source.pinned.fingerprint:
         newer = "raw_input pinned other files"
+    elif features is None or _digests(features) != _digests(source.features):
+        newer = "the features were validated anew, with another result"
     elif in_force.sha256 != source.model.sha256:
         newer = f"model {in_force.version} came in force"
     else:
@@ -139,21 +145,28 @@ def check_current(step: DayStep, source: Source) -> None:
     )
 
 
+def _digests(features: Account) -> set[str]:
+    """What the features' rows depend on, whichever run has written them."""
+    return {shard.digest for shard in features.shards}
+
+
 def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
-    """The model in force, from its copy in the state, proven by its golden rows.
+    """The model in force, from its copy in the state, proven by its golden rows on the device that scores.
 
     Raises:
         BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
+        ScoringError: the device is not there.
     """
-    network = step.pipeline.load(step.pipeline.spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network)
+    spec = step.pipeline.spec
+    network = step.pipeline.load(spec.model.network)
+    return load_bundle(step.state.models.subfolder(model.sha256), network, spec.scoring.device)
 
 
 def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
     """Score a day's features into shards; nothing is published yet."""
     pipeline, model = step.pipeline, source.model
     account = step.published(source.features.fingerprint, pipeline.scoring_code, model.sha256)
-    if account and {a.source for a in account.shards} == {a.digest for a in source.features.shards}:
+    if account and {shard.source for shard in account.shards} == _digests(source.features):
         run.log(f"{step.day} is scored already: {account.rows} rows of the same features, model and code")
         return Prepared((), pa.schema([]), published=account)
     with run.timed("load_model"):
@@ -179,7 +192,7 @@ def score_shard(
     """Score one feature shard into one shard of predictions."""
     manifest = scorer.manifest
     key = step.pipeline.spec.input.key
-    folder = DayStep(step.pipeline, step.day, "validated_features").table.table.folder
+    folder = features_table(step.pipeline).folder
     columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
     batches = shards.read(folder, path, columns, dictionary=[*manifest.categorical, "source_file"])
     tally = Tally(manifest)
@@ -267,7 +280,7 @@ class Tally:
 def output_schema(key: str, step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:
     """The rows of predictions, without the partition column."""
     path = next(path for _, path in source.feature_shards())
-    folder = DayStep(step.pipeline, step.day, "validated_features").table.table.folder
+    folder = features_table(step.pipeline).folder
     fields = [pa.field(key, shards.schema(folder, path).field(key).type)]
     if manifest.task == "regression":
         fields.append(pa.field("prediction", pa.float64()))

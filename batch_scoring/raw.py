@@ -15,13 +15,13 @@ from batch_scoring.assets import asset_key, asset_options, days, run_of
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State
-from batch_scoring.storage import FileChangedError
+from batch_scoring.storage import FileChangedError, OutsideFolderError
 
 FILES_SHOWN = 50
 
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
-    "input_is_complete": "Every landing file of the day can be read to its end.",
+    "input_is_complete": "Every landing file of the day can be read: a CSV file to its end, a Parquet file's footer.",
 }
 
 
@@ -58,13 +58,18 @@ class Found:
 def find(pipeline: Pipeline, day: str) -> Found:
     """List and inspect the day's landing files."""
     files, broken = [], {}
-    listed = landing.list_day(pipeline.landing, day)
+    where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
+    try:
+        listed = landing.list_day(pipeline.landing, day)
+    except PermissionError as error:
+        return Found((), {where: f"{where} cannot be listed: {error}; let this process read it"}, "", where)
     for file in listed:
         try:
             files.append(landing.inspect(pipeline.landing, file, pipeline.spec.input.csv))
-        except (landing.UnreadableFileError, FileChangedError, FileNotFoundError) as error:
+        except PermissionError as error:
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
+        except (landing.UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
             broken[file.path] = str(error)
-    where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
     return Found(tuple(files), broken, landing.fingerprint(listed), where)
 
 

@@ -53,7 +53,7 @@ class FailedRow:
 
     position: int
     """In its record batch, from 0."""
-    rule: Literal["network_raises", "output_is_finite"]
+    rule: Literal["input_is_finite", "network_raises", "output_is_finite"]
     detail: str
 
 
@@ -145,12 +145,13 @@ class Scorer:
             bad = np.isnan(best)
             columns = {"prediction": winner, "prediction_proba": best}
             columns |= {f"prob_class_{index}": block[index] for index in range(len(block))}
-        raised = {row.position for row in failed}
-        failed += [
-            FailedRow(int(row), "output_is_finite", "the network's output is NaN or infinite")
-            for row in np.flatnonzero(bad)
-            if int(row) not in raised
-        ]
+        known = {row.position: row for row in failed}
+        for row in np.flatnonzero(bad):
+            known.setdefault(
+                int(row), FailedRow(int(row), "output_is_finite", "the network's output is NaN or infinite")
+            )
+        known |= {row.position: row for row in self._infinite(batch, numeric)}
+        failed = list(known.values())
         scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
         if failed:
             failed.sort(key=lambda row: row.position)
@@ -178,8 +179,9 @@ class Scorer:
             raise ScoringError(f"the input has no column {', '.join(absent)}, which the model needs")
         rows, padded = batch.num_rows, _padded(batch.num_rows)
         numeric = np.zeros((padded, len(self.manifest.numeric)), np.float32)
-        for index, name in enumerate(self.manifest.numeric):
-            numeric[:rows, index] = batch.column(name).to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore"):  # `_infinite` tells which rows
+            for index, name in enumerate(self.manifest.numeric):
+                numeric[:rows, index] = batch.column(name).to_numpy(zero_copy_only=False)
         categorical = np.zeros((padded, len(self._vocabularies)), np.int64)
         unknown: dict[str, dict[str, int]] = {}
         for index, (name, vocabulary) in enumerate(self._vocabularies.items()):
@@ -187,7 +189,21 @@ class Scorer:
             categorical[:rows, index] = codes
             if strange:
                 unknown[name] = strange
+        _pad(numeric, rows)
+        _pad(categorical, rows)
         return numeric, categorical, unknown
+
+    def _infinite(self, batch: pa.RecordBatch, numeric: np.ndarray) -> list[FailedRow]:
+        """Rows with a value that is infinite, or is so once it is float32."""
+        rows = numeric[: batch.num_rows]
+        if not np.isinf(rows).any():
+            return []
+        found: dict[int, FailedRow] = {}
+        for row, column in zip(*np.nonzero(np.isinf(rows)), strict=True):
+            name = self.manifest.numeric[column]
+            detail = f"{name} is {batch.column(name)[int(row)].as_py()}, beyond float32"
+            found.setdefault(int(row), FailedRow(int(row), "input_is_finite", detail))
+        return list(found.values())
 
     def _run(
         self, numeric: np.ndarray, categorical: np.ndarray, rows: int, *, probabilities: bool
@@ -198,7 +214,7 @@ class Scorer:
         block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
         failed: list[FailedRow] = []
         start = 0
-        while start < len(numeric):
+        while start < rows:
             stop = min(start + self.batch_rows, len(numeric))
             try:
                 block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
@@ -256,11 +272,15 @@ class Scorer:
             np.zeros((padded, categorical.shape[1]), np.int64),
         )
         part[:rows], codes[:rows] = numeric[start:stop], categorical[start:stop]
+        _pad(part, rows)
+        _pad(codes, rows)
         try:
             block[:, start:stop] = self._forward(part, codes, probabilities, on_cpu=True)[:, :rows]
         except ScoringError:
             raise
         except Exception as error:
+            if _is_out_of_memory(error):
+                raise  # the machine's fault, not the row's
             if rows > 1:
                 middle = start + rows // 2
                 self._bisect(numeric, categorical, start, middle, probabilities, block, failed)
@@ -321,6 +341,12 @@ def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[st
     return code_of[places], unknown
 
 
+def _pad(matrix: np.ndarray, rows: int) -> None:
+    """Fill the rows from `rows` on with the last real one: zeros may be what the network cannot score."""
+    if rows:
+        matrix[rows:] = matrix[rows - 1]
+
+
 def _padded(rows: int) -> int:
     return max(GRID, -(-rows // GRID) * GRID)
 
@@ -329,7 +355,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the CPU allocator's words
+        # the CPU allocator's words, on Linux and elsewhere
+        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
     )
 
 

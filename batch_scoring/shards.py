@@ -103,7 +103,7 @@ def schema(table: Folder, path: str) -> pa.Schema:
 
 
 class ShardWriter:
-    """A shard while it is written; nobody sees it before `publish`."""
+    """A shard while it is written; nobody sees it before `finish`."""
 
     def __init__(self, table: Folder, scratch: Path, schema: pa.Schema, constant: list[str]) -> None:
         self._table, self._scratch = table, scratch
@@ -120,12 +120,12 @@ class ShardWriter:
         """Append rows."""
         self._writer.write_batch(batch)
 
-    def publish(self, prefix: str, account: ShardAccount) -> ShardFile:
+    def finish(self, prefix: str, account: ShardAccount) -> ShardFile:
         """Close the file with its account in the footer and give it its name."""
         self._writer.add_key_value_metadata({_FOOTER_KEY: account.model_dump_json()})
         self._writer.close()
         path = f"{prefix}{account.digest}-{uuid.uuid4().hex[:8]}.parquet"
-        return ShardFile(path, self._table.publish(self._scratch, path), account.rows)
+        return ShardFile(path, self._table.put_file(self._scratch, path), account.rows)
 
     def close(self) -> None:
         """Give up what is not published."""

@@ -15,7 +15,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 def _reachable(location: str) -> str:
-    if "://" in location and not location.startswith("s3://"):
+    if "://" in location and not re.match(r"s3://[^/]", location):
         raise ValueError("no such kind of storage; expected a path or s3://bucket/prefix")
     if not location.startswith("/") and (".." in location.split("/") or "\\" in location):
         raise ValueError("leaves the data root; expected a path below it, an absolute path or s3://bucket/prefix")
@@ -51,7 +51,13 @@ class Partitions(Section):
 class Csv(Section):
     """How CSV files are written. Parquet files need nothing of this."""
 
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="one character between cells")
+    delimiter: str = Field(
+        default=",",
+        min_length=1,
+        max_length=1,
+        pattern=r"^[\x00-\x7f]*$",
+        description="one ASCII character between cells",
+    )
     null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean: no value")
 
 

@@ -129,6 +129,8 @@ class Account(Document):
     """Of the landing files that the rows come from."""
     code: str
     """Digest of the code and settings that the rows depend on."""
+    features_code: str | None = None
+    """Of predictions: the digest of the code and settings behind the features that were scored."""
     model_version: str | None = None
     model_sha256: str | None = None
     shards: tuple[ShardAccount, ...]

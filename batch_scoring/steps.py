@@ -135,6 +135,7 @@ class DayStep:
         fingerprint: str,
         code: str,
         model: ModelInForce | None,
+        features_code: str | None = None,
         check_current: Callable[[], None],
     ) -> tuple[Account, bool]:
         """Commit the quarantine, then the table, then write the account: it, and whether anything was committed.
@@ -159,15 +160,16 @@ class DayStep:
 
         def commit(part: Part, files: Iterable[ShardFile], schema: pa.Schema) -> tuple[PublishedPart, bool]:
             planned = {file.identity: file for file in files}
-            return tables.publish(part, planned, schema, check_current=check_current, lineage=lineage)
+            return tables.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
 
         with run.timed("commit"):
+            tables.refuse_retyped(self.table.table, prepared.schema)
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
             account = Account(
                 pipeline=self.pipeline.name, day=self.day, step=self.name, run_id=run.id,
-                finished_at=datetime.now(UTC), fingerprint=fingerprint, code=code,
+                finished_at=datetime.now(UTC), fingerprint=fingerprint, code=code, features_code=features_code,
                 model_version=model.version if model else None, model_sha256=model.sha256 if model else None,
                 shards=accounts, table=table, quarantine=kept,
             )  # fmt: skip
@@ -249,8 +251,8 @@ class Draft:
             own = ShardAccount(
                 digest=account.digest, source=account.source, run_id=account.run_id, rows_in=rows, rows=rows
             )
-            filed.append(self._writers[stage].publish(f"dt={self._step.day}/stage={stage}/", own))
-        file = self._writer.publish(self._step.table.prefixes[0], account)
+            filed.append(self._writers[stage].finish(f"dt={self._step.day}/stage={stage}/", own))
+        file = self._writer.finish(self._step.table.prefixes[0], account)
         return Finished(account, file, tuple(filed), reused=False)
 
     def _flush(self, stage: str) -> None:

@@ -31,6 +31,10 @@ class FileChangedError(OSError):
     """A file is no longer the version that the caller named."""
 
 
+class StoreError(OSError):
+    """S3 did not answer, or not as it should; the same request may succeed later."""
+
+
 class OutsideFolderError(ValueError):
     """A path would leave the folder that it is relative to."""
 
@@ -74,10 +78,10 @@ class Folder(ABC):
 
     @abstractmethod
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A local file to write a large file into before `publish`; removed at the end if still there."""
+        """A local file to write a large file into before `put_file`; removed at the end if still there."""
 
     @abstractmethod
-    def publish(self, scratch: Path, path: str) -> int:
+    def put_file(self, scratch: Path, path: str) -> int:
         """Make the finished scratch file visible, whole, under a new name. Returns its size in bytes."""
 
     @abstractmethod
@@ -141,11 +145,15 @@ class LocalFolder(Folder):
         self.uri = str(self._root)
 
     def list(self, prefix: str = "") -> list[FileVersion]:
-        """See `Folder.list`. Symbolic links to folders are not followed."""
+        """See `Folder.list`. Symbolic links to folders are not followed.
+
+        Raises:
+            PermissionError: a folder below may not be looked into; what it holds would be missed in silence.
+        """
         start = self._root / inside(prefix)
         top = start if prefix.endswith("/") or not prefix else start.parent
         found = []
-        for folder, _, names in os.walk(top):
+        for folder, _, names in os.walk(top, onerror=_raise_unless_gone):
             for name in names:
                 file = Path(folder, name)
                 path = file.relative_to(self._root).as_posix()
@@ -167,7 +175,7 @@ class LocalFolder(Folder):
         """See `Folder.put`."""
         with self.scratch() as scratch:
             scratch.write_bytes(data)
-            self.publish(scratch, path)
+            self.put_file(scratch, path)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -179,14 +187,17 @@ class LocalFolder(Folder):
         finally:
             file.unlink(missing_ok=True)
 
-    def publish(self, scratch: Path, path: str) -> int:
-        """See `Folder.publish`. Content and name survive a power cut."""
+    def put_file(self, scratch: Path, path: str) -> int:
+        """See `Folder.put_file`. Content and name survive a power cut."""
         target = self._root / inside(path)
+        is_new = not target.parent.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
         _fsync(scratch)
         size = scratch.stat().st_size
         scratch.replace(target)
         _fsync(target.parent)
+        if is_new:
+            _fsync(target.parent.parent)
         return size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
@@ -204,6 +215,11 @@ class LocalFolder(Folder):
         if newest is not None:
             _fsync(newest)
             _fsync(folder)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _version(path: str, stat: os.stat_result) -> FileVersion:
@@ -232,18 +248,19 @@ class S3Folder(Folder):
 
     def list(self, prefix: str = "") -> list[FileVersion]:
         """See `Folder.list`."""
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
-        return sorted(
-            FileVersion(
-                path=item["Key"].removeprefix(self._prefix),
-                token=item["ETag"].strip('"'),
-                size=item["Size"],
-                modified=item["LastModified"].astimezone(UTC),
+        with self._os_errors(prefix):
+            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
+            return sorted(
+                FileVersion(
+                    path=item["Key"].removeprefix(self._prefix),
+                    token=item["ETag"].strip('"'),
+                    size=item["Size"],
+                    modified=item["LastModified"].astimezone(UTC),
+                )
+                for page in pages
+                for item in page.get("Contents", [])
+                if not item["Key"].endswith("/")
             )
-            for page in pages
-            for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")
-        )
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""
@@ -252,12 +269,13 @@ class S3Folder(Folder):
 
     def read(self, path: str) -> bytes:
         """See `Folder.read`. One request that names no version, so a replaced file does not fail its reader."""
-        with _missing_is_said(self.bucket, self._key(path)):
+        with self._os_errors(path):
             return _body(functools.partial(_client().get_object, Bucket=self.bucket, Key=self._key(path)))
 
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
-        _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+        with self._os_errors(path):
+            _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -265,9 +283,10 @@ class S3Folder(Folder):
         with tempfile.TemporaryDirectory(prefix="batch_scoring_") as folder:
             yield Path(folder, "scratch")
 
-    def publish(self, scratch: Path, path: str) -> int:
-        """See `Folder.publish`. One upload: the object appears when its last part is there."""
-        _client().upload_file(str(scratch), self.bucket, self._key(path))
+    def put_file(self, scratch: Path, path: str) -> int:
+        """See `Folder.put_file`. One upload: the object appears when its last part is there."""
+        with self._os_errors(path):
+            _client().upload_file(str(scratch), self.bucket, self._key(path))
         return scratch.stat().st_size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
@@ -294,6 +313,9 @@ class S3Folder(Folder):
     def _key(self, path: str) -> str:
         return self._prefix + inside(path)
 
+    def _os_errors(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return _as_os_errors(f"s3://{self.bucket}/{self._key(path)}")
+
 
 class _S3Object(io.RawIOBase):
     """One version of an object as a seekable file; every read is one ranged GET."""
@@ -301,7 +323,7 @@ class _S3Object(io.RawIOBase):
     def __init__(self, bucket: str, key: str, token: str | None) -> None:
         self._s3 = _client()
         self._bucket, self._key, self._position = bucket, key, 0
-        with _missing_is_said(bucket, key):
+        with _as_os_errors(f"s3://{bucket}/{key}"):
             head = self._s3.head_object(Bucket=bucket, Key=key)
         self._size: int = head["ContentLength"]
         self._token = head["ETag"].strip('"')
@@ -332,8 +354,6 @@ class _S3Object(io.RawIOBase):
         return self._read(self._size)  # io's own makes a request every 8 KiB
 
     def _read(self, most: int) -> bytes:
-        from botocore.exceptions import ClientError
-
         stop = min(self._position + most, self._size)
         if stop <= self._position:
             return b""
@@ -342,11 +362,10 @@ class _S3Object(io.RawIOBase):
             self._s3.get_object, Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"'
         )
         try:
-            body = _body(ask)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("412", "PreconditionFailed", "404", "NoSuchKey"):
-                raise self._changed(self._token) from error
-            raise
+            with _as_os_errors(f"s3://{self._bucket}/{self._key}"):
+                body = _body(ask)
+        except (FileChangedError, FileNotFoundError) as error:
+            raise self._changed(self._token) from error
         self._position += len(body)
         return body
 
@@ -371,16 +390,25 @@ def _body(ask: Callable[[], Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def _missing_is_said(bucket: str, key: str) -> Iterator[None]:
-    """S3's words for an object that is not there as Python's own error."""
-    from botocore.exceptions import ClientError
+def _as_os_errors(where: str) -> Iterator[None]:
+    """Botocore's errors as those that a local folder would raise."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-            raise FileNotFoundError(f"there is no s3://{bucket}/{key}") from error
-        raise
+    except (ClientError, Boto3Error, BotoCoreError) as error:
+        cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the answer
+        status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else None
+        if status == 404:
+            raise FileNotFoundError(f"there is no {where}") from error
+        if status == 412:
+            raise FileChangedError(f"{where} has changed") from error
+        if status in (401, 403):
+            raise PermissionError(f"{where}: access denied: {cause}") from error
+        if isinstance(error, NoCredentialsError):
+            raise PermissionError(f"{where}: no AWS credentials; set the standard AWS_* variables") from error
+        raise StoreError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ class Table:
                 return DeltaTable(self.folder.uri, storage_options=self.folder.delta_options())
             except TableNotFoundError:
                 return None
-            except OSError:  # the library repeats requests, not the reading of answers that were cut short
+            except OSError as error:  # the library repeats requests, not the reading of answers that were cut short
+                _raise_if_forbidden(error)
                 if self.folder.is_local or pause > _LONGEST_LOAD_PAUSE:
                     raise
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -104,11 +105,14 @@ class Snapshot:
     """-1 if there is no table."""
     transaction: int
     files: Mapping[str, int]
-    """Size in bytes by path."""
+    """Size in bytes of each active file, by path."""
+    damaged: frozenset[str] = frozenset()
+    """Active files that are gone or have another size: somebody else's doing, to be put right by the next run."""
 
     def holds(self, published: PublishedPart) -> bool:
         """Whether the part is still exactly what an account names."""
-        return self.transaction == published.transaction and set(self.files) == set(published.files)
+        is_same = self.transaction == published.transaction and set(self.files) == set(published.files)
+        return is_same and not self.damaged
 
 
 def features_table(pipeline: Pipeline) -> Table:
@@ -140,6 +144,7 @@ def publish(
     *,
     check_current: Callable[[], None],
     lineage: Mapping[str, str],
+    log: Callable[[str], object] = lambda _: None,
     patience: float = PATIENCE,
 ) -> tuple[PublishedPart, bool]:
     """Make the part hold exactly the planned shards, in one transaction.
@@ -151,6 +156,7 @@ def publish(
         check_current: raises if newer input or another model has come; called after each load of the table, so that
             whatever is committed from there on is a conflict.
         lineage: metadata of the commit.
+        log: is told of every answer of the store that makes this call wait.
         patience: seconds to go on trying.
 
     Returns:
@@ -182,9 +188,11 @@ def publish(
         except CommitFailedError as error:
             conflict: Exception = error
         except (DeltaError, OSError) as error:
+            _raise_if_forbidden(error)
             if isinstance(error, OSError) and part.table.folder.is_local:
                 raise  # a full disk or a forbidden folder: waiting does not help
             conflict = error
+            log(f"{part.table.folder.uri}: {part.day} is not committed yet, trying again: {error}")
         else:
             continue  # the next round finds nothing to do, and reads what stands there
         if time.monotonic() > deadline:
@@ -214,7 +222,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; there are: {', '.join(TABLES)}")
     found = find_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-    wanted = str(date.fromisoformat(day) if isinstance(day, str) else day)
+    wanted = f"{date.fromisoformat(day) if isinstance(day, str) else day:%Y-%m-%d}"
     source = TABLES[table](found)
     delta = source.load()
     form = pa.schema(delta.schema().to_arrow()) if delta else _form_of_quarantine(found)
@@ -238,6 +246,12 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     return pa.concat_tables(parts).sort_by(form.names[0])
 
 
+def _raise_if_forbidden(error: Exception) -> None:
+    """Waiting does not help where access is denied; deltalake says so in words alone."""
+    if isinstance(error, PermissionError) or "lacked the necessary privileges" in str(error):
+        raise PermissionError(f"access denied: {' '.join(str(error).split())}") from error
+
+
 def _active(table: DeltaTable, day: str) -> list[dict[str, Any]]:
     """The add actions of a day's active files."""
     actions = pa.table(table.get_add_actions(flatten=True))
@@ -255,7 +269,14 @@ def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
         return Snapshot(-1, 0, {})
     mine = [row for row in _active(table, part.day) if not part.stages or row["partition.stage"] in part.stages]
     files = {row["path"]: row["size_bytes"] for row in mine}
-    return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files)
+    there = _stored(part) if files else {}
+    damaged = frozenset(path for path, size in files.items() if there.get(path) != size)
+    return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files, damaged)
+
+
+def _stored(part: Part) -> dict[str, int]:
+    """Size in bytes of each file in the part's folders, active or not, by path."""
+    return {file.path: file.size for prefix in part.prefixes for file in part.table.folder.list(prefix)}
 
 
 def _published(snapshot: Snapshot) -> PublishedPart:
@@ -266,12 +287,12 @@ def _published(snapshot: Snapshot) -> PublishedPart:
 
 
 def _difference(snapshot: Snapshot, planned: Mapping[str, ShardFile]) -> tuple[list[ShardFile], dict[str, int]]:
-    """Shards to add and files to remove; a second active file of one shard goes too."""
+    """Shards to add and files to remove; a second active file of one shard and a damaged one go too."""
     kept: set[str] = set()
     removes = {}
     for path, size in sorted(snapshot.files.items()):
         identity = identity_of(path)
-        if identity in planned and identity not in kept:
+        if identity in planned and identity not in kept and path not in snapshot.damaged:
             kept.add(identity)
         else:
             removes[path] = size
@@ -282,7 +303,7 @@ def _verify(part: Part, adds: list[ShardFile]) -> None:
     """Every file that is about to be committed is there with its size: the commit itself does not look."""
     if not adds:
         return
-    there = {file.path: file.size for prefix in part.prefixes for file in part.table.folder.list(prefix)}
+    there = _stored(part)
     for shard in adds:
         if there.get(shard.path) != shard.size:
             raise PublicationError(
@@ -305,20 +326,32 @@ def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaT
             storage_options=options,
         )  # fmt: skip
         raise CommitFailedError("the table has just been created")  # load it, and whatever others did meanwhile
-    existing = pa.schema(table.schema().to_arrow())
-    new = []
-    for field in schema:
-        if field.name not in existing.names:
-            new.append(Field.from_arrow(field.with_nullable(True)))
-        elif existing.field(field.name).type != field.type:
-            raise SchemaChangedError(
-                f"{folder.uri}: column {field.name} is {existing.field(field.name).type} in the table and would become "
-                f"{field.type}; give the pipeline a new output root in its spec, or keep the type"
-            )
-    if new:
-        table.alter.add_columns(new)
+    if new := _new_columns(table, part.table, schema):
+        table.alter.add_columns([Field.from_arrow(field.with_nullable(True)) for field in new])
         raise CommitFailedError("columns have just been added")
     return table
+
+
+def refuse_retyped(table: Table, schema: pa.Schema) -> None:
+    """Refuse rows that the table could not take, before anything of their day is committed.
+
+    Raises:
+        SchemaChangedError: a column has another type than in the table.
+    """
+    if (delta := table.load()) is not None:
+        _new_columns(delta, table, schema)
+
+
+def _new_columns(delta: DeltaTable, table: Table, schema: pa.Schema) -> list[pa.Field]:
+    """The columns of `schema` that the table has not yet."""
+    existing = pa.schema(delta.schema().to_arrow())
+    for field in schema:
+        if field.name in existing.names and existing.field(field.name).type != field.type:
+            raise SchemaChangedError(
+                f"{table.folder.uri}: column {field.name} is {existing.field(field.name).type} in the table and would "
+                f"become {field.type}; give the pipeline a new output root in its spec, or keep the type"
+            )
+    return [field for field in schema if field.name not in existing.names]
 
 
 def _commit(

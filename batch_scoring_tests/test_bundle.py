@@ -126,3 +126,15 @@ def test_a_network_that_its_arguments_do_not_rebuild_is_not_delivered(project: T
 def test_a_network_whose_golden_outputs_are_not_finite_is_not_delivered(project: TinyProject, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="all finite"):
         written(project, tmp_path / "new", Plain(3e38))
+
+
+def test_a_bundle_that_does_not_prove_itself_is_not_written(project: TinyProject, tmp_path: Path) -> None:
+    network_class = project.pipeline.load("network:Net")
+    network = network_class(numeric=3, words=3, outputs=2)
+    with pytest.raises(BundleError, match="Net expects"):
+        write_bundle(
+            tmp_path / "b", network=network, arguments={"numeric": 4, "words": 3, "outputs": 2}, name="n", version="v",
+            task="classification", numeric=["x", "y", "n"], categorical={"c": ["red"]}, classes=["0", "1"],
+            training={}, metrics={}, golden=project.rows(64), reference=project.rows(64),
+        )  # fmt: skip
+    assert not (tmp_path / "b").exists()

@@ -223,6 +223,10 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     ("sample", "expected"),
     [
         (SAMPLE.drop_columns(["dt", "age"]), "no column dt, age"),
+        (
+            SAMPLE.drop_columns("age").append_column("age", pa.array(["old"] * len(SAMPLE))),
+            "the sample's age is string; expected a number",
+        ),
         (SAMPLE.slice(0, 63), "has 63 rows; expected at least 64"),
         (SAMPLE.set_column(1, "dt", pa.array(["2024-01-01"] * len(SAMPLE))), "dt is string; expected a date"),
     ],

@@ -152,6 +152,15 @@ def test_a_wrong_command_is_one_line_that_says_what_is_accepted_and_exits_with_2
     assert code == 2 and says in answer.err and answer.out == ""
 
 
+def test_a_dagster_home_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    assert cli.main(["backfill", "flight_delay", "2013-07-01", "2013-07-01"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("batch-scoring: ") and str(tmp_path / "nowhere") in said and "Traceback" not in said
+
+
 def test_a_wrong_command_exits_with_2_from_a_shell(data: Path) -> None:
     done = command("batch-scoring", "backfill", "flights", "2013-07-01", "2013-07-01", data=data)
     assert (done.returncode, done.stdout) == (2, "")

@@ -453,3 +453,44 @@ def accepted_by(alone: DataFrameSchema, frame: pd.DataFrame) -> list[int]:
         assert not failed.isna().any(), error.failure_cases
         return [row for row in range(len(frame)) if row not in set(failed.astype(int))]
     return list(range(len(frame)))
+
+
+TIMES = {
+    "2024-01-01 10:00:00": datetime(2024, 1, 1, 10, tzinfo=UTC),
+    "2024-01-01T10:00:00.25": datetime(2024, 1, 1, 10, 0, 0, 250_000, tzinfo=UTC),
+    "2024-01-01": datetime(2024, 1, 1, tzinfo=UTC),
+    " 2024-01-01 10:00:00Z": datetime(2024, 1, 1, 10, tzinfo=UTC),
+    "2024-01-01 10:00:00+02:00": datetime(2024, 1, 1, 8, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("kind", ["pd.Timestamp", "pd.DatetimeTZDtype = pa.Field(dtype_kwargs={'tz': 'UTC'})"])
+def test_a_time_without_a_zone_is_utc_in_csv_as_in_parquet(tiny: TinyProject, kind: str) -> None:
+    asked = contract(tiny, schema(c=kind))
+    tiny.spec["features"]["categorical"] = ["c"]
+    verdict = asked.judge(texts(rows(c=[*TIMES, "soon", "2024-13-01"])), is_text=True)
+    assert [value.as_py() for value in verdict.accepted["c"]] == list(TIMES.values())
+    assert [reason[3] for reason in reasons(verdict).values()] == ["soon", "2024-13-01"]
+
+
+def test_a_naive_bound_is_compared_with_naive_times(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(c="pd.Timestamp = pa.Field(ge=pd.Timestamp('2024-01-01'))"))
+    batch = rows(c=pa.array(["2023-12-31", "2024-01-01"]).cast(pa.timestamp("ns")))
+    assert list(reasons(asked.judge(batch, is_text=False))) == [0]
+    assert list(reasons(asked.judge(texts(batch), is_text=True))) == [0]
+
+
+def test_nanoseconds_are_rounded_and_large_integers_become_floats(tiny: TinyProject) -> None:
+    asked = contract(tiny, schema(c="pd.Timestamp", x="pa.Float32"))
+    batch = rows(c=pa.array([1, 1_001], pa.timestamp("ns")), x=pa.array([20_000_000, 16_777_217]))
+    verdict = asked.judge(batch, is_text=False)
+    assert verdict.rejected == {}
+    assert [value.value for value in verdict.accepted["c"]] == [0, 1]
+    assert verdict.accepted["x"].to_pylist() == [20_000_000.0, 16_777_216.0]
+
+
+def test_a_hexadecimal_number_is_no_integer(tiny: TinyProject) -> None:
+    verdict = contract(tiny, schema()).judge(texts(rows(n=["0x10", "+7", "-0X1", "010"])), is_text=True)
+    assert reasons(verdict) == {0: ("schema", "is_int64", "n", "0x10"), 1: ("schema", "is_int64", "n", "+7"),
+                                2: ("schema", "is_int64", "n", "-0X1")}  # fmt: skip
+    assert verdict.accepted["n"].to_pylist() == [10]

@@ -1,8 +1,10 @@
 """Validation of a day through Dagster: which rows are accepted, what a re-run costs, what a failed check leaves."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +16,7 @@ import pytest
 from batch_scoring.features import prepare
 from batch_scoring.keys import row_identity
 from batch_scoring.state import ShardAccount
-from batch_scoring.steps import DayStep, Run
+from batch_scoring.steps import DayStep, Run, SupersededError
 from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
@@ -359,3 +361,27 @@ def test_a_schema_that_does_not_import_stops_the_day_and_is_named(tiny: TinyProj
     message = error_of(tiny.run(raise_on_error=False))
     assert f"{tiny.name}: schema:Rows cannot be loaded from {tiny.folder}: ModuleNotFoundError" in message
     assert tiny.state.account("validated_features", DAY) is None
+
+
+class Meddler(Run):
+    """A run during which somebody writes into the file that it reads."""
+
+    @contextlib.contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        with super().timed(activity):
+            yield
+        if activity == "write" and not self.seconds.get("meddled"):
+            self.seconds["meddled"] = 1.0
+            self.log("now")
+
+
+def test_a_shard_of_a_file_that_is_written_to_meanwhile_is_never_finished(tiny: TinyProject) -> None:
+    """Else a later run of the old file, put back with its old time, would take the mix for its own shard."""
+    tiny.land(DAY, b"id,x,y,n,c\n" + b"".join(b"k%d,1,1,1,red\n" % n for n in range(50)), "a.csv")
+    tiny.run(steps=["raw_input"])
+    file = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.csv")
+    step = DayStep(tiny.pipeline, DAY, "validated_features")
+    run = Meddler("r", datetime.now(UTC), lambda _: file.write_bytes(b"id,x,y,n,c\n"))
+    with pytest.raises(SupersededError, match="has changed"):
+        prepare(step, tiny.state.day_input(DAY), run)
+    assert step.table.table.folder.list() == []

@@ -351,6 +351,13 @@ def test_days_of_other_code_are_stale(tiny: TinyProject) -> None:
     assert f"(code: {DAY})" in (found.description or "")
 
 
+def test_days_of_another_schema_are_stale(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(64))
+    tiny.run()
+    tiny.write_code(schema=(tiny.folder / "schema.py").read_text() + "\n# a deploy\n")
+    assert f"(code: {DAY})" in (findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current").description or "")
+
+
 def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(64))
     tiny.run()

@@ -120,7 +120,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "delimiter of two characters": (
         put("input", "csv", "delimiter", value="||"),
-        "input.csv.delimiter: '||': string should have at most 1 character; expected one character between cells",
+        "input.csv.delimiter: '||': string should have at most 1 character; expected one ASCII character between cells",
     ),
     "reference without a class": (
         put("features", "schema", value="schema.py"),
@@ -395,3 +395,47 @@ def test_dagster_shows_every_fault_and_the_deployment_does_not_start_half(tmp_pa
     assert "2 faults in the pipelines' specs" in said
     for name, zone in (("flight_delay", "Mars"), ("customer_churn", "Venus")):
         assert f"batch_scoring/pipelines/{name}/pipeline.yaml: partitions.timezone: '{zone}': not an IANA" in said
+
+
+def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyProject) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["features"] = {"schema": "schema:Rows", "numerics": ["x"]}
+
+    assert faults(tiny, change) == ["features.numerics: unknown field; accepted here: schema, numeric, categorical"]
+
+
+@pytest.mark.parametrize("key", ["on: 1", "1: x", "null: x"])
+def test_a_key_that_is_no_name_is_a_fault(tiny: TinyProject, key: str) -> None:
+    tiny.write_spec()
+    file = tiny.folder / "pipeline.yaml"
+    file.write_text(f"{file.read_text()}{key}\n")
+    with pytest.raises(SpecError, match="is no field's name; a spec has name, description"):
+        load_pipelines(tiny.packages, tiny.data_root)
+
+
+def test_a_bucket_without_a_name_is_a_fault(tiny: TinyProject) -> None:
+    assert faults(tiny, put("model", "bundle", value="s3:///v1")) == [
+        "model.bundle: 's3:///v1': no such kind of storage; expected a path or s3://bucket/prefix"
+    ]
+
+
+@pytest.mark.parametrize("root", ["gs://bucket", "s3://", "s3:///prefix", "file:///tmp"])
+def test_a_data_root_of_another_kind_is_refused(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SCORING_DATA", root)
+    with pytest.raises(SpecError, match=f"BATCH_SCORING_DATA: '{root}'; expected a folder or s3://bucket/prefix"):
+        data_root()
+
+
+@pytest.mark.parametrize("shared", ["{name}", "{name}/tables", "."])
+def test_two_pipelines_never_share_an_output(tiny: TinyProject, tmp_path: Path, shared: str) -> None:
+    tiny.write_spec()
+    packages = tmp_path / "pipelines"
+    shutil.copytree(tiny.folder, packages / tiny.name)
+    shutil.copytree(tiny.folder, packages / "zweite")
+    spec = {**tiny.spec, "name": "zweite", "output": shared.format(name=tiny.name)}
+    (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump(spec))
+    with pytest.raises(SpecError, match=r"zweite/pipeline\.yaml: output: .* expected a folder of its own") as caught:
+        load_pipelines(packages, tiny.data_root)
+    assert len(caught.value.faults) == 1
+    (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump({**spec, "output": f"{tiny.name}_2"}))
+    assert len(load_pipelines(packages, tiny.data_root)) == 2

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from batch_scoring import shards
+from batch_scoring.predictions import check_current, read_source
 from batch_scoring.state import ShardAccount
-from batch_scoring.steps import DayStep
-from batch_scoring.tables import predictions_table
+from batch_scoring.steps import DayStep, SupersededError
+from batch_scoring.tables import TABLES, NotPublishedError, features_table, predictions_table
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, error_of
 
 SCORES = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]
@@ -168,9 +170,12 @@ def test_a_retyped_column_is_refused_by_name_and_the_day_stays(tiny: TinyProject
     before = tiny.read(DAY, "validated_features")
     tiny.write_code(SCHEMA.replace("n: int", "n: float"))
     rows = tiny.rows(64)
-    tiny.land(DAY, rows.set_column(3, "n", rows["n"].cast(pa.float64())))
+    kept = tiny.quarantined()
+    values = changed(rows.set_column(3, "n", rows["n"].cast(pa.float64())), "x", {"k0000003": 5000.0})
+    tiny.land(DAY, values)
     result = tiny.run(raise_on_error=False)
     message = error_of(result)
+    assert tiny.quarantined() == kept, "the quarantine is not of another version than the table"
     assert "tables/validated_features: column n is int64 in the table and would become double" in message
     assert "new output root" in message
     assert tiny.read(DAY, "validated_features").equals(before)
@@ -257,7 +262,9 @@ def test_a_network_that_raises_for_every_row_is_an_error_that_names_it(tiny: Tin
     tiny.land(DAY, changed(tiny.rows(2000), "x", {f"k{n:07d}": 666.0 for n in range(2000)}))
     result = tiny.run(raise_on_error=False)
     assert "raises for more than 100 rows" in error_of(result) and "the number of the beast" in error_of(result)
-    assert tiny.state.account("predictions", DAY) is None and tiny.read(DAY).num_rows == 0
+    assert tiny.state.account("predictions", DAY) is None
+    with pytest.raises(NotPublishedError):
+        tiny.read(DAY)
 
 
 def test_unknown_categories_are_scored_and_counted(tiny: TinyProject) -> None:
@@ -269,6 +276,67 @@ def test_unknown_categories_are_scored_and_counted(tiny: TinyProject) -> None:
     table = event.metadata["unknown_categories"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data for record in table.records] == [{"column": "c", "value": "mauve", "rows": mauve}]
+
+
+# what others do meanwhile
+
+
+def test_scores_of_features_that_were_validated_anew_meanwhile_are_not_published(tiny: TinyProject) -> None:
+    """A run scores; a stricter schema is deployed and another run publishes; the first one must not come on top."""
+    tiny.land(DAY, tiny.rows(100))
+    tiny.run(steps=["model", "raw_input", "validated_features"])
+    step = DayStep(tiny.pipeline, DAY, "predictions")
+    source = read_source(step)
+    tiny.write_code(SCHEMA.replace("x: float = pa.Field(ge=-1000", "x: float = pa.Field(ge=0"))
+    tiny.run()
+    newest = tiny.read()
+    assert 0 < newest.num_rows < 100
+    with pytest.raises(SupersededError, match="the features were validated anew, with another result"):
+        check_current(step, source)
+    assert tiny.read().equals(newest)
+
+
+def test_features_that_were_validated_again_with_the_same_result_supersede_nothing(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(100))
+    tiny.run(steps=["model", "raw_input", "validated_features"])
+    step = DayStep(tiny.pipeline, DAY, "predictions")
+    source = read_source(step)
+    DeltaTable(features_table(tiny.pipeline).folder.uri).delete()
+    tiny.run(steps=["validated_features"])
+    assert tiny.account("validated_features").table != source.features.table
+    check_current(step, source)
+
+
+def test_features_of_an_old_schema_are_not_scored(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(100))
+    tiny.run()
+    tiny.write_code(SCHEMA + "# stricter\n")
+    result = tiny.run(steps=["predictions"], raise_on_error=False)
+    assert "are of another schema or other settings; run" in error_of(result)
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated"])
+@pytest.mark.parametrize("table", ["validated_features", "predictions", "quarantine"])
+def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run(
+    tiny: TinyProject, table: str, damage: str
+) -> None:
+    tiny.land(DAY, changed(tiny.rows(100), "n", {"k0000003": -1}))
+    tiny.run()
+    before = {name: tiny.read(DAY, name) for name in TABLES}
+    step = tiny.account("validated_features" if table == "quarantine" else table)
+    part = step.quarantine if table == "quarantine" else step.table
+    file = Path(TABLES[table](tiny.pipeline).folder.uri, part.files[0])
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    assert all(checks(tiny.run()).values())
+    for name in TABLES:
+        columns = [name for name in before[name].column_names if name != "scored_at"]
+        assert tiny.read(DAY, name).select(columns).equals(before[name].select(columns))
+    settled = tiny.account("validated_features"), tiny.account("predictions")
+    tiny.run()
+    assert (tiny.account("validated_features"), tiny.account("predictions")) == settled
 
 
 # what must have run before
@@ -389,7 +457,7 @@ def forge(tiny: TinyProject, **confession: int) -> None:
     with shards.writing(step.table.table.folder, table.schema) as writer:
         for batch in table.to_batches():
             writer.write(batch)
-        writer.publish(f"dt={DAY}/", account.model_copy(update=confession))
+        writer.finish(f"dt={DAY}/", account.model_copy(update=confession))
 
 
 @pytest.mark.parametrize(

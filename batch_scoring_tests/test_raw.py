@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -128,3 +129,26 @@ def test_a_day_that_the_pipeline_does_not_have_is_refused(tiny: TinyProject) -> 
         with pytest.raises(dg.DagsterUnknownPartitionError, match=day):
             tiny.run(day)
     assert not Path(tiny.data_root, tiny.name, "tables").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("what", ["a.parquet", "sub"])
+def test_what_may_not_be_read_is_a_failed_check_and_never_left_out(tiny: TinyProject, what: str) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.land(DAY, tiny.rows(10, start=10), "sub/b.parquet")
+    place = Path(tiny.pipeline.landing.uri, f"dt={DAY}", what)
+    place.chmod(0)
+    try:
+        result = tiny.run(steps=RAW, raise_on_error=False)
+        assert checks(result)["raw_input/input_is_complete"] is False
+        assert what in error_of(result) and "let this process read it" in error_of(result)
+    finally:
+        place.chmod(0o755)
+
+
+def test_a_file_with_a_name_that_no_path_can_have_is_a_failed_check(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    tiny.land(DAY, tiny.rows(10, start=10))
+    Path(tiny.pipeline.landing.uri, f"dt={DAY}", "b\\c.parquet").write_bytes(b"PAR1")
+    result = tiny.run(steps=RAW, raise_on_error=False)
+    assert checks(result)["raw_input/input_is_complete"] is False and "leaves its folder" in error_of(result)

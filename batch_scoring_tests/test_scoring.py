@@ -195,7 +195,7 @@ def test_missing_numbers_reach_the_network_as_nan_and_missing_words_as_unknown()
     numeric, categorical = seen[0]
     assert np.array_equal(numeric[:3], [[1.5, np.nan, 3], [np.nan] * 3, [-2, np.nan, 5]], equal_nan=True)
     assert categorical[:3, 0].tolist() == [3, 0, 0]
-    assert (numeric[3:] == 0).all() and (categorical[3:] == 0).all(), "padding"
+    assert (numeric[3:, [0, 2]] == [-2, 5]).all() and (categorical[3:] == 0).all(), "the last row is the padding"
     assert found.unknown == {"c": {"mauve": 1}}, "a missing word is no unknown word"
 
 
@@ -350,6 +350,7 @@ OUT_OF_MEMORY = {
     "torch": lambda: torch.OutOfMemoryError("CUDA out of memory"),
     "python": MemoryError,
     "allocator": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    "Linux": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
 }
 
 
@@ -499,3 +500,50 @@ def test_the_automatic_batch_leaves_no_hook_on_the_network() -> None:
     network = Net()
     Scorer(model_of(network), device="cpu")
     assert not any(module._forward_hooks for module in network.modules())
+
+
+class Positive(Net):
+    """Takes the logarithm of x: raises where there is none."""
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        if (numeric[:, 0] <= 0).any():
+            raise ValueError("x must be positive")
+        return super().forward(numeric, categorical)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 70, 100, 128])
+def test_padding_makes_no_row_fail_that_could_be_scored(count: int) -> None:
+    good = rows(count, x=dict.fromkeys(range(count), 1.5))
+    assert scorer(Positive()).score_batch(good).failed == ()
+    bad = rows(count, x={**dict.fromkeys(range(count), 1.5), count // 2: 0.0})
+    found = scorer(Positive()).score_batch(bad)
+    assert [row.position for row in found.failed] == [count // 2]
+    assert found.scores.num_rows == count - 1
+
+
+def test_a_batch_without_rows_never_meets_the_network() -> None:
+    found = scorer(Positive()).score_batch(rows(10).slice(0, 0))
+    assert found.scores.num_rows == 0 and found.failed == ()
+
+
+def test_a_number_beyond_float32_is_no_number_for_the_network() -> None:
+    found = scorer().score_batch(rows(100, x={7: 1e40, 8: 1e38}, y={7: -1e300, 9: float("inf")}))
+    assert [(row.position, row.rule, row.detail) for row in found.failed] == [
+        (7, "input_is_finite", "x is 1e+40, beyond float32"),
+        (9, "input_is_finite", "y is inf, beyond float32"),
+    ]
+    assert found.scores.num_rows == 98
+
+
+def test_out_of_memory_while_the_failing_row_is_looked_for_blames_no_row() -> None:
+    class Starved(Net):
+        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            if len(self.passes) > 1:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return super().forward(numeric, categorical)
+
+    network = Starved()
+    engine = scorer(network, batch_rows=128)
+    network.passes.clear()
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        engine.score_batch(rows(200, x={3: POISON}))

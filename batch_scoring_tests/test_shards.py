@@ -31,7 +31,7 @@ def write(table: Folder, digest: str, content: pa.Table = ROWS, **changes: objec
     with shards.writing(table, content.schema, ["kind"]) as writer:
         for batch in content.to_batches():
             writer.write(batch)
-        return writer.publish(DAY, account(digest, **changes))
+        return writer.finish(DAY, account(digest, **changes))
 
 
 def age(table: Folder, shard: ShardFile, days: float) -> None:

@@ -108,7 +108,7 @@ def test_no_operation_leaves_the_folder(folder: LocalFolder, tmp_path: Path, pat
             lambda: folder.read(path),
             lambda: folder.list(path),
             lambda: folder.subfolder(path),
-            lambda: folder.publish(scratch, path),
+            lambda: folder.put_file(scratch, path),
             lambda: folder.settle(path),
             lambda: S3Folder("s3://bucket/prefix")._key(path),
         ):
@@ -134,7 +134,7 @@ def test_a_scratch_file_is_published_whole_and_leaves_nothing_else(folder: Local
     with folder.scratch() as scratch:
         scratch.write_bytes(b"content")
         assert not [path for path in paths(folder) if not path.startswith(".")]
-        assert folder.publish(scratch, "deep/er/a") == 7
+        assert folder.put_file(scratch, "deep/er/a") == 7
     assert paths(folder) == ["deep/er/a"]
     assert folder.read("deep/er/a") == b"content"
 

@@ -44,7 +44,7 @@ def shard(table: Table, digest: str, keys: str, day: str = DAY, **columns: pa.Ar
     with shards.writing(table.folder, rows.schema) as writer:
         for batch in rows.to_batches():
             writer.write(batch)
-        return writer.publish(f"dt={day}/", account)
+        return writer.finish(f"dt={day}/", account)
 
 
 def commit(
@@ -157,6 +157,21 @@ def test_a_planned_file_of_another_size_is_not_committed(table: Table) -> None:
     with pytest.raises(PublicationError, match=f"has {file.size + 4} bytes, {file.size} were written"):
         commit(table, file)
     assert keys(table) == "a"
+
+
+def test_an_active_file_that_is_gone_or_cut_is_replaced(table: Table) -> None:
+    one, two = shard(table, "a", "a"), shard(table, "b", "b")
+    commit(table, one, two)
+    Path(table.folder.uri, one.path).unlink()
+    with Path(table.folder.uri, two.path).open("ab") as stream:
+        stream.write(b"more")
+    found = Part(table, DAY, "things").snapshot()
+    assert found.damaged == {one.path, two.path}
+    assert not found.holds(PublishedPart(transaction=1, version=1, files=tuple(found.files)))
+    _, committed = commit(table, shard(table, "a", "a"), shard(table, "b", "b"))
+    assert committed and keys(table) == "ab"
+    _, committed = commit(table, shard(table, "a", "a"), shard(table, "b", "b"))
+    assert not committed
 
 
 def test_whoever_raises_in_the_check_of_currency_publishes_nothing(table: Table) -> None:

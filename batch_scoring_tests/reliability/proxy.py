@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Action = Literal["500", "503", "reset", "lose answer", "cut short", "delay"]
+Action = Literal["403", "500", "503", "reset", "lose answer", "cut short", "delay"]
 """`reset`: the request never arrives. `lose answer`: it is carried out, then the connection breaks."""
 
 COMMIT = r"^PUT [^?]*/_delta_log/\d+\.json"
 _HOP_BY_HOP = {"connection", "expect", "keep-alive", "transfer-encoding", "content-length"}
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
-_CODES = {"500": "InternalError", "503": "SlowDown"}
+_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
 
 
 @dataclass

@@ -2,16 +2,21 @@
 
 import gzip
 import io
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from batch_scoring.features import prepare
 from batch_scoring.raw import find
+from batch_scoring.steps import DayStep, Run, check_input
 from batch_scoring_tests.reliability.audit import some_rows, versions
+from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
-from batch_scoring_tests.tiny import DAY, TinyProject, checks
+from batch_scoring_tests.tiny import DAY, TinyProject, checks, error_of
 
 pytestmark = pytest.mark.s3
 
@@ -67,3 +72,46 @@ def test_a_file_replaced_between_listing_and_reading_is_named_as_broken(tmp_path
         found = find(pipeline, DAY)
     assert list(found.broken) == [f"dt={DAY}/a.parquet"]
     assert "has changed" in found.broken[f"dt={DAY}/a.parquet"]
+
+
+def test_a_bucket_that_may_not_be_listed_is_a_failed_check(tmp_path: Path, store: Store) -> None:
+    tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
+    tiny.land(DAY, tiny.rows(10))
+    tiny.run()
+    store.proxy.faults = [Fault("403", f"^GET .*landing%2Fdt%3D{DAY}")]
+    result = tiny.run(steps=["raw_input"], raise_on_error=False)
+    assert checks(result)["raw_input/input_is_complete"] is False
+    assert "cannot be listed" in error_of(result) and "let this process read it" in error_of(result)
+
+
+def test_a_store_that_is_down_for_longer_than_botocore_is_patient_delays_a_publication(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
+    tiny.land(DAY, tiny.rows(10))
+    tiny.run(steps=["model", "raw_input"])
+    step, said = DayStep(tiny.pipeline, DAY, "validated_features"), []
+    run = Run("r", datetime.now(UTC), said.append)
+    pinned = tiny.state.day_input(DAY)
+    prepared = prepare(step, pinned, run)
+    listing = Fault("503", f"^GET .*landing%2Fdt%3D{DAY}", times=25)
+    store.proxy.faults = [listing]
+    _, committed = step.publish(
+        prepared, run, fingerprint=pinned.fingerprint, code=tiny.pipeline.features_code, model=None,
+        check_current=lambda: check_input(tiny.pipeline, pinned, may_be_archived=False),
+    )  # fmt: skip
+    assert committed and listing.hits == 25
+    assert sum("is not committed yet, trying again" in line for line in said) == 2
+
+
+@pytest.mark.parametrize("where", ["dt(=|%3D)", "_delta_log/"])
+def test_a_bucket_that_may_not_be_written_fails_a_publication_at_once(tmp_path: Path, store: Store, where: str) -> None:
+    tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
+    tiny.land(DAY, tiny.rows(10))
+    tiny.run(steps=["model", "raw_input"])
+    store.proxy.faults = [Fault("403", f"^(PUT|POST) .*/tables/.*{where}")]
+    began = time.monotonic()
+    result = tiny.run(steps=["validated_features"], raise_on_error=False)
+    assert "access denied" in error_of(result)
+    assert time.monotonic() - began < 60

@@ -12,8 +12,8 @@ import pytest
 
 from batch_scoring import landing
 from batch_scoring.spec import Csv
-from batch_scoring.storage import FileChangedError, OutsideFolderError, S3Folder, open_folder
-from batch_scoring_tests.reliability.proxy import Fault
+from batch_scoring.storage import FileChangedError, OutsideFolderError, S3Folder, StoreError, open_folder
+from batch_scoring_tests.reliability.proxy import Action, Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY
 
@@ -159,7 +159,7 @@ def test_a_scratch_file_is_uploaded_whole_under_its_name_and_gone_from_the_machi
     with place.scratch() as scratch:
         scratch.write_bytes(content)
         assert place.list() == []
-        assert place.publish(scratch, "deep/er/a") == len(content)
+        assert place.put_file(scratch, "deep/er/a") == len(content)
     assert not scratch.exists()
     assert not scratch.parent.exists()
     assert paths(place) == ["deep/er/a"]
@@ -185,7 +185,7 @@ def test_no_operation_leaves_the_folder(place: S3Folder, tmp_path: Path, path: s
         lambda: place.read(path),
         lambda: place.list(path),
         lambda: place.subfolder(path),
-        lambda: place.publish(scratch, path),
+        lambda: place.put_file(scratch, path),
     ):
         with pytest.raises(OutsideFolderError, match="leaves its folder"):
             operation()
@@ -211,13 +211,35 @@ def test_every_operation_comes_through_a_failing_store(
         "read": lambda: place.read("a"),
         "arrow": read_with_arrow,
         "put": lambda: place.put("a", content),
-        "publish": lambda: place.publish(scratch, "a"),
+        "put_file": lambda: place.put_file(scratch, "a"),
     }
     for name, operation in operations.items():
-        if action == "cut short" and name in ("put", "publish"):
+        if action == "cut short" and name in ("put", "put_file"):
             continue  # their answers have no bodies
         right = operation()
         store.proxy.faults = [fault := Fault(action, "^GET" if action == "cut short" else ".", times=2)]  # type: ignore[arg-type]
         assert operation() == right
         assert fault.hits, name
     assert place.read("a") == content
+
+
+@pytest.mark.parametrize(("action", "error"), [("403", PermissionError), ("500", StoreError)])
+def test_what_lasts_is_an_os_error_that_says_where(
+    place: S3Folder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Action, error: type[OSError]
+) -> None:
+    place.put("a", b"x")
+    scratch = tmp_path / "scratch"
+    scratch.write_bytes(b"x")
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    store.proxy.faults = [Fault(action)]
+    for operation in (place.list, lambda: place.read("a"), lambda: place.open("a"), lambda: place.put("a", b""),
+                      lambda: place.put_file(scratch, "b")):  # fmt: skip
+        with pytest.raises(OSError, match=place.uri) as caught:
+            operation()
+        assert isinstance(caught.value, error)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bucket_that_is_not_there_is_said_to_be_missing() -> None:
+    with pytest.raises(FileNotFoundError, match="there is no s3://no-such-bucket/a"):
+        S3Folder("s3://no-such-bucket").read("a")

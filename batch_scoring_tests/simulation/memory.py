@@ -87,7 +87,7 @@ class MemoryFolder(Folder):
     def scratch(self) -> Iterator[Path]:
         yield Path(f"scratch-{self._world.serial()}")
 
-    def publish(self, scratch: Path, path: str) -> int:
+    def put_file(self, scratch: Path, path: str) -> int:
         def effect() -> int:
             size = 1000 + self._world.serial() % 997  # no two attempts are of one size
             was_there = path in self.files
@@ -451,11 +451,11 @@ class MemoryShard:
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 
-    def publish(self, prefix: str, account: ShardAccount) -> shards.ShardFile:
+    def finish(self, prefix: str, account: ShardAccount) -> shards.ShardFile:
         content = ShardContent(self._batches, self._schema, account.model_dump_json())
         self._table.scratched[self._scratch] = content
         path = f"{prefix}{account.digest}-{shards.uuid.uuid4().hex[:8]}.parquet"
-        return shards.ShardFile(path, self._table.publish(self._scratch, path), account.rows)
+        return shards.ShardFile(path, self._table.put_file(self._scratch, path), account.rows)
 
 
 @contextlib.contextmanager
@@ -495,6 +495,7 @@ class MemoryRows:
     """Stands for `landing.FileRows`."""
 
     is_text = False
+    refuse_changed = staticmethod(lambda: None)
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch, self.schema = batch, batch.schema

@@ -44,9 +44,9 @@ class PointedFolder(LocalFolder):
 
         self._world.operation(f"put {path}", effect)
 
-    def publish(self, scratch: Path, path: str) -> int:
+    def put_file(self, scratch: Path, path: str) -> int:
         def effect() -> int:
-            size = super(PointedFolder, self).publish(scratch, path)
+            size = super(PointedFolder, self).put_file(scratch, path)
             if self._name in NAMES:
                 stamp = self._world.now.timestamp()
                 os.utime(self._root / path, (stamp, stamp))

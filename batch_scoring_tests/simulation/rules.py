@@ -229,8 +229,8 @@ def _table_first() -> Substitutes:
 
 def _shard_first() -> Substitutes:
     def finish(draft: Draft, account: Any) -> Finished:  # noqa: ANN401
-        file = draft._writer.publish(draft._step.table.prefixes[0], account)
-        held, draft._writer = draft._writer, type("Done", (), {"publish": lambda *_: file})()  # type: ignore[assignment]
+        file = draft._writer.finish(draft._step.table.prefixes[0], account)
+        held, draft._writer = draft._writer, type("Done", (), {"finish": lambda *_: file})()  # type: ignore[assignment]
         try:
             return _FINISH(draft, account)
         finally:
