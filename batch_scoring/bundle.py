@@ -10,7 +10,6 @@ runs code that is not in the pipeline's own package. Which version is in force i
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -308,13 +307,15 @@ def write_bundle(
 
 
 def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def _table(bundle: Bundle, name: str) -> pa.Table:
     try:
-        return pq.ParquetFile(io.BytesIO(bundle.content[name])).read()  # read_table would import pandas
+        # Arrow's own buffer and no threads: threads that call back into Python can abort a process at its exit;
+        # and no read_table, which would import pandas
+        return pq.ParquetFile(pa.BufferReader(bundle.content[name])).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error
