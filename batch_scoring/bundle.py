@@ -314,8 +314,9 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _table(bundle: Bundle, name: str) -> pa.Table:
     try:
-        # Arrow's own buffer and no threads: threads that call back into Python can abort a process at its exit;
-        # and no read_table, which would import pandas
-        return pq.ParquetFile(pa.BufferReader(bundle.content[name])).read(use_threads=False)
+        # pre_buffer reads in Arrow's I/O threads; one that lets go of Python's bytes at the exit of a short process
+        # aborts it (status 134). And read_table would import pandas.
+        source = pa.BufferReader(bundle.content[name])
+        return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from batch_scoring.bundle import BundleError, build_network, golden_deviation, load_bundle, read_bundle, write_bundle
+from batch_scoring.pipeline import PROJECT
 from batch_scoring.scoring import Scorer
 from batch_scoring.storage import open_folder
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_golden, change_manifest, golden_output
@@ -138,3 +141,17 @@ def test_a_bundle_that_does_not_prove_itself_is_not_written(project: TinyProject
             training={}, metrics={}, golden=project.rows(64), reference=project.rows(64),
         )  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_a_short_process_that_loads_a_bundle_ends_well() -> None:
+    """Arrow's I/O threads must hold none of Python's bytes when it ends: they abort the process then."""
+    script = (
+        "from batch_scoring.bundle import load_bundle\n"
+        "from batch_scoring.pipelines.flight_delay.network import DelayNet\n"
+        "from batch_scoring.storage import open_folder\n"
+        f"model = load_bundle(open_folder({str(PROJECT / 'data/flight_delay/models/v1')!r}), DelayNet)\n"
+    )
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
