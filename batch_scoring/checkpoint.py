@@ -72,6 +72,8 @@ def convert(
             f"{checkpoint}: {pipeline.name} has categorical features ({', '.join(spec.features.categorical)}) "
             "and a plain checkpoint holds no vocabularies; write its bundle with bundle.write_bundle"
         )
+    if len(set(classes)) < len(classes):
+        raise CheckpointError(f"{checkpoint}: classes {', '.join(classes)}; expected a name of its own for each")
     numeric = list(spec.features.numeric)
     content = _read(checkpoint)
     arguments = {name: content[name] for name in DIMENSIONS}
@@ -218,6 +220,8 @@ def main() -> None:
                 f"{arguments.out} holds a bundle already; a delivered version is never replaced: give the new model "
                 "a version and a folder of its own, then change model.bundle in the spec"
             )
+        if not arguments.sample.is_file():
+            raise CheckpointError(f"{arguments.sample} does not exist; expected a Parquet file")
         try:
             sample = pq.read_table(arguments.sample)
         except (OSError, pa.ArrowException) as error:
@@ -232,6 +236,8 @@ def main() -> None:
         )
     except (CheckpointError, SpecError, CodeError) as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{arguments.out} cannot be written: {error}")
     print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
 
 

@@ -4,10 +4,10 @@ import argparse
 import sys
 from datetime import date
 
-from dagster import DagsterInvariantViolationError
+from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
 from batch_scoring import backfill
-from batch_scoring.pipeline import SpecError
+from batch_scoring.pipeline import SpecError, UnknownPipelineError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
-    except (SpecError, backfill.BackfillError, DagsterInvariantViolationError) as error:  # the last: DAGSTER_HOME
+    except (SpecError, UnknownPipelineError, backfill.BackfillError, DagsterInvariantViolationError) as error:
         sys.stderr.write(f"batch-scoring: {error}\n")
         return 2
 

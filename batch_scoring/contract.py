@@ -78,7 +78,11 @@ class Contract:
         spec = pipeline.spec
         self._where = f"{pipeline.name}: {spec.features.contract}"
         self._delimiter = spec.input.csv.delimiter
-        schema = pipeline.load(spec.features.contract).to_schema()
+        model = pipeline.load(spec.features.contract)
+        try:
+            schema = model.to_schema()
+        except Exception as error:  # pandera raises what it meets in a user's class
+            raise ContractError(f"{self._where} is no schema: {type(error).__name__}: {error}") from error
         self._refuse_whole_frame_checks(schema)
         self.key = spec.input.key
         self._kept = (self.key, *spec.features.names)

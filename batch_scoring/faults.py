@@ -42,6 +42,7 @@ def describe(faults: Iterable[Any]) -> Iterator[str]:
             yield f"{name}: {value}{fault['msg'].removeprefix('Value error, ')}"
         else:
             messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (fault, *others))
+            messages = messages.replace("a valid tuple", "a list")  # YAML's word for it
             yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
 

@@ -85,8 +85,8 @@ def examine(pipeline: Pipeline) -> Delivered:
     bundle = None
     try:
         bundle = read_bundle(pipeline.bundle)
-        refuse_reused_version(pipeline, bundle)
         refuse_other_features(pipeline, bundle)
+        refuse_reused_version(pipeline, bundle)
         network = build_network(bundle, pipeline.load(pipeline.spec.model.network))
         intact = Finding("bundle_is_intact", True, f"{bundle.uri} is version {bundle.manifest.version}")
         deviation, bound = golden_deviation(bundle, network), bundle.manifest.golden_tolerance

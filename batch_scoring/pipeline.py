@@ -35,6 +35,10 @@ class SpecError(ValueError):
         self.faults = faults
 
 
+class UnknownPipelineError(ValueError):
+    """No pipeline has the name that was asked for."""
+
+
 class CodeError(ImportError):
     """A pipeline's own code does not import; says which, from where, and what it raised."""
 
@@ -145,6 +149,9 @@ def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pi
         faults += [f"{_shown(file)}: {fault}" for fault in (*wrong, *(_missing(pipeline) if pipeline else ()))]
         pipelines += [pipeline] if pipeline else []
     faults += _shared_outputs(pipelines)
+    faults += [
+        f"{_shown(file)}: no spec has this name; call it pipeline.yaml" for file in folder.glob("*/pipeline.yml")
+    ]
     if not faults and not pipelines:
         faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
     if faults:
@@ -167,11 +174,12 @@ def find_pipeline(name: str) -> Pipeline:
     """The pipeline of that name.
 
     Raises:
-        SpecError: no pipeline has the name, or a spec is wrong.
+        UnknownPipelineError: no pipeline has the name.
+        SpecError: a spec is wrong.
     """
     pipelines = {pipeline.name: pipeline for pipeline in load_pipelines()}
     if name not in pipelines:
-        raise SpecError([f"no pipeline {name!r}; there are: {', '.join(pipelines)}"])
+        raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(pipelines)}")
     return pipelines[name]
 
 

@@ -111,7 +111,9 @@ class Scoring(Section):
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
         default="auto", description="rows of one forward pass, or auto: what keeps activations in the cache"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="cpu, cuda, or auto: a GPU where there is one"
+    )
 
 
 class PipelineSpec(Section):

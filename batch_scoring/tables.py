@@ -222,7 +222,10 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; there are: {', '.join(TABLES)}")
     found = find_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-    wanted = f"{date.fromisoformat(day) if isinstance(day, str) else day:%Y-%m-%d}"
+    try:
+        wanted = f"{date.fromisoformat(day) if isinstance(day, str) else day:%Y-%m-%d}"
+    except ValueError:
+        raise ValueError(f"{day!r} is no day; expected YYYY-MM-DD") from None
     source = TABLES[table](found)
     delta = source.load()
     form = pa.schema(delta.schema().to_arrow()) if delta else _form_of_quarantine(found)
@@ -230,7 +233,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     active = _active(delta, wanted) if delta else []
     if not active and (table != "quarantine" or State(found.output).account("validated_features", wanted) is None):
         raise NotPublishedError(
-            f"{source.folder.uri} has no rows of {wanted}: the day was never scored; "
+            f"{source.folder.uri} has no rows of {wanted}: the day was never published; "
             f"run: batch-scoring backfill {found.name} {wanted} {wanted}"
         )
     for row in active:

@@ -164,7 +164,7 @@ def test_a_dagster_home_that_is_not_there_is_one_line(
 def test_a_wrong_command_exits_with_2_from_a_shell(data: Path) -> None:
     done = command("batch-scoring", "backfill", "flights", "2013-07-01", "2013-07-01", data=data)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("batch-scoring: 1 fault in the pipelines' specs:\n  no pipeline 'flights'")
+    assert done.stderr.startswith("batch-scoring: no pipeline 'flights'; there are: ")
 
 
 def test_days_that_are_scored_already_cost_no_commit_and_are_called_unchanged(

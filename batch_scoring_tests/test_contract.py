@@ -494,3 +494,8 @@ def test_a_hexadecimal_number_is_no_integer(tiny: TinyProject) -> None:
     assert reasons(verdict) == {0: ("schema", "is_int64", "n", "0x10"), 1: ("schema", "is_int64", "n", "+7"),
                                 2: ("schema", "is_int64", "n", "-0X1")}  # fmt: skip
     assert verdict.accepted["n"].to_pylist() == [10]
+
+
+def test_a_class_that_pandera_refuses_is_an_error_that_names_it(tiny: TinyProject) -> None:
+    with pytest.raises(ContractError, match="schema:Rows is no schema: "):
+        contract(tiny, f"{schema()}\n@pa.check('nowhere')\ndef good(cls, series):\n    return series > 0")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batch_scoring.pipeline import PROJECT, SpecError, data_root, find_pipeline, load_pipelines
+from batch_scoring.pipeline import PROJECT, SpecError, UnknownPipelineError, data_root, find_pipeline, load_pipelines
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
 
 Change = Callable[[dict[str, Any]], Any]
@@ -103,7 +103,8 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "choice": (
         put("scoring", "device", value="gpu"),
-        "scoring.device: 'gpu': input should be 'auto', 'cpu' or 'cuda'; expected auto takes a GPU where there is one",
+        "scoring.device: 'gpu': input should be 'auto', 'cpu' or 'cuda'; "
+        "expected cpu, cuda, or auto: a GPU where there is one",
     ),
     "date": (
         put("partitions", "start", value="tomorrow"),
@@ -332,7 +333,7 @@ def test_a_folder_without_any_pipeline_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_an_unknown_pipeline_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
+    with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
         find_pipeline("flights")
 
 
@@ -439,3 +440,14 @@ def test_two_pipelines_never_share_an_output(tiny: TinyProject, tmp_path: Path, 
     assert len(caught.value.faults) == 1
     (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump({**spec, "output": f"{tiny.name}_2"}))
     assert len(load_pipelines(packages, tiny.data_root)) == 2
+
+
+def test_a_spec_of_another_name_is_a_fault(tiny: TinyProject) -> None:
+    tiny.write_spec()
+    other = tiny.folder / "pipeline.yml"
+    other.write_text("name: x")
+    try:
+        with pytest.raises(SpecError, match=r"pipeline\.yml: no spec has this name; call it pipeline\.yaml"):
+            load_pipelines(tiny.packages, tiny.data_root)
+    finally:
+        other.unlink()
