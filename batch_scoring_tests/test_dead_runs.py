@@ -154,7 +154,7 @@ def test_a_run_of_the_queue_does_not_wait_for_dead_ones(
     program = str(Path(sys.executable).with_name("dagster-daemon"))
     daemon = subprocess.Popen([program, "run", *where], cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 200
         while run_status(instance, queued) != dg.DagsterRunStatus.SUCCESS and time.monotonic() < give_up:
             time.sleep(0.5)
     finally:
