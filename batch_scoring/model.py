@@ -34,6 +34,10 @@ CHECKS = {
 }
 
 
+MOST_COMMANDS = 10
+"""That the message shows; the metadata has them all."""
+
+
 @dataclass(frozen=True)
 class Delivered:
     """What the spec's bundle folder holds, and whether it can be trusted."""
@@ -47,6 +51,8 @@ class StaleDays:
     """Scored days that would come out differently if they were run now."""
 
     by_reason: dict[str, list[str]] = field(default_factory=dict)
+    archived: set[str] = field(default_factory=set)
+    """Those whose landing files are gone: their features can be scored again, not validated."""
 
     @property
     def days(self) -> list[str]:
@@ -170,6 +176,8 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
             "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
             "input": bool(files) and landing.fingerprint(files) != account.fingerprint,
         }
+        if not files:
+            stale.archived.add(account.day)
         for reason in (name for name, holds in reasons.items() if holds):
             stale.by_reason.setdefault(reason, []).append(account.day)
     return stale
@@ -190,9 +198,13 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
             "days_are_current", True, "every scored day is of the present model, code and input", {"stale": 0}
         )
     why = "; ".join(f"{reason}: {', '.join(ranges(listed))}" for reason, listed in stale.by_reason.items() if listed)
-    commands = [f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(stale.days)]
+    landed, archived = set(stale.days) - stale.archived, sorted(stale.archived.intersection(stale.days))
+    commands = [f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(landed)]
+    alone = f"dagster asset materialize -m batch_scoring.definitions --select {pipeline.name}/predictions --partition"
+    commands += [f"{alone} {day}" for day in archived]
+    shown = "; ".join(commands[:MOST_COMMANDS]) + ("; …" if len(commands) > MOST_COMMANDS else "")
     return Finding(
-        "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {'; '.join(commands)}",
+        "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {shown}",
         {"stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands)},
     )  # fmt: skip
 

@@ -363,6 +363,14 @@ def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) ->
     tiny.run()
     shutil.rmtree(Path(tiny.pipeline.landing.uri, f"dt={DAY}"))
     assert findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current").passed
+    tiny.deliver("v2", seed=1)
+    found = findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current")
+    assert found.metadata["run"].value == (
+        f"dagster asset materialize -m batch_scoring.definitions --select {tiny.name}/predictions --partition {DAY}"
+    )
+    tiny.run(DAY, steps=["predictions"])  # what the command does
+    assert versions(tiny) == {"v2"}
+    assert findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current").passed
 
 
 @pytest.mark.parametrize(
