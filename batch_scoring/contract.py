@@ -117,6 +117,8 @@ class Contract:
             hint = ""
             if is_text and len(schema.names) == 1:
                 hint = f" (one column: is input.csv.delimiter {self._delimiter!r} in the spec the right one?)"
+            elif is_text and len(missing) == len(self.columns):
+                hint = " (none of them: is the header line missing?)"
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
                 f"it has {', '.join(schema.names)}{hint}: upload the file with all columns, or change the schema"

@@ -354,6 +354,12 @@ def test_a_header_of_one_column_raises_the_question_of_the_delimiter(tiny: TinyP
         contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
 
 
+def test_a_csv_file_without_a_header_is_asked_for_one(tiny: TinyProject) -> None:
+    found = pa.schema([(cell, pa.binary()) for cell in ("k1", "1.0", "2.0", "3", "red")])
+    with pytest.raises(ContractError, match=r"none of them: is the header line missing\?"):
+        contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
+
+
 def test_extra_columns_are_named_and_the_order_does_not_matter(tiny: TinyProject) -> None:
     asked = contract(tiny, schema())
     batch = rows(x=[1.0], extra=["?"])
