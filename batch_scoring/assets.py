@@ -69,13 +69,13 @@ def first_rows(step: DayStep, account: Account) -> pa.Table:
     for path in account.table.files:
         for batch in shards.read(step.table.table.folder, path):
             if batch.num_rows:
-                return pa.Table.from_batches([batch.slice(0, 5)])
+                return pa.Table.from_batches([batch.slice(0, PREVIEW_ROWS)])
     return pa.table({})
 
 
 def preview(rows: pa.Table) -> dg.MetadataValue:
-    """The first rows as a Markdown table."""
-    head = rows.slice(0, PREVIEW_ROWS).to_pylist()
+    """Rows as a Markdown table."""
+    head = rows.to_pylist()
     lines = [list(rows.column_names), ["---"] * rows.num_columns]
     lines += [[_cell(value) for value in row.values()] for row in head]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))

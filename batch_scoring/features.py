@@ -22,7 +22,7 @@ from batch_scoring.assets import (
     first_rows,
     preview,
     run_of,
-)  # fmt: skip
+)
 from batch_scoring.contract import Contract, Reason
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline

@@ -25,7 +25,7 @@ from batch_scoring.assets import (
     histogram,
     preview,
     run_of,
-)  # fmt: skip
+)
 from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
 from batch_scoring.invariants import Finding, report, specs

@@ -323,7 +323,8 @@ class _S3Object(io.RawIOBase):
     def __init__(self, bucket: str, key: str, token: str | None) -> None:
         self._s3 = _client()
         self._bucket, self._key, self._position = bucket, key, 0
-        with _as_os_errors(f"s3://{bucket}/{key}"):
+        self._uri = f"s3://{bucket}/{key}"
+        with _as_os_errors(self._uri):
             head = self._s3.head_object(Bucket=bucket, Key=key)
         self._size: int = head["ContentLength"]
         self._token = head["ETag"].strip('"')
@@ -362,7 +363,7 @@ class _S3Object(io.RawIOBase):
             self._s3.get_object, Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"'
         )
         try:
-            with _as_os_errors(f"s3://{self._bucket}/{self._key}"):
+            with _as_os_errors(self._uri):
                 body = _body(ask)
         except (FileChangedError, FileNotFoundError) as error:
             raise self._changed(self._token) from error
@@ -370,7 +371,7 @@ class _S3Object(io.RawIOBase):
         return body
 
     def _changed(self, expected: str) -> FileChangedError:
-        return FileChangedError(f"s3://{self._bucket}/{self._key} has changed; expected version {expected}")
+        return FileChangedError(f"{self._uri} has changed; expected version {expected}")
 
 
 def _body(ask: Callable[[], Any]) -> bytes:

@@ -251,7 +251,9 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
 
 def _raise_if_forbidden(error: Exception) -> None:
     """Waiting does not help where access is denied; deltalake says so in words alone."""
-    if isinstance(error, PermissionError) or "lacked the necessary privileges" in str(error):
+    if isinstance(error, PermissionError):
+        raise error
+    if "lacked the necessary privileges" in str(error):
         raise PermissionError(f"access denied: {' '.join(str(error).split())}") from error
 
 

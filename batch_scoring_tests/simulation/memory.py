@@ -103,7 +103,7 @@ class MemoryFolder(Folder):
         self.files[path] = Stored(FileVersion(path, token, size, self._world.now), content)
 
     def open_arrow(self, path: str) -> pa.NativeFile:
-        raise NotImplementedError(f"{path}: there is no Parquet in memory")
+        raise AssertionError(f"{path}: nothing opens Parquet in memory")
 
     def delta_options(self) -> dict[str, str]:
         return {}
