@@ -1,9 +1,9 @@
-"""What the pipelines' assets have in common: keys, days, options, the run they are in, pictures of their figures."""
+"""What the pipelines' assets have in common: keys, days, options, the run they are in, their figures."""
 
-import base64
+import os
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,21 @@ def run_of(context: dg.AssetExecutionContext) -> Run:
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     return Run(context.run.run_id, started, context.log.info)
+
+
+def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
+    """Where a person opens a file of the pipeline's output.
+
+    Under `REPORTS_URL` if a web server shows the data root there (`make dev` starts one), else in the S3 console, else
+    the file's path: browsers do not follow links from the UI to files.
+    """
+    place, base = f"{pipeline.output.uri}/{path}", os.environ.get("REPORTS_URL", "")
+    if base and place.startswith(f"{pipeline.data_root}/"):
+        return dg.MetadataValue.url(f"{base.rstrip('/')}/{place.removeprefix(f'{pipeline.data_root}/')}")
+    if place.startswith("s3://"):
+        bucket, _, key = place.removeprefix("s3://").partition("/")
+        return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}")
+    return dg.MetadataValue.path(place)
 
 
 def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
@@ -79,28 +94,6 @@ def preview(rows: pa.Table) -> dg.MetadataValue:
     lines = [list(rows.column_names), ["---"] * rows.num_columns]
     lines += [[_cell(value) for value in row.values()] for row in head]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
-
-
-def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
-    """Counts in equal bins from 0 to 1 as an inline picture."""
-    width, height, most = 480, 150, max([*counts, 1])
-    step = width / max(len(counts), 1)
-    bars = "".join(
-        f'<rect x="{index * step + 1:.1f}" y="{height - height * count / most:.1f}" width="{step - 2:.1f}" '
-        f'height="{height * count / most:.1f}" fill="#4f43dd"><title>{count}</title></rect>'
-        for index, count in enumerate(counts)
-    )
-    ticks = "".join(
-        f'<text x="{width * tick / 4:.0f}" y="{height + 14}" text-anchor="middle">{tick / 4:g}</text>'
-        for tick in range(5)
-    )
-    picture = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -18 {width + 24} {height + 40}" width="{width}" '
-        f'font-family="sans-serif" font-size="11" fill="#555"><text y="-6">{title}, at most {most} rows a bin</text>'
-        f"{bars}{ticks}</svg>"
-    )
-    encoded = base64.b64encode(picture.encode()).decode()
-    return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")
 
 
 def _cell(value: object) -> str:

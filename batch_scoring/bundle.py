@@ -4,6 +4,7 @@
     model.safetensors   the weights and buffers
     golden.parquet      64 rows and the outputs that they must give
     reference.parquet   a sample of the training window: features and predictions
+    profile.json        what ordinary days of the reference are like (once `drift calibrate` has learned it)
 
 A bundle is verified before anything is scored with it, and it is data only: loading one never unpickles and never
 runs code that is not in the pipeline's own package. Which version is in force is `model.py`'s business.
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batch_scoring.manifest import LoadedModel, Manifest
+from batch_scoring.profile import Profile
 from batch_scoring.storage import Folder
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.parquet"
 FILES = (WEIGHTS, GOLDEN, REFERENCE)
+PROFILE = "profile.json"
 
 GOLDEN_ROWS = 64
 
@@ -58,6 +61,33 @@ class Bundle:
         """A sample of the training window: key, dt, features, predictions."""
         return _table(self, REFERENCE)
 
+    @property
+    def profile(self) -> Profile | None:
+        """What ordinary days of the reference are like; None if that has not been learned.
+
+        Raises:
+            BundleError: `profile.json` is not in its form.
+        """
+        try:
+            return Profile.model_validate_json(self.content[PROFILE]) if PROFILE in self.content else None
+        except ValidationError as error:
+            raise BundleError(
+                f"{self.uri}/{PROFILE} is no profile: {_faults(error)}; calibrate the bundle anew"
+            ) from error
+
+    def with_profile(self, profile: Profile, version: str) -> "Bundle":
+        """The bundle with a profile, under a version's name; nothing is written yet."""
+        content = dict(self.content) | {PROFILE: (profile.model_dump_json(indent=1) + "\n").encode()}
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != MANIFEST}
+        manifest = self.manifest.model_copy(update={"version": version, "files": files})
+        content[MANIFEST] = _dump(manifest)
+        return Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, self.uri)
+
+    def write(self, folder: Folder) -> None:
+        """Put the bundle's files into a folder, the manifest last: it vouches for the others."""
+        for name in sorted(self.content, key=lambda name: name == MANIFEST):
+            folder.put(name, self.content[name])
+
 
 def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
     """The bytes and the content of a bundle's manifest; the files that it names are not looked at.
@@ -71,8 +101,18 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
     except FileNotFoundError as error:
         raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {faults}") from error
+        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {_faults(error)}") from error
+
+
+def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
+    """What a bundle says of itself and of its reference; weights and samples are not read.
+
+    Raises:
+        BundleError: the manifest or the profile is missing or not in its form.
+    """
+    raw, manifest = read_manifest(folder)
+    content = {PROFILE: folder.read(PROFILE)} if PROFILE in manifest.files else {}
+    return manifest, Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri).profile
 
 
 def read_bundle(folder: Folder) -> Bundle:
@@ -297,13 +337,20 @@ def write_bundle(
     }
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
     manifest = draft.model_copy(update={"files": digests})
-    content[MANIFEST] = (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
+    content[MANIFEST] = _dump(manifest)
     place = open_folder(str(folder))
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     prove(written, type(network))
-    for file in (*FILES, MANIFEST):  # the manifest last: it vouches for the others
-        place.put(file, content[file])
+    written.write(place)
     return written.sha256
+
+
+def _dump(manifest: Manifest) -> bytes:
+    return (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -5,6 +5,7 @@ import warnings
 import dagster as dg
 
 from batch_scoring.automation import dead_runs, score_job
+from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
 from batch_scoring.pipeline import Pipeline, load_pipelines
@@ -18,6 +19,7 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
         assets=[
             asset(pipeline) for pipeline in pipelines for asset in (raw_input, validated_features, model, predictions)
         ],
+        asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
         jobs=[score_job(pipeline) for pipeline in pipelines],
         sensors=[dead_runs],
         executor=dg.in_process_executor,

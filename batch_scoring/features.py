@@ -4,14 +4,16 @@ Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are
 with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from time import perf_counter
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batch_scoring import keys, landing, quarantine, shards
+from batch_scoring import feature_checks, keys, landing, quarantine, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -24,19 +26,18 @@ from batch_scoring.assets import (
     run_of,
 )
 from batch_scoring.contract import Contract, Reason
-from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.feature_checks import rejected_by_reason
+from batch_scoring.invariants import report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
+from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
 from batch_scoring.storage import FileChangedError
 from batch_scoring.tables import features_table
 
-CHECKS = {
-    "rows_are_conserved": "Every row that raw_input counted is accepted or in the quarantine, exactly once.",
-    "keys_are_unique": "No two accepted rows of the day have the same key.",
-    "some_rows_are_accepted": "At least one row of the day meets the contract.",
-}
+CATEGORIES = 1_000
+"""Values of a column that a shard's account names."""
 
 LINEAGE_FIELDS = (pa.field("source_file", pa.string()), pa.field("row_number", pa.int64()))
 
@@ -50,7 +51,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{__doc__}\n\nOne row a `{pipeline.spec.input.key}` and day: exactly what the model will see.",
         deps=[asset_key(pipeline, "raw_input")],
         partitions_def=days(pipeline),
-        check_specs=specs(key, CHECKS, days(pipeline)),
+        check_specs=specs(pipeline, key, feature_checks.CHECKS, days(pipeline)),
         code_version=code,
         metadata={
             "dagster/column_schema": _columns(pipeline),
@@ -66,7 +67,8 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         step = DayStep(pipeline, context.partition_key, "validated_features")
         pinned = step.state.day_input(context.partition_key)
         prepared = prepare(step, pinned, run)
-        yield from report(key, findings(prepared, pinned))
+        findings = feature_checks.findings(step, prepared, pinned)
+        yield from report(pipeline, key, findings, run.id, context.partition_key)
         account, committed = step.publish(
             prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
             check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
@@ -148,6 +150,7 @@ class _Validation:
         dropped: list[int] = []
         rows_in = accepted = 0
         identities = 0
+        counts = ColumnCounts(self._step.pipeline.spec.features)
         with self._step.draft(
             self._schema, constant=["source_file", *self._step.pipeline.spec.features.categorical]
         ) as draft:
@@ -156,6 +159,7 @@ class _Validation:
                     kept, numbers = self._judge(draft, file, rows, block, dropped)
                 with self._run.timed("write"):
                     draft.accept(kept)
+                counts.add(kept)
                 rows_in += len(block)
                 accepted += kept.num_rows
                 identities += keys.row_identity(numbers)
@@ -164,6 +168,7 @@ class _Validation:
                 digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,
                 rows_in=rows_in, rows=accepted, quarantined=draft.quarantined,
                 missing_identity=(expected - identities) % 2**64, keys=draft.keys,
+                missing=counts.missing, categories=counts.categories,
             )  # fmt: skip
             rows.refuse_changed()
             return self._before.find(account.digest) or draft.finish(account)
@@ -196,40 +201,33 @@ class _Validation:
         return pa.RecordBatch.from_arrays(columns, schema=self._schema), np.concatenate(accounted)
 
 
-def findings(prepared: Prepared, pinned: DayInput) -> list[Finding]:
-    """What the checks say of a day's shards, before they are published."""
-    accounts = prepared.accounts
-    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
-    rejected = sum(shard.rows_quarantined for shard in accounts)
-    damaged = _damaged(accounts, pinned)
-    distinct = rows if prepared.published else prepared.distinct_keys
-    reused = [shard.account for shard in prepared.shards if shard.reused]
-    return [
-        Finding(
-            "rows_are_conserved", not damaged,
-            f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine"
-            + (f"; rows are lost or doubled in {_remedy(damaged, pinned)}" if damaged else ""),
-            {"rows_pinned": pinned.rows, "rows_in": rows_in, "rows": rows, "rows_quarantined": rejected},
-        ),
-        Finding(
-            "keys_are_unique", distinct == rows,
-            f"{rows} accepted rows have {distinct} distinct keys"
-            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
-            {"rows": rows, "keys": distinct},
-        ),
-        Finding(
-            "some_rows_are_accepted", rows > 0,
-            f"{rows} of {rows_in} rows are accepted"
-            + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
-            {"rows": rows},
-        ),
-    ]  # fmt: skip
+class ColumnCounts:
+    """Missing values and categories of a shard's rows, so that no check reads the rows again."""
+
+    def __init__(self, features: Features) -> None:
+        self.missing = dict.fromkeys(features.names, 0)
+        self._categories: dict[str, Counter[str]] = {name: Counter() for name in features.categorical}
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Count accepted rows."""
+        for name in self.missing:
+            self.missing[name] += rows.column(name).null_count
+        for name, counter in self._categories.items():
+            for pair in pc.value_counts(rows.column(name).drop_null()):
+                counter[str(pair["values"])] += pair["counts"].as_py()
+
+    @property
+    def categories(self) -> dict[str, dict[str, int]]:
+        """Rows by column and value, the most frequent first."""
+        return {name: dict(counter.most_common(CATEGORIES)) for name, counter in self._categories.items()}
 
 
 def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's features."""
-    reasons = _reasons(account.shards)
-    records = [dg.TableRecord({"stage": stage, "reason": reason, "rows": n}) for (stage, reason), n in reasons]
+    reasons = [
+        dg.TableRecord({"stage": stage, "reason": reason, "rows": rows})
+        for (stage, reason), rows in rejected_by_reason(account.shards)
+    ]
     return {
         "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
         "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
@@ -241,7 +239,7 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         "committed": dg.MetadataValue.bool(committed),
         "table_version": dg.MetadataValue.int(account.table.version),
         "fingerprint": dg.MetadataValue.text(account.fingerprint),
-        **({"quarantine": dg.MetadataValue.table(records)} if records else {}),
+        **({"quarantine": dg.MetadataValue.table(reasons)} if reasons else {}),
         "preview": preview(first_rows(step, account)),
     }
 
@@ -249,48 +247,6 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
 def _name(base: str, dropped: list[int]) -> str:
     """A feature shard's digest: 20 digits for its source, 12 for the row numbers dropped as duplicates."""
     return base[:20] + shards.digest(*dropped)[:12]
-
-
-def _reasons(accounts: tuple[ShardAccount, ...]) -> list[tuple[tuple[str, str], int]]:
-    """Rows by stage and reason, most first."""
-    total: dict[tuple[str, str], int] = {}
-    for shard in accounts:
-        for stage, reasons in shard.quarantined.items():
-            for reason, rows in reasons.items():
-                total[stage, reason] = total.get((stage, reason), 0) + rows
-    return sorted(total.items(), key=lambda item: -item[1])
-
-
-def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAccount]:
-    """Shards that do not account for each of their rows once, or whose file has other rows than were pinned."""
-    read = {file.path: 0 for file in pinned.files}
-    for shard in accounts:
-        read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
-    whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [
-        shard
-        for shard in accounts
-        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
-    ]
-
-
-def _file(shard: ShardAccount) -> str:
-    """The landing file that a shard was cut from."""
-    return shard.source.rpartition("#")[0]
-
-
-def _remedy(suspects: Sequence[ShardAccount], pinned: DayInput) -> str:
-    files = ", ".join(f"{shard.digest}-*.parquet (of {_file(shard)})" for shard in suspects[:5])
-    more = f" or one of {len(suspects) - 5} more" if len(suspects) > 5 else ""
-    return f"{files}{more}: remove it from tables/validated_features/dt={pinned.day} and run the day again"
-
-
-def _worst(accounts: tuple[ShardAccount, ...]) -> str:
-    return ", ".join(f"{reason} ({_rows(n)})" for (_, reason), n in _reasons(accounts)[:3]) or "no rows at all"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:

@@ -1,26 +1,20 @@
 """Invariants: the checks that an asset decides about its own work, before it is published.
 
-An asset computes its findings, `report` records every one of them with its day, and a blocking one that fails ends
-the step there: nothing is published, nothing is materialised, downstream is skipped. Drift has a step of its own.
+An asset computes its findings, `report` records every one of them with its day, in Dagster and in the state, and a
+blocking one that fails ends the step there: nothing is published, nothing is materialised, downstream is skipped.
+Severity, blocking and thresholds come from the spec. Drift has a step of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
-BLOCKING = frozenset(
-    {
-        "input_is_present",
-        "input_is_complete",
-        "rows_are_conserved",
-        "keys_are_unique",
-        "some_rows_are_accepted",
-        "scores_are_probabilities",
-        "bundle_is_intact",
-        "golden_rows_agree",
-    }
-)
+from batch_scoring import pictures, trailing
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.state import CheckRecord, DayChecks, State
 
 
 @dataclass(frozen=True)
@@ -31,45 +25,82 @@ class Finding:
     passed: bool
     message: str
     """What was observed against what was expected; what to do if it failed."""
-    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """More that an operator may ask for: numbers, text, Dagster's metadata values."""
+    observed: float | None = None
+    """The one number that the check is about; its trend over the days is shown."""
+    expected: str = ""
+    """What was expected of the number, in words."""
+    limits: Sequence[float] = ()
+    """What it is compared with: one number, or the lower and the upper."""
+    blocks: bool = False
+    """Whether this failure stops the day although the check is not a blocking one (it is beyond a second bound)."""
 
 
 def specs(
-    asset: dg.AssetKey, statements: Mapping[str, str], partitions: dg.PartitionsDefinition | None = None
+    pipeline: Pipeline,
+    asset: dg.AssetKey,
+    statements: Mapping[str, str],
+    partitions: dg.PartitionsDefinition | None = None,
 ) -> list[dg.AssetCheckSpec]:
     """The check specs of an asset.
 
     Args:
+        pipeline: whose spec says what blocks.
         asset: its key.
         statements: what each check says, by its name.
         partitions: of the asset; without it each day's result would be stored under no day.
     """
     return [
         dg.AssetCheckSpec(
-            name, asset=asset, description=description, blocking=name in BLOCKING, partitions_def=partitions
+            name, asset=asset, description=description, blocking=_settings(pipeline, name).blocking,
+            partitions_def=partitions,
         )
         for name, description in statements.items()
-    ]
+    ]  # fmt: skip
 
 
-def report(asset: dg.AssetKey, findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
+def report(
+    pipeline: Pipeline,
+    asset: dg.AssetKey,
+    findings: Sequence[Finding],
+    run_id: str,
+    day: str | None = None,
+    *,
+    kept_as: str | None = None,
+) -> Iterator[dg.AssetCheckResult]:
     """Record every finding; then fail the step if a blocking one did not pass.
+
+    Args:
+        pipeline: whose spec says what blocks.
+        asset: whose checks.
+        findings: all of them: a check without a result would stay planned for ever.
+        run_id: of the run that found them.
+        day: of the asset; None if it has no days.
+        kept_as: the name in the state; the asset's if None.
 
     Raises:
         Failure: naming the failed checks; not retried, the same data would fail again.
     """
+    name, state = kept_as or asset.path[-1], State(pipeline.output)
+    before = trailing.checks(state, name, day) if day else []
+    if day:
+        state.put_checks(name, _remembered(findings, run_id, day))
     failed = []
     for finding in findings:
-        blocks = finding.check in BLOCKING
+        settings = _settings(pipeline, finding.check)
+        stops = not finding.passed and (settings.blocking or finding.blocks)
         yield dg.AssetCheckResult(
             passed=finding.passed,
             asset_key=asset,
             check_name=finding.check,
-            severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR
+            if stops or settings.severity == "error"
+            else dg.AssetCheckSeverity.WARN,
             description=finding.message,
-            metadata=dict(finding.figures),
+            metadata=metadata(finding, before, day),
         )
-        if blocks and not finding.passed:
+        if stops:
             failed.append(finding)
     if failed:
         raise dg.Failure(
@@ -77,3 +108,34 @@ def report(asset: dg.AssetKey, findings: Iterable[Finding]) -> Iterator[dg.Asset
             metadata={finding.check: finding.message for finding in failed},
             allow_retries=False,
         )
+
+
+def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> dict[str, Any]:
+    """What the UI shows beside a result: the number, its limits, the days before."""
+    shown = dict(finding.figures)
+    if finding.observed is None:
+        return shown
+    names = ("threshold",) if len(finding.limits) == 1 else ("threshold_low", "threshold_high")
+    limits = {name: float(limit) for name, limit in zip(names, finding.limits, strict=False)}
+    shown = {"observed": float(finding.observed), "expected": finding.expected, **limits, **shown}
+    days = [
+        (said.day, record.observed, record.passed)
+        for said in before
+        if (record := said.checks.get(finding.check)) and record.observed is not None
+    ]
+    if day:
+        days.append((day, float(finding.observed), finding.passed))
+        shown["trend"] = pictures.trend(days, finding.limits, f"{finding.check}, {len(days)} days")
+    return shown
+
+
+def _remembered(findings: Iterable[Finding], run_id: str, day: str) -> DayChecks:
+    said = {
+        finding.check: CheckRecord(passed=finding.passed, observed=finding.observed, message=finding.message)
+        for finding in findings
+    }
+    return DayChecks(day=day, run_id=run_id, at=datetime.now(UTC), checks=said)
+
+
+def _settings(pipeline: Pipeline, check: str) -> Any:  # noqa: ANN401  (one of spec.Checks' sections)
+    return getattr(pipeline.spec.checks, check)

@@ -37,6 +37,18 @@ class Manifest(BaseModel):
         """Columns of the network's output: classes, or one value for a regression."""
         return len(self.classes) if self.task == "classification" else 1
 
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """The columns of predictions that say all of a score: with two classes one probability, else all of them."""
+        if self.task == "regression":
+            return ("prediction",)
+        return tuple(f"prob_class_{index}" for index in range(1 if self.outputs == 2 else 0, self.outputs))
+
+    @property
+    def confidence_column(self) -> str:
+        """The column whose mean over a day is watched."""
+        return "prediction" if self.task == "regression" else "prediction_proba"
+
 
 @dataclass(frozen=True)
 class LoadedModel:

@@ -30,6 +30,7 @@ from batch_scoring.steps import Run
 CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256, and its weights fit the pipeline's network.",
     "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
+    "metrics_meet_threshold": "The bundle's metrics are at least, or at most, what the spec asks for.",
     "days_are_current": "Every scored day is of the model in force, the code in force and its present landing files.",
 }
 
@@ -69,14 +70,15 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{__doc__}\n\nDelivered in `{pipeline.bundle.uri}`.",
         # no days, as the asset has none: `dagster definitions validate` refuses checks that have them. The price is a
         # planned row a day in Dagster's own table, beside the result (pinned in test_dagster_behaviour.py)
-        check_specs=specs(key, CHECKS),
+        check_specs=specs(pipeline, key, CHECKS),
         **asset_options(pipeline, kinds={"pytorch"}),
     )
     def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         run = run_of(context)
         delivered = examine(pipeline)
         own_day = {context.partition_key} if context.has_partition_key else set()
-        yield from report(key, [*delivered.findings, currency(pipeline, delivered, own_day)])
+        findings = [*delivered.findings, metrics(pipeline, delivered), currency(pipeline, delivered, own_day)]
+        yield from report(pipeline, key, findings, run.id)
         assert delivered.bundle is not None, "report has failed the step"
         in_force = put_in_force(pipeline, delivered.bundle, run)
         metadata = describe(delivered.bundle, in_force)
@@ -108,6 +110,25 @@ def examine(pipeline: Pipeline) -> Delivered:
         )
     assert golden is not None
     return Delivered(bundle if intact.passed and golden.passed else None, [intact, golden])
+
+
+def metrics(pipeline: Pipeline, delivered: Delivered) -> Finding:
+    """The finding metrics_meet_threshold."""
+    check, asked = "metrics_meet_threshold", pipeline.spec.checks.metrics_meet_threshold
+    if delivered.bundle is None:
+        return Finding(check, True, "not tried: there is no model to look at")
+    found = delivered.bundle.manifest.metrics
+    missed = [
+        f"{name} is {found.get(name, 'not recorded')}, expected at {word} {limit:g}"
+        for word, limits in (("least", asked.least), ("most", asked.most))
+        for name, limit in limits.items()
+        if name not in found or (found[name] < limit if word == "least" else found[name] > limit)
+    ]
+    asked_for = len(asked.least) + len(asked.most)
+    message = f"{asked_for - len(missed)} of {asked_for} metrics meet their threshold"
+    if not asked_for:
+        message = "no threshold is declared; checks.metrics_meet_threshold.least in the spec names metrics"
+    return Finding(check, not missed, "; ".join([message, *missed]), dict(found))
 
 
 def refuse_reused_version(pipeline: Pipeline, bundle: Bundle) -> None:

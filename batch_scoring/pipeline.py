@@ -89,15 +89,18 @@ class Pipeline:
     def features_code(self) -> str:
         """Digest of all code and settings, besides the input, that decide which rows are accepted and how."""
         spec = self.spec
-        settings = [spec.input.key, spec.input.csv, spec.features, spec.scoring.rows_per_shard]
-        return self._digest("features 1", self._source(spec.features.contract), settings)
+        settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
+        return self._digest("features 2", self._source(spec.features.contract), settings)
 
     @functools.cached_property
     def scoring_code(self) -> str:
         """Digest of all code and settings, besides features and weights, that decide a score."""
-        return self._digest(
-            "scoring 1", self._source(self.spec.model.network), [self.spec.input.key, self.spec.features]
-        )
+        return self._digest("scoring 2", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
+
+    @property
+    def _columns(self) -> list[Any]:
+        features = self.spec.features
+        return [features.contract, features.numeric, features.categorical]
 
     def _place(self, location: str) -> Folder:
         if location.startswith(("/", "s3://")):

@@ -11,9 +11,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batch_scoring import keys, quarantine, shards
+from batch_scoring import keys, prediction_checks, quarantine, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -22,25 +21,20 @@ from batch_scoring.assets import (
     days,
     figures,
     first_rows,
-    histogram,
     preview,
     run_of,
 )
 from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
-from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.invariants import report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
+from batch_scoring.pictures import histogram
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.scoring import Scored, Scorer
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
 from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
 from batch_scoring.tables import features_table, predictions_table
-
-CHECKS = {
-    "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
-    "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
-}
 
 BINS = 20
 UNKNOWN_VALUES = 20
@@ -58,7 +52,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         # parsed as one layer of ancestors for a key with a slash
         deps=[asset_key(pipeline, name) for name in ("raw_input", "validated_features", "model")],
         partitions_def=days(pipeline),
-        check_specs=specs(key, CHECKS, days(pipeline)),
+        check_specs=specs(pipeline, key, prediction_checks.CHECKS, days(pipeline)),
         code_version=code,
         metadata={
             "dagster/column_schema": _columns(pipeline),
@@ -74,7 +68,8 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         step = DayStep(pipeline, context.partition_key, "predictions")
         source = read_source(step)
         prepared = prepare(step, source, run)
-        yield from report(key, findings(prepared, source.features))
+        findings = prediction_checks.findings(step, prepared, source.features, source.model)
+        yield from report(pipeline, key, findings, run.id, context.partition_key)
         account, committed = step.publish(
             prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
             features_code=source.features.code, check_current=lambda: check_current(step, source),
@@ -235,6 +230,7 @@ class Tally:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._sums: dict[str, float] = {}
+        self._squares: dict[str, float] = {}
         self._bins = np.zeros(BINS, np.int64)
         self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
         self._unknown: dict[str, dict[str, int]] = {}
@@ -245,7 +241,9 @@ class Tally:
         scores = scored.scores
         for column in scores.schema.names:
             if column != "prediction" or self._manifest.task == "regression":
-                self._sums[column] = self._sums.get(column, 0.0) + float(pc.sum(scores.column(column)).as_py() or 0.0)
+                values = scores.column(column).to_numpy().astype(np.float64)
+                self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
+                self._squares[column] = self._squares.get(column, 0.0) + float(values @ values)
         if self._manifest.task == "classification":
             block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
             total = np.sum(block, axis=0)
@@ -267,6 +265,7 @@ class Tally:
         is_classes = self._manifest.task == "classification"
         return {
             "sums": self._sums,
+            "squares": self._squares,
             "histogram": tuple(self._bins.tolist()) if is_classes else (),
             "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
             "unknown": {
@@ -290,33 +289,12 @@ def output_schema(key: str, step: DayStep, source: Source, manifest: Manifest) -
     return pa.schema([*fields, ("model_version", pa.string()), ("scored_at", pa.timestamp("us", "UTC"))])
 
 
-def findings(prepared: Prepared, features: Account) -> list[Finding]:
-    """What the checks say of a day's scores, before they are published."""
-    accounts = prepared.accounts
-    rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
-    bad = sum(shard.not_probabilities for shard in accounts)
-    advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
-    none = "" if rows or not features.rows else "; the model scores no row at all: is it the right one?"
-    return [
-        Finding(
-            "rows_are_conserved", features.rows == rows + rejected and not lost,
-            f"{features.rows} rows of features, {rows} scored, {rejected} in the quarantine{advice}",
-            {"rows_in": features.rows, "rows": rows, "rows_quarantined": rejected},
-        ),
-        Finding(
-            "scores_are_probabilities", not bad and (rows > 0 or features.rows == 0),
-            f"{bad} of {rows} scored rows are not probabilities{none}", {"rows": rows, "not_probabilities": bad},
-        ),
-    ]  # fmt: skip
-
-
 def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's predictions."""
     histograms = [shard.histogram for shard in account.shards if shard.histogram] or [(0,) * BINS]
     bins = np.sum(histograms, axis=0).tolist()
     means = {
-        f"mean_{column}": dg.MetadataValue.float(sum(s.sums.get(column, 0.0) for s in account.shards) / account.rows)
+        f"mean_{column}": dg.MetadataValue.float(account.moments(column).mean)
         for column in sorted({column for shard in account.shards for column in shard.sums})
         if account.rows
     }

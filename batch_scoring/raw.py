@@ -10,7 +10,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from batch_scoring import landing
+from batch_scoring import landing, trailing
 from batch_scoring.assets import asset_key, asset_options, days, run_of
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
@@ -22,6 +22,7 @@ FILES_SHOWN = 50
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
     "input_is_complete": "Every landing file of the day can be read: a CSV file to its end, a Parquet file's footer.",
+    "row_count_is_usual": "The day has about as many rows as the 28 days before it.",
 }
 
 
@@ -50,9 +51,15 @@ class Found:
         figures = {"files": len(self.files) + len(self.broken), "rows": self.rows}
         advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
         return [
-            Finding("input_is_present", present, seen + advice, figures),
-            Finding("input_is_complete", not self.broken, complete, {"unreadable": len(self.broken)}),
-        ]
+            Finding(
+                "input_is_present", present, seen + advice, figures,
+                observed=len(self.files), expected="at least one file with rows",
+            ),
+            Finding(
+                "input_is_complete", not self.broken, complete,
+                observed=len(self.broken), expected="no unreadable file", limits=[0],
+            ),
+        ]  # fmt: skip
 
 
 def find(pipeline: Pipeline, day: str) -> Found:
@@ -81,17 +88,35 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         key=key,
         description=f"{pipeline.spec.description}\n\nThe day's files in `{pipeline.landing.uri}`, pinned by version.",
         partitions_def=days(pipeline),
-        check_specs=specs(key, CHECKS, days(pipeline)),
+        check_specs=specs(pipeline, key, CHECKS, days(pipeline)),
         **asset_options(pipeline, kinds={"parquet"}),
     )
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         run = run_of(context)
         found = find(pipeline, context.partition_key)
-        yield from report(key, found.findings)
+        findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
+        yield from report(pipeline, key, findings, run.id, context.partition_key)
         pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
         yield dg.MaterializeResult(metadata=describe(pinned, found), data_version=dg.DataVersion(pinned.fingerprint))
 
     return _raw_input
+
+
+def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
+    """Compare the day's rows with those of the days before."""
+    before = [pinned.rows for pinned in trailing.inputs(State(pipeline.output), day)]
+    usual = trailing.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
+    if usual is None:
+        message = f"{rows} rows; no history yet: {len(before)} of the 28 days before, expected at least 7"
+        return Finding("row_count_is_usual", True, message, observed=rows, expected="no history yet")
+    low, high = usual
+    expected = f"{low:.0f} to {high:.0f} rows, by the {len(before)} days before"
+    passed = low <= rows <= high
+    advice = "" if passed else "; ask who delivers the files, then upload what is missing or take away what is too much"
+    return Finding(
+        "row_count_is_usual", passed, f"{rows} rows, expected {expected}{advice}",
+        observed=rows, expected=expected, limits=usual,
+    )  # fmt: skip
 
 
 def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -> DayInput:

@@ -82,6 +82,10 @@ class Features(Section):
         default=(), description="columns of the model's categorical matrix, in its order"
     )
 
+    day_grain: tuple[str, ...] = Field(
+        default=(), description="features that move as a whole from day to day (weather): drift has no day test of them"
+    )
+
     @property
     def names(self) -> tuple[str, ...]:
         """All feature columns, numeric first, in the model's order."""
@@ -94,6 +98,8 @@ class Features(Section):
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")
+        if strange := [name for name in self.day_grain if name not in self.names]:
+            raise ValueError(f"day_grain names {', '.join(strange)}; expected names under numeric or categorical")
         return self
 
 
@@ -116,6 +122,119 @@ class Scoring(Section):
     )
 
 
+class Guard(Section):
+    """A check that guards a promise: when it fails nothing is published, whatever the spec would like."""
+
+    severity: Literal["error"] = Field(default="error", description="error: it guards a promise")
+    blocking: Literal[True] = Field(default=True, description="true: it guards a promise")
+
+
+class Notice(Section):
+    """A check that tells and never stops a day: it is decided after the publication, or is not about the day."""
+
+    severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
+    blocking: Literal[False] = Field(default=False, description="false: it cannot stop a day")
+
+
+class Check(Section):
+    """A check that warns, unless the spec lets it stop the day."""
+
+    severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
+    blocking: bool = Field(default=False, description="whether a failure stops the day before anything is published")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RowCount(Check):
+    """row_count_is_usual."""
+
+    tolerance: float = Field(
+        default=0.25, ge=0, description="how far beyond the usual counts of the 28 days before, as a share of them"
+    )
+
+
+class QuarantineSize(Check):
+    """quarantine_is_small."""
+
+    rows: int = Field(default=100, ge=0, description="rows that a day may lose whatever its size")
+    share: Share = Field(default=0.05, description="share of its rows that a day may lose")
+    blocking_share: Share = Field(default=0.5, description="share beyond which nothing is published")
+
+
+class KnownCategories(Check):
+    """categories_are_known."""
+
+    rows: int = Field(default=2, ge=0, description="rows with an unknown value that are never a failure")
+    share: Share = Field(default=0.02, description="share of a column's rows with a value that the model has not seen")
+
+
+class PresentCategories(Check):
+    """categories_are_present."""
+
+    rows: float = Field(default=5, gt=0, description="rows of a value expected on the day, for its absence to tell")
+
+
+class Metrics(Check):
+    """metrics_meet_threshold."""
+
+    least: dict[str, float] = Field(default={}, description="smallest value of each metric of the bundle")
+    most: dict[str, float] = Field(default={}, description="largest value of each metric, for errors")
+
+
+class Confidence(Check):
+    """confidence_is_usual."""
+
+    deviation: float | None = Field(
+        default=None, gt=0, description="of the day's mean from that of the 28 days before; none: the bundle's profile"
+    )
+
+
+class Balance(Check):
+    """classes_are_balanced."""
+
+    share: Share = Field(default=0.95, description="largest share of one class, unless the reference's days have more")
+
+
+class Spread(Check):
+    """scores_vary."""
+
+    share: Share = Field(default=0.5, description="of the smallest standard deviation of a reference day's scores")
+
+
+class Checks(Section):
+    """Thresholds, severity and blocking of every check."""
+
+    input_is_present: Guard = Guard()
+    input_is_complete: Guard = Guard()
+    row_count_is_usual: RowCount = RowCount()
+    rows_are_conserved: Guard = Guard()
+    keys_are_unique: Guard = Guard()
+    some_rows_are_accepted: Guard = Guard()
+    quarantine_is_small: QuarantineSize = QuarantineSize()
+    categories_are_known: KnownCategories = KnownCategories()
+    categories_are_present: PresentCategories = PresentCategories()
+    bundle_is_intact: Guard = Guard()
+    golden_rows_agree: Guard = Guard()
+    metrics_meet_threshold: Metrics = Metrics()
+    days_are_current: Notice = Notice()
+    scores_are_probabilities: Guard = Guard()
+    confidence_is_usual: Confidence = Confidence()
+    classes_are_balanced: Balance = Balance()
+    scores_vary: Spread = Spread()
+    features_match_reference: Notice = Notice()
+    predictions_match_reference: Notice = Notice()
+
+
+class Drift(Section):
+    """The comparison of a day with the model's reference. Its thresholds are learned: see `drift calibrate`."""
+
+    sample_rows: int = Field(default=5_000, ge=100, le=100_000, description="rows of a day that are compared, at most")
+    reports: int = Field(
+        default=7, ge=0, description="newest days that keep Evidently's HTML, besides those that alarm"
+    )
+
+
 class PipelineSpec(Section):
     """One pipeline, as `pipeline.yaml` declares it."""
 
@@ -127,6 +246,8 @@ class PipelineSpec(Section):
     features: Features
     model: Model
     scoring: Scoring = Scoring()
+    checks: Checks = Checks()
+    drift: Drift = Drift()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )

@@ -3,21 +3,29 @@
     state/dt=…/input.json                 the landing files that raw_input pinned
     state/dt=…/validated_features.json    the step's account: what went in, what came out, what was published
     state/dt=…/predictions.json
+    state/dt=…/drift.json                 how far the day and those before it lie from the model's reference
+    state/dt=…/sample.parquet             rows of the day, see samples.py
+    state/dt=…/checks/<asset>.json        what the asset's checks said of the day, also of one that was not published
     state/model.json                      the model in force
     state/models/<sha256>/                its bundle
 
 Storage is the only truth: every step finds here what the steps before it did, never in the Dagster instance.
 """
 
+import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.storage import Folder
 
 StepName = Literal["validated_features", "predictions"]
+
+Horizon = Literal["day", "trailing", "missing"]
+"""What was compared: the day's values, those of the trailing days, or the share of the day's values that is missing."""
 
 
 class StateError(ValueError):
@@ -88,8 +96,14 @@ class ShardAccount(Document):
     """Sum of input row identities less that of accepted and quarantined rows, modulo 2**64: 0 if no row is lost."""
     keys: int = 0
     """Sum of the hashes of the file's keys, modulo 2**64."""
+    missing: dict[str, int] = {}
+    """Of features: missing values by column."""
+    categories: dict[str, dict[str, int]] = {}
+    """Of features: rows by categorical column and value (the most frequent values of each)."""
     sums: dict[str, float] = {}
     """Sum of each score column."""
+    squares: dict[str, float] = {}
+    """Sum of the squares of each score column."""
     histogram: tuple[int, ...] = ()
     """Rows by score, in bins of equal width from 0 to 1; of prob_class_1 for two classes, else of prediction_proba."""
     classes: dict[str, int] = {}
@@ -103,6 +117,47 @@ class ShardAccount(Document):
     def rows_quarantined(self) -> int:
         """Rows of all stages and reasons."""
         return sum(sum(reasons.values()) for reasons in self.quarantined.values())
+
+
+class CheckRecord(Document):
+    """What a check said of a day."""
+
+    passed: bool
+    observed: float | None = None
+    message: str = ""
+
+
+class DayChecks(Document):
+    """What an asset's checks said of a day when it ran last."""
+
+    day: str
+    run_id: str
+    at: datetime
+    checks: dict[str, CheckRecord]
+
+
+class ColumnDrift(Document):
+    """A column that was compared with the reference."""
+
+    column: str
+    horizon: Horizon
+    rows: int
+    observed: float
+    """Distance, or share."""
+    threshold: float
+    drifted: bool
+
+
+class DayDrift(Document):
+    """How far a day, and the days that end with it, lie from the model's reference."""
+
+    day: str
+    run_id: str
+    model_sha256: str
+    features: tuple[ColumnDrift, ...]
+    predictions: tuple[ColumnDrift, ...]
+    since: dict[str, str] = {}
+    """Since which day the trailing days have drifted, by `features` and `predictions`."""
 
 
 class PublishedPart(Document):
@@ -152,6 +207,30 @@ class Account(Document):
         """Rows in the step's part of the quarantine."""
         return sum(shard.rows_quarantined for shard in self.shards)
 
+    def moments(self, column: str) -> "Moments":
+        """Mean and spread of a score column."""
+        return moments(self.shards, column)
+
+
+class Moments(NamedTuple):
+    """Of a score column over a day's rows; NaN without rows."""
+
+    rows: int
+    mean: float
+    deviation: float
+    """Standard deviation."""
+
+
+def moments(shards: Iterable[ShardAccount], column: str) -> Moments:
+    """Mean and spread of a score column, from the sums in the shards' accounts."""
+    known = list(shards)
+    rows = sum(shard.rows for shard in known)
+    if not rows:
+        return Moments(0, math.nan, math.nan)
+    mean = sum(shard.sums.get(column, 0.0) for shard in known) / rows
+    square = sum(shard.squares.get(column, 0.0) for shard in known) / rows
+    return Moments(rows, mean, math.sqrt(max(0.0, square - mean**2)))
+
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -184,14 +263,30 @@ class State:
 
     def accounts(self, step: StepName) -> list[Account]:
         """The step's accounts of all days, by day."""
-        files = self._folder.list("dt=")
-        days = [file.path.split("/")[0].removeprefix("dt=") for file in files if file.path.endswith(f"/{step}.json")]
+        paths = (file.path.split("/") for file in self._folder.list("dt="))
+        days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
         with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
             return [account for account in pool.map(lambda day: self.account(step, day), days) if account]
 
     def put_account(self, account: Account) -> None:
         """Replace the step's account of its day."""
         self._write(f"dt={account.day}/{account.step}.json", account)
+
+    def checks(self, asset: str, day: str) -> DayChecks | None:
+        """What the asset's checks said of the day, None if it never ran."""
+        return self._read(f"dt={day}/checks/{asset}.json", DayChecks)
+
+    def put_checks(self, asset: str, said: DayChecks) -> None:
+        """Replace what the asset's checks said of their day."""
+        self._write(f"dt={said.day}/checks/{asset}.json", said)
+
+    def drift(self, day: str) -> DayDrift | None:
+        """The day's comparison with the reference, None if there was none."""
+        return self._read(f"dt={day}/drift.json", DayDrift)
+
+    def put_drift(self, drift: DayDrift) -> None:
+        """Replace a day's comparison."""
+        self._write(f"dt={drift.day}/drift.json", drift)
 
     def model(self) -> ModelInForce:
         """The model in force.

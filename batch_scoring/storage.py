@@ -77,6 +77,10 @@ class Folder(ABC):
         """Write a small file whole; a file of that name is replaced in one step."""
 
     @abstractmethod
+    def remove(self, path: str) -> None:
+        """Take a file away; nothing happens if there is none."""
+
+    @abstractmethod
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A local file to write a large file into before `put_file`; removed at the end if still there."""
 
@@ -177,6 +181,10 @@ class LocalFolder(Folder):
             scratch.write_bytes(data)
             self.put_file(scratch, path)
 
+    def remove(self, path: str) -> None:
+        """See `Folder.remove`."""
+        (self._root / inside(path)).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """See `Folder.scratch`. It lies in this folder, so that publishing is a rename."""
@@ -276,6 +284,11 @@ class S3Folder(Folder):
         """See `Folder.put`."""
         with self._os_errors(path):
             _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+
+    def remove(self, path: str) -> None:
+        """See `Folder.remove`."""
+        with self._os_errors(path):
+            _client().delete_object(Bucket=self.bucket, Key=self._key(path))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -25,14 +25,30 @@ ASSETS = {
 }
 
 CHECKS = {
-    "raw_input": {"input_is_present": "blocks", "input_is_complete": "blocks"},
+    "raw_input": {"input_is_present": "blocks", "input_is_complete": "blocks", "row_count_is_usual": "warns"},
     "validated_features": {
         "rows_are_conserved": "blocks",
         "keys_are_unique": "blocks",
         "some_rows_are_accepted": "blocks",
+        "quarantine_is_small": "warns",
+        "categories_are_known": "warns",
+        "categories_are_present": "warns",
+        "features_match_reference": "warns",
     },
-    "model": {"bundle_is_intact": "blocks", "golden_rows_agree": "blocks", "days_are_current": "warns"},
-    "predictions": {"rows_are_conserved": "blocks", "scores_are_probabilities": "blocks"},
+    "model": {
+        "bundle_is_intact": "blocks",
+        "golden_rows_agree": "blocks",
+        "metrics_meet_threshold": "warns",
+        "days_are_current": "warns",
+    },
+    "predictions": {
+        "rows_are_conserved": "blocks",
+        "scores_are_probabilities": "blocks",
+        "confidence_is_usual": "warns",
+        "classes_are_balanced": "warns",
+        "scores_vary": "warns",
+        "predictions_match_reference": "warns",
+    },
 }
 
 COLUMNS = {
@@ -75,7 +91,7 @@ COMMANDS = ["backfill"]
 
 NEVER_AT_LOAD = [
     "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",
-    "dagster_k8s", "polars", "safetensors",
+    "dagster_k8s", "polars", "safetensors", "scipy", "plotly",
 ]  # fmt: skip
 
 GRAPH = defs.resolve_asset_graph()
@@ -165,7 +181,7 @@ def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
     assert {folder for folder in folders if not folder.endswith("_delta_log")} == {
         "landing", f"landing/dt={DAY}",
         "models", "models/v1",
-        "state", f"state/dt={DAY}", "state/models", f"state/models/{sha256}",
+        "state", f"state/dt={DAY}", f"state/dt={DAY}/checks", "state/models", f"state/models/{sha256}",
         "tables",
         "tables/validated_features", f"tables/validated_features/dt={DAY}",
         "tables/predictions", f"tables/predictions/dt={DAY}",
@@ -178,6 +194,8 @@ def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
         f"state/dt={DAY}/input.json",
         f"state/dt={DAY}/validated_features.json",
         f"state/dt={DAY}/predictions.json",
+        *(f"state/dt={DAY}/checks/{asset}.json" for asset in ("raw_input", "validated_features", "predictions")),
+        *(f"state/dt={DAY}/checks/{side}_drift.json" for side in ("features", "predictions")),
     }
     assert not [path for path in root.rglob("*.tmp")]
 

@@ -57,7 +57,8 @@ def findings(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetCheckEvalu
 def test_the_bundle_of_the_spec_comes_in_force_as_a_copy(tiny: TinyProject) -> None:
     result = tiny.run(steps=["model"])
     assert checks(result) == dict.fromkeys(
-        ["model/bundle_is_intact", "model/golden_rows_agree", "model/days_are_current"], True
+        ["model/bundle_is_intact", "model/golden_rows_agree", "model/metrics_meet_threshold", "model/days_are_current"],
+        True,
     )
     in_force = tiny.state.model()
     assert (in_force.version, in_force.source) == ("v1", tiny.pipeline.bundle.uri)

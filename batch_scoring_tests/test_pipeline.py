@@ -66,11 +66,11 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, output",
+        "scoring, checks, drift, output",
     ),
     "unknown field of a section": (
         put("features", "numerical", value=["x"]),
-        "features.numerical: unknown field; accepted here: schema, numeric, categorical",
+        "features.numerical: unknown field; accepted here: schema, numeric, categorical, day_grain",
     ),
     "unknown field of a section's section": (
         put("input", "csv", "sep", value=";"),
@@ -402,7 +402,9 @@ def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyPr
     def change(spec: dict[str, Any]) -> None:
         spec["features"] = {"schema": "schema:Rows", "numerics": ["x"]}
 
-    assert faults(tiny, change) == ["features.numerics: unknown field; accepted here: schema, numeric, categorical"]
+    assert faults(tiny, change) == [
+        "features.numerics: unknown field; accepted here: schema, numeric, categorical, day_grain"
+    ]
 
 
 @pytest.mark.parametrize("key", ["on: 1", "1: x", "null: x"])

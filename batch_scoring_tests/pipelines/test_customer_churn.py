@@ -224,4 +224,4 @@ def test_the_embedded_model_is_honest_and_useful() -> None:
 
 def test_the_embedded_files_are_small() -> None:
     files = [file for folder in (MODELS, LANDING) for file in folder.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 1024**2
+    assert sum(file.stat().st_size for file in files) < 1.25 * 1024**2

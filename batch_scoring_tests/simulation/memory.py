@@ -111,6 +111,9 @@ class MemoryFolder(Folder):
     def settle(self, prefix: str) -> None:
         self._world.operation("settle", lambda: None)
 
+    def remove(self, path: str) -> None:
+        raise AssertionError(f"{path}: nothing is removed in memory")
+
 
 @dataclass(frozen=True)
 class Active:

@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 import torch
 
 from batch_scoring import checkpoint
+from batch_scoring.bundle import read_bundle
+from batch_scoring.calibration import calibrate
 from batch_scoring.pipeline import declared_pipeline
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
+from batch_scoring.storage import open_folder
 
 MODELS = Path("data/customer_churn/models")
 VERSION = "v1"
@@ -35,7 +38,7 @@ HELD_OUT_EVERY = 8
 HIDDEN = 64
 EPOCHS = 12
 BATCH_ROWS = 2_048
-SAMPLE_ROWS = 5_000
+SAMPLE_ROWS = 20_000
 
 
 def main() -> None:
@@ -69,7 +72,7 @@ def main() -> None:
     )
     sample = _sample(pa.concat_tables(known + held_out))
     pq.write_table(sample, out / "sample.parquet", compression="zstd")
-    sha256 = checkpoint.convert(
+    checkpoint.convert(
         out / "churn.pt",
         pipeline=pipeline,
         sample=sample,
@@ -83,7 +86,10 @@ def main() -> None:
         },
         metrics=metrics,
     )
-    print(f"{out / VERSION}: sha256 {sha256}, {metrics}")
+    bundle = read_bundle(open_folder(str(out / VERSION)))
+    complete = bundle.with_profile(calibrate(bundle, pipeline.spec.features.day_grain), VERSION)
+    complete.write(open_folder(str(out / VERSION)))
+    print(f"{out / VERSION}: sha256 {complete.sha256}, {metrics}")
 
 
 def _training_days() -> Iterator[pa.Table]:

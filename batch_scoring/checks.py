@@ -1,0 +1,180 @@
+"""The drift step: after the publication, a day is compared with the model's reference.
+
+It never stops or fails a night: what goes wrong in here is a failed result that says so. The figures of every day are
+kept in the state; Evidently's pages of the days that alarm, and of the newest ones.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from batch_scoring.assets import asset_key, days, link
+from batch_scoring.comparison import Compared, NotComparableError, Side, compare
+from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Missing, Tested
+from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, draw
+from batch_scoring.invariants import Finding, report, specs
+from batch_scoring.pipeline import Pipeline
+
+CHECKS: dict[Side, tuple[str, str, str]] = {
+    "features": (
+        "validated_features",
+        "features_match_reference",
+        "The day's features, and those of the trailing 28 days, are distributed as in the model's reference.",
+    ),
+    "predictions": (
+        "predictions",
+        "predictions_match_reference",
+        "The scores of the trailing 28 days are distributed as in the model's reference.",
+    ),
+}
+"""Asset, check and statement."""
+
+NAMED = 5
+"""Columns that a message names."""
+
+
+def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
+    """The checks of a pipeline, in one step."""
+    keys = {side: asset_key(pipeline, asset) for side, (asset, _, _) in CHECKS.items()}
+
+    @dg.multi_asset_check(
+        name=f"{pipeline.name}_drift",
+        description=__doc__,
+        specs=[
+            spec
+            for side, (_, check, statement) in CHECKS.items()
+            for spec in specs(pipeline, keys[side], {check: statement}, days(pipeline))
+        ],
+        can_subset=True,
+    )
+    def _drift(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        selected = {key.name for key in context.selected_asset_check_keys}
+        sides = [side for side, (_, check, _) in CHECKS.items() if check in selected]
+        day, run_id = context.op_execution_context.partition_key, context.run.run_id
+        try:
+            found = findings(pipeline, day, sides, run_id)
+            results = [
+                result
+                for side, finding in found.items()
+                for result in report(pipeline, keys[side], [finding], run_id, day, kept_as=f"{side}_drift")
+            ]
+        except Exception as error:  # of whatever kind: the scores are published, the night goes on
+            context.log.exception("the comparison with the reference failed")
+            results = [_failed(keys[side], CHECKS[side][1], error) for side in sides]
+        yield from results
+
+    return _drift
+
+
+def findings(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) -> dict[Side, Finding]:
+    """What the checks say of a published day; its pages are drawn.
+
+    Raises:
+        StateError: the day is not published.
+        BundleError: the model's bundle is damaged.
+    """
+    try:
+        compared = compare(pipeline, day, sides, run_id)
+    except NotComparableError as missing:
+        return {side: Finding(CHECKS[side][1], True, f"not tested: {missing}") for side in sides}
+    pages = draw(pipeline, compared)
+    return {side: _finding(pipeline, compared, side, pages) for side in sides}
+
+
+def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str, str]) -> Finding:
+    """One side's result: the day's columns and the trailing ones, of which the worst is shown."""
+    of_day = compared.of_day if side == "features" else []
+    trailing = compared.trailing_tests.get(side, [])
+    drifted_day = [test for test in of_day if test.drifted]
+    drifted_trailing = [test for test in trailing if test.drifted]
+    shown: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of}
+    said = []
+    if side == "features":
+        said.append(_of_day(compared, drifted_day))
+    since = compared.since.get(side)
+    said.append(_of_trailing(compared, trailing, drifted_trailing, since))
+    if since and since != compared.day and not drifted_day:
+        shown["continues_since"] = since  # a state that was told when it began
+    shown |= {name.partition(".")[0]: link(pipeline, path) for name, path in pages.items() if _is_of(name, side)}
+    if records := _table(of_day, trailing):
+        shown["columns"] = records
+    ratios = [_ratio(test) for test in (of_day or trailing)]
+    return Finding(
+        CHECKS[side][1], not (drifted_day or drifted_trailing), "; ".join(said), shown,
+        observed=max(ratios, default=0.0), expected="every column below its threshold (1)", limits=[1.0],
+    )  # fmt: skip
+
+
+def _of_day(compared: Compared, drifted: Sequence[Tested | Missing]) -> str:
+    if compared.sample.of < LEAST_ROWS:
+        return f"the day: not enough rows, {compared.sample.of}, expected at least {LEAST_ROWS}"
+    tested = len(compared.day_tests)
+    if drifted:
+        return f"the day: beyond the threshold: {_named(drifted)}"
+    return f"the day: {tested} columns are distributed as in the reference"
+
+
+def _of_trailing(compared: Compared, tests: Sequence[Tested], drifted: Sequence[Tested], since: str | None) -> str:
+    if not tests:
+        return (
+            f"the trailing {TRAILING_DAYS} days: not tested, {compared.days} of them are there, "
+            f"expected at least {LEAST_TRAILING_DAYS} (of scores, by this model)"
+        )
+    if drifted:
+        begun = "since today" if since == compared.day else f"since {since}"
+        return f"the trailing {TRAILING_DAYS} days, {begun}: beyond the threshold: {_named(drifted)}"
+    return f"the trailing {TRAILING_DAYS} days: {len(tests)} columns are distributed as in the reference"
+
+
+def _named(drifted: Sequence[Tested | Missing]) -> str:
+    worst = sorted(drifted, key=_ratio, reverse=True)
+    words = [f"{test.column} ({_seen(test)}, expected below {_limit(test)})" for test in worst[:NAMED]]
+    return ", ".join(words) + (f" and {len(worst) - NAMED} more" if len(worst) > NAMED else "")
+
+
+def _seen(test: Tested | Missing) -> str:
+    return f"{test.share:.1%} missing" if isinstance(test, Missing) else f"distance {test.distance:.3f}"
+
+
+def _limit(test: Tested | Missing) -> str:
+    return f"{test.threshold:.1%}" if isinstance(test, Missing) else f"{test.threshold:.3f}"
+
+
+def _ratio(test: Tested | Missing) -> float:
+    return (test.share if isinstance(test, Missing) else test.distance) / test.threshold
+
+
+def _table(of_day: Sequence[Tested | Missing], trailing: Sequence[Tested]) -> dg.TableMetadataValue | None:
+    """Every column that was tested, the worst first."""
+    rows: list[tuple[str, Tested | Missing]]
+    rows = [("missing" if isinstance(test, Missing) else "day", test) for test in of_day]
+    rows += [("28 days", test) for test in trailing]
+    records = [
+        dg.TableRecord(
+            {
+                "column": test.column,
+                "tested": horizon,
+                "rows": 0 if isinstance(test, Missing) else test.rows,
+                "observed": round(test.share if isinstance(test, Missing) else test.distance, 4),
+                "threshold": round(test.threshold, 4),
+                "drifted": test.drifted,
+            }
+        )
+        for horizon, test in sorted(rows, key=lambda row: _ratio(row[1]), reverse=True)
+    ]
+    return dg.MetadataValue.table(records) if records else None
+
+
+def _is_of(page: str, side: Side) -> bool:
+    return page == TRAILING_PAGES[side] or (page == DAY_PAGE)
+
+
+def _failed(key: dg.AssetKey, check: str, error: Exception) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=False,
+        asset_key=key,
+        check_name=check,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"the comparison failed: {type(error).__name__}: {' '.join(str(error).split())}; the scores stand",
+    )

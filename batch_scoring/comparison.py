@@ -1,0 +1,175 @@
+"""A published day, and the 28 days that end with it, compared with the reference of the model that scored it.
+
+Rows come from the day's sample and from those that earlier days have left; what comes out is kept in the state.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import pyarrow as pa
+
+from batch_scoring import drift, samples, trailing
+from batch_scoring.bundle import read_bundle
+from batch_scoring.drift import LEAST_TRAILING_DAYS, TRAILING_DAYS, Missing, Reference, Tested
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.samples import Sample
+from batch_scoring.state import Account, ColumnDrift, DayDrift, Horizon, State, StateError
+from batch_scoring.storage import open_folder
+
+Side = Literal["features", "predictions"]
+
+TRAILING_ROWS = 20_000
+"""Rows of all trailing days that are compared, at most."""
+
+SINCE_DAYS = 7
+"""Days back at which a drift of the trailing days is still the same one."""
+
+
+class NotComparableError(ValueError):
+    """There is nothing to compare the day with; says what is missing."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came out, and what it was made from."""
+
+    day: str
+    reference: Reference
+    sample: Sample
+    days: int
+    """Trailing days that there are rows of, the day among them."""
+    trailing_rows: dict[Side, pa.Table]
+    day_tests: list[Tested]
+    missing: list[Missing]
+    trailing_tests: dict[Side, list[Tested]]
+    since: dict[Side, str]
+    """First day of the trailing drift that holds on this day."""
+
+    @property
+    def of_day(self) -> list[Tested | Missing]:
+        """All tests of the day itself."""
+        return [*self.day_tests, *self.missing]
+
+    @property
+    def day_drifted(self) -> bool:
+        """Whether the day alarms by itself."""
+        return any(test.drifted for test in self.of_day)
+
+    def begins(self, side: Side) -> bool:
+        """Whether a drift of the trailing days begins on this day."""
+        return self.since.get(side) == self.day
+
+
+def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) -> Compared:
+    """Compare a day and keep its sample and figures.
+
+    Args:
+        pipeline: of the day.
+        day: published.
+        sides: whether features or predictions or both.
+        run_id: of the run that asks.
+
+    Raises:
+        NotComparableError: no model is in force, or its bundle has no profile.
+        StateError: the day is not published.
+        BundleError: the model's bundle is damaged.
+    """
+    state = State(pipeline.output)
+    features = state.account("validated_features", day)
+    predictions = state.account("predictions", day) if "predictions" in sides else None
+    if features is None or ("predictions" in sides and predictions is None):
+        raise StateError(f"{pipeline.name} {day} is not published; run it first")
+    model = state.model_or_none()
+    sha256 = (predictions and predictions.model_sha256) or (model and model.sha256)
+    sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows)
+    samples.put(pipeline.output, sample)
+    if not sha256:
+        raise NotComparableError("no model is in force yet")
+    reference = _reference(state.models.subfolder(sha256).uri)
+    if reference is None:
+        advice = f"python -m batch_scoring.drift calibrate {pipeline.name}"
+        raise NotComparableError(f"the model's bundle has no profile; learn one with {advice}")
+    window = [*samples.before(pipeline.output, trailing.days_before(day, TRAILING_DAYS - 1)), sample]
+    rows = {side: _trailing_rows(window, side, reference) for side in sides}
+    tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
+    compared = Compared(
+        day=day, reference=reference, sample=sample, days=len(window), trailing_rows=rows,
+        day_tests=_day_tests(sample, reference) if "features" in sides else [],
+        missing=_missing(features, reference) if "features" in sides else [],
+        trailing_tests=tests,
+        since={side: _since(state, day, side) for side in sides if any(test.drifted for test in tests[side])},
+    )  # fmt: skip
+    state.put_drift(_kept(compared, run_id, sha256))
+    return compared
+
+
+@functools.lru_cache(2)
+def _reference(uri: str) -> Reference | None:
+    """Of a bundle in the state, whose folder is named after its content."""
+    bundle = read_bundle(open_folder(uri))
+    return Reference(bundle.profile, bundle.reference) if bundle.profile else None
+
+
+def _day_tests(sample: Sample, reference: Reference) -> list[Tested]:
+    return drift.day_tests(reference, date.fromisoformat(sample.day), sample.rows)
+
+
+def _missing(features: Account, reference: Reference) -> list[Missing]:
+    missing = {name: sum(shard.missing.get(name, 0) for shard in features.shards) for name in reference.profile.columns}
+    return drift.missing_tests(reference.profile, missing, features.rows)
+
+
+def _trailing_rows(window: Iterable[Sample], side: Side, reference: Reference) -> pa.Table:
+    """Rows of the trailing days in proportion; none if too few of the days have any."""
+    columns = [*(reference.profile.columns if side == "features" else reference.profile.scores)]
+    current = [*window][-1].model_sha256
+    usable = [
+        sample
+        for sample in window
+        if not set(columns) - set(sample.rows.column_names)
+        and (side == "features" or sample.model_sha256 == current)  # scores of another model say nothing
+    ]
+    return samples.in_proportion(usable if len(usable) >= LEAST_TRAILING_DAYS else [], columns, TRAILING_ROWS)
+
+
+def _trailing_tests(rows: pa.Table, side: Side, reference: Reference) -> list[Tested]:
+    profile = reference.profile
+    return drift.trailing_tests(profile.columns if side == "features" else profile.scores, reference, rows)
+
+
+def _since(state: State, day: str, side: Side) -> str:
+    """The first day of the trailing drift that holds on `day`: a state that began before, or begins now."""
+    for before in reversed(trailing.days_before(day, SINCE_DAYS)):
+        known = state.drift(before)
+        if known is not None:
+            return known.since.get(side, day)
+    return day
+
+
+def _kept(compared: Compared, run_id: str, model_sha256: str) -> DayDrift:
+    def records(horizon: Horizon, tests: Iterable[Tested]) -> list[ColumnDrift]:
+        return [
+            ColumnDrift(
+                column=test.column, horizon=horizon, rows=test.rows, observed=test.distance, threshold=test.threshold,
+                drifted=test.drifted,
+            )
+            for test in tests
+        ]  # fmt: skip
+
+    missing = [
+        ColumnDrift(
+            column=test.column, horizon="missing", rows=compared.sample.of, observed=test.share,
+            threshold=test.threshold, drifted=test.drifted,
+        )
+        for test in compared.missing
+    ]  # fmt: skip
+    features = records("day", compared.day_tests) + missing
+    return DayDrift(
+        day=compared.day, run_id=run_id, model_sha256=model_sha256,
+        features=(*features, *records("trailing", compared.trailing_tests.get("features", []))),
+        predictions=tuple(records("trailing", compared.trailing_tests.get("predictions", []))),
+        since={side: since for side, since in compared.since.items()},
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""A bounded sample of a day: rows of its features with their scores, kept beside the day's accounts.
+
+    state/dt=…/sample.parquet
+
+The rows with the smallest hashes of key and day: the same rows whatever the shards and batches, spread over all of
+them, and other customers each day where the keys stay the same. The trailing days are read from these samples.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch_scoring import keys, shards
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.state import Account
+from batch_scoring.storage import Folder
+from batch_scoring.tables import features_table, predictions_table
+
+_FOOTER_KEY = b"batch_scoring"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a day."""
+
+    day: str
+    rows: pa.Table
+    """In the order of their hashes: any beginning of it is a sample too."""
+    of: int
+    """Rows that the day has."""
+    model_sha256: str
+    """Of the scores; empty without scores."""
+
+
+def take(pipeline: Pipeline, features: Account, predictions: Account | None, rows: int) -> Sample:
+    """Sample a published day: read in flat memory, at most `rows` rows kept.
+
+    Args:
+        pipeline: whose tables to read.
+        features: the day's account of its features.
+        predictions: that of its scores, if there are any.
+        rows: of the sample.
+    """
+    spec = pipeline.spec
+    key, day = spec.input.key, features.day
+    chosen = _smallest(
+        _batches(features_table(pipeline).folder, features, [key, *spec.features.names], spec.features.categorical),
+        key, day, rows,
+    )  # fmt: skip
+    if predictions is not None:
+        folder = predictions_table(pipeline).folder
+        scores = _smallest(_batches(folder, predictions, None, ["model_version"]), key, day, rows)
+        scores = scores.drop_columns([name for name in ("model_version", "scored_at") if name in scores.column_names])
+        chosen = chosen.join(scores, key, join_type="inner")
+    chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
+    return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
+
+
+def put(output: Folder, sample: Sample) -> None:
+    """Keep a day's sample; an earlier one is replaced. `output`: the pipeline's output folder."""
+    described = f"{sample.of} {sample.model_sha256}".encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(sample.rows.replace_schema_metadata({_FOOTER_KEY: described}), sink, compression="zstd")
+    output.put(_path(sample.day), sink.getvalue().to_pybytes())
+
+
+def get(output: Folder, day: str) -> Sample | None:
+    """A day's sample, None if there is none that can be read."""
+    try:
+        # pre_buffer leaves Arrow's threads with Python's bytes, which can abort a short process at its exit
+        file = pq.ParquetFile(pa.BufferReader(output.read(_path(day))), pre_buffer=False)
+        of, _, model = file.schema_arrow.metadata[_FOOTER_KEY].decode().partition(" ")
+        return Sample(day, file.read(use_threads=False), int(of), model)
+    except (FileNotFoundError, pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def before(output: Folder, days: Iterable[str]) -> list[Sample]:
+    """The samples of some days, as far as there are any."""
+    with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
+        return [sample for sample in pool.map(lambda day: get(output, day), days) if sample]
+
+
+def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> pa.Table:
+    """Rows of several days, of each as many as its share of all rows: at most `rows`."""
+    known = [sample for sample in samples if sample.of and sample.rows.num_rows]
+    whole = sum(sample.of for sample in known)
+    rate = min([1.0, rows / max(whole, 1), *(sample.rows.num_rows / sample.of for sample in known)])
+    parts = [
+        sample.rows.select(columns).slice(0, max(1, round(rate * sample.of))).replace_schema_metadata(None)
+        for sample in known
+    ]
+    return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({name: [] for name in columns})
+
+
+def _batches(
+    folder: Folder, account: Account, columns: list[str] | None, dictionary: Iterable[str]
+) -> Iterator[pa.RecordBatch]:
+    for path in account.table.files:
+        yield from shards.read(folder, path, columns, dictionary)
+
+
+def _smallest(batches: Iterable[pa.RecordBatch], key: str, day: str, rows: int) -> pa.Table:
+    """The rows with the smallest hashes."""
+    kept: pa.Table | None = None
+    hashes, bound = np.empty(0, np.uint64), np.uint64(2**64 - 1)
+    for batch in batches:
+        order = _order(batch.column(key), day)
+        few = np.flatnonzero(order <= bound)
+        if kept is not None and not len(few):
+            continue
+        part = _decoded(pa.Table.from_batches([batch.take(pa.array(few))]))
+        kept = part if kept is None else pa.concat_tables([kept, part])
+        hashes = np.concatenate([hashes, order[few]])
+        if len(hashes) > rows:
+            chosen = np.argpartition(hashes, rows - 1)[:rows]
+            kept, hashes = kept.take(pa.array(chosen)), hashes[chosen]
+            bound = hashes.max()
+    assert kept is not None, "a published day has at least one file"
+    return kept
+
+
+def _order(key: pa.Array, day: str) -> np.ndarray:
+    """uint64[rows]: seeded by the day, so that a key that is there every day is not in every sample."""
+    seed = keys.mix64(np.array([date.fromisoformat(day).toordinal()], np.uint64))
+    return keys.mix64(keys.hash64(key) ^ seed)
+
+
+def _decoded(rows: pa.Table) -> pa.Table:
+    fields = [
+        pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields))
+
+
+def _path(day: str) -> str:
+    return f"state/dt={day}/sample.parquet"
