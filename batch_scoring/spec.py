@@ -69,6 +69,12 @@ class Input(Section):
     )
     key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
     csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
+    deadline_hours: float | None = Field(
+        default=None,
+        ge=0,
+        le=8760,
+        description="hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
+    )
 
 
 class Features(Section):
@@ -116,6 +122,18 @@ class Scoring(Section):
     )
 
 
+class Alerts(Section):
+    """What is told besides failed runs and failed checks."""
+
+    on_success: bool = Field(default=False, description="whether a run that went well is told too")
+    scored_hours: float | None = Field(
+        default=None,
+        ge=0,
+        le=8760,
+        description="hours from the day's midnight, by the wall clock, to when a landed day must be scored",
+    )
+
+
 class PipelineSpec(Section):
     """One pipeline, as `pipeline.yaml` declares it."""
 
@@ -127,6 +145,7 @@ class PipelineSpec(Section):
     features: Features
     model: Model
     scoring: Scoring = Scoring()
+    alerts: Alerts = Alerts()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )
