@@ -6,6 +6,7 @@ together with the messages: neither a restart nor a sensor's lost cursor tells a
 
 import functools
 import itertools
+import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,16 +69,16 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
             return "another process is at it"
         named = channels.parse(os.environ.get("ALERT_URLS", ""))
         said = [f"{channel} is not understood by apprise" for channel in named if not channel.scheme]
-        outbox = Outbox(storage, [channel for channel in named if channel.scheme])
+        understood = [channel for channel in named if channel.scheme]
+        outbox = Outbox(storage, understood)
         memory = _remembered(outbox)
         found = [
             *_of_runs(instance, pipelines, memory, began + RUNS_UNTIL),
             *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said),
         ]
         messages = list(_calmed(found))
-        if not any(channel.scheme for channel in named):
-            for message in messages:
-                log.warning(f"{message.title}\n{message.body}")
+        for message in messages if not understood else ():
+            log.warning(f"{message.title}\n{message.body}")
         outbox.put(messages, memory.model_dump_json())
         delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
         for problem in said:
@@ -108,7 +109,8 @@ def _remembered(outbox: Outbox) -> Memory:
 
 def _calmed(found: Iterable[Message]) -> Iterator[Message]:
     """Messages, or one in the place of a storm of them."""
-    for topic, group in itertools.groupby(sorted(found, key=lambda message: message.topic), lambda m: m.topic):
+    by_topic = operator.attrgetter("topic")
+    for topic, group in itertools.groupby(sorted(found, key=by_topic), by_topic):
         messages = list(group)
         yield from messages if len(messages) <= STORM else [join(topic, messages)]
 

@@ -83,9 +83,14 @@ def _client(address: str) -> Any | None:  # noqa: ANN401  (apprise is not import
     """What sends to an address; None if apprise does not understand it."""
     import apprise
 
-    client = apprise.Apprise(asset=apprise.AppriseAsset(app_id="batch_scoring", app_desc="batch_scoring"))
+    asset = apprise.AppriseAsset(
+        app_id="batch_scoring", app_desc="batch_scoring", storage_mode=apprise.PersistentStoreMode.MEMORY
+    )
+    client = apprise.Apprise(asset=asset)
     with contextlib.suppress(Exception):  # of some plugin; its text may quote the address
-        if service := apprise.Apprise.instantiate(address, asset=client.asset):
+        if service := apprise.Apprise.instantiate(address, asset=asset):
+            if service.overflow_mode == apprise.OverflowMode.UPSTREAM:
+                service.overflow_mode = apprise.OverflowMode.SPLIT  # refused for its length, it would block its queue
             client.add(service)
     return client if len(client) else None
 
@@ -107,7 +112,7 @@ def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterat
     stop_at = time.monotonic() + seconds
     with subprocess.Popen(
         [sys.executable, "-m", "batch_scoring.channels"], cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
     ) as sender:  # fmt: skip
         end = threading.Timer(seconds + SEND_SECONDS + 3, sender.kill)
         end.start()
@@ -135,15 +140,14 @@ def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterat
         yield channel, crashed or "no answer in time"
 
 
-def _hand_over(sender: "subprocess.Popen[str]", channel: Channel, message: Message) -> None:
+def _hand_over(sender: "subprocess.Popen[bytes]", channel: Channel, message: Message) -> None:
     job = {"id": channel.id, "url": channel.url, "message": message.model_dump(mode="json")}
     assert sender.stdin
     with contextlib.suppress(BrokenPipeError):  # it has ended: its silence says so
-        sender.stdin.write(f"{json.dumps(job)}\n")
-        sender.stdin.flush()
+        sender.stdin.write(f"{json.dumps(job)}\n".encode())
 
 
-def _answer(sender: "subprocess.Popen[str]") -> str:
+def _answer(sender: "subprocess.Popen[bytes]") -> bytes:
     """Its next line; empty if it has ended."""
     assert sender.stdout
     return sender.stdout.readline()

@@ -65,7 +65,7 @@ class WebServer:
     """Accepts JSON by POST; while it is down it answers with 503."""
 
     def __init__(self) -> None:
-        self._posts: list[dict[str, Any]] = []
+        self.posts: list[dict[str, Any]] = []
         self.is_down = False
         self.attempts = 0
         self.on_post: Callable[[], object] = lambda: None
@@ -77,7 +77,7 @@ class WebServer:
                 outer.on_post()
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 if not outer.is_down:
-                    outer._posts.append(json.loads(content))
+                    outer.posts.append(json.loads(content))
                 self.send_response(503 if outer.is_down else 200)
                 self.end_headers()
 
@@ -91,7 +91,7 @@ class WebServer:
     @property
     def received(self) -> list[tuple[str, str]]:
         """Title and text of each post."""
-        return [(post["title"], post["message"]) for post in self._posts]
+        return [(post["title"], post["message"]) for post in self.posts]
 
     def stop(self) -> None:
         self._server.shutdown()

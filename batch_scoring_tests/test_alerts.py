@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring import alerts, deadlines
+from batch_scoring.automation import alerts_sensor
 from batch_scoring.landing import day_folder
 from batch_scoring.pipeline import PROJECT, Pipeline
 from batch_scoring_tests.receivers import PASSWORD, MailServer, WebServer
@@ -282,12 +283,11 @@ def test_a_failure_waits_until_dagster_has_said_whether_it_runs_again(
         final = ended(instance, time.time(), **{"dagster/partition": "final"})
         instance.add_run_tags(final, {"dagster/will_retry": "false"})
         undecided = ended(instance, time.time(), **{"dagster/partition": "undecided"})
-        instance.run_storage.add_run_tags(undecided, {})
         with instance.run_storage.connect() as connection:  # between the failure and the tag
             connection.exec_driver_sql(
-                'update runs set run_body = replace(run_body, \'"dagster/will_retry": "false"\', \'"x": ""\')'
-                f" where run_id = '{undecided}'"
+                f"update runs set run_body = replace(run_body, 'dagster/will_retry', 'x') where run_id = '{undecided}'"
             )
+        assert "dagster/will_retry" not in instance.get_run_by_id(undecided).tags  # type: ignore[union-attr]
         assert titles() == ["other final: failed"]
         instance.add_run_tags(undecided, {"dagster/will_retry": "false"})
         assert titles() == ["other undecided: failed"]
@@ -406,6 +406,15 @@ def test_the_fields_of_alerts_change_no_code_digest(tiny: TinyProject) -> None:
 
 
 # delivery
+
+
+def test_without_a_channel_the_sensor_writes_messages_into_its_log(
+    instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended(instance, time.time())
+    said = alerts_sensor([])(dg.build_sensor_context(instance=instance))
+    assert isinstance(said, dg.SkipReason) and said.skip_message == "1 new"
+    assert "WARNING - other: failed\nit is over\n" in capfd.readouterr().err
 
 
 def test_no_secret_of_an_address_is_written_anywhere(

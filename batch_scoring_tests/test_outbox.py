@@ -1,7 +1,9 @@
 """Channels and queues, with real receivers on loopback and a real instance's storage."""
 
 import io
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +149,16 @@ def test_a_receiver_that_never_answers_ends_with_the_time(
     assert "wait for ALERT_URLS[1] (json)" in box.waiting()[0] and "no answer in time" in box.waiting()[0]
 
 
+def test_a_sending_process_that_cannot_start_is_said(
+    instance: dg.DagsterInstance, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = opened(instance, web.url)
+    box.put([message("one")], "")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert box.deliver(5) == 0
+    assert box.waiting()[0].endswith("last error: the sending process ended with status 1")
+
+
 def test_the_outbox_is_leased_to_one_process_at_a_time(instance: dg.DagsterInstance) -> None:
     storage = instance.daemon_cursor_storage
     with lease(storage, 60) as first, lease(storage, 60) as second:
@@ -182,6 +194,13 @@ def test_the_command_tries_every_channel(web: WebServer, mail: MailServer, monke
         1, ["ALERT_URLS[1] (mailto): not accepted or not reached", "ALERT_URLS[2]: not understood by apprise"],
     )  # fmt: skip
     assert tried() == (1, ["ALERT_URLS is not set: messages go to the log of the sensor alerts"])
+
+
+def test_a_message_that_is_too_long_for_a_service_is_split(instance: dg.DagsterInstance, web: WebServer) -> None:
+    box = opened(instance, f"mmost://127.0.0.1:{web.port}/aBcDeFgHiJkLmNoPqRsTuVwXyZ")
+    box.put([Message(topic="t", title="long", body="x" * 9000, kind="info")], "")
+    assert box.deliver(20) == 1 and box.waiting() == []
+    assert web.attempts > 2 and sum(post["text"].count("x") for post in web.posts) == 9000
 
 
 def test_a_joined_message_is_as_grave_as_its_gravest() -> None:
