@@ -1,8 +1,11 @@
 """What runs the assets and looks after their runs."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from batch_scoring import alerts
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
@@ -34,3 +37,18 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """The sensor of the deployment; it requests no runs."""
     ended = end_dead_runs(context.instance)
     return dg.SkipReason(f"marked as failed: {', '.join(ended)}" if ended else "every started run has its process")
+
+
+def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
+    """The sensor of the deployment that tells people; it requests no runs."""
+
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
+    )
+    def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log))
+
+    return _alerts

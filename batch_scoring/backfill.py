@@ -18,6 +18,7 @@ import dagster as dg
 from batch_scoring.assets import days as days_of
 from batch_scoring.automation import job_name
 from batch_scoring.dead_runs import end_dead_runs
+from batch_scoring.digests import step_error
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.state import State
@@ -171,10 +172,6 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
     """The first failed step and the first line of its error."""
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
-                error = error.cause
-            failure = event.step_failure_data.user_failure_data
-            text = failure.description if failure else (error.message if error else "")
-            return f"{(event.step_key or '').replace('__', '/')}: {(text or 'no message').strip().splitlines()[0]}"
+            step, error = step_error(event)
+            return f"{step}: {error.splitlines()[0]}"
     return "the run failed before its first step"

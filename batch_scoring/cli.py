@@ -6,7 +6,7 @@ from datetime import date
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import backfill
+from batch_scoring import alerts, backfill
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
 
 
@@ -24,6 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     days.add_argument("first", type=_day, help="first day, YYYY-MM-DD")
     days.add_argument("last", type=_day, help="last day, YYYY-MM-DD, included")
     days.set_defaults(run=lambda options: backfill.backfill(options.pipeline, options.first, options.last, sys.stdout))
+    channels = commands.add_parser(
+        "test-alert",
+        help="send a test message to every channel of ALERT_URLS",
+        description="Send a test message to every channel of ALERT_URLS; the exit code is 1 if one has not taken it.",
+    )
+    channels.set_defaults(run=lambda _: alerts.try_channels(sys.stdout))
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

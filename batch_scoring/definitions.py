@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from batch_scoring.automation import dead_runs, score_job
+from batch_scoring.automation import alerts_sensor, dead_runs, score_job
 from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
@@ -21,7 +21,7 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
         ],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
         jobs=[score_job(pipeline) for pipeline in pipelines],
-        sensors=[dead_runs],
+        sensors=[dead_runs, alerts_sensor(pipelines)],
         executor=dg.in_process_executor,
     )
 

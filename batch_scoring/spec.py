@@ -69,6 +69,12 @@ class Input(Section):
     )
     key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
     csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
+    deadline_hours: float | None = Field(
+        default=None,
+        ge=0,
+        le=8760,
+        description="hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
+    )
 
 
 class Features(Section):
@@ -231,7 +237,19 @@ class Drift(Section):
 
     sample_rows: int = Field(default=5_000, ge=100, le=100_000, description="rows of a day that are compared, at most")
     reports: int = Field(
-        default=7, ge=0, description="newest days that keep Evidently's HTML, besides those that alarm"
+        default=0, ge=0, description="newest days that have Evidently's page, besides those that alarm; seconds each"
+    )
+
+
+class Alerts(Section):
+    """What is told besides failed runs and failed checks."""
+
+    on_success: bool = Field(default=False, description="whether a run that went well is told too")
+    scored_hours: float | None = Field(
+        default=None,
+        ge=0,
+        le=8760,
+        description="hours from the day's midnight, by the wall clock, to when a landed day must be scored",
     )
 
 
@@ -248,6 +266,7 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     checks: Checks = Checks()
     drift: Drift = Drift()
+    alerts: Alerts = Alerts()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )

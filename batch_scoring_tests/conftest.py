@@ -13,7 +13,9 @@ torch.set_num_threads(1)  # torch's own threads would spin against those of the 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the user's deployment, instance or cloud."""
-    for name in ("BATCH_SCORING_DATA", "DAGSTER_HOME", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+    for name in (
+        "BATCH_SCORING_DATA", "DAGSTER_HOME", "ALERT_URLS", "DAGSTER_UI_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 
 

@@ -242,6 +242,38 @@ def test_an_explicit_data_version_is_kept(instance: dg.DagsterInstance) -> None:
     assert (event.asset_materialization.tags or {})["dagster/data_version"] == "the-fingerprint"
 
 
+# what is recorded outside of a run
+
+
+def test_a_check_of_a_day_can_be_recorded_without_a_run(instance: dg.DagsterInstance) -> None:
+    """So a day that never landed is red in the UI."""
+    failed = dg.AssetCheckEvaluation(dg.AssetKey(["p", "a"]), "holds", passed=False, partition=DAY)
+    instance.report_runless_asset_event(failed)
+    assert history(instance, "a") == [("FAILED", DAY)]
+    run(make_asset("a", specs=(check_of("a"),)), instance=instance)
+    assert history(instance, "a") == [("SUCCEEDED", DAY), ("FAILED", DAY)]
+
+
+def test_an_end_stays_where_it_is_when_a_run_is_touched_later(instance: dg.DagsterInstance) -> None:
+    """So alerts go by the end: the update time of a run of last year moves with a tag."""
+    result = run(make_asset("a"), instance=instance)
+    (before,) = instance.get_run_records()
+    instance.add_run_tags(result.run_id, {"seen": "yes"})
+    (after,) = instance.get_run_records()
+    assert after.end_time == before.end_time and after.update_timestamp > before.update_timestamp
+    filters = dg.RunsFilter(updated_after=before.update_timestamp)
+    assert [record.dagster_run.run_id for record in instance.get_run_records(filters)] == [result.run_id]
+
+
+def test_values_that_a_daemon_keeps_are_written_together_only_if_all_or_none_are_there(tmp_path: Path) -> None:
+    """So the outbox is one value: of two, a new one beside an old one is lost without a word."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        storage = instance.daemon_cursor_storage
+        storage.set_cursor_values({"old": "1"})
+        storage.set_cursor_values({"old": "2", "new": "2"})
+        assert storage.get_cursor_values({"old", "new"}) == {"old": "2"}
+
+
 # days
 
 

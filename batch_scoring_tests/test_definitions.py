@@ -87,11 +87,11 @@ COLUMNS = {
 
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
-COMMANDS = ["backfill"]
+COMMANDS = ["backfill", "test-alert"]
 
 NEVER_AT_LOAD = [
     "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",
-    "dagster_k8s", "polars", "safetensors", "scipy", "plotly",
+    "dagster_k8s", "polars", "safetensors", "scipy", "plotly", "apprise",
 ]  # fmt: skip
 
 GRAPH = defs.resolve_asset_graph()
@@ -146,7 +146,8 @@ def test_there_is_a_job_a_pipeline_that_holds_its_assets() -> None:
 
 def test_nothing_scores_by_itself_yet() -> None:
     assert not list(defs.schedules or [])
-    assert [(sensor.name, list(sensor.targets)) for sensor in defs.sensors or []] == [("dead_runs", [])]
+    assert {sensor.name: list(sensor.targets) for sensor in defs.sensors or []} == {"dead_runs": [], "alerts": []}
+    assert {sensor.default_status for sensor in defs.sensors or []} == {dg.DefaultSensorStatus.RUNNING}
 
 
 def test_today_is_a_day_already() -> None:
@@ -216,7 +217,7 @@ def test_the_command_has_these_subcommands(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ended:
         cli.main(["--help"])
     assert ended.value.code == 0
-    named = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)
+    named = re.search(r"\{([\w,-]+)\}", capsys.readouterr().out)
     assert named and named[1].split(",") == COMMANDS
 
 

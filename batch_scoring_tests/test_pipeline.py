@@ -66,7 +66,12 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, checks, drift, output",
+        "scoring, checks, drift, alerts, output",
+    ),
+    "a deadline with a unit": (
+        put("input", "deadline_hours", value="9h"),
+        "input.deadline_hours: '9h': input should be a valid number, unable to parse string as a number; expected "
+        "hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
     ),
     "unknown field of a section": (
         put("features", "numerical", value=["x"]),

@@ -191,7 +191,7 @@ def natural(year: Year) -> None:
     days = sorted(year.rows["dt"].unique())
     by_day = {day: rows for day, rows in year.rows.groupby("dt")}
     print(
-        "\nthe year against model v1, share of days   by day  of values missing   28 days: features  begins   scores  begins"
+        "\nthe year against model v1, share of days  by day  missing values   28 days: features begins   scores  begins"
     )
     results = []
     state = {"features": False, "predictions": False}

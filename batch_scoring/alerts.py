@@ -1,0 +1,228 @@
+"""What is worth a message, each thing once: runs that have ended, checks that began to fail, days that are late.
+
+All runs of the instance count, wherever they were started. What was told before is remembered in the outbox, written
+together with the messages: neither a restart nor a sensor's lost cursor tells anything twice.
+"""
+
+import functools
+import itertools
+import operator
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from logging import Logger
+from typing import TextIO, TypeVar
+
+import dagster as dg
+from pydantic import BaseModel
+
+from batch_scoring import channels, deadlines, digests
+from batch_scoring.channels import Message
+from batch_scoring.outbox import Outbox, join, lease
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.state import StateError
+
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+FIRST_LOOK_BACK = 24 * 3600.0
+"""Seconds before an instance's first tick."""
+OVERLAP = 300.0
+"""Seconds by which an end may be stored late, or by another machine's clock."""
+UNDECIDED = 60.0
+"""Seconds after a failure within which Dagster has said whether it runs the work again."""
+PAGE = 50
+STORM = 10
+"""New messages of one topic in a tick; more are joined."""
+MOST_STATES = 1000
+RUNS_UNTIL, DAYS_UNTIL, DELIVER_UNTIL = 10.0, 18.0, 30.0
+"""Seconds after which a tick stops looking at runs, at days, and begins no delivery; Dagster ends a tick after 60."""
+STORE_SECONDS = 4.0
+"""That the data's store has for an answer."""
+
+Answer = TypeVar("Answer")
+_store_threads = ThreadPoolExecutor(8, thread_name_prefix="alerts")
+
+
+class Memory(BaseModel):
+    """What was told."""
+
+    until: float
+    """Runs that ended up to OVERLAP before this moment (seconds since 1970) are dealt with."""
+    runs: dict[str, float] = {}
+    """Those dealt with that ended later: id and end."""
+    failing: list[str] = []
+    """Checks of assets without days that failed when they were last evaluated."""
+    days: set[str] = set()
+    """Deadlines that were kept, or whose miss was told."""
+
+
+def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger) -> str:
+    """Find what is new, store it, deliver what waits; what was done, in words.
+
+    Without a channel the messages go to the log.
+    """
+    began = time.monotonic()
+    storage = instance.daemon_cursor_storage
+    with lease(storage, 60.0) as free:
+        if not free:
+            return "another process is at it"
+        named = channels.parse(os.environ.get("ALERT_URLS", ""))
+        said = [f"{channel} is not understood by apprise" for channel in named if not channel.scheme]
+        understood = [channel for channel in named if channel.scheme]
+        outbox = Outbox(storage, understood)
+        memory = _remembered(outbox)
+        found = [
+            *_of_runs(instance, pipelines, memory, began + RUNS_UNTIL),
+            *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said),
+        ]
+        messages = list(_calmed(found))
+        for message in messages if not understood else ():
+            log.warning(f"{message.title}\n{message.body}")
+        outbox.put(messages, memory.model_dump_json())
+        delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
+        for problem in said:
+            log.error(problem)
+        summary = [f"{len(messages)} new"] if messages else []
+        summary += [f"delivered {delivered}"] if delivered else []
+        return "; ".join([*summary, *outbox.waiting(), *said]) or "nothing to tell"
+
+
+def try_channels(out: TextIO) -> int:
+    """Send a test message to every channel of ALERT_URLS; 0 if all have taken it, else 1."""
+    named = channels.parse(os.environ.get("ALERT_URLS", ""))
+    if not named:
+        out.write("ALERT_URLS is not set: messages go to the log of the sensor alerts\n")
+    text = "This channel receives what batch_scoring tells."
+    message = Message(topic="test", title="batch_scoring: test message", body=text, kind="info")
+    errors = dict(channels.send({channel: [message] for channel in named if channel.scheme}, seconds=30))
+    outcomes = [errors.get(channel, "not understood by apprise") or "delivered" for channel in named]
+    out.writelines(f"{channel}: {outcome}\n" for channel, outcome in zip(named, outcomes, strict=True))
+    return 0 if named and set(outcomes) == {"delivered"} else 1
+
+
+def _remembered(outbox: Outbox) -> Memory:
+    if outbox.memory is None:
+        return Memory(until=time.time() - FIRST_LOOK_BACK + OVERLAP)
+    return Memory.model_validate_json(outbox.memory)
+
+
+def _calmed(found: Iterable[Message]) -> Iterator[Message]:
+    """Messages, or one in the place of a storm of them."""
+    by_topic = operator.attrgetter("topic")
+    for topic, group in itertools.groupby(sorted(found, key=by_topic), by_topic):
+        messages = list(group)
+        yield from messages if len(messages) <= STORM else [join(topic, messages)]
+
+
+# runs
+
+
+def _of_runs(
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, stop_at: float
+) -> Iterator[Message]:
+    """The messages of the runs that have ended; each is dealt with once."""
+    by_name = {pipeline.name: pipeline for pipeline in pipelines}
+    since = memory.until - OVERLAP
+    for record in sorted(_ended(instance, since), key=lambda record: (_end(record), record.storage_id)):
+        if _end(record) < since or record.dagster_run.run_id in memory.runs or _is_retried(instance, record):
+            continue
+        if time.monotonic() > stop_at:
+            break
+        if message := _of_run(instance, record, by_name, memory):
+            yield message
+        memory.runs[record.dagster_run.run_id] = _end(record)
+        memory.until = max(memory.until, min(_end(record), time.time()))  # another machine's clock may be ahead
+    memory.runs = {run_id: end for run_id, end in memory.runs.items() if end >= memory.until - OVERLAP}
+
+
+def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]:
+    """The runs that ended after a moment, and older ones that were touched after it.
+
+    By pages of ids, newest first: pages by update time would lose those of equal times at their borders.
+    """
+    filters = dg.RunsFilter(statuses=ENDED, updated_after=datetime.fromtimestamp(since, UTC))
+    cursor = None
+    while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
+        yield from page
+        cursor = page[-1].dagster_run.run_id
+
+
+def _end(record: dg.RunRecord) -> float:
+    return record.end_time or record.update_timestamp.timestamp()
+
+
+def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Whether Dagster runs the work again by itself, or has not said so yet: it writes that after the failure."""
+    run = record.dagster_run
+    said = run.tags.get("dagster/will_retry")
+    if said is None and run.status == dg.DagsterRunStatus.FAILURE and instance.run_retries_enabled:
+        return time.time() < _end(record) + UNDECIDED
+    return said == "true"
+
+
+def _of_run(
+    instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline], memory: Memory
+) -> Message | None:
+    ended = digests.read(instance, record)
+    failed = [evaluation for evaluation in ended.evaluations if _is_news(evaluation, memory)]
+    pipeline = pipelines.get(ended.topic)
+    if ended.run.is_success and not failed and not (pipeline and pipeline.spec.alerts.on_success):
+        return None
+    try:
+        counts = _answer(functools.partial(digests.row_counts, pipelines, ended))
+    except (OSError, StateError) as error:
+        counts = f"the rows' counts cannot be read: {error}"
+    return digests.digest(instance, ended, failed, counts)
+
+
+def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
+    """Whether a check has failed, and that is no state which an earlier message has told."""
+    is_news = not evaluation.passed and "continues_since" not in evaluation.metadata
+    if evaluation.partition is not None:
+        return is_news
+    name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+    was_failing = name in memory.failing
+    others = [other for other in memory.failing if other != name]
+    memory.failing = others if evaluation.passed else [*others, name][-MOST_STATES:]
+    return is_news and not was_failing
+
+
+# days
+
+
+def _of_days(
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, stop_at: float, problems: list[str]
+) -> Iterator[Message]:
+    """The messages of the days that are late; a pipeline whose store does not answer goes into `problems`."""
+    now = datetime.now(UTC)
+    late = list(deadlines.passed(pipelines, now))
+    memory.days &= {deadline.name for deadline in late}
+    unreachable = set()
+    for deadline in late:
+        if deadline.name in memory.days or deadline.pipeline.name in unreachable or time.monotonic() > stop_at:
+            continue
+        try:
+            verdict = _answer(functools.partial(deadlines.judge, deadline, now))
+        except (OSError, StateError) as error:
+            unreachable.add(deadline.pipeline.name)
+            problems.append(f"{deadline.name}: {error}; tried again")
+            continue
+        if verdict == "missed":
+            if deadline.aim == "landed":
+                instance.report_runless_asset_event(deadlines.evaluation(deadline))
+            yield deadlines.message(deadline)
+        if verdict != "open":
+            memory.days.add(deadline.name)
+
+
+def _answer(ask: Callable[[], Answer]) -> Answer:
+    """What the data's store says.
+
+    Raises:
+        TimeoutError: it did not in time; an OSError, as a store's other troubles are.
+    """
+    try:
+        return _store_threads.submit(ask).result(STORE_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"the store did not answer within {STORE_SECONDS:.0f} seconds") from None

@@ -1,0 +1,181 @@
+"""What a run that has ended says to people: one message, from its events and the pipeline's accounts.
+
+Which runs are looked at, and what was told before, is `alerts.py`'s business.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterEventType as Kind
+
+from batch_scoring.channels import Message
+from batch_scoring.outbox import stamp
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.state import State
+
+PARTITION = "dagster/partition"
+LONGEST = 1000
+"""Characters of a message's line."""
+MOST_RUNS = 100
+"""Earlier runs that are looked at."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended, with what its events say."""
+
+    run: dg.DagsterRun
+    at: float
+    """Seconds since 1970."""
+    evaluations: tuple[dg.AssetCheckEvaluation, ...]
+    step_error: tuple[str, str] | None
+    """The first step that failed, and its error."""
+    last_words: str
+    """What Dagster said of the end, if it was no good one."""
+
+    @property
+    def topic(self) -> str:
+        """The pipeline; of another job than ours, its name."""
+        run = self.run
+        if run.job_name.startswith("score_"):
+            return run.job_name.removeprefix("score_")
+        keys = run.asset_selection or {evaluation.asset_key for evaluation in self.evaluations}
+        return ", ".join(sorted({key.path[0] for key in keys})) or run.job_name
+
+    @property
+    def subject(self) -> str:
+        """Pipeline and day."""
+        return f"{self.topic} {self.run.tags.get(PARTITION, '')}".rstrip()
+
+
+def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
+    """Read the events of a run."""
+    kinds = {Kind.ASSET_CHECK_EVALUATION, Kind.STEP_FAILURE, Kind.RUN_FAILURE, Kind.RUN_CANCELED}
+    logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
+    events = [entry.dagster_event for entry in logs if entry.dagster_event]
+    ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
+    return Ended(
+        record.dagster_run,
+        record.end_time or record.update_timestamp.timestamp(),
+        tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
+        next((step_error(event) for event in events if event.is_step_failure), None),
+        ends[-1] if ends else "",
+    )
+
+
+def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
+    """The asset whose step failed, and the whole message of its error."""
+    error = event.step_failure_data.error
+    if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
+        error = error.cause
+    failure = event.step_failure_data.user_failure_data
+    text = failure.description if failure else (error.message if error else "")
+    return (event.step_key or "").replace("__", "/"), (text or "no message").strip()
+
+
+def digest(
+    instance: dg.DagsterInstance, ended: Ended, failed: Sequence[dg.AssetCheckEvaluation], counts: str
+) -> Message:
+    """The message of a run.
+
+    Args:
+        instance: where earlier runs of the same work are found.
+        ended: the run.
+        failed: its failed checks, without those that an earlier message has told.
+        counts: what became of the day's rows; may be empty.
+    """
+    run = ended.run
+    title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
+    if run.status == dg.DagsterRunStatus.FAILURE:
+        lines += _error(ended, failed)
+        if streak := _streak(instance, run):
+            title, lines = f"{title}, {streak}", [*lines, streak]
+    elif run.status == dg.DagsterRunStatus.CANCELED:
+        lines.append(f"canceled: {ended.last_words}")
+    lines += [counts] if counts else []
+    lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
+    is_grave = not run.is_success or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
+    return Message(
+        topic=ended.topic, title=title, body="\n".join(line[:LONGEST] for line in lines),
+        kind="failure" if is_grave else "warning" if failed else "success",
+    )  # fmt: skip
+
+
+def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
+    """What became of the day's rows, if this run has published the day.
+
+    Raises:
+        OSError: the store did not answer.
+        StateError: an account is damaged.
+    """
+    pipeline, day, run_id = pipelines.get(ended.topic), ended.run.tags.get(PARTITION), ended.run.run_id
+    if pipeline is None or day is None:
+        return ""
+    state = State(pipeline.output)
+    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    if features is None:
+        return ""
+    quarantined = features.rows_quarantined
+    if scored and scored.run_id == run_id and scored.fingerprint == features.fingerprint:
+        quarantined += scored.rows_quarantined
+        return f"{features.rows_in:,} rows in, {scored.rows:,} scored, {quarantined:,} quarantined"
+    return f"{features.rows_in:,} rows in, {quarantined:,} quarantined" if features.run_id == run_id else ""
+
+
+def link(path: str) -> str:
+    """A page of Dagster's UI; the path alone if DAGSTER_UI_URL does not say where the UI is."""
+    return f"{os.environ.get('DAGSTER_UI_URL', '').rstrip('/')}/{path}"
+
+
+def _headline(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> str:
+    if ended.run.status == dg.DagsterRunStatus.CANCELED:
+        return f"{ended.subject}: canceled"
+    if ended.run.status == dg.DagsterRunStatus.FAILURE:
+        return f"{ended.subject}: failed" + (f" at {ended.step_error[0].split('/')[-1]}" if ended.step_error else "")
+    if not failed:
+        return f"{ended.subject}: succeeded"
+    what = f"check {failed[0].check_name}" if len(failed) == 1 else f"{len(failed)} checks"
+    return f"{ended.subject}: {what} failed"
+
+
+def _check(evaluation: dg.AssetCheckEvaluation) -> str:
+    figures = [
+        f"{name}: {evaluation.metadata[name].value}" for name in ("observed", "expected") if name in evaluation.metadata
+    ]
+    what = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name} ({evaluation.severity.value})"
+    return "; ".join([f"{what}: {evaluation.description or 'failed'}", *figures])
+
+
+def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+    """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
+    if ended.step_error is None:
+        return [ended.last_words or "no message"]
+    step, error = ended.step_error
+    if any(evaluation.description and evaluation.description in error for evaluation in failed):
+        return []
+    return [f"{step}: {error.splitlines()[0]}"]
+
+
+def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Says that earlier runs of the same work failed too, if those just before this one did."""
+    filters = dg.RunsFilter(
+        job_name=run.job_name,
+        tags={PARTITION: run.tags[PARTITION]} if PARTITION in run.tags else {},
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
+    )
+    earlier = instance.get_run_records(filters, limit=MOST_RUNS, cursor=run.run_id)  # newest first
+    same = (
+        record
+        for record in earlier
+        if record.dagster_run.asset_selection == run.asset_selection
+        and record.dagster_run.tags.get(PARTITION) == run.tags.get(PARTITION)
+    )
+    failed = list(itertools.takewhile(lambda record: not record.dagster_run.is_success, same))
+    if not failed:
+        return ""
+    since = datetime.fromtimestamp(failed[-1].end_time or failed[-1].create_timestamp.timestamp(), UTC)
+    return f"keeps failing: {len(failed) + 1} failed runs in a row since {stamp(since)}"

@@ -1,0 +1,130 @@
+"""The outbox: messages wait here, a queue a channel, until the channel has taken them. Knows no pipeline.
+
+It lives in the storage of the Dagster instance, so it survives restarts, and a sensor's cursor has no part in it. What
+the author of the messages must remember is stored in the same write as the messages, so neither is without the other.
+A message is delivered once, or again if a crash came between its delivery and the note of it.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel
+
+from batch_scoring import channels
+from batch_scoring.channels import Channel, Kind, Message
+
+if TYPE_CHECKING:
+    from dagster._core.storage.daemon_cursor import DaemonCursorStorage
+
+KEY = "batch_scoring/alerts"
+LEASE = "batch_scoring/alerts/lease"
+MOST_WAITING = 200
+"""Messages that wait for a channel; of more, the oldest are joined."""
+MOST_LISTED = 100
+"""Messages that a joined one lists."""
+
+
+class Queue(BaseModel):
+    """What waits for one channel."""
+
+    messages: list[Message] = []
+    error: str | None = None
+    """Of the last attempt."""
+
+
+class Content(BaseModel):
+    """What is stored, in one write."""
+
+    memory: str | None = None
+    """The author's own."""
+    queues: dict[str, Queue] = {}
+    """By the channel's id."""
+
+
+class Outbox:
+    """The queues of the channels that there are now."""
+
+    def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
+        """`to`: a channel that is no longer among them loses its queue, a new one begins with an empty one."""
+        self._storage, self._channels = storage, to
+        stored = storage.get_cursor_values({KEY}).get(KEY)
+        before = Content.model_validate_json(stored) if stored else Content()
+        self.memory = before.memory
+        self._queues = {channel.id: before.queues.get(channel.id, Queue()) for channel in to}
+
+    def put(self, messages: Sequence[Message], memory: str) -> None:
+        """Queue messages for every channel, and keep what their author must remember, in one write."""
+        self.memory = memory
+        for queue in self._queues.values():
+            queue.messages += messages
+            if len(queue.messages) > MOST_WAITING:
+                old = len(queue.messages) - MOST_WAITING // 2
+                queue.messages[:old] = [join("alerts", queue.messages[:old])]
+        self._store()
+
+    def deliver(self, seconds: float) -> int:
+        """Send what waits, for about so long; each delivery is noted at once. How many messages were delivered."""
+        waiting = {channel: queue.messages for channel in self._channels if (queue := self._queue(channel)).messages}
+        delivered = 0
+        for channel, error in channels.send(waiting, seconds):
+            queue = self._queue(channel)
+            queue.error = error
+            if error is None:
+                del queue.messages[0]
+                delivered += 1
+            self._store()
+        return delivered
+
+    def waiting(self) -> list[str]:
+        """What waits, in words."""
+        return [
+            f"{len(queue.messages)} wait for {channel} since {stamp(queue.messages[0].at)}, last error: {queue.error}"
+            for channel in self._channels
+            if (queue := self._queue(channel)).messages
+        ]
+
+    def _queue(self, channel: Channel) -> Queue:
+        return self._queues[channel.id]
+
+    def _store(self) -> None:
+        content = Content(memory=self.memory, queues=self._queues)
+        self._storage.set_cursor_values({KEY: content.model_dump_json()})
+
+
+def join(topic: str, messages: Sequence[Message]) -> Message:
+    """One message that lists others; each by its title and the first line of its body."""
+    lines = [f"{message.title}: {message.body.splitlines()[0][:200]}" for message in messages[:MOST_LISTED]]
+    if len(messages) > MOST_LISTED:
+        lines.append(f"… and {len(messages) - MOST_LISTED} more")
+    worst = min((message.kind for message in messages), key=get_args(Kind).index)
+    return Message(
+        topic=topic, title=f"{topic}: {len(messages)} messages", body="\n".join(lines), kind=worst, at=messages[0].at
+    )
+
+
+def stamp(at: datetime) -> str:
+    """A time as messages show it."""
+    return at.strftime("%Y-%m-%d %H:%M %Z")
+
+
+@contextlib.contextmanager
+def lease(storage: "DaemonCursorStorage", seconds: float) -> Iterator[bool]:
+    """Whether the outbox is free; it is then ours for so long.
+
+    The process of a killed daemon goes on for a while beside the new one's, and a tick can be tried in the UI: both
+    would send the same message. (Two that begin within the same milliseconds are not told apart.)
+    """
+    held = storage.get_cursor_values({LEASE}).get(LEASE)
+    if held and float(held) > time.time():
+        yield False
+        return
+    mine = str(time.time() + seconds)
+    storage.set_cursor_values({LEASE: mine})
+    try:
+        yield True
+    finally:
+        if storage.get_cursor_values({LEASE})[LEASE] == mine:
+            storage.set_cursor_values({LEASE: "0"})
