@@ -68,7 +68,7 @@ def _measure(root: Path, rows: int, rounds: int) -> None:
             side_by_side.ratio(found, name, REFERENCE, "process"),
             f"{side_by_side.median(found, name, 'memory'):.0f}",
         ]
-        for name, title in (("day", "the job, all four assets"), (REFERENCE, CONTENDERS["classic"].title))
+        for name, title in (("day", "the job, all assets and checks"), (REFERENCE, CONTENDERS["classic"].title))
     ]
     header = ["", "work, s", "M rows/s", "work / classic", "process / classic", "peak, MB"]
     print(side_by_side.table(header, lines))
@@ -112,8 +112,8 @@ def _run_day(pipeline: Path) -> Measures:
 
 
 def _asset(step_key: str | None) -> str:
-    """The asset's name from its step's: `customer_churn__predictions`."""
-    return (step_key or "").partition("__")[2]
+    """The asset's name from its step's, `customer_churn__predictions`; or drift, from `customer_churn_drift`."""
+    return (step_key or "").removeprefix(JOB.removeprefix("score_")).lstrip("_")
 
 
 def _run_classic(pipeline: Path) -> Measures:
