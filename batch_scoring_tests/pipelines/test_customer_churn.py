@@ -1,6 +1,8 @@
 """The synthetic table, its contract and the embedded model of customer_churn."""
 
 import itertools
+import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -28,6 +30,7 @@ from batch_scoring.pipelines.customer_churn.data import (
 )
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.scoring import Scorer
+from batch_scoring.state import State
 from batch_scoring.storage import open_folder
 
 DAY = date(2024, 1, 1)
@@ -225,3 +228,20 @@ def test_the_embedded_model_is_honest_and_useful() -> None:
 def test_the_embedded_files_are_small() -> None:
     files = [file for folder in (MODELS, LANDING) for file in folder.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 1.25 * 1024**2
+
+
+def test_an_ordinary_day_with_its_drift_loads_nothing_that_only_a_page_needs(tmp_path: Path) -> None:
+    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models"):
+        shutil.copytree(PROJECT / "data" / part, tmp_path / part)
+    heavy = ["evidently", "plotly", "scipy", "sklearn", "polars", "apprise"]
+    code = (
+        "import sys; from batch_scoring.cli import main;"
+        "assert main(['backfill', 'customer_churn', '2024-01-01', '2024-01-01']) == 0;"
+        f"print('loaded', [name for name in {heavy} if name in sys.modules])"
+    )
+    environment = {**os.environ, "BATCH_SCORING_DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"
+    assert State(open_folder(str(tmp_path / "customer_churn"))).drift("2024-01-01"), "the day was compared"
