@@ -5,6 +5,7 @@ blocking one that fails ends the step there: nothing is published, nothing is ma
 Severity, blocking and thresholds come from the spec. Drift has a step of its own.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import dagster as dg
 
 from batch_scoring import pictures, trailing
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import CheckRecord, DayChecks, State
+from batch_scoring.state import CheckRecord, DayChecks, State, StateError
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def report(
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
     if day:
-        state.put_checks(name, _remembered(findings, run_id, day))
+        _remember(state, name, findings, run_id, day)
     failed = []
     for finding in findings:
         settings = _settings(pipeline, finding.check)
@@ -129,12 +130,17 @@ def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> 
     return shown
 
 
-def _remembered(findings: Iterable[Finding], run_id: str, day: str) -> DayChecks:
+def _remember(state: State, name: str, findings: Iterable[Finding], run_id: str, day: str) -> None:
+    """Keep what was found; a run that finds the same again writes nothing."""
     said = {
         finding.check: CheckRecord(passed=finding.passed, observed=finding.observed, message=finding.message)
         for finding in findings
     }
-    return DayChecks(day=day, run_id=run_id, at=datetime.now(UTC), checks=said)
+    with contextlib.suppress(StateError):  # a damaged document is replaced
+        before = state.checks(name, day)
+        if before and before.checks == said:
+            return
+    state.put_checks(name, DayChecks(day=day, run_id=run_id, at=datetime.now(UTC), checks=said))
 
 
 def _settings(pipeline: Pipeline, check: str) -> Any:  # noqa: ANN401  (one of spec.Checks' sections)

@@ -12,9 +12,9 @@
 Storage is the only truth: every step finds here what the steps before it did, never in the Dagster instance.
 """
 
+import contextlib
 import math
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeVar
 
@@ -253,6 +253,10 @@ class State:
             raise StateError(f"{day} has no pinned input in {self._folder.uri}; run raw_input for this day first")
         return found
 
+    def day_inputs(self, days: Sequence[str]) -> list[DayInput]:
+        """What was pinned on those of the days that have an input; one that cannot be read is its own run's trouble."""
+        return self._of_days(days, "input.json", DayInput, or_none=True)
+
     def put_day_input(self, pinned: DayInput) -> None:
         """Replace the day's pinned input."""
         self._write(f"dt={pinned.day}/input.json", pinned)
@@ -265,8 +269,11 @@ class State:
         """The step's accounts of all days, by day."""
         paths = (file.path.split("/") for file in self._folder.list("dt="))
         days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
-        with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
-            return [account for account in pool.map(lambda day: self.account(step, day), days) if account]
+        return self._of_days(days, f"{step}.json", Account)
+
+    def accounts_of(self, step: StepName, days: Sequence[str]) -> list[Account]:
+        """The step's accounts of those of the days that have one; one that cannot be read is its own run's trouble."""
+        return self._of_days(days, f"{step}.json", Account, or_none=True)
 
     def put_account(self, account: Account) -> None:
         """Replace the step's account of its day."""
@@ -275,6 +282,10 @@ class State:
     def checks(self, asset: str, day: str) -> DayChecks | None:
         """What the asset's checks said of the day, None if it never ran."""
         return self._read(f"dt={day}/checks/{asset}.json", DayChecks)
+
+    def checks_of(self, asset: str, days: Sequence[str]) -> list[DayChecks]:
+        """What the asset's checks said of those of the days on which it ran."""
+        return self._of_days(days, f"checks/{asset}.json", DayChecks, or_none=True)
 
     def put_checks(self, asset: str, said: DayChecks) -> None:
         """Replace what the asset's checks said of their day."""
@@ -312,11 +323,27 @@ class State:
         """The folder of all bundles that were ever in force, one subfolder a sha256."""
         return self._folder.subfolder("models")
 
+    def _of_days(
+        self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
+    ) -> list[AnyDocument]:
+        """The documents of a name that some days have. `or_none`: a damaged one is left out."""
+        paths = [f"dt={day}/{name}" for day in days]
+        found: list[AnyDocument] = []
+        for path, content in zip(paths, self._folder.read_each(paths), strict=True):
+            if content is not None:
+                with contextlib.suppress(*([StateError] if or_none else [])):
+                    found.append(self._parsed(path, content, kind))
+        return found
+
     def _read(self, path: str, kind: type[AnyDocument]) -> AnyDocument | None:
         try:
-            return kind.model_validate_json(self._folder.read(path))
+            return self._parsed(path, self._folder.read(path), kind)
         except FileNotFoundError:
             return None
+
+    def _parsed(self, path: str, content: bytes, kind: type[AnyDocument]) -> AnyDocument:
+        try:
+            return kind.model_validate_json(content)
         except ValidationError as error:
             raise StateError(
                 f"{self._folder.uri}/{path} is damaged: {error.errors()[0]['msg']}; remove it and run the day again"

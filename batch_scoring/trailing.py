@@ -3,14 +3,12 @@
 Every value comes from the state's small documents of those days; a day that was not published has none.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import TypeVar
 
 import numpy as np
 
-from batch_scoring.state import Account, DayChecks, DayInput, State, StateError, StepName
+from batch_scoring.state import Account, DayChecks, DayInput, State, StepName
 
 TRAILING_DAYS = 28
 """Four of each weekday."""
@@ -21,8 +19,6 @@ TREND_DAYS = 14
 LEAST_DAYS = 7
 """Below that there is no usual value yet."""
 
-_Found = TypeVar("_Found")
-
 
 def days_before(day: str, count: int = TRAILING_DAYS) -> list[str]:
     """The days before a day, the oldest first."""
@@ -31,17 +27,17 @@ def days_before(day: str, count: int = TRAILING_DAYS) -> list[str]:
 
 def inputs(state: State, day: str) -> list[DayInput]:
     """What was pinned on the days before."""
-    return _each(lambda before: state.day_input(before), days_before(day))
+    return state.day_inputs(days_before(day))
 
 
 def accounts(state: State, step: StepName, day: str) -> list[Account]:
     """A step's accounts of the days before."""
-    return _each(lambda before: state.account(step, before), days_before(day))
+    return state.accounts_of(step, days_before(day))
 
 
 def checks(state: State, asset: str, day: str) -> list[DayChecks]:
     """What an asset's checks said on the days before."""
-    return _each(lambda before: state.checks(asset, before), days_before(day, TREND_DAYS))
+    return state.checks_of(asset, days_before(day, TREND_DAYS))
 
 
 def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float] | None:
@@ -60,14 +56,3 @@ def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float
 def mean(values: Sequence[float]) -> float | None:
     """Of the days before; None with fewer than 7."""
     return float(np.mean(values)) if len(values) >= LEAST_DAYS else None
-
-
-def _each(read: Callable[[str], _Found | None], days: Sequence[str]) -> list[_Found]:
-    def read_or_none(day: str) -> _Found | None:
-        try:
-            return read(day)
-        except StateError:  # a day that has none, or a damaged one, which its own run will name
-            return None
-
-    with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
-        return [found for found in pool.map(read_or_none, days) if found is not None]

@@ -18,14 +18,27 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import features, model, pipeline, predictions, raw, shards, storage, tables
+from batch_scoring import (
+    feature_checks,
+    features,
+    model,
+    pipeline,
+    prediction_checks,
+    predictions,
+    raw,
+    shards,
+    storage,
+    tables,
+)
 from batch_scoring.contract import Reason, Verdict
 from batch_scoring.landing import UnreadableFileError
+from batch_scoring.manifest import Manifest
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.scoring import FailedRow, Scored
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.state import ModelInForce, StateError
 from batch_scoring.steps import Run, SupersededError
+from batch_scoring.storage import Folder
 from batch_scoring.tables import PublicationError
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
@@ -150,6 +163,7 @@ def tiny_pipeline(data_root: str) -> Pipeline:
             "features": {"schema": "schema:Rows", "numeric": ["x", "fate"]},
             "model": {"bundle": "sim/models/v1", "network": "network:Net"},
             "scoring": {"rows_per_shard": 2},
+            "checks": {"quarantine_is_small": {"blocking_share": 1}},  # days of a few rows, most of them bad
         }
     )
     pipeline = Pipeline(declared, Path(), "none", data_root)
@@ -166,6 +180,15 @@ def _examined(pipeline: Pipeline) -> model.Delivered:
     return model.Delivered(bundle, [])
 
 
+def _described(folder: Folder) -> tuple[Manifest, None]:
+    """Stands for `bundle.read_description`: a bundle without a profile, so no check compares with it."""
+    manifest = Manifest(
+        name="sim", version="any", task="classification", arguments={}, numeric=("x", "fate"), categorical={},
+        classes=("0", "1"), training={}, metrics={}, files={},
+    )  # fmt: skip
+    return manifest, None
+
+
 def _nothing(*_arguments: object) -> dict[str, Any]:
     return {}
 
@@ -177,6 +200,8 @@ SUBSTITUTES: Substitutes = [
     (predictions, "Tally", NoTally),
     (model, "examine", _examined),
     (model, "currency", lambda *_: model.Finding("days_are_current", True, "")),
+    (model, "metrics", lambda *_: model.Finding("metrics_meet_threshold", True, "")),
+    *((module, "read_description", _described) for module in (feature_checks, prediction_checks)),
     (shards, "datetime", Clock),
     (shards, "uuid", Clock),
     (tables, "time", Clock),

@@ -10,7 +10,7 @@ unless an older removal of it has expired.
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path, PurePosixPath
@@ -75,6 +75,10 @@ class MemoryFolder(Folder):
             raise FileChangedError(f"{self.uri}/{path} has changed")
         content = stored.content
         return content if isinstance(content, bytes) else str(content).encode()
+
+    def read_each(self, paths: Sequence[str]) -> "list[bytes | None]":
+        files = self.files  # one moment: what other days say has no part in the protocol
+        return [self._read(path, None) if path in files else None for path in paths]
 
     def put(self, path: str, data: bytes) -> None:
         def effect() -> None:
