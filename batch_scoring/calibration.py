@@ -280,8 +280,8 @@ class Calibration:
         for size in (None, *SUBSAMPLES):
             ratios = _largest(self.ratios(size, within, without))[within[self._days(size)]]
             ratios = np.sort(ratios[~np.isnan(ratios)])
-            if len(ratios):  # of fewer than 29 the largest: no rank of theirs is as rare as the alarm should be
-                factor = max(factor, float(ratios[-max(1, (len(ratios) + 1) // ALARM_EVERY)]))
+            if place := (len(ratios) + 1) // ALARM_EVERY:
+                factor = max(factor, float(ratios[-place]))
         return Thresholds({name: _rank(distances[within]) for name, distances in own.items()}, factor)
 
     def ratios(self, size: int | None, within: np.ndarray, day: Mapping[str, np.ndarray | float]) -> np.ndarray:

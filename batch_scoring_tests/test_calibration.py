@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,9 @@ import pytest
 
 from batch_scoring import calibrate as command
 from batch_scoring import pipeline as pipelines
-from batch_scoring.bundle import Bundle, BundleError, read_bundle
+from batch_scoring.bundle import Bundle, BundleError, read_bundle, read_description
 from batch_scoring.calibration import CalibrationError, ColumnDays, calibrate, trailing_deviation, usual_share
-from batch_scoring.profile import Kind, Profile
+from batch_scoring.profile import Profile
 from batch_scoring.storage import open_folder
 from batch_scoring_tests.tiny import DAY, TinyProject, reference_rows
 
@@ -296,11 +297,10 @@ def test_a_reference_without_a_feature_is_refused_by_its_name(project: TinyProje
         calibrate(bundle, ())
 
 
-@pytest.mark.parametrize(("kind", "word"), [("numeric", "numeric")])
-def test_a_column_of_another_kind_is_refused_by_its_name(kind: Kind, word: str) -> None:
+def test_a_column_of_another_kind_is_refused_by_its_name() -> None:
     days = pa.chunked_array([[date(2024, 1, 1)] * 3])
-    with pytest.raises(CalibrationError, match=f"column when is date32.*, not {word}"):
-        ColumnDays.of("when", kind, days, [np.arange(3)])
+    with pytest.raises(CalibrationError, match="column when is date32.*, not numeric"):
+        ColumnDays.of("when", "numeric", days, [np.arange(3)])
 
 
 # the command
@@ -388,6 +388,13 @@ def test_what_is_not_there_is_said_in_one_line(
     assert command.main(["calibrate", *named]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_a_profile_that_the_manifest_names_and_that_is_not_there_is_said_so(deployed: TinyProject) -> None:
+    assert command.main(["calibrate", deployed.name]) == 0
+    Path(deployed.pipeline.bundle.uri, "profile.json").unlink()
+    with pytest.raises(BundleError, match=r"profile\.json is missing; bundle\.json says that it belongs to the bundle"):
+        read_description(deployed.pipeline.bundle)
 
 
 def test_a_bundle_that_nothing_can_be_learned_from_is_left_as_it_is(

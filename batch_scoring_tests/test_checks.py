@@ -233,7 +233,7 @@ def test_pages_are_kept_of_days_that_alarm_and_of_the_newest(tiny: TinyProject) 
 def test_a_file_of_somebody_elses_among_the_pages_stays(project: TinyProject) -> None:
     for name in ("reports/dt=notes.txt", f"reports/dt={DAY}/mine.html", f"reports/dt={DAY}/deep/drift.html"):
         project.pipeline.output.put(name, b"mine")
-    run(project, "2024-08-06", ordinary("2024-08-06"))
+    assert run(project, "2024-08-06", ordinary("2024-08-06")).passed
     there = {file.path for file in project.pipeline.output.list("reports/")}
     assert {"reports/dt=notes.txt", f"reports/dt={DAY}/mine.html", f"reports/dt={DAY}/deep/drift.html"} <= there
 

@@ -49,7 +49,7 @@ def seen(rows: list[object], kind: Kind) -> Distribution:
 # distances
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=60), st.lists(NUMBERS, min_size=1, max_size=60))
 def test_a_numeric_distance_is_scipys_over_the_standard_deviation(one: list[object], other: list[object]) -> None:
     reference, current = (values_of(pa.array(rows, pa.float64()), "numeric") for rows in (one, other))
@@ -58,7 +58,7 @@ def test_a_numeric_distance_is_scipys_over_the_standard_deviation(one: list[obje
         assert distance(counted([reference]), current, "numeric") == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=60), st.lists(WORDS, min_size=1, max_size=60))
 def test_a_categorical_distance_is_scipys_over_the_union_of_the_values(one: list[object], other: list[object]) -> None:
     reference, current = (values_of(pa.array(rows, pa.string()), "categorical") for rows in (one, other))

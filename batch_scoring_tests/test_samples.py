@@ -12,7 +12,14 @@ from batch_scoring.samples import Sample, in_proportion
 from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
-ASSETS = ("model", "raw_input", "validated_features", "predictions")
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    """Two days of the same 2000 keys."""
+    tiny = TinyProject(tmp_path_factory.mktemp("project"))
+    for day in (DAY, NEXT_DAY):
+        scored(tiny, day)
+    return tiny
 
 
 def scored(tiny: TinyProject, day: str = DAY, rows: pa.Table | None = None) -> None:
@@ -45,11 +52,10 @@ def test_a_sample_is_the_same_whatever_the_shards_and_the_files(tiny: TinyProjec
     assert taken(tiny, 100).rows.equals(whole.rows)
 
 
-def test_a_sample_is_bounded_and_its_beginning_is_the_smaller_sample(tiny: TinyProject) -> None:
-    scored(tiny)
-    large, small = taken(tiny, 500), taken(tiny, 100)
-    assert (large.rows.num_rows, small.rows.num_rows, large.of) == (500, 100, 2000)
-    assert large.rows.slice(0, 100).equals(small.rows)
+def test_a_sample_is_bounded_and_its_beginning_is_the_smaller_sample(large: TinyProject) -> None:
+    many, few = taken(large, 500), taken(large, 100)
+    assert (many.rows.num_rows, few.rows.num_rows, many.of) == (500, 100, 2000)
+    assert many.rows.slice(0, 100).equals(few.rows)
 
 
 def test_all_rows_of_a_small_day_are_its_sample(tiny: TinyProject) -> None:
@@ -61,26 +67,22 @@ def test_all_rows_of_a_small_day_are_its_sample(tiny: TinyProject) -> None:
     ]  # fmt: skip
 
 
-def test_a_sample_is_spread_evenly_over_the_day(tiny: TinyProject) -> None:
-    scored(tiny)
-    places = np.sort([int(key[1:]) for key in keys_of(taken(tiny, 500))])
+def test_a_sample_is_spread_evenly_over_the_day(large: TinyProject) -> None:
+    places = np.sort([int(key[1:]) for key in keys_of(taken(large, 500))])
     share = np.searchsorted(places, np.arange(2000)) / 500
     assert np.abs(share - np.arange(2000) / 2000).max() < 1.63 / np.sqrt(500), "Kolmogorov and Smirnov at 1 %"
     assert np.bincount(places // 200).min() > 25, "50 are expected of each tenth"
 
 
-def test_keys_that_are_there_every_day_are_others_in_the_next_days_sample(tiny: TinyProject) -> None:
-    for day in (DAY, NEXT_DAY):
-        scored(tiny, day)
-    both = set(keys_of(taken(tiny, 200))) & set(keys_of(taken(tiny, 200, NEXT_DAY)))
+def test_keys_that_are_there_every_day_are_others_in_the_next_days_sample(large: TinyProject) -> None:
+    both = set(keys_of(taken(large, 200))) & set(keys_of(taken(large, 200, NEXT_DAY)))
     assert len(both) < 50, "200 of 2000, twice: 20 by chance"
 
 
-def test_a_samples_rows_are_those_of_the_tables(tiny: TinyProject) -> None:
-    scored(tiny)
-    sample = taken(tiny, 100).rows
+def test_a_samples_rows_are_those_of_the_tables(large: TinyProject) -> None:
+    sample = taken(large, 100).rows
     for table in ("validated_features", "predictions"):
-        there = tiny.read(DAY, table)
+        there = large.read(DAY, table)
         there = there.filter(pc.is_in(there["id"], sample["id"].combine_chunks()))
         mine = sample.sort_by("id").select([name for name in sample.column_names if name in there.column_names])
         assert mine.to_pylist() == there.select(mine.column_names).to_pylist()
@@ -113,13 +115,12 @@ def test_whole_numbers_may_be_keys(tiny: TinyProject) -> None:
 # what is kept
 
 
-def test_a_sample_that_is_kept_comes_back(tiny: TinyProject) -> None:
-    scored(tiny)
-    sample = taken(tiny, 100)
-    samples.put(tiny.pipeline.output, sample)
-    kept = samples.get(tiny.pipeline.output, DAY)
+def test_a_sample_that_is_kept_comes_back(large: TinyProject) -> None:
+    sample = taken(large, 100)
+    samples.put(large.pipeline.output, sample)
+    kept = samples.get(large.pipeline.output, DAY)
     assert kept is not None and kept.rows.replace_schema_metadata(None).equals(sample.rows)
-    assert (kept.day, kept.of, kept.model_sha256) == (DAY, 2000, tiny.state.model().sha256)
+    assert (kept.day, kept.of, kept.model_sha256) == (DAY, 2000, large.state.model().sha256)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 no longer PAR1", None])
