@@ -70,7 +70,7 @@ def _newest(pipeline: Pipeline) -> list[str]:
 
 
 def _tidy(pipeline: Pipeline, kept: set[str]) -> None:
-    """Take away the pages of other days, unless their day has alarmed."""
+    """Take away the pages of days that are not the newest, unless their day alarms."""
     state, output = State(pipeline.output), pipeline.output
     ours = (DAY_PAGE, *TRAILING_PAGES.values())
     for file in output.list("reports/dt="):

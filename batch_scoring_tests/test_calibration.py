@@ -299,7 +299,7 @@ def test_a_reference_without_a_feature_is_refused_by_its_name(project: TinyProje
 
 def test_a_column_of_another_kind_is_refused_by_its_name() -> None:
     days = pa.chunked_array([[date(2024, 1, 1)] * 3])
-    with pytest.raises(CalibrationError, match="column when is date32.*, not numeric"):
+    with pytest.raises(CalibrationError, match=r"column when is date32.*, not numeric"):
         ColumnDays.of("when", "numeric", days, [np.arange(3)])
 
 
