@@ -58,8 +58,12 @@ class Bundle:
 
     @property
     def reference(self) -> pa.Table:
-        """A sample of the training window: key, dt, features, predictions."""
-        return _table(self, REFERENCE)
+        """A sample of the training window: key, dt (as dates, however it was delivered), features, predictions.
+
+        Raises:
+            BundleError: it is no Parquet file, or `dt` does not say a day in every row.
+        """
+        return _dated(_table(self, REFERENCE), f"{self.uri}/{REFERENCE}")
 
     @property
     def profile(self) -> Profile | None:
@@ -111,7 +115,12 @@ def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
         BundleError: the manifest or the profile is missing or not in its form.
     """
     raw, manifest = read_manifest(folder)
-    content = {PROFILE: folder.read(PROFILE)} if PROFILE in manifest.files else {}
+    try:
+        content = {PROFILE: folder.read(PROFILE)} if PROFILE in manifest.files else {}
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder.uri}: {PROFILE} is missing; {MANIFEST} says that it belongs to the bundle"
+        ) from error
     return manifest, Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri).profile
 
 
@@ -367,3 +376,16 @@ def _table(bundle: Bundle, name: str) -> pa.Table:
         return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error
+
+
+def _dated(rows: pa.Table, where: str) -> pa.Table:
+    """The rows with `dt` as dates, if they have it: pandas writes timestamps, others text."""
+    if "dt" not in rows.column_names:
+        return rows
+    try:
+        days = rows["dt"].cast(pa.date32())
+    except pa.ArrowException as error:
+        raise BundleError(f"{where}: dt is {rows['dt'].type}, not the day of each row: {error}") from error
+    if days.null_count:
+        raise BundleError(f"{where}: {days.null_count} of {len(days)} rows have no day in dt")
+    return rows.set_column(rows.column_names.index("dt"), "dt", days)

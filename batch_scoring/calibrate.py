@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from batch_scoring import drift
-from batch_scoring.bundle import Bundle, BundleError, read_bundle
+from batch_scoring.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
 from batch_scoring.calibration import LEAST_TRAILING, CalibrationError, calibrate
 from batch_scoring.model import refuse_reused_version
 from batch_scoring.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
 from batch_scoring.profile import Profile
-from batch_scoring.storage import open_folder
+from batch_scoring.storage import Folder, open_folder
 
 
 def describe(profile: Profile) -> str:
@@ -86,7 +86,8 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | N
     """Write the profile into the bundle, or a copy of it under another version's name; says what to do next.
 
     Raises:
-        BundleError: the version was in force without this profile: its name stands in rows already.
+        BundleError: the version was in force without this profile (its name stands in rows already), or the folder of
+            that version holds another model.
     """
     complete = bundle.with_profile(profile, version or bundle.manifest.version)
     if complete.sha256 == bundle.sha256:
@@ -96,10 +97,20 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | N
     except BundleError as error:
         raise BundleError(f"{error}, for example with --version {complete.manifest.version}-calibrated") from error
     uri = f"{bundle.uri.rpartition('/')[0]}/{version}" if version else bundle.uri
+    _refuse_another_model(complete, open_folder(uri))
     complete.write(open_folder(uri))
     return f"written: {uri} (version {complete.manifest.version}, sha256 {complete.sha256[:12]}…)" + (
         "; name it in model.bundle" if version else ""
     )
+
+
+def _refuse_another_model(bundle: Bundle, folder: Folder) -> None:
+    """A profile may be replaced; the files that it is written beside, never."""
+    if not folder.list(MANIFEST):
+        return
+    _, there = read_manifest(folder)
+    if {**there.files, PROFILE: ""} != {**bundle.manifest.files, PROFILE: ""}:
+        raise BundleError(f"{folder.uri} holds another model, version {there.version}; choose another --version")
 
 
 def _shown(value: float | None, width: int = 7) -> str:

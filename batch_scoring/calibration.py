@@ -73,13 +73,17 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
         day_grain: features that move as a whole from day to day.
 
     Raises:
-        CalibrationError: the reference has no `dt`, too few days or too few rows a day.
+        BundleError: the reference cannot be read, or `dt` does not say a day in every row.
+        CalibrationError: the reference has no `dt`, too few days or rows a day, or not all features and scores.
     """
     reference = bundle.reference
     manifest = bundle.manifest
     where = f"{bundle.uri}: its reference"
     if "dt" not in reference.column_names:
         raise CalibrationError(f"{where} has no column dt; write the bundle with the day of each row")
+    wanted = (*manifest.numeric, *manifest.categorical, *manifest.score_columns, manifest.confidence_column)
+    if absent := [name for name in dict.fromkeys(wanted) if name not in reference.column_names]:
+        raise CalibrationError(f"{where} has no column {', '.join(absent)}; write the bundle with all of them")
     reference = reference.sort_by("dt")
     days = sorted(reference["dt"].unique().to_pylist())
     if len(days) < LEAST_DAYS:
@@ -95,10 +99,10 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
     grains: dict[str, Grain] = {name: "day" if name in day_grain else "row" for name in kinds}
     parts = np.split(np.arange(len(reference)), np.cumsum(sizes)[:-1])
     columns = {name: ColumnDays.of(name, kind, reference[name], parts) for name, kind in kinds.items()}
-    left_out = {name: reason for name, column in columns.items() if (reason := _useless(column))}
-    used = {name: column for name, column in columns.items() if name not in left_out}
-    by_row = {name: column for name, column in used.items() if grains[name] == "row"}
     scores = {name: ColumnDays.of(name, "numeric", reference[name], parts) for name in manifest.score_columns}
+    left_out = {name: reason for name, column in (columns | scores).items() if (reason := _useless(column))}
+    used = {name: column for name, column in columns.items() if name not in left_out}
+    by_row = {name: column for name, column in used.items() if grains[name] == "row" and column.has_days}
 
     weekend = np.array([day.weekday() >= 5 for day in days])
     apart = min(weekend.sum(), (~weekend).sum()) >= LEAST_OF_A_CLASS
@@ -153,7 +157,10 @@ class ColumnDays:
     def of(cls, name: str, kind: Kind, column: pa.ChunkedArray, parts: Sequence[np.ndarray]) -> "ColumnDays":
         """Count a column, sorted by day, at the positions of each day."""
         whole = column.combine_chunks()
-        values = [drift.values_of(whole.slice(part[0], len(part)), kind) for part in parts]
+        try:
+            values = [drift.values_of(whole.slice(part[0], len(part)), kind) for part in parts]
+        except pa.ArrowException as error:
+            raise CalibrationError(f"the reference's column {name} is {column.type}, not {kind}: {error}") from error
         support, counts = drift.counted(values)
         missing = np.array([len(part) - len(value) for part, value in zip(parts, values, strict=True)])
         return cls(name, kind, support, counts, missing)
@@ -162,6 +169,11 @@ class ColumnDays:
     def values(self) -> np.ndarray:
         """Values of each day."""
         return self.counts.sum(axis=1)
+
+    @property
+    def has_days(self) -> bool:
+        """Whether enough days have enough values to be compared one by one."""
+        return int((self.values >= drift.LEAST_ROWS).sum()) >= LEAST_OF_A_CLASS
 
     def seed(self, *more: int) -> np.random.Generator:
         """Random numbers that are the same each time, and others for each column."""
@@ -176,7 +188,7 @@ class ColumnDays:
             if not total.sum():
                 continue
             unit = drift.deviation(self.support, total, self.kind)
-            mine = np.flatnonzero((classes[draw.day] == group) & (draw.values > 0))
+            mine = np.flatnonzero((classes[draw.day] == group) & (draw.values >= drift.LEAST_ROWS))
             for chunk in np.array_split(mine, max(1, len(mine) * len(self.support) // _CELLS)):
                 own = self.counts[draw.day[chunk]] * within[draw.day[chunk], None]
                 rest = total - own

@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.assets import asset_key, days, link
+from batch_scoring.calibration import LEAST_TRAILING
 from batch_scoring.comparison import Compared, NotComparableError, Side, compare
 from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Missing, Tested
-from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, draw
+from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 
@@ -82,7 +83,7 @@ def findings(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) -
     return {side: _finding(pipeline, compared, side, pages) for side in sides}
 
 
-def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str, str]) -> Finding:
+def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str, Drawn]) -> Finding:
     """One side's result: the day's columns and the trailing ones, of which the worst is shown."""
     of_day = compared.of_day if side == "features" else []
     trailing = compared.trailing_tests.get(side, [])
@@ -93,13 +94,17 @@ def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str
     if side == "features":
         said.append(_of_day(compared, drifted_day))
     since = compared.since.get(side)
-    said.append(_of_trailing(compared, trailing, drifted_trailing, since))
+    said.append(_of_trailing(compared, side, trailing, drifted_trailing))
     if since and since != compared.day and not drifted_day:
         shown["continues_since"] = since  # a state that was told when it began
-    shown |= {name.partition(".")[0]: link(pipeline, path) for name, path in pages.items() if _is_of(name, side)}
+    for name, page in pages.items():
+        if _is_of(name, side):
+            shown[name.partition(".")[0]] = link(pipeline, page.path)
+            if page.left_out:
+                shown[f"{name.partition('.')[0]}_leaves_out"] = ", ".join(page.left_out)
     if records := _table(of_day, trailing):
         shown["columns"] = records
-    ratios = [_ratio(test) for test in (of_day or trailing)]
+    ratios = [_ratio(test) for test in (*of_day, *trailing)]
     return Finding(
         CHECKS[side][1], not (drifted_day or drifted_trailing), "; ".join(said), shown,
         observed=max(ratios, default=0.0), expected="every column below its threshold (1)", limits=[1.0],
@@ -115,11 +120,17 @@ def _of_day(compared: Compared, drifted: Sequence[Tested | Missing]) -> str:
     return f"the day: {tested} columns are distributed as in the reference"
 
 
-def _of_trailing(compared: Compared, tests: Sequence[Tested], drifted: Sequence[Tested], since: str | None) -> str:
-    if not tests:
+def _of_trailing(compared: Compared, side: Side, tests: Sequence[Tested], drifted: Sequence[Tested]) -> str:
+    known, reference, since = compared.days[side], compared.reference.profile.days, compared.since.get(side)
+    if not tests and reference < LEAST_TRAILING:
         return (
-            f"the trailing {TRAILING_DAYS} days: not tested, {compared.days} of them are there, "
-            f"expected at least {LEAST_TRAILING_DAYS} (of scores, by this model)"
+            f"the trailing {TRAILING_DAYS} days: not tested, the reference has {reference} days, "
+            f"expected at least {LEAST_TRAILING}"
+        )
+    if not tests and known < LEAST_TRAILING_DAYS:
+        return (
+            f"the trailing {TRAILING_DAYS} days: not tested, {known} of them are there, "
+            f"expected at least {LEAST_TRAILING_DAYS}" + (" by this model" if side == "predictions" else "")
         )
     if drifted:
         begun = "since today" if since == compared.day else f"since {since}"

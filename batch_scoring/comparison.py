@@ -39,8 +39,8 @@ class Compared:
     day: str
     reference: Reference
     sample: Sample
-    days: int
-    """Trailing days that there are rows of, the day among them."""
+    days: dict[Side, int]
+    """Trailing days that there are comparable rows of, the day among them."""
     trailing_rows: dict[Side, pa.Table]
     day_tests: list[Tested]
     missing: list[Missing]
@@ -79,11 +79,12 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     """
     state = State(pipeline.output)
     features = state.account("validated_features", day)
-    predictions = state.account("predictions", day) if "predictions" in sides else None
+    predictions = state.account("predictions", day)  # kept with the sample also if they are not asked for
     if features is None or ("predictions" in sides and predictions is None):
         raise StateError(f"{pipeline.name} {day} is not published; run it first")
     model = state.model_or_none()
-    sha256 = (predictions and predictions.model_sha256) or (model and model.sha256)
+    scored_by = predictions.model_sha256 if predictions and "predictions" in sides else None
+    sha256 = scored_by or (model and model.sha256)
     sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows)
     samples.put(pipeline.output, sample)
     if not sha256:
@@ -93,16 +94,18 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         advice = f"python -m batch_scoring.drift calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no profile; learn one with {advice}")
     window = [*samples.before(pipeline.output, trailing.days_before(day, TRAILING_DAYS - 1)), sample]
-    rows = {side: _trailing_rows(window, side, reference) for side in sides}
+    usable = {side: _usable(window, side, reference) for side in sides}
+    rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
     compared = Compared(
-        day=day, reference=reference, sample=sample, days=len(window), trailing_rows=rows,
+        day=day, reference=reference, sample=sample, trailing_rows=rows,
+        days={side: len(known) for side, known in usable.items()},
         day_tests=_day_tests(sample, reference) if "features" in sides else [],
         missing=_missing(features, reference) if "features" in sides else [],
         trailing_tests=tests,
-        since={side: _since(state, day, side) for side in sides if any(test.drifted for test in tests[side])},
+        since={side: _since(state, day, side, sha256) for side in sides if any(test.drifted for test in tests[side])},
     )  # fmt: skip
-    state.put_drift(_kept(compared, run_id, sha256))
+    state.put_drift(_kept(compared, run_id, sha256, known_drift(state, day)))
     return compared
 
 
@@ -122,17 +125,24 @@ def _missing(features: Account, reference: Reference) -> list[Missing]:
     return drift.missing_tests(reference.profile, missing, features.rows)
 
 
-def _trailing_rows(window: Iterable[Sample], side: Side, reference: Reference) -> pa.Table:
-    """Rows of the trailing days in proportion; none if too few of the days have any."""
-    columns = [*(reference.profile.columns if side == "features" else reference.profile.scores)]
-    current = [*window][-1].model_sha256
-    usable = [
+def _usable(window: Sequence[Sample], side: Side, reference: Reference) -> list[Sample]:
+    """The trailing days that have all columns; of scores, those of the same model: others say nothing of it."""
+    columns, current = set(_columns(side, reference)), window[-1].model_sha256
+    return [
         sample
         for sample in window
-        if not set(columns) - set(sample.rows.column_names)
-        and (side == "features" or sample.model_sha256 == current)  # scores of another model say nothing
+        if columns <= set(sample.rows.column_names) and (side == "features" or sample.model_sha256 == current)
     ]
-    return samples.in_proportion(usable if len(usable) >= LEAST_TRAILING_DAYS else [], columns, TRAILING_ROWS)
+
+
+def _trailing_rows(usable: Sequence[Sample], side: Side, reference: Reference) -> pa.Table:
+    """Rows of the trailing days in proportion; none if there are too few of them."""
+    enough = usable if len(usable) >= LEAST_TRAILING_DAYS else []
+    return samples.in_proportion(enough, _columns(side, reference), TRAILING_ROWS)
+
+
+def _columns(side: Side, reference: Reference) -> list[str]:
+    return list(reference.profile.columns if side == "features" else reference.profile.scores)
 
 
 def _trailing_tests(rows: pa.Table, side: Side, reference: Reference) -> list[Tested]:
@@ -140,16 +150,31 @@ def _trailing_tests(rows: pa.Table, side: Side, reference: Reference) -> list[Te
     return drift.trailing_tests(profile.columns if side == "features" else profile.scores, reference, rows)
 
 
-def _since(state: State, day: str, side: Side) -> str:
-    """The first day of the trailing drift that holds on `day`: a state that began before, or begins now."""
+def _since(state: State, day: str, side: Side, model_sha256: str) -> str:
+    """The first day of the trailing drift that holds on `day`: a state that began before, or begins now.
+
+    Another model has another reference: what does not match that is a new statement.
+    """
     for before in reversed(trailing.days_before(day, SINCE_DAYS)):
-        known = state.drift(before)
+        known = known_drift(state, before)
         if known is not None:
-            return known.since.get(side, day)
+            return known.since.get(side, day) if known.model_sha256 == model_sha256 else day
     return day
 
 
-def _kept(compared: Compared, run_id: str, model_sha256: str) -> DayDrift:
+def known_drift(state: State, day: str) -> DayDrift | None:
+    """A day's comparison; None also if its document is damaged: that must not fail the comparison of another day."""
+    try:
+        return state.drift(day)
+    except StateError:
+        return None
+
+
+def _kept(compared: Compared, run_id: str, model_sha256: str, earlier: DayDrift | None) -> DayDrift:
+    """What is kept of a day; of a side that was not compared now, what an earlier run has said by the same model."""
+    if earlier is None or earlier.model_sha256 != model_sha256:
+        earlier = DayDrift(day=compared.day, run_id=run_id, model_sha256=model_sha256, features=(), predictions=())
+
     def records(horizon: Horizon, tests: Iterable[Tested]) -> list[ColumnDrift]:
         return [
             ColumnDrift(
@@ -166,10 +191,12 @@ def _kept(compared: Compared, run_id: str, model_sha256: str) -> DayDrift:
         )
         for test in compared.missing
     ]  # fmt: skip
-    features = records("day", compared.day_tests) + missing
+    found = {side: tuple(records("trailing", tests)) for side, tests in compared.trailing_tests.items()}
+    if "features" in found:
+        found["features"] = (*records("day", compared.day_tests), *missing, *found["features"])
+    since = {side: day for side, day in earlier.since.items() if side not in found}
     return DayDrift(
         day=compared.day, run_id=run_id, model_sha256=model_sha256,
-        features=(*features, *records("trailing", compared.trailing_tests.get("features", []))),
-        predictions=tuple(records("trailing", compared.trailing_tests.get("predictions", []))),
-        since={side: since for side, since in compared.since.items()},
+        features=found.get("features", earlier.features), predictions=found.get("predictions", earlier.predictions),
+        since=since | {side: day for side, day in compared.since.items()},
     )  # fmt: skip

@@ -6,12 +6,13 @@ reports/dt=…/predictions.html    the scores of those days
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import pyarrow as pa
 
 from batch_scoring import landing
-from batch_scoring.comparison import Compared, Side
+from batch_scoring.comparison import Compared, Side, known_drift
 from batch_scoring.drift import Tested
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.profile import Column
@@ -21,15 +22,22 @@ DAY_PAGE = "drift.html"
 TRAILING_PAGES: Mapping[Side, str] = {"features": "trailing.html", "predictions": "predictions.html"}
 
 
-def draw(pipeline: Pipeline, compared: Compared) -> dict[str, str]:
-    """Draw the pages that somebody will look at; their paths in the pipeline's output, by name.
+@dataclass(frozen=True)
+class Drawn:
+    """A page that was drawn."""
 
-    Pages of older days that did not alarm are taken away.
-    """
+    path: str
+    """In the pipeline's output."""
+    left_out: tuple[str, ...]
+    """Columns without a value on one side, which are not on the page."""
+
+
+def draw(pipeline: Pipeline, compared: Compared) -> dict[str, Drawn]:
+    """Draw the pages that somebody will look at, by name; those of older days that did not alarm are taken away."""
     newest = _newest(pipeline)
     is_new, profile = compared.day in newest, compared.reference.profile
     drawn = {}
-    if compared.day_drifted or (is_new and compared.sample.rows.num_rows):
+    if "features" in compared.trailing_tests and (compared.day_drifted or (is_new and compared.sample.rows.num_rows)):
         rows = compared.reference.rows(date.fromisoformat(compared.day))
         columns = {**profile.columns, **profile.scores}
         drawn[DAY_PAGE] = _page(pipeline, compared, DAY_PAGE, rows, compared.sample.rows, columns, compared.day_tests)
@@ -38,20 +46,21 @@ def draw(pipeline: Pipeline, compared: Compared) -> dict[str, str]:
             name, current = TRAILING_PAGES[side], compared.trailing_rows[side]
             columns = profile.columns if side == "features" else profile.scores
             drawn[name] = _page(pipeline, compared, name, compared.reference.rows(), current, columns, tests)
-    _tidy(pipeline, {*newest, compared.day})
+    _tidy(pipeline, {*newest})
     return drawn
 
 
 def _page(
     pipeline: Pipeline, compared: Compared, name: str,
     reference: pa.Table, current: pa.Table, columns: Mapping[str, Column], tests: Sequence[Tested],
-) -> str:  # fmt: skip
+) -> Drawn:  # fmt: skip
     from batch_scoring import evidently_page
 
     kinds = {column: described.kind for column, described in columns.items() if column in current.column_names}
     path = f"{_folder(compared.day)}{name}"
-    pipeline.output.put(path, evidently_page.draw(reference, current, kinds, tests).html)
-    return path
+    page = evidently_page.draw(reference, current, kinds, tests)
+    pipeline.output.put(path, page.html)
+    return Drawn(path, page.left_out)
 
 
 def _newest(pipeline: Pipeline) -> list[str]:
@@ -61,12 +70,12 @@ def _newest(pipeline: Pipeline) -> list[str]:
 
 
 def _tidy(pipeline: Pipeline, kept: set[str]) -> None:
-    """Take away the pages of other days, unless their day has alarmed."""
+    """Take away the pages of days that are not the newest, unless their day alarms."""
     state, output = State(pipeline.output), pipeline.output
+    ours = (DAY_PAGE, *TRAILING_PAGES.values())
     for file in output.list("reports/dt="):
-        _, folder, name = file.path.split("/")[:3]
-        day = folder.removeprefix("dt=")
-        if day not in kept and name in (DAY_PAGE, *TRAILING_PAGES.values()) and not _told(state.drift(day), name):
+        day, _, name = file.path.removeprefix("reports/dt=").partition("/")
+        if day not in kept and name in ours and not _told(known_drift(state, day), name):
             output.remove(file.path)
 
 

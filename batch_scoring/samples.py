@@ -43,7 +43,8 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
     Args:
         pipeline: whose tables to read.
         features: the day's account of its features.
-        predictions: that of its scores, if there are any.
+        predictions: that of its scores, if there are any. A row that has none (the model could not score it) stays,
+            with nulls: it is one of the day's features all the same.
         rows: of the sample.
     """
     spec = pipeline.spec
@@ -56,7 +57,7 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
         folder = predictions_table(pipeline).folder
         scores = _smallest(_batches(folder, predictions, None, ["model_version"]), key, day, rows)
         scores = scores.drop_columns([name for name in ("model_version", "scored_at") if name in scores.column_names])
-        chosen = chosen.join(scores, key, join_type="inner")
+        chosen = chosen.join(scores, key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
     return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
 

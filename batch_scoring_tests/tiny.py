@@ -8,11 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -20,7 +21,8 @@ import yaml
 
 import batch_scoring.pipelines
 from batch_scoring.automation import STEPS
-from batch_scoring.bundle import write_bundle
+from batch_scoring.bundle import read_bundle, write_bundle
+from batch_scoring.calibration import calibrate
 from batch_scoring.definitions import deploy
 from batch_scoring.pipeline import Pipeline, load_pipelines
 from batch_scoring.state import Account, State
@@ -101,9 +103,13 @@ class TinyProject:
         (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
 
     def deliver(
-        self, version: str, *, seed: int = 0, outputs: int = 2, task: str = "classification", promote: bool = True
-    ) -> str:
-        """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256."""
+        self, version: str, *, seed: int = 0, outputs: int = 2, task: str = "classification", promote: bool = True,
+        reference: pa.Table | None = None, calibrated: bool = True,
+    ) -> str:  # fmt: skip
+        """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256.
+
+        `reference`: rows with `dt`, such as `reference_rows` gives; the bundle gets their profile if `calibrated`.
+        """
         torch.manual_seed(seed)
         self.write_spec()
         numeric = self.spec["features"]["numeric"]
@@ -128,8 +134,13 @@ class TinyProject:
             training={},
             metrics={},
             golden=example,
-            reference=example,
+            reference=example if reference is None else reference,
         )
+        if reference is not None and calibrated:
+            bundle = read_bundle(open_folder(str(local)))
+            bundle = bundle.with_profile(calibrate(bundle, self.spec["features"].get("day_grain", ())), version)
+            bundle.write(open_folder(str(local)))
+            sha256 = bundle.sha256
         for file in local.iterdir():
             place.put(file.name, file.read_bytes())
         if promote:
@@ -212,6 +223,29 @@ class TinyProject:
         """(key, stage, rule, column) of every quarantined row of a day."""
         rows = self.read(day, "quarantine").to_pylist()
         return {(row["id"], row["stage"], row["rule"], row["column"]) for row in rows}
+
+
+def ordinary(day: str, count: int = 60) -> pa.Table:
+    """Random rows of an ordinary day, the same each time: keys that are there every day, values that are not."""
+    random = np.random.default_rng([date.fromisoformat(day).toordinal(), 2024])
+    return pa.table(
+        {
+            "id": [f"k{number:07d}" for number in range(count)],
+            "x": np.round(random.normal(0, 5, count), 1),
+            "y": np.round(random.gamma(2, 3, count), 1),
+            "n": random.poisson(2, count),
+            "c": random.choice(["red", "green", "blue", None], count, p=[0.45, 0.3, 0.2, 0.05]),
+        }
+    )
+
+
+def reference_rows(first: str = "2023-11-27", days: int = 91, count: int = 60) -> pa.Table:
+    """Ordinary days with their `dt`, before the days of the tests."""
+    parts = []
+    for day in (date.fromisoformat(first) + timedelta(number) for number in range(days)):
+        rows = ordinary(str(day), count)
+        parts.append(rows.append_column("dt", pa.array([day] * count)))
+    return pa.concat_tables(parts)
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
