@@ -85,17 +85,16 @@ def report(
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
     if day:
-        state.put_checks(name, _remembered(findings, run_id, day))
+        state.put_checks(name, _remembered(pipeline, findings, run_id, day))
     failed = []
     for finding in findings:
-        settings = _settings(pipeline, finding.check)
-        stops = not finding.passed and (settings.blocking or finding.blocks)
+        stops = _stops(pipeline, finding)
         yield dg.AssetCheckResult(
             passed=finding.passed,
             asset_key=asset,
             check_name=finding.check,
             severity=dg.AssetCheckSeverity.ERROR
-            if stops or settings.severity == "error"
+            if stops or _settings(pipeline, finding.check).severity == "error"
             else dg.AssetCheckSeverity.WARN,
             description=finding.message,
             metadata=metadata(finding, before, day),
@@ -129,11 +128,18 @@ def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> 
     return shown
 
 
-def _remembered(findings: Iterable[Finding], run_id: str, day: str) -> DayChecks:
+def _stops(pipeline: Pipeline, finding: Finding) -> bool:
+    return not finding.passed and (_settings(pipeline, finding.check).blocking or finding.blocks)
+
+
+def _remembered(pipeline: Pipeline, findings: Iterable[Finding], run_id: str, day: str) -> DayChecks:
     said = {
-        finding.check: CheckRecord(passed=finding.passed, observed=finding.observed, message=finding.message)
+        finding.check: CheckRecord(
+            passed=finding.passed, observed=finding.observed, message=finding.message,
+            stopped=_stops(pipeline, finding),
+        )
         for finding in findings
-    }
+    }  # fmt: skip
     return DayChecks(day=day, run_id=run_id, at=datetime.now(UTC), checks=said)
 
 

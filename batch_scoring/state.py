@@ -124,7 +124,10 @@ class CheckRecord(Document):
 
     passed: bool
     observed: float | None = None
+    """None if there was nothing to test."""
     message: str = ""
+    stopped: bool = False
+    """Whether this failure has stopped the day: nothing was published."""
 
 
 class DayChecks(Document):
