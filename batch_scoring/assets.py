@@ -62,8 +62,9 @@ def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
-def figures(run: Run, rows: int, wall: float) -> dict[str, dg.MetadataValue]:
+def figures(run: Run, rows: int) -> dict[str, dg.MetadataValue]:
     """Time and memory of a step."""
+    wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {

@@ -27,6 +27,15 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     )
 
 
+def report_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
+    """Draw one month's page, from what the state holds at that moment."""
+    return dg.define_asset_job(
+        f"report_{pipeline.name}",
+        selection=[asset_key(pipeline, "report")],
+        description=f"Draw the page of a month of {pipeline.name}.",
+    )
+
+
 @dg.sensor(
     name="dead_runs",
     minimum_interval_seconds=30,

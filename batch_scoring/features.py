@@ -6,7 +6,6 @@ with equal keys the newest file's is accepted (within a file the first), whateve
 
 from collections import Counter
 from collections.abc import Iterator
-from time import perf_counter
 
 import dagster as dg
 import numpy as np
@@ -63,7 +62,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _validated_features(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        began, run = perf_counter(), run_of(context)
+        run = run_of(context)
         step = DayStep(pipeline, context.partition_key, "validated_features")
         pinned = step.state.day_input(context.partition_key)
         prepared = prepare(step, pinned, run)
@@ -73,7 +72,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
             prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
             check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
         )  # fmt: skip
-        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in, perf_counter() - began)
+        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
         yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
     return _validated_features

@@ -86,17 +86,16 @@ def report(
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
     if day:
-        _remember(state, name, findings, run_id, day)
+        _remember(pipeline, name, findings, run_id, day)
     failed = []
     for finding in findings:
-        settings = _settings(pipeline, finding.check)
-        stops = not finding.passed and (settings.blocking or finding.blocks)
+        stops = _stops(pipeline, finding)
         yield dg.AssetCheckResult(
             passed=finding.passed,
             asset_key=asset,
             check_name=finding.check,
             severity=dg.AssetCheckSeverity.ERROR
-            if stops or settings.severity == "error"
+            if stops or _settings(pipeline, finding.check).severity == "error"
             else dg.AssetCheckSeverity.WARN,
             description=finding.message,
             metadata=metadata(finding, before, day),
@@ -130,12 +129,20 @@ def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> 
     return shown
 
 
-def _remember(state: State, name: str, findings: Iterable[Finding], run_id: str, day: str) -> None:
+def _stops(pipeline: Pipeline, finding: Finding) -> bool:
+    return not finding.passed and (_settings(pipeline, finding.check).blocking or finding.blocks)
+
+
+def _remember(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id: str, day: str) -> None:
     """Keep what was found; a run that finds the same again writes nothing."""
+    state = State(pipeline.output)
     said = {
-        finding.check: CheckRecord(passed=finding.passed, observed=finding.observed, message=finding.message)
+        finding.check: CheckRecord(
+            passed=finding.passed, observed=finding.observed, message=finding.message,
+            stopped=_stops(pipeline, finding),
+        )
         for finding in findings
-    }
+    }  # fmt: skip
     with contextlib.suppress(StateError):  # a damaged document is replaced
         before = state.checks(name, day)
         if before and before.checks == said:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-_PLAIN, _FAILED, _NOW = "#b9b5f0", "#d9483b", "#4f43dd"
+PLAIN, FAILED, NOW = "#b9b5f0", "#d9483b", "#4f43dd"
 
 
 def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
@@ -13,7 +13,7 @@ def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
     width, height, most = 480, 150, max([*counts, 1])
     step = width / max(len(counts), 1)
     bars = "".join(
-        _bar(index * step, step, height * count / most, height, _NOW, str(count)) for index, count in enumerate(counts)
+        _bar(index * step, step, height * count / most, height, NOW, str(count)) for index, count in enumerate(counts)
     )
     ticks = "".join(
         f'<text x="{width * tick / 4:.0f}" y="{height + 14}" text-anchor="middle">{tick / 4:g}</text>'
@@ -39,7 +39,7 @@ def trend(days: Sequence[tuple[str, float, bool]], limits: Sequence[float], titl
     bars = "".join(
         _bar(
             index * step, step, height * max(value, 0) / most, height,
-            _FAILED if not passed else _NOW if index == len(days) - 1 else _PLAIN, f"{day}: {value:.4g}",
+            FAILED if not passed else NOW if index == len(days) - 1 else PLAIN, f"{day}: {value:.4g}",
         )
         for index, (day, value, passed) in enumerate(days)
     )  # fmt: skip

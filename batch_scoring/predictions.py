@@ -5,7 +5,6 @@ model cannot score goes to the quarantine, stage score, with the reason.
 """
 
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any
 
 import dagster as dg
@@ -64,7 +63,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _predictions(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        began, run = perf_counter(), run_of(context)
+        run = run_of(context)
         step = DayStep(pipeline, context.partition_key, "predictions")
         source = read_source(step)
         prepared = prepare(step, source, run)
@@ -74,7 +73,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
             features_code=source.features.code, check_current=lambda: check_current(step, source),
         )  # fmt: skip
-        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in, perf_counter() - began)
+        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
         yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
     return _predictions

@@ -124,7 +124,10 @@ class CheckRecord(Document):
 
     passed: bool
     observed: float | None = None
+    """None if there was nothing to test."""
     message: str = ""
+    stopped: bool = False
+    """Whether this failure has stopped the day: nothing was published."""
 
 
 class DayChecks(Document):
@@ -191,6 +194,14 @@ class Account(Document):
     shards: tuple[ShardAccount, ...]
     table: PublishedPart
     quarantine: PublishedPart
+    seconds: float = 0.0
+    """Wall time from the beginning of the step to its commit; 0 in accounts that are older than this field."""
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Of the rows that this run worked on itself; None if it reused every shard, or the time is not known."""
+        worked = sum(shard.rows_in for shard in self.shards if shard.run_id == self.run_id)
+        return worked / self.seconds if worked and self.seconds else None
 
     @property
     def rows_in(self) -> int:

@@ -39,6 +39,13 @@ class Run:
     log: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
     """Busy time by activity; activities overlap, so their sum may exceed the wall time."""
+    began: float = field(default_factory=perf_counter)
+    """When this step took up the work, by `perf_counter`."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of wall time since the step began."""
+        return perf_counter() - self.began
 
     @contextlib.contextmanager
     def timed(self, activity: str) -> Iterator[None]:
@@ -171,7 +178,7 @@ class DayStep:
                 pipeline=self.pipeline.name, day=self.day, step=self.name, run_id=run.id,
                 finished_at=datetime.now(UTC), fingerprint=fingerprint, code=code, features_code=features_code,
                 model_version=model.version if model else None, model_sha256=model.sha256 if model else None,
-                shards=accounts, table=table, quarantine=kept,
+                shards=accounts, table=table, quarantine=kept, seconds=round(run.elapsed, 4),
             )  # fmt: skip
             self.state.put_account(account)
         return account, some or more

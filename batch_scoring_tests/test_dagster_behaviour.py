@@ -291,6 +291,24 @@ def test_days_begin_in_the_time_zone_of_the_partitions() -> None:
     assert window.end.timestamp() - window.start.timestamp() == 23 * 3600, "the clocks went forward"
 
 
+def test_a_month_that_the_start_lies_within_is_left_out() -> None:
+    """So a pipeline's months begin on the first day of the month that it starts in."""
+    assert dg.MonthlyPartitionsDefinition("2024-03-15").get_first_partition_key() == "2024-04-01"
+    assert dg.MonthlyPartitionsDefinition("2024-03-01").get_first_partition_key() == "2024-03-01"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_days_that_do_not_exist_are_required_of_a_month_unless_the_mapping_allows_it(allowed: bool) -> None:
+    """So the report says that it does: a backfill of a month with days to come would be refused."""
+    days, months = dg.DailyPartitionsDefinition("2024-03-15"), dg.MonthlyPartitionsDefinition("2024-03-01")
+    mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=allowed)
+    march = months.subset_with_partition_keys(["2024-03-01"])
+    mapped = mapping.get_upstream_mapped_partitions_result_for_partitions(march, months, days)
+    assert len(mapped.partitions_subset.get_partition_keys()) == 17
+    required = mapped.required_but_nonexistent_subset
+    assert required.is_empty is allowed
+
+
 # metadata
 
 

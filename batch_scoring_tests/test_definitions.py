@@ -18,11 +18,18 @@ from batch_scoring_tests.tiny import DAY, TinyProject
 PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}
 
 ASSETS = {
-    "raw_input": {"upstream": set(), "daily": True},
-    "validated_features": {"upstream": {"raw_input"}, "daily": True},
-    "model": {"upstream": set(), "daily": False},
-    "predictions": {"upstream": {"raw_input", "validated_features", "model"}, "daily": True},
+    "raw_input": {"upstream": set(), "partitions": dg.DailyPartitionsDefinition},
+    "validated_features": {"upstream": {"raw_input"}, "partitions": dg.DailyPartitionsDefinition},
+    "model": {"upstream": set(), "partitions": type(None)},
+    "predictions": {
+        "upstream": {"raw_input", "validated_features", "model"},
+        "partitions": dg.DailyPartitionsDefinition,
+    },
+    "report": {"upstream": {"predictions"}, "partitions": dg.MonthlyPartitionsDefinition},
 }
+
+JOBS = {"score": {"raw_input", "validated_features", "model", "predictions"}, "report": {"report"}}
+"""By their names' first word: what they run."""
 
 CHECKS = {
     "raw_input": {"input_is_present": "blocks", "input_is_complete": "blocks", "row_count_is_usual": "warns"},
@@ -103,13 +110,14 @@ def test_the_pipelines_are_these() -> None:
 
 def test_the_asset_keys_and_what_they_depend_on_are_these() -> None:
     expected = {
-        (pipeline, name): ({(pipeline, other) for other in shape["upstream"]}, shape["daily"])  # type: ignore[attr-defined]
+        (pipeline, name): ({(pipeline, other) for other in shape["upstream"]}, shape["partitions"])  # type: ignore[attr-defined]
         for pipeline in PIPELINES
         for name, shape in ASSETS.items()
     }
     found = {
-        tuple(key.path): ({tuple(parent.path) for parent in GRAPH.get(key).parent_keys}, GRAPH.get(key).is_partitioned)
+        tuple(key.path): ({tuple(parent.path) for parent in asset.parent_keys}, type(asset.partitions_def))
         for key in GRAPH.get_all_asset_keys()
+        if (asset := GRAPH.get(key))
     }
     assert found == expected
 
@@ -133,15 +141,14 @@ def test_every_check_has_the_days_of_its_asset() -> None:
         assert (days.get_first_partition_key(), days.timezone) == PIPELINES[key.asset_key.path[0]]  # type: ignore[attr-defined]
 
 
-def test_there_is_a_job_a_pipeline_that_holds_its_assets() -> None:
+def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> None:
     jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert jobs.keys() == {f"score_{pipeline}" for pipeline in PIPELINES}
+    assert {name: {tuple(key.path) for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()} == {
+        f"{job}_{pipeline}": {(pipeline, name) for name in JOBS[job]} for job in JOBS for pipeline in PIPELINES
+    }
     for pipeline in PIPELINES:
-        job = jobs[f"score_{pipeline}"]
-        assert {tuple(key.path) for key in job.asset_layer.executable_asset_keys} == {
-            (pipeline, name) for name in ASSETS
-        }
-        assert isinstance(job.partitions_def, dg.DailyPartitionsDefinition)
+        assert isinstance(jobs[f"score_{pipeline}"].partitions_def, dg.DailyPartitionsDefinition)
+        assert isinstance(jobs[f"report_{pipeline}"].partitions_def, dg.MonthlyPartitionsDefinition)
 
 
 def test_nothing_scores_by_itself_yet() -> None:

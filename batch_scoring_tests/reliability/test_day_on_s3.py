@@ -56,6 +56,18 @@ def test_a_day_on_s3_gives_the_rows_of_a_local_one_bit_for_bit(tmp_path: Path, s
     assert versions(remote.pipeline) == before
 
 
+def test_the_page_of_a_month_is_drawn_from_s3_and_stands_there(tmp_path: Path, store: Store) -> None:
+    tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
+    tiny.land(DAY, some_rows(tiny, 500))
+    tiny.run()
+    job = tiny.definitions.resolve_job_def(f"report_{tiny.name}")
+    (event,) = job.execute_in_process(partition_key="2024-03-01").get_asset_materialization_events()
+    found, path = event.materialization.metadata, "reports/month=2024-03.html"
+    assert found["days_scored"].value == 1
+    assert str(found["report"].value).endswith(f"?prefix=data/{tiny.name}/{path}")
+    assert "1 scored" in tiny.pipeline.output.read(path).decode()
+
+
 def test_a_file_replaced_between_listing_and_reading_is_named_as_broken(tmp_path: Path, store: Store) -> None:
     tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
     tiny.land(DAY, tiny.rows(10))
