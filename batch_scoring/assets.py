@@ -42,6 +42,11 @@ def run_of(context: dg.AssetExecutionContext) -> Run:
     return Run(context.run.run_id, started, context.log.info)
 
 
+def month_page(month: str) -> str:
+    """The path of a month's page (YYYY-MM), below the pipeline's output."""
+    return f"reports/month={month}.html"
+
+
 def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
     """Where a person opens a file of the pipeline's output.
 

@@ -102,8 +102,8 @@ def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str
             shown[name.partition(".")[0]] = link(pipeline, page.path)
             if page.left_out:
                 shown[f"{name.partition('.')[0]}_leaves_out"] = ", ".join(page.left_out)
-    if records := _table(of_day, trailing):
-        shown["columns"] = records
+    if records := _table(of_day, trailing, compared.sample.of):
+        shown["worst_columns"] = records
     ratios = [_ratio(test) for test in (*of_day, *trailing)]
     return Finding(
         CHECKS[side][1], not (drifted_day or drifted_trailing), "; ".join(said), shown,
@@ -156,17 +156,19 @@ def _ratio(test: Tested | Missing) -> float:
     return (test.share if isinstance(test, Missing) else test.distance) / test.threshold
 
 
-def _table(of_day: Sequence[Tested | Missing], trailing: Sequence[Tested]) -> dg.TableMetadataValue | None:
-    """Every column that was tested, the worst first."""
+def _table(
+    of_day: Sequence[Tested | Missing], trailing: Sequence[Tested], rows_of_day: int
+) -> dg.TableMetadataValue | None:
+    """Every column that was tested, the worst first; those without a missing value are not listed for that."""
     rows: list[tuple[str, Tested | Missing]]
-    rows = [("missing" if isinstance(test, Missing) else "day", test) for test in of_day]
+    rows = [("missing" if isinstance(test, Missing) else "day", test) for test in of_day if _ratio(test)]
     rows += [("28 days", test) for test in trailing]
     records = [
         dg.TableRecord(
             {
                 "column": test.column,
                 "tested": horizon,
-                "rows": 0 if isinstance(test, Missing) else test.rows,
+                "rows": rows_of_day if isinstance(test, Missing) else test.rows,
                 "observed": round(test.share if isinstance(test, Missing) else test.distance, 4),
                 "threshold": round(test.threshold, 4),
                 "drifted": test.drifted,

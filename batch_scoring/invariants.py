@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring import pictures, trailing
+from batch_scoring.assets import link, month_page
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import CheckRecord, DayChecks, State, StateError
 
@@ -85,6 +86,7 @@ def report(
     """
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
+    page = _page(pipeline, day) if day else {}
     if day:
         _remember(pipeline, name, findings, run_id, day)
     failed = []
@@ -98,7 +100,7 @@ def report(
             if stops or _settings(pipeline, finding.check).severity == "error"
             else dg.AssetCheckSeverity.WARN,
             description=finding.message,
-            metadata=metadata(finding, before, day),
+            metadata=metadata(finding, before, day) | page,
         )
         if stops:
             failed.append(finding)
@@ -127,6 +129,12 @@ def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> 
         days.append((day, float(finding.observed), finding.passed))
         shown["trend"] = pictures.trend(days, finding.limits, f"{finding.check}, {len(days)} days")
     return shown
+
+
+def _page(pipeline: Pipeline, day: str) -> dict[str, dg.MetadataValue]:
+    """The link to the month's page, if that was drawn."""
+    path = month_page(day[:7])
+    return {"report": link(pipeline, path)} if pipeline.output.list(path) else {}
 
 
 def _stops(pipeline: Pipeline, finding: Finding) -> bool:

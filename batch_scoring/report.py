@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from batch_scoring import checks, feature_checks, prediction_checks, raw, report_page
-from batch_scoring.assets import asset_key, asset_options, link, run_of
+from batch_scoring.assets import asset_key, asset_options, link, month_page, run_of
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.report_page import Checked, Day, Month, Status
 from batch_scoring.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State, StateError
@@ -60,7 +60,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         month = gather(pipeline, context.partition_key[:7], datetime.now(UTC), run_of(context).id)
-        path = f"reports/month={month.month}.html"
+        path = month_page(month.month)
         pipeline.output.put(path, report_page.draw(month))
         return dg.MaterializeResult(metadata={"report": link(pipeline, path), **describe(month)})
 

@@ -77,7 +77,7 @@ def test_a_day_that_is_a_standard_deviation_off_fails_by_the_columns_name(projec
     assert (
         found.description.startswith("the day: beyond the threshold: y (distance 1.") and "x (" not in found.description
     )
-    table = found.metadata["columns"]
+    table = found.metadata["worst_columns"]
     assert isinstance(table, dg.TableMetadataValue)
     assert (table.records[0].data["column"], table.records[0].data["drifted"]) == ("y", True)
     assert sum(bool(record.data["drifted"]) for record in table.records) == 1
