@@ -198,7 +198,7 @@ def test_the_trailing_days_are_compared_with_the_whole_reference() -> None:
 
 @pytest.fixture(scope="module")
 def compared() -> tuple[evidently_page.Page, dict[str, drift.Tested]]:
-    """A day whose x is far away, which its threshold allows, whose y holds infinities and nulls, and whose z is empty, as Evidently sees it."""
+    """A day as Evidently sees it: x is far away, y holds infinities and nulls, z is empty."""
     reference, current = reference_rows().drop_columns("dt"), ordinary("2024-03-04", 930)
     changed = current["y"].to_pylist()
     changed[:4] = [None, math.inf, -math.inf, math.nan]
