@@ -14,7 +14,14 @@ import pytest
 from batch_scoring import calibrate as command
 from batch_scoring import pipeline as pipelines
 from batch_scoring.bundle import Bundle, BundleError, read_bundle, read_description
-from batch_scoring.calibration import CalibrationError, ColumnDays, calibrate, trailing_deviation, usual_share
+from batch_scoring.calibration import (
+    CalibrationError,
+    ColumnDays,
+    _ranks_without,
+    calibrate,
+    trailing_deviation,
+    usual_share,
+)
 from batch_scoring.profile import Profile
 from batch_scoring.storage import open_folder
 from batch_scoring_tests.tiny import DAY, TinyProject, reference_rows
@@ -111,6 +118,11 @@ def test_a_days_own_distance_is_to_the_days_without_it() -> None:
     days = days_of([[0.0] * 30, [1.0] * 30, [3.0] * 30])
     own = days.distances(days.draw(None), np.zeros(3, int), np.ones(3, bool))
     assert own * np.std([0.0, 1.0, 3.0]) == pytest.approx([2.0, 1.5, 2.5])
+
+
+def test_no_day_helps_to_set_the_threshold_that_the_factor_is_learned_with() -> None:
+    distances, within = np.array([1.0, 2.0, 3.0, 10.0, np.nan, 50.0]), np.array([True] * 5 + [False])
+    assert _ranks_without(distances, within).tolist() == [3.0, 3.0, 2.0, 2.0, 3.0, 3.0], "the second largest"
 
 
 def test_a_days_own_distance_is_to_the_days_of_its_class() -> None:
