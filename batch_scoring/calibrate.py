@@ -25,15 +25,16 @@ def describe(profile: Profile) -> str:
         + ("weekdays and weekends are compared apart" if profile.weekends_apart else "all days are compared alike"),
         f"a day alarms beyond {profile.factor:.2f} times a column's threshold",
         "",
-        f"{'column':28} {'tested':>14} {'T0':>7} {'s':>6} {'T(n)':>7} {'28 days':>8} {'missing':>8}",
+        f"{'column':28} {'tested':>14} {'T0':>7} {'s':>6} {'T(n)':>7} {'28 days':>8} {'missing':>8} {'repeated':>8}",
     ]
     for name, column in {**profile.columns, **profile.scores}.items():
+        repeated = f"{column.repeated:.1%}" if column.repeated < 1 else "-"
         tested = [word for word, holds in (("day", column.day is not None), ("28 days", column.trailing)) if holds]
         limit = drift.threshold(column, profile.rows, profile.rows) if column.day is not None else None
         missing = f"{column.missing:.1%}" if column.missing < 1 else "-"
         lines.append(
             f"{name:28} {' + '.join(tested) or '-':>14} {_shown(column.day)} {column.sampling:6.2f} {_shown(limit)} "
-            f"{_shown(column.trailing and 2 * column.trailing, 8)} {missing:>8}"
+            f"{_shown(column.trailing and 2 * column.trailing, 8)} {missing:>8} {repeated:>8}"
         )
     lines += [f"left out: {name}: {reason}" for name, reason in profile.left_out.items()]
     lines += ["", "days held out (8 folds), in %      days  a column  any column  alarms"]
@@ -42,7 +43,7 @@ def describe(profile: Profile) -> str:
         lines.append(
             f"{what:30} {held.days:8} {held.columns:9.2%} {held.any_column:11.1%} {held.alarms:7.1%}".replace("%", " ")
         )
-    lines += [f"too many missing values: {profile.missing_alarms:.1%} of the days", ""]
+    lines += [f"too many missing or repeated values: {profile.share_alarms:.1%} of the days", ""]
     if profile.exceeding:
         lines += ["reference days beyond a threshold themselves; if one is a fault, leave it out of the reference:"]
         lines += [f"  {day}  {why}" for day, why in profile.exceeding.items()]

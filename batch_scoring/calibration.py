@@ -113,16 +113,18 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
     everything = np.ones(len(days), bool)
     learned = work.learn(everything)
 
-    shares = {name: column.missing / sizes for name, column in columns.items()}
-    usual = {name: usual_share(share) for name, share in shares.items()}
+    shares = {(name, "missing"): column.missing / sizes for name, column in columns.items()}
+    shares |= {(name, "repeated"): column.repeated for name, column in used.items()}
+    usual = {key: usual_share(share) for key, share in shares.items()}
 
     def described(name: str, column: ColumnDays, grain: Grain) -> Column:
         return Column(
             kind=column.kind, grain=grain, day=learned.day.get(name), sampling=sampling.get(name, 0.0),
-            trailing=column.trailing() if name not in left_out else None, missing=usual.get(name, 1.0),
+            trailing=column.trailing() if name not in left_out else None, missing=usual.get((name, "missing"), 1.0),
+            repeated=usual.get((name, "repeated"), 1.0),
         )  # fmt: skip
 
-    held_out, missing_alarms = work.held_out(), _missing_alarms(shares, sizes, rows)
+    held_out, share_alarms = work.held_out(), _share_alarms(shares, sizes, rows)
     return Profile(
         first=str(days[0]), last=str(days[-1]), days=len(days), rows=rows, weekends_apart=bool(apart),
         factor=learned.factor,
@@ -131,14 +133,17 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
         left_out=left_out,
         everyday={name: found for name, c in columns.items() if c.kind == "categorical" and (found := c.everyday())},
         score_days=_score_days(reference, manifest.confidence_column, manifest.score_columns[0], parts),
-        held_out=tuple(held_out), missing_alarms=missing_alarms,
+        held_out=tuple(held_out), share_alarms=share_alarms,
         exceeding=_exceeding(work, learned, days, shares, usual, sizes, rows),
     )  # fmt: skip
 
 
 def usual_share(shares: np.ndarray) -> float:
-    """b: the share of missing values that ordinary days stay below, of those of the reference days."""
-    median, high = np.median(shares), np.quantile(shares, 0.95)
+    """b: the share that ordinary days stay below, of those of the reference days; 1 if no day has any."""
+    known = shares[~np.isnan(shares)]
+    if not len(known):
+        return 1.0
+    median, high = np.median(known), np.quantile(known, 0.95)
     return float(min(1.0, median + 4 * (high - median)))
 
 
@@ -169,6 +174,12 @@ class ColumnDays:
     def values(self) -> np.ndarray:
         """Values of each day."""
         return self.counts.sum(axis=1)
+
+    @property
+    def repeated(self) -> np.ndarray:
+        """float64[days]: the share of each day's most frequent value; NaN of a day with fewer than 30 values."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.values >= drift.LEAST_ROWS, self.counts.max(axis=1) / self.values, np.nan)
 
     @property
     def has_days(self) -> bool:
@@ -382,8 +393,8 @@ def _useless(column: ColumnDays) -> str | None:
     return None
 
 
-def _missing_alarms(shares: Mapping[str, np.ndarray], sizes: np.ndarray, rows: int) -> float:
-    """Held out, the share of days on which too many values of some column are missing."""
+def _share_alarms(shares: Mapping[tuple[str, str], np.ndarray], sizes: np.ndarray, rows: int) -> float:
+    """Held out, the share of days on which too many values of some column are missing or the same."""
     folds = np.arange(len(sizes)) % FOLDS
     alarms = np.zeros(len(sizes), bool)
     for fold in range(FOLDS):
@@ -396,7 +407,7 @@ def _missing_alarms(shares: Mapping[str, np.ndarray], sizes: np.ndarray, rows: i
 def _too_many(shares: np.ndarray, usual: float, sizes: np.ndarray, rows: int) -> np.ndarray:
     if usual >= 1:
         return np.zeros(len(shares), bool)
-    return shares > drift.missing_threshold(usual, np.minimum(sizes, rows))
+    return shares > drift.share_threshold(usual, np.minimum(sizes, rows))
 
 
 def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequence[np.ndarray]) -> Scores:
@@ -425,14 +436,14 @@ def _largest_class(reference: pa.Table, parts: Sequence[np.ndarray]) -> float | 
 
 
 def _exceeding(
-    work: Calibration, learned: Thresholds, days: Sequence[date], shares: Mapping[str, np.ndarray],
-    usual: Mapping[str, float], sizes: np.ndarray, rows: int,
+    work: Calibration, learned: Thresholds, days: Sequence[date], shares: Mapping[tuple[str, str], np.ndarray],
+    usual: Mapping[tuple[str, str], float], sizes: np.ndarray, rows: int,
 ) -> dict[str, str]:  # fmt: skip
     """Reference days that are beyond a threshold themselves: the columns, with an exclamation mark if it alarms."""
     found: dict[int, list[str]] = {}
     for day, columns, alarms in work.exceeding(learned):
         found[day] = [", ".join(columns) + (" (alarms)" if alarms else "")]
-    for name, share in shares.items():
-        for place in np.flatnonzero(_too_many(share, usual[name], sizes, rows)):
-            found.setdefault(int(place), []).append(f"{name} missing {share[place]:.0%} (alarms)")
+    for (name, what), share in shares.items():
+        for place in np.flatnonzero(_too_many(share, usual[name, what], sizes, rows)):
+            found.setdefault(int(place), []).append(f"{name} {what} {share[place]:.0%} (alarms)")
     return {str(days[day]): "; ".join(found[day]) for day in sorted(found)}

@@ -4,6 +4,7 @@ It never stops or fails a night: what goes wrong in here is a failed result that
 kept in the state; Evidently's pages of the days that alarm, and of the newest ones.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import dagster as dg
 from batch_scoring.assets import asset_key, days, link
 from batch_scoring.calibration import LEAST_TRAILING
 from batch_scoring.comparison import Compared, NotComparableError, Side, compare
-from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Missing, Tested
+from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Share, Tested
 from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
@@ -62,7 +63,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
             ]
         except Exception as error:  # of whatever kind: the scores are published, the night goes on
             context.log.exception("the comparison with the reference failed")
-            results = [_failed(keys[side], CHECKS[side][1], error) for side in sides]
+            results = [_failed(pipeline, keys[side], side, error, run_id, day) for side in sides]
         yield from results
 
     return _drift
@@ -107,11 +108,11 @@ def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str
     ratios = [_ratio(test) for test in (*of_day, *trailing)]
     return Finding(
         CHECKS[side][1], not (drifted_day or drifted_trailing), "; ".join(said), shown,
-        observed=max(ratios, default=0.0), expected="every column below its threshold (1)", limits=[1.0],
+        observed=max(ratios, default=None), expected="every column below its threshold (1)", limits=[1.0],
     )  # fmt: skip
 
 
-def _of_day(compared: Compared, drifted: Sequence[Tested | Missing]) -> str:
+def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
     if compared.sample.of < LEAST_ROWS:
         return f"the day: not enough rows, {compared.sample.of}, expected at least {LEAST_ROWS}"
     tested = len(compared.day_tests)
@@ -138,38 +139,38 @@ def _of_trailing(compared: Compared, side: Side, tests: Sequence[Tested], drifte
     return f"the trailing {TRAILING_DAYS} days: {len(tests)} columns are distributed as in the reference"
 
 
-def _named(drifted: Sequence[Tested | Missing]) -> str:
+def _named(drifted: Sequence[Tested | Share]) -> str:
     worst = sorted(drifted, key=_ratio, reverse=True)
     words = [f"{test.column} ({_seen(test)}, expected below {_limit(test)})" for test in worst[:NAMED]]
     return ", ".join(words) + (f" and {len(worst) - NAMED} more" if len(worst) > NAMED else "")
 
 
-def _seen(test: Tested | Missing) -> str:
-    return f"{test.share:.1%} missing" if isinstance(test, Missing) else f"distance {test.distance:.3f}"
+def _seen(test: Tested | Share) -> str:
+    return f"{test.share:.1%} {test.what}" if isinstance(test, Share) else f"distance {test.distance:.3f}"
 
 
-def _limit(test: Tested | Missing) -> str:
-    return f"{test.threshold:.1%}" if isinstance(test, Missing) else f"{test.threshold:.3f}"
+def _limit(test: Tested | Share) -> str:
+    return f"{test.threshold:.1%}" if isinstance(test, Share) else f"{test.threshold:.3f}"
 
 
-def _ratio(test: Tested | Missing) -> float:
-    return (test.share if isinstance(test, Missing) else test.distance) / test.threshold
+def _ratio(test: Tested | Share) -> float:
+    return (test.share if isinstance(test, Share) else test.distance) / test.threshold
 
 
 def _table(
-    of_day: Sequence[Tested | Missing], trailing: Sequence[Tested], rows_of_day: int
+    of_day: Sequence[Tested | Share], trailing: Sequence[Tested], rows_of_day: int
 ) -> dg.TableMetadataValue | None:
     """Every column that was tested, the worst first; those without a missing value are not listed for that."""
-    rows: list[tuple[str, Tested | Missing]]
-    rows = [("missing" if isinstance(test, Missing) else "day", test) for test in of_day if _ratio(test)]
+    rows: list[tuple[str, Tested | Share]]
+    rows = [(test.what if isinstance(test, Share) else "day", test) for test in of_day if _ratio(test)]
     rows += [("28 days", test) for test in trailing]
     records = [
         dg.TableRecord(
             {
                 "column": test.column,
                 "tested": horizon,
-                "rows": rows_of_day if isinstance(test, Missing) else test.rows,
-                "observed": round(test.share if isinstance(test, Missing) else test.distance, 4),
+                "rows": rows_of_day if isinstance(test, Share) else test.rows,
+                "observed": round(test.share if isinstance(test, Share) else test.distance, 4),
                 "threshold": round(test.threshold, 4),
                 "drifted": test.drifted,
             }
@@ -183,11 +184,15 @@ def _is_of(page: str, side: Side) -> bool:
     return page == TRAILING_PAGES[side] or (page == DAY_PAGE)
 
 
-def _failed(key: dg.AssetKey, check: str, error: Exception) -> dg.AssetCheckResult:
+def _failed(
+    pipeline: Pipeline, key: dg.AssetKey, side: Side, error: Exception, run_id: str, day: str
+) -> dg.AssetCheckResult:
+    """The result of a comparison that went wrong, kept like any other if the state can be written at all."""
+    message = f"the comparison failed: {type(error).__name__}: {' '.join(str(error).split())}; the scores stand"
+    finding = Finding(CHECKS[side][1], False, message)
+    with contextlib.suppress(Exception):
+        return next(report(pipeline, key, [finding], run_id, day, kept_as=f"{side}_drift"))
+    warning = dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        passed=False,
-        asset_key=key,
-        check_name=check,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"the comparison failed: {type(error).__name__}: {' '.join(str(error).split())}; the scores stand",
+        passed=False, asset_key=key, check_name=finding.check, severity=warning, description=message
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batch_scoring import drift, samples, trailing
 from batch_scoring.bundle import read_bundle
-from batch_scoring.drift import LEAST_TRAILING_DAYS, TRAILING_DAYS, Missing, Reference, Tested
+from batch_scoring.drift import LEAST_TRAILING_DAYS, TRAILING_DAYS, Reference, Share, Tested
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.samples import Sample
 from batch_scoring.state import Account, ColumnDrift, DayDrift, Horizon, State, StateError
@@ -43,15 +43,15 @@ class Compared:
     """Trailing days that there are comparable rows of, the day among them."""
     trailing_rows: dict[Side, pa.Table]
     day_tests: list[Tested]
-    missing: list[Missing]
+    shares: list[Share]
     trailing_tests: dict[Side, list[Tested]]
     since: dict[Side, str]
     """First day of the trailing drift that holds on this day."""
 
     @property
-    def of_day(self) -> list[Tested | Missing]:
+    def of_day(self) -> list[Tested | Share]:
         """All tests of the day itself."""
-        return [*self.day_tests, *self.missing]
+        return [*self.day_tests, *self.shares]
 
     @property
     def day_drifted(self) -> bool:
@@ -101,7 +101,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         day=day, reference=reference, sample=sample, trailing_rows=rows,
         days={side: len(known) for side, known in usable.items()},
         day_tests=_day_tests(sample, reference) if "features" in sides else [],
-        missing=_missing(features, reference) if "features" in sides else [],
+        shares=_shares(features, sample, reference) if "features" in sides else [],
         trailing_tests=tests,
         since={side: _since(state, day, side, sha256) for side in sides if any(test.drifted for test in tests[side])},
     )  # fmt: skip
@@ -120,9 +120,10 @@ def _day_tests(sample: Sample, reference: Reference) -> list[Tested]:
     return drift.day_tests(reference, date.fromisoformat(sample.day), sample.rows)
 
 
-def _missing(features: Account, reference: Reference) -> list[Missing]:
+def _shares(features: Account, sample: Sample, reference: Reference) -> list[Share]:
     missing = {name: sum(shard.missing.get(name, 0) for shard in features.shards) for name in reference.profile.columns}
-    return drift.missing_tests(reference.profile, missing, features.rows)
+    repeated = drift.repeated_tests(reference.profile, sample.rows)
+    return drift.missing_tests(reference.profile, missing, features.rows) + repeated
 
 
 def _usable(window: Sequence[Sample], side: Side, reference: Reference) -> list[Sample]:
@@ -184,16 +185,16 @@ def _kept(compared: Compared, run_id: str, model_sha256: str, earlier: DayDrift 
             for test in tests
         ]  # fmt: skip
 
-    missing = [
+    shares = [
         ColumnDrift(
-            column=test.column, horizon="missing", rows=compared.sample.of, observed=test.share,
+            column=test.column, horizon=test.what, rows=compared.sample.of, observed=test.share,
             threshold=test.threshold, drifted=test.drifted,
         )
-        for test in compared.missing
+        for test in compared.shares
     ]  # fmt: skip
     found = {side: tuple(records("trailing", tests)) for side, tests in compared.trailing_tests.items()}
     if "features" in found:
-        found["features"] = (*records("day", compared.day_tests), *missing, *found["features"])
+        found["features"] = (*records("day", compared.day_tests), *shares, *found["features"])
     since = {side: day for side, day in earlier.since.items() if side not in found}
     return DayDrift(
         day=compared.day, run_id=run_id, model_sha256=model_sha256,

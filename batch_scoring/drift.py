@@ -7,8 +7,9 @@ sampling adds. For n rows the threshold is
     T(n) = sqrt(T0² + s² / min(n, rows of a reference day))
 
 A day alarms when its largest distance, in units of T(n), is beyond c. Columns that move as a whole from day to day
-(weather, history) and the scores have no day test; every column is compared over the trailing 28 days too. Missing
-values have their own threshold, for every column, on the day.
+(weather, history) and the scores have no day test; every column is compared over the trailing 28 days too. The share
+of missing values, and that of the most frequent value (a sensor that is stuck, a feature store that says 0), have
+their own thresholds, for every column, on the day.
 
 Distances are those of scipy and Evidently: for numbers Wasserstein's first, in standard deviations of the reference;
 for categories Jensen and Shannon's, natural logarithm. Missing and infinite values are left out of both.
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,8 @@ LEAST_TRAILING_DAYS = 21
 SMALLEST_DEVIATION = 0.001
 """Evidently's floor for the standard deviation that a numeric distance is divided by."""
 
-MISSING_SLACK = 0.02
-"""Share of missing values that is never an alarm by itself."""
+SLACK = 0.02
+"""Share beyond the usual one that is never an alarm by itself."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,17 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """The missing values of one column on the day."""
+class Share:
+    """The share of a column's values on the day that are missing, or are one and the same."""
 
     column: str
+    what: Literal["missing", "repeated"]
     share: float
     threshold: float
 
     @property
     def drifted(self) -> bool:
-        """Whether more is missing than on any ordinary day."""
+        """Whether it is larger than on any ordinary day."""
         return self.share > self.threshold
 
 
@@ -245,7 +247,7 @@ def _tested(
             yield Tested(name, column.kind, rows, distance(against, values, column.kind), limit(column, rows))
 
 
-def missing_tests(profile: Profile, missing: Mapping[str, int], rows: int) -> list[Missing]:
+def missing_tests(profile: Profile, missing: Mapping[str, int], rows: int) -> list[Share]:
     """Compare the day's shares of missing values with those of the reference days.
 
     Args:
@@ -256,14 +258,30 @@ def missing_tests(profile: Profile, missing: Mapping[str, int], rows: int) -> li
     tested = []
     for name, column in profile.columns.items():
         if column.missing < 1 and name in missing and rows >= LEAST_ROWS:
-            limit = missing_threshold(column.missing, min(rows, profile.rows))
-            tested.append(Missing(name, missing[name] / rows, float(limit)))
-    return tested
+            limit = share_threshold(column.missing, min(rows, profile.rows))
+            tested.append(Share(name, "missing", missing[name] / rows, float(limit)))
+    return [test for test in tested if test.threshold < 1]
 
 
-def missing_threshold(usual: float | np.ndarray, rows: int | np.ndarray) -> np.ndarray:
-    """Share of missing values that n rows may reach by chance, where ordinary days stay below `usual`."""
-    return np.asarray(usual + 3 * np.sqrt(usual * (1 - usual) / rows) + MISSING_SLACK)
+def repeated_tests(profile: Profile, current: pa.Table) -> list[Share]:
+    """Compare the shares of the most frequent values with those of the reference days.
+
+    Columns with fewer than 30 values are not in the result: they are not tested.
+    """
+    tested = []
+    for name, column in profile.columns.items():
+        if column.repeated < 1:
+            values = values_of(current[name], column.kind)
+            if len(values) >= LEAST_ROWS:
+                limit = share_threshold(column.repeated, min(len(values), profile.rows))
+                most = counted([values]).counts.max()
+                tested.append(Share(name, "repeated", float(most / len(values)), float(limit)))
+    return [test for test in tested if test.threshold < 1]
+
+
+def share_threshold(usual: float | np.ndarray, rows: int | np.ndarray) -> np.ndarray:
+    """What the share of n rows may reach by chance, where that of ordinary days stays below `usual`."""
+    return np.asarray(usual + 3 * np.sqrt(usual * (1 - usual) / rows) + SLACK)
 
 
 if __name__ == "__main__":

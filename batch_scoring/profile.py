@@ -25,6 +25,7 @@ class Column(_Part):
     sampling: float = Field(description="s: what sampling adds, times the square root of the rows")
     trailing: float | None = Field(description="L: largest distance of 28 days to the rest; None: not tested")
     missing: float = Field(description="b: share of missing values that ordinary days stay below; 1: not tested")
+    repeated: float = Field(default=1.0, description="the same for the share of the day's most frequent value")
 
 
 class Held(_Part):
@@ -64,11 +65,11 @@ class Profile(_Part):
     )
     score_days: Scores
     held_out: tuple[Held, ...]
-    missing_alarms: float = Field(description="held out, the share of days with too many missing values")
+    share_alarms: float = Field(description="held out, the share of days with too many missing or repeated values")
     exceeding: dict[str, str] = Field(description="reference days beyond a threshold themselves, and by what")
 
     @property
     def alarms_a_month(self) -> float:
         """False alarms of single days to expect, from the held-out whole days."""
         whole = next((held.alarms for held in self.held_out if held.rows == "whole"), 0.0)
-        return (whole + self.missing_alarms) * 365.25 / 12
+        return (whole + self.share_alarms) * 365.25 / 12

@@ -24,8 +24,9 @@ from batch_scoring.storage import Folder
 
 StepName = Literal["validated_features", "predictions"]
 
-Horizon = Literal["day", "trailing", "missing"]
-"""What was compared: the day's values, those of the trailing days, or the share of the day's values that is missing."""
+Horizon = Literal["day", "trailing", "missing", "repeated"]
+"""What was compared: the day's values, those of the trailing days, the share of the day's values that is missing, or
+that of the most frequent one."""
 
 
 class StateError(ValueError):

@@ -85,7 +85,7 @@ def test_on_a_stationary_table_days_held_out_keep_the_promise(profile: Profile) 
     assert [held.rows for held in profile.held_out] == ["whole", "30"], "no day has 100 rows"
     for held in profile.held_out:
         assert held.columns <= 0.02 and held.alarms <= 1 / 20
-    assert profile.missing_alarms <= 1 / 20
+    assert profile.share_alarms <= 1 / 20
     assert profile.alarms_a_month <= 2
 
 

@@ -62,7 +62,8 @@ def test_an_ordinary_day_passes_and_its_figures_and_sample_are_kept(project: Tin
     kept = project.state.drift(DAY)
     assert kept is not None and kept.model_sha256 == project.state.model().sha256
     assert {(column.column, column.horizon) for column in kept.features} == {
-        *((name, "day") for name in "xync"), *((name, "missing") for name in "xync"),
+        *((name, what) for name in "xync" for what in ("day", "missing")),
+        *((name, "repeated") for name in "xyn"),  # c has three values: one of them may have nearly all rows
     }  # fmt: skip
     assert found.metadata["observed"].value == max(column.observed / column.threshold for column in kept.features)
     sample = pq.read_table(Path(project.pipeline.output.uri, "state", f"dt={DAY}", "sample.parquet"), partitioning=None)
@@ -100,6 +101,20 @@ def test_missing_values_fail_by_the_columns_name(project: TinyProject) -> None:
     found = run(project, day, emptied(ordinary(day), "y", 0.3))
     assert not found.passed
     assert "the day: beyond the threshold: y (30.0% missing, expected below 2.0%)" in found.description
+
+
+def test_a_column_that_says_one_value_of_every_row_fails_by_its_name_also_of_the_days_grain(
+    tmp_path: Path,
+) -> None:
+    tiny = TinyProject(tmp_path)
+    tiny.spec["features"]["day_grain"] = ["x", "y", "n", "c"]
+    tiny.deliver("v1", reference=reference_rows())
+    rows = ordinary(DAY)
+    stuck = rows.set_column(1, "x", pa.array([0.0] * len(rows)))
+    found = run(tiny, DAY, stuck)
+    assert not found.passed
+    assert "the day: beyond the threshold: x (100.0% repeated, expected below " in found.description
+    assert run(tiny, "2024-03-05", ordinary("2024-03-05")).passed
 
 
 def test_an_empty_column_fails_and_is_named_where_it_is_not_on_the_page(project: TinyProject) -> None:
@@ -195,7 +210,7 @@ def test_validated_features_alone_runs_its_own_check_only(project: TinyProject) 
     ran = checks(project.run(day, ["predictions"]))
     assert ran[f"predictions/{PREDICTIONS}"] and f"validated_features/{FEATURES}" not in ran
     kept = project.state.drift(day)
-    assert kept is not None and len(kept.features) == 8, "what the first run has said stands"
+    assert kept is not None and len(kept.features) == 11, "what the first run has said stands"
 
 
 @pytest.mark.parametrize(("outputs", "task"), [(1, "regression"), (3, "classification")])

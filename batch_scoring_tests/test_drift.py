@@ -30,7 +30,7 @@ WORDS = st.one_of(st.none(), st.sampled_from(["", "red", "green", "blue"]), st.t
 def profile(columns: dict[str, Column], **changed: object) -> Profile:
     settings: dict[str, object] = {
         "first": "2024-01-01", "last": "2024-03-31", "days": 91, "rows": 60, "weekends_apart": True, "factor": 1.25,
-        "columns": columns, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "missing_alarms": 0.0,
+        "columns": columns, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "share_alarms": 0.0,
         "exceeding": {},
         "score_days": Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None),
     }  # fmt: skip
@@ -142,6 +142,20 @@ def test_missing_values_are_compared_with_the_usual_share_and_its_chance(
     """0.05 + 3 √(0.05 · 0.95 / 60) + 0.02 = 0.154; of 40 rows 0.173."""
     tests = drift.missing_tests(profile({"x": column()}), {"x": round(share * rows)}, rows)
     assert [test.drifted for test in tests] == ([] if drifted is None else [drifted])
+
+
+@pytest.mark.parametrize(("same", "rows", "drifted"), [(9, 60, False), (10, 60, True), (29, 29, None)])
+def test_one_value_of_too_many_rows_is_a_drift(same: int, rows: int, drifted: bool | None) -> None:
+    """0.05 + 3 √(0.05 · 0.95 / 60) + 0.02 = 0.154."""
+    current = pa.table({"x": [7.0] * same + [float(n) for n in range(100, 100 + rows - same)]})
+    tests = drift.repeated_tests(profile({"x": column(repeated=0.05)}), current)
+    assert [test.drifted for test in tests] == ([] if drifted is None else [drifted])
+
+
+def test_missing_values_are_no_repeated_ones_and_a_column_of_one_value_by_nature_is_not_tested() -> None:
+    current = pa.table({"x": [None] * 60 + [float(n) for n in range(40)], "y": [1.0] * 100})
+    learned = profile({"x": column(repeated=0.05), "y": column(repeated=1.0)})
+    assert [(test.column, test.share) for test in drift.repeated_tests(learned, current)] == [("x", 1 / 40)]
 
 
 def test_a_column_that_is_missing_by_nature_and_one_that_nobody_counted_are_not_tested() -> None:

@@ -37,7 +37,7 @@ def profiled(tiny: TinyProject, **changes: object) -> None:
     bundle = read_bundle(tiny.pipeline.bundle)
     values: dict[str, object] = {
         "first": "2023-12-01", "last": "2024-02-28", "days": 90, "rows": 100, "weekends_apart": False, "factor": 1.1,
-        "columns": {}, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "missing_alarms": 0.0,
+        "columns": {}, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "share_alarms": 0.0,
         "exceeding": {},
         "score_days": Scores(confidence=0.02, confidence_sd=0.0, spread=0.001, largest_class=0.5),
     } | changes  # fmt: skip

@@ -281,7 +281,7 @@ def calibrated(tiny: TinyProject) -> None:
     }
     profile = Profile(
         first="2024-01-01", last="2024-01-31", days=31, rows=64, weekends_apart=False, factor=1, columns=columns,
-        scores={}, left_out={}, everyday={}, held_out=(), missing_alarms=0, exceeding={},
+        scores={}, left_out={}, everyday={}, held_out=(), share_alarms=0, exceeding={},
         score_days=Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None),
     )  # fmt: skip
     bundle.with_profile(profile, "v1").write(tiny.pipeline.bundle)

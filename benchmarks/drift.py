@@ -66,6 +66,10 @@ def faults(deviations: dict[str, float]) -> Iterator[tuple[str, Fault]]:
         "30 % of distance zero",
         lambda day, random: day.assign(distance=day["distance"].mask(random.random(len(day)) < 0.3, 0)),
     )
+    yield (
+        "history all zero",
+        lambda day, _: day.assign(**{column: 0.0 for column in day.columns if column.startswith("late_")}),
+    )
     yield "untouched", lambda day, _: day
     yield "30 rows of it", lambda day, random: day.sample(30, random_state=int(random.integers(2**31)))
     yield "its rows times 10", lambda day, _: pd.concat([day] * 10)
@@ -115,13 +119,15 @@ class _Drawn(Bundle):
 
 
 def compared(year: Year, reference: Reference, day: pd.Timestamp, rows: pd.DataFrame) -> tuple[int, int, bool, bool]:
-    """Column tests, column flags (beyond T), alarm (beyond c·T), too many missing values."""
+    """Column tests, column flags (beyond T), alarm (beyond c·T), too many missing or repeated values."""
     table = year.table(rows)
     tests = drift.day_tests(reference, day.date(), table)
     missing = {name: table[name].null_count for name in year.columns}
     flags = sum(test.distance > test.threshold / reference.profile.factor for test in tests)
     alarm = any(test.drifted for test in tests)
-    return len(tests), flags, alarm, any(t.drifted for t in drift.missing_tests(reference.profile, missing, len(rows)))
+    shares = drift.missing_tests(reference.profile, missing, len(rows))
+    shares += drift.repeated_tests(reference.profile, table)
+    return len(tests), flags, alarm, any(share.drifted for share in shares)
 
 
 def held_out(year: Year) -> None:
@@ -157,7 +163,7 @@ def _line(name: str, found: list[tuple[int, int, bool, bool]]) -> None:
     tests, flags, alarms, missing = (np.array(part) for part in zip(*found, strict=True))
     print(
         f"{name:58} {len(found):4} {100 * flags.sum() / tests.sum():10.2f} {100 * (flags > 0).mean():14.1f} "
-        f"{100 * alarms.mean():10.1f}   (missing values {100 * missing.mean():.1f})",
+        f"{100 * alarms.mean():10.1f}   (missing or repeated values {100 * missing.mean():.1f})",
         flush=True,
     )
 
@@ -177,7 +183,7 @@ def power(year: Year) -> None:
             for day in out:
                 rows = fault(quarter[quarter["dt"] == day], random)
                 found.setdefault(name, []).append(compared(year, reference, day, rows))
-    print("\nfault, put into 90 held-out days: days that are caught, %   by drift   by missing values")
+    print("\nfault, put into 90 held-out days: days that are caught, %   by drift   by shares")
     for name, results in found.items():
         _, _, alarms, missing = (np.array(part) for part in zip(*results, strict=True))
         print(f"{name:55} {100 * alarms.mean():12.0f} {100 * missing.mean():18.0f}", flush=True)
@@ -191,7 +197,7 @@ def natural(year: Year) -> None:
     days = sorted(year.rows["dt"].unique())
     by_day = {day: rows for day, rows in year.rows.groupby("dt")}
     print(
-        "\nthe year against model v1, share of days  by day  missing values   28 days: features begins   scores  begins"
+        "\nthe year against model v1, share of days  by day      by shares    28 days: features begins   scores  begins"
     )
     results = []
     state = {"features": False, "predictions": False}
