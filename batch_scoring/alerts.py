@@ -10,10 +10,10 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from logging import Logger
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
@@ -41,7 +41,8 @@ STORE_SECONDS = 4.0
 """That the data's store has for an answer."""
 
 Answer = TypeVar("Answer")
-_store_threads = ThreadPoolExecutor(8, thread_name_prefix="alerts")
+_asked: dict[str, Future[Any]] = {}
+"""By pipeline, the question that its store has not answered yet, so that one that hangs holds up no other."""
 
 
 class Memory(BaseModel):
@@ -51,8 +52,8 @@ class Memory(BaseModel):
     """Runs that ended up to OVERLAP before this moment (seconds since 1970) are dealt with."""
     runs: dict[str, float] = {}
     """Those dealt with that ended later: id and end."""
-    failing: list[str] = []
-    """Checks of assets without days that failed when they were last evaluated."""
+    failing: dict[str, list[str]] = {}
+    """Checks of assets without days that failed when they were last evaluated, and what of them was told."""
     days: set[str] = set()
     """Deadlines that were kept, or whose miss was told."""
 
@@ -85,7 +86,10 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
             log.error(problem)
         summary = [f"{len(messages)} new"] if messages else []
         summary += [f"delivered {delivered}"] if delivered else []
-        return "; ".join([*summary, *outbox.waiting(), *said]) or "nothing to tell"
+        waiting = outbox.waiting()
+        if outbox.orphaned:
+            waiting.append(f"{outbox.orphaned} wait for a channel that is no longer in ALERT_URLS, or for a new one")
+        return "; ".join([*summary, *waiting, *said]) or "nothing to tell"
 
 
 def try_channels(out: TextIO) -> int:
@@ -129,7 +133,11 @@ def _of_runs(
             continue
         if time.monotonic() > stop_at:
             break
-        if message := _of_run(instance, record, by_name, memory):
+        try:
+            message = _of_run(instance, record, by_name, memory)
+        except Exception as error:  # one run that cannot be read must not silence all others
+            message = digests.unreadable(record, error)
+        if message:
             yield message
         memory.runs[record.dagster_run.run_id] = _end(record)
         memory.until = max(memory.until, min(_end(record), time.time()))  # another machine's clock may be ahead
@@ -170,7 +178,7 @@ def _of_run(
     if ended.run.is_success and not failed and not (pipeline and pipeline.spec.alerts.on_success):
         return None
     try:
-        counts = _answer(functools.partial(digests.row_counts, pipelines, ended))
+        counts = _answer(ended.topic, functools.partial(digests.row_counts, pipelines, ended))
     except (OSError, StateError) as error:
         counts = f"the rows' counts cannot be read: {error}"
     return digests.digest(instance, ended, failed, counts)
@@ -182,10 +190,13 @@ def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
     if evaluation.partition is not None:
         return is_news
     name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-    was_failing = name in memory.failing
-    others = [other for other in memory.failing if other != name]
-    memory.failing = others if evaluation.passed else [*others, name][-MOST_STATES:]
-    return is_news and not was_failing
+    told = memory.failing.pop(name, None)
+    if not evaluation.passed:
+        said = str(evaluation.metadata["state"].value).split("\n") if "state" in evaluation.metadata else []
+        memory.failing[name] = said
+        memory.failing = dict(list(memory.failing.items())[-MOST_STATES:])
+        return is_news and (told is None or bool(set(said) - set(told)))
+    return False
 
 
 # days
@@ -203,7 +214,7 @@ def _of_days(
         if deadline.name in memory.days or deadline.pipeline.name in unreachable or time.monotonic() > stop_at:
             continue
         try:
-            verdict = _answer(functools.partial(deadlines.judge, deadline, now))
+            verdict = _answer(deadline.pipeline.name, functools.partial(deadlines.judge, deadline, now))
         except (OSError, StateError) as error:
             unreachable.add(deadline.pipeline.name)
             problems.append(f"{deadline.name}: {error}; tried again")
@@ -216,13 +227,18 @@ def _of_days(
             memory.days.add(deadline.name)
 
 
-def _answer(ask: Callable[[], Answer]) -> Answer:
-    """What the data's store says.
+def _answer(pipeline: str, ask: Callable[[], Answer]) -> Answer:
+    """What the store of a pipeline's data says.
 
     Raises:
         TimeoutError: it did not in time; an OSError, as a store's other troubles are.
     """
+    if (before := _asked.get(pipeline)) and not before.done():
+        raise TimeoutError("the store has not answered an earlier question yet")
+    thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
+    answer = _asked[pipeline] = thread.submit(ask)
+    thread.shutdown(wait=False)
     try:
-        return _store_threads.submit(ask).result(STORE_SECONDS)
+        return answer.result(STORE_SECONDS)
     except TimeoutError:
         raise TimeoutError(f"the store did not answer within {STORE_SECONDS:.0f} seconds") from None

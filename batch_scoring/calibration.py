@@ -423,8 +423,8 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 
 
 def trailing_deviation(means: np.ndarray) -> float:
-    """The second largest deviation of a day's mean from that of the 28 days before it, of at least 7."""
-    apart = [abs(mean - means[max(0, day - 28) : day].mean()) for day, mean in enumerate(means) if day >= 7]
+    """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
+    apart = [abs(mean - np.median(means[max(0, day - 28) : day])) for day, mean in enumerate(means) if day >= 7]
     return float(np.sort(apart)[-2])
 
 

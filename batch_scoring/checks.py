@@ -14,7 +14,7 @@ from batch_scoring.assets import asset_key, days, link
 from batch_scoring.calibration import LEAST_TRAILING
 from batch_scoring.comparison import Compared, NotComparableError, Side, compare
 from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Share, Tested
-from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw
+from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw, page_path
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 
@@ -80,17 +80,25 @@ def findings(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) -
         compared = compare(pipeline, day, sides, run_id)
     except NotComparableError as missing:
         return {side: Finding(CHECKS[side][1], True, f"not tested: {missing}") for side in sides}
-    pages = draw(pipeline, compared)
-    return {side: _finding(pipeline, compared, side, pages) for side in sides}
+    pages, trouble = {}, {}
+    try:
+        pages = draw(pipeline, compared)
+    except Exception as error:  # Evidently may stumble over a column; the verdict is known without it
+        trouble = {"page_could_not_be_drawn": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return {side: _finding(pipeline, compared, side, pages, trouble) for side in sides}
 
 
-def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str, Drawn]) -> Finding:
+def _finding(
+    pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str, Drawn], trouble: dict[str, str]
+) -> Finding:
     """One side's result: the day's columns and the trailing ones, of which the worst is shown."""
     of_day = compared.of_day if side == "features" else []
     trailing = compared.trailing_tests.get(side, [])
     drifted_day = [test for test in of_day if test.drifted]
     drifted_trailing = [test for test in trailing if test.drifted]
-    shown: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of}
+    shown: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of, **trouble}
+    if side == "features" and (left_out := compared.reference.profile.left_out):
+        shown["not_tested"] = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
     said = []
     if side == "features":
         said.append(_of_day(compared, drifted_day))
@@ -98,6 +106,8 @@ def _finding(pipeline: Pipeline, compared: Compared, side: Side, pages: dict[str
     said.append(_of_trailing(compared, side, trailing, drifted_trailing))
     if since and since != compared.day and not drifted_day:
         shown["continues_since"] = since  # a state that was told when it began
+    if since and pipeline.output.list(began := page_path(since, TRAILING_PAGES[side])):
+        shown["page_of_the_beginning"] = link(pipeline, began)
     for name, page in pages.items():
         if _is_of(name, side):
             shown[name.partition(".")[0]] = link(pipeline, page.path)
@@ -118,6 +128,8 @@ def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
     tested = len(compared.day_tests)
     if drifted:
         return f"the day: beyond the threshold: {_named(drifted)}"
+    if not compared.of_day:
+        return "the day: no column has enough values to be tested"
     return f"the day: {tested} columns are distributed as in the reference"
 
 

@@ -41,8 +41,8 @@ class Ended:
     def topic(self) -> str:
         """The pipeline; of another job than ours, its name."""
         run = self.run
-        if run.job_name.startswith("score_"):
-            return run.job_name.removeprefix("score_")
+        if run.job_name.startswith(("score_", "report_")):
+            return run.job_name.partition("_")[2]
         keys = run.asset_selection or {evaluation.asset_key for evaluation in self.evaluations}
         return ", ".join(sorted({key.path[0] for key in keys})) or run.job_name
 
@@ -74,7 +74,7 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
         error = error.cause
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
-    return (event.step_key or "").replace("__", "/"), (text or "no message").strip()
+    return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
 
 
 def digest(
@@ -102,6 +102,16 @@ def digest(
     return Message(
         topic=ended.topic, title=title, body="\n".join(line[:LONGEST] for line in lines),
         kind="failure" if is_grave else "warning" if failed else "success",
+    )  # fmt: skip
+
+
+def unreadable(record: dg.RunRecord, error: Exception) -> Message:
+    """The message of a run whose events cannot be read."""
+    run = record.dagster_run
+    subject = f"{run.job_name} {run.tags.get(PARTITION, '')}".rstrip()
+    return Message(
+        topic=run.job_name, title=f"{subject}: {run.status.value.lower()}, its events cannot be read",
+        body=f"{type(error).__name__}: {error}\n{link(f'runs/{run.run_id}')}", kind="failure",
     )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ LEAST_TRAILING_DAYS = 21
 SMALLEST_DEVIATION = 0.001
 """Evidently's floor for the standard deviation that a numeric distance is divided by."""
 
+FARTHEST = 1e9
+"""The distance of what is beyond numbers: a single 1e300 moves a mean out of sight."""
+
 SLACK = 0.02
 """Share beyond the usual one that is never an alarm by itself."""
 
@@ -183,7 +186,10 @@ def distance(reference: Distribution, current: np.ndarray, kind: Kind) -> float:
     weights = [reference.counts.ravel(), np.ones(len(current))]
     support, counts = counted([reference.support, current], weights)
     levels = level(counts, kind)
-    return float(between(levels[0], levels[1], support, kind)) / deviation(support, counts[0], kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = float(between(levels[0], levels[1], support, kind))
+    apart /= deviation(reference.support, reference.counts.ravel(), kind)
+    return min(apart, FARTHEST) if np.isfinite(apart) else FARTHEST
 
 
 def threshold(column: Column, rows: int, reference_rows: int) -> float:

@@ -5,6 +5,7 @@ reports/dt=…/trailing.html       the features of the 28 days that end with it
 reports/dt=…/predictions.html    the scores of those days
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -40,7 +41,10 @@ def draw(pipeline: Pipeline, compared: Compared) -> dict[str, Drawn]:
     if "features" in compared.trailing_tests and (compared.day_drifted or (is_new and compared.sample.rows.num_rows)):
         rows = compared.reference.rows(date.fromisoformat(compared.day))
         columns = {**profile.columns, **profile.scores}
-        drawn[DAY_PAGE] = _page(pipeline, compared, DAY_PAGE, rows, compared.sample.rows, columns, compared.day_tests)
+        tests = compared.day_tests
+        if compared.day_drifted and not any(test.drifted for test in tests):
+            tests = []  # shares alarm, which Evidently has no test of: it must not say that all is well
+        drawn[DAY_PAGE] = _page(pipeline, compared, DAY_PAGE, rows, compared.sample.rows, columns, tests)
     for side, tests in compared.trailing_tests.items():
         if tests and (compared.begins(side) or is_new):
             name, current = TRAILING_PAGES[side], compared.trailing_rows[side]
@@ -57,7 +61,7 @@ def _page(
     from batch_scoring import evidently_page
 
     kinds = {column: described.kind for column, described in columns.items() if column in current.column_names}
-    path = f"{_folder(compared.day)}{name}"
+    path = page_path(compared.day, name)
     page = evidently_page.draw(reference, current, kinds, tests)
     pipeline.output.put(path, page.html)
     return Drawn(path, page.left_out)
@@ -66,7 +70,9 @@ def _page(
 def _newest(pipeline: Pipeline) -> list[str]:
     """The newest days that have landed, as many as the spec keeps pages of."""
     count = pipeline.spec.drift.reports
-    return sorted(landing.list_days(pipeline.landing))[-count:] if count else []
+    if not count:
+        return []
+    return sorted(day for day in landing.list_days(pipeline.landing) if re.fullmatch(r"\d{4}-\d\d-\d\d", day))[-count:]
 
 
 def _tidy(pipeline: Pipeline, kept: set[str]) -> None:
@@ -88,5 +94,6 @@ def _told(drift: DayDrift | None, name: str) -> bool:
     return any(drift.since.get(side) == drift.day for side, page in TRAILING_PAGES.items() if page == name)
 
 
-def _folder(day: str) -> str:
-    return f"reports/dt={day}/"
+def page_path(day: str, name: str) -> str:
+    """Below the pipeline's output."""
+    return f"reports/dt={day}/{name}"

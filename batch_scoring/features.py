@@ -35,8 +35,8 @@ from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepar
 from batch_scoring.storage import FileChangedError
 from batch_scoring.tables import features_table
 
-CATEGORIES = 1_000
-"""Values of a column that a shard's account names."""
+CATEGORIES = 50_000
+"""Values of a column that a shard's account names: more than any vocabulary has."""
 
 LINEAGE_FIELDS = (pa.field("source_file", pa.string()), pa.field("row_number", pa.int64()))
 

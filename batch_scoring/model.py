@@ -226,8 +226,20 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     shown = "; ".join(commands[:MOST_COMMANDS]) + ("; …" if len(commands) > MOST_COMMANDS else "")
     return Finding(
         "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {shown}",
-        {"stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands)},
+        {
+            "stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands),
+            "state": "\n".join(_told_once(stale, delivered.bundle.sha256)),
+        },
     )  # fmt: skip
+
+
+def _told_once(stale: StaleDays, model_sha256: str) -> Iterator[str]:
+    """What there is to tell of stale days, each thing once: another model or code, and each day with other input."""
+    for reason, days in stale.by_reason.items():
+        if reason == "input":
+            yield from (f"input of {day}" for day in days)
+        elif days:
+            yield f"model {model_sha256[:12]}" if reason == "model" else reason
 
 
 def spans(days: Iterable[str]) -> list[tuple[date, date]]:

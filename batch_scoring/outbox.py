@@ -8,7 +8,7 @@ A message is delivered once, or again if a crash came between its delivery and t
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import BaseModel
@@ -23,6 +23,8 @@ KEY = "batch_scoring/alerts"
 LEASE = "batch_scoring/alerts/lease"
 MOST_WAITING = 200
 """Messages that wait for a channel; of more, the oldest are joined."""
+KEPT = timedelta(days=7)
+"""How long the queue of a channel that is gone waits for a new one."""
 MOST_LISTED = 100
 """Messages that a joined one lists."""
 
@@ -42,18 +44,28 @@ class Content(BaseModel):
     """The author's own."""
     queues: dict[str, Queue] = {}
     """By the channel's id."""
+    orphans: dict[str, Queue] = {}
+    """Of channels that are no longer there: a new one inherits them, for an address is replaced when it fails."""
 
 
 class Outbox:
     """The queues of the channels that there are now."""
 
     def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
-        """`to`: a channel that is no longer among them loses its queue, a new one begins with an empty one."""
+        """`to`: of a channel that is no longer among them the queue is kept for the next new one."""
         self._storage, self._channels = storage, to
         stored = storage.get_cursor_values({KEY}).get(KEY)
         before = Content.model_validate_json(stored) if stored else Content()
         self.memory = before.memory
-        self._queues = {channel.id: before.queues.get(channel.id, Queue()) for channel in to}
+        known, ids = before.queues | before.orphans, {channel.id for channel in to}
+        self._queues = {channel.id: known.get(channel.id, Queue()) for channel in to}
+        self._orphans = {name: queue for name, queue in known.items() if name not in ids and queue.messages}
+        if new := [channel.id for channel in to if channel.id not in known]:
+            waited = {message.model_dump_json(): message for q in self._orphans.values() for message in q.messages}
+            for name in new:
+                self._queues[name].messages += sorted(waited.values(), key=lambda message: message.at)
+            self._orphans = {}
+        self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue)}
 
     def put(self, messages: Sequence[Message], memory: str) -> None:
         """Queue messages for every channel, and keep what their author must remember, in one write."""
@@ -86,12 +98,21 @@ class Outbox:
             if (queue := self._queue(channel)).messages
         ]
 
+    @property
+    def orphaned(self) -> int:
+        """Messages that wait for a channel which is no longer there."""
+        return sum(len(queue.messages) for queue in self._orphans.values())
+
     def _queue(self, channel: Channel) -> Queue:
         return self._queues[channel.id]
 
     def _store(self) -> None:
-        content = Content(memory=self.memory, queues=self._queues)
+        content = Content(memory=self.memory, queues=self._queues, orphans=self._orphans)
         self._storage.set_cursor_values({KEY: content.model_dump_json()})
+
+
+def _is_young(queue: Queue) -> bool:
+    return datetime.now(UTC) - queue.messages[-1].at < KEPT
 
 
 def join(topic: str, messages: Sequence[Message]) -> Message:

@@ -71,7 +71,7 @@ def _confidence(
     check, column = "confidence_is_usual", manifest.confidence_column
     day, learned = moments(accounts, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
-    usual = trailing.mean([account.moments(column).mean for account in before])
+    usual = trailing.median([account.moments(column).mean for account in before])
     if not day.rows:
         return Finding(check, True, "not tested: no row is scored")
     seen = f"the mean {column} is {day.mean:.4f}"

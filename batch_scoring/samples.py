@@ -73,11 +73,15 @@ def put(output: Folder, sample: Sample) -> None:
 def get(output: Folder, day: str) -> Sample | None:
     """A day's sample, None if there is none that can be read."""
     try:
+        content = output.read(_path(day))
+    except FileNotFoundError:
+        return None
+    try:
         # pre_buffer leaves Arrow's threads with Python's bytes, which can abort a short process at its exit
-        file = pq.ParquetFile(pa.BufferReader(output.read(_path(day))), pre_buffer=False)
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         of, _, model = file.schema_arrow.metadata[_FOOTER_KEY].decode().partition(" ")
         return Sample(day, file.read(use_threads=False), int(of), model)
-    except (FileNotFoundError, pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -88,13 +92,18 @@ def before(output: Folder, days: Iterable[str]) -> list[Sample]:
 
 
 def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> pa.Table:
-    """Rows of several days, of each as many as its share of all rows: at most `rows`."""
+    """Rows of several days, of each in proportion to its own: at most `rows`.
+
+    A day counts for two ordinary ones at most, so that one with ten times the rows is not what is compared.
+    """
     known = [sample for sample in samples if sample.of and sample.rows.num_rows]
-    whole = sum(sample.of for sample in known)
-    rate = min([1.0, rows / max(whole, 1), *(sample.rows.num_rows / sample.of for sample in known)])
+    most = 2 * float(np.median([sample.of for sample in known])) if known else 0.0
+    weights = [min(sample.of, most) for sample in known]
+    each = (sample.rows.num_rows / weight for sample, weight in zip(known, weights, strict=True))
+    rate = min([1.0, rows / max(sum(weights), 1), *each])
     parts = [
-        sample.rows.select(columns).slice(0, max(1, round(rate * sample.of))).replace_schema_metadata(None)
-        for sample in known
+        sample.rows.select(columns).slice(0, max(1, round(rate * weight))).replace_schema_metadata(None)
+        for sample, weight in zip(known, weights, strict=True)
     ]
     return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({name: [] for name in columns})
 

@@ -156,7 +156,10 @@ class RowCount(Check):
     """row_count_is_usual."""
 
     tolerance: float = Field(
-        default=0.25, ge=0, description="how far beyond the usual counts of the 28 days before, as a share of them"
+        default=0.25,
+        ge=0,
+        le=1,
+        description="how far beyond the counts of the 28 days before, as a share of them",
     )
 
 

@@ -50,9 +50,9 @@ def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float
         return None
     ranked = sorted(values)
     skipped = 1 if len(ranked) >= 2 * LEAST_DAYS else 0
-    return ranked[skipped] / (1 + tolerance), ranked[-1 - skipped] * (1 + tolerance)
+    return ranked[skipped] * (1 - tolerance), ranked[-1 - skipped] * (1 + tolerance)
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """Of the days before; None with fewer than 7."""
-    return float(np.mean(values)) if len(values) >= LEAST_DAYS else None
+def median(values: Sequence[float]) -> float | None:
+    """Of the days before, so that one broken day is not what the next are measured by; None with fewer than 7."""
+    return float(np.median(values)) if len(values) >= LEAST_DAYS else None

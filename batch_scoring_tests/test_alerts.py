@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -173,6 +174,58 @@ def test_a_failed_check_without_a_day_is_told_when_it_begins(
     assert land_and_run(DAY, 65) == []
     tiny.land(NEXT_DAY, tiny.rows(67))
     assert len(land_and_run(DAY, 65)) == 1, "in between it had passed"
+
+
+def test_a_state_that_has_more_to_say_is_told_again_and_one_that_has_less_is_not(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    for day in (DAY, NEXT_DAY):
+        tiny.land(day, tiny.rows(64))
+        tiny.run(day, instance=instance)
+    tiny.land(DAY, tiny.rows(65))
+    tiny.land("2024-03-06", tiny.rows(64))
+    tiny.run("2024-03-06", instance=instance)
+    assert len(told()) == 1, "another input of one day"
+    tiny.land(NEXT_DAY, tiny.rows(65))
+    tiny.run("2024-03-06", instance=instance)
+    (message,) = told()
+    assert f"{DAY} … {NEXT_DAY}" in message
+    tiny.run(DAY, instance=instance)
+    assert told() == [], "one of the two is done"
+    tiny.deliver("v2", seed=3)
+    tiny.run(DAY, instance=instance)
+    assert len(told()) == 1, "another model"
+
+
+def test_a_failure_without_a_word_is_told_and_holds_up_no_other(instance: dg.DagsterInstance, told: Told) -> None:
+    @dg.op
+    def silent() -> None:
+        raise dg.Failure(description=" \n")
+
+    @dg.job
+    def other() -> None:
+        silent()
+
+    other.execute_in_process(instance=instance, raise_on_error=False)
+    (message,) = told()
+    assert message.splitlines()[1] == "silent: no message"
+
+
+def test_a_run_whose_events_cannot_be_read_is_told_all_the_same(
+    instance: dg.DagsterInstance, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = ended(instance, time.time() - 2), ended(instance, time.time() - 1)
+    read = instance.all_logs
+
+    def all_logs(run_id: str, of_type: set[dg.DagsterEventType]) -> Sequence[dg.EventLogEntry]:
+        if run_id == broken:
+            raise ValueError("a damaged event")
+        return read(run_id, of_type=of_type)
+
+    monkeypatch.setattr(instance, "all_logs", all_logs)
+    first, second = told()
+    assert "its events cannot be read" in first and f"http://ui/runs/{broken}" in first
+    assert sound in second
 
 
 def run_checks(instance: dg.DagsterInstance, *results: dg.AssetCheckResult) -> None:
@@ -381,6 +434,20 @@ def test_a_store_that_does_not_answer_is_said_and_silences_nobody_else(
     loop.unlink()
     (message,) = told(*pipelines)
     assert f"{day_folder(days_ago(2))}" in message and "loop" in message
+
+
+def test_a_store_that_hangs_is_asked_one_question_and_the_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "STORE_SECONDS", 0.05)
+    release = threading.Event()
+    try:
+        with pytest.raises(TimeoutError, match="did not answer within"):
+            alerts._answer("hanging", release.wait)
+        for _ in range(20):
+            with pytest.raises(TimeoutError, match="has not answered an earlier question"):
+                alerts._answer("hanging", lambda: True)
+            assert alerts._answer("sound", lambda: "here") == "here"
+    finally:
+        release.set()
 
 
 def test_deadlines_are_by_the_wall_clock_of_the_pipeline(tiny: TinyProject) -> None:

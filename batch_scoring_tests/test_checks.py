@@ -117,6 +117,17 @@ def test_a_column_that_says_one_value_of_every_row_fails_by_its_name_also_of_the
     assert run(tiny, "2024-03-05", ordinary("2024-03-05")).passed
 
 
+def test_a_page_that_cannot_be_drawn_takes_nothing_from_the_verdict(project: TinyProject) -> None:
+    day = "2024-05-10"
+    project.pipeline.output.put(f"reports/dt={day}", b"a file where a folder should be")
+    found = run(project, day, added(ordinary(day), "y", 4.5))
+    Path(project.pipeline.output.uri, f"reports/dt={day}").unlink()
+    assert not found.passed and "beyond the threshold: y (distance 1." in found.description
+    assert "Error" in str(found.metadata["page_could_not_be_drawn"].value)
+    kept = project.state.checks("features_drift", day)
+    assert kept is not None and not kept.checks[FEATURES].passed
+
+
 def test_an_empty_column_fails_and_is_named_where_it_is_not_on_the_page(project: TinyProject) -> None:
     day = "2024-05-09"
     found = run(project, day, emptied(ordinary(day), "y", 1))

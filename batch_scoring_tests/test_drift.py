@@ -163,6 +163,12 @@ def test_a_column_that_is_missing_by_nature_and_one_that_nobody_counted_are_not_
     assert drift.missing_tests(learned, {"x": 60}, 60) == []
 
 
+@pytest.mark.parametrize("huge", [1e155, 1e300, -1.7e308])
+def test_one_value_beyond_all_measure_is_far_away_and_no_nan(huge: float) -> None:
+    reference = drift.counted([np.arange(100.0)])
+    assert drift.distance(reference, np.array([*range(99), huge], float), "numeric") == drift.FARTHEST
+
+
 def test_a_distance_that_reaches_its_threshold_has_drifted_as_for_evidently() -> None:
     assert (
         drift.Tested("x", "numeric", 60, 0.5, 0.5).drifted and not drift.Tested("x", "numeric", 60, 0.499, 0.5).drifted

@@ -54,12 +54,12 @@ def test_a_day_with_half_of_the_rows_warns_and_is_scored(tiny: TinyProject) -> N
     found = finding(result, "row_count_is_usual")
     assert result.success and not found.passed and found.severity == dg.AssetCheckSeverity.WARN
     assert found.description == (
-        "50 rows, expected 80 to 134 rows, by the 8 days before; ask who delivers the files, then upload what is "
+        "50 rows, expected 75 to 134 rows, by the 8 days before; ask who delivers the files, then upload what is "
         "missing or take away what is too much"
     )
     figures = {name: value.value for name, value in found.metadata.items() if name != "trend"}
     assert figures == {
-        "observed": 50.0, "expected": "80 to 134 rows, by the 8 days before", "threshold_low": 80.0,
+        "observed": 50.0, "expected": "75 to 134 rows, by the 8 days before", "threshold_low": 75.0,
         "threshold_high": 133.75,
     }  # fmt: skip
     assert "row_count_is_usual, 9 days" in str(found.metadata["trend"].value)
@@ -70,7 +70,7 @@ def test_it_stops_the_day_if_the_spec_says_so(tiny: TinyProject) -> None:
     days(tiny, lambda number: tiny.rows(100))
     tiny.land(LATE, tiny.rows(50))
     result = tiny.run(LATE, raise_on_error=False)
-    assert error_of(result).startswith("row_count_is_usual: 50 rows, expected 80 to 125 rows")
+    assert error_of(result).startswith("row_count_is_usual: 50 rows, expected 75 to 125 rows")
     assert finding(result, "row_count_is_usual").severity == dg.AssetCheckSeverity.ERROR
     assert not tiny.pipeline.output.list(f"state/dt={LATE}/input.json"), "nothing is pinned"
     said = tiny.state.checks("raw_input", LATE)

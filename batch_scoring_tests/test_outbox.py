@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ import pytest
 from batch_scoring import channels, outbox
 from batch_scoring.alerts import try_channels
 from batch_scoring.channels import Message
-from batch_scoring.outbox import MOST_WAITING, Outbox, lease
+from batch_scoring.outbox import KEPT, MOST_WAITING, Outbox, lease
 from batch_scoring_tests.receivers import PASSWORD, MailServer, WebServer
 
 
@@ -99,17 +100,34 @@ def test_what_the_author_remembers_is_stored_with_the_messages(instance: dg.Dags
     assert opened(instance).memory == "told: one"
 
 
-def test_a_removed_channel_loses_its_queue_and_a_new_one_begins_with_an_empty_one(
+def test_what_waits_for_a_removed_channel_is_kept_until_it_comes_back(
     instance: dg.DagsterInstance, web: WebServer
 ) -> None:
     web.is_down = True
     opened(instance, web.url).put([message("one")], "")
-    opened(instance).put([message("two")], "")
+    without = opened(instance)
+    without.put([message("two")], "")
+    assert without.orphaned == 1
     web.is_down = False
-    assert opened(instance, web.url).deliver(20) == 0
-    opened(instance, web.url).put([message("three")], "")
     assert opened(instance, web.url).deliver(20) == 1
-    assert titles(web) == ["three"]
+    assert titles(web) == ["one"], "the second was told when there was no channel"
+
+
+def test_a_new_channel_inherits_what_waits_for_one_that_is_gone(instance: dg.DagsterInstance, web: WebServer) -> None:
+    refused = web.url.replace("robot:", "former:")
+    opened(instance, refused).put([message("one"), message("two")], "")
+    box = opened(instance, web.url)
+    assert box.orphaned == 0 and box.deliver(20) == 2
+    assert titles(web) == ["one", "two"]
+    assert opened(instance, web.url).deliver(20) == 0
+
+
+def test_what_waits_for_a_removed_channel_is_given_up_after_a_week(
+    instance: dg.DagsterInstance, web: WebServer
+) -> None:
+    old = message("one").model_copy(update={"at": datetime.now(UTC) - KEPT})
+    opened(instance, web.url).put([old], "")
+    assert opened(instance).orphaned == 0
 
 
 def test_too_long_a_queue_is_joined_and_loses_no_title(instance: dg.DagsterInstance, web: WebServer) -> None:

@@ -166,3 +166,10 @@ def test_no_days_are_no_rows() -> None:
 def test_a_column_whose_type_was_widened_is_one_column() -> None:
     other = Sample("2024-03-02", pa.table({"x": [0.5]}), 1, "")
     assert in_proportion([of_day(1, 2, 2), other], ["x"], 100)["x"].to_pylist() == [1.0, 1.0, 0.5]
+
+
+def test_a_day_with_ten_times_the_rows_counts_for_two() -> None:
+    days = [Sample(str(day), pa.table({"x": [float(day)] * 100}), 100, "") for day in range(27)]
+    days.append(Sample("27", pa.table({"x": [27.0] * 1000}), 1000, ""))
+    drawn = samples.in_proportion(days, ["x"], 20_000)["x"].to_numpy()
+    assert (drawn == 27.0).sum() == 200 and len(drawn) == 27 * 100 + 200

@@ -29,11 +29,11 @@ def test_a_damaged_document_of_another_day_is_that_days_own_trouble(tiny: TinyPr
 
 
 def test_less_than_a_week_has_nothing_usual() -> None:
-    assert trailing.usual_range([10.0] * 6, 0.25) is None and trailing.mean([10.0] * 6) is None
+    assert trailing.usual_range([10.0] * 6, 0.25) is None and trailing.median([10.0] * 6) is None
 
 
 def test_the_usual_range_holds_quiet_weekdays_and_leaves_one_broken_day_out() -> None:
-    assert trailing.usual_range([100.0] * 6 + [50.0], 0.25) == (40.0, 125.0)
+    assert trailing.usual_range([100.0] * 6 + [50.0], 0.25) == (37.5, 125.0)
     month = [100.0] * 19 + [50.0] * 8 + [3.0]
-    assert trailing.usual_range(month, 0.25) == (40.0, 125.0)
-    assert trailing.usual_range([*month[:-1], 5000.0], 0.25) == (40.0, 125.0)
+    assert trailing.usual_range(month, 0.25) == (37.5, 125.0)
+    assert trailing.usual_range([*month[:-1], 5000.0], 0.25) == (37.5, 125.0)
