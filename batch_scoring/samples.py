@@ -55,8 +55,8 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
     )  # fmt: skip
     if predictions is not None:
         folder = predictions_table(pipeline).folder
-        scores = _smallest(_batches(folder, predictions, None, ["model_version"]), key, day, rows)
-        scores = scores.drop_columns([name for name in ("model_version", "scored_at") if name in scores.column_names])
+        columns = sorted({column for shard in predictions.shards for column in shard.sums})
+        scores = _smallest(_batches(folder, predictions, [key, *columns], []), key, day, rows)
         chosen = chosen.join(scores, key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
     return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
@@ -109,7 +109,7 @@ def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> p
 
 
 def _batches(
-    folder: Folder, account: Account, columns: list[str] | None, dictionary: Iterable[str]
+    folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str]
 ) -> Iterator[pa.RecordBatch]:
     for path in account.table.files:
         yield from shards.read(folder, path, columns, dictionary)
