@@ -63,7 +63,7 @@ def test_all_rows_of_a_small_day_are_its_sample(tiny: TinyProject) -> None:
     sample = taken(tiny, 100)
     assert sorted(keys_of(sample)) == tiny.rows(40)["id"].to_pylist()
     assert sample.rows.column_names == [
-        "id", "x", "y", "n", "c", "prediction", "prediction_proba", "prob_class_0", "prob_class_1",
+        "id", "x", "y", "n", "c", "prediction_proba", "prob_class_0", "prob_class_1",
     ]  # fmt: skip
 
 
