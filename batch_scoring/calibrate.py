@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from batch_scoring import drift
 from batch_scoring.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
-from batch_scoring.calibration import LEAST_TRAILING, CalibrationError, calibrate
+from batch_scoring.calibration import CalibrationError, calibrate
 from batch_scoring.model import refuse_reused_version
 from batch_scoring.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
 from batch_scoring.profile import Profile
@@ -48,8 +48,8 @@ def describe(profile: Profile) -> str:
         lines += ["reference days beyond a threshold themselves; if one is a fault, leave it out of the reference:"]
         lines += [f"  {day}  {why}" for day, why in profile.exceeding.items()]
     trailing = (
-        f"no test of the trailing 28 days: it takes {LEAST_TRAILING} reference days"
-        if profile.days < LEAST_TRAILING
+        f"no test of the trailing 28 days: it takes {drift.TRAILING_REFERENCE_DAYS} reference days"
+        if profile.days < drift.TRAILING_REFERENCE_DAYS
         else "of the trailing 28 days about 0.3 (measured on another table: one reference has too few windows)"
     )
     lines.append(f"expect {profile.alarms_a_month:.1f} false alarms of single days a month; {trailing}")

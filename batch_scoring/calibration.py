@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring import drift
+from batch_scoring import drift, trailing
 from batch_scoring.bundle import Bundle
 from batch_scoring.profile import Column, Grain, Held, Kind, Profile, Scores
 
@@ -34,8 +34,6 @@ LEAST_DAYS = 28
 """Of the reference. With fewer the ranks say nothing."""
 LEAST_OF_A_CLASS = 14
 """Weekdays and weekends each, to be compared apart."""
-LEAST_TRAILING = 84
-"""Reference days for a test of the trailing 28."""
 _CELLS = 4_000_000
 """Of a matrix held at once."""
 
@@ -251,7 +249,7 @@ class ColumnDays:
 
     def trailing(self) -> float | None:
         """L: the largest distance of 28 consecutive reference days to the rest of the reference."""
-        if len(self.counts) < LEAST_TRAILING:
+        if len(self.counts) < drift.TRAILING_REFERENCE_DAYS:
             return None
         window, total = drift.TRAILING_DAYS, self.counts.sum(axis=0)
         unit = drift.deviation(self.support, total, self.kind)
@@ -424,7 +422,11 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 
 def trailing_deviation(means: np.ndarray) -> float:
     """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
-    apart = [abs(mean - np.median(means[max(0, day - 28) : day])) for day, mean in enumerate(means) if day >= 7]
+    apart = [
+        abs(mean - np.median(means[max(0, day - drift.TRAILING_DAYS) : day]))
+        for day, mean in enumerate(means)
+        if day >= trailing.LEAST_DAYS
+    ]
     return float(np.sort(apart)[-2])
 
 
@@ -439,7 +441,7 @@ def _exceeding(
     work: Calibration, learned: Thresholds, days: Sequence[date], shares: Mapping[tuple[str, str], np.ndarray],
     usual: Mapping[tuple[str, str], float], sizes: np.ndarray, rows: int,
 ) -> dict[str, str]:  # fmt: skip
-    """Reference days that are beyond a threshold themselves: the columns, with an exclamation mark if it alarms."""
+    """Reference days that are beyond a threshold themselves: by what, and whether it alarms."""
     found: dict[int, list[str]] = {}
     for day, columns, alarms in work.exceeding(learned):
         found[day] = [", ".join(columns) + (" (alarms)" if alarms else "")]

@@ -11,9 +11,8 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.assets import asset_key, days, link
-from batch_scoring.calibration import LEAST_TRAILING
 from batch_scoring.comparison import Compared, NotComparableError, Side, compare
-from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, Share, Tested
+from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, TRAILING_REFERENCE_DAYS, Share, Tested
 from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw, page_path
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
@@ -135,10 +134,10 @@ def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
 
 def _of_trailing(compared: Compared, side: Side, tests: Sequence[Tested], drifted: Sequence[Tested]) -> str:
     known, reference, since = compared.days[side], compared.reference.profile.days, compared.since.get(side)
-    if not tests and reference < LEAST_TRAILING:
+    if not tests and reference < TRAILING_REFERENCE_DAYS:
         return (
             f"the trailing {TRAILING_DAYS} days: not tested, the reference has {reference} days, "
-            f"expected at least {LEAST_TRAILING}"
+            f"expected at least {TRAILING_REFERENCE_DAYS}"
         )
     if not tests and known < LEAST_TRAILING_DAYS:
         return (

@@ -25,7 +25,7 @@ TRAILING_ROWS = 20_000
 """Rows of all trailing days that are compared, at most."""
 
 SINCE_DAYS = 7
-"""Days back at which a drift of the trailing days is still the same one."""
+"""Days back within which the last comparison by the same model says whether a trailing drift goes on."""
 
 
 class NotComparableError(ValueError):

@@ -35,6 +35,9 @@ TRAILING_DAYS = 28
 LEAST_TRAILING_DAYS = 21
 """Of the 28, so that a new pipeline is not measured by its first week."""
 
+TRAILING_REFERENCE_DAYS = 84
+"""Reference days that a test of the trailing ones takes: three windows."""
+
 SMALLEST_DEVIATION = 0.001
 """Evidently's floor for the standard deviation that a numeric distance is divided by."""
 

