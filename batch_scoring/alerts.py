@@ -9,18 +9,18 @@ import itertools
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from logging import Logger
-from typing import Any, TextIO, TypeVar
+from typing import TextIO
 
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring import channels, deadlines, digests
+from batch_scoring import channels, deadlines, digests, runs
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
+from batch_scoring.patience import answer
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import StateError
 
@@ -29,8 +29,6 @@ FIRST_LOOK_BACK = 24 * 3600.0
 """Seconds before an instance's first tick."""
 OVERLAP = 300.0
 """Seconds by which an end may be stored late, or by another machine's clock."""
-UNDECIDED = 60.0
-"""Seconds after a failure within which Dagster has said whether it runs the work again."""
 PAGE = 50
 STORM = 10
 """New messages of one topic in a tick; more are joined."""
@@ -39,10 +37,6 @@ RUNS_UNTIL, DAYS_UNTIL, DELIVER_UNTIL = 10.0, 18.0, 30.0
 """Seconds after which a tick stops looking at runs, at days, and begins no delivery; Dagster ends a tick after 60."""
 STORE_SECONDS = 4.0
 """That the data's store has for an answer."""
-
-Answer = TypeVar("Answer")
-_asked: dict[str, Future[Any]] = {}
-"""By pipeline, the question that its store has not answered yet, so that one that hangs holds up no other."""
 
 
 class Memory(BaseModel):
@@ -128,8 +122,9 @@ def _of_runs(
     """The messages of the runs that have ended; each is dealt with once."""
     by_name = {pipeline.name: pipeline for pipeline in pipelines}
     since = memory.until - OVERLAP
-    for record in sorted(_ended(instance, since), key=lambda record: (_end(record), record.storage_id)):
-        if _end(record) < since or record.dagster_run.run_id in memory.runs or _is_retried(instance, record):
+    for record in sorted(_ended(instance, since), key=lambda record: (runs.ended_at(record), record.storage_id)):
+        run_id, end = record.dagster_run.run_id, runs.ended_at(record)
+        if end < since or run_id in memory.runs or runs.is_retried(instance, record):
             continue
         if time.monotonic() > stop_at:
             break
@@ -139,8 +134,8 @@ def _of_runs(
             message = digests.unreadable(record, error)
         if message:
             yield message
-        memory.runs[record.dagster_run.run_id] = _end(record)
-        memory.until = max(memory.until, min(_end(record), time.time()))  # another machine's clock may be ahead
+        memory.runs[run_id] = end
+        memory.until = max(memory.until, min(end, time.time()))  # another machine's clock may be ahead
     memory.runs = {run_id: end for run_id, end in memory.runs.items() if end >= memory.until - OVERLAP}
 
 
@@ -156,19 +151,6 @@ def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]
         cursor = page[-1].dagster_run.run_id
 
 
-def _end(record: dg.RunRecord) -> float:
-    return record.end_time or record.update_timestamp.timestamp()
-
-
-def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
-    """Whether Dagster runs the work again by itself, or has not said so yet: it writes that after the failure."""
-    run = record.dagster_run
-    said = run.tags.get("dagster/will_retry")
-    if said is None and run.status == dg.DagsterRunStatus.FAILURE and instance.run_retries_enabled:
-        return time.time() < _end(record) + UNDECIDED
-    return said == "true"
-
-
 def _of_run(
     instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline], memory: Memory
 ) -> Message | None:
@@ -178,7 +160,8 @@ def _of_run(
     if ended.run.is_success and not failed and not (pipeline and pipeline.spec.alerts.on_success):
         return None
     try:
-        counts = _answer(ended.topic, functools.partial(digests.row_counts, pipelines, ended))
+        count = functools.partial(digests.row_counts, pipelines, ended)
+        counts = answer(f"alerts of {ended.topic}", STORE_SECONDS, count)
     except (OSError, StateError) as error:
         counts = f"the rows' counts cannot be read: {error}"
     return digests.digest(instance, ended, failed, counts)
@@ -214,7 +197,8 @@ def _of_days(
         if deadline.name in memory.days or deadline.pipeline.name in unreachable or time.monotonic() > stop_at:
             continue
         try:
-            verdict = _answer(deadline.pipeline.name, functools.partial(deadlines.judge, deadline, now))
+            judge = functools.partial(deadlines.judge, deadline, now)
+            verdict = answer(f"alerts of {deadline.pipeline.name}", STORE_SECONDS, judge)
         except (OSError, StateError) as error:
             unreachable.add(deadline.pipeline.name)
             problems.append(f"{deadline.name}: {error}; tried again")
@@ -225,20 +209,3 @@ def _of_days(
             yield deadlines.message(deadline)
         if verdict != "open":
             memory.days.add(deadline.name)
-
-
-def _answer(pipeline: str, ask: Callable[[], Answer]) -> Answer:
-    """What the store of a pipeline's data says.
-
-    Raises:
-        TimeoutError: it did not in time; an OSError, as a store's other troubles are.
-    """
-    if (before := _asked.get(pipeline)) and not before.done():
-        raise TimeoutError("the store has not answered an earlier question yet")
-    thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
-    answer = _asked[pipeline] = thread.submit(ask)
-    thread.shutdown(wait=False)
-    try:
-        return answer.result(STORE_SECONDS)
-    except TimeoutError:
-        raise TimeoutError(f"the store did not answer within {STORE_SECONDS:.0f} seconds") from None

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from batch_scoring import alerts
+from batch_scoring import alerts, runs, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.triggers import Memory
+from batch_scoring.uploads import Tick
 
 STEPS = ("model", "raw_input", "validated_features", "predictions")
 
@@ -61,3 +63,53 @@ def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
         return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log))
 
     return _alerts
+
+
+def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
+    """Score the days whose files in the landing folder are not those with which they are settled."""
+    settings = pipeline.spec.uploads
+
+    @dg.sensor(
+        name=f"{pipeline.name}_uploads",
+        job_name=job_name(pipeline),
+        minimum_interval_seconds=settings.interval_seconds,
+        default_status=_sensor_status(settings.default_status),
+        description=f"Scores what is new or changed in {pipeline.landing.uri}, a run a day.",
+    )
+    def _uploads(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
+
+    return _uploads
+
+
+def _sensor_status(name: str) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if name == "running" else dg.DefaultSensorStatus.STOPPED
+
+
+def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """What a tick has decided, as Dagster takes it."""
+    context.log.info(tick.summary)
+    requests = [
+        dg.RunRequest(
+            run_key=request.run_key,
+            partition_key=request.day,
+            tags={
+                runs.FINGERPRINT: request.fingerprint,
+                runs.CODE: runs.code_in_force(pipeline),
+                runs.ATTEMPT: str(request.attempt),
+                "batch_scoring/why": request.why,
+                "dagster/priority": str(request.priority),
+            },
+        )
+        for request in tick.plan.requests
+    ]
+    observed = [
+        dg.AssetObservation(asset_key(pipeline, "raw_input"), description=report.text, metadata={"key": report.name})
+        for report in tick.plan.reports
+    ]
+    return dg.SensorResult(
+        run_requests=requests or None,
+        skip_reason=None if requests else dg.SkipReason(tick.summary),
+        cursor=tick.plan.memory.model_dump_json(),
+        asset_events=observed,
+    )

@@ -15,9 +15,9 @@ from dagster import DagsterEventType as Kind
 from batch_scoring.channels import Message
 from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.runs import PARTITION, ended_at
 from batch_scoring.state import State
 
-PARTITION = "dagster/partition"
 LONGEST = 1000
 """Characters of a message's line."""
 MOST_RUNS = 100
@@ -60,7 +60,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
     ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
     return Ended(
         record.dagster_run,
-        record.end_time or record.update_timestamp.timestamp(),
+        ended_at(record),
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         ends[-1] if ends else "",

@@ -37,6 +37,8 @@ class Finding:
     """What it is compared with: one number, or the lower and the upper."""
     blocks: bool = False
     """Whether this failure stops the day although the check is not a blocking one (it is beyond a second bound)."""
+    transient: bool = False
+    """Whether the same files may pass the next time."""
 
 
 def specs(
@@ -147,7 +149,7 @@ def _remember(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id
     said = {
         finding.check: CheckRecord(
             passed=finding.passed, observed=finding.observed, message=finding.message,
-            stopped=_stops(pipeline, finding),
+            stopped=_stops(pipeline, finding), transient=finding.transient,
         )
         for finding in findings
     }  # fmt: skip

@@ -80,7 +80,12 @@ def day_folder(day: str) -> str:
 
 def list_day(landing: Folder, day: str) -> list[FileVersion]:
     """The day's data files, sorted by path. Names that begin with `_` or `.` are not data."""
-    return [file for file in landing.list(day_folder(day)) if is_data(file.path)]
+    return data_files(landing.list(day_folder(day)))
+
+
+def data_files(listed: Iterable[FileVersion]) -> list[FileVersion]:
+    """Those of the files that are data, in their order."""
+    return [file for file in listed if is_data(file.path)]
 
 
 def list_days(landing: Folder) -> dict[str, list[FileVersion]]:

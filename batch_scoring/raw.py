@@ -10,8 +10,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from batch_scoring import landing, trailing
+from batch_scoring import landing, runs, trailing
 from batch_scoring.assets import asset_key, asset_options, days, run_of
+from batch_scoring.completeness import waits_for
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State
@@ -21,7 +22,8 @@ FILES_SHOWN = 50
 
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
-    "input_is_complete": "Every landing file of the day can be read: a CSV file to its end, a Parquet file's footer.",
+    "input_is_complete": "Every file of the day can be read: a CSV file to its end, a Parquet file's footer. "
+    "The marker or manifest that the spec asks for is there.",
     "row_count_is_usual": "The day has about as many rows as the 28 days before it.",
 }
 
@@ -35,6 +37,10 @@ class Found:
     """Files that cannot be read, and why."""
     fingerprint: str
     where: str
+    waits_for: str = ""
+    """What the spec asks for before the day is complete, and is not there."""
+    is_denied: bool = False
+    """Whether something may not be read: the same files can be right the next time."""
 
     @property
     def rows(self) -> int:
@@ -47,7 +53,8 @@ class Found:
         present = bool(self.rows or self.broken)
         count = "1 file" if len(self.files) == 1 else f"{len(self.files) or 'no'} files"
         seen = f"{count} with {self.rows} rows in {self.where}" if self.files else f"{count} in {self.where}"
-        complete = "every file can be read" if not self.broken else "; ".join(self.broken.values())
+        troubles = [*self.broken.values(), *([self.waits_for] if self.waits_for else [])]
+        complete = "; ".join(troubles) or "every file can be read"
         figures = {"files": len(self.files) + len(self.broken), "rows": self.rows}
         advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
         return [
@@ -56,8 +63,8 @@ class Found:
                 observed=len(self.files), expected="at least one file with rows",
             ),
             Finding(
-                "input_is_complete", not self.broken, complete,
-                observed=len(self.broken), expected="no unreadable file", limits=[0],
+                "input_is_complete", not troubles, complete, observed=len(self.broken), expected="no unreadable file",
+                limits=[0], transient=self.is_denied,
             ),
         ]  # fmt: skip
 
@@ -67,17 +74,22 @@ def find(pipeline: Pipeline, day: str) -> Found:
     files, broken = [], {}
     where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
     try:
-        listed = landing.list_day(pipeline.landing, day)
+        everything = pipeline.landing.list(landing.day_folder(day))
     except PermissionError as error:
-        return Found((), {where: f"{where} cannot be listed: {error}; let this process read it"}, "", where)
+        denied = {where: f"{where} cannot be listed: {error}; let this process read it"}
+        return Found((), denied, "", where, is_denied=True)
+    is_denied = False
+    listed = landing.data_files(everything)
     for file in listed:
         try:
             files.append(landing.inspect(pipeline.landing, file, pipeline.spec.input.csv))
         except PermissionError as error:
             broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
+            is_denied = True
         except (landing.UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
             broken[file.path] = str(error)
-    return Found(tuple(files), broken, landing.fingerprint(listed), where)
+    missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
+    return Found(tuple(files), broken, landing.fingerprint(listed), where, missing, is_denied)
 
 
 def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -94,6 +106,9 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         run = run_of(context)
         found = find(pipeline, context.partition_key)
+        # of a day that is not complete nothing is learned by its failure: the same files are tried again
+        is_about = "" if found.waits_for else found.fingerprint
+        run.tag({runs.FINGERPRINT: is_about, runs.CODE: runs.code_in_force(pipeline)})
         findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
         yield from report(pipeline, key, findings, run.id, context.partition_key)
         pinned = pin(pipeline, context.partition_key, found, run.id, run.started)

@@ -26,6 +26,14 @@ Location = Annotated[str, AfterValidator(_reachable)]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
 
 
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("not an IANA time zone; expected a name such as UTC or America/New_York") from None
+    return name
+
+
 class Section(BaseModel):
     """A part of the spec: immutable, and a field it does not know is an error."""
 
@@ -41,11 +49,7 @@ class Partitions(Section):
     @field_validator("timezone")
     @classmethod
     def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("not an IANA time zone; expected a name such as UTC or America/New_York") from None
-        return value
+        return _time_zone(value)
 
 
 class Csv(Section):
@@ -61,6 +65,28 @@ class Csv(Section):
     null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean: no value")
 
 
+class Complete(Section):
+    """When a day's files are all there. What comes later is scored all the same, in a run of its own."""
+
+    by: Literal["quiet", "marker", "manifest"] = Field(
+        default="quiet",
+        description="quiet: no new file for a while; marker: a file says so; manifest: a JSON file lists the others",
+    )
+    quiet_minutes: float = Field(
+        default=1, ge=0, le=1440, description="minutes without a new file; after a marker or manifest: of later ones"
+    )
+    file: str = Field(
+        default="",
+        pattern=r"^([._][^/]*)?$",
+        description="the marker's or manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
+    )
+
+    @property
+    def name(self) -> str:
+        """The marker's or manifest's name."""
+        return self.file or {"quiet": "", "marker": "_SUCCESS", "manifest": "_manifest.json"}[self.by]
+
+
 class Input(Section):
     """Where the day's files land and what names a row."""
 
@@ -69,6 +95,7 @@ class Input(Section):
     )
     key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
     csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
+    complete: Complete = Complete()
     deadline_hours: float | None = Field(
         default=None,
         ge=0,
@@ -244,6 +271,55 @@ class Drift(Section):
     )
 
 
+Status = Literal["running", "stopped"]
+
+
+class Schedule(Section):
+    """A time at which days are scored whatever has landed. The sensors need none."""
+
+    cron: str = Field(default="0 6 * * *", description="five fields: minute, hour, day of month, month, day of week")
+    timezone: str = Field(default="", description="time zone of the cron; partitions.timezone if empty")
+    days_back: int = Field(
+        default=1, ge=0, le=400, description="newest day of a tick: 1 yesterday, 0 today, in partitions.timezone"
+    )
+    default_status: Status = Field(default="stopped", description="running or stopped, until somebody switches it")
+
+    @field_validator("cron")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        from dagster._utils.schedules import is_valid_cron_schedule  # what Dagster itself asks, with no heavy import
+
+        if len(value.split()) != 5 or not is_valid_cron_schedule(value):
+            raise ValueError("no cron that Dagster takes; expected five fields such as 0 6 * * * (daily at 06:00)")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _time_zone(value) if value else value
+
+
+class Uploads(Section):
+    """The sensor that lists the landing folder and scores what is new there."""
+
+    default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
+    interval_seconds: int = Field(default=30, ge=1, le=86400, description="seconds between two looks")
+    recent_days: int = Field(default=7, ge=1, le=400, description="newest days, looked at every time")
+    older_days: int = Field(default=20, ge=1, le=1000, description="older days, of which so many are looked at in turn")
+    runs_per_tick: int = Field(default=10, ge=1, le=100, description="runs that are requested at once, at most")
+
+
+class Events(Section):
+    """The sensor that is told by a queue which days to look at."""
+
+    queue: str = Field(
+        default="",
+        pattern=r"^(https?://.+)?$",
+        description="URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
+    )
+    default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
+
+
 class Alerts(Section):
     """What is told besides failed runs and failed checks."""
 
@@ -269,6 +345,9 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     checks: Checks = Checks()
     drift: Drift = Drift()
+    schedule: Schedule = Schedule()
+    uploads: Uploads = Uploads()
+    events: Events = Events()
     alerts: Alerts = Alerts()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"

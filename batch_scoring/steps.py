@@ -41,6 +41,8 @@ class Run:
     """Busy time by activity; activities overlap, so their sum may exceed the wall time."""
     began: float = field(default_factory=perf_counter)
     """When this step took up the work, by `perf_counter`."""
+    tag: Callable[[dict[str, str]], object] = lambda _: None
+    """Notes in the run's record what the run is about."""
 
     @property
     def elapsed(self) -> float:

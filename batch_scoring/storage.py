@@ -55,6 +55,15 @@ class FileVersion:
     """UTC."""
 
 
+@dataclass(frozen=True)
+class Children:
+    """What stands directly in a folder."""
+
+    folders: tuple[str, ...]
+    """Names, sorted."""
+    files: tuple[str, ...]
+
+
 class Folder(ABC):
     """A place for files. Every path is relative to it, with forward slashes, and cannot leave it."""
 
@@ -64,6 +73,10 @@ class Folder(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> list[FileVersion]:
         """All files whose path begins with `prefix`, sorted by path. Nothing there is an empty list."""
+
+    @abstractmethod
+    def children(self) -> Children:
+        """The names directly in this folder, whatever lies below them. Nothing there is no name."""
 
     @abstractmethod
     def open(self, path: str, token: str | None = None) -> BinaryIO:
@@ -178,6 +191,11 @@ class LocalFolder(Folder):
                         found.append(_version(path, file.stat()))
         return sorted(found)
 
+    def children(self) -> Children:
+        """See `Folder.children`."""
+        folder = next(os.walk(self._root, onerror=_raise_unless_gone), ("", [], []))
+        return Children(tuple(sorted(folder[1])), tuple(sorted(folder[2])))
+
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
         file = (self._root / inside(path)).open("rb")
@@ -281,6 +299,18 @@ class S3Folder(Folder):
                 for item in page.get("Contents", [])
                 if not item["Key"].endswith("/")
             )
+
+    def children(self) -> Children:
+        """See `Folder.children`. One request for a thousand names, however many objects lie below them."""
+        with self._os_errors(""):
+            asked = _client().get_paginator("list_objects_v2")
+            pages = list(asked.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"))
+        folders = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
+        files = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return Children(
+            tuple(sorted(name.removeprefix(self._prefix).rstrip("/") for name in folders)),
+            tuple(sorted(name.removeprefix(self._prefix) for name in files if not name.endswith("/"))),
+        )
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -434,20 +433,6 @@ def test_a_store_that_does_not_answer_is_said_and_silences_nobody_else(
     loop.unlink()
     (message,) = told(*pipelines)
     assert f"{day_folder(days_ago(2))}" in message and "loop" in message
-
-
-def test_a_store_that_hangs_is_asked_one_question_and_the_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "STORE_SECONDS", 0.05)
-    release = threading.Event()
-    try:
-        with pytest.raises(TimeoutError, match="did not answer within"):
-            alerts._answer("hanging", release.wait)
-        for _ in range(20):
-            with pytest.raises(TimeoutError, match="has not answered an earlier question"):
-                alerts._answer("hanging", lambda: True)
-            assert alerts._answer("sound", lambda: "here") == "here"
-    finally:
-        release.set()
 
 
 def test_deadlines_are_by_the_wall_clock_of_the_pipeline(tiny: TinyProject) -> None:

@@ -151,9 +151,9 @@ def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> Non
         assert isinstance(jobs[f"report_{pipeline}"].partitions_def, dg.MonthlyPartitionsDefinition)
 
 
-def test_nothing_scores_by_itself_yet() -> None:
-    assert not list(defs.schedules or [])
-    assert {sensor.name: list(sensor.targets) for sensor in defs.sensors or []} == {"dead_runs": [], "alerts": []}
+def test_the_sensors_are_these_and_run_from_the_start() -> None:
+    expected = {"dead_runs": [], "alerts": [], **{f"{name}_uploads": [f"score_{name}"] for name in PIPELINES}}
+    assert {sensor.name: [t.job_name for t in sensor.targets] for sensor in defs.sensors or []} == expected
     assert {sensor.default_status for sensor in defs.sensors or []} == {dg.DefaultSensorStatus.RUNNING}
 
 

@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from batch_scoring import landing, shards, tables
 from batch_scoring.state import ShardAccount
-from batch_scoring.storage import FileChangedError, FileVersion, Folder
+from batch_scoring.storage import Children, FileChangedError, FileVersion, Folder
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 
 ROOT = "s3://memory"
@@ -63,6 +63,9 @@ class MemoryFolder(Folder):
         return self._world.operation(
             f"list {self.name}", lambda: [files[path].version for path in sorted(files) if path.startswith(prefix)]
         )
+
+    def children(self) -> Children:
+        raise AssertionError("no step of a run looks at a folder's children")
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         return io.BytesIO(self._world.operation(f"read {path}", lambda: self._read(path, token)))

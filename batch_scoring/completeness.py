@@ -1,0 +1,63 @@
+"""Whether a day's files are all there, by a marker or by a manifest that lists them.
+
+How long a day has been quiet is a question of the clock, and the sensors' own.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from batch_scoring.landing import day_folder
+from batch_scoring.spec import Complete
+from batch_scoring.storage import FileVersion, Folder
+
+_FORMS = '{"files": ["a.parquet", {"path": "b.parquet", "size": 1234}]}, or the manifest of a Redshift UNLOAD'
+
+
+def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[FileVersion]) -> str:
+    """What a day still waits for, in words; empty if it waits for nothing.
+
+    Args:
+        complete: what the spec says.
+        landing: the folder above the days.
+        day: YYYY-MM-DD.
+        there: all files in the day's folder, data or not.
+    """
+    if complete.by == "quiet":
+        return ""
+    folder = day_folder(day)
+    sizes = {file.path.removeprefix(folder): file.size for file in there}
+    name = complete.name
+    if name not in sizes:
+        return f"there is no {name} in {landing.uri}/{folder}; it is expected when all files of the day are there"
+    if complete.by == "marker":
+        return ""
+    try:
+        listed = dict(_listed(landing.read(f"{folder}{name}"), folder))
+    except FileNotFoundError:
+        return f"{name} has just gone"
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        return f"{landing.uri}/{folder}{name} is no manifest ({type(error).__name__}: {said}); expected {_FORMS}"
+    wrong = [
+        f"{path} is not there" if path not in sizes else f"{path} has {sizes[path]} bytes, {size} are listed"
+        for path, size in listed.items()
+        if path not in sizes or size not in (None, sizes[path])
+    ]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return f"of {len(listed)} files that {folder}{name} lists, {'; '.join(wrong[:3])}{more}" if wrong else ""
+
+
+def _listed(content: bytes, folder: str) -> Iterator[tuple[str, int | None]]:
+    """Path in the day's folder and, if it is said, size in bytes of each file that a manifest lists."""
+    document: Any = json.loads(content)
+    entries = document.get("files", document.get("entries")) if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        raise TypeError("it lists no files")
+    for entry in entries:
+        if isinstance(entry, str):
+            path, size = entry, None
+        else:
+            path = str(entry["path"] if "path" in entry else entry["url"])
+            size = entry.get("size", entry.get("meta", {}).get("content_length"))
+        yield path.rpartition(f"/{folder}")[2].removeprefix(folder), None if size is None else int(size)

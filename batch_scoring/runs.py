@@ -1,0 +1,133 @@
+"""The runs of a pipeline's day, as the Dagster instance remembers them: which are on, how the others ended.
+
+Each run carries what it was for: `raw_input` tags it with the fingerprint of the files that it found and with the code
+in force, whoever started it. Nothing here says whether a day is done; that is `settled.py`'s business.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.shards import digest
+from batch_scoring.state import State
+
+PARTITION = "dagster/partition"
+FINGERPRINT = "batch_scoring/fingerprint"
+CODE = "batch_scoring/code"
+ATTEMPT = "batch_scoring/attempt"
+WHOLE = {"raw_input", "validated_features", "predictions"}
+"""Assets of a run that can settle a day."""
+MOST = 200
+"""Runs of a day that are looked at, the newest."""
+UNDECIDED = 60.0
+"""Seconds after a failure within which Dagster has said whether it runs the work again."""
+TO_RETRY = 900.0
+"""Seconds after a failure within which it does so."""
+
+Status = Literal["created", "queued", "started", "to be retried", "succeeded", "failed", "refused"]
+"""`refused`: a blocking check has failed, and the same files would fail it again."""
+
+
+@dataclass(frozen=True)
+class DayRun:
+    """A run of a day."""
+
+    id: str
+    status: Status
+    since: float
+    """When it was created, started or ended (seconds since 1970)."""
+    fingerprint: str = ""
+    """Of the files that it is about; empty if it never got to know."""
+    code: str = ""
+    is_whole: bool = True
+    """Whether it has all steps that write; a run of some assets alone settles nothing."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is over, and nobody goes on with it."""
+        return self.status in ("succeeded", "failed", "refused")
+
+
+def code_in_force(pipeline: Pipeline) -> str:
+    """Names what a run's outcome depends on besides the files: code, settings, where the model is delivered."""
+    return digest("code", pipeline.features_code, pipeline.scoring_code, pipeline.bundle.uri)[:12]
+
+
+def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[DayRun]:
+    """The runs of a pipeline's day, newest first."""
+    records = instance.get_run_records(dg.RunsFilter(tags={PARTITION: day}), limit=MOST)
+    refused: set[str] | None = None
+    found = []
+    for record in records:
+        run = record.dagster_run
+        steps = _steps(run, pipeline)
+        if not steps:
+            continue
+        status = _status(instance, record)
+        if status == "failed":
+            refused = _refused(pipeline, day) if refused is None else refused
+            status = "refused" if run.run_id in refused else status
+        found.append(
+            DayRun(
+                run.run_id, status, _since(record, status),
+                run.tags.get(FINGERPRINT, ""), run.tags.get(CODE, ""), is_whole=steps >= WHOLE,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
+    """The assets of the pipeline that a run is of."""
+    if run.asset_selection is not None:
+        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name}
+    return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
+
+
+def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
+    run = record.dagster_run
+    if run.status == dg.DagsterRunStatus.NOT_STARTED:
+        return "created"
+    if run.status == dg.DagsterRunStatus.QUEUED:
+        return "queued"
+    if run.status not in FINISHED_STATUSES:
+        return "started"
+    if run.is_success:
+        return "succeeded"
+    return "to be retried" if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags else "failed"
+
+
+def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Whether Dagster runs the work again by itself, or has not said so yet: it writes that after the failure."""
+    run = record.dagster_run
+    said = run.tags.get("dagster/will_retry")
+    if said is None and run.status == dg.DagsterRunStatus.FAILURE and instance.run_retries_enabled:
+        return time.time() < ended_at(record) + UNDECIDED
+    return said == "true"
+
+
+def ended_at(record: dg.RunRecord) -> float:
+    """When a run ended, in seconds since 1970."""
+    return record.end_time or record.update_timestamp.timestamp()
+
+
+def _since(record: dg.RunRecord, status: Status) -> float:
+    if status in ("created", "queued"):
+        return record.create_timestamp.timestamp()
+    if status == "started":
+        return record.start_time or record.create_timestamp.timestamp()
+    return ended_at(record)
+
+
+def _refused(pipeline: Pipeline, day: str) -> set[str]:
+    """The runs that a blocking check of the day has stopped for good."""
+    state = State(pipeline.output)
+    return {
+        said.run_id
+        for asset in WHOLE
+        for said in state.checks_of(asset, [day])
+        if any(record.stopped and not record.transient for record in said.checks.values())
+    }

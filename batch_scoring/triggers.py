@@ -1,0 +1,344 @@
+"""The planner behind the sensors: which days to look at, and which of them to run. No Dagster, no S3, no clock.
+
+A day is run when its files are not those with which it is settled, whatever was requested before; so nothing that is
+forgotten or fails, no cursor and no run record, can lose a file. What a tick remembers (`Memory`, the sensor's cursor)
+only spares work and repeated words.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batch_scoring.landing import fingerprint
+from batch_scoring.runs import TO_RETRY, DayRun
+from batch_scoring.storage import FileVersion
+
+CREATED = 60.0
+"""Seconds within which a run that was created has been queued or started; else its launcher died before that."""
+MOST_TOLD = 5_000
+REPORTS = 20
+"""Observations of one tick; more come with the next ones."""
+NOW, LATE = 10, 5
+"""Dagster's priority of runs of today and yesterday, and of older days; a backfill's is 0."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What limits a tick, and each day's runs."""
+
+    recent_days: int = 7
+    older_days: int = 20
+    requests: int = 10
+    quiet: float = 60.0
+    """Seconds without a new file."""
+    tries: int = 3
+    """Runs of the same files and code that fail, before somebody has to look."""
+    retry_after: tuple[float, ...] = (120.0, 600.0)
+    """Seconds from the end of each of them to the next."""
+    max_runtime: float = 21_600.0
+    """Seconds after which a run that has not ended is taken for dead."""
+
+
+class Memory(BaseModel):
+    """What a tick leaves for the next one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    older_than: str = ""
+    """The oldest day of the last slice: the next one begins below it."""
+    hinted: list[str] = []
+    """Days that somebody named, and that are not dealt with yet."""
+    seen: dict[str, tuple[str, float]] = {}
+    """Days that are not quiet yet: the fingerprint, and when it was first seen (seconds since 1970)."""
+    strangers: dict[str, str] = {}
+    """Names that were reported, with the reason."""
+    deleted: dict[str, str] = {}
+    """Days whose deleted files were reported, with the fingerprint of what was left."""
+    handled: list[str] = []
+    """Receipts of the messages that the last tick has read: they can be deleted."""
+    swept: float = 0.0
+    """When days were looked at that nobody had named (seconds since 1970)."""
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "Memory":
+        """The memory in a sensor's cursor; a new one if there is none, or one of another make."""
+        try:
+            return cls.model_validate_json(cursor or "{}")
+        except ValidationError:
+            return cls()
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A day as the landing folder shows it."""
+
+    day: str
+    files: tuple[FileVersion, ...]
+    """Data only."""
+    waits_for: str = ""
+    """What its marker or manifest lacks."""
+    has_lost: bool = False
+    """Whether its files are those with which it is settled, less some."""
+    settled: str | None = None
+    """The fingerprint with which it is settled."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its files."""
+        return fingerprint(self.files)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is scored as its files stand."""
+        return bool(self.files) and self.settled == self.fingerprint
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A name that is no day of the pipeline."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for."""
+
+    day: str
+    run_key: str
+    fingerprint: str
+    attempt: int
+    """Of this fingerprint and code, from 1."""
+    priority: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Something to be observed, once."""
+
+    name: str
+    """The day or the key."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tick decides."""
+
+    requests: tuple[Request, ...]
+    reports: tuple[Report, ...]
+    memory: Memory
+    waiting: Mapping[str, str]
+    """Days that are not settled and not asked for: why not yet, or why not again."""
+
+
+def sort_names(
+    names: Iterable[str], files: Iterable[str], first: date, today: date
+) -> tuple[list[str], list[Stranger]]:
+    """The days among the names of a landing folder's children, newest first, and what is none of them.
+
+    Args:
+        names: of folders; what begins with `_` or `.` is nobody's.
+        files: names of files beside them.
+        first: first day of the pipeline.
+        today: in the pipeline's time zone.
+    """
+    days, strangers = [], []
+    for name in names:
+        if name.startswith(("_", ".")):
+            continue
+        if reason := why_no_day(name, first, today):
+            strangers.append(Stranger(f"{name}/", reason))
+        else:
+            days.append(name.removeprefix("dt="))
+    strangers += [
+        Stranger(name, "a file outside of any day; expected dt=YYYY-MM-DD/ above it")
+        for name in files
+        if not name.startswith(("_", "."))
+    ]
+    return sorted(days, reverse=True), strangers
+
+
+def why_no_day(folder: str, first: date, today: date) -> str:
+    """Why a folder's name is no day of the pipeline; empty if it is one."""
+    text = folder.removeprefix("dt=")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or text == folder or text != day.isoformat():
+        return "no day; expected dt=YYYY-MM-DD"
+    if day < first:
+        return f"before the pipeline's first day, {first}; partitions.start in the spec says so"
+    if day > today:
+        return f"in the future: today is {today} in the pipeline's time zone; it is looked at again when it comes"
+    return ""
+
+
+def days_to_look_at(days: Sequence[str], memory: Memory, bounds: Bounds) -> tuple[list[str], list[str]]:
+    """The days of a tick: first those named, those not quiet yet and the newest; then a slice of the older ones.
+
+    Args:
+        days: all that there are, newest first.
+        memory: of the tick before: where its slice ended.
+        bounds: how many.
+    """
+    recent, older = list(days[: bounds.recent_days]), list(days[bounds.recent_days :])
+    first = sorted({*memory.hinted, *memory.seen, *recent}.intersection(days), reverse=True)
+    begin = next((index for index, day in enumerate(older) if day < memory.older_than), 0)
+    others = (day for day in (*older[begin:], *older[:begin]) if day not in first)
+    return first, list(itertools.islice(others, bounds.older_days))
+
+
+def plan(
+    landed: Sequence[Landed],
+    slice_: Collection[str],
+    strangers: Sequence[Stranger],
+    runs: Mapping[str, Sequence[DayRun]],
+    code: str,
+    now: float,
+    today: date,
+    bounds: Bounds,
+    memory: Memory,
+) -> Plan:
+    """Decide what to run and what to say.
+
+    Args:
+        landed: the days that were looked at, those first that are to be run first.
+        slice_: those of them that were looked at because it was their turn.
+        strangers: all names that are no days, as they stand now.
+        runs: of each of these days that is not settled, newest first.
+        code: in force, see `runs.code_in_force`.
+        now: seconds since 1970; may jump.
+        today: in the pipeline's time zone.
+        bounds: of this tick.
+        memory: of the tick before.
+    """
+    after = memory.model_copy(deep=True)
+    requests: list[Request] = []
+    reports: list[Report] = []
+    waiting: dict[str, str] = {}
+
+    def tell(told: dict[str, str], name: str, what: str, text: str) -> None:
+        if told.get(name) != what and len(reports) < REPORTS:
+            told[name] = what
+            reports.append(Report(name, text))
+
+    there = {stranger.name for stranger in strangers}
+    after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}
+    for stranger in strangers:
+        tell(after.strangers, stranger.name, stranger.reason, f"{stranger.name}: {stranger.reason}")
+    is_full = False
+    for day in landed:
+        known = runs.get(day.day, ())
+        is_deleted = day.has_lost or (day.settled is not None and not day.files)
+        if is_deleted:
+            tell(after.deleted, day.day, day.fingerprint, _of_deleted(day))
+        else:
+            after.deleted.pop(day.day, None)
+        if is_deleted or not day.files or day.is_settled:
+            _forget(after, day.day)
+        elif reason := _why_not_now(day, known, code, now, bounds, after):
+            waiting[day.day] = reason
+        elif len(requests) < bounds.requests:
+            requests.append(_request(day, known, code, today))
+        else:
+            waiting[day.day] = f"{bounds.requests} runs a tick, this day's comes with a later one"
+            is_full = True
+        if day.day in slice_ and not is_full:
+            after.older_than = day.day
+    for name in ("strangers", "deleted"):
+        setattr(after, name, dict(list(getattr(after, name).items())[-MOST_TOLD:]))
+    return Plan(tuple(requests), tuple(reports), after, waiting)
+
+
+def _of_deleted(day: Landed) -> str:
+    which = "some of its files were" if day.files else "all of its files were"
+    return f"{day.day}: {which} deleted after it was scored; its scores stand. Run the day if they shall follow"
+
+
+def _forget(memory: Memory, day: str) -> None:
+    """The day needs no further look before its turn comes."""
+    memory.seen.pop(day, None)
+    memory.hinted = [name for name in memory.hinted if name != day]
+
+
+def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bounds: Bounds, memory: Memory) -> str:
+    """Why a day that is not settled is not run now; empty if it is. Notes when its files were first seen."""
+    if going := next((run for run in runs if _is_in_flight(run, now, bounds)), None):
+        return f"run {going.id[:8]} is {going.status}"
+    if day.waits_for:
+        return day.waits_for
+    if left := _quiet_in(day, now, bounds, memory):
+        return f"new files until lately: runs in {left:.0f} s if no more come"
+    before = _of_these_files(day, runs, code)
+    failed = list(itertools.takewhile(lambda run: run.status != "succeeded", before))
+    if failed and failed[0].status == "refused":
+        _forget(memory, day.day)
+        return f"refused by its checks in run {failed[0].id[:8]}: waits for other files or other code"
+    if len(failed) >= bounds.tries:
+        _forget(memory, day.day)
+        return f"given up after {len(failed)} failed runs of these files, the last is {failed[0].id[:8]}"
+    if not before:
+        return ""
+    # one that went well and left the day unsettled: somebody works on the tables
+    pause = bounds.retry_after[min(len(failed), len(bounds.retry_after)) - 1]
+    left = before[0].since + pause - now
+    what = f"failed {len(failed)} times" if failed else "scored, and changed by somebody"
+    return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
+
+
+def _is_in_flight(run: DayRun, now: float, bounds: Bounds) -> bool:
+    limits = {"created": CREATED, "started": bounds.max_runtime, "to be retried": TO_RETRY}
+    return run.status == "queued" or (run.status in limits and now - run.since < limits[run.status])
+
+
+def _quiet_in(day: Landed, now: float, bounds: Bounds, memory: Memory) -> float:
+    """Seconds until the day has been quiet for long enough; 0 if it has.
+
+    By the store's clock or by ours: of two clocks that differ, or one that jumps, the kinder one counts, and nothing
+    waits for longer than the quiet time itself.
+    """
+    name = day.fingerprint
+    seen_as, since = memory.seen.get(day.day, ("", now))
+    if seen_as != name or since > now:
+        since = now
+    memory.seen[day.day] = (name, since)
+    newest = max(file.modified.timestamp() for file in day.files)
+    left = max(0.0, bounds.quiet - max(now - since, now - newest))
+    if not left:
+        del memory.seen[day.day]
+    return left
+
+
+def _of_these_files(day: Landed, runs: Sequence[DayRun], code: str) -> list[DayRun]:
+    """The latest whole runs that have ended, as far as they are of just these files and this code; newest first."""
+    ended = (run for run in runs if run.is_ended and run.is_whole and run.fingerprint)
+    return list(itertools.takewhile(lambda run: (run.fingerprint, run.code) == (day.fingerprint, code), ended))
+
+
+def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Request:
+    """The run of a day.
+
+    Its key is remembered by Dagster for ever, so it names the last run that has ended too: on files alone, A -> B -> A
+    would never be run again. That run's id and not the number of runs: records may be removed.
+    """
+    last = next((run.id[:8] for run in runs if run.is_ended), "first")
+    is_new = date.fromisoformat(day.day) >= today - timedelta(days=1)
+    attempt = len(_of_these_files(day, runs, code)) + 1
+    why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"
+    return Request(
+        day=day.day,
+        run_key=f"{day.day}-{day.fingerprint[:16]}-{last}",
+        fingerprint=day.fingerprint,
+        attempt=attempt,
+        priority=NOW if is_new else LATE,
+        why=why if attempt == 1 else f"{why}; try {attempt}",
+    )

@@ -1,0 +1,179 @@
+"""A look at the landing folder: what storage and the instance say of some days, for the planner to decide on.
+
+A tick lists the names directly in the landing folder, then a few days by their prefix: however many objects lie
+there, its cost is bounded. A folder on disk and one on S3 are the same to it.
+"""
+
+import functools
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from time import monotonic
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from batch_scoring import runs, settled, triggers
+from batch_scoring.completeness import waits_for
+from batch_scoring.landing import data_files, day_folder
+from batch_scoring.patience import answer
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.state import State
+from batch_scoring.storage import FileVersion, Folder
+from batch_scoring.triggers import Bounds, Landed, Memory, Plan, Stranger
+
+BUDGET = 20.0
+"""Seconds after which a tick looks at no further day."""
+LIMIT = 45.0
+"""Seconds that the store has for all that a tick asks; Dagster ends a tick after 60."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tick saw of the landing folder."""
+
+    landed: list[Landed] = field(default_factory=list)
+    strangers: list[Stranger] = field(default_factory=list)
+    slice: list[str] = field(default_factory=list)
+    left: int = 0
+    """Days for which there was no time."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick's decisions, and in words what it did."""
+
+    plan: Plan
+    looked: int
+    left: int
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One line for the list of ticks."""
+        waiting = [f"{day}: {why}" for day, why in self.plan.waiting.items()]
+        more = [f"… and {len(waiting) - 5} more days wait"] if len(waiting) > 5 else []
+        left = [f"no time for {self.left} days, they come next"] if self.left else []
+        looked = f"looked at {self.looked} days in {self.seconds:.1f} s"
+        return "; ".join([looked, *(report.text for report in self.plan.reports), *waiting[:5], *more, *left])
+
+
+def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
+    """The limits of a pipeline's ticks."""
+    uploads = pipeline.spec.uploads
+    return Bounds(
+        recent_days=uploads.recent_days,
+        older_days=uploads.older_days,
+        requests=uploads.runs_per_tick,
+        quiet=pipeline.spec.input.complete.quiet_minutes * 60,
+        max_runtime=instance.run_monitoring_max_runtime_seconds or Bounds.max_runtime,
+    )
+
+
+def tick(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    memory: Memory,
+    *,
+    now: float | None = None,
+    sweeps: bool = True,
+    strangers: Iterable[Stranger] = (),
+) -> Tick:
+    """Look at some days and decide.
+
+    Args:
+        pipeline: whose landing folder to look at.
+        instance: where its runs are.
+        memory: of the tick before, with the days that somebody has named.
+        now: seconds since 1970; the clock's if None.
+        sweeps: whether to look at days that nobody has named, too.
+        strangers: names to report, besides those that stand in the landing folder.
+
+    Raises:
+        OSError: the store did not answer, or denies access; nothing was decided, the next tick looks again.
+    """
+    now, began = time.time() if now is None else now, monotonic()
+    today = datetime.fromtimestamp(now, ZoneInfo(pipeline.spec.partitions.timezone)).date()
+    bounds = bounds_of(pipeline, instance)
+    look = functools.partial(see, pipeline, memory, bounds, today, began + BUDGET, sweeps=sweeps)
+    try:
+        seen = answer(f"uploads of {pipeline.name}", LIMIT, look)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"{pipeline.landing.uri}: {error}; nothing was decided, the next tick looks again"
+        ) from error
+    unsettled = [day.day for day in seen.landed if day.files and not day.is_settled and not day.has_lost]
+    plan = triggers.plan(
+        seen.landed,
+        seen.slice,
+        [*seen.strangers, *strangers],
+        {day: runs.of_day(instance, pipeline, day) for day in unsettled},
+        runs.code_in_force(pipeline),
+        now,
+        today,
+        bounds,
+        memory.model_copy(update={"swept": now}) if sweeps else memory,
+    )
+    return Tick(plan, len(seen.landed), seen.left, monotonic() - began)
+
+
+def see(
+    pipeline: Pipeline, memory: Memory, bounds: Bounds, today: date, stop_at: float, *, sweeps: bool = True
+) -> Seen:
+    """List the days of a tick and what they are settled with.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    days, strangers = all_days(pipeline, today) if sweeps else (named_days(pipeline, memory, today), [])
+    first, slice_ = triggers.days_to_look_at(days, memory, bounds)
+    listed: dict[str, list[FileVersion]] = {}
+    for day in (*first, *slice_):
+        if listed and monotonic() > stop_at:
+            break
+        listed[day] = pipeline.landing.list(day_folder(day))
+    landed = judged(pipeline, listed)
+    return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(listed))
+
+
+def all_days(pipeline: Pipeline, today: date) -> tuple[list[str], list[Stranger]]:
+    """The days that have landed or were scored, newest first, and the names in the landing folder that are no days."""
+    first = pipeline.spec.partitions.start
+    children = pipeline.landing.children()
+    days, strangers = triggers.sort_names(children.folders, children.files, first, today)
+    scored = _state_folder(pipeline).children().folders
+    scored_days, _ = triggers.sort_names(scored, (), first, today)
+    return sorted({*days, *scored_days}, reverse=True), strangers
+
+
+def named_days(pipeline: Pipeline, memory: Memory, today: date) -> list[str]:
+    """The days that somebody has named or that were not quiet, newest first."""
+    first = pipeline.spec.partitions.start
+    named = {*memory.hinted, *memory.seen}
+    return sorted((day for day in named if not triggers.why_no_day(f"dt={day}", first, today)), reverse=True)
+
+
+def judged(pipeline: Pipeline, listed: dict[str, list[FileVersion]]) -> list[Landed]:
+    """Each day's files beside what it is settled with.
+
+    Args:
+        pipeline: whose days.
+        listed: by day all files in its folder, data or not.
+    """
+    stands = settled.fingerprints(pipeline, list(listed))
+    return [_judged(pipeline, day, everything, stands.get(day)) for day, everything in listed.items()]
+
+
+def _judged(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], stands: str | None) -> Landed:
+    landed = Landed(day, tuple(data_files(everything)), settled=stands)
+    if landed.is_settled or not landed.files:
+        return landed
+    missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
+    pinned = State(pipeline.output).day_inputs([day]) if stands else []
+    lost = any(before.fingerprint == stands and settled.is_rest_of(landed.files, before) for before in pinned)
+    return Landed(day, landed.files, missing, lost, stands)
+
+
+def _state_folder(pipeline: Pipeline) -> Folder:
+    return pipeline.output.subfolder("state")
