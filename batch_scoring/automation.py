@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from batch_scoring import alerts, runs, uploads
+from batch_scoring import alerts, events, runs, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
@@ -80,6 +80,24 @@ def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
         return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
 
     return _uploads
+
+
+def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
+    """Score the days that the messages of the spec's queue name, by the same rules."""
+    settings = pipeline.spec.events
+
+    @dg.sensor(
+        name=f"{pipeline.name}_events",
+        job_name=job_name(pipeline),
+        minimum_interval_seconds=settings.interval_seconds,
+        default_status=_sensor_status(settings.default_status),
+        description=f"Scores the days that the messages of {settings.queue} name, if they are new or changed.",
+    )
+    def _events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        memory = Memory.read(context.cursor)
+        return _requested(pipeline, events.tick(pipeline, pipelines, context.instance, memory), context)
+
+    return _events
 
 
 def _sensor_status(name: str) -> dg.DefaultSensorStatus:

@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from batch_scoring.automation import alerts_sensor, dead_runs, report_job, score_job, uploads_sensor
+from batch_scoring.automation import alerts_sensor, dead_runs, events_sensor, report_job, score_job, uploads_sensor
 from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
@@ -24,7 +24,12 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
         ],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
         jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job)],
-        sensors=[dead_runs, alerts_sensor(pipelines), *(uploads_sensor(pipeline) for pipeline in pipelines)],
+        sensors=[
+            dead_runs,
+            alerts_sensor(pipelines),
+            *(uploads_sensor(pipeline) for pipeline in pipelines),
+            *(events_sensor(pipeline, pipelines) for pipeline in pipelines if pipeline.spec.events.queue),
+        ],
         executor=dg.in_process_executor,
     )
 

@@ -32,7 +32,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     for day in both:
         accounts = [of_day[day] for of_day in by_step]
         parts = [DayStep(pipeline, day, step) for step in STEPS]
-        if accounts[0].fingerprint == accounts[1].fingerprint and all(
+        if len({account.fingerprint for account in accounts}) == 1 and all(
             stands_at(step.table) == account.table.transaction
             and stands_at(step.quarantine) == account.quarantine.transaction
             for step, account in zip(parts, accounts, strict=True)

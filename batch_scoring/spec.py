@@ -317,6 +317,7 @@ class Events(Section):
         pattern=r"^(https?://.+)?$",
         description="URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
     )
+    interval_seconds: int = Field(default=15, ge=1, le=86400, description="seconds between two looks at the queue")
     default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
 
 

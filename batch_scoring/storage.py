@@ -1,8 +1,7 @@
 """Where bytes are: a local folder or an s3:// prefix, behind the same few operations.
 
 A folder lists files with version tokens, opens one version of a file, and puts files so that a reader sees the
-old bytes or the new ones. It knows no pipeline, no day and no table. The standard AWS variables are read here,
-and handed from here to boto3 and deltalake alike.
+old bytes or the new ones. It knows no pipeline, no day and no table.
 """
 
 import builtins
@@ -22,19 +21,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from batch_scoring import aws
+from batch_scoring.aws import FileChangedError as FileChangedError  # of either kind of folder
+from batch_scoring.aws import as_os_errors
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 READ_AHEAD = 4 * 1024 * 1024
 """Bytes of one ranged read from S3."""
-
-
-class FileChangedError(OSError):
-    """A file is no longer the version that the caller named."""
-
-
-class StoreError(OSError):
-    """S3 did not answer, or not as it should; the same request may succeed later."""
 
 
 class OutsideFolderError(ValueError):
@@ -287,7 +282,6 @@ class S3Folder(Folder):
     def list(self, prefix: str = "") -> list[FileVersion]:
         """See `Folder.list`."""
         with self._os_errors(prefix):
-            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
             return sorted(
                 FileVersion(
                     path=item["Key"].removeprefix(self._prefix),
@@ -295,7 +289,7 @@ class S3Folder(Folder):
                     size=item["Size"],
                     modified=item["LastModified"].astimezone(UTC),
                 )
-                for page in pages
+                for page in self._pages(prefix)
                 for item in page.get("Contents", [])
                 if not item["Key"].endswith("/")
             )
@@ -303,8 +297,7 @@ class S3Folder(Folder):
     def children(self) -> Children:
         """See `Folder.children`. One request for a thousand names, however many objects lie below them."""
         with self._os_errors(""):
-            asked = _client().get_paginator("list_objects_v2")
-            pages = list(asked.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"))
+            pages = list(self._pages("", Delimiter="/"))
         folders = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
         files = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return Children(
@@ -320,7 +313,7 @@ class S3Folder(Folder):
     def read(self, path: str) -> bytes:
         """See `Folder.read`. One request that names no version, so a replaced file does not fail its reader."""
         with self._os_errors(path):
-            return _body(functools.partial(_client().get_object, Bucket=self.bucket, Key=self._key(path)))
+            return _body(functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self._key(path)))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
         """See `Folder.read_each`. A read is a round trip, so they are made beside each other."""
@@ -330,12 +323,12 @@ class S3Folder(Folder):
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
         with self._os_errors(path):
-            _client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+            aws.client("s3").put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
 
     def remove(self, path: str) -> None:
         """See `Folder.remove`."""
         with self._os_errors(path):
-            _client().delete_object(Bucket=self.bucket, Key=self._key(path))
+            aws.client("s3").delete_object(Bucket=self.bucket, Key=self._key(path))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -346,7 +339,7 @@ class S3Folder(Folder):
     def put_file(self, scratch: Path, path: str) -> int:
         """See `Folder.put_file`. One upload: the object appears when its last part is there."""
         with self._os_errors(path):
-            _client().upload_file(str(scratch), self.bucket, self._key(path))
+            aws.client("s3").upload_file(str(scratch), self.bucket, self._key(path))
         return scratch.stat().st_size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
@@ -355,7 +348,7 @@ class S3Folder(Folder):
 
     def delta_options(self) -> dict[str, str]:
         """See `Folder.delta_options`."""
-        access = _access()
+        access = aws.access()
         options = {
             "AWS_ACCESS_KEY_ID": access.key,
             "AWS_SECRET_ACCESS_KEY": access.secret,
@@ -370,21 +363,26 @@ class S3Folder(Folder):
     def settle(self, prefix: str) -> None:
         """See `Folder.settle`. An answered PUT is durable."""
 
+    def _pages(self, prefix: str, **options: str) -> Any:  # noqa: ANN401  (boto3's own iterator)
+        """A listing's answers, of a thousand names each."""
+        lister = aws.client("s3").get_paginator("list_objects_v2")
+        return lister.paginate(Bucket=self.bucket, Prefix=self._key(prefix), **options)
+
     def _key(self, path: str) -> str:
         return self._prefix + inside(path)
 
     def _os_errors(self, path: str) -> contextlib.AbstractContextManager[None]:
-        return _as_os_errors(f"s3://{self.bucket}/{self._key(path)}")
+        return as_os_errors(f"s3://{self.bucket}/{self._key(path)}")
 
 
 class _S3Object(io.RawIOBase):
     """One version of an object as a seekable file; every read is one ranged GET."""
 
     def __init__(self, bucket: str, key: str, token: str | None) -> None:
-        self._s3 = _client()
+        self._s3 = aws.client("s3")
         self._bucket, self._key, self._position = bucket, key, 0
         self._uri = f"s3://{bucket}/{key}"
-        with _as_os_errors(self._uri):
+        with as_os_errors(self._uri):
             head = self._s3.head_object(Bucket=bucket, Key=key)
         self._size: int = head["ContentLength"]
         self._token = head["ETag"].strip('"')
@@ -423,7 +421,7 @@ class _S3Object(io.RawIOBase):
             self._s3.get_object, Bucket=self._bucket, Key=self._key, Range=wanted, IfMatch=f'"{self._token}"'
         )
         try:
-            with _as_os_errors(self._uri):
+            with as_os_errors(self._uri):
                 body = _body(ask)
         except (FileChangedError, FileNotFoundError) as error:
             raise self._changed(self._token) from error
@@ -448,71 +446,3 @@ def _body(ask: Callable[[], Any]) -> bytes:
         else:
             return body
     raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def _as_os_errors(where: str) -> Iterator[None]:
-    """Botocore's errors as those that a local folder would raise."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        yield
-    except (ClientError, Boto3Error, BotoCoreError) as error:
-        cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the answer
-        status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else None
-        if status == 404:
-            raise FileNotFoundError(f"there is no {where}") from error
-        if status == 412:
-            raise FileChangedError(f"{where} has changed") from error
-        if status in (401, 403):
-            raise PermissionError(f"{where}: access denied: {cause}") from error
-        if isinstance(error, NoCredentialsError):
-            raise PermissionError(f"{where}: no AWS credentials; set the standard AWS_* variables") from error
-        raise StoreError(f"{where}: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Access:
-    """How S3 is reached, as boto3 resolves it from the environment, profiles or the machine's role."""
-
-    endpoint: str | None
-    region: str | None
-    key: str | None
-    secret: str | None
-    session_token: str | None
-
-
-_AWS_VARIABLES = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
-    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-)  # fmt: skip
-
-
-def _client() -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
-    return _connect(*(os.environ.get(name) for name in _AWS_VARIABLES))[1]
-
-
-@functools.lru_cache
-def _connect(*_environment: str | None) -> tuple[Any, Any]:
-    """Session and client for this environment; they renew short-lived credentials by themselves."""
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
-    retries: Any = {"mode": "standard", "max_attempts": 10}
-    return session, session.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
-
-
-def _access() -> _Access:
-    session, client = _connect(*(os.environ.get(name) for name in _AWS_VARIABLES))
-    found = session.get_credentials()
-    credentials = found.get_frozen_credentials() if found else None
-    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return _Access(
-        endpoint=client.meta.endpoint_url if own_endpoint else None,
-        region=session.region_name,
-        key=credentials.access_key if credentials else None,
-        secret=credentials.secret_key if credentials else None,
-        session_token=credentials.token if credentials else None,
-    )

@@ -200,7 +200,8 @@ def days_to_look_at(days: Sequence[str], memory: Memory, bounds: Bounds) -> tupl
 def plan(
     landed: Sequence[Landed],
     slice_: Collection[str],
-    strangers: Sequence[Stranger],
+    strangers: Sequence[Stranger] | None,
+    odd: Sequence[Stranger],
     runs: Mapping[str, Sequence[DayRun]],
     code: str,
     now: float,
@@ -213,7 +214,8 @@ def plan(
     Args:
         landed: the days that were looked at, those first that are to be run first.
         slice_: those of them that were looked at because it was their turn.
-        strangers: all names that are no days, as they stand now.
+        strangers: all names in the landing folder that are no days, each told once; None if nobody looked.
+        odd: what else to tell.
         runs: of each of these days that is not settled, newest first.
         code: in force, see `runs.code_in_force`.
         now: seconds since 1970; may jump.
@@ -231,9 +233,11 @@ def plan(
             told[name] = what
             reports.append(Report(name, text))
 
-    there = {stranger.name for stranger in strangers}
-    after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}
-    for stranger in strangers:
+    reports += [Report(stranger.name, f"{stranger.name}: {stranger.reason}") for stranger in odd]
+    if strangers is not None:
+        there = {stranger.name for stranger in strangers}
+        after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}
+    for stranger in strangers or ():
         tell(after.strangers, stranger.name, stranger.reason, f"{stranger.name}: {stranger.reason}")
     is_full = False
     for day in landed:
@@ -327,10 +331,11 @@ def _of_these_files(day: Landed, runs: Sequence[DayRun], code: str) -> list[DayR
 def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Request:
     """The run of a day.
 
-    Its key is remembered by Dagster for ever, so it names the last run that has ended too: on files alone, A -> B -> A
-    would never be run again. That run's id and not the number of runs: records may be removed.
+    Its key is remembered by Dagster for ever, so it names the run before it too: on files alone, A -> B -> A would
+    never be run again. Its id and not the number of runs: records may be removed. A run that was created and never
+    launched is no run: under its own key Dagster launches it.
     """
-    last = next((run.id[:8] for run in runs if run.is_ended), "first")
+    last = next((run.id[:8] for run in runs if run.status != "created"), "first")
     is_new = date.fromisoformat(day.day) >= today - timedelta(days=1)
     attempt = len(_of_these_files(day, runs, code)) + 1
     why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"

@@ -6,7 +6,7 @@ there, its cost is bounded. A folder on disk and one on S3 are the same to it.
 
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from time import monotonic
@@ -25,7 +25,7 @@ from batch_scoring.triggers import Bounds, Landed, Memory, Plan, Stranger
 
 BUDGET = 20.0
 """Seconds after which a tick looks at no further day."""
-LIMIT = 45.0
+LIMIT = 40.0
 """Seconds that the store has for all that a tick asks; Dagster ends a tick after 60."""
 
 
@@ -34,7 +34,8 @@ class Seen:
     """What a tick saw of the landing folder."""
 
     landed: list[Landed] = field(default_factory=list)
-    strangers: list[Stranger] = field(default_factory=list)
+    strangers: list[Stranger] | None = None
+    """None if nobody looked."""
     slice: list[str] = field(default_factory=list)
     left: int = 0
     """Days for which there was no time."""
@@ -59,6 +60,11 @@ class Tick:
         return "; ".join([looked, *(report.text for report in self.plan.reports), *waiting[:5], *more, *left])
 
 
+def today(pipeline: Pipeline, now: float) -> date:
+    """The day that it is in the pipeline's time zone; `now` in seconds since 1970."""
+    return datetime.fromtimestamp(now, ZoneInfo(pipeline.spec.partitions.timezone)).date()
+
+
 def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
     """The limits of a pipeline's ticks."""
     uploads = pipeline.spec.uploads
@@ -78,7 +84,7 @@ def tick(
     *,
     now: float | None = None,
     sweeps: bool = True,
-    strangers: Iterable[Stranger] = (),
+    odd: Sequence[Stranger] = (),
 ) -> Tick:
     """Look at some days and decide.
 
@@ -88,30 +94,28 @@ def tick(
         memory: of the tick before, with the days that somebody has named.
         now: seconds since 1970; the clock's if None.
         sweeps: whether to look at days that nobody has named, too.
-        strangers: names to report, besides those that stand in the landing folder.
+        odd: what to report besides what stands in the landing folder.
 
     Raises:
         OSError: the store did not answer, or denies access; nothing was decided, the next tick looks again.
     """
     now, began = time.time() if now is None else now, monotonic()
-    today = datetime.fromtimestamp(now, ZoneInfo(pipeline.spec.partitions.timezone)).date()
-    bounds = bounds_of(pipeline, instance)
-    look = functools.partial(see, pipeline, memory, bounds, today, began + BUDGET, sweeps=sweeps)
+    newest, bounds = today(pipeline, now), bounds_of(pipeline, instance)
+    look = functools.partial(see, pipeline, memory, bounds, newest, began + BUDGET, sweeps=sweeps)
     try:
         seen = answer(f"uploads of {pipeline.name}", LIMIT, look)
     except TimeoutError as error:
-        raise TimeoutError(
-            f"{pipeline.landing.uri}: {error}; nothing was decided, the next tick looks again"
-        ) from error
+        raise TimeoutError(f"{pipeline.landing.uri}: {error}; the next tick looks again") from error
     unsettled = [day.day for day in seen.landed if day.files and not day.is_settled and not day.has_lost]
     plan = triggers.plan(
         seen.landed,
         seen.slice,
-        [*seen.strangers, *strangers],
+        seen.strangers,
+        odd,
         {day: runs.of_day(instance, pipeline, day) for day in unsettled},
         runs.code_in_force(pipeline),
         now,
-        today,
+        newest,
         bounds,
         memory.model_copy(update={"swept": now}) if sweeps else memory,
     )
@@ -119,14 +123,16 @@ def tick(
 
 
 def see(
-    pipeline: Pipeline, memory: Memory, bounds: Bounds, today: date, stop_at: float, *, sweeps: bool = True
+    pipeline: Pipeline, memory: Memory, bounds: Bounds, newest: date, stop_at: float, *, sweeps: bool = True
 ) -> Seen:
     """List the days of a tick and what they are settled with.
 
     Raises:
         OSError: the store did not answer.
     """
-    days, strangers = all_days(pipeline, today) if sweeps else (named_days(pipeline, memory, today), [])
+    named = named_days(pipeline, memory, newest)
+    there, strangers = all_days(pipeline, newest) if sweeps else ([], None)
+    days = sorted({*there, *named}, reverse=True)
     first, slice_ = triggers.days_to_look_at(days, memory, bounds)
     listed: dict[str, list[FileVersion]] = {}
     for day in (*first, *slice_):
@@ -137,21 +143,21 @@ def see(
     return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(listed))
 
 
-def all_days(pipeline: Pipeline, today: date) -> tuple[list[str], list[Stranger]]:
-    """The days that have landed or were scored, newest first, and the names in the landing folder that are no days."""
+def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[Stranger]]:
+    """The days that have landed or were scored, and the names in the landing folder that are no days."""
     first = pipeline.spec.partitions.start
     children = pipeline.landing.children()
-    days, strangers = triggers.sort_names(children.folders, children.files, first, today)
+    days, strangers = triggers.sort_names(children.folders, children.files, first, newest)
     scored = _state_folder(pipeline).children().folders
-    scored_days, _ = triggers.sort_names(scored, (), first, today)
-    return sorted({*days, *scored_days}, reverse=True), strangers
+    scored_days, _ = triggers.sort_names(scored, (), first, newest)
+    return [*days, *scored_days], strangers
 
 
-def named_days(pipeline: Pipeline, memory: Memory, today: date) -> list[str]:
-    """The days that somebody has named or that were not quiet, newest first."""
+def named_days(pipeline: Pipeline, memory: Memory, newest: date) -> list[str]:
+    """The days that somebody has named or that were not quiet."""
     first = pipeline.spec.partitions.start
     named = {*memory.hinted, *memory.seen}
-    return sorted((day for day in named if not triggers.why_no_day(f"dt={day}", first, today)), reverse=True)
+    return [day for day in named if not triggers.why_no_day(f"dt={day}", first, newest)]
 
 
 def judged(pipeline: Pipeline, listed: dict[str, list[FileVersion]]) -> list[Landed]:

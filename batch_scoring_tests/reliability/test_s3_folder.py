@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring import landing
+from batch_scoring.aws import StoreError
 from batch_scoring.spec import Csv
-from batch_scoring.storage import FileChangedError, OutsideFolderError, S3Folder, StoreError, open_folder
+from batch_scoring.storage import FileChangedError, OutsideFolderError, S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Action, Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY

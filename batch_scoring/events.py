@@ -1,0 +1,215 @@
+"""Messages of an SQS queue as hints of which days to look at.
+
+S3 -> SQS, S3 -> SNS -> SQS, EventBridge -> SQS, or somebody's plain `{"pipeline": …, "day": …}`; twice, late or in any
+order. What a message says is never believed: the day is listed and compared as in `uploads.py`. A message is deleted
+in the tick after the one that has read it, when Dagster has stored what that one decided; so a tick that dies loses
+none. One that is lost all the same is made up for by a look at the whole landing folder every ten minutes.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote_plus
+
+import dagster as dg
+
+from batch_scoring import aws, triggers, uploads
+from batch_scoring.patience import answer
+from batch_scoring.pipeline import Pipeline
+from batch_scoring.triggers import Memory, Stranger
+from batch_scoring.uploads import Tick
+
+SWEEP = 600.0
+"""Seconds between two looks at days that no message has named."""
+MOST_MESSAGES = 100
+"""Read in a tick."""
+LIMIT = 15.0
+"""Seconds that the queue has for its answers."""
+MOST_HINTED = 1_000
+_BATCH = 10
+"""The most that SQS gives, or takes, at once."""
+_SHOWN = 200
+"""Characters of a message that is not understood."""
+_EXPECTED = 'an S3 event (from S3, SNS or EventBridge) or {"pipeline": "name", "day": "YYYY-MM-DD"}'
+
+
+@dataclass(frozen=True)
+class ObjectKey:
+    """An object that an event is about."""
+
+    bucket: str
+    key: str
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True)
+class NamedDay:
+    """A day that a plain message names."""
+
+    pipeline: str
+    day: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a tick has read from the queue."""
+
+    days: tuple[str, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
+    receipts: tuple[str, ...] = ()
+    """Of the messages that are dealt with as soon as the days are remembered."""
+    others: tuple[str, ...] = ()
+    """Receipts of messages for other pipelines, which have their own sensors at the same queue."""
+
+
+@dataclass
+class Sorted:
+    """What a message is about."""
+
+    days: list[str] = field(default_factory=list)
+    """Of the pipeline whose sensor has read it."""
+    strangers: list[Stranger] = field(default_factory=list)
+    has_others: bool = False
+    """Whether something in it is for another pipeline."""
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether the sensor that has read it has nothing to do with it."""
+        return self.has_others and not self.days and not self.strangers
+
+
+def said(body: str) -> Iterator[ObjectKey | NamedDay]:
+    """What a message's body is about; nothing if it is S3's test of the queue.
+
+    Raises:
+        ValueError: it is none of the kinds that are understood.
+    """
+    try:
+        message: Any = json.loads(body)
+        if isinstance(message, dict) and message.get("Type") == "Notification":
+            yield from said(message["Message"])
+        elif isinstance(message, dict) and message.get("Event") == "s3:TestEvent":
+            return
+        elif isinstance(message, dict) and "Records" in message:
+            for record in message["Records"]:
+                # S3 encodes keys as in a form, EventBridge does not
+                yield ObjectKey(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+        elif isinstance(message, dict) and message.get("source") == "aws.s3":
+            yield ObjectKey(message["detail"]["bucket"]["name"], message["detail"]["object"]["key"])
+        else:
+            yield NamedDay(str(message["pipeline"]), str(message["day"]))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"a message that is not understood: {body[:_SHOWN]!r}; expected {_EXPECTED}") from error
+
+
+def sort_message(body: str, pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Sorted:
+    """Whose a message is, and which days of the pipeline it is about."""
+    found = Sorted()
+    try:
+        for one in said(body):
+            _sort(one, pipeline, pipelines, found)
+    except ValueError as error:
+        found.strangers.append(Stranger("a message", str(error)))
+    return found
+
+
+def _sort(one: ObjectKey | NamedDay, pipeline: Pipeline, pipelines: Sequence[Pipeline], into: Sorted) -> None:
+    if isinstance(one, NamedDay):
+        owner = next((p for p in pipelines if p.name == one.pipeline), None)
+        folder, text = f"dt={one.day}", f"{one.pipeline} {one.day}"
+    else:
+        owner = next((p for p in pipelines if one.uri.startswith(f"{p.landing.uri}/")), None)
+        below = one.uri.removeprefix(f"{owner.landing.uri}/") if owner else ""
+        folder, text = below.rpartition("/")[0].split("/")[0], one.uri
+    if owner is None:
+        known = ", ".join(f"{p.name} ({p.landing.uri})" for p in pipelines)
+        into.strangers.append(Stranger(text, f"of no pipeline; there are: {known}"))
+    elif owner.name != pipeline.name:
+        into.has_others = True
+    elif reason := triggers.why_no_day(folder, pipeline.spec.partitions.start, uploads.today(pipeline, time.time())):
+        if not folder.startswith(("_", ".")):
+            into.strangers.append(Stranger(text, reason))
+    else:
+        into.days.append(folder.removeprefix("dt="))
+
+
+def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
+    """Read what waits in the queue, up to a hundred messages; they are hidden for a while, and stay.
+
+    Raises:
+        OSError: the queue did not answer, is not there, or denies access.
+    """
+    queue = pipeline.spec.events.queue
+    read: dict[str, Sorted] = {}  # by receipt
+    with aws.as_os_errors(queue):
+        while len(read) < MOST_MESSAGES:
+            found = aws.client("sqs").receive_message(
+                QueueUrl=queue, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=0 if read else 1
+            )
+            if not found.get("Messages"):
+                break
+            for message in found["Messages"]:
+                read[message["ReceiptHandle"]] = sort_message(message["Body"], pipeline, pipelines)
+    return Read(
+        days=tuple(dict.fromkeys(day for message in read.values() for day in message.days)),
+        strangers=tuple(stranger for message in read.values() for stranger in message.strangers),
+        receipts=tuple(receipt for receipt, message in read.items() if not message.is_for_others),
+        others=tuple(receipt for receipt, message in read.items() if message.is_for_others),
+    )
+
+
+def tick(pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.DagsterInstance, memory: Memory) -> Tick:
+    """Delete what the tick before has dealt with, read what came, look at the days that are named.
+
+    Raises:
+        OSError: queue or store did not answer, or deny access; nothing was decided, the next tick looks again.
+    """
+    queue = pipeline.spec.events.queue
+
+    def ask() -> Read:
+        _delete(queue, memory.handled)
+        read = receive(pipeline, pipelines)
+        _release(queue, read.others)
+        return read
+
+    try:
+        read = answer(f"events of {pipeline.name}", LIMIT, ask)
+    except TimeoutError as error:
+        raise TimeoutError(f"{queue}: {error}; the next tick looks again") from error
+    hinted = sorted({*memory.hinted, *read.days}, reverse=True)[:MOST_HINTED]
+    now = time.time()
+    return uploads.tick(
+        pipeline,
+        instance,
+        memory.model_copy(update={"hinted": hinted, "handled": list(read.receipts)}),
+        now=now,
+        sweeps=not memory.swept <= now < memory.swept + SWEEP,
+        odd=read.strangers,
+    )
+
+
+def _delete(queue: str, receipts: Sequence[str]) -> None:
+    """Take messages away; one whose receipt is no longer good comes again, and is harmless."""
+    with aws.as_os_errors(queue):
+        for entries in _batches(receipts):
+            aws.client("sqs").delete_message_batch(QueueUrl=queue, Entries=entries)
+
+
+def _release(queue: str, receipts: Sequence[str]) -> None:
+    """Let the other pipelines' sensors see their messages at once."""
+    with aws.as_os_errors(queue):
+        for entries in _batches(receipts):
+            visible = [{**entry, "VisibilityTimeout": 0} for entry in entries]
+            aws.client("sqs").change_message_visibility_batch(QueueUrl=queue, Entries=visible)
+
+
+def _batches(receipts: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(receipts), _BATCH):
+        part = receipts[start : start + _BATCH]
+        yield [{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(part)]
