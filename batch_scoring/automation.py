@@ -95,7 +95,7 @@ def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.Senso
     )
     def _events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.read(context.cursor)
-        return _requested(pipeline, events.tick(pipeline, pipelines, context.instance, memory), context)
+        return _requested(pipeline, events.tick(pipeline, pipelines, context.instance, memory, context.log), context)
 
     return _events
 

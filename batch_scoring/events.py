@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from logging import Logger
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -62,6 +63,8 @@ class Read:
 
     days: tuple[str, ...] = ()
     strangers: tuple[Stranger, ...] = ()
+    outside: int = 0
+    """Objects in no landing folder."""
     receipts: tuple[str, ...] = ()
     """Of the messages that are dealt with as soon as the days are remembered."""
     others: tuple[str, ...] = ()
@@ -77,6 +80,8 @@ class Sorted:
     strangers: list[Stranger] = field(default_factory=list)
     has_others: bool = False
     """Whether something in it is for another pipeline."""
+    outside: int = 0
+    """Objects in no landing folder: tables, state and models, if the queue hears of the whole bucket."""
 
     @property
     def is_for_others(self) -> bool:
@@ -127,9 +132,10 @@ def _sort(one: ObjectKey | NamedDay, pipeline: Pipeline, pipelines: Sequence[Pip
         owner = next((p for p in pipelines if one.uri.startswith(f"{p.landing.uri}/")), None)
         below = one.uri.removeprefix(f"{owner.landing.uri}/") if owner else ""
         folder, text = below.rpartition("/")[0].split("/")[0], one.uri
-    if owner is None:
-        known = ", ".join(f"{p.name} ({p.landing.uri})" for p in pipelines)
-        into.strangers.append(Stranger(text, f"of no pipeline; there are: {known}"))
+    if owner is None and isinstance(one, ObjectKey):
+        into.outside += 1
+    elif owner is None:
+        into.strangers.append(Stranger(text, f"of no pipeline; there are: {', '.join(p.name for p in pipelines)}"))
     elif owner.name != pipeline.name:
         into.has_others = True
     elif reason := triggers.why_no_day(folder, pipeline.spec.partitions.start, uploads.today(pipeline, time.time())):
@@ -159,12 +165,15 @@ def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
     return Read(
         days=tuple(dict.fromkeys(day for message in read.values() for day in message.days)),
         strangers=tuple(stranger for message in read.values() for stranger in message.strangers),
+        outside=sum(message.outside for message in read.values()),
         receipts=tuple(receipt for receipt, message in read.items() if not message.is_for_others),
         others=tuple(receipt for receipt, message in read.items() if message.is_for_others),
     )
 
 
-def tick(pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.DagsterInstance, memory: Memory) -> Tick:
+def tick(
+    pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.DagsterInstance, memory: Memory, log: Logger
+) -> Tick:
     """Delete what the tick before has dealt with, read what came, look at the days that are named.
 
     Raises:
@@ -182,6 +191,10 @@ def tick(pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.Dagster
         read = answer(f"events of {pipeline.name}", LIMIT, ask)
     except TimeoutError as error:
         raise TimeoutError(f"{queue}: {error}; the next tick looks again") from error
+    if read.receipts:
+        log.info(
+            f"read {len(read.receipts)} messages: {len(read.days)} days; {read.outside} objects of no landing folder"
+        )
     hinted = sorted({*memory.hinted, *read.days}, reverse=True)[:MOST_HINTED]
     now = time.time()
     return uploads.tick(

@@ -233,7 +233,7 @@ def plan(
             told[name] = what
             reports.append(Report(name, text))
 
-    reports += [Report(stranger.name, f"{stranger.name}: {stranger.reason}") for stranger in odd]
+    reports += [Report(one.name, f"{one.name}: {one.reason}") for one in dict.fromkeys(odd)][:REPORTS]
     if strangers is not None:
         there = {stranger.name for stranger in strangers}
         after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}

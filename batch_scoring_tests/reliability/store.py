@@ -53,12 +53,12 @@ class Store:
         self.client_of_moto().create_bucket(Bucket=name)
         return name
 
-    def client_of_moto(self) -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
+    def client_of_moto(self, service: str = "s3") -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
         """A client that goes past the proxy, for what others do to the bucket."""
         import boto3
 
         return boto3.client(
-            "s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1",
+            service, endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1",
             aws_access_key_id="test", aws_secret_access_key="test",
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import random
 import sys
 from collections import Counter
@@ -385,7 +386,7 @@ class World:
 
     def _evaluate(self, memory: Memory) -> Tick:
         if self.habits.door == "events":
-            return events.tick(PIPELINE, [PIPELINE], INSTANCE, memory)
+            return events.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
         return uploads.tick(PIPELINE, INSTANCE, memory, now=self.now)
 
     def new_run(self, day: str, fingerprint: str, why: str) -> None:

@@ -1,0 +1,140 @@
+"""A real daemon with its code server and its runs, over tiny projects, in a DAGSTER_HOME of its own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+import psutil
+import yaml
+
+from batch_scoring.pipeline import PROJECT
+from batch_scoring_tests.tiny import TinyProject
+
+_DEFINITIONS = """
+import pathlib, warnings
+import batch_scoring.pipelines
+from batch_scoring.definitions import deploy
+from batch_scoring.pipeline import load_pipelines
+warnings.simplefilter("ignore")
+PLACES = {places!r}
+batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
+defs = deploy([p for packages, root in PLACES for p in load_pipelines(pathlib.Path(packages), root)])
+"""
+
+Part = Literal["daemon", "code server", "run"]
+
+
+class Deployment:
+    """What `make dev` starts, less the web server."""
+
+    def __init__(self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str]) -> None:
+        """`folder`: of this deployment alone."""
+        self.home = folder / "dagster_home"
+        self.home.mkdir(parents=True)
+        settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+        (self.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        places = [(str(project.packages), project.data_root) for project in projects]
+        self._definitions = folder / "deployed.py"
+        self._definitions.write_text(_DEFINITIONS.format(places=places))
+        self._environment = os.environ | environment | {
+            "DAGSTER_HOME": str(self.home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        self._log = (folder / "daemon.log").open("wb")
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the daemon; it starts its code server."""
+        command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-f", str(self._definitions)]
+        self._daemon = subprocess.Popen(
+            command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
+        )
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of dagster's commands over the same definitions."""
+        program = [str(Path(sys.executable).with_name("dagster")), *arguments, "-f", str(self._definitions)]
+        return subprocess.run(
+            program, cwd=self.home, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def kill(self, part: Part) -> bool:
+        """Kill -9 one of the processes; whether there was one."""
+        victims = [process for process in self._processes() if _part_of(process) == part]
+        for victim in victims[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        if part == "daemon" and self._daemon:
+            self._daemon.wait()
+            self._daemon = None
+        return bool(victims)
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._daemon:
+            self._daemon.wait()
+        self._log.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        """All processes of this deployment, also those whose parent is dead."""
+        return [process for process in psutil.process_iter() if _home_of(process) == str(self.home)]
+
+    @property
+    def log(self) -> str:
+        """What the daemon has said."""
+        return (self._definitions.parent / "daemon.log").read_text(errors="replace")
+
+    @contextlib.contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Its instance, seen from this process."""
+        with dg.DagsterInstance.from_config(str(self.home)) as found:
+            yield found
+
+
+def _home_of(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get("DAGSTER_HOME", "")) if process.pid != os.getpid() else ""
+    except psutil.Error:
+        return ""
+
+
+def _part_of(process: psutil.Process) -> Part | None:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return None
+    if "dagster-daemon" in words:
+        return "daemon"
+    if "dagster api grpc" in words or "dagster._grpc" in words or "code-server" in words:
+        return "code server"
+    return "run" if "spawn_main" in words else None
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, every: float = 0.5) -> bool:
+    """Whether something came to hold in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(every)
+    return holds()
+
+
+@contextlib.contextmanager
+def deployed(
+    folder: Path, projects: Sequence[TinyProject], environment: dict[str, str] | None = None
+) -> Iterator[Deployment]:
+    """A running deployment; it is gone at the end."""
+    deployment = Deployment(folder, projects, environment or {})
+    deployment.start()
+    try:
+        yield deployment
+    finally:
+        deployment.stop()
