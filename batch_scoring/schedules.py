@@ -49,7 +49,7 @@ def days_of_tick(scheduled: datetime, before: datetime, days_back: int, zone: Zo
     newest, done = newest_day(scheduled, days_back, zone), newest_day(before, days_back, zone)
     if newest < first:
         return []
-    oldest = max(first, min(newest, done + timedelta(days=1)))
+    oldest = max(first, done + timedelta(days=1))
     return [newest, *(oldest + timedelta(days=n) for n in range((newest - oldest).days))]
 
 

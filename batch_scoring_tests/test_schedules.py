@@ -358,9 +358,10 @@ def test_the_zone_of_the_cron_is_the_specs_or_that_of_the_days(tiny: TinyProject
     assert zones() == ("America/New_York", "America/New_York")
     tiny.spec["schedule"] = {"timezone": "Europe/Berlin"}
     assert zones() == ("Europe/Berlin", "America/New_York")
-    requests = tick(tiny, instant("2024-07-02T05:00", "Europe/Berlin"), schedule={"timezone": "Europe/Berlin"})
+    weekly = {"timezone": "Europe/Berlin", "cron": "0 5 * * 2"}  # late on Monday in New York
+    requests = tick(tiny, instant("2024-07-02T05:00", "Europe/Berlin"), schedule=weekly)
     assert isinstance(requests, list)
-    assert max(request.partition_key or "" for request in requests) == "2024-06-30"
+    assert [request.partition_key for request in requests] == [f"2024-06-{day}" for day in (30, *range(24, 30))]
 
 
 def test_a_tick_before_the_pipelines_first_day_is_over_is_skipped_and_says_why(tiny: TinyProject) -> None:
@@ -370,6 +371,11 @@ def test_a_tick_before_the_pipelines_first_day_is_over_is_skipped_and_says_why(t
     assert tick(tiny, instant("2024-03-01T07:45"), "report") == (
         "2024-02 is before the pipeline's first day, 2024-03-01; partitions.start in the spec says so"
     )
+
+
+def test_the_page_of_a_month_within_which_the_pipeline_starts_is_drawn(tiny: TinyProject) -> None:
+    (request,) = tick(tiny, instant("2024-03-16T07:45"), "report", partitions={"start": "2024-03-15"})
+    assert isinstance(request, RunRequest) and request.tags["dagster/partition"] == "2024-03-01"
 
 
 def test_the_spec_says_whether_it_runs_and_the_page_waits_for_somebody(tiny: TinyProject) -> None:
