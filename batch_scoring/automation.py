@@ -1,15 +1,17 @@
 """What runs the assets and looks after their runs."""
 
 from collections.abc import Sequence
+from datetime import UTC
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from batch_scoring import alerts, events, runs, uploads
+from batch_scoring import alerts, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.triggers import Memory
+from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
 STEPS = ("model", "raw_input", "validated_features", "predictions")
@@ -29,13 +31,83 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     )
 
 
+def report_job_name(pipeline: Pipeline) -> str:
+    """`report_<pipeline>`."""
+    return f"report_{pipeline.name}"
+
+
 def report_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     """Draw one month's page, from what the state holds at that moment."""
     return dg.define_asset_job(
-        f"report_{pipeline.name}",
+        report_job_name(pipeline),
         selection=[asset_key(pipeline, "report")],
         description=f"Draw the page of a month of {pipeline.name}.",
     )
+
+
+def score_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
+    """Score the days that are due by the clock, whatever has landed."""
+    settings, partitions = pipeline.spec.schedule, pipeline.spec.partitions
+    timezone, zone = settings.timezone or partitions.timezone, ZoneInfo(partitions.timezone)
+    is_running = settings.default_status == "running"
+
+    @dg.schedule(
+        name=f"{job_name(pipeline)}_on_schedule",
+        job_name=job_name(pipeline),
+        cron_schedule=settings.cron,
+        execution_timezone=timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if is_running else dg.DefaultScheduleStatus.STOPPED,
+        description=f"{schedules.in_words(settings.cron, timezone)}: scores "
+        f"{schedules.days_in_words(settings.days_back, partitions.timezone)}, a run a day, whatever has landed.",
+    )
+    def _score(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        scheduled = context.scheduled_execution_time
+        before = schedules.tick_before(scheduled, settings.cron, timezone)
+        days = schedules.days_of_tick(scheduled, before, settings.days_back, zone, partitions.start)
+        if not days:
+            return _too_early(str(schedules.newest_day(scheduled, settings.days_back, zone)), pipeline)
+        return [
+            dg.RunRequest(
+                run_key=f"{day} at {scheduled.astimezone(UTC).isoformat()}",
+                partition_key=str(day),
+                tags={"batch_scoring/why": "scheduled", "dagster/priority": str(NOW if day == max(days) else LATE)},
+            )
+            for day in days
+        ]
+
+    return _score
+
+
+def report_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
+    """Draw the page of the month anew, once a day."""
+    partitions = pipeline.spec.partitions
+    zone = ZoneInfo(partitions.timezone)
+
+    @dg.schedule(
+        name=f"{report_job_name(pipeline)}_on_schedule",
+        job_name=report_job_name(pipeline),
+        cron_schedule=schedules.PAGE_CRON,
+        execution_timezone=partitions.timezone,
+        description=f"{schedules.in_words(schedules.PAGE_CRON, partitions.timezone)}: draws the page of the month in "
+        "which the day before lies.",
+    )
+    def _report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        scheduled = context.scheduled_execution_time
+        month = schedules.month_of_tick(scheduled, zone)
+        if month < partitions.start.replace(day=1):
+            return _too_early(f"{month:%Y-%m}", pipeline)
+        return dg.RunRequest(
+            run_key=f"{month:%Y-%m} at {scheduled.astimezone(UTC).isoformat()}",
+            partition_key=str(month),
+            tags={"batch_scoring/why": "scheduled"},
+        )
+
+    return _report
+
+
+def _too_early(what: str, pipeline: Pipeline) -> dg.SkipReason:
+    first = pipeline.spec.partitions.start
+    return dg.SkipReason(f"{what} is before the pipeline's first day, {first}; partitions.start in the spec says so")
 
 
 @dg.sensor(

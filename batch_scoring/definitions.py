@@ -1,10 +1,19 @@
-"""The deployment on one page: every pipeline's assets with their checks, its jobs, what looks on."""
+"""The deployment on one page: every pipeline's assets with their checks, its jobs, what starts them, what looks on."""
 
 import warnings
 
 import dagster as dg
 
-from batch_scoring.automation import alerts_sensor, dead_runs, events_sensor, report_job, score_job, uploads_sensor
+from batch_scoring.automation import (
+    alerts_sensor,
+    dead_runs,
+    events_sensor,
+    report_job,
+    report_schedule,
+    score_job,
+    score_schedule,
+    uploads_sensor,
+)
 from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
@@ -24,6 +33,7 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
         ],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
         jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job)],
+        schedules=[schedule(pipeline) for pipeline in pipelines for schedule in (score_schedule, report_schedule)],
         sensors=[
             dead_runs,
             alerts_sensor(pipelines),

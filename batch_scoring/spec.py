@@ -287,10 +287,19 @@ class Schedule(Section):
     @field_validator("cron")
     @classmethod
     def _readable(cls, value: str) -> str:
-        from dagster._utils.schedules import is_valid_cron_schedule  # what Dagster itself asks, with no heavy import
+        # what Dagster itself asks, with no heavy import
+        from dagster._utils.schedules import cron_string_iterator, is_valid_cron_schedule
+        from dagster._vendored.croniter.croniter import CroniterBadDateError
 
+        expected = "expected five fields such as 0 6 * * * (daily at 06:00)"
         if len(value.split()) != 5 or not is_valid_cron_schedule(value):
-            raise ValueError("no cron that Dagster takes; expected five fields such as 0 6 * * * (daily at 06:00)")
+            raise ValueError(f"no cron that Dagster takes; {expected}")
+        if re.search(r"\br\b", value, re.IGNORECASE):  # Dagster takes it, and its processes do not agree on the time
+            raise ValueError(f"R is another time in every process; {expected}")
+        try:
+            next(cron_string_iterator(0, value, "UTC"))
+        except CroniterBadDateError:  # Dagster takes it, and its daemon stumbles over it
+            raise ValueError(f"Dagster finds no day for it in any year; {expected}") from None
         return value
 
     @field_validator("timezone")

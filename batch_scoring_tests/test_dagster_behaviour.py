@@ -1,5 +1,6 @@
 """What the project takes for granted of Dagster 1.13, so that an upgrade fails a test and not a night."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.errors import DagsterInvalidMetadata
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
+from dagster._core.workspace.load_target import PythonFileTarget
+from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)
 DAY = "2024-01-05"
@@ -307,6 +311,43 @@ def test_days_that_do_not_exist_are_required_of_a_month_unless_the_mapping_allow
     assert len(mapped.partitions_subset.get_partition_keys()) == 17
     required = mapped.required_but_nonexistent_subset
     assert required.is_empty is allowed
+
+
+# schedules
+
+
+def test_of_the_ticks_that_a_daemon_has_missed_only_the_last_is_made_up(tmp_path: Path) -> None:
+    """Dagster catches up with schedules of a partition set only, and none has that any more.
+
+    So a schedule's days of an outage are left to the uploads sensor, or to a person, as the README says.
+    """
+    code = tmp_path / "code.py"
+    code.write_text("""
+import dagster as dg
+
+@dg.asset(partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_offset=1))
+def a(): ...
+
+job = dg.define_asset_job("job", selection=[a])
+
+@dg.schedule(cron_schedule="0 6 * * *", job=job, default_status=dg.DefaultScheduleStatus.RUNNING)
+def daily(context):
+    return dg.RunRequest(partition_key=f"{context.scheduled_execution_time:%Y-%m-%d}")
+
+defs = dg.Definitions(assets=[a], jobs=[job], schedules=[daily])
+""")
+    queue = {"run_coordinator": {"module": "dagster", "class": "QueuedRunCoordinator"}}
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path), overrides=queue) as instance,
+        create_test_daemon_workspace_context(PythonFileTarget(str(code), None, None, None), instance) as workspace,
+    ):
+        times: dict[str, ScheduleIterationTimes] = {}
+        requested = []
+        for now in (datetime(2024, 3, 1, 5, tzinfo=UTC), datetime(2024, 3, 4, 7, tzinfo=UTC)):
+            with freeze_time(now):
+                list(launch_scheduled_runs(workspace, logging.getLogger("scheduler"), now, times))
+            requested.append([run.tags["dagster/partition"] for run in instance.get_runs()])
+    assert requested == [[], ["2024-03-04"]]
 
 
 # metadata

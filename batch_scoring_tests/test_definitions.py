@@ -31,6 +31,14 @@ ASSETS = {
 JOBS = {"score": {"raw_input", "validated_features", "model", "predictions"}, "report": {"report"}}
 """By their names' first word: what they run."""
 
+SCHEDULES = {
+    "score_customer_churn_on_schedule": ("score_customer_churn", "0 6 * * *", "UTC"),
+    "score_flight_delay_on_schedule": ("score_flight_delay", "0 6 * * *", "America/New_York"),
+    "report_customer_churn_on_schedule": ("report_customer_churn", "45 7 * * *", "UTC"),
+    "report_flight_delay_on_schedule": ("report_flight_delay", "45 7 * * *", "America/New_York"),
+}
+"""Job, cron and its time zone."""
+
 CHECKS = {
     "raw_input": {"input_is_present": "blocks", "input_is_complete": "blocks", "row_count_is_usual": "warns"},
     "validated_features": {
@@ -155,6 +163,13 @@ def test_the_sensors_are_these_and_run_from_the_start() -> None:
     expected = {"dead_runs": [], "alerts": [], **{f"{name}_uploads": [f"score_{name}"] for name in PIPELINES}}
     assert {sensor.name: [t.job_name for t in sensor.targets] for sensor in defs.sensors or []} == expected
     assert {sensor.default_status for sensor in defs.sensors or []} == {dg.DefaultSensorStatus.RUNNING}
+
+
+def test_the_schedules_are_these_and_are_stopped() -> None:
+    schedules = [schedule for schedule in defs.schedules or [] if isinstance(schedule, dg.ScheduleDefinition)]
+    found = {s.name: (s.job_name, s.cron_schedule, s.execution_timezone) for s in schedules}
+    assert found == SCHEDULES
+    assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.STOPPED}
 
 
 def test_today_is_a_day_already() -> None:

@@ -195,6 +195,74 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
         "name: 'My Pipeline': string should match pattern '^[a-z][a-z0-9_]*$'; "
         "expected the folder's name; prefix of the assets and of the data folders",
     ),
+    "cron in words": (
+        put("schedule", "cron", value="daily at six"),
+        "schedule.cron: 'daily at six': no cron that Dagster takes; "
+        "expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron by a name": (
+        put("schedule", "cron", value="@daily"),
+        "schedule.cron: '@daily': no cron that Dagster takes; expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron with seconds": (
+        put("schedule", "cron", value="0 0 6 * * *"),
+        "schedule.cron: '0 0 6 * * *': no cron that Dagster takes; "
+        "expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron of an hour that no day has": (
+        put("schedule", "cron", value="0 24 * * *"),
+        "schedule.cron: '0 24 * * *': no cron that Dagster takes; "
+        "expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron of a day that no year has": (
+        put("schedule", "cron", value="0 6 31 4 *"),
+        "schedule.cron: '0 6 31 4 *': Dagster finds no day for it in any year; "
+        "expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron at random": (
+        put("schedule", "cron", value="R 6 * * *"),
+        "schedule.cron: 'R 6 * * *': R is another time in every process; "
+        "expected five fields such as 0 6 * * * (daily at 06:00)",
+    ),
+    "cron that is a number": (
+        put("schedule", "cron", value=6),
+        "schedule.cron: 6: input should be a valid string; "
+        "expected five fields: minute, hour, day of month, month, day of week",
+    ),
+    "time zone of the cron": (
+        put("schedule", "timezone", value="CEST"),
+        "schedule.timezone: 'CEST': not an IANA time zone; expected a name such as UTC or America/New_York",
+    ),
+    "days ahead": (
+        put("schedule", "days_back", value=-1),
+        "schedule.days_back: -1: input should be greater than or equal to 0; "
+        "expected newest day of a tick: 1 yesterday, 0 today, in partitions.timezone",
+    ),
+    "status of a schedule, as YAML reads on": (
+        put("schedule", "default_status", value=yaml.safe_load("on")),
+        "schedule.default_status: True: input should be 'running' or 'stopped'; "
+        "expected running or stopped, until somebody switches it",
+    ),
+    "status of a sensor": (
+        put("uploads", "default_status", value="RUNNING"),
+        "uploads.default_status: 'RUNNING': input should be 'running' or 'stopped'; "
+        "expected running or stopped, until somebody switches it",
+    ),
+    "queue by its name": (
+        put("events", "queue", value="arn:aws:sqs:eu-central-1:1:uploads"),
+        "events.queue: 'arn:aws:sqs:eu-central-1:1:uploads': string should match pattern '^(https?://.+)?$'; "
+        "expected URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
+    ),
+    "unknown way to be complete": (
+        put("input", "complete", "by", value="done"),
+        "input.complete.by: 'done': input should be 'quiet', 'marker' or 'manifest'; expected quiet: no new file for a "
+        "while; marker: a file says so; manifest: a JSON file lists the others",
+    ),
+    "marker that would be data": (
+        put("input", "complete", "file", value="SUCCESS"),
+        "input.complete.file: 'SUCCESS': string should match pattern '^([._][^/]*)?$'; expected the marker's or "
+        "manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
+    ),
     "unset variable": (
         put("model", "bundle", value="${NOBODY_SETS_THIS}/v1"),
         "model.bundle: '${NOBODY_SETS_THIS}/v1': the environment variable NOBODY_SETS_THIS is not set; "
@@ -209,6 +277,13 @@ def test_a_wrong_field_is_one_fault_that_names_file_field_value_and_what_is_acce
 ) -> None:
     change, expected = WRONG_FIELDS[wrong]
     assert faults(tiny, change) == [expected.replace("DATA", tiny.data_root)]
+
+
+@pytest.mark.parametrize("cron", ["0 6 * * MON-FRI", "15 6 * mar,apr *", "0 6 29 2 *", "0 6 L * *", "*/10 * * * *"])
+def test_a_cron_of_any_form_that_dagster_keeps_to_is_taken(tiny: TinyProject, cron: str) -> None:
+    tiny.spec["schedule"] = {"cron": cron}
+    tiny.write_spec()
+    assert tiny.pipeline.spec.schedule.cron == cron
 
 
 @pytest.mark.parametrize("name", ["dt", "prediction", "row_number", "prob_class_7"])
