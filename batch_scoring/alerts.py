@@ -17,7 +17,7 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring import channels, deadlines, digests, runs
+from batch_scoring import channels, deadlines, digests, doors, runs, triggers
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
@@ -50,6 +50,8 @@ class Memory(BaseModel):
     """Checks of assets without days that failed when they were last evaluated, and what of them was told."""
     days: set[str] = set()
     """Deadlines that were kept, or whose miss was told."""
+    broken: set[str] = set()
+    """Sensors that were told to be broken, and still are."""
 
 
 def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger) -> str:
@@ -70,6 +72,7 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
         found = [
             *_of_runs(instance, pipelines, memory, began + RUNS_UNTIL),
             *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said),
+            *_of_sensors(instance, pipelines, memory),
         ]
         messages = list(_calmed(found))
         for message in messages if not understood else ():
@@ -129,7 +132,7 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
-            message = _of_run(instance, record, by_name, memory)
+            message = None if _is_asked_again(instance, record, by_name) else _of_run(instance, record, by_name, memory)
         except Exception as error:  # one run that cannot be read must not silence all others
             message = digests.unreadable(record, error)
         if message:
@@ -149,6 +152,19 @@ def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]
     while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
         yield from page
         cursor = page[-1].dagster_run.run_id
+
+
+def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline]) -> bool:
+    """Whether a sensor asks for the day again by itself: only the last try of the same files is worth a message."""
+    run = record.dagster_run
+    pipeline, day = pipelines.get(run.job_name.removeprefix("score_")), run.tags.get(runs.PARTITION)
+    if run.status != dg.DagsterRunStatus.FAILURE or pipeline is None or day is None:
+        return False
+    if runs.SUPERSEDED in run.tags:
+        return doors.is_any_on(instance, pipeline)
+    return triggers.is_tried_again(run.run_id, runs.of_day(instance, pipeline, day)) and doors.is_any_on(
+        instance, pipeline
+    )
 
 
 def _of_run(
@@ -180,6 +196,17 @@ def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
         memory.failing = dict(list(memory.failing.items())[-MOST_STATES:])
         return is_news and (told is None or bool(set(said) - set(told)))
     return False
+
+
+# sensors
+
+
+def _of_sensors(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory) -> Iterator[Message]:
+    """The messages of the sensors that have stopped working: Dagster shows it, and tells nobody."""
+    broken = {door.sensor: door for door in doors.broken(instance, pipelines)}
+    for name in sorted(set(broken) - memory.broken):
+        yield digests.of_sensor(broken[name])
+    memory.broken = set(broken)
 
 
 # days

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from batch_scoring import alerts, events, runs, schedules, uploads
+from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
@@ -142,7 +142,7 @@ def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
     settings = pipeline.spec.uploads
 
     @dg.sensor(
-        name=f"{pipeline.name}_uploads",
+        name=doors.uploads_name(pipeline),
         job_name=job_name(pipeline),
         minimum_interval_seconds=settings.interval_seconds,
         default_status=_sensor_status(settings.default_status),
@@ -159,7 +159,7 @@ def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.Senso
     settings = pipeline.spec.events
 
     @dg.sensor(
-        name=f"{pipeline.name}_events",
+        name=doors.events_name(pipeline),
         job_name=job_name(pipeline),
         minimum_interval_seconds=settings.interval_seconds,
         default_status=_sensor_status(settings.default_status),

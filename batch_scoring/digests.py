@@ -13,9 +13,10 @@ import dagster as dg
 from dagster import DagsterEventType as Kind
 
 from batch_scoring.channels import Message
+from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.runs import PARTITION, ended_at
+from batch_scoring.runs import ATTEMPT, PARTITION, REFUSED, ended_at
 from batch_scoring.state import State
 
 LONGEST = 1000
@@ -92,6 +93,7 @@ def digest(
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
         lines += _error(ended, failed)
+        lines += _outlook(run)
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
@@ -112,6 +114,16 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
     return Message(
         topic=run.job_name, title=f"{subject}: {run.status.value.lower()}, its events cannot be read",
         body=f"{type(error).__name__}: {error}\n{link(f'runs/{run.run_id}')}", kind="failure",
+    )  # fmt: skip
+
+
+def of_sensor(broken: Broken) -> Message:
+    """The message of a sensor whose ticks fail: no file that lands is seen until it works again."""
+    name = broken.pipeline.name
+    body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
+    return Message(
+        topic=name, title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}", kind="failure",
+        body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
     )  # fmt: skip
 
 
@@ -168,6 +180,15 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
     if any(evaluation.description and evaluation.description in error for evaluation in failed):
         return []
     return [f"{step}: {error.splitlines()[0]}"]
+
+
+def _outlook(run: dg.DagsterRun) -> list[str]:
+    """What becomes of a day whose run has failed, where a sensor has asked for it."""
+    if ATTEMPT not in run.tags:
+        return []
+    pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
+    until = "other files or other code come" if REFUSED in run.tags else "somebody runs it"
+    return [f"not tried again until {until}; run: batch-scoring backfill {pipeline} {day} {day}"]
 
 
 def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -25,6 +25,7 @@ from batch_scoring.assets import (
     run_of,
 )
 from batch_scoring.contract import Contract, Reason
+from batch_scoring.endings import noted
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
 from batch_scoring.pipeline import Pipeline
@@ -62,18 +63,18 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _validated_features(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        run = run_of(context)
-        step = DayStep(pipeline, context.partition_key, "validated_features")
-        pinned = step.state.day_input(context.partition_key)
-        prepared = prepare(step, pinned, run)
-        findings = feature_checks.findings(step, prepared, pinned)
-        yield from report(pipeline, key, findings, run.id, context.partition_key)
-        account, committed = step.publish(
-            prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
-            check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
-        )  # fmt: skip
-        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
-        yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+        with noted(run_of(context)) as run:
+            step = DayStep(pipeline, context.partition_key, "validated_features")
+            pinned = step.state.day_input(context.partition_key)
+            prepared = prepare(step, pinned, run)
+            findings = feature_checks.findings(step, prepared, pinned)
+            yield from report(pipeline, key, findings, run.id, context.partition_key)
+            account, committed = step.publish(
+                prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
+                check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
+            )  # fmt: skip
+            metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+            yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
     return _validated_features
 

@@ -19,6 +19,10 @@ from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import CheckRecord, DayChecks, State, StateError
 
 
+class RefusedError(dg.Failure):
+    """A blocking check has failed; the same files, code and model would fail it again."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Whether a statement about an asset's work holds, and what was seen."""
@@ -38,7 +42,7 @@ class Finding:
     blocks: bool = False
     """Whether this failure stops the day although the check is not a blocking one (it is beyond a second bound)."""
     transient: bool = False
-    """Whether the same files may pass the next time."""
+    """Whether the same files may pass the next time: the trouble is with the store."""
 
 
 def specs(
@@ -84,7 +88,8 @@ def report(
         kept_as: the name in the state; the asset's if None.
 
     Raises:
-        Failure: naming the failed checks; not retried, the same data would fail again.
+        RefusedError: naming the failed checks.
+        Failure: the same, where the trouble is with the store and may pass.
     """
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
@@ -107,7 +112,8 @@ def report(
         if stops:
             failed.append(finding)
     if failed:
-        raise dg.Failure(
+        failure = dg.Failure if all(finding.transient for finding in failed) else RefusedError
+        raise failure(
             description="; ".join(f"{finding.check}: {finding.message}" for finding in failed),
             metadata={finding.check: finding.message for finding in failed},
             allow_retries=False,
@@ -149,7 +155,7 @@ def _remember(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id
     said = {
         finding.check: CheckRecord(
             passed=finding.passed, observed=finding.observed, message=finding.message,
-            stopped=_stops(pipeline, finding), transient=finding.transient,
+            stopped=_stops(pipeline, finding),
         )
         for finding in findings
     }  # fmt: skip

@@ -22,6 +22,7 @@ from batch_scoring.bundle import (
     read_bundle,
     read_manifest,
 )
+from batch_scoring.endings import noted
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import CodeError, Pipeline
 from batch_scoring.state import ModelInForce, State, StateError
@@ -74,15 +75,15 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, kinds={"pytorch"}),
     )
     def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        run = run_of(context)
-        delivered = examine(pipeline)
-        own_day = {context.partition_key} if context.has_partition_key else set()
-        findings = [*delivered.findings, metrics(pipeline, delivered), currency(pipeline, delivered, own_day)]
-        yield from report(pipeline, key, findings, run.id)
-        assert delivered.bundle is not None, "report has failed the step"
-        in_force = put_in_force(pipeline, delivered.bundle, run)
-        metadata = describe(delivered.bundle, in_force)
-        yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(in_force.sha256))
+        with noted(run_of(context)) as run:
+            delivered = examine(pipeline)
+            own_day = {context.partition_key} if context.has_partition_key else set()
+            findings = [*delivered.findings, metrics(pipeline, delivered), currency(pipeline, delivered, own_day)]
+            yield from report(pipeline, key, findings, run.id)
+            assert delivered.bundle is not None, "report has failed the step"
+            in_force = put_in_force(pipeline, delivered.bundle, run)
+            metadata = describe(delivered.bundle, in_force)
+            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(in_force.sha256))
 
     return _model
 

@@ -25,6 +25,7 @@ from batch_scoring.assets import (
 )
 from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
+from batch_scoring.endings import noted
 from batch_scoring.invariants import report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.pictures import histogram
@@ -63,18 +64,18 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _predictions(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        run = run_of(context)
-        step = DayStep(pipeline, context.partition_key, "predictions")
-        source = read_source(step)
-        prepared = prepare(step, source, run)
-        findings = prediction_checks.findings(step, prepared, source.features, source.model)
-        yield from report(pipeline, key, findings, run.id, context.partition_key)
-        account, committed = step.publish(
-            prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
-            features_code=source.features.code, check_current=lambda: check_current(step, source),
-        )  # fmt: skip
-        metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
-        yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+        with noted(run_of(context)) as run:
+            step = DayStep(pipeline, context.partition_key, "predictions")
+            source = read_source(step)
+            prepared = prepare(step, source, run)
+            findings = prediction_checks.findings(step, prepared, source.features, source.model)
+            yield from report(pipeline, key, findings, run.id, context.partition_key)
+            account, committed = step.publish(
+                prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
+                features_code=source.features.code, check_current=lambda: check_current(step, source),
+            )  # fmt: skip
+            metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+            yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
     return _predictions
 

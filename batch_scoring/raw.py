@@ -13,12 +13,15 @@ import dagster as dg
 from batch_scoring import landing, runs, trailing
 from batch_scoring.assets import asset_key, asset_options, days, run_of
 from batch_scoring.completeness import waits_for
+from batch_scoring.endings import noted
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State
 from batch_scoring.storage import FileChangedError, OutsideFolderError
 
 FILES_SHOWN = 50
+LISTINGS = 3
+"""Of a day whose files change while they are looked at."""
 
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
@@ -41,6 +44,8 @@ class Found:
     """What the spec asks for before the day is complete, and is not there."""
     is_denied: bool = False
     """Whether something may not be read: the same files can be right the next time."""
+    is_changing: bool = False
+    """Whether a file was replaced or taken away between the listing and the look into it."""
 
     @property
     def rows(self) -> int:
@@ -64,13 +69,21 @@ class Found:
             ),
             Finding(
                 "input_is_complete", not troubles, complete, observed=len(self.broken), expected="no unreadable file",
-                limits=[0], transient=self.is_denied,
+                limits=[0], transient=self.is_denied or self.is_changing,
             ),
         ]  # fmt: skip
 
 
 def find(pipeline: Pipeline, day: str) -> Found:
-    """List and inspect the day's landing files."""
+    """List and inspect the day's landing files; once more if one changes meanwhile."""
+    for _ in range(LISTINGS):
+        found = _find(pipeline, day)
+        if not found.is_changing:
+            break
+    return found
+
+
+def _find(pipeline: Pipeline, day: str) -> Found:
     files, broken = [], {}
     where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
     try:
@@ -78,7 +91,7 @@ def find(pipeline: Pipeline, day: str) -> Found:
     except PermissionError as error:
         denied = {where: f"{where} cannot be listed: {error}; let this process read it"}
         return Found((), denied, "", where, is_denied=True)
-    is_denied = False
+    is_denied = is_changing = False
     listed = landing.data_files(everything)
     for file in listed:
         try:
@@ -88,8 +101,9 @@ def find(pipeline: Pipeline, day: str) -> Found:
             is_denied = True
         except (landing.UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
             broken[file.path] = str(error)
+            is_changing |= isinstance(error, FileChangedError | FileNotFoundError)
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
-    return Found(tuple(files), broken, landing.fingerprint(listed), where, missing, is_denied)
+    return Found(tuple(files), broken, landing.fingerprint(listed), where, missing, is_denied, is_changing)
 
 
 def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -104,15 +118,17 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, kinds={"parquet"}),
     )
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        run = run_of(context)
-        found = find(pipeline, context.partition_key)
-        # of a day that is not complete nothing is learned by its failure: the same files are tried again
-        is_about = "" if found.waits_for else found.fingerprint
-        run.tag({runs.FINGERPRINT: is_about, runs.CODE: runs.code_in_force(pipeline)})
-        findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
-        yield from report(pipeline, key, findings, run.id, context.partition_key)
-        pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
-        yield dg.MaterializeResult(metadata=describe(pinned, found), data_version=dg.DataVersion(pinned.fingerprint))
+        with noted(run_of(context)) as run:
+            found = find(pipeline, context.partition_key)
+            # of a day that is not complete nothing is learned by its failure: the same files are tried again
+            is_about = "" if found.waits_for else found.fingerprint
+            run.tag({runs.FINGERPRINT: is_about, runs.CODE: runs.code_in_force(pipeline)})
+            findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
+            yield from report(pipeline, key, findings, run.id, context.partition_key)
+            pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
+            yield dg.MaterializeResult(
+                metadata=describe(pinned, found), data_version=dg.DataVersion(pinned.fingerprint)
+            )
 
     return _raw_input
 

@@ -13,12 +13,13 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.shards import digest
-from batch_scoring.state import State
 
 PARTITION = "dagster/partition"
 FINGERPRINT = "batch_scoring/fingerprint"
 CODE = "batch_scoring/code"
 ATTEMPT = "batch_scoring/attempt"
+SUPERSEDED = "batch_scoring/superseded"
+REFUSED = "batch_scoring/refused"
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can settle a day."""
 MOST = 200
@@ -29,7 +30,7 @@ TO_RETRY = 900.0
 """Seconds after a failure within which it does so."""
 
 Status = Literal["created", "queued", "started", "to be retried", "succeeded", "failed", "refused"]
-"""`refused`: a blocking check has failed, and the same files would fail it again."""
+"""`refused`: failed, and the same files and code would fail again: a check, a missing column."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ def code_in_force(pipeline: Pipeline) -> str:
 def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[DayRun]:
     """The runs of a pipeline's day, newest first."""
     records = instance.get_run_records(dg.RunsFilter(tags={PARTITION: day}), limit=MOST)
-    refused: set[str] | None = None
     found = []
     for record in records:
         run = record.dagster_run
@@ -68,9 +68,6 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         if not steps:
             continue
         status = _status(instance, record)
-        if status == "failed":
-            refused = _refused(pipeline, day) if refused is None else refused
-            status = "refused" if run.run_id in refused else status
         found.append(
             DayRun(
                 run.run_id, status, _since(record, status),
@@ -97,7 +94,9 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
         return "started"
     if run.is_success:
         return "succeeded"
-    return "to be retried" if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags else "failed"
+    if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags:
+        return "to be retried"
+    return "refused" if REFUSED in run.tags else "failed"
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
@@ -120,14 +119,3 @@ def _since(record: dg.RunRecord, status: Status) -> float:
     if status == "started":
         return record.start_time or record.create_timestamp.timestamp()
     return ended_at(record)
-
-
-def _refused(pipeline: Pipeline, day: str) -> set[str]:
-    """The runs that a blocking check of the day has stopped for good."""
-    state = State(pipeline.output)
-    return {
-        said.run_id
-        for asset in WHOLE
-        for said in state.checks_of(asset, [day])
-        if any(record.stopped and not record.transient for record in said.checks.values())
-    }

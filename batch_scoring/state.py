@@ -129,8 +129,6 @@ class CheckRecord(Document):
     message: str = ""
     stopped: bool = False
     """Whether this failure has stopped the day: nothing was published."""
-    transient: bool = False
-    """Whether the same files may pass the next time: the trouble is with the store."""
 
 
 class DayChecks(Document):

@@ -282,8 +282,8 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
         return day.waits_for
     if left := _quiet_in(day, now, bounds, memory):
         return f"new files until lately: runs in {left:.0f} s if no more come"
-    before = _of_these_files(day, runs, code)
-    failed = list(itertools.takewhile(lambda run: run.status != "succeeded", before))
+    before = _of_these_files(day.fingerprint, code, runs)
+    failed = _failed(before)
     if failed and failed[0].status == "refused":
         _forget(memory, day.day)
         return f"refused by its checks in run {failed[0].id[:8]}: waits for other files or other code"
@@ -297,6 +297,28 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     left = before[0].since + pause - now
     what = f"failed {len(failed)} times" if failed else "scored, and changed by somebody"
     return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
+
+
+def tries(run_id: str, runs: Sequence[DayRun]) -> list[DayRun]:
+    """A run and those before it of the same files and code that have all failed; newest first.
+
+    Args:
+        run_id: of one of the runs; of one that is no try of certain files there is nothing to tell.
+        runs: of a day, newest first.
+    """
+    until = list(itertools.dropwhile(lambda run: run.id != run_id, runs))
+    found = _failed(_of_these_files(until[0].fingerprint, until[0].code, until)) if until else []
+    return found if found and found[0].id == run_id else []
+
+
+def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds = Bounds()) -> bool:
+    """Whether a sensor that is on asks for the day again after this run has failed."""
+    before = tries(run_id, runs)
+    return bool(before) and before[0].status == "failed" and len(before) < bounds.tries
+
+
+def _failed(runs: Sequence[DayRun]) -> list[DayRun]:
+    return list(itertools.takewhile(lambda run: run.status != "succeeded", runs))
 
 
 def _is_in_flight(run: DayRun, now: float, bounds: Bounds) -> bool:
@@ -322,10 +344,10 @@ def _quiet_in(day: Landed, now: float, bounds: Bounds, memory: Memory) -> float:
     return left
 
 
-def _of_these_files(day: Landed, runs: Sequence[DayRun], code: str) -> list[DayRun]:
+def _of_these_files(fingerprint: str, code: str, runs: Sequence[DayRun]) -> list[DayRun]:
     """The latest whole runs that have ended, as far as they are of just these files and this code; newest first."""
     ended = (run for run in runs if run.is_ended and run.is_whole and run.fingerprint)
-    return list(itertools.takewhile(lambda run: (run.fingerprint, run.code) == (day.fingerprint, code), ended))
+    return list(itertools.takewhile(lambda run: (run.fingerprint, run.code) == (fingerprint, code), ended))
 
 
 def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Request:
@@ -337,7 +359,7 @@ def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Req
     """
     last = next((run.id[:8] for run in runs if run.status != "created"), "first")
     is_new = date.fromisoformat(day.day) >= today - timedelta(days=1)
-    attempt = len(_of_these_files(day, runs, code)) + 1
+    attempt = len(_of_these_files(day.fingerprint, code, runs)) + 1
     why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"
     return Request(
         day=day.day,

@@ -1,5 +1,8 @@
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -97,31 +100,42 @@ def test_every_unreadable_file_is_named_in_one_failed_check_and_nothing_is_pinne
     assert not result.get_asset_materialization_events()[1:], "only the model: downstream is skipped"
 
 
-@pytest.mark.parametrize("gone", ["replaced", "removed"])
-def test_a_file_that_changes_after_the_listing_is_not_pinned(tiny: TinyProject, gone: str) -> None:
-    tiny.land(DAY, tiny.rows(10))
-    listing = tiny.pipeline.landing.list
+def busy(tiny: TinyProject, disturb: Callable[[int], object]) -> Any:  # noqa: ANN401
+    """The pipeline, with an uploader who does something right after each listing."""
     landing = tiny.pipeline.landing
+    count = itertools.count(1)
 
     class Meanwhile(type(landing)):  # type: ignore[misc]
-        """A folder in which an uploader is busy: right after each listing a file changes."""
-
         def list(self, prefix: str = "") -> list:  # type: ignore[type-arg]
-            listed = listing(prefix)
-            file = Path(self.uri, f"dt={DAY}", "a.parquet")
-            if gone == "removed":
-                file.unlink()
-            else:
-                tiny.land(DAY, tiny.rows(11))
+            listed = super().list(prefix)
+            disturb(next(count))
             return listed
 
     class Busy:
         spec, landing = tiny.pipeline.spec, Meanwhile(tiny.pipeline.landing.uri)
 
-    found = find(Busy(), DAY)  # type: ignore[arg-type]
-    assert found.files == ()
-    assert list(found.broken) == [f"dt={DAY}/a.parquet"]
-    assert not any(finding.passed for finding in found.findings if finding.check == "input_is_complete")
+    return Busy()
+
+
+def test_a_day_whose_files_change_after_each_listing_is_not_pinned_and_may_pass_later(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    found = find(busy(tiny, lambda count: tiny.land(DAY, tiny.rows(10 + count))), DAY)
+    assert (found.files, list(found.broken)) == ((), [f"dt={DAY}/a.parquet"])
+    assert [f.passed for f in found.findings if f.check == "input_is_complete"] == [False]
+    assert [f.transient for f in found.findings if f.check == "input_is_complete"] == [True]
+
+
+def test_a_file_that_changes_once_after_the_listing_is_pinned_as_it_is_now(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    found = find(busy(tiny, lambda count: tiny.land(DAY, tiny.rows(11)) if count == 1 else None), DAY)
+    assert [file.rows for file in found.files] == [11] and not found.broken
+
+
+def test_a_file_that_goes_after_the_listing_is_not_there(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(10))
+    file = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.parquet")
+    found = find(busy(tiny, lambda count: file.unlink(missing_ok=True)), DAY)
+    assert found.files == () and [f.passed for f in found.findings] == [False, True]
 
 
 def test_a_day_that_the_pipeline_does_not_have_is_refused(tiny: TinyProject) -> None:
