@@ -39,6 +39,9 @@ class Deployment:
         self.home.mkdir(parents=True)
         settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        with self.instance() as instance:  # its databases exist from here on: two that create them at once fail
+            instance.get_runs_count()
+            instance.all_instigator_state()
         places = [(str(project.packages), project.data_root) for project in projects]
         self._definitions = folder / "deployed.py"
         self._definitions.write_text(_DEFINITIONS.format(places=places))
