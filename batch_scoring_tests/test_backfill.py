@@ -30,12 +30,16 @@ from batch_scoring.pipeline import PROJECT
 from batch_scoring.runs import PARTITION
 from batch_scoring.selection import Wanted
 from batch_scoring_tests.reliability.processes import Site, site_of
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 BIN = Path(sys.executable).parent
 DAYS = [f"2024-03-0{number}" for number in range(1, 7)]
 SERVER = multiprocessing.get_context("forkserver")
 STALE, FAILED = Wanted(stale=True), Wanted(failed=True)
+
+
+def within(first: str, last: str) -> Wanted:
+    return Wanted(date.fromisoformat(first), date.fromisoformat(last))
 
 
 @pytest.fixture(autouse=True)
@@ -96,10 +100,6 @@ def shown(tiny: TinyProject, wanted: Wanted) -> dict[str, str]:
 
 def tree(root: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*")}
-
-
-def within(first: str, last: str) -> Wanted:
-    return Wanted(date.fromisoformat(first), date.fromisoformat(last))
 
 
 def land(tiny: TinyProject, *days: str) -> None:
@@ -225,8 +225,11 @@ def test_a_dry_run_of_a_range_says_of_each_day_what_a_run_would_find(tiny: TinyP
         DAYS[3]: "landed, never scored",
         DAYS[5]: "no file has landed",
     }
-    tiny.write_code(schema=(tiny.folder / "schema.py").read_text() + "\n# a deploy\n")
+    tiny.write_code(schema=SCHEMA + "\n# a deploy\n")
     assert shown(tiny, within(DAYS[0], DAYS[0])) == {DAYS[0]: "stale: code"}
+    tiny.run(DAYS[0], steps=["raw_input", "validated_features"])
+    tiny.write_code(schema=SCHEMA)
+    assert shown(tiny, within(DAYS[0], DAYS[0])) == {DAYS[0]: "scored, and changed by somebody"}
 
 
 def test_a_bundle_that_cannot_be_read_is_one_line_where_days_are_compared_with_it(
@@ -362,8 +365,9 @@ def test_a_run_in_the_queue_is_waited_for_only_if_a_daemon_will_start_it(tiny: T
         assert claims.launched_run(tiny.pipeline, instance, DAYS[1]) is None
 
 
-def test_a_selected_day_that_was_done_meanwhile_is_not_run_again(
-    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wanted", [STALE, within(DAYS[0], DAYS[1])])
+def test_a_day_that_another_backfill_has_done_since_this_one_began_is_not_run_again(
+    tiny: TinyProject, wanted: Wanted
 ) -> None:
     land(tiny, *DAYS[:2])
     assert score(tiny, within(DAYS[0], DAYS[1]))[0] == 0
@@ -371,13 +375,16 @@ def test_a_selected_day_that_was_done_meanwhile_is_not_run_again(
 
     class Out(io.StringIO):
         def write(self, text: str) -> int:
-            if text.startswith("day "):  # the head of the table: the days are selected, none is run
-                tiny.run(DAYS[0])
+            if text.startswith("day "):  # the head of the table: the days are chosen, none is run
+                with claims.hold(tiny.pipeline, DAYS[0]):
+                    tiny.run(DAYS[0])
             return super().write(text)
 
     out = Out()
-    assert backfill.score(tiny.pipeline, STALE, out) == 0
+    assert backfill.score(tiny.pipeline, wanted, out) == 0
     assert endings(out.getvalue()) == {DAYS[0]: "by another", DAYS[1]: "scored"}
+    if wanted.is_range:
+        assert score(tiny, wanted) == (0, dict.fromkeys(DAYS[:2], "unchanged")), "it was done before this one began"
 
 
 # claims
