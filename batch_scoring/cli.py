@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from datetime import date
+from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
@@ -16,10 +17,26 @@ from batch_scoring.state import StateError
 from batch_scoring.storage import StoreError
 
 
+class _Subcommand(argparse.ArgumentParser):
+    """Takes options before, between and after days; argparse alone forgets days that come after an option."""
+
+    _splits = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401  (argparse's overloads)
+        """See `argparse.ArgumentParser`, which calls this again for the options and for the rest."""
+        if self._splits:
+            return super().parse_known_args(args, namespace)
+        self._splits = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._splits = False
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong."""
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)
     channels = commands.add_parser(
         "test-alert",
@@ -43,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _add_backfill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_backfill(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     days = commands.add_parser(
         "backfill",
         help="score days in this process, a Dagster run a day: a range, the stale ones, those that failed",

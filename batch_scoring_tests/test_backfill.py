@@ -451,6 +451,12 @@ def test_the_days_are_needed_unless_something_else_selects_them(capsys: pytest.C
         assert f"the following arguments are required: {missing} (or --stale, --failed)" in said
 
 
+@pytest.mark.parametrize("arguments", ["{0} {1} --failed", "--failed {0} {1}", "--stale {0} --dry-run {1}"])
+def test_options_stand_before_between_or_after_the_days(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["backfill", "flight_delay", *arguments.format("2013-07-09", "2013-07-08").split()]) == 2
+    assert "2013-07-08 is before 2013-07-09; expected FIRST and LAST in this order" in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
     for part in ("landing", "models"):
         shutil.copytree(PROJECT / "data/customer_churn" / part, tmp_path / "data/customer_churn" / part)
