@@ -1,34 +1,36 @@
-"""A range of days in one process, a Dagster run a day: `batch-scoring backfill`.
+"""Many days in one process, a Dagster run a day: `batch-scoring backfill`.
 
 A fresh process for each day would spend most of its time on imports. Each run is a proper one, with its own checks
-and logs in the UI; a day that fails leaves the others alone.
+and logs in the UI; a day that fails leaves the others alone, and one that somebody else works on comes last.
 """
 
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from time import perf_counter
 from typing import TextIO
 
 import dagster as dg
 
-from batch_scoring.assets import days as days_of
-from batch_scoring.automation import job_name
+from batch_scoring import claims, selection
+from batch_scoring.assets import asset_key
+from batch_scoring.automation import STEPS, job_name
+from batch_scoring.bundle import BundleError, read_sha256
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.digests import step_error
+from batch_scoring.landing import list_day
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline, find_pipeline
-from batch_scoring.state import State
+from batch_scoring.selection import Choice, Wanted
+from batch_scoring.state import State, StateError
 from batch_scoring.tables import predictions_table
 
 _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
-
-
-class BackfillError(ValueError):
-    """The range is not one of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Outcome:
     seconds: float = 0.0
     unchanged: bool = False
     """Whether an earlier run had published just this."""
+    by_another: bool = False
+    """Whether somebody else's run did the work meanwhile, and there was none here."""
 
     @property
     def line(self) -> str:
@@ -63,40 +67,152 @@ class Outcome:
         counts = [f"{n:,}" if not self.error else "-" for n in (self.rows_in, self.scored, self.quarantined)]
         failed = sum(check.of_day or self.error is not None for check in self.failed_checks)
         speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds else "-"
-        last = "failed" if self.error else "unchanged" if self.unchanged else speed
+        done = "by another" if self.by_another else "unchanged" if self.unchanged else speed
+        last = "failed" if self.error else done
         return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {failed:>13}  {last:>10}"
 
 
-def backfill(name: str, first: date, last: date, out: TextIO) -> int:
+def backfill(
+    name: str,
+    first: date | None,
+    last: date | None,
+    out: TextIO,
+    *,
+    stale: bool = False,
+    failed: bool = False,
+    dry_run: bool = False,
+) -> int:
     """Score every day from first to last; 0 if all succeeded, else 1.
+
+    Args:
+        name: of the pipeline.
+        first: the pipeline's first day if None.
+        last: included; the pipeline's last day if None.
+        out: is told what happens.
+        stale: of these days only those that are stale.
+        failed: of these days only those that have failed; with `stale` those that are one of the two.
+        dry_run: say which days would be run and why, and write nothing.
 
     Raises:
         SpecError: there is no such pipeline.
-        BackfillError: the range is empty or not within the pipeline's days.
+        RangeError: the range is empty or not within the pipeline's days.
+        BundleError, StateError, OSError: which days are meant cannot be said.
     """
-    pipeline = find_pipeline(name)
-    wanted = _wanted(pipeline, first, last)
-    began = perf_counter()
-    outcomes: list[Outcome] = []
-    with _instance(out) as instance:
+    return (show if dry_run else score)(find_pipeline(name), Wanted(first, last, stale, failed), out)
+
+
+def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
+    """Say which days would be run and why."""
+    days = selection.days_within(pipeline, wanted)
+    with _instance() as instance:
+        if wanted.is_range:
+            chosen = selection.explain(pipeline, days, instance)
+        else:
+            chosen = selection.choose(pipeline, days, wanted, instance)
+    out.writelines(f"{choice.day}  {choice.why}\n" for choice in chosen)
+    if not chosen:
+        out.write(_nothing(pipeline, days, wanted))
+    return 0
+
+
+def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
+    """Run the days that are meant; those that somebody else works on last. 0 if all succeeded, else 1."""
+    began = time.time()
+    days = selection.days_within(pipeline, wanted)
+    with _instance() as instance:
         if dead := end_dead_runs(instance):
             out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
-        job = _job(pipeline)
+        chosen = selection.choose(pipeline, days, wanted, instance)
+        if not chosen:
+            out.write(_nothing(pipeline, days, wanted))
+            return 0
+        if instance.is_ephemeral:
+            out.write("DAGSTER_HOME is not set: these runs will not be seen in the UI\n")
         out.write(f"{_COLUMNS}\n")
-        for day in wanted:
-            outcomes.append(run_day(pipeline, job, day, instance))
-            left = (perf_counter() - began) / len(outcomes) * (len(wanted) - len(outcomes))
-            out.write(f"{outcomes[-1].line}  {len(outcomes)}/{len(wanted)}, {left:.0f} s left\n")
-            out.flush()
-    _summarise(name, predictions_table(pipeline).folder.uri, outcomes, out)
+        # days of a range are run whatever their state; days that were selected for it may have another one by now
+        doubts_after = began if wanted.is_range else -math.inf
+        work = _Work(pipeline, _job(pipeline), instance, doubts_after)
+        outcomes = _outcomes(work, chosen, out)
+    _summarise(pipeline.name, predictions_table(pipeline).folder.uri, outcomes, out)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def run_day(pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance) -> Outcome:
-    """Run the pipeline's job for one day."""
+def _outcomes(work: "_Work", chosen: Sequence[Choice], out: TextIO) -> list[Outcome]:
+    """Work on the days one after the other, and say of each how it ended."""
+    began = perf_counter()
+    outcomes: list[Outcome] = []
+    put_off: list[Choice] = []
+
+    def add(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        left = (perf_counter() - began) / len(outcomes) * (len(chosen) - len(outcomes))
+        out.write(f"{outcome.line}  {len(outcomes)}/{len(chosen)}, {left:.0f} s left\n")
+        out.flush()
+
+    for choice in chosen:
+        try:
+            add(work.attempt(choice))
+        except claims.HeldError as held:
+            put_off.append(choice)
+            out.write(f"{choice.day}  put off: {held}\n")
+            out.flush()
+    for choice in put_off:
+        add(work.wait_for(choice))
+    return outcomes
+
+
+class _Work:
+    """Days run beside those who may work on the same ones."""
+
+    def __init__(
+        self, pipeline: Pipeline, job: dg.JobDefinition, instance: dg.DagsterInstance, doubts_after: float
+    ) -> None:
+        """`doubts_after`: a day that somebody has left later may be done (seconds since 1970)."""
+        self._pipeline, self._job, self._instance, self._doubts_after = pipeline, job, instance, doubts_after
+
+    def attempt(self, choice: Choice) -> Outcome:
+        """Run a day.
+
+        Raises:
+            HeldError: somebody else works on it.
+        """
+        if not choice.steps:
+            return Outcome(choice.day, choice.why)
+        with claims.hold(self._pipeline, choice.day) as left_at:
+            if run := claims.launched_run(self._pipeline, self._instance, choice.day):
+                raise claims.HeldError(f"run {run.id[:8]} is {run.status}")
+            return self._run(choice, may_be_done=left_at > self._doubts_after)
+
+    def wait_for(self, choice: Choice) -> Outcome:
+        """Run a day when nobody works on it any more, if there is something left to do."""
+        with claims.hold(self._pipeline, choice.day, waits=True):
+            claims.wait_for_launched(self._pipeline, self._instance, choice.day)
+            return self._run(choice, may_be_done=True)
+
+    def _run(self, choice: Choice, *, may_be_done: bool) -> Outcome:
+        if may_be_done and self._stands(choice.day):
+            return replace(_settled(self._pipeline, choice.day), by_another=True)
+        return run_day(self._pipeline, self._job, choice.day, self._instance, choice.steps)
+
+    def _stands(self, day: str) -> bool:
+        """Whether a run of the day would write nothing; what cannot be said its run will say."""
+        try:
+            listed = {day: list_day(self._pipeline.landing, day)}
+            return day in selection.standing(self._pipeline, listed, read_sha256(self._pipeline.bundle))
+        except (BundleError, StateError, OSError):
+            return False
+
+
+def run_day(
+    pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance, steps: Sequence[str] = STEPS
+) -> Outcome:
+    """Run the pipeline's job, or some of its assets, for one day."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    result = job.execute_in_process(partition_key=day, instance=instance, run_config=quiet, raise_on_error=False)
+    keys = None if steps == STEPS else [asset_key(pipeline, step) for step in steps]
+    result = job.execute_in_process(
+        partition_key=day, instance=instance, run_config=quiet, asset_selection=keys, raise_on_error=False
+    )
     seconds = perf_counter() - began
     checks = tuple(
         FailedCheck(
@@ -107,12 +223,18 @@ def run_day(pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.Da
     )
     if not result.success:
         return Outcome(day, _first_error(result), checks, seconds=seconds)
+    scored = State(pipeline.output).account("predictions", day)
+    unchanged = scored is not None and scored.run_id != result.run_id
+    return replace(_settled(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
+
+
+def _settled(pipeline: Pipeline, day: str) -> Outcome:
+    """The outcome of a day that stands: what became of its rows."""
     state = State(pipeline.output)
     features, scored = state.account("validated_features", day), state.account("predictions", day)
-    assert features is not None and scored is not None, "the run has succeeded"
+    assert features is not None and scored is not None, "a run has succeeded"
     quarantined = features.rows_quarantined + scored.rows_quarantined
-    unchanged = scored.run_id != result.run_id
-    return Outcome(day, None, checks, features.rows_in, scored.rows, quarantined, seconds, unchanged)
+    return Outcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
 
 
 def _summarise(name: str, table: str, outcomes: list[Outcome], out: TextIO) -> None:
@@ -136,16 +258,8 @@ def _summarise(name: str, table: str, outcomes: list[Outcome], out: TextIO) -> N
         out.writelines(f"  {outcome.day}  {outcome.error}\n" for outcome in failed)
 
 
-def _wanted(pipeline: Pipeline, first: date, last: date) -> list[str]:
-    known = days_of(pipeline).get_partition_keys()
-    if last < first:
-        raise BackfillError(f"{last} is before {first}; expected FIRST and LAST in this order")
-    if not known:
-        raise BackfillError(f"{pipeline.name} has no days yet: partitions.start in its spec is in the future")
-    for day in (first, last):
-        if day.isoformat() not in known:
-            raise BackfillError(f"{day} is no day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
-    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+def _nothing(pipeline: Pipeline, days: Sequence[str], wanted: Wanted) -> str:
+    return f"nothing to do: no day of {pipeline.name} from {days[0]} to {days[-1]} {wanted.words}\n"
 
 
 def _job(pipeline: Pipeline) -> dg.JobDefinition:
@@ -155,7 +269,7 @@ def _job(pipeline: Pipeline) -> dg.JobDefinition:
 
 
 @contextmanager
-def _instance(out: TextIO) -> Iterator[dg.DagsterInstance]:
+def _instance() -> Iterator[dg.DagsterInstance]:
     """The instance of DAGSTER_HOME; of the working directory if a dagster.yaml stands there; else a passing one."""
     if not os.environ.get("DAGSTER_HOME") and Path("dagster.yaml").is_file():
         os.environ["DAGSTER_HOME"] = str(Path.cwd())
@@ -163,7 +277,6 @@ def _instance(out: TextIO) -> Iterator[dg.DagsterInstance]:
         with dg.DagsterInstance.get() as instance:
             yield instance
     else:
-        out.write("DAGSTER_HOME is not set: these runs will not be seen in the UI\n")
         with dg.DagsterInstance.ephemeral() as instance:
             yield instance
 

@@ -108,6 +108,16 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
         raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {_faults(error)}") from error
 
 
+def read_sha256(folder: Folder) -> str:
+    """The sha256 that names a bundle: its manifest's, which vouches for the other files. These are not read.
+
+    Raises:
+        BundleError: the manifest is missing or not in its form.
+    """
+    raw, _ = read_manifest(folder)
+    return hashlib.sha256(raw).hexdigest()
+
+
 def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
     """What a bundle says of itself and of its reference; weights and samples are not read.
 

@@ -1,29 +1,43 @@
 """The command `batch-scoring`."""
 
 import argparse
+import functools
+import os
 import sys
 from datetime import date
+from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
 from batch_scoring import alerts, backfill
+from batch_scoring.aws import StoreError
+from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
+from batch_scoring.selection import RangeError
+from batch_scoring.state import StateError
+
+
+class _Subcommand(argparse.ArgumentParser):
+    """Takes options before, between and after days; argparse alone forgets days that come after an option."""
+
+    _splits = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401  (argparse's overloads)
+        """See `argparse.ArgumentParser`, which calls this again for the options and for the rest."""
+        if self._splits:
+            return super().parse_known_args(args, namespace)
+        self._splits = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._splits = False
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong."""
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    days = commands.add_parser(
-        "backfill",
-        help="score a range of days in this process, a Dagster run a day",
-        description="Score a range of days in this process, a Dagster run a day. A day that fails does not stop the "
-        "others; failed days are listed at the end and make the exit code 1.",
-    )
-    days.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
-    days.add_argument("first", type=_day, help="first day, YYYY-MM-DD")
-    days.add_argument("last", type=_day, help="last day, YYYY-MM-DD, included")
-    days.set_defaults(run=lambda options: backfill.backfill(options.pipeline, options.first, options.last, sys.stdout))
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
+    _add_backfill(commands)
     channels = commands.add_parser(
         "test-alert",
         help="send a test message to every channel of ALERT_URLS",
@@ -32,10 +46,49 @@ def main(arguments: list[str] | None = None) -> int:
     channels.set_defaults(run=lambda _: alerts.try_channels(sys.stdout))
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
-    except (SpecError, UnknownPipelineError, backfill.BackfillError, DagsterInvariantViolationError) as error:
+        code = int(options.run(options))
+        sys.stdout.flush()
+    except (SpecError, UnknownPipelineError, RangeError, DagsterInvariantViolationError) as error:
         sys.stderr.write(f"batch-scoring: {error}\n")
         return 2
+    except (BundleError, StateError, StoreError, PermissionError) as error:
+        sys.stderr.write(f"batch-scoring: {error}\n")
+        return 1
+    except BrokenPipeError:  # of `… | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says at its exit what it could not
+        return 1
+    return code
+
+
+def _add_backfill(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    days = commands.add_parser(
+        "backfill",
+        help="score days in this process, a Dagster run a day: a range, the stale ones, those that failed",
+        description="Score days in this process, a Dagster run a day: a range, or those that are stale or have failed. "
+        "A day that fails does not stop the others; failed days are listed at the end and make the exit code 1. A day "
+        "that somebody else works on comes last.",
+    )
+    days.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
+    days.add_argument("first", type=_day, nargs="?", help="first day, YYYY-MM-DD; not needed with --stale or --failed")
+    days.add_argument("last", type=_day, nargs="?", help="last day, YYYY-MM-DD, included; not needed with them either")
+    days.add_argument("--stale", action="store_true", help="only days that the check days_are_current lists")
+    days.add_argument(
+        "--failed",
+        action="store_true",
+        help="only days that have landed and failed, and were not scored since; with --stale these too",
+    )
+    days.add_argument("--dry-run", action="store_true", help="say which days would be run and why; writes nothing")
+    days.set_defaults(run=functools.partial(_backfill, days))
+
+
+def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    missing = [name for name in ("first", "last") if getattr(options, name) is None]
+    if missing and not (options.stale or options.failed):
+        parser.error(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
+    return backfill.backfill(
+        options.pipeline, options.first, options.last, sys.stdout,
+        stale=options.stale, failed=options.failed, dry_run=options.dry_run,
+    )  # fmt: skip
 
 
 def _day(text: str) -> date:

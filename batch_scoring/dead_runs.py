@@ -22,6 +22,11 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return [_end(instance, run) for run in _dead_runs(instance)] if _is_of_this_machine(instance) else []
 
 
+def find_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """The ids of the runs that `end_dead_runs` would mark."""
+    return [run.run_id for run in _dead_runs(instance)] if _is_of_this_machine(instance) else []
+
+
 def _is_of_this_machine(instance: dg.DagsterInstance) -> bool:
     from dagster._core.storage.runs import SqliteRunStorage  # late: it brings the database with it
 

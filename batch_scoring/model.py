@@ -36,10 +36,6 @@ CHECKS = {
 }
 
 
-MOST_COMMANDS = 10
-"""That the message shows; the metadata has them all."""
-
-
 @dataclass(frozen=True)
 class Delivered:
     """What the spec's bundle folder holds, and whether it can be trusted."""
@@ -224,7 +220,7 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     commands = [f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(landed)]
     alone = f"dagster asset materialize -m batch_scoring.definitions --select {pipeline.name}/predictions --partition"
     commands += [f"{alone} {day}" for day in archived]
-    shown = "; ".join(commands[:MOST_COMMANDS]) + ("; …" if len(commands) > MOST_COMMANDS else "")
+    shown = commands[0] if len(commands) == 1 else f"batch-scoring backfill {pipeline.name} --stale"
     return Finding(
         "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {shown}",
         {

@@ -46,6 +46,8 @@ class DayRun:
     code: str = ""
     is_whole: bool = True
     """Whether it has all steps that write; a run of some assets alone settles nothing."""
+    is_launched: bool = False
+    """Whether Dagster launches it, for the UI, a sensor or a schedule; else it is of a shell's command."""
 
     @property
     def is_ended(self) -> bool:
@@ -72,6 +74,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
             DayRun(
                 run.run_id, status, _since(record, status),
                 run.tags.get(FINGERPRINT, ""), run.tags.get(CODE, ""), is_whole=steps >= WHOLE,
+                is_launched=run.remote_job_origin is not None,
             )
         )  # fmt: skip
     return found
@@ -79,7 +82,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
 
 def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The assets of the pipeline that a run is of."""
-    if run.asset_selection is not None:
+    if run.asset_selection:  # of a whole job that runs in its caller's process it is empty, and not None
         return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name}
     return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
 

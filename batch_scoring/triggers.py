@@ -276,7 +276,7 @@ def _forget(memory: Memory, day: str) -> None:
 
 def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bounds: Bounds, memory: Memory) -> str:
     """Why a day that is not settled is not run now; empty if it is. Notes when its files were first seen."""
-    if going := next((run for run in runs if _is_in_flight(run, now, bounds)), None):
+    if going := next((run for run in runs if is_in_flight(run, now, bounds)), None):
         return f"run {going.id[:8]} is {going.status}"
     if day.waits_for:
         return day.waits_for
@@ -321,7 +321,8 @@ def _failed(runs: Sequence[DayRun]) -> list[DayRun]:
     return list(itertools.takewhile(lambda run: run.status != "succeeded", runs))
 
 
-def _is_in_flight(run: DayRun, now: float, bounds: Bounds) -> bool:
+def is_in_flight(run: DayRun, now: float, bounds: Bounds) -> bool:
+    """Whether somebody is at work on it, or is about to be, as far as its record and its age tell."""
     limits = {"created": CREATED, "started": bounds.max_runtime, "to be retried": TO_RETRY}
     return run.status == "queued" or (run.status in limits and now - run.since < limits[run.status])
 

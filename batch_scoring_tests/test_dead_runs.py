@@ -141,7 +141,7 @@ def test_a_run_of_the_queue_does_not_wait_for_dead_ones(
     for process in dead:
         process.kill()
         process.wait()
-    for part in ("landing", "models"):
+    for part in ("landing/dt=2024-01-01", "models"):  # the sensor would ask for other days
         shutil.copytree(PROJECT / "data/customer_churn" / part, tmp_path / "data/customer_churn" / part)
     shutil.copytree(PROJECT / "data/flight_delay/models", tmp_path / "data/flight_delay/models")
     monkeypatch.setenv("BATCH_SCORING_DATA", str(tmp_path / "data"))

@@ -338,6 +338,7 @@ def test_days_that_a_promotion_or_a_correction_made_stale_are_listed_with_the_co
         f"batch-scoring backfill {tiny.name} 2024-03-05 2024-03-05"
     )
     assert "model: 2024-03-01 … 2024-03-02, 2024-03-05" in (found.description or "")
+    assert (found.description or "").endswith(f"; run: batch-scoring backfill {tiny.name} --stale")
     assert "input: 2024-03-02" in (found.description or "")
     for day in [*days, "2024-03-07"]:
         tiny.run(day)
