@@ -9,9 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring import doors, runs, settled, uploads
+from batch_scoring import runs, settled, uploads
 from batch_scoring.automation import uploads_sensor
-from batch_scoring.pipeline import load_pipelines
 from batch_scoring.triggers import Memory
 from batch_scoring.uploads import Tick
 from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, SCHEMA, TinyProject
@@ -289,25 +288,3 @@ def test_a_damaged_account_makes_its_day_unsettled_and_no_other(
         tiny.run(day, instance=instance)
     Path(tiny.pipeline.output.uri, "state", f"dt={DAY}", "predictions.json").write_text("{")
     assert list(settled.fingerprints(tiny.pipeline, [DAY, NEXT_DAY])) == [NEXT_DAY]
-
-
-# doors
-
-
-def test_a_door_is_on_as_the_spec_says_until_somebody_switches_it(
-    tiny: TinyProject, instance: dg.DagsterInstance
-) -> None:
-    assert doors.is_any_on(instance, tiny.pipeline)
-    tiny.spec["uploads"] = {"default_status": "stopped"}
-    tiny.write_spec()
-    assert not doors.is_any_on(instance, tiny.pipeline)
-    tiny.spec["events"] = {"queue": "https://sqs/q"}
-    tiny.write_spec()
-    assert doors.is_any_on(instance, tiny.pipeline)
-    with dg.DagsterInstance.ephemeral() as passing:
-        assert not doors.is_any_on(passing, tiny.pipeline)
-
-
-def test_the_embedded_pipelines_watch_their_landing_folder_and_no_queue() -> None:
-    for pipeline in load_pipelines():
-        assert (pipeline.spec.uploads.default_status, pipeline.spec.events.queue) == ("running", "")
