@@ -17,7 +17,7 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring import channels, deadlines, digests, doors, runs, triggers
+from batch_scoring import channels, deadlines, digests, doors, runs, triggers, uploads
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
@@ -162,9 +162,8 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
         return False
     if runs.SUPERSEDED in run.tags:
         return doors.is_any_on(instance, pipeline)
-    return triggers.is_tried_again(run.run_id, runs.of_day(instance, pipeline, day)) and doors.is_any_on(
-        instance, pipeline
-    )
+    known, bounds = runs.of_day(instance, pipeline, day), uploads.bounds_of(pipeline, instance)
+    return triggers.is_tried_again(run.run_id, known, bounds) and doors.is_any_on(instance, pipeline)
 
 
 def _of_run(

@@ -26,8 +26,8 @@ MOST = 200
 """Runs of a day that are looked at, the newest."""
 UNDECIDED = 60.0
 """Seconds after a failure within which Dagster has said whether it runs the work again."""
-TO_RETRY = 900.0
-"""Seconds after a failure within which it does so."""
+TO_RETRY = 120.0
+"""Seconds after a failure within which it does so, if it does: not for a run of a job's backfill, whatever it says."""
 
 Status = Literal["created", "queued", "started", "to be retried", "succeeded", "failed", "refused"]
 """`refused`: failed, and the same files and code would fail again: a check, a missing column."""
@@ -103,12 +103,15 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
-    """Whether Dagster runs the work again by itself, or has not said so yet: it writes that after the failure."""
+    """Whether Dagster runs the work again by itself, or may still do so: it says that after the failure."""
     run = record.dagster_run
+    if run.status != dg.DagsterRunStatus.FAILURE or not instance.run_retries_enabled:
+        return False
+    if "dagster/auto_retry_run_id" in run.tags:
+        return True
     said = run.tags.get("dagster/will_retry")
-    if said is None and run.status == dg.DagsterRunStatus.FAILURE and instance.run_retries_enabled:
-        return time.time() < ended_at(record) + UNDECIDED
-    return said == "true"
+    patience = {None: UNDECIDED, "true": TO_RETRY}.get(said, 0.0)
+    return time.time() < ended_at(record) + patience
 
 
 def ended_at(record: dg.RunRecord) -> float:

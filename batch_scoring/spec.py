@@ -316,6 +316,10 @@ class Uploads(Section):
     recent_days: int = Field(default=7, ge=1, le=400, description="newest days, looked at every time")
     older_days: int = Field(default=20, ge=1, le=1000, description="older days, of which so many are looked at in turn")
     runs_per_tick: int = Field(default=10, ge=1, le=100, description="runs that are requested at once, at most")
+    retry_minutes: tuple[Annotated[float, Field(ge=0, le=10_080)], ...] = Field(
+        default=(2, 10),
+        description="pauses before a failed day is run again; after so many tries somebody has to look",
+    )
 
 
 class Events(Section):

@@ -19,6 +19,8 @@ from batch_scoring.storage import FileVersion
 
 CREATED = 60.0
 """Seconds within which a run that was created has been queued or started; else its launcher died before that."""
+AFTER_SUCCESS = 600.0
+"""Seconds before a day that was scored, and is not settled all the same, is run once more."""
 MOST_TOLD = 5_000
 REPORTS = 20
 """Observations of one tick; more come with the next ones."""
@@ -35,12 +37,15 @@ class Bounds:
     requests: int = 10
     quiet: float = 60.0
     """Seconds without a new file."""
-    tries: int = 3
-    """Runs of the same files and code that fail, before somebody has to look."""
     retry_after: tuple[float, ...] = (120.0, 600.0)
-    """Seconds from the end of each of them to the next."""
+    """Seconds from a failed run to the next of the same files and code; after as many, somebody has to look."""
     max_runtime: float = 21_600.0
     """Seconds after which a run that has not ended is taken for dead."""
+
+    @property
+    def tries(self) -> int:
+        """Runs of the same files and code that may fail."""
+        return len(self.retry_after) + 1
 
 
 class Memory(BaseModel):
@@ -293,7 +298,7 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     if not before:
         return ""
     # one that went well and left the day unsettled: somebody works on the tables
-    pause = bounds.retry_after[min(len(failed), len(bounds.retry_after)) - 1]
+    pause = bounds.retry_after[len(failed) - 1] if failed else AFTER_SUCCESS
     left = before[0].since + pause - now
     what = f"failed {len(failed)} times" if failed else "scored, and changed by somebody"
     return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
@@ -311,7 +316,7 @@ def tries(run_id: str, runs: Sequence[DayRun]) -> list[DayRun]:
     return found if found and found[0].id == run_id else []
 
 
-def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds = Bounds()) -> bool:
+def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
     """Whether a sensor that is on asks for the day again after this run has failed."""
     before = tries(run_id, runs)
     return bool(before) and before[0].status == "failed" and len(before) < bounds.tries

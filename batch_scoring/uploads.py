@@ -72,6 +72,7 @@ def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
         recent_days=uploads.recent_days,
         older_days=uploads.older_days,
         requests=uploads.runs_per_tick,
+        retry_after=tuple(minutes * 60 for minutes in uploads.retry_minutes),
         quiet=pipeline.spec.input.complete.quiet_minutes * 60,
         max_runtime=instance.run_monitoring_max_runtime_seconds or Bounds.max_runtime,
     )

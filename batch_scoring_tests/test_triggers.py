@@ -157,7 +157,7 @@ def test_a_day_with_a_run_in_flight_waits(status: str) -> None:
     ("status", "age", "goes_on"),
     [
         ("queued", 10 * 86400, False), ("started", 21_599, False), ("started", 21_601, True), ("created", 61, True),
-        ("to be retried", 901, True), ("started", -3600, False),
+        ("to be retried", 121, True), ("started", -3600, False),
     ],
 )  # fmt: skip
 def test_a_run_is_in_flight_for_so_long(status: str, age: float, goes_on: bool) -> None:
@@ -214,11 +214,11 @@ def test_every_run_of_a_day_has_a_key_of_its_own_and_a_created_one_keeps_its() -
 
 def test_a_failure_is_followed_by_another_try_unless_it_was_the_last_or_no_try() -> None:
     failed = [run(3), run(2), run(1)]
-    assert [is_tried_again(one.id, failed) for one in failed] == [False, True, True]
-    assert not is_tried_again("run00001", [run(1, "refused")])
-    assert not is_tried_again("run00001", [run(1, is_whole=False)])
-    assert not is_tried_again("run00001", [run(1, fingerprint="")])
-    assert not is_tried_again("unknown", failed)
+    assert [is_tried_again(one.id, failed, Bounds()) for one in failed] == [False, True, True]
+    assert not is_tried_again("run00001", [run(1, "refused")], Bounds())
+    assert not is_tried_again("run00001", [run(1, is_whole=False)], Bounds())
+    assert not is_tried_again("run00001", [run(1, fingerprint="")], Bounds())
+    assert not is_tried_again("unknown", failed, Bounds())
 
 
 # names

@@ -36,7 +36,7 @@ def project(folder: Path, data_root: str | None, **sections: dict[str, Any]) -> 
     """A tiny pipeline whose sensors look every second, and whose days are complete at once."""
     made = TinyProject(folder, data_root)
     made.spec["input"]["complete"] = {"quiet_minutes": 0.02}
-    made.spec["uploads"] = {"interval_seconds": 1}
+    made.spec["uploads"] = {"interval_seconds": 1, "retry_minutes": [0.1, 0.1]}
     made.spec |= sections
     made.deliver("v1")
     return made
@@ -172,7 +172,7 @@ def uploaded(folder: Path, store: Store, routes: Sequence[str] = ("s3", "sns", "
 def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
     """Daemon, code server and runs killed -9 in turn while a backfill of many days goes on."""
     report, dice = Report(f"{count} days of backfill, daemon, code server and runs killed in turn"), random.Random(seed)
-    of = project(folder / "project", None, uploads={"default_status": "stopped"})
+    of = project(folder / "project", None)
     uploader, wanted = Uploader(of), days(count)
     for day in wanted:
         uploader.put(day)
@@ -198,7 +198,7 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
                 if part == "daemon":
                     time.sleep(dice.uniform(0, 3))
                     deployment.start()
-            wait_until(is_over, dice.uniform(6, 14))
+            wait_until(is_over, dice.uniform(5, 9))
         by_day, by_status = run_counts(deployment)
         judge(report, [of], [day for day in wanted if day != bad])
         report.expect(unsettled(of, [bad]) == [bad], f"{bad} is settled with a broken file")

@@ -113,7 +113,7 @@ RULES: dict[str, tuple[Callable[[], Patches], dict[str, Any]]] = {
     "the run key names the run before": (_key_of_files_alone, {}),
     "a run is in flight until its maximum runtime": (lambda: _bounded(max_runtime=1e12), {}),
     "older days come in turn": (lambda: _bounded(older_days=0), {"door": "uploads", "days": 25}),
-    "failed runs are tried again": (lambda: _bounded(tries=1), {}),
+    "failed runs are tried again": (lambda: _bounded(retry_after=()), {}),
     "the version tokens are compared": (_fingerprint_of_names, {}),
     "fingerprints are compared, not times": (_files_later_than_the_last, {}),
     "the whole landing folder is looked at now and then": (_never_swept, {"door": "events"}),
