@@ -7,6 +7,7 @@ process a second, and makes the same client.
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,9 +48,9 @@ def access() -> Access:
     session, s3 = _session(_environment()), client("s3")
     found = session.get_credentials()
     credentials = found.get_frozen_credentials() if found else None
-    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    is_aws = re.search(r"\.amazonaws\.com(\.cn)?$", s3.meta.endpoint_url)  # else named by a variable or in a profile
     return Access(
-        endpoint=s3.meta.endpoint_url if own_endpoint else None,
+        endpoint=None if is_aws else s3.meta.endpoint_url,
         region=session.region_name,
         key=credentials.access_key if credentials else None,
         secret=credentials.secret_key if credentials else None,

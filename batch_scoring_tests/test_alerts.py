@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring import alerts, deadlines
+from batch_scoring import alerts, deadlines, runs
 from batch_scoring.automation import alerts_sensor
 from batch_scoring.landing import day_folder
 from batch_scoring.pipeline import PROJECT, Pipeline
@@ -343,6 +343,13 @@ def test_a_failure_waits_until_dagster_has_said_whether_it_runs_again(
         assert titles() == ["other final: failed"]
         instance.add_run_tags(undecided, {"dagster/will_retry": "false"})
         assert titles() == ["other undecided: failed"]
+        # Dagster says so of a run of a job's backfill too, and does not do it: test_dagster_behaviour.py
+        ended(
+            instance, time.time() - runs.TO_RETRY - 1, **{"dagster/partition": "promised", "dagster/will_retry": "true"}
+        )
+        made = ended(instance, time.time() - runs.TO_RETRY - 1, **{"dagster/partition": "made"})
+        instance.add_run_tags(made, {"dagster/auto_retry_run_id": retried})
+        assert titles() == ["other promised: failed"]
 
 
 # days that are late

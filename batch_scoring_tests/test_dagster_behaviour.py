@@ -1,5 +1,6 @@
 """What the project takes for granted of Dagster 1.13, so that an upgrade fails a test and not a night."""
 
+import inspect
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.errors import DagsterInvalidMetadata
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.load_target import PythonFileTarget
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import should_retry
+from dagster._daemon.sensor import _get_or_create_sensor_run
 from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)
@@ -348,6 +352,34 @@ defs = dg.Definitions(assets=[a], jobs=[job], schedules=[daily])
                 list(launch_scheduled_runs(workspace, logging.getLogger("scheduler"), now, times))
             requested.append([run.tags["dagster/partition"] for run in instance.get_runs()])
     assert requested == [[], ["2024-03-04"]]
+
+
+# runs
+
+
+def test_a_failed_run_of_a_jobs_backfill_is_announced_to_be_retried_and_never_is(tmp_path: Path) -> None:
+    """A job's backfill is over when its runs are queued. So who waits for the announced retry waits for a time only."""
+    retries = {"run_retries": {"enabled": True, "max_retries": 2}}
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=retries) as instance:
+        instance.add_backfill(
+            PartitionBackfill(
+                backfill_id="b", status=BulkActionStatus.COMPLETED, from_failure=False, tags={}, backfill_timestamp=0.0,
+                partition_names=[DAY],
+            )
+        )  # fmt: skip
+        run = instance.create_run_for_job(
+            dg.GraphDefinition(name="job", node_defs=[]).to_job(), tags={"dagster/backfill": "b"}
+        )
+        instance.report_run_failed(run, "killed")
+        failed = instance.get_run_by_id(run.run_id)
+        assert failed is not None and failed.tags["dagster/will_retry"] == "true"
+        assert not should_retry(failed, instance)
+
+
+def test_a_request_whose_run_was_created_and_not_launched_is_launched_and_any_other_known_key_is_skipped() -> None:
+    """Dagster goes by the status alone, so the planner's key names the run before, and not one that was only created."""
+    source = inspect.getsource(_get_or_create_sensor_run)
+    assert "run.status != DagsterRunStatus.NOT_STARTED" in source and "SkippedSensorRun(" in source
 
 
 # metadata
