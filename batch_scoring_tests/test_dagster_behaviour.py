@@ -1,6 +1,5 @@
 """What the project takes for granted of Dagster 1.13, so that an upgrade fails a test and not a night."""
 
-import inspect
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import should_retry
-from dagster._daemon.sensor import _get_or_create_sensor_run
 from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)
@@ -374,12 +372,6 @@ def test_a_failed_run_of_a_jobs_backfill_is_announced_to_be_retried_and_never_is
         failed = instance.get_run_by_id(run.run_id)
         assert failed is not None and failed.tags["dagster/will_retry"] == "true"
         assert not should_retry(failed, instance)
-
-
-def test_a_request_whose_run_was_created_and_not_launched_is_launched_and_any_other_known_key_is_skipped() -> None:
-    """Dagster goes by the status alone, so the planner's key names the run before, and not one that was only created."""
-    source = inspect.getsource(_get_or_create_sensor_run)
-    assert "run.status != DagsterRunStatus.NOT_STARTED" in source and "SkippedSensorRun(" in source
 
 
 # metadata

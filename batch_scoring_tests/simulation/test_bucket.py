@@ -106,10 +106,13 @@ class _Unswept:
         return uploads.tick(*arguments, **(options | {"sweeps": False}))
 
 
+TROUBLED = {"days": 25, "failures": 0.5}
+"""Habits of a history where A -> B -> A meets failed runs."""
+
 RULES: dict[str, tuple[Callable[[], Patches], dict[str, Any]]] = {
     "a day is settled by what was published, not by raw_input": (_settled_by_raw_input, {}),
-    "a day is settled by both accounts": (_settled_by_predictions, {}),
-    "a day is settled as the tables' transactions say": (_settled_whatever_the_tables_say, {}),
+    "a day is settled by both accounts": (_settled_by_predictions, TROUBLED),
+    "a day is settled as the tables' transactions say": (_settled_whatever_the_tables_say, TROUBLED),
     "the run key names the run before": (_key_of_files_alone, {}),
     "a run is in flight until its maximum runtime": (lambda: _bounded(max_runtime=1e12), {}),
     "older days come in turn": (lambda: _bounded(older_days=0), {"door": "uploads", "days": 25}),
