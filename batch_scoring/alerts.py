@@ -17,12 +17,12 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring import channels, deadlines, digests, doors, runs, triggers, uploads
+from batch_scoring import channels, deadlines, digests, doors, landing, runs, settled, triggers, uploads
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import StateError
+from batch_scoring.state import State, StateError
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 FIRST_LOOK_BACK = 24 * 3600.0
@@ -160,10 +160,27 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
     pipeline, day = pipelines.get(run.job_name.removeprefix("score_")), run.tags.get(runs.PARTITION)
     if run.status != dg.DagsterRunStatus.FAILURE or pipeline is None or day is None:
         return False
-    if runs.SUPERSEDED in run.tags:
-        return doors.is_any_on(instance, pipeline)
+    try:
+        ask = functools.partial(_is_open, pipeline, day)
+        is_open, is_done = answer(f"alerts of {pipeline.name}", STORE_SECONDS, ask)
+    except (OSError, StateError):
+        return False
+    is_superseded = runs.SUPERSEDED in run.tags
+    if is_superseded and is_done:
+        return True  # another run has done it
     known, bounds = runs.of_day(instance, pipeline, day), uploads.bounds_of(pipeline, instance)
-    return triggers.is_tried_again(run.run_id, known, bounds) and doors.is_any_on(instance, pipeline)
+    is_tried = is_superseded or triggers.is_tried_again(run.run_id, known, bounds)
+    return is_open and is_tried and doors.is_any_on(instance, pipeline)
+
+
+def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:
+    """Whether a sensor has something to do for a day, and whether nobody has: it is settled by the model in force."""
+    files = landing.list_day(pipeline.landing, day)
+    is_settled = settled.fingerprints(pipeline, [day]).get(day) == landing.fingerprint(files)
+    state = State(pipeline.output)
+    account, model = state.account("predictions", day), state.model_or_none()
+    is_current = bool(account and model and account.model_sha256 == model.sha256)
+    return bool(files) and not is_settled, is_settled and is_current
 
 
 def _of_run(

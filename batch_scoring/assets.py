@@ -39,8 +39,11 @@ def run_of(context: dg.AssetExecutionContext) -> Run:
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
-    run_id = context.run.run_id
-    return Run(run_id, started, context.log.info, tag=lambda tags: context.instance.add_run_tags(run_id, tags))
+    run = context.run
+    return Run(
+        run.run_id, started, context.log.info,
+        tags=run.tags, tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
+    )  # fmt: skip
 
 
 def month_page(month: str) -> str:

@@ -36,7 +36,9 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         listed = dict(_listed(landing.read(f"{folder}{name}"), folder))
     except FileNotFoundError:
         return f"{name} has just gone"
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except PermissionError as error:
+        return f"{landing.uri}/{folder}{name} may not be read: {error}"
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())
         return f"{landing.uri}/{folder}{name} is no manifest ({type(error).__name__}: {said}); expected {_FORMS}"
     wrong = [

@@ -9,13 +9,16 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 
 from batch_scoring.pipeline import Pipeline
 
-FAILED_TICKS = 10
-"""In a row, after which a sensor is broken: five minutes of a store that does not answer."""
+FAILED_FOR = 300.0
+"""Seconds without a good tick, after which a sensor is broken."""
+MOST_TICKS = 400
+"""That are looked at: more than five minutes of a sensor that ticks every second."""
+_WELL = [TickStatus.SUCCESS, TickStatus.SKIPPED]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A sensor whose latest ticks have all failed."""
+    """A sensor that has failed for a while."""
 
     pipeline: Pipeline
     sensor: str
@@ -36,30 +39,41 @@ def events_name(pipeline: Pipeline) -> str:
 
 def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
     """Whether a sensor asks again for a day of the pipeline that is not settled."""
-    if instance.schedule_storage is None:  # a passing instance: no daemon works for it
-        return False
-    states, spec = _states(instance), pipeline.spec
-    doors = {uploads_name(pipeline): spec.uploads.default_status}
-    if spec.events.queue:
-        doors[events_name(pipeline)] = spec.events.default_status
-    return any(
-        states[name].status != InstigatorStatus.STOPPED if name in states else default == "running"
-        for name, default in doors.items()
+    states = _states(instance)
+    # a passing instance has no schedule storage: no daemon works for it
+    return instance.schedule_storage is not None and any(
+        _is_on(states.get(name), default) for name, default in _doors(pipeline).items()
     )
 
 
 def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[Broken]:
-    """The sensors that are on and whose latest ticks have all failed."""
+    """The sensors that are on and have failed for a while."""
     states = _states(instance)
     for pipeline in pipelines:
-        for name in (uploads_name(pipeline), events_name(pipeline)):
+        for name, default in _doors(pipeline).items():
             state = states.get(name)
-            if state is None or state.status == InstigatorStatus.STOPPED:
+            if state is None or not _is_on(state, default):
                 continue
-            ticks = _ended_ticks(instance, state)
-            if len(ticks) == FAILED_TICKS and all(tick.status == TickStatus.FAILURE for tick in ticks):
-                since = datetime.fromtimestamp(ticks[-1].timestamp, UTC)
-                yield Broken(pipeline, name, since, _words(ticks[0]))
+            failed, well = _ticks(instance, state, [TickStatus.FAILURE]), _ticks(instance, state, _WELL)[:1]
+            failed = [tick for tick in failed if not well or tick.timestamp > well[0].timestamp]
+            if len(failed) > 1 and failed[0].timestamp - failed[-1].timestamp >= FAILED_FOR:
+                yield Broken(pipeline, name, datetime.fromtimestamp(failed[-1].timestamp, UTC), _words(failed[0]))
+
+
+def _doors(pipeline: Pipeline) -> dict[str, str]:
+    """The pipeline's sensors, with the status that the spec ships them in."""
+    spec = pipeline.spec
+    doors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
+    if spec.events.queue:
+        doors[events_name(pipeline)] = spec.events.default_status
+    return doors
+
+
+def _is_on(state: InstigatorState | None, default: str) -> bool:
+    """As somebody has switched it; else as the spec says now, whatever it said when the instance noted it."""
+    if state is None or state.status == InstigatorStatus.DECLARED_IN_CODE:
+        return default == "running"
+    return state.status == InstigatorStatus.RUNNING
 
 
 def _states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
@@ -69,15 +83,16 @@ def _states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
     return {state.name: state for state in instance.all_instigator_state()}
 
 
-def _ended_ticks(instance: dg.DagsterInstance, state: InstigatorState) -> Sequence[InstigatorTick]:
+def _ticks(
+    instance: dg.DagsterInstance, state: InstigatorState, statuses: Sequence[TickStatus]
+) -> Sequence[InstigatorTick]:
     """The latest, newest first."""
-    ended = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
-    return instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=FAILED_TICKS, statuses=ended)
+    return instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=MOST_TICKS, statuses=statuses)
 
 
 def _words(tick: InstigatorTick) -> str:
     """The error of a tick: that of our own code, which Dagster wraps into its own."""
     error = tick.error
-    while error and error.cause:
+    if error and error.cause:
         error = error.cause
     return error.message.strip() if error else "no message"

@@ -3,7 +3,8 @@
 S3 -> SQS, S3 -> SNS -> SQS, EventBridge -> SQS, or somebody's plain `{"pipeline": …, "day": …}`; twice, late or in any
 order. What a message says is never believed: the day is listed and compared as in `uploads.py`. A message is deleted
 in the tick after the one that has read it, when Dagster has stored what that one decided; so a tick that dies loses
-none. One that is lost all the same is made up for by a look at the whole landing folder every ten minutes.
+none. One that is lost all the same is made up for by looks at the landing folder as `uploads.py` has them: every ten
+minutes at its names, its newest days and some of the older ones in turn.
 """
 
 import json
@@ -31,6 +32,9 @@ LIMIT = 15.0
 MOST_HINTED = 1_000
 _BATCH = 10
 """The most that SQS gives, or takes, at once."""
+_LEAST_HIDDEN = 60
+"""Seconds for which a message that was read is not given again."""
+_HIDDEN_TICKS = 3
 _SHOWN = 200
 """Characters of a message that is not understood."""
 _EXPECTED = 'an S3 event (from S3, SNS or EventBridge) or {"pipeline": "name", "day": "YYYY-MM-DD"}'
@@ -109,7 +113,7 @@ def said(body: str) -> Iterator[ObjectKey | NamedDay]:
             yield ObjectKey(message["detail"]["bucket"]["name"], message["detail"]["object"]["key"])
         else:
             yield NamedDay(str(message["pipeline"]), str(message["day"]))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"a message that is not understood: {body[:_SHOWN]!r}; expected {_EXPECTED}") from error
 
 
@@ -125,24 +129,38 @@ def sort_message(body: str, pipeline: Pipeline, pipelines: Sequence[Pipeline]) -
 
 
 def _sort(one: ObjectKey | NamedDay, pipeline: Pipeline, pipelines: Sequence[Pipeline], into: Sorted) -> None:
-    if isinstance(one, NamedDay):
-        owner = next((p for p in pipelines if p.name == one.pipeline), None)
-        folder, text = f"dt={one.day}", f"{one.pipeline} {one.day}"
-    else:
-        owner = next((p for p in pipelines if one.uri.startswith(f"{p.landing.uri}/")), None)
-        below = one.uri.removeprefix(f"{owner.landing.uri}/") if owner else ""
-        folder, text = below.rpartition("/")[0].split("/")[0], one.uri
-    if owner is None and isinstance(one, ObjectKey):
-        into.outside += 1
-    elif owner is None:
-        into.strangers.append(Stranger(text, f"of no pipeline; there are: {', '.join(p.name for p in pipelines)}"))
-    elif owner.name != pipeline.name:
+    owners = _owners(one, pipelines)
+    if pipeline.name in {owner.name for owner in owners}:
+        folder = f"dt={one.day}" if isinstance(one, NamedDay) else _folder(one, pipeline)
+        reason = triggers.why_no_day(folder, pipeline.spec.partitions.start, uploads.today(pipeline, time.time()))
+        if not reason:
+            into.days.append(folder.removeprefix("dt="))
+        elif isinstance(one, NamedDay):
+            into.strangers.append(Stranger(f"{one.pipeline} {one.day}", reason))
+        else:
+            into.outside += 1  # the look at the whole landing folder tells its names
+    elif any(owner.spec.events.queue == pipeline.spec.events.queue for owner in owners):
         into.has_others = True
-    elif reason := triggers.why_no_day(folder, pipeline.spec.partitions.start, uploads.today(pipeline, time.time())):
-        if not folder.startswith(("_", ".")):
-            into.strangers.append(Stranger(text, reason))
+    elif isinstance(one, NamedDay):
+        listening = ", ".join(p.name for p in pipelines if p.spec.events.queue == pipeline.spec.events.queue)
+        reason = f"of no pipeline that listens to this queue; these do: {listening}"
+        into.strangers.append(Stranger(f"{one.pipeline} {one.day}", reason))
     else:
-        into.days.append(folder.removeprefix("dt="))
+        into.outside += 1
+
+
+def _owners(one: ObjectKey | NamedDay, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """The pipelines that a message is for: of landing folders within each other the innermost."""
+    if isinstance(one, NamedDay):
+        return [pipeline for pipeline in pipelines if pipeline.name == one.pipeline]
+    above = [pipeline for pipeline in pipelines if one.uri.startswith(f"{pipeline.landing.uri}/")]
+    innermost = max((len(pipeline.landing.uri) for pipeline in above), default=0)
+    return [pipeline for pipeline in above if len(pipeline.landing.uri) == innermost]
+
+
+def _folder(one: ObjectKey, pipeline: Pipeline) -> str:
+    """The name of the folder in the landing folder in which an object lies; empty if it lies in none."""
+    return one.uri.removeprefix(f"{pipeline.landing.uri}/").rpartition("/")[0].split("/")[0]
 
 
 def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
@@ -153,11 +171,14 @@ def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
     """
     queue = pipeline.spec.events.queue
     read: dict[str, Sorted] = {}  # by receipt
+    # until the next tick has deleted it, whatever the queue's own time is
+    hidden_for = max(_LEAST_HIDDEN, _HIDDEN_TICKS * pipeline.spec.events.interval_seconds)
     with aws.as_os_errors(queue):
         while len(read) < MOST_MESSAGES:
             found = aws.client("sqs").receive_message(
-                QueueUrl=queue, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=0 if read else 1
-            )
+                QueueUrl=queue, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=0 if read else 1,
+                VisibilityTimeout=hidden_for,
+            )  # fmt: skip
             if not found.get("Messages"):
                 break
             for message in found["Messages"]:
@@ -182,7 +203,8 @@ def tick(
     queue = pipeline.spec.events.queue
 
     def ask() -> Read:
-        _delete(queue, memory.handled)
+        if left := _delete(queue, memory.handled):
+            log.warning(f"{queue}: {left} messages were not deleted and come again; they are harmless")
         read = receive(pipeline, pipelines)
         _release(queue, read.others)
         return read
@@ -207,11 +229,13 @@ def tick(
     )
 
 
-def _delete(queue: str, receipts: Sequence[str]) -> None:
-    """Take messages away; one whose receipt is no longer good comes again, and is harmless."""
+def _delete(queue: str, receipts: Sequence[str]) -> int:
+    """Take messages away; how many have stayed, because their receipt is no longer good."""
     with aws.as_os_errors(queue):
-        for entries in _batches(receipts):
-            aws.client("sqs").delete_message_batch(QueueUrl=queue, Entries=entries)
+        answers = [
+            aws.client("sqs").delete_message_batch(QueueUrl=queue, Entries=entries) for entries in _batches(receipts)
+        ]
+    return sum(len(answer.get("Failed", ())) for answer in answers)
 
 
 def _release(queue: str, receipts: Sequence[str]) -> None:

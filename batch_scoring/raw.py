@@ -4,7 +4,7 @@ No bytes are copied. The files and their versions go into `state/dt=…/input.js
 never a new listing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -120,9 +120,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         with noted(run_of(context)) as run:
             found = find(pipeline, context.partition_key)
-            # of a day that is not complete nothing is learned by its failure: the same files are tried again
-            is_about = "" if found.waits_for else found.fingerprint
-            run.tag({runs.FINGERPRINT: is_about, runs.CODE: runs.code_in_force(pipeline)})
+            run.tag(is_about(pipeline, found, run.tags))
             findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
@@ -131,6 +129,18 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
             )
 
     return _raw_input
+
+
+def is_about(pipeline: Pipeline, found: Found, asked_with: Mapping[str, str]) -> dict[str, str]:
+    """The tags by which the planner knows what a run has tried.
+
+    A sensor's own word for the code stands: where its process is older than the code on disk, tries under the new name
+    would never count. So does its word for the files, if this process may not see them.
+    """
+    tags = {} if runs.CODE in asked_with else {runs.CODE: runs.code_in_force(pipeline)}
+    if not found.is_denied:
+        tags[runs.FINGERPRINT] = runs.fingerprint_tag(found.fingerprint, is_complete=not found.waits_for)
+    return tags
 
 
 def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:

@@ -5,6 +5,7 @@ in force, whoever started it. Nothing here says whether a day is done; that is `
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,8 @@ REFUSED = "batch_scoring/refused"
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can settle a day."""
 MOST = 200
-"""Runs of a day that are looked at, the newest."""
+"""Runs of a pipeline's day that are looked at, the newest."""
+PAGE = 100
 UNDECIDED = 60.0
 """Seconds after a failure within which Dagster has said whether it runs the work again."""
 TO_RETRY = 120.0
@@ -60,11 +62,17 @@ def code_in_force(pipeline: Pipeline) -> str:
     return digest("code", pipeline.features_code, pipeline.scoring_code, pipeline.bundle.uri)[:12]
 
 
+def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:
+    """What a run is tagged with: an incomplete day's failure is no try of the same files when they are complete."""
+    return fingerprint if is_complete else f"{fingerprint} incomplete"
+
+
 def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[DayRun]:
     """The runs of a pipeline's day, newest first."""
-    records = instance.get_run_records(dg.RunsFilter(tags={PARTITION: day}), limit=MOST)
-    found = []
-    for record in records:
+    found: list[DayRun] = []
+    for record in _records(instance, day):
+        if len(found) == MOST:
+            break
         run = record.dagster_run
         steps = _steps(run, pipeline)
         if not steps:
@@ -80,10 +88,20 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
     return found
 
 
+def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
+    """All runs of a day, of whatever pipeline, newest first."""
+    cursor = None
+    while page := instance.get_run_records(dg.RunsFilter(tags={PARTITION: day}), limit=PAGE, cursor=cursor):
+        yield from page
+        if len(page) < PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
+
+
 def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The assets of the pipeline that a run is of."""
     if run.asset_selection:  # of a whole job that runs in its caller's process it is empty, and not None
-        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name}
+        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
     return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
 
 

@@ -5,7 +5,7 @@ publish. It knows no Dagster, no pandera and no torch.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
@@ -41,8 +41,10 @@ class Run:
     """Busy time by activity; activities overlap, so their sum may exceed the wall time."""
     began: float = field(default_factory=perf_counter)
     """When this step took up the work, by `perf_counter`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """With which it was started."""
     tag: Callable[[dict[str, str]], object] = lambda _: None
-    """Notes in the run's record what the run is about."""
+    """Notes something in the run's record."""
 
     @property
     def elapsed(self) -> float:

@@ -14,14 +14,19 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.landing import fingerprint
-from batch_scoring.runs import TO_RETRY, DayRun
+from batch_scoring.runs import TO_RETRY, DayRun, fingerprint_tag
 from batch_scoring.storage import FileVersion
 
 CREATED = 60.0
 """Seconds within which a run that was created has been queued or started; else its launcher died before that."""
 AFTER_SUCCESS = 600.0
 """Seconds before a day that was scored, and is not settled all the same, is run once more."""
-MOST_TOLD = 5_000
+WAITS = (86_400.0, 7 * 86_400.0)
+"""Seconds after its newest file between which a run of an incomplete day is made, so that its failure tells people."""
+ARCHIVED = timedelta(days=30)
+"""Age of a day whose files are taken for archived, and not for deleted, when all of them go."""
+MOST_STRANGERS = 100
+MOST_TOLD = 1_000
 REPORTS = 20
 """Observations of one tick; more come with the next ones."""
 NOW, LATE = 10, 5
@@ -34,6 +39,7 @@ class Bounds:
 
     recent_days: int = 7
     older_days: int = 20
+    named_days: int = 50
     requests: int = 10
     quiet: float = 60.0
     """Seconds without a new file."""
@@ -56,14 +62,16 @@ class Memory(BaseModel):
     version: Literal[1] = 1
     older_than: str = ""
     """The oldest day of the last slice: the next one begins below it."""
+    named_before: str = ""
+    """The same of the days that somebody has named."""
     hinted: list[str] = []
     """Days that somebody named, and that are not dealt with yet."""
     seen: dict[str, tuple[str, float]] = {}
     """Days that are not quiet yet: the fingerprint, and when it was first seen (seconds since 1970)."""
     strangers: dict[str, str] = {}
     """Names that were reported, with the reason."""
-    deleted: dict[str, str] = {}
-    """Days whose deleted files were reported, with the fingerprint of what was left."""
+    told: dict[str, str] = {}
+    """Days of which something was reported, with a digest of it."""
     handled: list[str] = []
     """Receipts of the messages that the last tick has read: they can be deleted."""
     swept: float = 0.0
@@ -91,6 +99,8 @@ class Landed:
     """Whether its files are those with which it is settled, less some."""
     settled: str | None = None
     """The fingerprint with which it is settled."""
+    denied: str = ""
+    """Why its files cannot be listed."""
 
     @property
     def fingerprint(self) -> str:
@@ -168,6 +178,9 @@ def sort_names(
         for name in files
         if not name.startswith(("_", "."))
     ]
+    if len(strangers) > MOST_STRANGERS:
+        rest = Stranger("…", f"more names that are no days; the first {MOST_STRANGERS} of them are told")
+        strangers = [*sorted(strangers, key=lambda one: one.name)[:MOST_STRANGERS], rest]
     return sorted(days, reverse=True), strangers
 
 
@@ -183,7 +196,7 @@ def why_no_day(folder: str, first: date, today: date) -> str:
     if day < first:
         return f"before the pipeline's first day, {first}; partitions.start in the spec says so"
     if day > today:
-        return f"in the future: today is {today} in the pipeline's time zone; it is looked at again when it comes"
+        return "in the future; it is looked at again when its day comes in the pipeline's time zone"
     return ""
 
 
@@ -196,10 +209,16 @@ def days_to_look_at(days: Sequence[str], memory: Memory, bounds: Bounds) -> tupl
         bounds: how many.
     """
     recent, older = list(days[: bounds.recent_days]), list(days[bounds.recent_days :])
-    first = sorted({*memory.hinted, *memory.seen, *recent}.intersection(days), reverse=True)
-    begin = next((index for index, day in enumerate(older) if day < memory.older_than), 0)
-    others = (day for day in (*older[begin:], *older[:begin]) if day not in first)
-    return first, list(itertools.islice(others, bounds.older_days))
+    named = {*memory.hinted, *memory.seen}
+    in_turn = _turn([day for day in older if day in named], memory.named_before, bounds.named_days)
+    first = sorted({*recent, *in_turn}, reverse=True)
+    return first, _turn([day for day in older if day not in named], memory.older_than, bounds.older_days)
+
+
+def _turn(days: Sequence[str], after: str, count: int) -> list[str]:
+    """The next of the days, newest first, round and round."""
+    begin = next((index for index, day in enumerate(days) if day < after), 0)
+    return [*days[begin:], *days[:begin]][:count]
 
 
 def plan(
@@ -238,21 +257,24 @@ def plan(
             told[name] = what
             reports.append(Report(name, text))
 
-    reports += [Report(one.name, f"{one.name}: {one.reason}") for one in dict.fromkeys(odd)][:REPORTS]
+    reports += [Report(one.name, f"{one.name}: {one.reason}") for one in dict.fromkeys(odd)]
+    if len(reports) > REPORTS:
+        reports[REPORTS:] = [Report("…", f"{len(reports) - REPORTS} more of the kind")]
     if strangers is not None:
         there = {stranger.name for stranger in strangers}
         after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}
     for stranger in strangers or ():
         tell(after.strangers, stranger.name, stranger.reason, f"{stranger.name}: {stranger.reason}")
-    is_full = False
+    named, is_full = {*memory.hinted, *memory.seen}, False
     for day in landed:
         known = runs.get(day.day, ())
-        is_deleted = day.has_lost or (day.settled is not None and not day.files)
-        if is_deleted:
-            tell(after.deleted, day.day, day.fingerprint, _of_deleted(day))
+        if reason := _worth_telling(day, today):
+            tell(after.told, day.day, "denied" if day.denied else day.fingerprint[:8], reason)
         else:
-            after.deleted.pop(day.day, None)
-        if is_deleted or not day.files or day.is_settled:
+            after.told.pop(day.day, None)
+        if day.denied:
+            waiting[day.day] = day.denied
+        elif not day.files or day.is_settled or day.has_lost:
             _forget(after, day.day)
         elif reason := _why_not_now(day, known, code, now, bounds, after):
             waiting[day.day] = reason
@@ -261,15 +283,22 @@ def plan(
         else:
             waiting[day.day] = f"{bounds.requests} runs a tick, this day's comes with a later one"
             is_full = True
-        if day.day in slice_ and not is_full:
+        if not is_full and day.day in slice_:
             after.older_than = day.day
-    for name in ("strangers", "deleted"):
-        setattr(after, name, dict(list(getattr(after, name).items())[-MOST_TOLD:]))
+        elif not is_full and day.day in named:
+            after.named_before = day.day
+    after.told = dict(list(after.told.items())[-MOST_TOLD:])
     return Plan(tuple(requests), tuple(reports), after, waiting)
 
 
-def _of_deleted(day: Landed) -> str:
-    which = "some of its files were" if day.files else "all of its files were"
+def _worth_telling(day: Landed, today: date) -> str:
+    """What people should know of a day that is not acted on; empty if there is nothing."""
+    if day.denied:
+        return f"{day.day}: its files cannot be listed: {day.denied}"
+    is_gone = day.settled is not None and not day.files and date.fromisoformat(day.day) > today - ARCHIVED
+    if not (is_gone or day.has_lost):
+        return ""
+    which = "all of its files were" if is_gone else "some of its files were"
     return f"{day.day}: {which} deleted after it was scored; its scores stand. Run the day if they shall follow"
 
 
@@ -283,7 +312,7 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     """Why a day that is not settled is not run now; empty if it is. Notes when its files were first seen."""
     if going := next((run for run in runs if is_in_flight(run, now, bounds)), None):
         return f"run {going.id[:8]} is {going.status}"
-    if day.waits_for:
+    if day.waits_for and not _has_waited(day, runs, now):
         return day.waits_for
     if left := _quiet_in(day, now, bounds, memory):
         return f"new files until lately: runs in {left:.0f} s if no more come"
@@ -304,6 +333,13 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
 
 
+def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:
+    """Whether an incomplete day has waited so long that a run is to tell people; one run of just these files."""
+    newest = max(file.modified.timestamp() for file in day.files)
+    has_told = any(run.fingerprint == fingerprint_tag(day.fingerprint, is_complete=False) for run in runs)
+    return WAITS[0] < now - newest < WAITS[1] and not has_told
+
+
 def tries(run_id: str, runs: Sequence[DayRun]) -> list[DayRun]:
     """A run and those before it of the same files and code that have all failed; newest first.
 
@@ -319,7 +355,10 @@ def tries(run_id: str, runs: Sequence[DayRun]) -> list[DayRun]:
 def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
     """Whether a sensor that is on asks for the day again after this run has failed."""
     before = tries(run_id, runs)
-    return bool(before) and before[0].status == "failed" and len(before) < bounds.tries
+    # with files that keep changing each try would be the first of its files
+    in_a_row = _failed([run for run in itertools.dropwhile(lambda run: run.id != run_id, runs) if run.is_ended])
+    is_last = len(before) >= bounds.tries or len([run for run in in_a_row if run.is_whole]) >= bounds.tries
+    return bool(before) and before[0].status == "failed" and not is_last
 
 
 def _failed(runs: Sequence[DayRun]) -> list[DayRun]:
@@ -367,6 +406,7 @@ def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Req
     is_new = date.fromisoformat(day.day) >= today - timedelta(days=1)
     attempt = len(_of_these_files(day.fingerprint, code, runs)) + 1
     why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"
+    why = f"it has waited for a day: {day.waits_for}" if day.waits_for else why
     return Request(
         day=day.day,
         run_key=f"{day.day}-{day.fingerprint[:16]}-{last}",

@@ -136,12 +136,19 @@ def see(
     days = sorted({*there, *named}, reverse=True)
     first, slice_ = triggers.days_to_look_at(days, memory, bounds)
     listed: dict[str, list[FileVersion]] = {}
+    denied: dict[str, Landed] = {}
     for day in (*first, *slice_):
-        if listed and monotonic() > stop_at:
+        if (listed or denied) and monotonic() > stop_at:
             break
-        listed[day] = pipeline.landing.list(day_folder(day))
-    landed = judged(pipeline, listed)
-    return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(listed))
+        try:
+            listed[day] = pipeline.landing.list(day_folder(day))
+        except PermissionError as error:  # of one day: it must not hold up the others
+            denied[day] = Landed(day, (), denied=str(error))
+    if denied and not listed:
+        raise PermissionError(next(iter(denied.values())).denied)
+    found = denied | {day.day: day for day in judged(pipeline, listed)}
+    landed = [found[day] for day in (*first, *slice_) if day in found]
+    return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(landed))
 
 
 def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[Stranger]]:

@@ -78,6 +78,8 @@ def test_a_manifest_may_say_the_sizes(tiny: TinyProject, form: str) -> None:
         b'{"files": [{}]}',
         b"[null]",
         b'{"files": [{"path": "a", "size": "x"}]}',
+        b'{"files": [{"path": "a", "size": 1e999}]}',
+        b"[" * 100_000,
     ],
 )
 def test_what_is_no_manifest_is_said_with_the_forms_that_are(tiny: TinyProject, content: bytes) -> None:

@@ -61,7 +61,7 @@ class Sensor:
         self.state = self.state.with_status(status)
         self._instance.update_instigator_state(self.state)
 
-    def ticks(self, count: int, status: TickStatus = TickStatus.FAILURE) -> None:
+    def ticks(self, count: int, status: TickStatus = TickStatus.FAILURE, *, ago: float) -> None:
         error = SerializableErrorInfo(
             "SensorExecutionError: of Dagster\n", [], "x",
             SerializableErrorInfo("StoreError: s3://bucket does not answer\n", [], "y"),
@@ -69,7 +69,7 @@ class Sensor:
         for _ in range(count):
             self._instance.create_tick(
                 TickData(
-                    self.state.instigator_origin_id, self._name, InstigatorType.SENSOR, status, time.time(),
+                    self.state.instigator_origin_id, self._name, InstigatorType.SENSOR, status, time.time() - ago,
                     error=error if status == TickStatus.FAILURE else None, selector_id=self.state.selector_id,
                 )
             )  # fmt: skip
@@ -189,6 +189,22 @@ class Net(torch.nn.Module):
 """
 
 
+def test_a_failed_run_of_a_day_that_is_settled_is_told_since_no_sensor_asks_for_it(
+    tiny: TinyProject, instance: dg.DagsterInstance, told: Told
+) -> None:
+    tiny.land(DAY, tiny.rows(64), age=300)
+    tiny.run(instance=instance)
+    tiny.deliver("v2", seed=2)
+    predictions = Path(tiny.pipeline.output.uri, "tables", "predictions", f"dt={DAY}")
+    kept = predictions.rename(predictions.with_name("kept"))
+    predictions.write_text("no folder")  # the run cannot write its shards
+    assert not tiny.run(instance=instance, raise_on_error=False).success
+    predictions.unlink()
+    kept.rename(predictions)
+    (message,) = told()
+    assert message.startswith(f"tiny {DAY}: failed at predictions")
+
+
 # sensors that fail
 
 
@@ -196,24 +212,32 @@ def test_a_sensor_that_goes_on_failing_is_told_once_and_again_after_it_has_worke
     tiny: TinyProject, instance: dg.DagsterInstance, told: Told
 ) -> None:
     sensor = Sensor(instance, f"{tiny.name}_uploads")
-    sensor.ticks(doors.FAILED_TICKS - 1)
+    sensor.ticks(1, TickStatus.SKIPPED, ago=600)
+    sensor.ticks(5, ago=290)
     assert told() == []
-    sensor.ticks(1)
+    sensor.ticks(1, ago=-20)
     (message,) = told()
     title, error, advice, _ = message.splitlines()
     assert title.startswith("tiny: the sensor tiny_uploads has failed since 20")
     assert error == "StoreError: s3://bucket does not answer"
     assert advice.startswith("files that land are not scored until it works again")
-    sensor.ticks(3)
+    sensor.ticks(3, ago=-30)
     assert told() == []
-    sensor.ticks(1, TickStatus.SKIPPED)
+    sensor.ticks(1, TickStatus.SKIPPED, ago=-40)
     assert told() == []
-    sensor.ticks(doors.FAILED_TICKS)
+    sensor.ticks(1, ago=-50), sensor.ticks(1, ago=-50 - doors.FAILED_FOR)
     assert len(told()) == 1
 
 
 def test_a_stopped_sensor_is_not_broken(tiny: TinyProject, instance: dg.DagsterInstance, told: Told) -> None:
     sensor = Sensor(instance, f"{tiny.name}_uploads")
-    sensor.ticks(doors.FAILED_TICKS)
+    sensor.ticks(1, ago=1000), sensor.ticks(1, ago=0)
     sensor.switch(InstigatorStatus.STOPPED)
     assert told() == []
+
+
+def test_a_sensor_that_the_spec_has_stopped_since_is_off(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
+    Sensor(instance, f"{tiny.name}_uploads")  # noted when the spec said running
+    tiny.spec["uploads"] = {"default_status": "stopped"}
+    tiny.write_spec()
+    assert not doors.is_any_on(instance, tiny.pipeline)

@@ -110,6 +110,45 @@ def test_a_day_that_waits_for_its_marker_is_not_asked_for() -> None:
     assert made.requests == () and made.waiting == {DAY: "there is no _SUCCESS"}
 
 
+@pytest.mark.parametrize(("hours", "is_run"), [(23, False), (25, True), (8 * 24, False)])
+def test_a_day_that_has_waited_for_a_day_is_run_once_so_that_its_failure_tells_people(hours: int, is_run: bool) -> None:
+    file = replace(FILES[0], modified=datetime.fromtimestamp(NOON - hours * 3600, UTC))
+    day = landed(files=(file,), waits_for="there is no _SUCCESS")
+    assert bool(decide(day).requests) == is_run
+    told = run(1, "refused", fingerprint=f"{day.fingerprint} incomplete")
+    assert decide(day, runs=[told]).requests == ()
+    assert asked(decide(landed(files=(file,)), runs=[told])) == [DAY], "it is complete now"
+
+
+def test_a_day_that_cannot_be_listed_is_told_once_and_holds_up_nobody() -> None:
+    denied = Landed("2024-03-05", (), denied="access denied", settled="x")
+    made = decide(denied, landed(), turn=["2024-03-05", DAY])
+    assert asked(made) == [DAY] and made.memory.older_than == DAY
+    assert [report.text for report in made.reports] == ["2024-03-05: its files cannot be listed: access denied"]
+    assert decide(denied, memory=made.memory).reports == ()
+
+
+def test_a_day_whose_files_are_archived_in_time_is_not_told() -> None:
+    old = str(TODAY - timedelta(days=31))
+    assert decide(landed(old, files=(), settled="x")).reports == ()
+
+
+def test_a_day_that_lost_files_again_after_it_was_right_is_told_again() -> None:
+    lost = landed(settled="with more", has_lost=True)
+    memory = decide(lost).memory
+    memory = decide(landed(settled=NAME), memory=memory).memory
+    assert len(decide(lost, memory=memory).reports) == 1
+
+
+@pytest.mark.parametrize("before", [[run(1, "refused")], [run(n) for n in (3, 2, 1)]], ids=["refused", "given up"])
+def test_a_named_day_that_nobody_runs_again_is_forgotten(before: list[DayRun]) -> None:
+    memory = Memory(hinted=[DAY], seen={DAY: ("f", NOON)})
+    after = decide(landed(), runs=before, memory=memory).memory
+    assert (after.hinted, after.seen) == ([], {})
+    failed_once = decide(landed(), runs=[run(1, ended=NOON)], memory=memory).memory
+    assert failed_once.hinted == [DAY], "it is run again"
+
+
 # quiet
 
 
@@ -219,6 +258,8 @@ def test_a_failure_is_followed_by_another_try_unless_it_was_the_last_or_no_try()
     assert not is_tried_again("run00001", [run(1, is_whole=False)], Bounds())
     assert not is_tried_again("run00001", [run(1, fingerprint="")], Bounds())
     assert not is_tried_again("unknown", failed, Bounds())
+    others = [run(n, fingerprint=f"f{n}") for n in (3, 2, 1)]
+    assert [is_tried_again(one.id, others, Bounds()) for one in others] == [False, True, True], "files keep changing"
 
 
 # names
@@ -235,13 +276,30 @@ def test_names_are_days_or_are_told_once_with_the_reason() -> None:
         "dt=20240304/": "no day",
         "dt=/": "no day",
         "dt=2023-12-31/": "before the pipeline's first day, 2024-03-01",
-        "dt=2024-03-11/": "in the future: today is 2024-03-10 in the pipeline's time zone",
+        "dt=2024-03-11/": "in the future",
         "notes.txt": "a file outside of any day",
     }
     made = decide(strangers=strangers)
     assert len(made.reports) == 7
     assert decide(strangers=strangers, memory=made.memory).reports == ()
     assert len(decide(strangers=strangers[:1], memory=made.memory).memory.strangers) == 1, "what is gone is forgotten"
+
+
+def test_a_day_to_come_is_told_once_and_not_every_day() -> None:
+    (today,), (tomorrow,) = (
+        sort_names(["dt=2024-04-01"], (), date(2024, 3, 1), TODAY + timedelta(n))[1] for n in (0, 1)
+    )
+    assert today == tomorrow
+
+
+def test_of_very_many_bad_names_some_are_told_once_and_that_there_are_more() -> None:
+    names = [f"x{n:05}" for n in range(3000)]
+    memory, told = Memory(), []
+    for tick in range(10):
+        made = decide(strangers=sort_names(names[tick:], (), date(2024, 3, 1), TODAY)[1], memory=memory)
+        told += [report.name for report in made.reports]
+        memory = made.memory
+    assert len(told) < 120 and told.count("…") == 1 and len(memory.strangers) == 101
 
 
 def test_many_bad_names_are_told_a_few_a_tick() -> None:
@@ -257,20 +315,27 @@ def test_many_bad_names_are_told_a_few_a_tick() -> None:
 # which days
 
 
-@given(count=st.integers(0, 60), recent=st.integers(1, 9), older=st.integers(1, 9), hinted=st.sets(st.integers(0, 59)))
-def test_every_day_comes_in_turn_and_the_newest_and_named_ones_each_time(
-    count: int, recent: int, older: int, hinted: set[int]
+@given(
+    count=st.integers(0, 60), recent=st.integers(1, 9), older=st.integers(1, 9), named=st.integers(1, 9),
+    hinted=st.sets(st.integers(0, 59)), begin=st.integers(0, 70),
+)  # fmt: skip
+def test_every_day_comes_in_turn_and_the_newest_each_time(
+    count: int, recent: int, older: int, named: int, hinted: set[int], begin: int
 ) -> None:
     days = [str(TODAY - timedelta(days=n)) for n in range(count)]
-    bounds = Bounds(recent_days=recent, older_days=older)
-    memory = Memory(hinted=[str(TODAY - timedelta(days=n)) for n in hinted])
+    bounds = Bounds(recent_days=recent, older_days=older, named_days=named)
+    start = str(TODAY - timedelta(days=begin))
+    hints = [str(TODAY - timedelta(days=n)) for n in hinted]
+    memory = Memory(hinted=hints, older_than=start, named_before=start)
     looked: set[str] = set()
-    for _ in range(count // older + 2):
+    for _ in range(2 * count // min(older, named) + 3):
         first, turn = days_to_look_at(days, memory, bounds)
-        assert set(first) == {*days[:recent], *memory.hinted}.intersection(days) and len(turn) <= older
-        assert not set(first) & set(turn)
+        assert set(days[:recent]) <= set(first) and len(first) <= recent + named and len(turn) <= older
+        assert not set(first) & set(turn) and set(first) <= {*days[:recent], *hints}
         looked |= {*first, *turn}
-        memory = memory.model_copy(update={"older_than": turn[-1] if turn else memory.older_than})
+        in_turn = [day for day in first if day not in days[:recent]]
+        memory.older_than = turn[-1] if turn else memory.older_than
+        memory.named_before = min(in_turn, default=memory.named_before)
     assert looked == set(days)
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -149,10 +150,11 @@ def test_a_promotion_asks_for_nothing_by_itself(tiny: TinyProject, instance: dg.
 
 
 def test_deleted_files_are_told_once_and_the_scores_stand(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
-    land(tiny, DAY, 64)
-    tiny.land(DAY, tiny.rows(10, start=100), "b.parquet", age=QUIET)
-    tiny.run(instance=instance)
-    folder = Path(tiny.pipeline.landing.uri, f"dt={DAY}")
+    day = str(datetime.now(UTC).date() - timedelta(days=3))
+    land(tiny, day, 64)
+    tiny.land(day, tiny.rows(10, start=100), "b.parquet", age=QUIET)
+    tiny.run(day, instance=instance)
+    folder = Path(tiny.pipeline.landing.uri, f"dt={day}")
     (folder / "b.parquet").unlink()
     some = look(tiny, instance)
     assert asked(some) == [] and "some of its files were deleted" in some.plan.reports[0].text
@@ -160,8 +162,8 @@ def test_deleted_files_are_told_once_and_the_scores_stand(tiny: TinyProject, ins
     gone = look(tiny, instance, some.plan.memory.model_dump_json())
     assert asked(gone) == [] and "all of its files were deleted" in gone.plan.reports[0].text
     assert look(tiny, instance, gone.plan.memory.model_dump_json()).plan.reports == ()
-    tiny.land(DAY, tiny.rows(3), "c.parquet", age=QUIET)
-    assert asked(look(tiny, instance)) == [DAY], "something new has come"
+    tiny.land(day, tiny.rows(3), "c.parquet", age=QUIET)
+    assert asked(look(tiny, instance)) == [day], "something new has come"
 
 
 # runs
@@ -241,6 +243,38 @@ def test_runs_of_other_days_pipelines_and_jobs_are_not_the_days(
     graph = dg.GraphDefinition(name="other", node_defs=[])
     instance.create_run_for_job(graph.to_job(), tags={"dagster/partition": DAY})
     assert runs.of_day(instance, tiny.pipeline, DAY) == []
+
+
+def test_a_sensor_whose_process_is_older_than_the_code_on_disk_counts_its_tries(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.land(DAY, b"no parquet", age=QUIET)
+    older = tiny.pipeline
+    assert older.features_code and older.scoring_code  # read, as the sensor's process has long done
+    (request,) = uploads.tick(older, instance, Memory()).plan.requests
+    tiny.write_code(schema=f"{SCHEMA}\n# deployed meanwhile\n")
+    job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
+    tags = {runs.CODE: runs.code_in_force(older), runs.FINGERPRINT: request.fingerprint}
+    job.execute_in_process(instance=instance, tags=tags, partition_key=DAY, raise_on_error=False)
+    assert "refused" in uploads.tick(older, instance, Memory()).plan.waiting[DAY]
+
+
+def test_many_runs_of_other_pipelines_do_not_hide_the_days(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
+    land(tiny, DAY, 64)
+    tiny.run(instance=instance)
+    job = dg.GraphDefinition(name="other", node_defs=[]).to_job()
+    for _ in range(runs.PAGE + 5):
+        instance.create_run_for_job(job, tags={"dagster/partition": DAY})
+    assert len(runs.of_day(instance, tiny.pipeline, DAY)) == 1
+
+
+def test_a_run_that_draws_the_page_of_a_month_is_none_of_its_first_day(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.definitions.resolve_job_def(f"report_{tiny.name}").execute_in_process(
+        instance=instance, partition_key="2024-03-01"
+    )
+    assert runs.of_day(instance, tiny.pipeline, "2024-03-01") == []
 
 
 # a store in trouble

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from batch_scoring import events
-from batch_scoring.events import NamedDay, ObjectKey, said
+from batch_scoring.events import NamedDay, ObjectKey, Sorted, said, sort_message
+from batch_scoring.pipeline import Pipeline
 from batch_scoring.triggers import Memory
 from batch_scoring.uploads import Tick
 from batch_scoring_tests.reliability.store import Store
@@ -53,7 +54,7 @@ def test_a_message_of_any_kind_is_understood(message: object, expected: list[obj
 @pytest.mark.parametrize(
     "body",
     ["", "hello", "[]", "3", "null", "{}", '{"Records": 3}', '{"Records": [{"s3": {}}]}', '{"pipeline": "p"}',
-     '{"Type": "Notification"}', '{"Type": "Notification", "Message": 7}', '{"source": "aws.s3"}'],
+     "[" * 100_000, '{"Type": "Notification"}', '{"Type": "Notification", "Message": 7}', '{"source": "aws.s3"}'],
 )  # fmt: skip
 def test_what_is_no_message_is_an_error_that_says_what_is(body: str) -> None:
     with pytest.raises(ValueError, match="a message that is not understood: ") as raised:
@@ -76,6 +77,13 @@ def queue(store: Store) -> str:
     client = store.client_of_moto("sqs")
     url: str = client.create_queue(QueueName=store.new_bucket(), Attributes={"VisibilityTimeout": "1"})["QueueUrl"]
     return url
+
+
+@pytest.fixture(autouse=True)
+def _soon_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that was read is back after a second or two."""
+    monkeypatch.setattr(events, "_LEAST_HIDDEN", 1)
+    monkeypatch.setattr(events, "_HIDDEN_TICKS", 0)
 
 
 @pytest.fixture
@@ -122,7 +130,7 @@ def test_a_message_is_deleted_in_the_tick_after_the_one_that_has_read_it(
     send({"pipeline": project.name, "day": DAY})
     dies = look(project, instance)
     assert [request.day for request in dies.plan.requests] == [DAY] and left(store, queue) == 1
-    time.sleep(1.2)
+    time.sleep(2.2)
     again = look(project, instance)  # nothing of the tick before was stored
     assert again.plan.requests == dies.plan.requests, "the same run, under the same key"
     look(project, instance, again)
@@ -168,9 +176,8 @@ def test_bad_messages_are_reported_and_deleted(
     tick = look(project, instance)
     texts = sorted(report.text for report in tick.plan.reports)
     assert [text.split(": ")[0].replace(project.name, "tiny") for text in texts] == [
-        "a message", "nobody " + DAY, f"s3://{bucket}/{landing}/dt=2024-13-01/a.csv".replace(project.name, "tiny"),
-        f"s3://{bucket}/{landing}/notes.txt".replace(project.name, "tiny"), "tiny 1999-01-01", "tiny yesterday",
-    ]  # fmt: skip
+        "a message", f"nobody {DAY}", "tiny 1999-01-01", "tiny yesterday",
+    ]  # the look at the landing folder tells the names there # fmt: skip
     look(project, instance, tick)
     assert left(store, queue) == 0
 
@@ -191,6 +198,29 @@ def test_one_queue_serves_several_pipelines(
     look(project, instance, mine, other)
     look(other, instance, theirs, project)
     assert left(store, queue) == 0
+
+
+def test_landing_folders_within_each_other_and_queues_of_others_are_told_apart(
+    project: TinyProject, folder: Path, queue: str
+) -> None:
+    inner = TinyProject(folder / "inner", project.data_root)
+    inner.spec |= {"events": {"queue": queue}, "input": {"key": "id", "landing": f"{project.name}/landing/inner"}}
+    inner.write_spec()
+    silent = TinyProject(folder / "silent", project.data_root)
+    both = [project.pipeline, inner.pipeline, silent.pipeline]
+
+    def sorted_for(pipeline: Pipeline, key: str, of: TinyProject) -> Sorted:
+        bucket, _, prefix = of.pipeline.landing.uri.removeprefix("s3://").partition("/")
+        return sort_message(json.dumps(s3_event(f"{prefix}/{key}", bucket)), pipeline, both)
+
+    outer = project.pipeline
+    assert sorted_for(outer, f"dt={DAY}/a.parquet", project).days == [DAY]
+    assert sorted_for(outer, f"dt={DAY}/a.parquet", inner).is_for_others
+    assert sorted_for(inner.pipeline, f"dt={DAY}/a.parquet", inner).days == [DAY]
+    of_silent = sorted_for(outer, f"dt={DAY}/a.parquet", silent)
+    assert of_silent.outside == 1 and not of_silent.is_for_others, "nobody else reads this queue"
+    named = sort_message(json.dumps({"pipeline": silent.name, "day": DAY}), outer, both)
+    assert not named.is_for_others and "of no pipeline that listens to this queue" in named.strangers[0].reason
 
 
 def test_days_of_which_no_message_came_are_found_by_a_look_at_the_whole_folder(
