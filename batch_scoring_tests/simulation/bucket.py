@@ -138,9 +138,10 @@ class MemoryQueue:
             message.visible_at = self.world.now + HIDDEN_FOR
         return {"Messages": [{"Body": message.body, "ReceiptHandle": message.receipt} for message in found]}
 
-    def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> None:
+    def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
         gone = {entry["ReceiptHandle"] for entry in Entries}
         self.messages = [message for message in self.messages if message.receipt not in gone]
+        return {}
 
     def change_message_visibility_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> None:
         raise AssertionError("there is one pipeline")
