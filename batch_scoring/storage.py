@@ -6,6 +6,7 @@ old bytes or the new ones. It knows no pipeline, no day and no table.
 
 import builtins
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -217,6 +218,10 @@ class LocalFolder(Folder):
         file = self._root / f".{uuid.uuid4().hex}.tmp"
         try:
             yield file
+        except OSError as error:
+            if error.errno == errno.ENOSPC and error.filename is None:  # a write does not say where
+                raise OSError(error.errno, os.strerror(error.errno), self.uri) from error
+            raise
         finally:
             file.unlink(missing_ok=True)
 

@@ -1,0 +1,71 @@
+"""A disk that is full, or that has become read-only, while a day is run: nothing is lost, nothing is mixed."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from batch_scoring import uploads
+from batch_scoring.triggers import Memory
+from batch_scoring_tests.reliability.audit import audit, signature, some_rows
+from batch_scoring_tests.tiny import DAY, TinyProject, error_of
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB; it takes a right that not everybody has."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path) -> Callable[[], None]:
+    """Leave no byte; gives what frees them again."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        size = 65_536
+        while size:
+            try:
+                file.write(b"x" * size)
+            except OSError:
+                size //= 2
+    return ballast.unlink
+
+
+def lock(disk: Path) -> Callable[[], None]:
+    """Make it read-only; gives what undoes that."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    return lambda: subprocess.run(["mount", "-o", "remount,rw", disk], check=True) and None
+
+
+@pytest.mark.parametrize(("trouble", "says"), [(fill, "No space left on device"), (lock, "Read-only file system")])
+def test_a_day_on_a_disk_in_trouble_keeps_its_scores_and_is_tried_again(
+    disk: Path, tmp_path: Path, trouble: Callable[[Path], Callable[[], None]], says: str
+) -> None:
+    project = TinyProject(tmp_path / "project", str(disk / "data"))
+    project.land(DAY, some_rows(project, 200), age=300)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        project.run(instance=instance)
+        before = signature(project.pipeline, DAY)
+        project.land(DAY, some_rows(project, 250, shift=0.1), age=300)
+        repair = trouble(disk)
+        failed = project.run(instance=instance, raise_on_error=False)
+        assert not failed.success and says in error_of(failed) and str(disk) in error_of(failed)
+        assert signature(project.pipeline, DAY) == before, "a reader sees the old scores, whole"
+        (waits,) = uploads.tick(project.pipeline, instance, Memory()).plan.waiting.values()
+        assert waits.startswith("failed 1 times, run again in ")
+        repair()
+        (request,) = uploads.tick(project.pipeline, instance, Memory(), now=time.time() + 150).plan.requests
+        assert request.attempt == 2
+        project.run(instance=instance)
+        assert audit(project.pipeline, DAY) == []
+        assert uploads.tick(project.pipeline, instance, Memory()).plan.waiting == {}
