@@ -83,10 +83,11 @@ def as_os_errors(where: str) -> Iterator[None]:
     """Botocore's errors as those that a local folder would raise."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (ClientError, Boto3Error, BotoCoreError) as error:
+    except (ClientError, Boto3Error, BotoCoreError, HTTPError) as error:
         cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the answer
         status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else None
         if status == 404:

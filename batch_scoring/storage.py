@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 
@@ -28,6 +28,8 @@ from batch_scoring.aws import as_os_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+Answer = TypeVar("Answer")
 
 READ_AHEAD = 4 * 1024 * 1024
 """Bytes of one ranged read from S3."""
@@ -368,10 +370,15 @@ class S3Folder(Folder):
     def settle(self, prefix: str) -> None:
         """See `Folder.settle`. An answered PUT is durable."""
 
-    def _pages(self, prefix: str, **options: str) -> Any:  # noqa: ANN401  (boto3's own iterator)
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         """A listing's answers, of a thousand names each."""
-        lister = aws.client("s3").get_paginator("list_objects_v2")
-        return lister.paginate(Bucket=self.bucket, Prefix=self._key(prefix), **options)
+        ask = functools.partial(aws.client("s3").list_objects_v2, Bucket=self.bucket, Prefix=self._key(prefix))
+        while True:
+            page = _patiently(functools.partial(ask, **options))
+            yield page
+            if not page["IsTruncated"]:
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def _key(self, path: str) -> str:
         return self._prefix + inside(path)
@@ -438,16 +445,19 @@ class _S3Object(io.RawIOBase):
 
 
 def _body(ask: Callable[[], Any]) -> bytes:
-    """The body of an answer; cut short, it is asked for again: botocore retries requests, not reads of bodies."""
+    """The body of an answer."""
+    return _patiently(lambda: bytes(ask()["Body"].read()))
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """An answer; one that is cut short is asked for again: botocore repeats requests, not the reading of answers."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError
+    from urllib3.exceptions import ProtocolError
 
     for attempt in range(10):
-        answer = ask()
         try:
-            body: bytes = answer["Body"].read()
-        except (HTTPClientError, IncompleteReadError, ConnectionError):
+            return ask()
+        except (HTTPClientError, IncompleteReadError, ProtocolError, ConnectionError):
             if attempt == 9:
                 raise
-        else:
-            return body
     raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,15 +69,17 @@ def test_the_page_of_a_month_is_drawn_from_s3_and_stands_there(tmp_path: Path, s
     assert "1 scored" in tiny.pipeline.output.read(path).decode()
 
 
-def test_a_file_replaced_between_listing_and_reading_is_named_as_broken(tmp_path: Path, store: Store) -> None:
+def test_a_file_replaced_after_each_listing_is_named_as_broken(tmp_path: Path, store: Store) -> None:
     tiny = project(tmp_path / "remote", f"s3://{store.new_bucket()}/data")
     tiny.land(DAY, tiny.rows(10))
     pipeline = tiny.pipeline
     listed = type(pipeline.landing).list
 
+    count = itertools.count(20)
+
     def replaced_after_listing(self: object, prefix: str = "") -> object:
         files = listed(self, prefix)  # type: ignore[arg-type]
-        tiny.land(DAY, tiny.rows(20))
+        tiny.land(DAY, tiny.rows(next(count)))
         return files
 
     with pytest.MonkeyPatch.context() as patch:

@@ -137,11 +137,11 @@ def uploaded(folder: Path, store: Store, routes: Sequence[str] = ("s3", "sns", "
         waiting = dict(zip((of.name for of in projects), uploaders, strict=True))
 
         def disturb() -> bool:
-            """Change the days of each project as soon as a run of it is on."""
-            with deployment.instance() as instance:
-                on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-            for name in {run.job_name.removeprefix("score_") for run in on}.intersection(waiting):
-                uploader = waiting.pop(name)
+            """Change the days of each project as soon as a run of it has pinned its files."""
+            for of in projects:
+                if of.name not in waiting or not of.state.day_inputs(wanted):
+                    continue
+                uploader = waiting.pop(of.name)
                 uploader.put_odd()
                 uploader.put(wanted[0], "late.parquet")
                 again = uploader.put(wanted[1])
@@ -164,7 +164,9 @@ def uploaded(folder: Path, store: Store, routes: Sequence[str] = ("s3", "sns", "
             for of in projects:
                 seen = instance.fetch_observations(dg.AssetKey([of.name, "raw_input"]), limit=100).records
                 texts = [record.asset_observation.description or "" for record in seen if record.asset_observation]
-                report.expect(len(texts) == len(set(texts)) == 4, f"{of.name}: bad keys told as {sorted(texts)}")
+                # a queue's sensor looks at the names in the landing folder every ten minutes
+                is_told = len(texts) == 4 if of is listing else len(texts) <= 4
+                report.expect(is_told and len(set(texts)) == len(texts), f"{of.name}: bad keys told as {sorted(texts)}")
     report.notes = f"{sum(by_day.values())} runs ({dict(by_status)}) for {report.trials} days"
     return report
 
@@ -182,7 +184,7 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
         job = f"score_{of.name}"
         began = deployment.command("job", "backfill", "-j", job, "--from", wanted[0], "--to", wanted[-1], "--noprompt")
         report.expect(began.returncode == 0, f"the backfill was not taken: {began.stderr[-500:]}")
-        turns: list[Part] = ["run", "code server", "daemon"]
+        turns: list[Part] = ["daemon", "code server", "run"]
         kills: Counter[str] = Counter()
         deadline = time.monotonic() + 60 + 25 * count
 
@@ -198,7 +200,7 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
                 if part == "daemon":
                     time.sleep(dice.uniform(0, 3))
                     deployment.start()
-            wait_until(is_over, dice.uniform(5, 9))
+            wait_until(is_over, dice.uniform(4, 8))
         by_day, by_status = run_counts(deployment)
         judge(report, [of], [day for day in wanted if day != bad])
         report.expect(unsettled(of, [bad]) == [bad], f"{bad} is settled with a broken file")
