@@ -188,7 +188,7 @@ def _outlook(run: dg.DagsterRun) -> list[str]:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
     until = "other files or other code come" if REFUSED in run.tags else "somebody runs it"
-    return [f"not tried again until {until}; run: batch-scoring backfill {pipeline} {day} {day}"]
+    return [f"not tried again until {until}; by hand: batch-scoring backfill {pipeline} {day} {day}"]
 
 
 def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -194,13 +194,13 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
 
         while not is_over():
             part = turns[sum(kills.values()) % 3]
-            if len(unsettled(of, wanted)) > 2 and sum(kills.values()) < max(3, count // 2) and deployment.kill(part):
+            if len(unsettled(of, wanted)) > 1 and sum(kills.values()) < max(3, count // 2) and deployment.kill(part):
                 kills[part] += 1
                 report.trials += 1
                 if part == "daemon":
                     time.sleep(dice.uniform(0, 3))
                     deployment.start()
-            wait_until(is_over, dice.uniform(4, 8))
+            wait_until(is_over, dice.uniform(3, 6))
         by_day, by_status = run_counts(deployment)
         judge(report, [of], [day for day in wanted if day != bad])
         report.expect(unsettled(of, [bad]) == [bad], f"{bad} is settled with a broken file")
