@@ -124,7 +124,9 @@ def _s3(folder: Path, days: list[str], objects: int) -> Iterator[Pipeline]:
     project = TinyProject(folder / "s3", f"{folder}/unused")
     prefix = f"data/{project.name}/landing"
     command = [sys.executable, "-c", _MOTO]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as moto:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as moto:
         assert moto.stdin and moto.stdout
         for number, day in zip(range(objects), itertools.cycle(days), strict=False):
             moto.stdin.write(f"{prefix}/dt={day}/part-{number:06}.parquet\n")

@@ -22,7 +22,7 @@ def test_two_processes_on_one_day_never_double_a_row_and_the_newer_input_ends_on
 
 
 def test_all_days_land_when_many_processes_rescore_them_on_disk(folder: Path) -> None:
-    assert scenarios.rescored(folder, 6, 3).violations == []
+    assert scenarios.rescored(folder, 4, 3).violations == []
 
 
 @pytest.mark.s3
@@ -41,9 +41,9 @@ def test_lineage_and_accounts_outlive_checkpoints_of_an_old_log(folder: Path) ->
 
 
 def test_short_processes_end_with_0_on_disk(folder: Path) -> None:
-    assert scenarios.ended(folder, 3).violations == []
+    assert scenarios.ended(folder, 2).violations == []
 
 
 @pytest.mark.s3
 def test_short_processes_end_with_0_on_s3(folder: Path, store: Store) -> None:
-    assert scenarios.ended(folder, 3, store).violations == []
+    assert scenarios.ended(folder, 2, store).violations == []

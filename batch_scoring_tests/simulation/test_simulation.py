@@ -9,7 +9,7 @@ from batch_scoring_tests.simulation.history import KINDS, Player, play_all
 from batch_scoring_tests.simulation.rules import Rule, needed
 from batch_scoring_tests.simulation.world import World
 
-IN_MEMORY, ON_DISK, UNTIL_BROKEN = 120, 16, 1500
+IN_MEMORY, ON_DISK, UNTIL_BROKEN = 70, 12, 1500
 
 
 @pytest.fixture(scope="module")
