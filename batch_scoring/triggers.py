@@ -5,6 +5,7 @@ forgotten or fails, no cursor and no run record, can lose a file. What a tick re
 only spares work and repeated words.
 """
 
+import functools
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,9 +103,9 @@ class Landed:
     denied: str = ""
     """Why its files cannot be listed."""
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Of its files."""
+        """Of its files; asked for several times, and there may be thousands of them."""
         return fingerprint(self.files)
 
     @property
@@ -340,25 +341,21 @@ def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:
     return WAITS[0] < now - newest < WAITS[1] and not has_told
 
 
-def tries(run_id: str, runs: Sequence[DayRun]) -> list[DayRun]:
-    """A run and those before it of the same files and code that have all failed; newest first.
+def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
+    """Whether a sensor that is on asks for the day again after a run has failed.
 
     Args:
-        run_id: of one of the runs; of one that is no try of certain files there is nothing to tell.
+        run_id: of one of the runs; one that is no try of certain files is followed by none.
         runs: of a day, newest first.
+        bounds: say how many tries there are.
     """
     until = list(itertools.dropwhile(lambda run: run.id != run_id, runs))
-    found = _failed(_of_these_files(until[0].fingerprint, until[0].code, until)) if until else []
-    return found if found and found[0].id == run_id else []
-
-
-def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
-    """Whether a sensor that is on asks for the day again after this run has failed."""
-    before = tries(run_id, runs)
+    tries = _failed(_of_these_files(until[0].fingerprint, until[0].code, until)) if until else []
+    if not tries or tries[0].id != run_id or tries[0].status != "failed":
+        return False
     # with files that keep changing each try would be the first of its files
-    in_a_row = _failed([run for run in itertools.dropwhile(lambda run: run.id != run_id, runs) if run.is_ended])
-    is_last = len(before) >= bounds.tries or len([run for run in in_a_row if run.is_whole]) >= bounds.tries
-    return bool(before) and before[0].status == "failed" and not is_last
+    in_a_row = [run for run in _failed([run for run in until if run.is_ended]) if run.is_whole]
+    return max(len(tries), len(in_a_row)) < bounds.tries
 
 
 def _failed(runs: Sequence[DayRun]) -> list[DayRun]:
