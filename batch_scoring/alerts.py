@@ -17,7 +17,7 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring import channels, deadlines, digests, doors, landing, runs, settled, triggers, uploads
+from batch_scoring import channels, deadlines, digests, doors, failures, landing, runs, settled, triggers, uploads
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
@@ -132,6 +132,7 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
+            failures.note_end(instance, record.dagster_run)
             message = None if _is_asked_again(instance, record, by_name) else _of_run(instance, record, by_name, memory)
         except Exception as error:  # one run that cannot be read must not silence all others
             message = digests.unreadable(record, error)
@@ -163,9 +164,9 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
     try:
         ask = functools.partial(_is_open, pipeline, day)
         is_open, is_done = answer(f"alerts of {pipeline.name}", STORE_SECONDS, ask)
-    except (OSError, StateError):
-        return False
-    is_superseded = runs.SUPERSEDED in run.tags
+    except (OSError, StateError):  # what the runs say has to do; the sensor's own trouble with the store is told too
+        is_open, is_done = True, False
+    is_superseded = failures.of_run(run) == "superseded"
     if is_superseded and is_done:
         return True  # another run has done it
     known, bounds = runs.of_day(instance, pipeline, day), uploads.bounds_of(pipeline, instance)

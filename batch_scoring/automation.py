@@ -28,6 +28,10 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
         job_name(pipeline),
         selection=[asset_key(pipeline, name) for name in STEPS],
         description=f"Score one day of {pipeline.name}.",
+        tags={
+            "dagster/max_runtime": str(round(pipeline.spec.runs.max_hours * 3600)),
+            "dagster/max_retries": str(pipeline.spec.runs.retries),
+        },
     )
 
 

@@ -5,13 +5,10 @@ and logs in the UI; a day that fails leaves the others alone, and one that someb
 """
 
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 from time import perf_counter
 from typing import TextIO
 
@@ -23,6 +20,7 @@ from batch_scoring.automation import STEPS, job_name
 from batch_scoring.bundle import BundleError, read_sha256
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.digests import step_error
+from batch_scoring.instance import opened
 from batch_scoring.landing import list_day
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline, find_pipeline
@@ -104,7 +102,7 @@ def backfill(
 def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     """Say which days would be run and why."""
     days = selection.days_within(pipeline, wanted)
-    with _instance() as instance:
+    with opened() as instance:
         if wanted.is_range:
             chosen = selection.explain(pipeline, days, instance)
         else:
@@ -119,7 +117,7 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     """Run the days that are meant; those that somebody else works on last. 0 if all succeeded, else 1."""
     began = time.time()
     days = selection.days_within(pipeline, wanted)
-    with _instance() as instance:
+    with opened() as instance:
         if dead := end_dead_runs(instance):
             out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
         chosen = selection.choose(pipeline, days, wanted, instance)
@@ -266,19 +264,6 @@ def _job(pipeline: Pipeline) -> dg.JobDefinition:
     from batch_scoring.definitions import deploy
 
     return deploy([pipeline]).resolve_job_def(job_name(pipeline))
-
-
-@contextmanager
-def _instance() -> Iterator[dg.DagsterInstance]:
-    """The instance of DAGSTER_HOME; of the working directory if a dagster.yaml stands there; else a passing one."""
-    if not os.environ.get("DAGSTER_HOME") and Path("dagster.yaml").is_file():
-        os.environ["DAGSTER_HOME"] = str(Path.cwd())
-    if os.environ.get("DAGSTER_HOME"):
-        with dg.DagsterInstance.get() as instance:
-            yield instance
-    else:
-        with dg.DagsterInstance.ephemeral() as instance:
-            yield instance
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from batch_scoring import failures
+
 CLOCK_SLACK = 2.0
 """Seconds by which the kernel's idea of when a process began may differ from the clock's."""
 
@@ -67,8 +69,10 @@ def _lives(process: int, run_began: float) -> bool:
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    tags = {failures.TAG: "lost"}
     if run.remote_job_origin is None:  # started by a shell's command: the daemon could not launch it again
-        instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
+        tags["dagster/max_retries"] = "0"
+    instance.add_run_tags(run.run_id, tags)
     instance.report_run_failed(
         run, "The run's process is gone: killed, out of memory, or the machine went down. Finished shards are kept."
     )

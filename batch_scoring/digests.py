@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
+from batch_scoring import failures
 from batch_scoring.channels import Message
 from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.runs import ATTEMPT, PARTITION, REFUSED, ended_at
+from batch_scoring.runs import ATTEMPT, PARTITION, ended_at
 from batch_scoring.state import State
 
 LONGEST = 1000
@@ -92,8 +93,8 @@ def digest(
     run = ended.run
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
-        lines += _error(ended, failed)
-        lines += _outlook(run)
+        failure = failures.of_run(run)
+        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
@@ -182,12 +183,12 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
     return [f"{step}: {error.splitlines()[0]}"]
 
 
-def _outlook(run: dg.DagsterRun) -> list[str]:
+def _outlook(run: dg.DagsterRun, failure: failures.Failure | None) -> list[str]:
     """What becomes of a day whose run has failed, where a sensor has asked for it."""
     if ATTEMPT not in run.tags:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
-    until = "other files or other code come" if REFUSED in run.tags else "somebody runs it"
+    until = "other files or other code come" if failure in failures.FINAL else "somebody runs it"
     return [f"not tried again until {until}; by hand: batch-scoring backfill {pipeline} {day} {day}"]
 
 

@@ -25,11 +25,12 @@ from batch_scoring.assets import (
     run_of,
 )
 from batch_scoring.contract import Contract, Reason
-from batch_scoring.endings import noted
+from batch_scoring.failures import noted
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
+from batch_scoring.runs import halvings
 from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
@@ -66,7 +67,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         with noted(run_of(context)) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)
-            prepared = prepare(step, pinned, run)
+            prepared = prepare(step, pinned, run, halvings(context.instance, pipeline, context.partition_key))
             findings = feature_checks.findings(step, prepared, pinned)
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             account, committed = step.publish(
@@ -79,8 +80,8 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     return _validated_features
 
 
-def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
-    """Validate a day's rows into shards; nothing is published yet.
+def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Prepared:
+    """Validate a day's rows into shards, in batches that are halved so often; nothing is published yet.
 
     Raises:
         ContractError: a file has not the columns that the schema demands.
@@ -93,7 +94,7 @@ def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
     if account := step.published(pinned.fingerprint, pipeline.features_code):
         run.log(f"{step.day} is validated already: {account.rows} rows of the same files and code")
         return Prepared((), schema, published=account)
-    work = _Validation(step, contract, schema, run, pinned.rows)
+    work = _Validation(step, contract, schema, run, pinned.rows, landing.BATCH_ROWS >> halvings)
     try:
         done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
     except (FileChangedError, FileNotFoundError) as error:
@@ -106,7 +107,10 @@ def prepare(step: DayStep, pinned: DayInput, run: Run) -> Prepared:
 class _Validation:
     """The work on one day: files newest first against the keys seen so far."""
 
-    def __init__(self, step: DayStep, contract: Contract, schema: pa.Schema, run: Run, rows: int) -> None:
+    def __init__(
+        self, step: DayStep, contract: Contract, schema: pa.Schema, run: Run, rows: int, batch_rows: int
+    ) -> None:
+        self._batch_rows = batch_rows
         self._step, self._contract, self._schema, self._run = step, contract, schema, run
         self._seen = keys.KeyIndex()
         self._before: FinishedShards = step.finished()
@@ -121,7 +125,7 @@ class _Validation:
         """One shard for each `rows_per_shard` rows of a file; a file without rows has one shard of 0 rows."""
         pipeline = self._step.pipeline
         size = pipeline.spec.scoring.rows_per_shard
-        with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv) as rows:
+        with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv, self._batch_rows) as rows:
             where = f"{pipeline.landing.uri}/{file.path}"
             extra = self._contract.unexpected(rows.schema, where, is_text=rows.is_text)
             if extra:

@@ -22,6 +22,13 @@ from batch_scoring.state import CheckRecord, DayChecks, State, StateError
 class RefusedError(dg.Failure):
     """A blocking check has failed; the same files, code and model would fail it again."""
 
+    asset = ""
+    """Whose check: the last part of its key."""
+
+
+class UnavailableError(dg.Failure):
+    """A blocking check has failed since its files could not be looked at; the same files may pass the next time."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -89,7 +96,7 @@ def report(
 
     Raises:
         RefusedError: naming the failed checks.
-        Failure: the same, where the trouble is with the store and may pass.
+        UnavailableError: the same, where the trouble is with the store and may pass.
     """
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
@@ -112,12 +119,15 @@ def report(
         if stops:
             failed.append(finding)
     if failed:
-        failure = dg.Failure if all(finding.transient for finding in failed) else RefusedError
-        raise failure(
+        kind = UnavailableError if all(finding.transient for finding in failed) else RefusedError
+        failure = kind(
             description="; ".join(f"{finding.check}: {finding.message}" for finding in failed),
             metadata={finding.check: finding.message for finding in failed},
             allow_retries=False,
         )
+        if isinstance(failure, RefusedError):
+            failure.asset = asset.path[-1]
+        raise failure
 
 
 def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> dict[str, Any]:

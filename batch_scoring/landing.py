@@ -131,8 +131,10 @@ def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
 
 
 @contextlib.contextmanager
-def open_rows(landing: Folder, file: FileVersion | LandingFile, csv: Csv) -> Iterator["FileRows"]:
-    """Open one pinned version of a landing file.
+def open_rows(
+    landing: Folder, file: FileVersion | LandingFile, csv: Csv, batch_rows: int = BATCH_ROWS
+) -> Iterator["FileRows"]:
+    """Open one pinned version of a landing file; its rows come in batches of at most `batch_rows`.
 
     Raises:
         UnreadableFileError: it is no whole file of its kind, noticed at the start or while it is read.
@@ -142,6 +144,7 @@ def open_rows(landing: Folder, file: FileVersion | LandingFile, csv: Csv) -> Ite
     with landing.open(file.path, file.token) as stream:
         with _explained(f"{landing.uri}/{file.path}", file):
             rows = _rows(stream, file, csv)
+        rows.batch_rows = batch_rows
         rows.explain = lambda: _explained(f"{landing.uri}/{file.path}", file)
         if landing.is_local:  # on S3 every read names the version
             rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
@@ -189,6 +192,7 @@ class FileRows(ABC):
     """The rows of one open file."""
 
     schema: pa.Schema
+    batch_rows = BATCH_ROWS
     is_text: bool
     """Whether cells are bytes that are still to be cast."""
     explain: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -201,7 +205,7 @@ class FileRows(ABC):
             return self._count()
 
     def read(self, start: int, stop: int) -> Iterator[Rows]:
-        """Rows start + 1 … stop, at most `BATCH_ROWS` at a time. Calls go forward through the file."""
+        """Rows start + 1 … stop, at most `batch_rows` at a time. Calls go forward through the file."""
         with self.explain():
             yield from self._read(start, stop)
 
@@ -232,7 +236,7 @@ class _ParquetRows(FileRows):
             return
         position = int(self._starts[first])
         groups = list(range(first, last + 1))
-        for batch in self._file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
+        for batch in self._file.iter_batches(self.batch_rows, row_groups=groups, use_threads=False):
             begin, end = max(start - position, 0), min(stop - position, batch.num_rows)
             if begin < end:
                 yield Rows(batch.slice(begin, end - begin), np.arange(position + begin + 1, position + end + 1))
@@ -293,12 +297,12 @@ class _CsvRows(FileRows):
             waiting = [self._invalid.popleft() for _ in range(mine)]
             ends_broken = mine > 0 and before[mine - 1] == batch.num_rows
             last = _last_cell(batch, waiting if ends_broken else ()) or last
-            for start in range(0, max(batch.num_rows, 1), BATCH_ROWS):
-                part = numbers[start : start + BATCH_ROWS]
-                is_last = start + BATCH_ROWS >= batch.num_rows
+            for start in range(0, max(batch.num_rows, 1), self.batch_rows):
+                part = numbers[start : start + self.batch_rows]
+                is_last = start + self.batch_rows >= batch.num_rows
                 ready = tuple(row for row in waiting if is_last or row.number < part[-1])
                 waiting = waiting[len(ready) :]
-                yield Rows(batch.slice(start, BATCH_ROWS), part, ready)
+                yield Rows(batch.slice(start, self.batch_rows), part, ready)
         if self._invalid:
             broken_rows = tuple(self._invalid)
             self._parsed += len(broken_rows)

@@ -22,7 +22,7 @@ from batch_scoring.bundle import (
     read_bundle,
     read_manifest,
 )
-from batch_scoring.endings import noted
+from batch_scoring.failures import noted
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import CodeError, Pipeline
 from batch_scoring.state import ModelInForce, State, StateError

@@ -25,12 +25,13 @@ from batch_scoring.assets import (
 )
 from batch_scoring.bundle import load_bundle
 from batch_scoring.contract import Reason
-from batch_scoring.endings import noted
+from batch_scoring.failures import noted
 from batch_scoring.invariants import report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.pictures import histogram
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
+from batch_scoring.runs import halvings
 from batch_scoring.scoring import Scored, Scorer
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
 from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
@@ -67,7 +68,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         with noted(run_of(context)) as run:
             step = DayStep(pipeline, context.partition_key, "predictions")
             source = read_source(step)
-            prepared = prepare(step, source, run)
+            prepared = prepare(step, source, run, halvings(context.instance, pipeline, context.partition_key))
             findings = prediction_checks.findings(step, prepared, source.features, source.model)
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             account, committed = step.publish(
@@ -157,8 +158,8 @@ def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
     return load_bundle(step.state.models.subfolder(model.sha256), network, spec.scoring.device)
 
 
-def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
-    """Score a day's features into shards; nothing is published yet."""
+def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepared:
+    """Score a day's features into shards, in batches that are halved so often; nothing is published yet."""
     pipeline, model = step.pipeline, source.model
     account = step.published(source.features.fingerprint, pipeline.scoring_code, model.sha256)
     if account and {shard.source for shard in account.shards} == _digests(source.features):
@@ -167,6 +168,7 @@ def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
     with run.timed("load_model"):
         spec = pipeline.spec.scoring
         scorer = Scorer(load_model(step, model), device=spec.device, batch_rows=spec.batch_rows)
+        scorer.halve(halvings)
     run.log(f"model {model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass")
     schema = output_schema(pipeline.spec.input.key, step, source, scorer.manifest)
     before = step.finished()
@@ -174,7 +176,9 @@ def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
     done = []
     for features, path in source.feature_shards():
         digest = shards.digest("predictions", features.digest, model.sha256, pipeline.scoring_code, scorer.device)
-        shard = before.find(digest) or score_shard(step, run, scorer, model.version, features, path, digest, schema)
+        shard = before.find(digest) or score_shard(
+            step, run, scorer, model.version, features, path, digest, schema, shards.READ_ROWS >> halvings
+        )
         progress.advance(shard.account.rows_in)
         done.append(shard)
     return Prepared(tuple(done), schema, settings={"device": scorer.device, "batch_rows": scorer.batch_rows})
@@ -182,14 +186,14 @@ def prepare(step: DayStep, source: Source, run: Run) -> Prepared:
 
 def score_shard(
     step: DayStep, run: Run, scorer: Scorer, version: str,
-    features: ShardAccount, path: str, digest: str, schema: pa.Schema,
+    features: ShardAccount, path: str, digest: str, schema: pa.Schema, read_rows: int = shards.READ_ROWS,
 ) -> Finished:  # fmt: skip
     """Score one feature shard into one shard of predictions."""
     manifest = scorer.manifest
     key = step.pipeline.spec.input.key
     folder = features_table(step.pipeline).folder
     columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
-    batches = shards.read(folder, path, columns, dictionary=[*manifest.categorical, "source_file"])
+    batches = shards.read(folder, path, columns, [*manifest.categorical, "source_file"], read_rows)
     tally = Tally(manifest)
     lost = features.keys
     with step.draft(schema, constant=["model_version", "scored_at"]) as draft:

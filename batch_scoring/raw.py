@@ -13,7 +13,7 @@ import dagster as dg
 from batch_scoring import landing, runs, trailing
 from batch_scoring.assets import asset_key, asset_options, days, run_of
 from batch_scoring.completeness import waits_for
-from batch_scoring.endings import noted
+from batch_scoring.failures import noted
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State

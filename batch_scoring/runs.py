@@ -4,6 +4,7 @@ Each run carries what it was for: `raw_input` tags it with the fingerprint of th
 in force, whoever started it. Nothing here says whether a day is done; that is `settled.py`'s business.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Literal
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from batch_scoring import failures
+from batch_scoring.failures import Failure
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.shards import digest
 
@@ -19,10 +22,9 @@ PARTITION = "dagster/partition"
 FINGERPRINT = "batch_scoring/fingerprint"
 CODE = "batch_scoring/code"
 ATTEMPT = "batch_scoring/attempt"
-SUPERSEDED = "batch_scoring/superseded"
-REFUSED = "batch_scoring/refused"
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can settle a day."""
+MOST_HALVINGS = 6
 MOST = 200
 """Runs of a pipeline's day that are looked at, the newest."""
 PAGE = 100
@@ -32,7 +34,7 @@ TO_RETRY = 120.0
 """Seconds after a failure within which it does so, if it does: not for a run of a job's backfill, whatever it says."""
 
 Status = Literal["created", "queued", "started", "to be retried", "succeeded", "failed", "refused"]
-"""`refused`: failed, and the same files and code would fail again: a check, a missing column."""
+"""`refused`: failed, and the same files and code would fail again, see `failures.FINAL`."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class DayRun:
     since: float
     """When it was created, started or ended (seconds since 1970)."""
     fingerprint: str = ""
-    """Of the files that it is about; empty if it never got to know."""
+    """Of the files that it is about; empty if it never got to know, or gave way to newer ones."""
     code: str = ""
     is_whole: bool = True
     """Whether it has all steps that write; a run of some assets alone settles nothing."""
     is_launched: bool = False
     """Whether Dagster launches it, for the UI, a sensor or a schedule; else it is of a shell's command."""
+    failure: Failure | None = None
+    """Its class, if it has failed."""
 
     @property
     def is_ended(self) -> bool:
@@ -77,15 +81,22 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps:
             continue
-        status = _status(instance, record)
+        status, failure = _status(instance, record), failures.of_run(run)
         found.append(
             DayRun(
                 run.run_id, status, _since(record, status),
-                run.tags.get(FINGERPRINT, ""), run.tags.get(CODE, ""), is_whole=steps >= WHOLE,
-                is_launched=run.remote_job_origin is not None,
+                "" if failure == "superseded" else run.tags.get(FINGERPRINT, ""), run.tags.get(CODE, ""),
+                is_whole=steps >= WHOLE, is_launched=run.remote_job_origin is not None, failure=failure,
             )
         )  # fmt: skip
     return found
+
+
+def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> int:
+    """How often a run of a day has to halve its batches: once for each run before it that its memory may have ended."""
+    ended = (run for run in of_day(instance, pipeline, day) if run.is_ended)
+    heavy = itertools.takewhile(lambda run: run.failure in failures.HEAVY, ended)
+    return min(sum(1 for _ in heavy), MOST_HALVINGS)
 
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
@@ -117,7 +128,7 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
         return "succeeded"
     if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags:
         return "to be retried"
-    return "refused" if REFUSED in run.tags else "failed"
+    return "refused" if failures.of_run(run) in failures.FINAL else "failed"
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

@@ -47,6 +47,10 @@ class ScoringError(RuntimeError):
     """The model cannot score this input at all: columns, shapes or the network itself do not fit."""
 
 
+class DeviceError(ScoringError):
+    """The device is not there; on another machine it may be."""
+
+
 @dataclass(frozen=True)
 class FailedRow:
     """A row that has no score."""
@@ -91,14 +95,14 @@ class Scorer:
             batch_rows: rows of one forward pass, rounded up to the grid; auto fits the widest layer in the cache.
 
         Raises:
-            ScoringError: the device is not there.
+            DeviceError: the device is not there.
         """
         import torch
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
-            raise ScoringError(
+            raise DeviceError(
                 "scoring.device is cuda, but torch sees no GPU here; use auto or cpu, or a node with a GPU"
             )
         self.device = device
@@ -109,6 +113,10 @@ class Scorer:
         self._lane = threading.local()
         with _one_torch_thread_each():
             self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
+
+    def halve(self, times: int) -> None:
+        """Run so many times smaller forward passes, on the grid; the scores are the same."""
+        self.batch_rows = _padded(self.batch_rows >> times)
 
     def score(self, batches: Iterable[pa.RecordBatch], *, workers: int | None = None) -> Iterator[Scored]:
         """Score a stream: reading, scoring and the caller's work overlap; results come in the order of the input.
@@ -219,7 +227,7 @@ class Scorer:
             try:
                 block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
             except Exception as error:
-                if _is_out_of_memory(error):
+                if is_out_of_memory(error):
                     if stop - start <= GRID:
                         raise
                     self.batch_rows = _padded((stop - start) // 2)
@@ -279,7 +287,7 @@ class Scorer:
         except ScoringError:
             raise
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise  # the machine's fault, not the row's
             if rows > 1:
                 middle = start + rows // 2
@@ -351,12 +359,12 @@ def _padded(rows: int) -> int:
     return max(GRID, -(-rows // GRID) * GRID)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        # the CPU allocator's words, on Linux and elsewhere
-        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation has failed: numpy's and Arrow's are MemoryErrors, torch's a class of its own or words."""
+    words = ("can't allocate memory", "not enough memory", "can't start new thread")  # on Linux and elsewhere
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in words))
     )
 
 

@@ -81,7 +81,11 @@ def read_account(table: Folder, shard: ShardFile) -> ShardAccount | None:
 
 
 def read(
-    table: Folder, path: str, columns: list[str] | None = None, dictionary: Iterable[str] = ()
+    table: Folder,
+    path: str,
+    columns: list[str] | None = None,
+    dictionary: Iterable[str] = (),
+    batch_rows: int = READ_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """A shard's rows, in flat memory, never through deltalake's file system (it aborts the process at exit).
 
@@ -90,10 +94,11 @@ def read(
         path: the shard's file.
         columns: those to read; all if None.
         dictionary: text columns to leave dictionary-encoded.
+        batch_rows: rows of a record batch, at most.
     """
     with table.open_arrow(path) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False, read_dictionary=list(dictionary))
-        yield from parquet.iter_batches(READ_ROWS, columns=columns, use_threads=False)
+        yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
 
 
 def schema(table: Folder, path: str) -> pa.Schema:

@@ -308,6 +308,20 @@ class Schedule(Section):
         return _time_zone(value) if value else value
 
 
+class Runs(Section):
+    """How long a run of a day may take, and how often a failed one is run again; see `failures.py`."""
+
+    retries: int = Field(
+        default=2, ge=0, le=20, description="runs after a failed one of the same files and code, where one may help"
+    )
+    retry_minutes: float = Field(
+        default=5, ge=0, le=1440, description="minutes before the first of them; doubled before each next one"
+    )
+    max_hours: float = Field(
+        default=6, gt=0, le=168, description="hours after which a run is ended; the next goes on where it was"
+    )
+
+
 class Uploads(Section):
     """The sensor that lists the landing folder and scores what is new there."""
 
@@ -316,10 +330,6 @@ class Uploads(Section):
     recent_days: int = Field(default=7, ge=1, le=400, description="newest days, looked at every time")
     older_days: int = Field(default=20, ge=1, le=1000, description="older days, of which so many are looked at in turn")
     runs_per_tick: int = Field(default=10, ge=1, le=100, description="runs that are requested at once, at most")
-    retry_minutes: tuple[Annotated[float, Field(ge=0, le=10_080)], ...] = Field(
-        default=(2, 10),
-        description="pauses before a failed day is run again; after so many tries somebody has to look",
-    )
 
 
 class Events(Section):
@@ -360,6 +370,7 @@ class PipelineSpec(Section):
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()
+    runs: Runs = Runs()
     uploads: Uploads = Uploads()
     events: Events = Events()
     alerts: Alerts = Alerts()

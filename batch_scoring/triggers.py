@@ -8,12 +8,13 @@ only spares work and repeated words.
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from batch_scoring.failures import Pauses
 from batch_scoring.landing import fingerprint
 from batch_scoring.runs import TO_RETRY, DayRun, fingerprint_tag
 from batch_scoring.storage import FileVersion
@@ -44,15 +45,10 @@ class Bounds:
     requests: int = 10
     quiet: float = 60.0
     """Seconds without a new file."""
-    retry_after: tuple[float, ...] = (120.0, 600.0)
-    """Seconds from a failed run to the next of the same files and code; after as many, somebody has to look."""
+    pauses: Pauses = field(default_factory=Pauses)
+    """From a failed run to the next of the same files and code; after the last of them somebody has to look."""
     max_runtime: float = 21_600.0
     """Seconds after which a run that has not ended is taken for dead."""
-
-    @property
-    def tries(self) -> int:
-        """Runs of the same files and code that may fail."""
-        return len(self.retry_after) + 1
 
 
 class Memory(BaseModel):
@@ -322,13 +318,13 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     if failed and failed[0].status == "refused":
         _forget(memory, day.day)
         return f"refused by its checks in run {failed[0].id[:8]}: waits for other files or other code"
-    if len(failed) >= bounds.tries:
+    if len(failed) >= bounds.pauses.tries:
         _forget(memory, day.day)
         return f"given up after {len(failed)} failed runs of these files, the last is {failed[0].id[:8]}"
     if not before:
         return ""
     # one that went well and left the day unsettled: somebody works on the tables
-    pause = bounds.retry_after[len(failed) - 1] if failed else AFTER_SUCCESS
+    pause = bounds.pauses.after(len(failed), f"{day.day} {failed[0].id}") if failed else AFTER_SUCCESS
     left = before[0].since + pause - now
     what = f"failed {len(failed)} times" if failed else "scored, and changed by somebody"
     return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
@@ -355,7 +351,7 @@ def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
         return False
     # with files that keep changing each try would be the first of its files
     in_a_row = [run for run in _failed([run for run in until if run.is_ended]) if run.is_whole]
-    return max(len(tries), len(in_a_row)) < bounds.tries
+    return max(len(tries), len(in_a_row)) < bounds.pauses.tries
 
 
 def _failed(runs: Sequence[DayRun]) -> list[DayRun]:

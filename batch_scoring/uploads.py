@@ -16,6 +16,7 @@ import dagster as dg
 
 from batch_scoring import runs, settled, triggers
 from batch_scoring.completeness import waits_for
+from batch_scoring.failures import Pauses
 from batch_scoring.landing import data_files, day_folder
 from batch_scoring.patience import answer
 from batch_scoring.pipeline import Pipeline
@@ -67,14 +68,15 @@ def today(pipeline: Pipeline, now: float) -> date:
 
 def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
     """The limits of a pipeline's ticks."""
-    uploads = pipeline.spec.uploads
+    uploads, settings = pipeline.spec.uploads, pipeline.spec.runs
     return Bounds(
         recent_days=uploads.recent_days,
         older_days=uploads.older_days,
         requests=uploads.runs_per_tick,
-        retry_after=tuple(minutes * 60 for minutes in uploads.retry_minutes),
+        pauses=Pauses(settings.retries, settings.retry_minutes * 60),
         quiet=pipeline.spec.input.complete.quiet_minutes * 60,
-        max_runtime=instance.run_monitoring_max_runtime_seconds or Bounds.max_runtime,
+        # a run of some assets, that the UI has started, has the instance's maximum
+        max_runtime=max(instance.run_monitoring_max_runtime_seconds or 0.0, settings.max_hours * 3600),
     )
 
 

@@ -66,8 +66,8 @@ def test_a_failed_blocking_check_is_told_once_with_what_it_saw(
     break_landing(tiny)
     run = tiny.run(instance=instance, raise_on_error=False)
     (message,) = told()
-    title, check, ended_at, link = message.splitlines()
-    assert title == f"tiny {DAY}: failed at raw_input"
+    title, check, failure, ended_at, link = message.splitlines()
+    assert (title, failure) == (f"tiny {DAY}: failed at raw_input", "class: bad_input")
     assert check.startswith("tiny/raw_input input_is_complete (ERROR): ") and "a.parquet" in check
     assert "truncated" in check
     assert ended_at.startswith("ended 20") and ended_at.endswith(" UTC")

@@ -66,7 +66,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, checks, drift, schedule, uploads, events, alerts, output",
+        "scoring, checks, drift, schedule, runs, uploads, events, alerts, output",
     ),
     "a deadline with a unit": (
         put("input", "deadline_hours", value="9h"),

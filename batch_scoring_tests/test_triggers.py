@@ -204,9 +204,12 @@ def test_a_run_is_in_flight_for_so_long(status: str, age: float, goes_on: bool) 
 
 
 def test_a_failed_day_is_tried_again_with_growing_pauses_three_times_in_all() -> None:
-    for tries, pause in ((1, 120), (2, 600)):
+    pauses = Bounds().pauses
+    for tries, least in ((1, 225), (2, 450)):
         failed = [run(n, ended=NOON) for n in range(tries, 0, -1)]
-        assert f"run again in {pause - 1} s" in decide(landed(), runs=failed, now=NOON + 1).waiting[DAY]
+        pause = pauses.after(tries, f"{DAY} {failed[0].id}")
+        assert least <= pause <= least * 5 / 3
+        assert f"run again in {pause - 1:.0f} s" in decide(landed(), runs=failed, now=NOON + 1).waiting[DAY]
         (request,) = decide(landed(), runs=failed, now=NOON + pause).requests
         assert request.attempt == tries + 1 and request.why.endswith(f"try {tries + 1}")
     failed = [run(n) for n in (3, 2, 1)]

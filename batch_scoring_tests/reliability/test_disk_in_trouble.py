@@ -64,7 +64,7 @@ def test_a_day_on_a_disk_in_trouble_keeps_its_scores_and_is_tried_again(
         (waits,) = uploads.tick(project.pipeline, instance, Memory()).plan.waiting.values()
         assert waits.startswith("failed 1 times, run again in ")
         repair()
-        (request,) = uploads.tick(project.pipeline, instance, Memory(), now=time.time() + 150).plan.requests
+        (request,) = uploads.tick(project.pipeline, instance, Memory(), now=time.time() + 400).plan.requests
         assert request.attempt == 2
         project.run(instance=instance)
         assert audit(project.pipeline, DAY) == []

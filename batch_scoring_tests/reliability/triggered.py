@@ -36,7 +36,8 @@ def project(folder: Path, data_root: str | None, **sections: dict[str, Any]) -> 
     """A tiny pipeline whose sensors look every second, and whose days are complete at once."""
     made = TinyProject(folder, data_root)
     made.spec["input"]["complete"] = {"quiet_minutes": 0.02}
-    made.spec["uploads"] = {"interval_seconds": 1, "retry_minutes": [0.1, 0.1]}
+    made.spec["uploads"] = {"interval_seconds": 1}
+    made.spec["runs"] = {"retry_minutes": 0.1}
     made.spec |= sections
     made.deliver("v1")
     return made

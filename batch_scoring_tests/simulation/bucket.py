@@ -586,6 +586,7 @@ def _pipeline() -> Pipeline:
             "model": {"bundle": "sim/models/v1", "network": "network:Net"},
             "uploads": {"recent_days": 3, "older_days": 2, "runs_per_tick": 3},
             "events": {"queue": QUEUE},
+            "runs": {"max_hours": 1},
         }
     )
     return Pipeline(declared, Path(), "none", ROOT)

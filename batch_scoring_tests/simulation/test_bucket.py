@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batch_scoring import events, settled, triggers, uploads
+from batch_scoring.failures import Pauses
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import State
 from batch_scoring.triggers import Bounds, Request
@@ -116,7 +117,7 @@ RULES: dict[str, tuple[Callable[[], Patches], dict[str, Any]]] = {
     "the run key names the run before": (_key_of_files_alone, {}),
     "a run is in flight until its maximum runtime": (lambda: _bounded(max_runtime=1e12), {}),
     "older days come in turn": (lambda: _bounded(older_days=0), {"door": "uploads", "days": 25}),
-    "failed runs are tried again": (lambda: _bounded(retry_after=()), {}),
+    "failed runs are tried again": (lambda: _bounded(pauses=Pauses(retries=0)), {}),
     "the version tokens are compared": (_fingerprint_of_names, {}),
     "fingerprints are compared, not times": (_files_later_than_the_last, {}),
     "the whole landing folder is looked at now and then": (_never_swept, {"door": "events"}),

@@ -1,0 +1,140 @@
+"""Failures by class: what a run has died of, and what becomes of its day.
+
+| class | what has happened | what becomes of the day | told |
+|---|---|---|---|
+| `superseded` | newer files or another model came | again from raw_input, at once | no |
+| `bad_input` | a broken file, a missing column, a check that refuses | waits for other files or code | at once |
+| `bad_model` | a broken bundle, scores that are none, code that does not load | waits for others | at once |
+| `storage` | S3, network or disk: no answer, refused, full | again, after pauses | the last try |
+| `out_of_memory` | an allocation failed | again, after pauses, with half the batch | the last try |
+| `timeout` | it took longer than `runs.max_hours` | again, at once | the last try |
+| `lost` | its process was killed, or its machine went down | again, at once, with half the batch | the last try |
+| `processing_error` | any other exception in a step | again, after pauses | the last try |
+
+At once, where Dagster does it (`run_retries`, for what its daemon has launched); else the sensor, after a pause.
+A run that is run again goes on from the finished shards. `runs.retries` and `runs.retry_minutes` of the spec say how
+often and after which pauses; the pauses double, and differ from day to day so that days that failed together do not
+come back together. What was published before stands until a run succeeds. The class is a tag of the run.
+"""
+
+import contextlib
+import errno
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import dagster as dg
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
+
+from batch_scoring.bundle import BundleError
+from batch_scoring.contract import ContractError
+from batch_scoring.invariants import RefusedError, UnavailableError
+from batch_scoring.landing import UnreadableFileError
+from batch_scoring.pipeline import CodeError
+from batch_scoring.scoring import DeviceError, ScoringError, is_out_of_memory
+from batch_scoring.steps import Run, SupersededError
+from batch_scoring.tables import PublicationError, SchemaChangedError
+
+TAG = "batch_scoring/failure"
+
+Failure = Literal[
+    "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
+]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+FINAL: frozenset[Failure] = frozenset({"bad_input", "bad_model"})
+"""The same files, model and code would fail again."""
+HEAVY: frozenset[Failure] = frozenset({"out_of_memory", "lost"})
+"""Where less memory may help."""
+
+LONGEST_PAUSE = 24 * 3600.0
+"""Seconds."""
+_STEP_FAILURE = "STEP_FAILURE"
+_TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
+"""Dagster's words."""
+_LIBRARIES = ("botocore", "boto3", "urllib3", "deltalake")
+"""Whose exceptions are about a store."""
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How often a failed day is run again, and after which pauses."""
+
+    retries: int = 2
+    first: float = 300.0
+    """Seconds before the first retry; doubled before each next one."""
+
+    @property
+    def tries(self) -> int:
+        """Runs of the same files and code that may fail."""
+        return self.retries + 1
+
+    def after(self, failed: int, seed: str) -> float:
+        """Seconds to wait after so many failed runs: exponential backoff, a quarter more or less by the seed."""
+        jitter = int(hashlib.sha256(seed.encode()).hexdigest()[:8], 16) / 2**32
+        return min(self.first * 2.0 ** (failed - 1), LONGEST_PAUSE) * (0.75 + jitter / 2)
+
+
+@contextlib.contextmanager
+def noted(run: Run) -> Iterator[Run]:
+    """Note the class of a failure in the run's record."""
+    try:
+        yield run
+    except Exception as error:
+        run.tag({TAG: classify(error)})
+        raise
+
+
+def classify(error: BaseException) -> Failure:
+    """The class of an exception that a step has raised."""
+    if isinstance(error, SupersededError):
+        return "superseded"
+    if isinstance(error, RefusedError):
+        return "bad_model" if error.asset in ("model", "predictions") else "bad_input"
+    if isinstance(error, ContractError | UnreadableFileError | SchemaChangedError):
+        return "bad_input"
+    if isinstance(error, DeviceError):
+        return "processing_error"  # another machine may have the device
+    if isinstance(error, BundleError | CodeError | ScoringError):
+        return "bad_model"
+    if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
+        return "out_of_memory"
+    is_of_store = type(error).__module__.partition(".")[0] in _LIBRARIES
+    if is_of_store or isinstance(error, OSError | PublicationError | UnavailableError):
+        return "storage"
+    return "processing_error"
+
+
+def of_run(run: dg.DagsterRun) -> Failure | None:
+    """The class of a failed run, as far as its record tells; None of one that has not failed.
+
+    A run that is a retry carries the tags of the one before it, so a class counts only where this run's own step has
+    failed, or where the record says of how else it ended.
+    """
+    if run.status != dg.DagsterRunStatus.FAILURE:
+        return None
+    noted_as = next((failure for failure in FAILURES if run.tags.get(TAG) == failure), None)
+    if run.tags.get(RUN_FAILURE_REASON_TAG) == _STEP_FAILURE:
+        return noted_as or "processing_error"
+    return "timeout" if noted_as == "timeout" else "lost"
+
+
+def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
+    """The class of a run that has ended, noted in its record where no step of it could do so.
+
+    Args:
+        instance: where its events are.
+        run: failed, succeeded or canceled.
+    """
+    failure = of_run(run)
+    if failure and run.tags.get(RUN_FAILURE_REASON_TAG) != _STEP_FAILURE:
+        failure = "timeout" if _has_timed_out(instance, run) else "lost"
+    if run.tags.get(TAG, "") != (failure or ""):
+        instance.add_run_tags(run.run_id, {TAG: failure or ""})
+    return failure
+
+
+def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    kinds = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_FAILURE}
+    events = (entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds))
+    return any(words in (event.message or "") for event in events if event for words in _TIMEOUT)
