@@ -127,12 +127,15 @@ def _of_runs(
     since = memory.until - OVERLAP
     for record in sorted(_ended(instance, since), key=lambda record: (runs.ended_at(record), record.storage_id)):
         run_id, end = record.dagster_run.run_id, runs.ended_at(record)
-        if end < since or run_id in memory.runs or runs.is_retried(instance, record):
+        if end < since or run_id in memory.runs:
             continue
         if time.monotonic() > stop_at:
             break
         try:
-            failures.note_end(instance, record.dagster_run)
+            if failures.note_end(instance, record.dagster_run):
+                record = instance.get_run_record_by_id(run_id) or record
+            if runs.is_retried(instance, record):
+                continue
             message = None if _is_asked_again(instance, record, by_name) else _of_run(instance, record, by_name, memory)
         except Exception as error:  # one run that cannot be read must not silence all others
             message = digests.unreadable(record, error)

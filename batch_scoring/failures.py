@@ -119,8 +119,8 @@ def of_run(run: dg.DagsterRun) -> Failure | None:
     return "timeout" if noted_as == "timeout" else "lost"
 
 
-def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
-    """The class of a run that has ended, noted in its record where no step of it could do so.
+def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Note the class of a run that has ended in its record, where no step of it could do so; whether there was need.
 
     Args:
         instance: where its events are.
@@ -129,9 +129,10 @@ def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None
     failure = of_run(run)
     if failure and run.tags.get(RUN_FAILURE_REASON_TAG) != _STEP_FAILURE:
         failure = "timeout" if _has_timed_out(instance, run) else "lost"
-    if run.tags.get(TAG, "") != (failure or ""):
-        instance.add_run_tags(run.run_id, {TAG: failure or ""})
-    return failure
+    if run.tags.get(TAG, "") == (failure or ""):
+        return False
+    instance.add_run_tags(run.run_id, {TAG: failure or ""})
+    return True
 
 
 def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -1,14 +1,16 @@
 """The asset report: a month of a pipeline on one page, for a person.
 
-Everything on it comes from the state, never from the Dagster instance and never from the tables: what the checks said,
-the steps' accounts, the distances to the model's reference. It can be drawn at any time, also of the current month,
-and stands as one HTML file in `reports/month=YYYY-MM.html`.
+What is on it of the days comes from the state, never from the Dagster instance and never from the tables: what the
+checks said, the steps' accounts, the distances to the model's reference. The failed runs of the 30 days before it was
+drawn come from the instance, which alone knows them. It can be drawn at any time, also of the current month, and
+stands as one HTML file in `reports/month=YYYY-MM.html`.
 """
 
 import calendar
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -19,6 +21,7 @@ from batch_scoring import checks, feature_checks, prediction_checks, raw, report
 from batch_scoring.assets import asset_key, asset_options, link, month_page, run_of
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.report_page import Checked, Day, Month, Status
+from batch_scoring.runs import failed_since
 from batch_scoring.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State, StateError
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
@@ -30,6 +33,7 @@ DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
 }
 """Documents of the state that hold what checks said, in the order of the flow: the asset and its checks."""
 
+FAILURES_OF = timedelta(days=30)
 READERS = 4
 """Days read at once: on S3 a read is a round trip, and the accounts of a day of thousands of shards take 100 MB."""
 
@@ -59,7 +63,9 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, kinds={"plotly"}),
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        month = gather(pipeline, context.partition_key[:7], datetime.now(UTC), run_of(context).id)
+        now = datetime.now(UTC)
+        failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
+        month = replace(gather(pipeline, context.partition_key[:7], now, run_of(context).id), failed=tuple(failed))
         path = month_page(month.month)
         pipeline.output.put(path, report_page.draw(month))
         return dg.MaterializeResult(metadata={"report": link(pipeline, path), **describe(month)})
@@ -127,6 +133,7 @@ def describe(month: Month) -> dict[str, dg.MetadataValue]:
         **days,
         "rows_scored": dg.MetadataValue.int(month.scored),
         "rows_quarantined": dg.MetadataValue.int(month.quarantined),
+        "failed_runs_30_days": dg.MetadataValue.int(sum(one.runs for one in month.failed)),
         "models": dg.MetadataValue.text(", ".join(month.models)),
     }
 

@@ -8,12 +8,13 @@ import calendar
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batch_scoring.model import ranges
 from batch_scoring.pictures import FAILED, NOW, PLAIN
+from batch_scoring.runs import FailedRuns
 from batch_scoring.state import CheckRecord, ColumnDrift, Moments
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Month:
     """All that the pipeline has, in the order of the flow."""
     drawn_at: datetime
     run_id: str
+    failed: tuple[FailedRuns, ...] = ()
+    """Runs of the 30 days before the page was drawn, whatever month it is of."""
 
     def of_status(self, status: Status) -> list[str]:
         """The days that are scored, failed, unfinished or missing."""
@@ -124,7 +127,7 @@ def draw(month: Month) -> bytes:
     from plotly.offline import get_plotlyjs
 
     begun = any(day.status != "missing" for day in month.days)
-    body = [_head(month), *(_sections(month) if begun else [_empty(month)]), _foot(month)]
+    body = [_head(month), *(_sections(month) if begun else [_empty(month)]), _failed_runs(month), _foot(month)]
     title = escape(f"{month.pipeline} {month.month}")
     library = f"<script>{get_plotlyjs()}</script>" if begun else ""
     return _PAGE.format(title=title, style=_STYLE, library=library, body="\n".join(body), script=_SCRIPT).encode()
@@ -181,6 +184,18 @@ def _failures(month: Month) -> str:
     head = "<tr><th>day</th><th>asset</th><th>check</th><th>what it said</th></tr>"
     table = f'<table id="failures">{head}{"".join(rows)}</table>' if rows else '<p class="empty">None.</p>'
     return f"<section><h2>Failed checks</h2>{table}</section>"
+
+
+def _failed_runs(month: Month) -> str:
+    """Failed runs by class; what each class means stands in `failures.py`."""
+    rows = [
+        f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
+        f"<td>{escape(', '.join(ranges(one.days)))}</td></tr>"
+        for one in month.failed
+    ]
+    head = "<tr><th>class</th><th>runs</th><th>last, UTC</th><th>days</th></tr>"
+    table = f'<table id="failed-runs">{head}{"".join(rows)}</table>' if rows else '<p class="empty">None.</p>'
+    return f"<section><h2>Failed runs of the last 30 days</h2>{table}</section>"
 
 
 # the charts

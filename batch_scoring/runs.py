@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import dagster as dg
@@ -99,10 +100,42 @@ def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> int:
     return min(sum(1 for _ in heavy), MOST_HALVINGS)
 
 
+@dataclass(frozen=True)
+class FailedRuns:
+    """The failed runs of one class."""
+
+    failure: Failure
+    runs: int
+    days: tuple[str, ...]
+    """Which they were of, in order."""
+    last: float
+    """When the last of them ended (seconds since 1970)."""
+
+
+def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: datetime) -> list[FailedRuns]:
+    """The failed runs of a pipeline's days by class, the most frequent first; `since`: when they were created."""
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
+    found: dict[Failure, list[tuple[str, float]]] = {}
+    for record in _pages(instance, filters):
+        run = record.dagster_run
+        if (failure := failures.of_run(run)) and _steps(run, pipeline):
+            found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
+    counted = [
+        FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
+        for failure, ends in found.items()
+    ]
+    return sorted(counted, key=lambda one: (-one.runs, one.failure))
+
+
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
     """All runs of a day, of whatever pipeline, newest first."""
+    return _pages(instance, dg.RunsFilter(tags={PARTITION: day}))
+
+
+def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+    """Run records, newest first."""
     cursor = None
-    while page := instance.get_run_records(dg.RunsFilter(tags={PARTITION: day}), limit=PAGE, cursor=cursor):
+    while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
         yield from page
         if len(page) < PAGE:
             return

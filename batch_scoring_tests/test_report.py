@@ -372,3 +372,15 @@ def test_a_page_drawn_again_replaces_the_first(tiny: TinyProject) -> None:
     draw(tiny)
     assert "1 scored" in page(tiny) and "No day of March 2024" not in page(tiny)
     assert [path.name for path in Path(tiny.pipeline.output.uri, "reports").iterdir()] == ["month=2024-03.html"]
+
+
+def test_failed_runs_stand_on_the_page_by_class(tiny: TinyProject) -> None:
+    tiny.land(FINE, b"PAR1, and no more")
+    with dg.DagsterInstance.ephemeral() as instance:
+        tiny.run(FINE, instance=instance, raise_on_error=False)
+        tiny.definitions.resolve_job_def(f"report_{tiny.name}").execute_in_process(
+            partition_key=MONTH, instance=instance
+        )
+    assert f"<td>bad_input</td><td>1</td><td>{datetime.now(UTC):%Y-%m-%d}" in page(tiny)
+    draw(tiny)
+    assert "bad_input" not in page(tiny), "another instance knows of none"

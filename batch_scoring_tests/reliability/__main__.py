@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from batch_scoring_tests.reliability import scenarios, triggered
+from batch_scoring_tests.reliability import failing, scenarios, triggered
 from batch_scoring_tests.reliability.scenarios import Report
 from batch_scoring_tests.reliability.store import Store, running_store
 
@@ -42,6 +42,7 @@ def main() -> int:
             "ended-s3": lambda folder: scenarios.ended(folder, 20, store()),
             "uploaded": lambda folder: triggered.uploaded(folder, store()),
             "killed-in-turn": lambda folder: triggered.killed_in_turn(folder, 30),
+            "failing": lambda folder: failing.failing(folder, store(), (*failing.QUICK, *failing.SLOW, *failing.ON_S3)),
             "failing-store": lambda folder: triggered.failing_store(folder, store()),
         }
         unknown = set(options.names) - set(runs)

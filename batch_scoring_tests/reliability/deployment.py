@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import psutil
@@ -33,11 +33,13 @@ Part = Literal["daemon", "code server", "run"]
 class Deployment:
     """What `make dev` starts, less the web server."""
 
-    def __init__(self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str]) -> None:
-        """`folder`: of this deployment alone."""
+    def __init__(
+        self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str], settings: dict[str, Any]
+    ) -> None:
+        """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped."""
         self.home = folder / "dagster_home"
         self.home.mkdir(parents=True)
-        settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+        settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text()) | settings
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
         with self.instance() as instance:  # its databases exist from here on: two that create them at once fail
             instance.get_runs_count()
@@ -132,10 +134,13 @@ def wait_until(holds: Callable[[], bool], seconds: float, every: float = 0.5) ->
 
 @contextlib.contextmanager
 def deployed(
-    folder: Path, projects: Sequence[TinyProject], environment: dict[str, str] | None = None
+    folder: Path,
+    projects: Sequence[TinyProject],
+    environment: dict[str, str] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Iterator[Deployment]:
     """A running deployment; it is gone at the end."""
-    deployment = Deployment(folder, projects, environment or {})
+    deployment = Deployment(folder, projects, environment or {}, settings or {})
     deployment.start()
     try:
         yield deployment

@@ -1,0 +1,382 @@
+"""Every class of failure, provoked from outside under a real daemon: what the run is called, what becomes of its day.
+
+Each case has a project of its own, with a day that is scored already; then something goes wrong while newer files of
+that day are scored. `python -m batch_scoring_tests.reliability failing` prints the matrix.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+import psutil
+
+from batch_scoring import failures, landing, settled
+from batch_scoring.dead_runs import _processes
+from batch_scoring_tests.receivers import WebServer
+from batch_scoring_tests.reliability.audit import audit, signature, some_rows
+from batch_scoring_tests.reliability.deployment import Deployment, deployed, wait_until
+from batch_scoring_tests.reliability.proxy import Action, Fault
+from batch_scoring_tests.reliability.scenarios import Report
+from batch_scoring_tests.reliability.store import Store
+from batch_scoring_tests.tiny import DAY, TinyProject
+
+SETTINGS = {
+    "concurrency": {"runs": {"max_concurrent_runs": 4}},
+    "run_monitoring": {
+        "enabled": True, "max_runtime_seconds": 21600, "poll_interval_seconds": 2,
+        "free_slots_after_run_end_seconds": 60,
+    },
+}  # fmt: skip
+NAP = "        import time\n        time.sleep({})\n"
+WIDE = "        torch.ones(len(numeric), {}).sum()\n"
+CGROUPS = Path("/sys/fs/cgroup/memory")
+
+Ends = Literal["right", "untouched"]
+Strike = Callable[["Provoked"], None]
+Watch = Callable[["Provoked", dg.DagsterInstance, Sequence[dg.DagsterRun]], None]
+
+
+@dataclass
+class Case:
+    """Something that goes wrong."""
+
+    name: str
+    failure: failures.Failure
+    runs: int
+    """Of the newer files, the good one included."""
+    alerts: int
+    ends: Ends
+    strike: Strike
+    """Lands newer files and breaks something."""
+    watch: Watch = lambda _of, _instance, _runs: None
+    """Is shown the runs, newest first, again and again."""
+    forward: str = ""
+    """What the network does besides."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    place: Literal["disk", "small disk", "s3"] = "disk"
+    seconds: float = 240
+
+
+class Provoked:
+    """A case at work."""
+
+    def __init__(self, case: Case, project: TinyProject, store: Store | None) -> None:
+        self.case, self.project, self.store = case, project, store
+        self.done: set[str] = set()
+        self.undo: Callable[[], None] = lambda: None
+        self.before = signature(project.pipeline, DAY)
+        self.runs: list[dg.DagsterRun] = []
+
+    def once(self, name: str) -> bool:
+        """Whether this is asked for the first time."""
+        is_first = name not in self.done
+        self.done.add(name)
+        return is_first
+
+    def land(self, name: str = "a.parquet", shift: float = 0.1, rows: int = 300) -> None:
+        self.project.land(DAY, some_rows(self.project, rows, shift=shift), name)
+
+    @property
+    def is_settled(self) -> bool:
+        pipeline = self.project.pipeline
+        now = landing.fingerprint(landing.list_day(pipeline.landing, DAY))
+        return settled.fingerprints(pipeline, [DAY]).get(DAY) == now
+
+    @property
+    def failed(self) -> list[dg.DagsterRun]:
+        return [run for run in self.runs if run.status == dg.DagsterRunStatus.FAILURE]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is expected to happen."""
+        if self.runs and not all(run.is_finished for run in self.runs):
+            return False
+        return self.is_settled if self.case.ends == "right" else len(self.runs) >= self.case.runs
+
+    def verdict(self, titles: Sequence[str]) -> tuple[str, list[str]]:
+        """A row of the matrix, and what is not as it should be."""
+        case, faults = self.case, []
+        classes = {run.tags.get(failures.TAG, "none") for run in self.failed}
+        alerts = [title for title in titles if title.split(" ")[0].rstrip(":") == self.project.name]
+        if classes != {case.failure}:
+            faults.append(f"failed as {sorted(classes)}, expected {case.failure}")
+        if len(self.runs) != case.runs:
+            faults.append(f"{len(self.runs)} runs, expected {case.runs}")
+        if len(alerts) != case.alerts:
+            faults.append(f"{len(alerts)} alerts, expected {case.alerts}: {alerts}")
+        if case.ends == "untouched":
+            ends = "untouched" if signature(self.project.pipeline, DAY) == self.before else "changed"
+        else:
+            wrong = ["is not settled"] if not self.is_settled else audit(self.project.pipeline, DAY)
+            ends = "; ".join(wrong) or "right"
+        if ends != case.ends:
+            faults.append(f"the day is {ends}, expected {case.ends}")
+        row = f"{case.name:44}  {', '.join(sorted(classes)):18}  {len(self.runs):>4}  {len(alerts):>6}  {ends}"
+        return row, [f"{case.name}: {fault}" for fault in faults]
+
+
+# what goes wrong
+
+
+def lands(of: Provoked) -> None:
+    of.land()
+
+
+def lands_broken(of: Provoked) -> None:
+    of.project.land(DAY, b"PAR1, and no more", "b.parquet")
+
+
+def lands_without_column(of: Provoked) -> None:
+    of.project.land(DAY, some_rows(of.project, 50).drop_columns("x"), "b.parquet")
+
+
+def lands_what_nothing_can_score(of: Provoked) -> None:
+    rows = of.project.rows(300)
+    of.project.land(DAY, rows.set_column(1, "x", [[666.0] * 300]))
+
+
+def damages_bundle(of: Provoked) -> None:
+    weights = Path(of.project.pipeline.bundle.uri, "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-10] + b"0123456789")
+    of.land()
+
+
+def damages_state(of: Provoked) -> None:
+    file = Path(of.project.pipeline.output.uri, "state", "model.json")
+    good = file.read_bytes()
+    file.write_bytes(good[:20])
+    of.undo = lambda: file.write_bytes(good) and None
+    of.land()
+
+
+def fills_disk(of: Provoked) -> None:
+    of.land()
+    ballast = _disk(of) / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        size = 65_536
+        while size:
+            try:
+                file.write(b"x" * size)
+            except OSError:
+                size //= 2
+    of.undo = ballast.unlink
+
+
+def locks_disk(of: Provoked) -> None:
+    of.land()
+    subprocess.run(["mount", "-o", "remount,ro", _disk(of)], check=True)
+    of.undo = lambda: subprocess.run(["mount", "-o", "remount,rw", _disk(of)], check=True) and None
+
+
+def _disk(of: Provoked) -> Path:
+    return Path(of.project.data_root).parent
+
+
+def breaks_store(action: Action, on: str, seconds: float = 0.0) -> Strike:
+    """The store fails for what the steps write; the sensor lists as before."""
+
+    def strike(of: Provoked) -> None:
+        assert of.store is not None
+        of.land()
+        bucket = of.project.data_root.removeprefix("s3://").partition("/")[0]
+        fault = Fault(action, on.format(bucket), seconds=seconds)
+        of.store.proxy.faults.append(fault)
+        of.undo = lambda: of.store.proxy.faults.remove(fault)  # type: ignore[union-attr]
+
+    return strike
+
+
+# what is done while runs are on
+
+
+def heals(of: Provoked, _instance: dg.DagsterInstance, _runs: Sequence[dg.DagsterRun]) -> None:
+    """The trouble is over after the first failure."""
+    if of.failed and of.once("healed"):
+        of.undo()
+        of.undo = lambda: None
+
+
+def kills(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+    """The first run's process is killed when it has pinned its input."""
+    for process in _at_work(of, instance, runs):
+        if of.once("killed"):
+            process.kill()
+
+
+def lands_late(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+    """A file comes when the first run has pinned its input."""
+    if _at_work(of, instance, runs) and of.once("late"):
+        of.land("late.parquet", 0.2, 40)
+
+
+def leaves_no_memory(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+    """The first run's process may not grow any more (`ulimit -v`)."""
+    for process in _at_work(of, instance, runs):
+        if of.once("limited"):
+            limit = process.memory_info().vms + 100 * 2**20
+            process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+
+
+def pens_in(megabytes: int) -> Watch:
+    """Each run's process has so much memory more; the kernel kills it if it takes it all the same."""
+
+    def watch(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+        for process in _at_work(of, instance, runs):
+            if of.once(f"penned {process.pid}"):
+                group = CGROUPS / f"batch_scoring_{process.pid}"
+                group.mkdir()
+                (group / "memory.limit_in_bytes").write_text(str(megabytes * 2**20))
+                (group / "cgroup.procs").write_text(str(process.pid))
+
+    return watch
+
+
+def _at_work(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> list[psutil.Process]:
+    """The processes of the runs that have pinned the newest input."""
+    started = [run for run in runs if run.status == dg.DagsterRunStatus.STARTED]
+    pinned = {of.project.state.day_input(DAY).run_id}
+    found = []
+    for run in started:
+        for pid in _processes(instance, run) if run.run_id in pinned else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+    return found
+
+
+ON_STATE = r"^PUT /{}/.*/state/dt="
+QUICK = (
+    Case("a broken file", "bad_input", 1, 1, "untouched", lands_broken),
+    Case("a missing column", "bad_input", 1, 1, "untouched", lands_without_column),
+    Case("a damaged bundle", "bad_model", 1, 1, "untouched", damages_bundle),
+    Case("a damaged state file, until mended", "processing_error", 2, 0, "right", damages_state, heals),
+    Case("kill -9", "lost", 2, 0, "right", lands, kills, NAP.format(3)),
+    Case("newer files while it runs", "superseded", 2, 0, "right", lands, lands_late, NAP.format(3)),
+)
+"""For the suite."""
+SLOW = (
+    Case("rows that the network cannot score", "bad_model", 1, 1, "untouched", lands_what_nothing_can_score),
+    Case("a damaged state file, for good", "processing_error", 3, 1, "untouched", damages_state),
+    Case(
+        "longer than its maximum", "timeout", 2, 0, "right", lands, forward=NAP.format(2),
+        spec={"runs": {"max_hours": 14 / 3600, "retry_minutes": 0.1}, "scoring": {"rows_per_shard": 100}},
+    ),
+    Case("ulimit -v", "out_of_memory", 2, 0, "right", lands, leaves_no_memory, NAP.format(3) + WIDE.format(1_000_000)),
+    Case(
+        "a memory cgroup's limit", "lost", 2, 0, "right", lands, pens_in(200), NAP.format(3) + WIDE.format(150_000),
+        spec={"scoring": {"batch_rows": 256}},
+    ),
+    Case("a full disk, until there is room", "storage", 2, 0, "right", fills_disk, heals, place="small disk"),
+    Case("a read-only disk, until mended", "storage", 2, 0, "right", locks_disk, heals, place="small disk"),
+)  # fmt: skip
+ON_S3 = (
+    Case("S3: 500", "storage", 2, 0, "right", breaks_store("500", ON_STATE), heals, place="s3", seconds=420),
+    Case("S3: 503 SlowDown", "storage", 2, 0, "right", breaks_store("503", ON_STATE), heals, place="s3", seconds=420),
+    Case("S3: connections reset", "storage", 2, 0, "right", breaks_store("reset", ON_STATE), heals, place="s3",
+         seconds=420),
+    Case("S3: bodies cut short", "storage", 2, 0, "right", breaks_store("cut short", r"^GET /{}/.*/landing/.*parquet"),
+         heals, place="s3", seconds=420),
+    Case("S3: 403", "storage", 2, 0, "right", breaks_store("403", ON_STATE), heals, place="s3"),
+    Case("S3: stays down for what is written", "storage", 3, 1, "untouched", breaks_store("reset", ON_STATE),
+         place="s3", seconds=600),
+)  # fmt: skip
+
+
+def failing(folder: Path, store: Store | None, cases: Sequence[Case]) -> Report:
+    """Provoke each case, all beside each other, and say what became of it."""
+    report = Report("every class of failure, provoked under a daemon", trials=len(cases))
+    web = WebServer()
+    with contextlib.ExitStack() as stack:
+        stack.callback(web.stop)
+        stack.callback(_leave_cgroups)
+        provoked = [_prepared(case, stack, folder / str(n), store) for n, case in enumerate(cases)]
+        environment = (store.environment if store else {}) | {"ALERT_URLS": web.url}
+        projects = [of.project for of in provoked]
+        with report.timed(), deployed(folder / "deployment", projects, environment, SETTINGS) as deployment:
+            for of in provoked:
+                of.case.strike(of)
+            began = time.monotonic()
+
+            def is_over() -> bool:
+                _look(deployment, provoked)
+                late = time.monotonic() - began
+                return all(of.is_over or late > of.case.seconds for of in provoked)
+
+            wait_until(is_over, max(of.case.seconds for of in provoked))
+            # the sensor that tells looks every thirty seconds
+            seen = len(web.received)
+            wait_until(lambda: len(web.received) >= sum(of.case.alerts for of in provoked), 45)
+            _wait_for_classes(deployment, provoked)
+            if len(web.received) != seen:
+                time.sleep(1)
+            _look(deployment, provoked)
+            titles = [title for title, _ in web.received]
+            rows = []
+            for of in provoked:
+                row, faults = of.verdict(titles)
+                rows.append(row)
+                report.violations += faults
+            if report.violations:
+                said = [line for line in deployment.log.splitlines() if "ERROR" in line or "Traceback" in line]
+                report.violations += said[-10:]
+        for of in provoked:
+            of.undo()
+    head = f"{'provoked':44}  {'class':18}  {'runs':>4}  {'alerts':>6}  the day"
+    report.notes = "\n".join(["", head, *rows])
+    return report
+
+
+def _prepared(case: Case, stack: contextlib.ExitStack, folder: Path, store: Store | None) -> Provoked:
+    """A project with a scored day."""
+    root = None
+    if case.place == "s3":
+        assert store is not None
+        root = f"s3://{store.new_bucket()}/data"
+    elif case.place == "small disk":
+        disk = Path(tempfile.mkdtemp(prefix="batch_scoring_disk_"))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
+        stack.callback(shutil.rmtree, disk, ignore_errors=True)
+        stack.callback(subprocess.run, ["umount", "-l", disk], check=True)
+        root = str(disk / "data")
+    project = TinyProject(folder, root)
+    project.spec["input"]["complete"] = {"quiet_minutes": 0.02}
+    project.spec["uploads"] = {"interval_seconds": 1}
+    project.spec["runs"] = {"retry_minutes": 0.1}
+    for section, settings in case.spec.items():
+        project.spec[section] = project.spec.get(section, {}) | settings
+    project.deliver("v1")
+    if case.forward:
+        network = (project.folder / "network.py").read_text()
+        project.write_code(network=network.replace("        result =", f"{case.forward}        result ="))
+    project.land(DAY, some_rows(project, 200))
+    project.run()
+    return Provoked(case, project, store)
+
+
+def _look(deployment: Deployment, provoked: Sequence[Provoked]) -> None:
+    with deployment.instance() as instance:
+        for of in provoked:
+            of.runs = list(instance.get_runs(dg.RunsFilter(job_name=f"score_{of.project.name}")))
+            of.case.watch(of, instance, of.runs)
+
+
+def _wait_for_classes(deployment: Deployment, provoked: Sequence[Provoked]) -> None:
+    """The class of a run that could not note it itself comes with the next look of the sensor alerts."""
+
+    def is_noted() -> bool:
+        _look(deployment, provoked)
+        return all(failures.TAG in run.tags for of in provoked for run in of.failed)
+
+    wait_until(is_noted, 45)
+
+
+def _leave_cgroups() -> None:
+    for group in CGROUPS.glob("batch_scoring_*"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
