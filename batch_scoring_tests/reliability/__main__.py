@@ -43,6 +43,8 @@ def main() -> int:
             "uploaded": lambda folder: triggered.uploaded(folder, store()),
             "killed-in-turn": lambda folder: triggered.killed_in_turn(folder, 30),
             "failing": lambda folder: failing.failing(folder, store(), (*failing.QUICK, *failing.SLOW, *failing.ON_S3)),
+            "failing-ahead": lambda folder: failing.failing_clock(folder, failing.AHEAD),
+            "failing-back": lambda folder: failing.failing_clock(folder, failing.BACK),
             "failing-store": lambda folder: triggered.failing_store(folder, store()),
         }
         unknown = set(options.names) - set(runs)

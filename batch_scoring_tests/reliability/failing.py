@@ -48,7 +48,7 @@ class Case:
     """Something that goes wrong."""
 
     name: str
-    failure: failures.Failure
+    failure: failures.Failure | None
     runs: int
     """Of the newer files, the good one included."""
     alerts: int
@@ -67,8 +67,8 @@ class Case:
 class Provoked:
     """A case at work."""
 
-    def __init__(self, case: Case, project: TinyProject, store: Store | None) -> None:
-        self.case, self.project, self.store = case, project, store
+    def __init__(self, case: Case, project: TinyProject, store: Store | None, clock: Path) -> None:
+        self.case, self.project, self.store, self.clock = case, project, store, clock
         self.done: set[str] = set()
         self.undo: Callable[[], None] = lambda: None
         self.before = signature(project.pipeline, DAY)
@@ -105,7 +105,7 @@ class Provoked:
         case, faults = self.case, []
         classes = {run.tags.get(failures.TAG, "none") for run in self.failed}
         alerts = [title for title in titles if title.split(" ")[0].rstrip(":") == self.project.name]
-        if classes != {case.failure}:
+        if classes != ({case.failure} if case.failure else set()):
             faults.append(f"failed as {sorted(classes)}, expected {case.failure}")
         if len(self.runs) != case.runs:
             faults.append(f"{len(self.runs)} runs, expected {case.runs}")
@@ -220,8 +220,18 @@ def leaves_no_memory(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[
     """The first run's process may not grow any more (`ulimit -v`)."""
     for process in _at_work(of, instance, runs):
         if of.once("limited"):
-            limit = process.memory_info().vms + 100 * 2**20
+            limit = process.memory_info().vms + 800 * 2**20
             process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+
+
+def jumps(by: str) -> Watch:
+    """The clock of the daemon, the code server and the runs jumps while the first run is on."""
+
+    def watch(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+        if _at_work(of, instance, runs) and of.once("jumped"):
+            of.clock.write_text(by)
+
+    return watch
 
 
 def pens_in(megabytes: int) -> Watch:
@@ -265,11 +275,12 @@ SLOW = (
     Case("a damaged state file, for good", "processing_error", 3, 1, "untouched", damages_state),
     Case(
         "longer than its maximum", "timeout", 2, 0, "right", lands, forward=NAP.format(2),
-        spec={"runs": {"max_hours": 14 / 3600, "retry_minutes": 0.1}, "scoring": {"rows_per_shard": 100}},
+        spec={"runs": {"max_hours": 45 / 3600}, "scoring": {"rows_per_shard": 20}},
     ),
-    Case("ulimit -v", "out_of_memory", 2, 0, "right", lands, leaves_no_memory, NAP.format(3) + WIDE.format(1_000_000)),
+    Case("ulimit -v", "out_of_memory", 2, 0, "right", lands, leaves_no_memory, NAP.format(3) + WIDE.format(5_000_000),
+        spec={"scoring": {"batch_rows": 64}}),
     Case(
-        "a memory cgroup's limit", "lost", 2, 0, "right", lands, pens_in(200), NAP.format(3) + WIDE.format(150_000),
+        "a memory cgroup's limit", "lost", 2, 0, "right", lands, pens_in(1500), NAP.format(3) + WIDE.format(2_000_000),
         spec={"scoring": {"batch_rows": 256}},
     ),
     Case("a full disk, until there is room", "storage", 2, 0, "right", fills_disk, heals, place="small disk"),
@@ -286,17 +297,36 @@ ON_S3 = (
     Case("S3: stays down for what is written", "storage", 3, 1, "untouched", breaks_store("reset", ON_STATE),
          place="s3", seconds=600),
 )  # fmt: skip
+AHEAD = (Case("the clock jumps 8 hours ahead", "timeout", 2, 0, "right", lands, jumps("+8h"), NAP.format(3)),)
+BACK = (Case("the clock jumps 8 hours back", None, 1, 0, "right", lands, jumps("-8h"), NAP.format(3)),)
 
 
-def failing(folder: Path, store: Store | None, cases: Sequence[Case]) -> Report:
+def failing_clock(folder: Path, cases: Sequence[Case]) -> Report:
+    """Provoke cases under a clock that can be set, where Debian's package faketime is installed."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        return Report("a clock that jumps", notes="not tried: there is no libfaketime (Debian's package faketime)")
+    clock = folder / "clock"
+    environment = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    return failing(folder, None, cases, environment)
+
+
+def failing(
+    folder: Path, store: Store | None, cases: Sequence[Case], environment: dict[str, str] | None = None
+) -> Report:
     """Provoke each case, all beside each other, and say what became of it."""
+    clock = folder / "clock"
+    clock.write_text("+0")
     report = Report("every class of failure, provoked under a daemon", trials=len(cases))
     web = WebServer()
     with contextlib.ExitStack() as stack:
         stack.callback(web.stop)
         stack.callback(_leave_cgroups)
         provoked = [_prepared(case, stack, folder / str(n), store) for n, case in enumerate(cases)]
-        environment = (store.environment if store else {}) | {"ALERT_URLS": web.url}
+        environment = (environment or {}) | (store.environment if store else {}) | {"ALERT_URLS": web.url}
         projects = [of.project for of in provoked]
         with report.timed(), deployed(folder / "deployment", projects, environment, SETTINGS) as deployment:
             for of in provoked:
@@ -356,7 +386,7 @@ def _prepared(case: Case, stack: contextlib.ExitStack, folder: Path, store: Stor
         project.write_code(network=network.replace("        result =", f"{case.forward}        result ="))
     project.land(DAY, some_rows(project, 200))
     project.run()
-    return Provoked(case, project, store)
+    return Provoked(case, project, store, folder.parent / "clock")
 
 
 def _look(deployment: Deployment, provoked: Sequence[Provoked]) -> None:
