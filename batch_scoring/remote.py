@@ -16,6 +16,7 @@ HEADERS_VARIABLE = "DAGSTER_UI_HEADERS"
 """Headers of each request, one a line: a secret in it stands in no shell's history and in no list of processes."""
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 """How long a connection and an answer may take."""
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.%]+")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e\xa1-\xff](?:[ \t\x21-\x7e\xa1-\xff]*))")
 
 
@@ -37,10 +38,10 @@ class UnreachableError(RemoteError):
 
     code = 3
 
-    def __init__(self, message: str, *, may_pass: bool = False, was_sent: bool = True) -> None:
-        """`may_pass`: a restart would explain it. `was_sent`: the request may have been carried out all the same."""
+    def __init__(self, message: str, *, in_doubt: bool = False, is_denied: bool = False) -> None:
+        """`in_doubt`: the request may have been carried out all the same. `is_denied`: patience does not help."""
         super().__init__(message)
-        self.may_pass, self.was_sent = may_pass, was_sent
+        self.in_doubt, self.is_denied = in_doubt, is_denied
 
 
 class WaitTimeoutError(RemoteError):
@@ -84,7 +85,7 @@ def address(url: str | None, headers: Sequence[str] = ()) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise WrongCommandError(f"{source} is no address of a web server: {error}; {example}") from None
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(host):
         raise WrongCommandError(f"{source} is no address of a web server: {_without_password(text)!r}; {example}")
     if parts.query or parts.fragment:
         raise WrongCommandError(f"{source} has more than an address: {_without_password(text)!r}; {example}")
@@ -155,7 +156,7 @@ class Remote:
     def refused(self, answer: Mapping[str, Any]) -> UnreachableError:
         """The error for an answer that is one of GraphQL's errors."""
         if answer.get("__typename") == "UnauthorizedError":
-            return UnreachableError(f"{self.address.url} does not allow it: {python_error(answer)}")
+            return UnreachableError(f"{self.address.url} does not allow it: {python_error(answer)}", is_denied=True)
         return UnreachableError(f"{self.address.url} has an error: {python_error(answer)}")
 
     def explain(self, error: Exception) -> UnreachableError:
@@ -175,7 +176,7 @@ class Remote:
         if "Location" in headers:
             to = _without_password(headers["Location"].partition("?")[0])
             return UnreachableError(
-                f"{url} sends one on to {to}: pass the address behind it as --url, or, if that is a login, a --header"
+                f"{url} redirects to {to}: pass that as --url; if it is a login page, pass a --header with a token"
             )
         kind = headers.get("Content-Type", "").partition(";")[0] or "no JSON"
         return UnreachableError(
@@ -186,11 +187,9 @@ class Remote:
         url = self.address.url
         if status in (401, 403):
             how = f"pass --header 'Authorization: …' or set {HEADERS_VARIABLE}"
-            return UnreachableError(f"{url} does not let one in (HTTP {status}): {how}")
+            return UnreachableError(f"{url} does not let one in (HTTP {status}): {how}", is_denied=True)
         if status == 429 or status >= 500:
-            return UnreachableError(
-                f"{url} does not work at the moment (HTTP {status}): try again later", may_pass=True
-            )
+            return UnreachableError(f"{url} is out of order (HTTP {status}): try again later", in_doubt=True)
         return UnreachableError(
             f"{url} has no Dagster at this address (HTTP {status}): --url is that of Dagster's UI, path prefix included"
         )
@@ -202,24 +201,20 @@ class Remote:
         if isinstance(cause, requests.exceptions.SSLError):
             found = re.search(r"\[SSL[^\]]*\] ([^(]+)", text)
             what = found[1].strip() if found else first_line(text)
-            advice = (
-                "check the address; for an authority of your own set REQUESTS_CA_BUNDLE"
-                if "certificate" in what
-                else "is it http:// and not https://?"
-            )
-            return UnreachableError(f"{url} cannot be talked to over TLS: {what}; {advice}", was_sent=False)
+            of_certificate = "check the address; for an authority of your own set REQUESTS_CA_BUNDLE"
+            advice = of_certificate if "certificate" in what else "is it http:// and not https://?"
+            return UnreachableError(f"{url} cannot be talked to over TLS: {what}; {advice}")
         if isinstance(cause, requests.exceptions.ConnectTimeout):
             return UnreachableError(
-                f"{url} does not answer within {CONNECT_SECONDS:.0f} s: check address, network and firewalls",
-                may_pass=True, was_sent=False,
-            )  # fmt: skip
+                f"{url} does not answer within {CONNECT_SECONDS:.0f} s: check address, network and firewalls"
+            )
         if isinstance(cause, requests.exceptions.Timeout):
-            return UnreachableError(f"{url} gave no answer within {ANSWER_SECONDS:.0f} s: try again", may_pass=True)
+            return UnreachableError(f"{url} gave no answer within {ANSWER_SECONDS:.0f} s: try again", in_doubt=True)
         found = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
         what = found[1].strip() if found else "the connection broke off"
         was_sent = "NewConnectionError" not in text and "NameResolutionError" not in text
         advice = "try again" if was_sent else f"is it running, and is --url (or {URL_VARIABLE}) its address?"
-        return UnreachableError(f"{url} does not answer: {what}; {advice}", may_pass=True, was_sent=was_sent)
+        return UnreachableError(f"{url} does not answer: {what}; {advice}", in_doubt=was_sent)
 
 
 def _header(line: str, source: str) -> tuple[str, str]:

@@ -192,7 +192,7 @@ class _Watch:
             try:
                 answer = ask()
             except UnreachableError as error:
-                if not error.may_pass:
+                if error.is_denied:
                     raise
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > self._patience:

@@ -82,11 +82,12 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
         raise WrongCommandError(f"several code locations have {pipeline}: {names}; pass --location")
     if matching:
         return matching[0]
+    names = _names(sorted({job.pipeline for job in found}))
+    missing = f"no pipeline {pipeline!r} at {remote.address.url}; there are: {names}"
     if broken:
         name, why = next(iter(broken.items()))
-        raise UnreachableError(f"the code location {name!r} of {remote.address.url} {why}")
-    names = _names(sorted({job.pipeline for job in found}))
-    raise WrongCommandError(f"no pipeline {pipeline!r} at {remote.address.url}; there are: {names}")
+        raise UnreachableError(f"{missing}; but its code location {name!r} {why}")
+    raise WrongCommandError(missing)
 
 
 def _jobs(remote: Remote) -> tuple[list[Job], dict[str, str]]:
@@ -177,7 +178,7 @@ def start_days(remote: Remote, job: Job, wanted: Sequence[str]) -> str:
     try:
         answer = remote.ask("launchPartitionBackfill", _BACKFILL, {"params": params})
     except UnreachableError as error:
-        raise _in_doubt(error, f"{remote.address.link('runs')} shows it") from error
+        raise _in_doubt(error, remote.address.link("runs")) from error
     if answer["__typename"] != "LaunchBackfillSuccess":
         raise remote.refused(answer)
     return str(answer["backfillId"])
@@ -197,9 +198,9 @@ def silent_daemon(remote: Remote, kind: str) -> str | None:
 
 def _in_doubt(error: UnreachableError, look: str) -> UnreachableError:
     """An answer that was lost on its way leaves open what was done; asking again could do it twice."""
-    if not (error.may_pass and error.was_sent):
+    if not error.in_doubt:
         return error
-    return UnreachableError(f"{error}; it may have been started all the same: before that, {look}")
+    return UnreachableError(f"{error}; but first look whether it was started all the same: {look}", in_doubt=True)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -37,11 +37,12 @@ from typing import Any
 
 from batch_scoring.model import ranges
 from batch_scoring.remote import Address
-from batch_scoring.remote_runs import Backfill, RunReport
+from batch_scoring.remote_runs import FAILURE, Backfill, RunReport
+from batch_scoring.runs import CODE, FINGERPRINT, SUPERSEDED
 
 LONGEST = 500
 """Characters of a line."""
-_DULL = {"batch_scoring/fingerprint", "batch_scoring/code", "batch_scoring/failure"}
+_DULL = {FINGERPRINT, CODE, FAILURE, SUPERSEDED}
 """Tags that a person has no use for, or reads elsewhere on the page."""
 
 
@@ -117,6 +118,8 @@ def run_page(report: RunReport, address: Address) -> str:
     if report.failed_checks:
         lines.append("  failed checks")
         lines += [f"    {c.asset} {c.check} ({c.severity}): {c.message}" for c in report.failed_checks]
+    if SUPERSEDED in run.tags:
+        lines.append("  superseded  newer files came meanwhile; where the day's sensor is on, it runs the day again")
     lines += [f"  error       {f'{e.step}: ' if e.step else ''}{e.message}" for e in _news(report)]
     lines.append(f"  {object_['url']}")
     return _text(lines)
