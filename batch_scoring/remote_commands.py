@@ -15,14 +15,11 @@ from typing import TextIO, TypeVar
 from batch_scoring import remote_jobs, remote_pages, remote_runs
 from batch_scoring.remote import Address, Remote, UnreachableError, WaitTimeoutError, WrongCommandError
 from batch_scoring.remote_runs import MOST_DETAILED, Backfill, RemoteRun
-from batch_scoring.runs import TO_RETRY
 
 PATIENCE = 300.0
 """Seconds for which a deployment that has answered once may be away: a web server restarts."""
 FASTEST, SLOWEST = 1.0, 5.0
 """Seconds between two looks."""
-UNDECIDED = 5.0
-"""Seconds after a failure within which Dagster says whether it runs the work again, where it does such things."""
 IN_THE_QUEUE = 20.0
 """Seconds in the queue after which one looks whether anybody takes runs from it."""
 INTERRUPTED = 130
@@ -159,17 +156,19 @@ class _Watch:
 
     def run(self, run: RemoteRun) -> RemoteRun:
         """Follow a run and those with which Dagster goes on; the last one."""
-        failed_since = None
+        was_on, over_since = False, None
         while True:
             self._say(_words(run))
             self._look_at_queue(run.state in ("created", "queued"), _RUNS)
             if run.retried_as:
-                run, failed_since = self._read_run(run.retried_as), None
+                run, over_since = self._read_run(run.retried_as), None
                 continue
             if run.is_over:
-                failed_since = failed_since or time.monotonic()
-                if not _may_go_on(run, time.monotonic() - failed_since):
+                over_since = over_since or time.monotonic()
+                seconds = time.monotonic() - over_since  # clocks may differ: of an end that was seen ours counts
+                if seconds >= run.patience or not (was_on or run.may_be_retried):
                     return run
+            was_on = was_on or not run.is_over
             self._sleep(f"run {run.id} is {run.state}")
             run = self._read_run(run.id)
 
@@ -232,18 +231,7 @@ class _Watch:
 
 def _words(run: RemoteRun) -> str:
     text = f"run {run.id} {run.state}" + (f" ({run.failure})" if run.failure else "")
-    if run.retried_as:
-        return f"{text}; Dagster goes on as run {run.retried_as}"
-    return f"{text}; Dagster is to run it again" if run.may_be_retried else text
-
-
-def _may_go_on(run: RemoteRun, seconds: float) -> bool:
-    """Whether Dagster may still run a run's work again, `seconds` after it was first seen to have ended."""
-    if run.state != "failed":
-        return False
-    if "dagster/will_retry" in run.tags:
-        return run.may_be_retried and seconds < TO_RETRY
-    return time.time() < (run.ended_at or 0.0) + UNDECIDED and seconds < UNDECIDED
+    return f"{text}; Dagster goes on as run {run.retried_as}" if run.retried_as else text
 
 
 def _show(remote: Remote, found: RemoteRun | Backfill, out: TextIO, *, as_json: bool) -> int:

@@ -24,6 +24,10 @@ PAGE = 500
 MOST_PAGES = 200
 MOST_DETAILED = 20
 """Failed days of a backfill whose errors are read."""
+UNDECIDED = 5.0
+"""Seconds after a failure within which Dagster says whether it runs the work again, where it does such things."""
+_FROM_OUTSIDE = "has been marked as failed from outside the execution context"
+"""Of a run whose process died: why, Dagster's engine has said just before."""
 _NO_LONGER_STARTS = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -50,7 +54,8 @@ query($id: ID!, $cursor: String, $limit: Int) { runOrError(runId: $id) { __typen
     ... on AssetCheckEvaluationEvent {
       evaluation { assetKey { path } checkName severity success description partition } }
     ... on ExecutionStepFailureEvent { stepKey error { message cause { message } } failureMetadata { description } }
-    ... on RunFailureEvent { message error { message } }
+    ... on EngineEvent { message }
+    ... on RunFailureEvent { message }
     ... on RunCanceledEvent { message } } } }
   ... on PythonError { causes { message } }
   ... on Error { message } } }
@@ -58,7 +63,7 @@ query($id: ID!, $cursor: String, $limit: Int) { runOrError(runId: $id) { __typen
 _BACKFILL = """
 query($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename
   ... on PartitionBackfill {
-    id status timestamp endTimestamp partitionNames partitionSetName assetSelection { path }
+    id status timestamp partitionNames partitionSetName assetSelection { path }
     error { message causes { message } } }
   ... on PythonError { causes { message } }
   ... on Error { message } } }
@@ -101,11 +106,19 @@ class RemoteRun:
         return self.tags.get(FAILURE)
 
     @property
-    def may_be_retried(self) -> bool:
-        """Whether Dagster has said so, and it is not too late for it: of a backfill's runs it says so in vain."""
+    def patience(self) -> float:
+        """Seconds after its end within which Dagster may still run its work again, 0 if it does not.
+
+        Of a backfill's runs it says that it will, and does not.
+        """
         if self.state != "failed" or self.retried_as:
-            return False
-        return self.tags.get("dagster/will_retry") == "true" and time.time() < (self.ended_at or 0.0) + TO_RETRY
+            return 0.0
+        return {None: UNDECIDED, "true": TO_RETRY}.get(self.tags.get("dagster/will_retry"), 0.0)
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether that time is not over yet, by this machine's clock."""
+        return time.time() < (self.ended_at or 0.0) + self.patience
 
 
 @dataclass(frozen=True)
@@ -168,7 +181,6 @@ class Backfill:
     status: str
     """As Dagster calls it."""
     created_at: float
-    ended_at: float | None
     error: str | None
     days: tuple[str, ...]
     runs: Mapping[str, RemoteRun]
@@ -184,8 +196,16 @@ class Backfill:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is started any more, and nothing runs."""
-        return self.status in _NO_LONGER_STARTS and all(run.is_over for run in self.runs.values())
+        """Whether nothing is started any more, and nothing runs; Dagster itself notes it up to half a minute later."""
+        if not all(run.is_over for run in self.runs.values()):
+            return False
+        is_complete = set(self.days) <= set(self.runs) and not any(run.may_be_retried for run in self.runs.values())
+        return self.status in _NO_LONGER_STARTS or is_complete
+
+    @property
+    def ended_at(self) -> float | None:
+        """When its last run ended."""
+        return max((run.ended_at or 0.0 for run in self.runs.values()), default=None) if self.is_over else None
 
     @property
     def state(self) -> str:
@@ -233,6 +253,7 @@ def report(remote: Remote, found: RemoteRun) -> RunReport:
     checks: list[FailedCheck] = []
     errors: list[StepError] = []
     last_words: list[StepError] = []
+    engine = ""
     for event in _events(remote, found.id):
         kind = event["__typename"]
         if kind == "MaterializationEvent" and event["assetKey"]:
@@ -245,8 +266,11 @@ def report(remote: Remote, found: RemoteRun) -> RunReport:
             checks.append(FailedCheck(asset, one["checkName"], one["severity"], one["description"] or "failed"))
         elif kind == "ExecutionStepFailureEvent":
             errors.append(StepError((event["stepKey"] or "").replace("__", "/"), _message(event)))
+        elif kind == "EngineEvent":
+            engine = event["message"]
         elif kind in ("RunFailureEvent", "RunCanceledEvent"):
-            last_words.append(StepError(None, first_line(event["message"])))
+            text = engine if _FROM_OUTSIDE in event["message"] else event["message"]
+            last_words.append(StepError(None, first_line(text)))
     if found.state == "succeeded":
         errors.clear()  # of a step that was tried again
     elif not errors:
@@ -279,7 +303,6 @@ def backfill(remote: Remote, backfill_id: str) -> Backfill:
         pipeline=", ".join(pipelines),
         status=answer["status"],
         created_at=answer["timestamp"],
-        ended_at=answer["endTimestamp"],
         error=python_error(answer["error"]) if answer["error"] else None,
         days=tuple(sorted(answer["partitionNames"] or newest)),
         runs=newest,
