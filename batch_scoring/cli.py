@@ -35,7 +35,10 @@ class _Subcommand(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong."""
+    """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong.
+
+    Those of a remote deployment also: 3 it does not answer, 4 the time for waiting is over.
+    """
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)

@@ -196,7 +196,7 @@ class _Watch:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > self._patience:
                     raise UnreachableError(f"{error} (tried for {self._patience:.0f} s)") from error
-                self._say(f"{error}; it is asked again for {self._patience:.0f} s")
+                self._say(f"{error} (asked again for up to {self._patience:.0f} s)")
                 self._sleep(str(error))
             else:
                 return answer

@@ -100,6 +100,9 @@ class There:
         tiny, held = self.tiny.name, self.held.name
         self.range = command(f"submit {tiny} --from {NEXT_DAY} --to {LAST_DAY} --json --url {self.url}/")
         self.range_id = json.loads(self.range.out)["id"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(remote_commands, "IN_THE_QUEUE", 0.0)
+            self.idle = command(f"wait {self.range_id} --timeout 0.1", self.url)
         self.proxy.faults = [Fault("lose answer", on=GRAPHQL, skip=2, times=1)]
         self.lost = command(f"submit {held} --day {DAY}", self.proxied)
         self.deployment.start()
@@ -147,7 +150,10 @@ def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> 
     }  # fmt: skip
     silence = "batch-scoring: the deployment's daemon has never run: nothing is started until it runs\n"
     assert (there.range.code, there.range.err) == (0, silence)
-    ended = command(f"wait {there.range_id} --timeout 120 --json", there.url)
+    requested, idle, _ = there.idle.err.splitlines()
+    assert requested.split(" ", 1)[1] == f"backfill {there.range_id}: 2 requested"
+    assert (there.idle.code, idle.split(" ", 1)[1]) == (4, silence.partition(": ")[2].rstrip())
+    ended = command(f"wait {there.range_id} --timeout 200 --json", there.url)
     assert ended.code == 1, ended
     assert ended.err.splitlines()[-1].split(" ", 1)[1] == f"backfill {there.range_id}: 1 succeeded, 1 failed"
     found = json.loads(ended.out)
@@ -178,7 +184,7 @@ def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> 
 
 def test_a_days_newest_run_is_told_as_text_and_as_json(there: There) -> None:
     name = there.tiny.name
-    command(f"wait {there.range_id} --timeout 120", there.url)
+    command(f"wait {there.range_id} --timeout 200", there.url)
     told = command(f"status --pipeline {name} --day {NEXT_DAY} --json", there.url)
     assert (told.code, told.err) == (0, "")
     found = json.loads(told.out)
@@ -230,9 +236,9 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
         thread.start()
         assert wait_until(lambda: "the connection broke off" in err.getvalue(), 30)
         assert there.deployment.kill("run")
-        assert wait_until(lambda: "Dagster goes on as run" in err.getvalue(), 60), err.getvalue()
+        assert wait_until(lambda: "Dagster goes on as run" in err.getvalue(), 120), err.getvalue()
         there.hold.unlink()
-        thread.join(90)
+        thread.join(150)
         assert codes == [0], err.getvalue()
     assert "is out of order (HTTP 503)" in err.getvalue()
     last = json.loads(out.getvalue())
@@ -247,9 +253,17 @@ def test_a_canceled_run_is_no_success(there: There) -> None:
     run_id = started.out.strip()
     assert (started.code, started.err) == (0, f"{there.url}/runs/{run_id}\n")
     parts = urlsplit(there.url)
-    DagsterGraphQLClient(parts.hostname or "", port_number=parts.port, path_prefix=parts.path).terminate_run(run_id)
+    client = DagsterGraphQLClient(parts.hostname or "", port_number=parts.port, path_prefix=parts.path)
+    client.terminate_run(run_id)
     ended = command(f"wait --pipeline {there.tiny.name} --day {EMPTY_DAY} --json --timeout 60", there.url)
     assert ended.code == 1 and json.loads(ended.out)["state"] == "canceled"
+
+    waited = command(f"submit {there.tiny.name} --day {EMPTY_DAY} --wait --timeout 0.1", there.url)
+    link, *_, last = waited.err.splitlines()
+    assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not over after --timeout 0.1: run ")
+    other = link.rpartition("/")[2]
+    assert link == f"run {other}: {there.url}/runs/{other}" and other != run_id
+    client.terminate_run(other)
 
 
 def _wait(url: str, run_id: str, out: io.StringIO, err: io.StringIO) -> int:
