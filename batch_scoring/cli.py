@@ -9,10 +9,11 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill
+from batch_scoring import alerts, backfill, remote_commands
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
+from batch_scoring.remote import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
 from batch_scoring.selection import RangeError
 from batch_scoring.state import StateError
 
@@ -34,10 +35,14 @@ class _Subcommand(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong."""
+    """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong.
+
+    Those of a remote deployment also: 3 it does not answer, 4 the time for waiting is over.
+    """
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)
+    _add_remote(commands)
     channels = commands.add_parser(
         "test-alert",
         help="send a test message to every channel of ALERT_URLS",
@@ -51,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, UnknownPipelineError, RangeError, DagsterInvariantViolationError) as error:
         sys.stderr.write(f"batch-scoring: {error}\n")
         return 2
+    except RemoteError as error:
+        sys.stderr.write(f"batch-scoring: {error}\n")
+        return error.code
     except (BundleError, StateError, StoreError, PermissionError) as error:
         sys.stderr.write(f"batch-scoring: {error}\n")
         return 1
@@ -89,6 +97,109 @@ def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         options.pipeline, options.first, options.last, sys.stdout,
         stale=options.stale, failed=options.failed, dry_run=options.dry_run,
     )  # fmt: skip
+
+
+def _add_remote(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    """`submit`, `status` and `wait`, which speak with a deployment elsewhere."""
+    codes = "Exit codes: 0 succeeded, 1 failed or canceled, 2 the command is wrong, 3 the deployment does not answer"
+    common = _Subcommand(add_help=False)
+    common.add_argument("--url", help=f"of the deployment's UI, its path prefix included; else {URL_VARIABLE}")
+    common.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help=f"for each request; may be repeated. {HEADERS_VARIABLE} has such lines too, and hides secrets",
+    )
+    common.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+    start = commands.add_parser(
+        "submit",
+        parents=[common],
+        help="start a day, or a range of days, of a remote deployment",
+        description="Start a day of a remote deployment and print the run's id; a range becomes a backfill with a run "
+        f"a day, and its id is printed. {codes}, 4 (with --wait) --timeout ran out.",
+    )
+    start.add_argument("pipeline", help="name of the pipeline there, for example flight_delay")
+    start.add_argument("--day", type=_day, help="the day, YYYY-MM-DD")
+    start.add_argument("--from", dest="first", type=_day, help="first day of a range, YYYY-MM-DD")
+    start.add_argument("--to", dest="last", type=_day, help="its last day, included")
+    start.add_argument("--location", help="code location, where several have the pipeline")
+    start.add_argument("--wait", action="store_true", help="go on as `batch-scoring wait`")
+    _add_timeout(start)
+    start.set_defaults(run=functools.partial(_submit, start))
+
+    look = commands.add_parser(
+        "status",
+        parents=[common],
+        help="say how a run or a backfill of a remote deployment is",
+        description="State, rows, failed checks and errors of a run, or of a backfill by days; of a day's newest run "
+        f"with --pipeline and --day. {codes}.",
+    )
+    _add_subject(look)
+    look.set_defaults(run=functools.partial(_status, look))
+
+    follow = commands.add_parser(
+        "wait",
+        parents=[common],
+        help="follow a run or a backfill of a remote deployment to its end",
+        description="Follow a run, through Dagster's retries, or a backfill to its end; changes are said on stderr, "
+        f"the end as `status` says it. {codes}, 4 --timeout ran out.",
+    )
+    _add_subject(follow)
+    _add_timeout(follow)
+    follow.set_defaults(run=functools.partial(_wait, follow))
+
+
+def _add_subject(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", help="id of a run or of a backfill; or else:")
+    parser.add_argument("--pipeline", help="name of the pipeline there")
+    parser.add_argument("--day", type=_day, help="the day whose newest run is meant, YYYY-MM-DD")
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=_positive, metavar="SECONDS", help="wait no longer; without end if not given")
+
+
+def _subject(parser: argparse.ArgumentParser, options: argparse.Namespace) -> remote_commands.Subject:
+    given = [value is not None for value in (options.pipeline, options.day)]
+    if any(given) if options.id is not None else not all(given):
+        parser.error("expected the id of a run or a backfill, or else --pipeline and --day")
+    return remote_commands.Subject(options.id, options.pipeline, options.day)
+
+
+def _submit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if (options.day is None) == (options.first is None) or (options.first is None) != (options.last is None):
+        parser.error("expected --day, or --from and --to")
+    if options.timeout is not None and not options.wait:
+        parser.error("--timeout is for --wait")
+    return remote_commands.submit(
+        address(options.url, options.header), options.pipeline, options.day or options.first, options.last,
+        sys.stdout, sys.stderr,
+        location=options.location, as_json=options.json, waits=options.wait, timeout=options.timeout,
+    )  # fmt: skip
+
+
+def _status(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    subject = _subject(parser, options)
+    return remote_commands.status(address(options.url, options.header), subject, sys.stdout, as_json=options.json)
+
+
+def _wait(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    return remote_commands.wait(
+        address(options.url, options.header), _subject(parser, options), sys.stdout, sys.stderr,
+        as_json=options.json, timeout=options.timeout,
+    )  # fmt: skip
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
 
 
 def _day(text: str) -> date:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -59,6 +60,19 @@ class Deployment:
         self._daemon = subprocess.Popen(
             command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
         )
+
+    def serve(self, *others: Path, prefix: str = "") -> str:
+        """Start the web server, with more files of definitions beside ours; where it will be."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [str(Path(sys.executable).with_name("dagster-webserver")), "-h", "127.0.0.1", "-p", str(port)]
+        command += ["--path-prefix", prefix] if prefix else []
+        for file in (self._definitions, *others):
+            command += ["-f", str(file)]
+        subprocess.Popen(
+            command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
+        )
+        return f"http://127.0.0.1:{port}{prefix}"
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run one of dagster's commands over the same definitions."""
