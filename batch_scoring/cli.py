@@ -9,11 +9,12 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill, remote_commands
+from batch_scoring import alerts, backfill
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
-from batch_scoring.remote import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
+from batch_scoring.remote import commands as remote_commands
+from batch_scoring.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
 from batch_scoring.selection import RangeError
 from batch_scoring.state import StateError
 

@@ -23,8 +23,10 @@ import pytest
 import yaml
 from dagster_graphql import DagsterGraphQLClient
 
-from batch_scoring import cli, remote, remote_commands
+from batch_scoring import cli
 from batch_scoring.pipeline import PROJECT
+from batch_scoring.remote import commands as remote_commands
+from batch_scoring.remote import connection as remote
 from batch_scoring_tests.reliability.deployment import Deployment, wait_until
 from batch_scoring_tests.reliability.proxy import Fault, FaultyProxy
 from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject
@@ -82,7 +84,7 @@ class There:
         self.tiny.land(NEXT_DAY, rows.set_column(1, "x", [beyond + rows["x"].to_pylist()[3:]]))
         self.tiny.land(LAST_DAY, b"no Parquet file")
         self.hold.touch()
-        self.deployment = Deployment(folder, [self.tiny, self.held], {})
+        self.deployment = Deployment(folder, [self.tiny, self.held], {}, {})
         settings = self.deployment.home / "dagster.yaml"
         content = yaml.safe_load(settings.read_text())
         content["concurrency"]["runs"]["max_concurrent_runs"] = 5
@@ -167,15 +169,14 @@ def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> 
     page = command(f"status {there.range_id}", there.url)
     assert page.code == 1 and page.out.startswith(f"{name} {NEXT_DAY} … {LAST_DAY}: failed\n")
     assert f"  succeeded   1: {NEXT_DAY}\n  failed      1: {LAST_DAY}\n" in page.out
-    assert f"\n    {LAST_DAY}  {name}/raw_input input_is_complete: " in page.out
+    assert f"\n    {LAST_DAY} (bad_input)  {name}/raw_input input_is_complete: " in page.out
 
     with there.deployment.instance() as instance:
         runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": there.range_id}))
         assert len(runs) == 2  # a run a day
-        instance.add_run_tags(failed["id"], {"batch_scoring/failure": "corrupt data"})
     alone = command(f"status {failed['id']}", there.url)
     first, *rest = alone.out.splitlines()
-    assert (alone.code, first) == (1, f"{name} {LAST_DAY}: failed (corrupt data)")
+    assert (alone.code, first) == (1, f"{name} {LAST_DAY}: failed (bad_input)")
     at = rest.index("  failed checks")
     assert rest[at + 1].startswith(f"    {name}/raw_input input_is_complete (ERROR): ")
     assert not any(line.startswith("  error") for line in rest)  # the check has said it

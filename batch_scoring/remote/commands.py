@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TextIO, TypeVar
 
-from batch_scoring import remote_jobs, remote_pages, remote_runs
-from batch_scoring.remote import Address, Remote, UnreachableError, WaitTimeoutError, WrongCommandError
-from batch_scoring.remote_runs import MOST_DETAILED, Backfill, RemoteRun
+from batch_scoring.remote import jobs, pages, runs
+from batch_scoring.remote.connection import Address, Remote, UnreachableError, WaitTimeoutError, WrongCommandError
+from batch_scoring.remote.runs import MOST_DETAILED, Backfill, RemoteRun
 
 PATIENCE = 300.0
 """Seconds for which a deployment that has answered once may be away: a web server restarts."""
@@ -44,12 +44,12 @@ class Subject:
             WrongCommandError: there is none.
         """
         if self.id is not None:
-            return remote_runs.find(remote, self.id)
+            return runs.find(remote, self.id)
         assert self.pipeline is not None and self.day is not None, "the command demands either"
-        if found := remote_runs.newest_of_day(remote, self.pipeline, str(self.day)):
+        if found := runs.newest_of_day(remote, self.pipeline, str(self.day)):
             return found
-        job = remote_jobs.find(remote, self.pipeline)
-        remote_jobs.days_within(remote, job, self.day, self.day)
+        job = jobs.find(remote, self.pipeline)
+        jobs.days_within(remote, job, self.day, self.day)
         raise WrongCommandError(
             f"{self.pipeline} {self.day} has no run at {remote.address.url}; "
             f"start one: batch-scoring submit {self.pipeline} --day {self.day}"
@@ -78,12 +78,12 @@ def submit(
         RemoteError: nothing was started, or it cannot be said; the wait ended without its end.
     """
     remote = Remote(address)
-    job = remote_jobs.find(remote, pipeline, location)
-    days = remote_jobs.days_within(remote, job, first, last or first)
+    job = jobs.find(remote, pipeline, location)
+    days = jobs.days_within(remote, job, first, last or first)
     if last is None:
-        kind, found = "run", remote_jobs.start_day(remote, job, days[0])
+        kind, found = "run", jobs.start_day(remote, job, days[0])
     else:
-        kind, found = "backfill", remote_jobs.start_days(remote, job, days)
+        kind, found = "backfill", jobs.start_days(remote, job, days)
     url = address.link(f"runs/{found}" if kind == "run" else f"runs/b/{found}")
     if waits:
         err.write(f"{kind} {found}: {url}\n")
@@ -96,7 +96,7 @@ def submit(
         out.write(f"{found}\n")
         err.write(f"{url}\n")
     try:
-        silence = remote_jobs.silent_daemon(remote, _RUNS if last is None else _BACKFILLS)
+        silence = jobs.silent_daemon(remote, _RUNS if last is None else _BACKFILLS)
     except UnreachableError:  # it is started: whether the daemon lives is not worth an error
         silence = None
     if silence:
@@ -182,7 +182,7 @@ class _Watch:
             if backfill.is_over:
                 return backfill
             self._sleep(f"backfill {backfill.id}: {counts}")
-            backfill = self.patiently(lambda: remote_runs.backfill(self._remote, backfill.id))  # noqa: B023
+            backfill = self.patiently(lambda: runs.backfill(self._remote, backfill.id))  # noqa: B023
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
         """Ask until the deployment answers, for a bounded time."""
@@ -202,7 +202,7 @@ class _Watch:
                 return answer
 
     def _read_run(self, run_id: str) -> RemoteRun:
-        return self.patiently(lambda: remote_runs.run(self._remote, run_id))
+        return self.patiently(lambda: runs.run(self._remote, run_id))
 
     def _say(self, text: str) -> None:
         if text != self._last:
@@ -217,7 +217,7 @@ class _Watch:
         if self._queued_since is None or now - self._queued_since < IN_THE_QUEUE:
             return
         self._queued_since = float("inf")
-        if silence := self.patiently(lambda: remote_jobs.silent_daemon(self._remote, daemon)):
+        if silence := self.patiently(lambda: jobs.silent_daemon(self._remote, daemon)):
             self._err.write(f"{datetime.now(UTC):%H:%M:%S} {silence}\n")
             self._err.flush()
 
@@ -237,12 +237,12 @@ def _words(run: RemoteRun) -> str:
 def _show(remote: Remote, found: RemoteRun | Backfill, out: TextIO, *, as_json: bool) -> int:
     address = remote.address
     if isinstance(found, RemoteRun):
-        report = remote_runs.report(remote, found)
-        text = _json(remote_pages.run_object(report, address)) if as_json else remote_pages.run_page(report, address)
+        report = runs.report(remote, found)
+        text = _json(pages.run_object(report, address)) if as_json else pages.run_page(report, address)
     else:
         failed = [run for _, run in sorted(found.runs.items()) if run.state in ("failed", "canceled")]
-        reports = [remote_runs.report(remote, run) for run in failed[:MOST_DETAILED]]
-        page = remote_pages.backfill_object if as_json else remote_pages.backfill_page
+        reports = [runs.report(remote, run) for run in failed[:MOST_DETAILED]]
+        page = pages.backfill_object if as_json else pages.backfill_page
         text = _json(page(found, reports, address)) if as_json else str(page(found, reports, address))
     out.write(text)
     return 1 if found.state in ("failed", "canceled") else 0

@@ -35,14 +35,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from batch_scoring import failures
 from batch_scoring.model import ranges
-from batch_scoring.remote import Address
-from batch_scoring.remote_runs import FAILURE, Backfill, RunReport
-from batch_scoring.runs import CODE, FINGERPRINT, SUPERSEDED
+from batch_scoring.remote.connection import Address
+from batch_scoring.remote.runs import Backfill, RunReport
+from batch_scoring.runs import CODE, FINGERPRINT
 
 LONGEST = 500
 """Characters of a line."""
-_DULL = {FINGERPRINT, CODE, FAILURE, SUPERSEDED}
+_DULL = {FINGERPRINT, CODE, failures.TAG}
 """Tags that a person has no use for, or reads elsewhere on the page."""
 
 
@@ -118,7 +119,7 @@ def run_page(report: RunReport, address: Address) -> str:
     if report.failed_checks:
         lines.append("  failed checks")
         lines += [f"    {c.asset} {c.check} ({c.severity}): {c.message}" for c in report.failed_checks]
-    if SUPERSEDED in run.tags:
+    if run.failure == "superseded":
         lines.append("  superseded  newer files came meanwhile; where the day's sensor is on, it runs the day again")
     lines += [f"  error       {f'{e.step}: ' if e.step else ''}{e.message}" for e in _news(report)]
     lines.append(f"  {object_['url']}")

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch_scoring.remote import Remote, WrongCommandError, first_line, python_error
-from batch_scoring.remote_jobs import PREFIX
+from batch_scoring import failures
+from batch_scoring.remote.connection import Remote, WrongCommandError, first_line, python_error
+from batch_scoring.remote.jobs import PREFIX
 from batch_scoring.runs import PARTITION, TO_RETRY, WHOLE
 
-FAILURE = "batch_scoring/failure"
 """Tag: the class of a run's failure."""
 STATES = {
     "NOT_STARTED": "created", "QUEUED": "queued", "STARTING": "starting", "STARTED": "started", "MANAGED": "started",
@@ -102,8 +102,8 @@ class RemoteRun:
 
     @property
     def failure(self) -> str | None:
-        """The class of its failure."""
-        return self.tags.get(FAILURE)
+        """The class of its failure, see `failures.py`; a retry carries the tags of the run before it."""
+        return (self.tags.get(failures.TAG) or None) if self.state == "failed" else None
 
     @property
     def patience(self) -> float:

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from batch_scoring.claims import SILENCE
-from batch_scoring.remote import Remote, UnreachableError, WrongCommandError, python_error
+from batch_scoring.remote.connection import Remote, UnreachableError, WrongCommandError, python_error
 from batch_scoring.runs import PARTITION
 
 PREFIX = "score_"

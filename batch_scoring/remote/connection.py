@@ -1,7 +1,7 @@
 """A Dagster deployment elsewhere: its address, and what one says when it does not answer as it should.
 
 Everything goes through the GraphQL interface of its web server with dagster-graphql's client. What is asked there is
-the business of `remote_jobs.py` and `remote_runs.py`; nothing is known here of pipelines, specs or data.
+the business of `jobs.py` and `runs.py`; nothing is known here of pipelines, specs or data.
 """
 
 import os
