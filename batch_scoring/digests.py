@@ -176,7 +176,10 @@ def _check(evaluation: dg.AssetCheckEvaluation) -> str:
 def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
     """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
     if ended.step_error is None:
-        return [ended.last_words or "no message"]
+        # what the code server says of a run whose process it has seen end
+        is_killed = "from outside the execution context" in ended.last_words
+        gone = "the run's process is gone: killed, out of memory, or its machine went down"
+        return [gone if is_killed else ended.last_words or "no message"]
     step, error = ended.step_error
     if any(evaluation.description and evaluation.description in error for evaluation in failed):
         return []
