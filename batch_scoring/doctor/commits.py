@@ -1,5 +1,6 @@
 """A pipeline's tables: whether their logs can be read, and whether they hold what the state's accounts say."""
 
+import functools
 import json
 import re
 import time
@@ -59,13 +60,13 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
         wrong = [mismatch for mismatch in wrong if mismatch in again]
     by_kind: dict[tuple[str, str], list[_Mismatch]] = {}
     for mismatch in wrong:
-        by_kind.setdefault((mismatch.table.name, mismatch.kind), []).append(mismatch)
+        by_kind.setdefault((mismatch.table, mismatch.kind), []).append(mismatch)
     for (_, kind), group in by_kind.items():
         days = sorted({mismatch.day for mismatch in group})
         more = f" (and {len(group) - 1} more days)" if len(group) > 1 else ""
         yield Finding(
             "warning" if kind == "no account" else "error",
-            f"{group[0].table.folder.uri}: {', '.join(ranges(days))}", f"{group[0].day}: {group[0].text}{more}",
+            f"{group[0].uri}: {', '.join(ranges(days))}", f"{group[0].day}: {group[0].text}{more}",
             "the rows that the day's account in state/ counts, in files that are there",
             f"batch-scoring backfill {pipeline.name} {days[0]} {days[-1]}; never run two OPTIMIZE or VACUUM at once",
         )  # fmt: skip
@@ -75,7 +76,8 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
 class _Mismatch:
     """A day of a table that is not what its account says."""
 
-    table: Table
+    table: str
+    uri: str
     day: str
     kind: str
     text: str
@@ -210,6 +212,7 @@ def _expected(table: str, accounts: dict[StepName, dict[str, Account]]) -> dict[
 def _compared(
     table: Table, actions: list[dict[str, object]], stored: dict[str, int], expected: dict[str, int]
 ) -> Iterator[_Mismatch]:
+    mismatch = functools.partial(_Mismatch, table.name, table.folder.uri)
     counted: Counter[str] = Counter()
     uncounted: set[str] = set()
     gone: dict[str, str] = {}
@@ -224,12 +227,16 @@ def _compared(
     for day in sorted({*counted, *expected, *gone}):
         there, wanted = counted[day], expected.get(day)
         if day in gone:
-            yield _Mismatch(table, day, "files", gone[day])
+            yield mismatch(day, "files", gone[day])
         elif day in uncounted:
             continue  # files of another program, without counts
         elif wanted is None:
-            yield _Mismatch(table, day, "no account", f"{there:,} rows, and no account of the day")
+            yield _Mismatch(
+                table.name, table.folder.uri, day, "no account", f"{there:,} rows, and no account of the day"
+            )
         elif there != wanted:
             times = f", {there // wanted} times" if wanted and there % wanted == 0 and there else ""
             kind = "more" if there > wanted else "fewer"
-            yield _Mismatch(table, day, kind, f"{there:,} rows{times}; its account counts {wanted:,}")
+            yield _Mismatch(
+                table.name, table.folder.uri, day, kind, f"{there:,} rows{times}; its account counts {wanted:,}"
+            )

@@ -138,7 +138,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
             remedy=f"if the model needs them: {_schema(pipeline)}",
         )  # fmt: skip
     limits = pipeline.spec.checks.quarantine_is_small
-    stops = rejected > limits.blocking_share * seen
+    stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
     if stops or rejected > max(FEW, limits.share * seen):
         main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
         yield Finding(

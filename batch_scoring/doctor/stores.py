@@ -215,7 +215,8 @@ def _remedy(error: OSError, folder: Path) -> str:
 
 
 def _remove(file: Path) -> None:
-    file.unlink(missing_ok=True)
+    if os.path.lexists(file):  # on a read-only disk the call would fail for a file that is not there, too
+        file.unlink()
 
 
 def _silently(act: Callable[[], object]) -> None:
