@@ -47,8 +47,8 @@ def quick_client(service: Literal["s3", "sqs", "sts"]) -> Any:  # noqa: ANN401
     """A client that gives up within seconds, for who only wants to know whether it is answered."""
     from botocore.config import Config
 
-    retries: Any = {"mode": "standard", "max_attempts": 2}
-    config = Config(retries=retries, connect_timeout=2.5, read_timeout=3)
+    retries: Any = {"mode": "standard", "total_max_attempts": 2}
+    config = Config(retries=retries, connect_timeout=2.5, read_timeout=2.5)
     return _session(_environment()).client(service, config=config)
 
 

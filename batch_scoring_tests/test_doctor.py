@@ -95,10 +95,11 @@ def test_a_site_at_work_is_well_and_its_data_stays_as_it_is(scored: Clinic) -> N
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 30, kind, "x", []))
     data = Path(scored.tiny.data_root)
-    before = files_of(data), sorted(data.rglob("*"))
+    before = files_of(data), files_of(scored.home), sorted(data.rglob("*")), sorted(scored.home.rglob("*"))
     report = scored.look()
     assert findings(report) == [], report.text()
-    assert (files_of(data), sorted(data.rglob("*"))) == before
+    after = files_of(data), files_of(scored.home), sorted(data.rglob("*")), sorted(scored.home.rglob("*"))
+    assert after == before
 
 
 # specs and input
@@ -366,6 +367,11 @@ def test_settings_with_which_nights_go_wrong(clinic: Clinic, change: dict[str, A
     told(clinic.look(), "warning", "instance settings", says)
 
 
+def test_a_database_that_is_damaged(scored: Clinic) -> None:
+    (scored.home / "history" / "runs.db").write_bytes(b"no database" * 100)
+    told(scored.look(), "error", "instance", "file is not a database")
+
+
 def test_a_daemon_that_has_run_and_runs_no_more(clinic: Clinic) -> None:
     with clinic.instance() as instance:
         for kind in instance.get_required_daemon_types():
@@ -402,7 +408,9 @@ def test_a_sensor_that_was_switched_off_beside_a_schedule_that_is_on(clinic: Cli
 def test_a_sensor_of_the_deployment_switched_off(clinic: Clinic, name: str) -> None:
     with clinic.instance() as instance:
         Sensor(instance, name).switch(InstigatorStatus.STOPPED)
-    told(clinic.look(), "warning", "guards", f"sensor {name}", f"dagster sensor start {name}")
+    report = clinic.look()
+    told(report, "warning", "guards", f"sensor {name}", f"dagster sensor start {name}")
+    assert report.fails("warning") and not report.fails("error")
 
 
 def test_a_sensor_that_goes_on_failing(clinic: Clinic) -> None:

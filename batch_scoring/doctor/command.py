@@ -1,6 +1,7 @@
 """The command `batch-scoring doctor`: which probes there are, and what their findings make of the exit code."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -92,9 +93,10 @@ def doctor(
             left = traces.remove_all()
             rest = f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
             sys.stderr.write(f"batch-scoring doctor: interrupted; {rest}\n")
-            return INTERRUPTED
+            return _left(INTERRUPTED, out)
     out.write(report.json() if as_json else report.text())
-    return 1 if report.fails(fail_on) else 0
+    code = 1 if report.fails(fail_on) else 0
+    return _left(code, out) if any(outcome.hangs for outcome in report.outcomes) else code
 
 
 def look(
@@ -126,6 +128,14 @@ def look(
 def chosen(survey: Survey, names: Sequence[str]) -> list[Pipeline]:
     """The pipelines of the names whose specs are right; all of those if there are no names."""
     return [pipeline for pipeline in survey.sound if not names or pipeline.name in names]
+
+
+def _left(code: int, out: TextIO) -> int:
+    """End the process, if it is a command's: Python would wait for threads of libraries that hang."""
+    if out is sys.stdout and threading.current_thread() is threading.main_thread():
+        out.flush()
+        os._exit(code)
+    return code
 
 
 def _survey() -> Survey:

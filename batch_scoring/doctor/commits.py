@@ -27,7 +27,7 @@ _CHECKPOINT = re.compile(r"^_delta_log/(\d{20})\.checkpoint.*\.parquet$")
 _POINTER = "_delta_log/_last_checkpoint"
 
 
-@probe("table logs", "output", seconds=60)
+@probe("table logs", "output")
 def logs(pipeline: Pipeline) -> Iterator[Finding]:
     """Each table opens: no commit is torn or missing, no checkpoint damaged."""
     for name in TABLES:
@@ -45,7 +45,7 @@ def logs(pipeline: Pipeline) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-@probe("table rows", "output", seconds=120)
+@probe("table rows", "output", seconds=60)
 def rows(pipeline: Pipeline) -> Iterator[Finding]:
     """Each day's rows in the tables are those of its account in state/, and their files are there."""
     accounts, damaged = _accounts(pipeline)

@@ -75,7 +75,7 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-@probe("model bundle", "bundle", "output", "libraries", seconds=120)
+@probe("model bundle", "bundle", "output", "libraries", seconds=60)
 def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
     delivered = model.examine(pipeline)

@@ -35,7 +35,7 @@ def home_of_environment() -> Path | None:
     return Path.cwd() if Path("dagster.yaml").is_file() else None
 
 
-@probe("instance", gives="instance")
+@probe("instance", gives="instance", seconds=20)
 def home(site: Site) -> Iterator[Finding]:
     """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
     if site.home is None:
@@ -55,7 +55,6 @@ def home(site: Site) -> Iterator[Finding]:
             "warning", str(site.home), "there is no dagster.yaml: runs have no maximum time, a crashed one is not run "
             "again", "the project's", f"cp {PROJECT}/dagster.yaml {site.home}/",
         )  # fmt: skip
-    from dagster import DagsterError
     from dagster._core.instance.ref import InstanceRef
 
     try:
@@ -63,11 +62,12 @@ def home(site: Site) -> Iterator[Finding]:
         if not _is_new(ref):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
             site.instance.get_daemon_heartbeats()
-    except DagsterError as error:
+    except Exception as error:  # Dagster's, or whatever its database raises
         site.instance = None
         yield Finding(
-            "error", str(site.home / "dagster.yaml"), " ".join(str(error).split())[:400], "settings that Dagster takes",
-            f"compare it with {PROJECT}/dagster.yaml",
+            "error", str(site.home / "dagster.yaml"), " ".join(f"{type(error).__name__}: {error}".split())[:400],
+            "settings that Dagster takes, and a storage that opens", f"compare it with {PROJECT}/dagster.yaml; see "
+            "whether its database answers and is not damaged",
         )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
 
-@probe("libraries", gives="libraries", seconds=120)
+@probe("libraries", gives="libraries", seconds=60)
 def libraries(_site: Site) -> Iterator[Finding]:
     """Python and the libraries are of the versions that pyproject.toml asks for, and import."""
     from packaging.requirements import Requirement
@@ -85,9 +85,11 @@ def disk(pipeline: Pipeline) -> Iterator[Finding]:
     sizes = _recent_sizes(pipeline)
     most, mean = max(sizes, default=0), sum(sizes) / len(sizes) if sizes else 0.0
     if pipeline.output.is_local:
-        yield from _room(existing(Path(pipeline.output.uri)), int(2 * most), int(NIGHTS * mean))
+        kept = f"{NIGHTS} days like the last ones"
+        yield from _room(existing(Path(pipeline.output.uri)), int(2 * most), int(NIGHTS * mean), kept)
     else:
-        yield from _room(Path(tempfile.gettempdir()), most, 2 * most)  # a shard lies there until it is uploaded
+        waiting = "shards that wait there for their upload"
+        yield from _room(Path(tempfile.gettempdir()), most, 2 * most, waiting)
 
 
 @probe("temporary files")
@@ -119,7 +121,7 @@ def lasting_instance(site: Site) -> Iterator[Finding]:
     if site.home is None or not site.home.is_dir():
         return
     yield from _fleeting(site.home, "runs, sensors' memory and waiting alerts", "DAGSTER_HOME")
-    yield from _room(site.home, 0, 0)
+    yield from _room(site.home, 0, 0, "runs and their logs")
     if (kind := _file_system(site.home)) in NETWORK_DISKS and (site.home / "history").is_dir():
         yield Finding(
             "warning", str(site.home), f"SQLite on {kind}: its locks do not hold there", "a local disk, or PostgreSQL",
@@ -179,15 +181,15 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
     return [size for size in by_day.values() if size]
 
 
-def _room(folder: Path, needed: int, wanted: int) -> Iterator[Finding]:
-    """Whether a disk has so many bytes, and inodes."""
+def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding]:
+    """Whether a disk has so many bytes, and inodes: `needed` for a night, `wanted` for `what`."""
     found = os.statvfs(folder)
     free, inodes = found.f_bavail * found.f_frsize, found.f_favail
     least, short = max(needed, LEAST_FREE), max(wanted, SHORT_FREE)
     if free < short:
         yield Finding(
             "error" if free < least else "warning", f"{folder} ({_file_system(folder)})", f"{_shown(free)} free",
-            f"at least {_shown(least)} for a night, {_shown(short)} for {NIGHTS} days like the last ones",
+            f"at least {_shown(least)} for a night, {_shown(short)} for {what}",
             f"make room (du -xh {folder} | sort -h | tail), or put it on a larger disk",
         )  # fmt: skip
     if found.f_files and inodes < SHORT_INODES:  # some file systems have no fixed number of inodes

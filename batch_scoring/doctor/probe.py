@@ -101,6 +101,8 @@ class Outcome:
     skipped: str = ""
     """Why it has not looked."""
     seconds: float = 0.0
+    hangs: bool = False
+    """Whether it was still at work when its time was over."""
 
     @property
     def has_error(self) -> bool:
@@ -141,7 +143,7 @@ class Look(threading.Thread):
             "error", known.pipeline or known.probe.name, f"no answer within {limit:g} s: {known.probe.states}",
             "an answer in time", "see whether its disk, store or database answers at all; a hung mount does not",
         )  # fmt: skip
-        return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit)
+        return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
 
 
 def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
