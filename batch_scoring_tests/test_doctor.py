@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zoneinfo
@@ -24,9 +25,12 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
+from batch_scoring import channels
 from batch_scoring.automation import job_name
+from batch_scoring.channels import Message
 from batch_scoring.doctor import command, commits, machine, probe, stores
 from batch_scoring.doctor.probe import Finding, Site
+from batch_scoring.outbox import Outbox
 from batch_scoring.pipeline import PROJECT, UnknownPipelineError
 from batch_scoring_tests.broken_bundles import seal
 from batch_scoring_tests.broken_sites import Clinic, findings, told, without_hard_links
@@ -321,6 +325,13 @@ def test_a_disk_that_is_nearly_full(
     assert says in report.text().replace("299 MiB", "300 MiB")
 
 
+def test_a_dagster_home_in_memory(clinic: Clinic, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = disk("size=600m")
+    shutil.copy(clinic.home / "dagster.yaml", place)
+    monkeypatch.setenv("DAGSTER_HOME", str(place))
+    told(clinic.look(), "warning", "lasting instance", str(place), "waiting alerts are gone", "DAGSTER_HOME")
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the system calls are x86_64's")
 def test_a_folder_without_hard_links(clinic: Clinic) -> None:
     report = without_hard_links(clinic.look)
@@ -469,6 +480,21 @@ def test_a_channel_that_takes_no_test_message(clinic: Clinic, monkeypatch: pytes
     report = clinic.look(send_test=True)
     told(report, "warning", "alert channels", "ALERT_URLS[1] (json)", "not delivered: not accepted or not reached")
     assert "hunter22" not in report.text() + report.json()
+
+
+def test_a_message_that_a_channel_has_refused(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALERT_URLS", "json://127.0.0.1:1/hook")
+    with clinic.instance() as instance:
+        outbox = Outbox(instance.daemon_cursor_storage, channels.parse("json://127.0.0.1:1/hook"))
+        outbox.put([Message(topic="t", title="t", body="b", kind="info")], "")
+        outbox.deliver(5)
+    told(clinic.look(), "warning", "waiting alerts", "1 wait for ALERT_URLS[1] (json)", "not accepted or not reached")
+
+
+def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    (finding,) = machine.temporary_files.look(Site(()))
+    assert finding.severity == "error" and finding.where == "/nowhere" and "TMPDIR" in finding.remedy
 
 
 def test_a_library_of_another_version(clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

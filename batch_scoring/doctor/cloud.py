@@ -145,6 +145,16 @@ def uses_aws(site: Site) -> bool:
     )
 
 
+def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
+    """Whether a bucket of AWS lies in another region: boto3 follows it there, the tables' library does not."""
+    there, known = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"), aws.access()
+    if known.endpoint is None and there and known.region and there != known.region:
+        yield Finding(
+            "error", where, f"the bucket is in {there}, our region is {known.region}: no table opens", "one region",
+            f"export AWS_REGION={there}",
+        )  # fmt: skip
+
+
 def server_time(answer: dict[str, Any]) -> datetime | None:
     """The store's clock, as its answer's head says it; whole seconds."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")

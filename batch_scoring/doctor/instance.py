@@ -153,18 +153,18 @@ def starters(site: Site) -> Iterator[Finding]:
         starts = _starters(pipeline)
         on = [name for name, default in starts.items() if doors.is_on(known.get(name), default)]
         by_hand = [name for name, default in starts.items() if default == "running" and name not in on]
-        switch = f"switch it on in the UI, or: dagster sensor start {by_hand[0] if by_hand else next(iter(starts))}"
+        switch = _switch(site, by_hand[0] if by_hand else next(iter(starts)))
         if not on:
             how = "switched off by hand" if by_hand else "as the spec says"
             yield Finding(
                 "error" if by_hand else "warning", f"{pipeline.name}: {', '.join(starts)}",
                 f"all are stopped ({how}): nothing starts a day", "at least one that is on",
-                f"{switch} -w workspace.yaml",
+                switch,
             )  # fmt: skip
         elif by_hand:
             yield Finding(
                 "warning", f"{pipeline.name}: {', '.join(by_hand)}", f"switched off by hand; on: {', '.join(on)}",
-                "on, as the spec says", f"{switch} -w workspace.yaml; or say stopped in the spec",
+                "on, as the spec says", f"{switch}; or say stopped in the spec",
             )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def guards(site: Site) -> Iterator[Finding]:
         if not doors.is_on(known.get(name), "running"):
             yield Finding(
                 "warning", f"sensor {name}", f"it is stopped: {lost}", "on",
-                f"switch it on in the UI, or: dagster sensor start {name} -w workspace.yaml",
+                _switch(site, name),
             )  # fmt: skip
 
 
@@ -227,6 +227,14 @@ def waiting_alerts(site: Site) -> Iterator[Finding]:
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
             yield Finding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
+
+
+def _switch(site: Site, name: str) -> str:
+    """How a sensor or schedule is switched on; dagster's own command finds no instance by itself."""
+    kind = "schedule" if name.endswith("_on_schedule") else "sensor"
+    return (
+        f"switch it on in the UI, or: DAGSTER_HOME={site.home or PROJECT} dagster {kind} start {name} -w workspace.yaml"
+    )
 
 
 def _starters(pipeline: Pipeline) -> dict[str, str]:

@@ -101,7 +101,7 @@ def temporary_files(_site: Site) -> Iterator[Finding]:
             file.flush()
     except OSError as error:
         yield Finding(
-            "error", os.environ.get("TMPDIR", "/tmp"), f"no temporary file can be written: {error}", "a folder that "
+            "error", tempfile.gettempdir(), f"no temporary file can be written: {error}", "a folder that "
             "takes them", "make room or correct its rights, or set TMPDIR",
         )  # fmt: skip
 

@@ -142,7 +142,8 @@ def existing(path: Path) -> Path:
 def _reach(folder: Folder, action: str) -> Iterator[Finding]:
     if isinstance(folder, S3Folder):
         try:
-            aws.quick_client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=_key(folder), MaxKeys=1)
+            answer = aws.quick_client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=_key(folder), MaxKeys=1)
+            yield from cloud.other_region(answer, f"s3://{folder.bucket}")
         except Exception as error:  # boto3 raises of many kinds; each is explained
             yield cloud.explain(error, folder.uri, action)
         return

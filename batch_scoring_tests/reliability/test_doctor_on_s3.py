@@ -125,6 +125,15 @@ def test_credentials_that_aws_itself_does_not_know(store: Store, clinic: Clinic)
     assert (finding.severity, finding.where) == ("error", "AWS credentials") and "log in again" in finding.remedy
 
 
+def test_a_bucket_in_another_region(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    answer = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-central-1"}}}
+    (finding,) = cloud.other_region(answer, "s3://b")
+    assert finding.severity == "error" and finding.remedy == "export AWS_REGION=eu-central-1"
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert list(cloud.other_region(answer, "s3://b")) == []
+
+
 def test_a_queue_that_is_not_there(store: Store, clinic: Clinic) -> None:
     clinic.tiny.spec["events"] = {"queue": f"{store.proxy.url}/123456789012/nobodys"}
     clinic.tiny.write_spec()
