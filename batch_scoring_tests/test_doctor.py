@@ -1,5 +1,6 @@
 """Broken set-ups on a disk: for each the right finding, and nothing else."""
 
+import copy
 import io
 import json
 import os
@@ -20,13 +21,13 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 import yaml
+from dagster._core.events import EngineEventData
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
-from batch_scoring import channels
-from batch_scoring.automation import job_name
+from batch_scoring import channels, cli
 from batch_scoring.channels import Message
 from batch_scoring.doctor import command, commits, machine, probe, stores
 from batch_scoring.doctor.probe import Finding, Site
@@ -46,6 +47,28 @@ def clinic(tmp_path: Path, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -
     site = Clinic(tmp_path, tiny)
     monkeypatch.setenv("DAGSTER_HOME", str(site.home))
     tiny.land(DAY, tiny.rows(64), age=300)
+    return site
+
+
+@pytest.fixture(scope="module")
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Clinic:
+    """A site with a file that has landed, and an instance in which nothing has happened; nobody changes it."""
+    folder = tmp_path_factory.mktemp("template")
+    site = Clinic(folder, TinyProject(folder))
+    site.tiny.land(DAY, site.tiny.rows(64), age=300)
+    with site.instance() as instance:
+        instance.get_runs_count()
+        instance.all_instigator_state()
+    return site
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, _template: Clinic, monkeypatch: pytest.MonkeyPatch) -> Clinic:
+    """The same site with an instance of the test's own: for faults that are not the pipeline's."""
+    site = copy.copy(_template)
+    site.home = tmp_path / "home"
+    shutil.copytree(_template.home, site.home)
+    monkeypatch.setenv("DAGSTER_HOME", str(site.home))
     return site
 
 
@@ -325,43 +348,45 @@ def test_a_disk_that_is_nearly_full(
     assert says in report.text().replace("299 MiB", "300 MiB")
 
 
-def test_a_dagster_home_in_memory(clinic: Clinic, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dagster_home_in_memory(
+    deployed: Clinic, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = disk("size=600m")
-    shutil.copy(clinic.home / "dagster.yaml", place)
+    shutil.copy(deployed.home / "dagster.yaml", place)
     monkeypatch.setenv("DAGSTER_HOME", str(place))
-    told(clinic.look(), "warning", "lasting instance", str(place), "waiting alerts are gone", "DAGSTER_HOME")
+    told(deployed.look(), "warning", "lasting instance", str(place), "waiting alerts are gone", "DAGSTER_HOME")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the system calls are x86_64's")
-def test_a_folder_without_hard_links(clinic: Clinic) -> None:
-    report = without_hard_links(clinic.look)
+def test_a_folder_without_hard_links(deployed: Clinic) -> None:
+    report = without_hard_links(deployed.look)
     told(report, "error", "hard links", "it takes no hard links: Operation not permitted", "BATCH_SCORING_DATA")
 
 
 # the instance
 
 
-def test_a_dagster_home_that_is_no_folder(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(clinic.home / "gone"))
-    told(clinic.look(), "error", "instance", "DAGSTER_HOME", "is no folder")
+def test_a_dagster_home_that_is_no_folder(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(deployed.home / "gone"))
+    told(deployed.look(), "error", "instance", "DAGSTER_HOME", "is no folder")
 
 
 def test_no_dagster_home_outside_of_the_checkout(
-    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployed: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.chdir(tmp_path)
-    told(clinic.look(), "warning", "instance", "it is not set", f"export DAGSTER_HOME={PROJECT}")
+    told(deployed.look(), "warning", "instance", "it is not set", f"export DAGSTER_HOME={PROJECT}")
 
 
-def test_a_dagster_home_without_settings(clinic: Clinic) -> None:
-    (clinic.home / "dagster.yaml").unlink()
-    told(clinic.look(), "warning", "instance", "no dagster.yaml", "cp ")
+def test_a_dagster_home_without_settings(deployed: Clinic) -> None:
+    (deployed.home / "dagster.yaml").unlink()
+    told(deployed.look(), "warning", "instance", "no dagster.yaml", "cp ")
 
 
-def test_settings_that_dagster_refuses(clinic: Clinic) -> None:
-    (clinic.home / "dagster.yaml").write_text("run_monitorin: {enabled: true}\n")
-    told(clinic.look(), "error", "instance", "run_monitorin")
+def test_settings_that_dagster_refuses(deployed: Clinic) -> None:
+    (deployed.home / "dagster.yaml").write_text("run_monitorin: {enabled: true}\n")
+    told(deployed.look(), "error", "instance", "run_monitorin")
 
 
 @pytest.mark.parametrize(
@@ -372,39 +397,39 @@ def test_settings_that_dagster_refuses(clinic: Clinic) -> None:
         ({"concurrency": {}}, "concurrency.runs.max_concurrent_runs is not set"),
     ],
 )
-def test_settings_with_which_nights_go_wrong(clinic: Clinic, change: dict[str, Any], says: str) -> None:
-    file = clinic.home / "dagster.yaml"
+def test_settings_with_which_nights_go_wrong(deployed: Clinic, change: dict[str, Any], says: str) -> None:
+    file = deployed.home / "dagster.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
-    told(clinic.look(), "warning", "instance settings", says)
+    told(deployed.look(), "warning", "instance settings", says)
 
 
-def test_a_database_that_is_damaged(scored: Clinic) -> None:
-    (scored.home / "history" / "runs.db").write_bytes(b"no database" * 100)
-    told(scored.look(), "error", "instance", "file is not a database")
+def test_a_database_that_is_damaged(deployed: Clinic) -> None:
+    (deployed.home / "history" / "runs.db").write_bytes(b"no database" * 100)
+    told(deployed.look(), "error", "instance", "file is not a database")
 
 
-def test_a_daemon_that_has_run_and_runs_no_more(clinic: Clinic) -> None:
-    with clinic.instance() as instance:
+def test_a_daemon_that_has_run_and_runs_no_more(deployed: Clinic) -> None:
+    with deployed.instance() as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 3600, kind, "x", []))
-    told(clinic.look(), "error", "daemon", "has not been heard since", "nothing is scored by itself", "make dev")
+    told(deployed.look(), "error", "daemon", "has not been heard since", "nothing is scored by itself", "make dev")
 
 
-def test_a_part_of_the_daemon_that_is_silent_and_one_that_fails(clinic: Clinic) -> None:
+def test_a_part_of_the_daemon_that_is_silent_and_one_that_fails(deployed: Clinic) -> None:
     error = SerializableErrorInfo("OperationalError: database is locked\n", [], "x")
-    with clinic.instance() as instance:
+    with deployed.instance() as instance:
         for kind in instance.get_required_daemon_types():
             age, errors = 3600 if kind == "SENSOR" else 10, [error] if kind == "SCHEDULER" else []
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age, kind, "x", errors))
-    report = clinic.look()
+    report = deployed.look()
     assert findings(report) == [("error", "daemon"), ("warning", "daemon")]
     assert "SENSOR" in report.text() and "database is locked" in report.text()
 
 
-def test_every_sensor_of_a_pipeline_switched_off(clinic: Clinic) -> None:
-    with clinic.instance() as instance:
-        Sensor(instance, f"{clinic.tiny.name}_uploads").switch(InstigatorStatus.STOPPED)
-    told(clinic.look(), "error", "what starts days", "nothing starts a day", "dagster sensor start")
+def test_every_sensor_of_a_pipeline_switched_off(deployed: Clinic) -> None:
+    with deployed.instance() as instance:
+        Sensor(instance, f"{deployed.tiny.name}_uploads").switch(InstigatorStatus.STOPPED)
+    told(deployed.look(), "error", "what starts days", "nothing starts a day", "dagster sensor start")
 
 
 def test_a_sensor_that_was_switched_off_beside_a_schedule_that_is_on(clinic: Clinic) -> None:
@@ -416,34 +441,38 @@ def test_a_sensor_that_was_switched_off_beside_a_schedule_that_is_on(clinic: Cli
 
 
 @pytest.mark.parametrize("name", ["alerts", "dead_runs"])
-def test_a_sensor_of_the_deployment_switched_off(clinic: Clinic, name: str) -> None:
-    with clinic.instance() as instance:
+def test_a_sensor_of_the_deployment_switched_off(deployed: Clinic, name: str) -> None:
+    with deployed.instance() as instance:
         Sensor(instance, name).switch(InstigatorStatus.STOPPED)
-    report = clinic.look()
+    report = deployed.look()
     told(report, "warning", "guards", f"sensor {name}", f"dagster sensor start {name}")
     assert report.fails("warning") and not report.fails("error")
 
 
-def test_a_sensor_that_goes_on_failing(clinic: Clinic) -> None:
-    with clinic.instance() as instance:
-        sensor = Sensor(instance, f"{clinic.tiny.name}_uploads")
+def test_a_sensor_that_goes_on_failing(deployed: Clinic) -> None:
+    with deployed.instance() as instance:
+        sensor = Sensor(instance, f"{deployed.tiny.name}_uploads")
         sensor.ticks(1, ago=600), sensor.ticks(1, ago=10)
-    told(clinic.look(), "error", "ticks", "StoreError: s3://bucket does not answer")
+    told(deployed.look(), "error", "ticks", "StoreError: s3://bucket does not answer")
 
 
-def test_a_run_whose_process_is_gone(clinic: Clinic) -> None:
+@dg.job
+def idle() -> None:
+    """Of runs that are only written down."""
+
+
+def test_a_run_whose_process_is_gone(deployed: Clinic) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    with clinic.instance() as instance:
-        job = clinic.tiny.definitions.resolve_job_def(job_name(clinic.tiny.pipeline))
-        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
+    with deployed.instance() as instance:
+        run = instance.create_run_for_job(idle, status=dg.DagsterRunStatus.STARTING)
         instance.report_engine_event(
-            "began", run, engine_event_data=dg._core.events.EngineEventData(  # type: ignore[attr-defined]
+            "began", run, engine_event_data=EngineEventData(
                 metadata={"pid": dg.MetadataValue.text(str(process.pid))}
             ),
         )  # fmt: skip
         instance.handle_new_event(_started(run))
-    told(clinic.look(), "warning", "dead runs", run.run_id, "its process is gone")
+    told(deployed.look(), "warning", "dead runs", run.run_id, "its process is gone")
 
 
 def _started(run: dg.DagsterRun) -> dg.EventLogEntry:
@@ -454,41 +483,40 @@ def _started(run: dg.DagsterRun) -> dg.EventLogEntry:
     )  # fmt: skip
 
 
-def test_a_slot_of_a_pool_that_a_run_holds_which_is_over(clinic: Clinic) -> None:
-    with clinic.instance() as instance:
+def test_a_slot_of_a_pool_that_a_run_holds_which_is_over(deployed: Clinic) -> None:
+    with deployed.instance() as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 1)
-        job = clinic.tiny.definitions.resolve_job_def(job_name(clinic.tiny.pipeline))
-        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.CANCELED)
+        run = instance.create_run_for_job(idle, status=dg.DagsterRunStatus.CANCELED)
         instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "step")
-    told(clinic.look(), "warning", "dead runs", "pool gpu", run.run_id)
+    told(deployed.look(), "warning", "dead runs", "pool gpu", run.run_id)
 
 
 # the machine
 
 
 def test_an_alert_address_that_is_not_understood_and_its_password_stay_between_us(
-    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+    deployed: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALERT_URLS", "json://127.0.0.1:1/hook nosuch://user:hunter22@chat.example.com")
-    report = clinic.look()
+    report = deployed.look()
     told(report, "warning", "alert channels", "ALERT_URLS[2]", "does not understand")
     assert "hunter22" not in report.text() + report.json()
 
 
-def test_a_channel_that_takes_no_test_message(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_that_takes_no_test_message(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALERT_URLS", "json://user:hunter22@127.0.0.1:1/hook")
-    report = clinic.look(send_test=True)
+    report = deployed.look(send_test=True)
     told(report, "warning", "alert channels", "ALERT_URLS[1] (json)", "not delivered: not accepted or not reached")
     assert "hunter22" not in report.text() + report.json()
 
 
-def test_a_message_that_a_channel_has_refused(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_a_channel_has_refused(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALERT_URLS", "json://127.0.0.1:1/hook")
-    with clinic.instance() as instance:
+    with deployed.instance() as instance:
         outbox = Outbox(instance.daemon_cursor_storage, channels.parse("json://127.0.0.1:1/hook"))
         outbox.put([Message(topic="t", title="t", body="b", kind="info")], "")
         outbox.deliver(5)
-    told(clinic.look(), "warning", "waiting alerts", "1 wait for ALERT_URLS[1] (json)", "not accepted or not reached")
+    told(deployed.look(), "warning", "waiting alerts", "1 wait for ALERT_URLS[1] (json)", "not accepted or not reached")
 
 
 def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,16 +525,16 @@ def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.severity == "error" and finding.where == "/nowhere" and "TMPDIR" in finding.remedy
 
 
-def test_a_library_of_another_version(clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_another_version(deployed: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site" / "evidently-0.4.1.dist-info").mkdir(parents=True)
     (tmp_path / "site" / "evidently-0.4.1.dist-info" / "METADATA").write_text("Name: evidently\nVersion: 0.4.1\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    told(clinic.look(), "warning", "libraries", "evidently", "0.4.1", ">=0.7.23", "pip install")
+    told(deployed.look(), "warning", "libraries", "evidently", "0.4.1", ">=0.7.23", "pip install")
 
 
-def test_a_library_that_does_not_import(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_import(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandera.pandas", None)
-    report = clinic.look()
+    report = deployed.look()
     told(report, "error", "libraries", "pandera.pandas", "does not import", "pip install")
     skipped = {outcome.probe.name for outcome in report.outcomes if outcome.skipped}
     assert skipped == {"newest landing file", "model bundle"}
@@ -523,21 +551,21 @@ def test_a_machine_without_time_zones(clinic: Clinic, monkeypatch: pytest.Monkey
 
 
 def test_a_checkout_that_is_not_the_code_that_runs(
-    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployed: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other" / "batch_scoring").mkdir(parents=True)
     (tmp_path / "other" / "batch_scoring" / "definitions.py").touch()
     monkeypatch.chdir(tmp_path / "other")
-    told(clinic.look(), "warning", "code", str(tmp_path / "other"), str(PROJECT), "--editable")
+    told(deployed.look(), "warning", "code", str(tmp_path / "other"), str(PROJECT), "--editable")
 
 
 @pytest.mark.parametrize(("ahead", "word"), [(60, "60 s ahead of"), (-60, "60 s behind")])
 def test_a_clock_that_differs_from_that_of_the_disk(
-    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, ahead: float, word: str
+    deployed: Clinic, monkeypatch: pytest.MonkeyPatch, ahead: float, word: str
 ) -> None:
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + ahead)
-    (finding,) = stores.clock.look(clinic.tiny.pipeline)
+    (finding,) = stores.clock.look(deployed.tiny.pipeline)
     assert finding.severity == "warning" and word in finding.found and "chronyc" in finding.remedy
 
 
@@ -550,7 +578,7 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
     @probe.probe("raising")
     def raises(_site: Site) -> Iterator[Finding]:
         """Something is so."""
-        raise KeyError("x")
+        raise KeyError(os.environ["ALERT_URLS"], os.environ["AWS_SECRET_ACCESS_KEY"], "http://me:hunter33@proxy/x")
 
     @probe.probe("hanging", seconds=0.2)
     def hangs(_site: Site) -> Iterator[Finding]:
@@ -559,12 +587,15 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
         release.wait()
 
     monkeypatch.setattr(command, "OF_DEPLOYMENT", (raises, hangs))
+    monkeypatch.setenv("ALERT_URLS", "json://user:hunter11@127.0.0.1/hook")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
     try:
         report = command.look([])
     finally:
         release.set()
     assert findings(report) == [("error", "raising"), ("error", "hanging"), ("warning", "hanging")]
-    assert "KeyError: 'x'" in report.text() and "no answer within 0.2 s" in report.text()
+    assert "KeyError: ('…', '…', 'http://…@proxy/x')" in report.text() and "no answer within 0.2 s" in report.text()
+    assert "hunter" not in report.text() + report.json()
 
 
 def test_no_pipeline_of_that_name() -> None:
@@ -612,10 +643,12 @@ def test_a_fresh_checkout_is_well_within_ten_seconds(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_data_root_that_is_none_and_exit_codes(tmp_path: Path) -> None:
-    (tmp_path / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
-    home = {"DAGSTER_HOME": str(tmp_path)}
-    done = doctor(tmp_path, environment=home | {"BATCH_SCORING_DATA": "ftp://somewhere"})
-    assert done.returncode == 1 and "'ftp://somewhere'; expected a folder or s3://bucket/prefix" in done.stdout
-    assert done.stderr == ""
-    assert doctor(tmp_path, "nobody", environment=home).returncode == 2
+def test_a_data_root_that_is_none_and_exit_codes(
+    deployed: Clinic, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["doctor", "nobody"]) == 2
+    monkeypatch.setenv("BATCH_SCORING_DATA", "ftp://somewhere")
+    assert cli.main(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert "'ftp://somewhere'; expected a folder or s3://bucket/prefix" in said.out
+    assert said.err == "batch-scoring: no pipeline 'nobody'; there are: customer_churn, flight_delay\n"
