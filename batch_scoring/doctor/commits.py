@@ -98,7 +98,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
             "error", f"{folder.uri}/_delta_log/{gaps[0]:020}.json", "this commit is missing, later ones are there",
             "commits without a gap", "restore it from a backup, or move the table away and run its days again",
         )  # fmt: skip
-    backfill = f"batch-scoring backfill {pipeline.name} --stale --failed, and what doctor names after that"
+    again = f"batch-scoring doctor {pipeline.name}: it names the day that is to be run again"
     there = [version for version in needed if version in commits]
     for version in there:
         is_last, file = version == there[-1], commits[version]
@@ -106,12 +106,12 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
         if file.size == 0 and is_last:
             yield Finding(
                 "warning", name, "the last commit is empty: a power cut has taken it, the table is as it was before",
-                "a commit", f"the day that was committed is run again by its sensor; by hand: {backfill}",
+                "a commit", "the probe of the tables' rows names the day and the command",
             )  # fmt: skip
         elif file.size and (fault := _torn(folder.read(file.path))):
             yield Finding(
                 "error", name, f"this commit is torn ({file.size} bytes: {fault}): nobody can open the table",
-                "JSON, a line an action", f"{_removal(folder, [file.path])}, then {backfill}" if is_last else
+                "JSON, a line an action", f"{_removal(folder, [file.path])}, then {again}" if is_last else
                 "restore it from a backup, or move the table away and run its days again",
             )  # fmt: skip
 
@@ -150,8 +150,8 @@ def _torn(content: bytes) -> str:
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         try:
             json.loads(line)
-        except ValueError as error:
-            return f"line {number}: {error}"
+        except json.JSONDecodeError as error:
+            return f"line {number}: {error.msg}"
     return ""
 
 

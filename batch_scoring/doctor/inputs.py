@@ -27,7 +27,7 @@ def specs(site: Site) -> Iterator[Finding]:
         where, _, found = fault.partition(": ")
         yield Finding(
             "error", where, found or fault, "a spec without a fault: one with a fault keeps all pipelines from loading",
-            "correct it; the README's section on the spec names every field",
+            "correct it, and see again: batch-scoring doctor",
         )  # fmt: skip
 
 

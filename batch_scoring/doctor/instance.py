@@ -35,7 +35,7 @@ def home_of_environment() -> Path | None:
     return Path.cwd() if Path("dagster.yaml").is_file() else None
 
 
-@probe("instance", gives="instance", seconds=20)
+@probe("instance", gives="instance")
 def home(site: Site) -> Iterator[Finding]:
     """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
     if site.home is None:

@@ -23,7 +23,7 @@ Need = Literal["landing", "output", "bundle", "libraries", "instance"]
 
 LIMIT = 30.0
 """Seconds that a probe has; those that only wait for a network have less."""
-NETWORK_LIMIT = 9.0
+NETWORK_LIMIT = 12.0
 
 _EXPLAINED = (OSError, StateError, BundleError, ContractError, CodeError, UnreadableFileError)
 """Errors whose text says all that there is to say."""
