@@ -140,8 +140,9 @@ class Look(threading.Thread):
             return self.outcome
         known, limit = self.outcome, self.outcome.probe.seconds
         late = Finding(
-            "error", known.pipeline or known.probe.name, f"no answer within {limit:g} s, so nobody knows: {known.probe.states}",
-            "an answer in time", "see whether its disk, store or database answers at all; a hung mount does not",
+            "error", known.pipeline or known.probe.name,
+            f"no answer within {limit:g} s, so nobody knows: {known.probe.states}", "an answer in time",
+            "see whether its disk, store or database answers at all; a hung mount does not",
         )  # fmt: skip
         return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
 
