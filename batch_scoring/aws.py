@@ -43,6 +43,15 @@ def client(service: Literal["s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 makes 
     return _client(service, _environment())
 
 
+def quick_client(service: Literal["s3", "sqs", "sts"]) -> Any:  # noqa: ANN401
+    """A client that gives up within seconds, for who only wants to know whether it is answered."""
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": 2}
+    config = Config(retries=retries, connect_timeout=2.5, read_timeout=2.5)
+    return _session(_environment()).client(service, config=config)
+
+
 def access() -> Access:
     """How S3 is reached, for a library that does not use boto3."""
     session, s3 = _session(_environment()), client("s3")

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)
     _add_remote(commands)
+    _add_doctor(commands)
     channels = commands.add_parser(
         "test-alert",
         help="send a test message to every channel of ALERT_URLS",
@@ -88,6 +89,32 @@ def _add_backfill(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     )
     days.add_argument("--dry-run", action="store_true", help="say which days would be run and why; writes nothing")
     days.set_defaults(run=functools.partial(_backfill, days))
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is misconfigured, and what to do, before the night does",
+        description="Look at specs, storage, tables, models, landing files, AWS, disks, and the Dagster instance with "
+        "its daemon and sensors, and say of each fault what to do. Changes nothing. The exit code is 0 if nothing was "
+        "found, 1 if something was, 2 if the command was wrong.",
+    )
+    doctor.add_argument("pipelines", metavar="PIPELINE", nargs="*", help="look at these alone; at all if none is named")
+    doctor.add_argument("--json", action="store_true", dest="as_json", help="one JSON object instead of text")
+    doctor.add_argument("--send-test", action="store_true", help="send a test message to every channel of ALERT_URLS")
+    doctor.add_argument(
+        "--fail-on", choices=("warning", "error"), default="warning",
+        help="what makes the exit code 1: errors alone (a night fails), or warnings too (something is lost or unsafe)",
+    )  # fmt: skip
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from batch_scoring.doctor import command  # late: no other command needs it
+
+    return command.doctor(
+        options.pipelines, sys.stdout, as_json=options.as_json, send_test=options.send_test, fail_on=options.fail_on
+    )
 
 
 def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

@@ -39,20 +39,20 @@ def events_name(pipeline: Pipeline) -> str:
 
 def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
     """Whether a sensor asks again for a day of the pipeline that is not settled."""
-    states = _states(instance)
+    known = states(instance)
     # a passing instance has no schedule storage: no daemon works for it
     return instance.schedule_storage is not None and any(
-        _is_on(states.get(name), default) for name, default in _doors(pipeline).items()
+        is_on(known.get(name), default) for name, default in sensors_of(pipeline).items()
     )
 
 
 def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[Broken]:
     """The sensors that are on and have failed for a while."""
-    states = _states(instance)
+    known = states(instance)
     for pipeline in pipelines:
-        for name, default in _doors(pipeline).items():
-            state = states.get(name)
-            if state is None or not _is_on(state, default):
+        for name, default in sensors_of(pipeline).items():
+            state = known.get(name)
+            if state is None or not is_on(state, default):
                 continue
             failed, well = _ticks(instance, state, [TickStatus.FAILURE]), _ticks(instance, state, _WELL)[:1]
             failed = [tick for tick in failed if not well or tick.timestamp > well[0].timestamp]
@@ -60,7 +60,7 @@ def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Itera
                 yield Broken(pipeline, name, datetime.fromtimestamp(failed[-1].timestamp, UTC), _words(failed[0]))
 
 
-def _doors(pipeline: Pipeline) -> dict[str, str]:
+def sensors_of(pipeline: Pipeline) -> dict[str, str]:
     """The pipeline's sensors, with the status that the spec ships them in."""
     spec = pipeline.spec
     doors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
@@ -69,14 +69,14 @@ def _doors(pipeline: Pipeline) -> dict[str, str]:
     return doors
 
 
-def _is_on(state: InstigatorState | None, default: str) -> bool:
+def is_on(state: InstigatorState | None, default: str) -> bool:
     """As somebody has switched it; else as the spec says now, whatever it said when the instance noted it."""
     if state is None or state.status == InstigatorStatus.DECLARED_IN_CODE:
         return default == "running"
     return state.status == InstigatorStatus.RUNNING
 
 
-def _states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
+def states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
     """By name; a sensor that was never looked at nor switched has none."""
     if instance.schedule_storage is None:
         return {}

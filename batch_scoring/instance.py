@@ -12,12 +12,20 @@ ATTEMPTS = 5
 """At opening an instance that another process is just creating."""
 
 
+def home() -> Path | None:
+    """DAGSTER_HOME; else the working directory, if a dagster.yaml stands there; else there is none."""
+    if named := os.environ.get("DAGSTER_HOME"):
+        return Path(named)
+    return Path.cwd() if Path("dagster.yaml").is_file() else None
+
+
 @contextmanager
 def opened() -> Iterator[dg.DagsterInstance]:
-    """The instance of DAGSTER_HOME; of the working directory if a dagster.yaml stands there; else a passing one."""
-    if not os.environ.get("DAGSTER_HOME") and Path("dagster.yaml").is_file():
-        os.environ["DAGSTER_HOME"] = str(Path.cwd())
-    with _get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral() as instance:
+    """The instance of `home`; a passing one if there is none."""
+    found = home()
+    if found is not None:
+        os.environ["DAGSTER_HOME"] = str(found)
+    with dg.DagsterInstance.ephemeral() if found is None else _get() as instance:
         yield instance
 
 

@@ -144,22 +144,52 @@ def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pi
     Raises:
         SpecError: listing every fault of every spec.
     """
+    survey = survey_pipelines(folder, root)
+    if survey.faults:
+        raise SpecError(list(survey.faults))
+    return list(survey.sound)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the specs of a deployment are worth."""
+
+    sound: tuple[Pipeline, ...]
+    """The pipelines without a fault of their own."""
+    faults: tuple[str, ...]
+    """All faults of all specs; none of the pipelines loads as long as there is one."""
+    names: frozenset[str]
+    """Folders' names of all that there are, also of those that are wrong."""
+
+
+def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Survey:
+    """Read every `<folder>/*/pipeline.yaml`, and say what is wrong instead of raising it.
+
+    Args:
+        folder: the folder of pipeline packages.
+        root: the data root; `data_root()` if None.
+
+    Raises:
+        SpecError: the data root itself is neither a folder nor s3://bucket/prefix.
+    """
     root = root or data_root()
     pipelines: list[Pipeline] = []
+    sound: list[Pipeline] = []
     faults: list[str] = []
-    for file in sorted(folder.glob("*/pipeline.yaml")):
+    files = sorted(folder.glob("*/pipeline.yaml"))
+    for file in files:
         pipeline, wrong = _declared(file, root)
-        faults += [f"{_shown(file)}: {fault}" for fault in (*wrong, *(_missing(pipeline) if pipeline else ()))]
+        wrong = [*wrong, *(_missing(pipeline) if pipeline else ())]
+        faults += [f"{_shown(file)}: {fault}" for fault in wrong]
         pipelines += [pipeline] if pipeline else []
+        sound += [pipeline] if pipeline and not wrong else []
     faults += _shared_outputs(pipelines)
     faults += [
         f"{_shown(file)}: no spec has this name; call it pipeline.yaml" for file in folder.glob("*/pipeline.yml")
     ]
     if not faults and not pipelines:
         faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
-    if faults:
-        raise SpecError(faults)
-    return pipelines
+    return Survey(tuple(sound), tuple(faults), frozenset(file.parent.name for file in files))
 
 
 def _shared_outputs(pipelines: list[Pipeline]) -> Iterator[str]:

@@ -102,7 +102,7 @@ COLUMNS = {
 
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
-COMMANDS = ["backfill", "test-alert"]
+COMMANDS = ["backfill", "doctor", "test-alert"]
 
 NEVER_AT_LOAD = [
     "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",

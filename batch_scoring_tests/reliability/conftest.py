@@ -25,7 +25,7 @@ def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in _store.environment.items():
         monkeypatch.setenv(name, value)
     yield _store
-    _store.proxy.faults = []
+    _store.proxy.faults, _store.proxy.dropped, _store.proxy.clock_ahead = [], set(), 0.0
 
 
 @pytest.fixture

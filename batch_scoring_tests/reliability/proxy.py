@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
@@ -59,6 +60,10 @@ class FaultyProxy:
     def __init__(self, target: tuple[str, int], seed: int = 0) -> None:
         self.target = target
         self.faults: list[Fault] = []
+        self.dropped: set[str] = set()
+        """Names of request headers, in lower case, that never arrive: a store that does not know them."""
+        self.clock_ahead = 0.0
+        """Seconds by which the store's clock, as answers tell it, is ahead."""
         self.statuses: Counter[tuple[str, int]] = Counter()
         """Answers by (method, status), those injected included."""
         self.commits_refused = 0
@@ -148,7 +153,7 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             if action in _CODES:
                 error = _ERROR.format(_CODES[action]).encode()
                 return self._answer(request, _Answer(int(action), [("Content-Type", "text/xml")], error, len(error)))
-            headers = {n: v for n, v in self.headers.items() if n.lower() not in _HOP_BY_HOP}
+            headers = {n: v for n, v in self.headers.items() if n.lower() not in _HOP_BY_HOP | proxy.dropped}
             answer = proxy.forward(self.command, self.path, headers, body)
             if action == "lose answer":
                 return self._break()
@@ -170,7 +175,10 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             proxy.count(request, answer.status)
             self.send_response_only(answer.status)
             for name, value in answer.headers:
-                self.send_header(name, value)
+                is_shifted = proxy.clock_ahead and name.lower() == "date"
+                self.send_header(
+                    name, formatdate(time.time() + proxy.clock_ahead, usegmt=True) if is_shifted else value
+                )
             self.send_header("Content-Length", str(answer.length))
             self.end_headers()
             if self.command == "HEAD":

@@ -1,0 +1,148 @@
+"""What a day is made of: the newest landing file against the schema, the names in the landing folder, the model."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from batch_scoring import landing, model, triggers, uploads
+from batch_scoring.contract import Contract, ContractError
+from batch_scoring.doctor.probe import Finding, Site, probe
+from batch_scoring.pipeline import CodeError, Pipeline
+from batch_scoring.storage import FileVersion
+
+LOOKED_AT = 1_000
+"""Rows of the newest file that are judged."""
+FEW = 5
+"""Rejected rows that are never worth a word."""
+READ_WHOLE = 64 * 2**20
+"""Bytes up to which a file is read to its end."""
+MOST_DAYS = 30
+"""Newest days' folders in which a file is looked for."""
+
+
+@probe("specs")
+def specs(site: Site) -> Iterator[Finding]:
+    """Every pipeline.yaml is right, and what it refers to is there."""
+    for fault in site.faults:
+        where, _, found = fault.partition(": ")
+        yield Finding(
+            "error", where, found or fault, "a spec without a fault: one with a fault keeps all pipelines from loading",
+            "correct it, and see again: batch-scoring doctor",
+        )  # fmt: skip
+
+
+@probe("newest landing file", "landing", "libraries", seconds=60)
+def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
+    """The newest landing file is whole, and its columns and first rows are as the schema says."""
+    try:
+        contract = Contract(pipeline)
+    except (ContractError, CodeError) as error:
+        yield Finding(
+            "error", f"{pipeline.folder}: {pipeline.spec.features.contract}", str(error), "a schema that decides row "
+            "by row", "correct the pipeline's code",
+        )  # fmt: skip
+        return
+    file = _newest(pipeline)
+    if file is None:
+        yield Finding(
+            "warning", pipeline.landing.uri, "no data file in any of its days", "dt=YYYY-MM-DD/ with files that end in "
+            f"{', '.join(landing.ENDINGS)}", "see what uploads them, and input.landing in the spec",
+        )  # fmt: skip
+        return
+    where = f"{pipeline.landing.uri}/{file.path}"
+    remedy = f"upload it again, or correct {_schema(pipeline)}"
+    try:
+        if file.size <= READ_WHOLE:
+            landing.inspect(pipeline.landing, file, pipeline.spec.input.csv)
+        yield from _judged(pipeline, contract, file, where)
+    except ContractError as error:
+        yield Finding("error", where, str(error), "the schema's columns in the schema's types", remedy)
+    except landing.UnreadableFileError as error:
+        yield Finding("error", where, str(error), "a whole file of its kind", "upload it again")
+
+
+@probe("landing names", "landing")
+def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
+    """Every name in the landing folder is a day: nobody reads what else there is."""
+    children = pipeline.landing.children()
+    today = uploads.today(pipeline, time.time())
+    _, strangers = triggers.sort_names(children.folders, children.files, pipeline.spec.partitions.start, today)
+    for stranger in strangers:
+        yield Finding(
+            "info" if stranger.reason.startswith("in the future") else "warning",
+            f"{pipeline.landing.uri}/{stranger.name}", f"never scored: {stranger.reason}", "dt=YYYY-MM-DD/",
+            "move it to its day, or let its name begin with _",
+        )  # fmt: skip
+
+
+@probe("model bundle", "bundle", "output", "libraries", seconds=60)
+def bundle(pipeline: Pipeline) -> Iterator[Finding]:
+    """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
+    delivered = model.examine(pipeline)
+    for finding in delivered.findings:
+        if not finding.passed and not finding.message.startswith("not tried"):
+            yield Finding(
+                "error", f"{pipeline.bundle.uri} ({finding.check})", finding.message, model.CHECKS[finding.check],
+                "deliver the bundle again, or name another in model.bundle of the spec",
+            )  # fmt: skip
+    metrics = model.metrics(pipeline, delivered)
+    if not metrics.passed:
+        blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
+        yield Finding(
+            "error" if blocks else "warning", f"{pipeline.bundle.uri} (metrics_meet_threshold)", metrics.message,
+            model.CHECKS["metrics_meet_threshold"], "deliver a better model, or change the threshold in the spec",
+        )  # fmt: skip
+    if pipeline.spec.scoring.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            yield Finding(
+                "error", f"{pipeline.name}: scoring.device", "cuda, and torch sees no GPU on this machine", "a GPU",
+                "nvidia-smi; install the CUDA build of torch; or scoring.device: auto",
+            )  # fmt: skip
+
+
+def _schema(pipeline: Pipeline) -> str:
+    return f"{pipeline.folder / pipeline.spec.features.contract.split(':')[0]}.py"
+
+
+def _newest(pipeline: Pipeline) -> FileVersion | None:
+    """The file that was uploaded last, of the newest day that has one."""
+    names = (name for name in pipeline.landing.children().folders if name.startswith("dt="))
+    for name in sorted(names, reverse=True)[:MOST_DAYS]:
+        if files := landing.list_day(pipeline.landing, name.removeprefix("dt=")):
+            return landing.newest_first(files)[0]
+    return None
+
+
+def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[Finding]:
+    """The columns of a file, and what its first rows are rejected for."""
+    seen, reasons, rejected = 0, Counter[str](), 0
+    examples: dict[str, str | None] = {}
+    with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv) as rows:
+        unexpected = contract.unexpected(rows.schema, where, is_text=rows.is_text)
+        for part in rows.read(0, LOOKED_AT):
+            verdict = contract.judge(part.batch, is_text=rows.is_text)
+            seen += len(part)
+            rejected += len(verdict.rejected) + len(part.broken)
+            for reason in verdict.rejected.values():
+                name = f"{reason.column} {reason.rule}"
+                reasons[name] += 1
+                examples.setdefault(name, reason.value)
+            if part.broken:
+                reasons["rows that cannot be parsed"] += len(part.broken)
+                examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
+    if unexpected:
+        yield Finding(
+            "info", where, f"columns that the schema does not know: {', '.join(unexpected)}; they are ignored",
+            remedy=f"if the model needs them: {_schema(pipeline)}",
+        )  # fmt: skip
+    limits = pipeline.spec.checks.quarantine_is_small
+    stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
+    if stops or rejected > max(FEW, limits.share * seen):
+        main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
+        yield Finding(
+            "error" if stops else "warning", where, f"{rejected} of its first {seen} rows are rejected: {main}",
+            f"at most {limits.share:.0%} of a day's rows",
+            f"see what has changed upstream; correct the file or {_schema(pipeline)}",
+        )  # fmt: skip

@@ -1,0 +1,85 @@
+"""A site for doctor to look at, ways to break it, and what it must then say."""
+
+import ctypes
+import errno
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from batch_scoring.doctor.command import look
+from batch_scoring.doctor.report import Report
+from batch_scoring.pipeline import PROJECT, survey_pipelines
+from batch_scoring_tests.tiny import TinyProject
+
+
+class Clinic:
+    """A tiny project with a Dagster home of its own; DAGSTER_HOME names it."""
+
+    def __init__(self, folder: Path, tiny: TinyProject) -> None:
+        self.tiny, self.home = tiny, folder / "home"
+        self.home.mkdir()
+        (self.home / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        with dg.DagsterInstance.from_config(str(self.home)) as found:
+            yield found
+
+    def look(self, *, send_test: bool = False) -> Report:
+        """What doctor says, as the command would."""
+        survey = survey_pipelines(self.tiny.packages, self.tiny.data_root)
+        return look(survey.sound, survey.faults, send_test=send_test)
+
+
+def findings(report: Report) -> list[tuple[str, str]]:
+    """Severity and probe of each finding that counts."""
+    return [(finding.severity, by[0].probe.name) for finding, by in report.findings() if finding.severity != "info"]
+
+
+def told(report: Report, severity: str, probe: str, *words: str) -> None:
+    """Doctor has found just this, says these words, and what to do."""
+    assert findings(report) == [(severity, probe)], report.text()
+    finding = report.findings()[0][0]
+    text = " ".join((finding.where, finding.found, finding.expected, finding.remedy))
+    assert all(word in text for word in words), text
+    assert finding.expected and finding.remedy, text
+
+
+def without_hard_links(act: Callable[[], Report]) -> Report:
+    """What `act` returns in a thread for which the kernel refuses link(2) with EPERM, as it does on FAT."""
+
+    class Instruction(ctypes.Structure):
+        _fields_: Sequence[Any] = [
+            ("code", ctypes.c_ushort), ("true", ctypes.c_ubyte), ("false", ctypes.c_ubyte), ("value", ctypes.c_uint),
+        ]  # fmt: skip
+
+    class Program(ctypes.Structure):
+        _fields_: Sequence[Any] = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]
+
+    link, linkat = 86, 265  # of x86_64
+    load, jump_if_equal, answer = 0x20, 0x15, 0x06
+    instructions = (Instruction * 5)(
+        Instruction(load, 0, 0, 0),
+        Instruction(jump_if_equal, 1, 0, link),
+        Instruction(jump_if_equal, 0, 1, linkat),
+        Instruction(answer, 0, 0, 0x0005_0000 | errno.EPERM),
+        Instruction(answer, 0, 0, 0x7FFF_0000),
+    )
+    program = Program(5, instructions)
+    answers: list[Report] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        no_new_privileges, seccomp, filter_mode = 38, 22, 2
+        assert libc.prctl(no_new_privileges, 1, 0, 0, 0) == 0
+        assert libc.prctl(seccomp, filter_mode, ctypes.byref(program), 0, 0) == 0
+        answers.append(act())
+
+    thread = threading.Thread(target=run)  # the filter is this thread's and its children's, and ends with them
+    thread.start()
+    thread.join()
+    return answers[0]
