@@ -104,7 +104,7 @@ def backfill(
 def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     """Say which days would be run and why."""
     days = selection.days_within(pipeline, wanted)
-    with _instance() as instance:
+    with instance_at_hand() as instance:
         if wanted.is_range:
             chosen = selection.explain(pipeline, days, instance)
         else:
@@ -119,7 +119,7 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     """Run the days that are meant; those that somebody else works on last. 0 if all succeeded, else 1."""
     began = time.time()
     days = selection.days_within(pipeline, wanted)
-    with _instance() as instance:
+    with instance_at_hand() as instance:
         if dead := end_dead_runs(instance):
             out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
         chosen = selection.choose(pipeline, days, wanted, instance)
@@ -269,7 +269,7 @@ def _job(pipeline: Pipeline) -> dg.JobDefinition:
 
 
 @contextmanager
-def _instance() -> Iterator[dg.DagsterInstance]:
+def instance_at_hand() -> Iterator[dg.DagsterInstance]:
     """The instance of DAGSTER_HOME; of the working directory if a dagster.yaml stands there; else a passing one."""
     if not os.environ.get("DAGSTER_HOME") and Path("dagster.yaml").is_file():
         os.environ["DAGSTER_HOME"] = str(Path.cwd())

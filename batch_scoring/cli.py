@@ -9,7 +9,7 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill
+from batch_scoring import alerts, backfill, housekeeping
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)
+    _add_retention(commands)
     channels = commands.add_parser(
         "test-alert",
         help="send a test message to every channel of ALERT_URLS",
@@ -88,6 +89,27 @@ def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     return backfill.backfill(
         options.pipeline, options.first, options.last, sys.stdout,
         stale=options.stale, failed=options.failed, dry_run=options.dry_run,
+    )  # fmt: skip
+
+
+def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    old = commands.add_parser(
+        "retention",
+        help="count what nobody needs any more, or delete it: replaced files, old pages, quarantined rows, weights",
+        description="Count what nobody needs any more, after the days that `retention` in the spec names, and say what "
+        "it is; with --delete take it away. What the tables, a run or a reader may still need is never among it.",
+    )
+    old.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
+    old.add_argument("--delete", action="store_true", help="take it away; without it nothing is changed")
+    old.add_argument("--json", action="store_true", help="tell in JSON, with every file")
+    old.add_argument(
+        "--clock-is-right", action="store_true", help="delete although the clock is doubted; compare it first"
+    )
+    old.set_defaults(
+        run=lambda options: housekeeping.clean(
+            options.pipeline, sys.stdout,
+            delete=options.delete, as_json=options.json, clock_is_right=options.clock_is_right,
+        )
     )  # fmt: skip
 
 

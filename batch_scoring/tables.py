@@ -65,7 +65,7 @@ class Table:
             except TableNotFoundError:
                 return None
             except OSError as error:  # the library repeats requests, not the reading of answers that were cut short
-                _raise_if_forbidden(error)
+                raise_if_forbidden(error)
                 if self.folder.is_local or pause > _LONGEST_LOAD_PAUSE:
                     raise
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -188,7 +188,7 @@ def publish(
         except CommitFailedError as error:
             conflict: Exception = error
         except (DeltaError, OSError) as error:
-            _raise_if_forbidden(error)
+            raise_if_forbidden(error)
             if isinstance(error, OSError) and part.table.folder.is_local:
                 raise  # a full disk or a forbidden folder: waiting does not help
             conflict = error
@@ -249,7 +249,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     return pa.concat_tables(parts).sort_by(form.names[0])
 
 
-def _raise_if_forbidden(error: Exception) -> None:
+def raise_if_forbidden(error: Exception) -> None:
     """Waiting does not help where access is denied; deltalake says so in words alone."""
     if isinstance(error, PermissionError):
         raise error
@@ -365,11 +365,14 @@ def _commit(
 ) -> None:  # fmt: skip
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
-        AddAction(shard.path, shard.size, _partition(shard.path), now, True, json.dumps({"numRecords": shard.rows}))
+        AddAction(
+            shard.path, shard.size, partition_values(shard.path), now, True, json.dumps({"numRecords": shard.rows})
+        )
         for shard in adds
     ]
     actions += [
-        RemoveAction(path, True, now, size=size, partition_values=_partition(path)) for path, size in removes.items()
+        RemoveAction(path, True, now, size=size, partition_values=partition_values(path))
+        for path, size in removes.items()
     ]
     table.create_write_transaction(
         actions,
@@ -385,7 +388,7 @@ def _commit(
 
 
 @functools.lru_cache(4096)
-def _partition(path: str) -> dict[str, str | None]:
+def partition_values(path: str) -> dict[str, str | None]:
     """Partition values, as the file's folders say them."""
     pairs = (folder.partition("=") for folder in path.split("/")[:-1])
     return {name: value for name, _, value in pairs}
