@@ -92,6 +92,11 @@ class Part:
         owner = f"/{self.owner}" if self.stages else ""
         return f"{self.table.name}{owner}/dt={self.day}"
 
+    @property
+    def expiry(self) -> str:
+        """The application id under which Delta keeps of which of those commits retention has taken files out."""
+        return f"{self.transaction}/expired"
+
     def snapshot(self) -> "Snapshot":
         """The part as it stands in the table's newest version."""
         return _snapshot(self.table.load(), self)
@@ -109,10 +114,14 @@ class Snapshot:
     damaged: frozenset[str] = frozenset()
     """Active files that are gone or have another size: somebody else's doing, to be put right by the next run."""
 
+    expired: int = 0
+    """The transaction of which retention has taken files out, 0 if of none."""
+
     def holds(self, published: PublishedPart) -> bool:
-        """Whether the part is still exactly what an account names."""
-        is_same = self.transaction == published.transaction and set(self.files) == set(published.files)
-        return is_same and not self.damaged
+        """Whether the part is still exactly what an account names, but for what retention has taken out of it."""
+        files, named = set(self.files), set(published.files)
+        is_same = files == named or (self.expired == published.transaction and files < named)
+        return is_same and self.transaction == published.transaction and not self.damaged
 
 
 def features_table(pipeline: Pipeline) -> Table:
@@ -276,7 +285,8 @@ def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
     files = {row["path"]: row["size_bytes"] for row in mine}
     there = _stored(part) if files else {}
     damaged = frozenset(path for path, size in files.items() if there.get(path) != size)
-    return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files, damaged)
+    transaction, expired = (table.transaction_version(name) or 0 for name in (part.transaction, part.expiry))
+    return Snapshot(table.version(), transaction, files, damaged, expired)
 
 
 def _stored(part: Part) -> dict[str, int]:

@@ -26,13 +26,15 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import CommitProperties, RemoveAction
+from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
 from batch_scoring import aws, retention
 from batch_scoring.bundle import BundleError, read_sha256
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.retention import ActiveFile, Expired, Limits, Plan, TableFiles
+from batch_scoring.settled import STEPS
 from batch_scoring.state import State, StateError
+from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder, S3Folder
 from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden
 
@@ -211,7 +213,10 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
 
 
 def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object]) -> list[Expired]:
-    """Commit the quarantine without its old rows. The days' transaction versions stay: nothing else about them is new.
+    """Commit the quarantine without its old rows.
+
+    The days' transaction versions stay as they are, so that the days stay settled; an application id of its own says
+    of which of them something is missing, so that a run of an unchanged day does not put it back.
 
     Raises:
         UnsureError, OSError, DeltaError: it could not be done in time.
@@ -225,7 +230,7 @@ def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], 
             if delta is None or not going:
                 return done  # by us, or by somebody who had the same plan
             done = going
-            _commit_without(delta, table, going, run_id)
+            _commit_without(delta, pipeline, going, run_id)
             table.folder.settle("_delta_log/")
         except CommitFailedError as error:
             conflict: Exception = error
@@ -243,19 +248,29 @@ def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], 
         pause = min(2 * pause, 5.0)
 
 
-def _commit_without(delta: DeltaTable, table: Table, going: Sequence[Expired], run_id: str) -> None:
-    """Take files out of the version that was loaded, or raise CommitFailedError."""
-    moment = int(time.time() * 1000)
+def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expired], run_id: str) -> None:
+    """Take files out of the version of the quarantine that was loaded, or raise CommitFailedError."""
+    table, moment = quarantine_table(pipeline), int(time.time() * 1000)
     paths = [(file.path.removeprefix(f"tables/{table.name}/"), file.size) for file in going]
-    rows = sum(file.rows for file in going)
+    days = {partition_values(path)["dt"] for path, _ in paths}
+    parts = [DayStep(pipeline, day, step).quarantine for day in sorted(filter(None, days)) for step in STEPS]
     delta.create_write_transaction(
         [RemoveAction(path, True, moment, size=size, partition_values=partition_values(path)) for path, size in paths],
         mode="append",
         schema=delta.schema(),
         partition_by=list(table.partition_by),
         commit_properties=CommitProperties(
-            custom_metadata={"run_id": run_id, "retention": "quarantine_days", "rows_removed": str(rows)},
+            custom_metadata={
+                "run_id": run_id,
+                "retention": f"quarantine_days: {pipeline.spec.retention.quarantine_days}",
+                "rows_removed": str(sum(file.rows for file in going)),
+            },
             max_commit_retries=0,
+            app_transactions=[
+                Transaction(part.expiry, delta.transaction_version(part.transaction) or 0)
+                for part in parts
+                if any(path.startswith(tuple(part.prefixes)) for path, _ in paths)
+            ],
         ),
     )
 
