@@ -74,7 +74,8 @@ def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[s
     return {
         "dry_run": dg.MetadataValue.bool(dry_run),
         "would_go" if dry_run else "gone": dg.MetadataValue.table(rows),
-        "bytes": dg.MetadataValue.int(sum(file.size for file in shown.expired)),
+        # what is taken out of the quarantine is deleted later, as superseded
+        "bytes": dg.MetadataValue.int(sum(file.size for file in shown.expired if file.kind != "quarantine")),
         **figures,
     }
 

@@ -125,7 +125,9 @@ def sweep(
         with _noted(swept.problems, f"table {table.name}"):
             for chunk in _chunks(mine):
                 # somebody may have restored an old version since; files that it names are needed again
-                _, view = table_files(table, plan.now - plan.limits.superseded, files=())
+                delta, view = table_files(table, plan.now - plan.limits.superseded, files=())
+                if delta is None:
+                    raise UnsureError(f"{table.folder.uri} has no log any more; nothing of it was removed")
                 needed = {f"tables/{table.name}/{path}" for path in view.needed}
                 _remove(pipeline.output, [file for file in chunk if file.path not in needed], swept)
     for chunk in _chunks(plan.of("scratch", "reports")):

@@ -280,6 +280,19 @@ def test_nothing_of_a_table_goes_while_its_log_or_listing_cannot_be_read(tiny: T
     assert {file.path.split("/")[1] for file in done.removed} == {"validated_features"}, "the others' goes"
 
 
+def test_nothing_goes_when_the_log_vanishes_between_plan_and_deletion(tiny: TinyProject) -> None:
+    for start in (0, 1000):
+        tiny.land(DAY, tiny.rows(50, start))
+        run(tiny)
+    age(tiny, 8)
+    plan, before = vacuum.look(tiny.pipeline, limits()), files(tiny)
+    for log in Path(tiny.pipeline.output.uri, "tables").glob("*/_delta_log"):
+        log.rename(log.parent / "_elsewhere")
+    done = vacuum.sweep(tiny.pipeline, plan, "r")
+    assert done.removed == [] and len(done.problems) == 2 and "no log any more" in done.problems[0]
+    assert {file for file in files(tiny) if "_elsewhere" not in file} == before
+
+
 def test_a_damaged_account_or_bundle_keeps_every_model(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(50))
     for version in ("v1", "v2", "v3"):
