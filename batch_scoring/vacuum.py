@@ -127,7 +127,7 @@ def sweep(
                 # somebody may have restored an old version since; files that it names are needed again
                 delta, view = table_files(table, plan.now - plan.limits.superseded, files=())
                 if delta is None:
-                    raise UnsureError(f"{table.folder.uri} has no log any more; nothing of it was removed")
+                    raise UnsureError(f"{table.folder.uri} has no log any more")
                 needed = {f"tables/{table.name}/{path}" for path in view.needed}
                 _remove(pipeline.output, [file for file in chunk if file.path not in needed], swept)
     for chunk in _chunks(plan.of("scratch", "reports")):
@@ -200,8 +200,8 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
     wanted = range(max(first - 1, 0), max(newest, version) + 1)
     if missing := [number for number in wanted if number not in entries]:
         raise UnsureError(
-            f"{folder.uri}/_delta_log has no {missing[0]:020}.json; what was in use since {before:%Y-%m-%d} cannot be "
-            "told; nothing of this table was removed"
+            f"{folder.uri}/_delta_log has no {missing[0]:020}.json; "
+            f"what was in use since {before:%Y-%m-%d} cannot be told"
         )
     paths: set[str] = set()
     numbers = [number for number in wanted if number >= first]
@@ -337,4 +337,5 @@ def _noted(problems: list[str], what: str) -> Iterator[None]:
     try:
         yield
     except (UnsureError, StateError, BundleError, DeltaError, OSError) as error:
-        problems.append(f"{what}: {' '.join(str(error).split())}")
+        said, _, _ = " ".join(str(error).split()).partition(" 0: <unknown>")  # there deltalake's stack begins
+        problems.append(f"{what}: {said}; nothing more of it was removed, the next pass tries again")

@@ -236,7 +236,7 @@ def test_what_is_replaced_while_retention_looks_stays(tiny: TinyProject, monkeyp
         return load(table)
 
     monkeypatch.setattr(Table, "load", load_late)
-    assert swept(tiny).removed == []
+    assert vacuum.look(tiny.pipeline, limits()).expired == ()
     assert files(tiny) > before and active(tiny).isdisjoint(before)
 
 
@@ -276,7 +276,8 @@ def test_nothing_of_a_table_goes_while_its_log_or_listing_cannot_be_read(tiny: T
     done = swept(tiny)
     assert files(tiny, "tables/predictions") == before
     (problem,) = done.problems
-    assert problem.startswith("table predictions: ")
+    assert problem.startswith("table predictions: ") and "<unknown>" not in problem
+    assert problem.endswith("; nothing more of it was removed, the next pass tries again")
     assert {file.path.split("/")[1] for file in done.removed} == {"validated_features"}, "the others' goes"
 
 
