@@ -39,7 +39,7 @@ class Lapse:
     """Makes days pass for the files of the tables."""
 
     tables: Path
-    days: Any = field(default_factory=lambda: _SERVER.Value("d", 0.0))
+    days: Any = field(default_factory=lambda: _SERVER.RawValue("d", 0.0))
     """Passed so far; shared with the readers."""
     _births: dict[int, float] = field(default_factory=dict)
     """By file, which keeps its inode when it gets its name: the day on which it was first seen."""
@@ -65,35 +65,51 @@ class Lapse:
 
 @dataclass
 class Staff:
-    """The processes that go on all the time."""
+    """The processes that go on all the time. What they share has no lock, which a killed one could take with it."""
 
     site: Site
-    known: list[Foretold]
-    days: Any
-    over: Any = field(default_factory=_SERVER.Event)
-    passes: Any = field(default_factory=lambda: _SERVER.Value("i", 0))
-    _all: list[tuple[Any, Connection]] = field(default_factory=list)
+    over: Any = field(default_factory=lambda: _SERVER.RawValue("b", 0))
+    _readers: list[tuple[Any, Connection]] = field(default_factory=list)
+    _keepers: list[tuple[Any, Connection, Any]] = field(default_factory=list)
 
-    def employ(self, work: Callable[..., None], *arguments: object) -> None:
+    def employ(self, work: Callable[..., None], *arguments: object) -> tuple[Any, Connection]:
         """Start a process; it sends its figures and what it found strange when it is over."""
         here, there = _SERVER.Pipe()
         process = _SERVER.Process(target=work, args=(there, self.over, self.site, *arguments), daemon=True)
         process.start()
         there.close()
-        self._all.append((process, here))
+        return process, here
+
+    def employ_reader(self, work: Callable[..., None], *arguments: object) -> None:
+        """One who reads until all is over."""
+        self._readers.append(self.employ(work, *arguments))
+
+    def employ_keeper(self) -> None:
+        """One who does retention until all is over."""
+        passes = _SERVER.RawValue("i", 0)
+        self._keepers.append((*self.employ(_keep_house, passes), passes))
+
+    def kill_keeper(self) -> None:
+        """Kill -9 the one who is there for longest, wherever it is, and employ another."""
+        process, _, _ = self._keepers.pop(0)
+        process.kill()
+        process.join()
+        self.employ_keeper()
 
     def wait_for_pass(self) -> None:
-        """Until retention has looked at everything and deleted what it found, from now on."""
-        wanted, deadline = self.passes.value + 2, time.monotonic() + 60
-        while self.passes.value < wanted:
-            assert time.monotonic() < deadline, "retention does not go on"
-            time.sleep(0.002)
+        """Until everyone who does retention has looked and deleted what he found, from now on."""
+        deadline = time.monotonic() + 120
+        for _, _, passes in list(self._keepers):
+            wanted = passes.value + 2
+            while passes.value < wanted:
+                assert time.monotonic() < deadline, "retention does not go on"
+                time.sleep(0.002)
 
     def dismiss(self) -> list[tuple[int, list[str]]]:
-        """End all; what each has counted and found."""
-        self.over.set()
+        """End all; what each has counted and found, the readers first."""
+        self.over.value = 1
         told = []
-        for process, end in self._all:
+        for process, end in [*self._readers, *((process, end) for process, end, _ in self._keepers)]:
             assert end.poll(60), "a process has died"
             told.append(end.recv())
             process.join()
@@ -111,11 +127,12 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
         known.append(foretell(pipeline, DAY))
     report.expect_success(run_elsewhere(work.site, DAY))
     lapse = Lapse(Path(pipeline.output.uri, "tables"))
-    staff = Staff(work.site, known, lapse.days)
-    staff.employ(_keep_house, staff.passes)
-    staff.employ(_poll, known)
-    staff.employ(_read_slowly, lapse.days, seed)
-    killed = removed = 0
+    staff = Staff(work.site)
+    staff.employ_reader(_poll, known)
+    staff.employ_reader(_read_slowly, lapse.days, seed)
+    for _ in range(2):
+        staff.employ_keeper()
+    killed, seen = 0, lapse.files()
     with report.timed():
         while report.trials < trials and len(report.violations) < 10:
             report.trials += 1
@@ -126,9 +143,12 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
             while child.is_running and len(lapse.files() - before) < target:
                 time.sleep(0.001)
             child.stop()
+            seen |= lapse.files()
             lapse.pass_days(dice.uniform(0.5, 3.0))  # what a run takes over is 3.5 days old, and a week at its end
             staff.wait_for_pass()
             child.go_on()
+            if report.trials % 3 == 0:
+                staff.kill_keeper()
             if dice.random() < 0.4:
                 killed += child.kill_when(lambda: True, dice.uniform(0, 0.3))
             else:
@@ -141,15 +161,16 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
         for _ in range(3):  # the second takes old rows out of the quarantine, whose files go with the third
             lapse.pass_days(LIMITS.superseded / timedelta(days=1) + 0.1)
             staff.wait_for_pass()
-        left = {path for path in lapse.files() if "_delta_log" not in path}
+        left = _shards(lapse.files())
         report.expect(left == _active(pipeline), f"{len(left - _active(pipeline))} files are left that nobody needs")
         report.expect(read_day(pipeline, DAY).equals(rows), "the rows have changed")
-        (removed, strange), (polls, odd), (slow, missing) = staff.dismiss()
-    report.violations += [*strange, *odd, *missing]
+        (polls, odd), (slow, missing), *keepers = staff.dismiss()
+    report.violations += [*odd, *missing, *(problem for _, problems in keepers for problem in problems)]
+    removed = len({path for path in _shards(seen) if path.endswith(".parquet")} - left)
     report.expect(removed > 0, "retention had nothing to do")
     report.notes = (
-        f"{killed} runs killed; {removed} files removed in {staff.passes.value} passes; {lapse.days.value:.0f} days; "
-        f"{polls} reads, {slow} slow ones"
+        f"{killed} runs and {report.trials // 3} retentions killed; {removed} files removed in {lapse.days.value:.0f} "
+        f"days; {polls} reads, {slow} slow ones"
     )
     return report
 
@@ -163,6 +184,10 @@ def _land(work: Work, content: int) -> None:
     for number, name in enumerate(("a", "b", "corrections")):
         stamp = 1_700_000_000 + number * 60 + content
         os.utime(Path(work.pipeline.landing.uri, f"dt={DAY}", f"{name}.parquet"), (stamp, stamp))
+
+
+def _shards(files: set[str]) -> set[str]:
+    return {path for path in files if "_delta_log" not in path}
 
 
 def _active(pipeline: Pipeline) -> set[str]:
@@ -180,20 +205,19 @@ def _paths(delta: Any) -> list[str]:  # noqa: ANN401
 
 def _keep_house(end: Connection, over: Any, site: Site, passes: Any) -> None:  # noqa: ANN401
     """Retention, one pass after the other."""
-    removed, strange, pipeline = 0, [], site.pipeline()
-    while not over.is_set():
+    passed, strange, pipeline = 0, list[str](), site.pipeline()
+    while not over.value:
         done = vacuum.sweep(pipeline, vacuum.look(pipeline, LIMITS), "retention")
-        removed += len(done.removed)
         strange += done.problems
-        passes.value += 1
-        over.wait(0.01)
-    end.send((removed, strange[:5]))
+        passes.value = passed = passed + 1
+        time.sleep(0.01)
+    end.send((passed, strange[:5]))
 
 
 def _poll(end: Connection, over: Any, site: Site, known: list[Foretold]) -> None:  # noqa: ANN401
     """A reader of whole days."""
     reads, strange, pipeline = 0, [], site.pipeline()
-    while not over.is_set():
+    while not over.value:
         try:
             rows = read_day(pipeline, DAY)
             if not any(content.is_seen_in(rows) for content in known):
@@ -201,19 +225,19 @@ def _poll(end: Connection, over: Any, site: Site, known: list[Foretold]) -> None
         except OSError as error:
             strange.append(f"a reader failed: {error}")
         reads += 1
-        over.wait(0.02)
+        time.sleep(0.02)
     end.send((reads, strange[:5]))
 
 
 def _read_slowly(end: Connection, over: Any, site: Site, days: Any, seed: int) -> None:  # noqa: ANN401
     """Readers that open a version, and read its files days later."""
     dice, reads, strange, pipeline = random.Random(seed), 0, [], site.pipeline()
-    while not over.is_set():
+    while not over.value:
         table = TABLES[dice.choice(list(TABLES))](pipeline)
         began, patience = days.value, dice.uniform(0, 2)
         paths = _paths(table.load())
         until = time.monotonic() + patience
-        while time.monotonic() < until and days.value - began < 3 and not over.is_set():
+        while time.monotonic() < until and days.value - began < 3 and not over.value:
             time.sleep(0.01)
         for path in paths:
             try:
