@@ -40,7 +40,7 @@ def main() -> int:
             "long-lived": lambda folder: scenarios.long_lived(folder, 400),
             "ended-disk": lambda folder: scenarios.ended(folder, 20),
             "ended-s3": lambda folder: scenarios.ended(folder, 20, store()),
-            "retained": lambda folder: retained.retained(folder, 60),
+            "retained": lambda folder: retained.retained(folder, 30),
             "uploaded": lambda folder: triggered.uploaded(folder, store()),
             "killed-in-turn": lambda folder: triggered.killed_in_turn(folder, 30),
             "failing-store": lambda folder: triggered.failing_store(folder, store()),

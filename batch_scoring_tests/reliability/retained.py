@@ -22,7 +22,7 @@ from batch_scoring import shards, vacuum
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.retention import limits_of
 from batch_scoring.spec import Retention
-from batch_scoring.tables import TABLES, read_day
+from batch_scoring.tables import TABLES, Table, read_day
 from batch_scoring_tests.reliability.audit import Foretold, audit, foretell, some_rows
 from batch_scoring_tests.reliability.processes import Child, Site, run_elsewhere
 from batch_scoring_tests.reliability.scenarios import Report, Work
@@ -31,6 +31,7 @@ from batch_scoring_tests.tiny import DAY
 CONTENTS = 3
 SETTINGS = Retention(quarantine_days=10)
 LIMITS = limits_of(SETTINGS)
+WEEK = LIMITS.superseded / timedelta(days=1)
 _SERVER = multiprocessing.get_context("forkserver")
 
 
@@ -119,7 +120,7 @@ class Staff:
 def retained(folder: Path, trials: int, seed: int = 0) -> Report:
     """Corrected days again and again (A -> B -> A), some runs killed, days passing while they are at work."""
     dice, report = random.Random(seed), Report("retention beside runs and readers")
-    work = Work(folder, rows_per_shard=150)
+    work = Work(folder, rows_per_shard=75)
     pipeline = work.pipeline
     known = []
     for content in range(CONTENTS):
@@ -128,15 +129,20 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
     report.expect_success(run_elsewhere(work.site, DAY))
     lapse = Lapse(Path(pipeline.output.uri, "tables"))
     staff = Staff(work.site)
-    staff.employ_reader(_poll, known)
+    staff.employ_reader(_poll, lapse.days, known)
     staff.employ_reader(_read_slowly, lapse.days, seed)
     for _ in range(2):
         staff.employ_keeper()
-    killed, seen = 0, lapse.files()
+    killed, seen, content = 0, lapse.files(), CONTENTS - 1
     with report.timed():
         while report.trials < trials and len(report.violations) < 10:
             report.trials += 1
-            _land(work, dice.choice([0, 1, 2, CONTENTS - 1]))
+            if report.trials % 3 == 2:  # what is replaced next is older than the retention
+                lapse.pass_days(WEEK + 0.5)
+                staff.wait_for_pass()
+            content = (content + dice.choice([0, 1, 2, 2])) % CONTENTS
+            _land(work, content)
+            opened, began = [(table, _paths(table.load())) for table in _tables(pipeline)], lapse.days.value
             child, before = Child(work.site, [DAY]), lapse.files()
             target = dice.randint(0, 12)
             child.go()
@@ -147,19 +153,24 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
             lapse.pass_days(dice.uniform(0.5, 3.0))  # what a run takes over is 3.5 days old, and a week at its end
             staff.wait_for_pass()
             child.go_on()
-            if report.trials % 3 == 0:
+            if report.trials % 2 == 0:
                 staff.kill_keeper()
-            if dice.random() < 0.4:
+            if report.trials % 3 != 2 and dice.random() < 0.5:
                 killed += child.kill_when(lambda: True, dice.uniform(0, 0.3))
             else:
                 report.expect_success(child.outcomes())
+            staff.wait_for_pass()
+            for table, paths in opened:  # by a reader who has held this version for all that time
+                gone = [path for path in paths if not Path(table.folder.uri, path).exists()]
+                passed = f"{lapse.days.value - began:.1f} days ago"
+                report.expect(not gone, f"{len(gone)} files of a version of {table.name} opened {passed} are gone")
         for content in range(2):  # one of them is new: also what retention took out of the quarantine is back then
             _land(work, content)
             report.expect_success(run_elsewhere(work.site, DAY))
         report.violations += audit(pipeline, DAY)
         rows = read_day(pipeline, DAY)
         for _ in range(3):  # the second takes old rows out of the quarantine, whose files go with the third
-            lapse.pass_days(LIMITS.superseded / timedelta(days=1) + 0.1)
+            lapse.pass_days(WEEK + 0.1)
             staff.wait_for_pass()
         left = _shards(lapse.files())
         report.expect(left == _active(pipeline), f"{len(left - _active(pipeline))} files are left that nobody needs")
@@ -169,7 +180,7 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
     removed = len({path for path in _shards(seen) if path.endswith(".parquet")} - left)
     report.expect(removed > 0, "retention had nothing to do")
     report.notes = (
-        f"{killed} runs and {report.trials // 3} retentions killed; {removed} files removed in {lapse.days.value:.0f} "
+        f"{killed} runs and {report.trials // 2} retentions killed; {removed} files removed in {lapse.days.value:.0f} "
         f"days; {polls} reads, {slow} slow ones"
     )
     return report
@@ -178,9 +189,9 @@ def retained(folder: Path, trials: int, seed: int = 0) -> Report:
 def _land(work: Work, content: int) -> None:
     """One of a few contents; the same files with the same tokens each time."""
     project = work.project
-    project.land(DAY, some_rows(project, 1200), "a.parquet")
-    project.land(DAY, some_rows(project, 600, start=1180), "b.parquet")
-    project.land(DAY, some_rows(project, 300, start=100 * content, shift=0.1 * content), "corrections.parquet")
+    project.land(DAY, some_rows(project, 600), "a.parquet")
+    project.land(DAY, some_rows(project, 300, start=580), "b.parquet")
+    project.land(DAY, some_rows(project, 150, start=50 * content, shift=0.1 * content), "corrections.parquet")
     for number, name in enumerate(("a", "b", "corrections")):
         stamp = 1_700_000_000 + number * 60 + content
         os.utime(Path(work.pipeline.landing.uri, f"dt={DAY}", f"{name}.parquet"), (stamp, stamp))
@@ -191,12 +202,11 @@ def _shards(files: set[str]) -> set[str]:
 
 
 def _active(pipeline: Pipeline) -> set[str]:
-    found = set()
-    for find_table in TABLES.values():
-        table = find_table(pipeline)
-        delta = table.load()
-        found |= {f"{table.folder.uri}/{path}" for path in _paths(delta)}
-    return found
+    return {f"{table.folder.uri}/{path}" for table in _tables(pipeline) for path in _paths(table.load())}
+
+
+def _tables(pipeline: Pipeline) -> list[Table]:
+    return [find_table(pipeline) for find_table in TABLES.values()]
 
 
 def _paths(delta: Any) -> list[str]:  # noqa: ANN401
@@ -214,16 +224,18 @@ def _keep_house(end: Connection, over: Any, site: Site, passes: Any) -> None:  #
     end.send((passed, strange[:5]))
 
 
-def _poll(end: Connection, over: Any, site: Site, known: list[Foretold]) -> None:  # noqa: ANN401
+def _poll(end: Connection, over: Any, site: Site, days: Any, known: list[Foretold]) -> None:  # noqa: ANN401
     """A reader of whole days."""
     reads, strange, pipeline = 0, [], site.pipeline()
     while not over.value:
+        began = days.value
         try:
             rows = read_day(pipeline, DAY)
             if not any(content.is_seen_in(rows) for content in known):
                 strange.append(f"a reader saw {rows.num_rows} rows of no content")
         except OSError as error:
-            strange.append(f"a reader failed: {error}")
+            if days.value - began < WEEK:
+                strange.append(f"a reader failed after {days.value - began:.1f} days: {error}")
         reads += 1
         time.sleep(0.02)
     end.send((reads, strange[:5]))
@@ -244,7 +256,7 @@ def _read_slowly(end: Connection, over: Any, site: Site, days: Any, seed: int) -
                 for _ in shards.read(table.folder, path):
                     pass
             except OSError as error:
-                if days.value - began < LIMITS.superseded / timedelta(days=1):
+                if days.value - began < WEEK:
                     strange.append(f"a reader failed after {days.value - began:.1f} days: {error}")
         reads += 1
     end.send((reads, strange[:5]))

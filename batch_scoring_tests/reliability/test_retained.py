@@ -18,7 +18,7 @@ from batch_scoring_tests.tiny import DAY, TinyProject
 
 @pytest.mark.slow
 def test_no_reader_and_no_run_notices_retention_and_nothing_is_left_behind(folder: Path) -> None:
-    report = retained.retained(folder, 3)
+    report = retained.retained(folder, 2)
     assert report.violations == []
 
 
