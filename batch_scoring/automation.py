@@ -49,6 +49,20 @@ def report_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     )
 
 
+def retention_job_name(pipeline: Pipeline) -> str:
+    """`retain_<pipeline>`."""
+    return f"retain_{pipeline.name}"
+
+
+def retention_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
+    """Count what nobody needs any more; delete it if the run's config says `dry_run: false`."""
+    return dg.define_asset_job(
+        retention_job_name(pipeline),
+        selection=[asset_key(pipeline, "retention")],
+        description=f"Count, or delete, what of {pipeline.name} nobody needs any more. Only counts unless configured.",
+    )
+
+
 def score_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
     """Score the days that are due by the clock, whatever has landed."""
     settings, partitions = pipeline.spec.schedule, pipeline.spec.partitions
@@ -107,6 +121,31 @@ def report_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
         )
 
     return _report
+
+
+def retention_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
+    """Delete what nobody needs any more, once a day."""
+    timezone = pipeline.spec.partitions.timezone
+    is_running = pipeline.spec.retention.default_status == "running"
+    step = asset_key(pipeline, "retention").to_python_identifier()
+
+    @dg.schedule(
+        name=f"{retention_job_name(pipeline)}_on_schedule",
+        job_name=retention_job_name(pipeline),
+        cron_schedule=schedules.RETENTION_CRON,
+        execution_timezone=timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if is_running else dg.DefaultScheduleStatus.STOPPED,
+        description=f"{schedules.in_words(schedules.RETENTION_CRON, timezone)}: deletes what nobody needs any more, "
+        "after the days that the spec names.",
+    )
+    def _retain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(
+            run_key=context.scheduled_execution_time.astimezone(UTC).isoformat(),
+            run_config={"ops": {step: {"config": {"dry_run": False}}}},
+            tags={"batch_scoring/why": "scheduled"},
+        )
+
+    return _retain
 
 
 def _too_early(what: str, pipeline: Pipeline) -> dg.SkipReason:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill
+from batch_scoring import alerts, backfill, housekeeping
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_backfill(commands)
     _add_remote(commands)
     _add_doctor(commands)
+    _add_retention(commands)
     channels = commands.add_parser(
         "test-alert",
         help="send a test message to every channel of ALERT_URLS",
@@ -228,6 +229,27 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
+
+
+def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    old = commands.add_parser(
+        "retention",
+        help="count what nobody needs any more, or delete it: replaced files, old pages, quarantined rows, weights",
+        description="Count what nobody needs any more, after the days that `retention` in the spec names, and say what "
+        "it is; with --delete take it away. What the tables, a run or a reader may still need is never among it.",
+    )
+    old.add_argument("pipeline", help="name of the pipeline, for example flight_delay")
+    old.add_argument("--delete", action="store_true", help="take it away; without it nothing is changed")
+    old.add_argument("--json", action="store_true", help="tell in JSON, with every file")
+    old.add_argument(
+        "--clock-is-right", action="store_true", help="delete although the clock is doubted; compare it first"
+    )
+    old.set_defaults(
+        run=lambda options: housekeeping.clean(
+            options.pipeline, sys.stdout,
+            delete=options.delete, as_json=options.json, clock_is_right=options.clock_is_right,
+        )
+    )  # fmt: skip
 
 
 def _day(text: str) -> date:

@@ -10,12 +10,15 @@ from batch_scoring.automation import (
     events_sensor,
     report_job,
     report_schedule,
+    retention_job,
+    retention_schedule,
     score_job,
     score_schedule,
     uploads_sensor,
 )
 from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
+from batch_scoring.housekeeping import retention
 from batch_scoring.model import model
 from batch_scoring.pipeline import Pipeline, load_pipelines
 from batch_scoring.predictions import predictions
@@ -29,11 +32,15 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
         assets=[
             asset(pipeline)
             for pipeline in pipelines
-            for asset in (raw_input, validated_features, model, predictions, report)
+            for asset in (raw_input, validated_features, model, predictions, report, retention)
         ],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
-        jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job)],
-        schedules=[schedule(pipeline) for pipeline in pipelines for schedule in (score_schedule, report_schedule)],
+        jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job, retention_job)],
+        schedules=[
+            schedule(pipeline)
+            for pipeline in pipelines
+            for schedule in (score_schedule, report_schedule, retention_schedule)
+        ],
         sensors=[
             dead_runs,
             alerts_sensor(pipelines),

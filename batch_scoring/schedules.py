@@ -13,6 +13,9 @@ from dagster._utils.schedules import reverse_cron_string_iterator
 PAGE_CRON = "45 7 * * *"
 """When pages are drawn: after a night's runs, before people come. Not around midnight, which some days do not have."""
 
+RETENTION_CRON = "45 11 * * *"
+"""When retention deletes: after the night's runs and those that mend them, while people are there."""
+
 
 def tick_before(scheduled: datetime, cron: str, timezone: str) -> datetime:
     """The last tick before another one, by the iterator with which Dagster itself shows past ticks.

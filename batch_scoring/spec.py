@@ -356,6 +356,48 @@ class Alerts(Section):
     )
 
 
+SUPERSEDED_DAYS = 7
+"""The least: twice the age up to which a run takes over another one's finished shards (`shards.REUSE_WITHIN`)."""
+
+
+class Retention(Section):
+    """What the job `retain_<pipeline>` takes away, and when: as shipped only what no reader can see any more."""
+
+    superseded_days: int = Field(
+        default=SUPERSEDED_DAYS,
+        le=3650,
+        description="days for which a table's file is kept that a newer one has replaced, or that was never published",
+    )
+    reports_days: int | None = Field(
+        default=None, ge=1, le=36500, description="days for which a day's drift pages are kept; none: for ever"
+    )
+    quarantine_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="days for which a day's quarantined rows are kept, raw customer data; none: for ever",
+    )
+    models_days: int | None = Field(
+        default=None,
+        ge=7,
+        le=36500,
+        description="days for which a model's weights are kept after it has scored a day; none: for ever",
+    )
+    default_status: Status = Field(
+        default="stopped", description="running or stopped, until somebody switches the schedule"
+    )
+
+    @field_validator("superseded_days")
+    @classmethod
+    def _safe(cls, value: int) -> int:
+        if value < SUPERSEDED_DAYS:
+            raise ValueError(
+                f"a run may still publish a finished shard that is days old, and a reader read what was replaced; "
+                f"expected at least {SUPERSEDED_DAYS} days"
+            )
+        return value
+
+
 class PipelineSpec(Section):
     """One pipeline, as `pipeline.yaml` declares it."""
 
@@ -374,6 +416,7 @@ class PipelineSpec(Section):
     uploads: Uploads = Uploads()
     events: Events = Events()
     alerts: Alerts = Alerts()
+    retention: Retention = Retention()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )

@@ -65,7 +65,7 @@ class Table:
             except TableNotFoundError:
                 return None
             except OSError as error:  # the library repeats requests, not the reading of answers that were cut short
-                _raise_if_forbidden(error)
+                raise_if_forbidden(error)
                 if self.folder.is_local or pause > _LONGEST_LOAD_PAUSE:
                     raise
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -92,6 +92,11 @@ class Part:
         owner = f"/{self.owner}" if self.stages else ""
         return f"{self.table.name}{owner}/dt={self.day}"
 
+    @property
+    def expiry(self) -> str:
+        """The application id under which Delta keeps of which of those commits retention has taken files out."""
+        return f"{self.transaction}/expired"
+
     def snapshot(self) -> "Snapshot":
         """The part as it stands in the table's newest version."""
         return _snapshot(self.table.load(), self)
@@ -109,10 +114,14 @@ class Snapshot:
     damaged: frozenset[str] = frozenset()
     """Active files that are gone or have another size: somebody else's doing, to be put right by the next run."""
 
+    expired: int = 0
+    """The transaction of which retention has taken files out, 0 if of none."""
+
     def holds(self, published: PublishedPart) -> bool:
-        """Whether the part is still exactly what an account names."""
-        is_same = self.transaction == published.transaction and set(self.files) == set(published.files)
-        return is_same and not self.damaged
+        """Whether the part is still exactly what an account names, but for what retention has taken out of it."""
+        files, named = set(self.files), set(published.files)
+        is_same = files == named or (self.expired == published.transaction and files < named)
+        return is_same and self.transaction == published.transaction and not self.damaged
 
 
 def features_table(pipeline: Pipeline) -> Table:
@@ -188,7 +197,7 @@ def publish(
         except CommitFailedError as error:
             conflict: Exception = error
         except (DeltaError, OSError) as error:
-            _raise_if_forbidden(error)
+            raise_if_forbidden(error)
             if isinstance(error, OSError) and part.table.folder.is_local:
                 raise  # a full disk or a forbidden folder: waiting does not help
             conflict = error
@@ -249,7 +258,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     return pa.concat_tables(parts).sort_by(form.names[0])
 
 
-def _raise_if_forbidden(error: Exception) -> None:
+def raise_if_forbidden(error: Exception) -> None:
     """Waiting does not help where access is denied; deltalake says so in words alone."""
     if isinstance(error, PermissionError):
         raise error
@@ -276,7 +285,8 @@ def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
     files = {row["path"]: row["size_bytes"] for row in mine}
     there = _stored(part) if files else {}
     damaged = frozenset(path for path, size in files.items() if there.get(path) != size)
-    return Snapshot(table.version(), table.transaction_version(part.transaction) or 0, files, damaged)
+    transaction, expired = (table.transaction_version(name) or 0 for name in (part.transaction, part.expiry))
+    return Snapshot(table.version(), transaction, files, damaged, expired)
 
 
 def _stored(part: Part) -> dict[str, int]:
@@ -365,11 +375,14 @@ def _commit(
 ) -> None:  # fmt: skip
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
-        AddAction(shard.path, shard.size, _partition(shard.path), now, True, json.dumps({"numRecords": shard.rows}))
+        AddAction(
+            shard.path, shard.size, partition_values(shard.path), now, True, json.dumps({"numRecords": shard.rows})
+        )
         for shard in adds
     ]
     actions += [
-        RemoveAction(path, True, now, size=size, partition_values=_partition(path)) for path, size in removes.items()
+        RemoveAction(path, True, now, size=size, partition_values=partition_values(path))
+        for path, size in removes.items()
     ]
     table.create_write_transaction(
         actions,
@@ -385,7 +398,7 @@ def _commit(
 
 
 @functools.lru_cache(4096)
-def _partition(path: str) -> dict[str, str | None]:
+def partition_values(path: str) -> dict[str, str | None]:
     """Partition values, as the file's folders say them."""
     pairs = (folder.partition("=") for folder in path.split("/")[:-1])
     return {name: value for name, _, value in pairs}

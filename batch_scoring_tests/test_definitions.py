@@ -26,9 +26,14 @@ ASSETS = {
         "partitions": dg.DailyPartitionsDefinition,
     },
     "report": {"upstream": {"predictions"}, "partitions": dg.MonthlyPartitionsDefinition},
+    "retention": {"upstream": set(), "partitions": type(None)},
 }
 
-JOBS = {"score": {"raw_input", "validated_features", "model", "predictions"}, "report": {"report"}}
+JOBS = {
+    "score": {"raw_input", "validated_features", "model", "predictions"},
+    "report": {"report"},
+    "retain": {"retention"},
+}
 """By their names' first word: what they run."""
 
 SCHEDULES = {
@@ -36,6 +41,8 @@ SCHEDULES = {
     "score_flight_delay_on_schedule": ("score_flight_delay", "0 6 * * *", "America/New_York"),
     "report_customer_churn_on_schedule": ("report_customer_churn", "45 7 * * *", "UTC"),
     "report_flight_delay_on_schedule": ("report_flight_delay", "45 7 * * *", "America/New_York"),
+    "retain_customer_churn_on_schedule": ("retain_customer_churn", "45 11 * * *", "UTC"),
+    "retain_flight_delay_on_schedule": ("retain_flight_delay", "45 11 * * *", "America/New_York"),
 }
 """Job, cron and its time zone."""
 
@@ -102,7 +109,7 @@ COLUMNS = {
 
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
-COMMANDS = ["backfill", "doctor", "test-alert"]
+COMMANDS = ["backfill", "score", "submit", "status", "wait", "doctor", "retention", "test-alert"]
 
 NEVER_AT_LOAD = [
     "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",

@@ -66,7 +66,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, checks, drift, schedule, runs, uploads, events, alerts, output",
+        "scoring, checks, drift, schedule, runs, uploads, events, alerts, retention, output",
     ),
     "a deadline with a unit": (
         put("input", "deadline_hours", value="9h"),
@@ -242,6 +242,16 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
         put("schedule", "default_status", value=yaml.safe_load("on")),
         "schedule.default_status: True: input should be 'running' or 'stopped'; "
         "expected running or stopped, until somebody switches it",
+    ),
+    "a retention in which a run loses its shards": (
+        put("retention", "superseded_days", value=3),
+        "retention.superseded_days: 3: a run may still publish a finished shard that is days old, and a reader read "
+        "what was replaced; expected at least 7 days",
+    ),
+    "a retention of no days": (
+        put("retention", "quarantine_days", value=0),
+        "retention.quarantine_days: 0: input should be greater than or equal to 1; expected days for which a day's "
+        "quarantined rows are kept, raw customer data; none: for ever",
     ),
     "status of a sensor": (
         put("uploads", "default_status", value="RUNNING"),

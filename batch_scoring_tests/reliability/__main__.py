@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from batch_scoring_tests.reliability import failing, scenarios, triggered
+from batch_scoring_tests.reliability import failing, retained, scenarios, triggered
 from batch_scoring_tests.reliability.scenarios import Report
 from batch_scoring_tests.reliability.store import Store, running_store
 
@@ -40,6 +40,7 @@ def main() -> int:
             "long-lived": lambda folder: scenarios.long_lived(folder, 400),
             "ended-disk": lambda folder: scenarios.ended(folder, 20),
             "ended-s3": lambda folder: scenarios.ended(folder, 20, store()),
+            "retained": lambda folder: retained.retained(folder, 30),
             "uploaded": lambda folder: triggered.uploaded(folder, store()),
             "killed-in-turn": lambda folder: triggered.killed_in_turn(folder, 30),
             "failing": lambda folder: failing.failing(folder, store(), (*failing.QUICK, *failing.SLOW, *failing.ON_S3)),

@@ -5,6 +5,7 @@ The children are forked from a server that has the heavy imports behind it, so t
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,18 @@ class Child:
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.exitcode is None
+
+    def stop(self) -> None:
+        """Let it stand where it is."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.is_running and self._process.pid:
+            os.kill(self._process.pid, number)  # a child that ended is not reaped before `exitcode` says so
 
     def kill_when(self, holds: Callable[[], bool], seconds: float) -> bool:
         """Kill -9 so long after something holds; whether it was still at work."""
