@@ -9,12 +9,13 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill, housekeeping
+from batch_scoring import alerts, backfill
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError
 from batch_scoring.remote import commands as remote_commands
 from batch_scoring.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
+from batch_scoring.retention import asset as retention
 from batch_scoring.selection import RangeError
 from batch_scoring.state import StateError
 
@@ -245,7 +246,7 @@ def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
         "--clock-is-right", action="store_true", help="delete although the clock is doubted; compare it first"
     )
     old.set_defaults(
-        run=lambda options: housekeeping.clean(
+        run=lambda options: retention.clean(
             options.pipeline, sys.stdout,
             delete=options.delete, as_json=options.json, clock_is_right=options.clock_is_right,
         )

@@ -18,12 +18,12 @@ from batch_scoring.automation import (
 )
 from batch_scoring.checks import drift_checks
 from batch_scoring.features import validated_features
-from batch_scoring.housekeeping import retention
 from batch_scoring.model import model
 from batch_scoring.pipeline import Pipeline, load_pipelines
 from batch_scoring.predictions import predictions
 from batch_scoring.raw import raw_input
 from batch_scoring.report import report
+from batch_scoring.retention.asset import retention
 
 
 def deploy(pipelines: list[Pipeline]) -> dg.Definitions:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from batch_scoring.doctor.probe import Finding, probe
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import Account, State, StateError, StepName
+from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder
 from batch_scoring.tables import TABLES, Table
 
@@ -193,19 +195,23 @@ def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Account]]
             continue  # the probe of the logs says so
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist() if delta else []
         stored = {file.path: file.size for file in table.folder.list("dt=")} if actions else {}
-        found += _compared(table, actions, stored, _expected(name, accounts))
+        found += _compared(table, actions, stored, _expected(pipeline, table, delta, accounts))
     return found
 
 
-def _expected(table: str, accounts: dict[StepName, dict[str, Account]]) -> dict[str, int]:
-    """Rows by day that the accounts count."""
-    if table != "quarantine":
-        return {day: account.rows for day, account in accounts["predictions" if table == "predictions" else
-                "validated_features"].items()}  # fmt: skip
+def _expected(
+    pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, Account]]
+) -> dict[str, int]:
+    """Rows by day that the accounts count, without quarantined ones that retention has taken out."""
+    if table.name != "quarantine":
+        step: StepName = "predictions" if table.name == "predictions" else "validated_features"
+        return {day: account.rows for day, account in accounts[step].items()}
     total: Counter[str] = Counter()
     for by_day in accounts.values():
         for day, account in by_day.items():
-            total[day] += account.rows_quarantined
+            part = DayStep(pipeline, day, account.step).quarantine
+            expired = delta.transaction_version(part.expiry) if delta else None
+            total[day] += 0 if expired == account.quarantine.transaction else account.rows_quarantined
     return dict(total)
 
 

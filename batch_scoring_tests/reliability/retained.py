@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch_scoring import shards, vacuum
+from batch_scoring import shards
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.retention import limits_of
+from batch_scoring.retention import vacuum
+from batch_scoring.retention.plan import limits_of
 from batch_scoring.spec import Retention
 from batch_scoring.tables import TABLES, Table, read_day
 from batch_scoring_tests.reliability.audit import Foretold, audit, foretell, some_rows

@@ -10,8 +10,8 @@ import pytest
 
 from batch_scoring import cli, pipeline
 from batch_scoring.automation import retention_job_name, retention_schedule
-from batch_scoring.housekeeping import size
 from batch_scoring.pipeline import PROJECT
+from batch_scoring.retention.asset import size
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, TinyProject, normalised
 

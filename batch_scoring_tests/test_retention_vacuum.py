@@ -10,11 +10,12 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable
 
-from batch_scoring import selection, settled, shards, uploads, vacuum
+from batch_scoring import selection, settled, shards, uploads
 from batch_scoring.bundle import BundleError, read_bundle
 from batch_scoring.features import prepare
 from batch_scoring.model import examine, put_in_force, refuse_reused_version
-from batch_scoring.retention import Limits, limits_of
+from batch_scoring.retention import vacuum
+from batch_scoring.retention.plan import Limits, limits_of
 from batch_scoring.selection import Wanted
 from batch_scoring.spec import Retention
 from batch_scoring.steps import DayStep

@@ -13,11 +13,11 @@ from typing import Any, TextIO
 import dagster as dg
 from pydantic import Field
 
-from batch_scoring import vacuum
 from batch_scoring.assets import asset_key, asset_options
 from batch_scoring.instance import opened
 from batch_scoring.pipeline import Pipeline, find_pipeline
-from batch_scoring.retention import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
+from batch_scoring.retention import vacuum
+from batch_scoring.retention.plan import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
 
 SHOWN = 3
 """Files of a kind that are named."""
@@ -57,9 +57,10 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def limits_in_force(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
-    """The ages of the spec, and how long a run of the instance may last."""
+    """The ages of the spec, and how long a run may last: one of the job by the spec, another by the instance."""
     seconds = instance.run_monitoring_max_runtime_seconds
-    return limits_of(pipeline.spec.retention, timedelta(seconds=seconds) if seconds else LONGEST_RUN)
+    of_instance = timedelta(seconds=seconds) if seconds else LONGEST_RUN
+    return limits_of(pipeline.spec.retention, max(of_instance, timedelta(hours=pipeline.spec.runs.max_hours)))
 
 
 def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[str, dg.MetadataValue]:

@@ -1,4 +1,4 @@
-"""Takes away what `retention.py` says nobody needs: looks at tables, pages and models, commits, deletes.
+"""Takes away what `plan.py` says nobody needs: looks at tables, pages and models, commits, deletes.
 
 Not deltalake's own `vacuum`, for reasons that were each tried: once a checkpoint is written it forgets what was removed
 more than a week ago, whatever retention it is asked for; with `full=True`, without which it leaves what dead runs have
@@ -28,10 +28,11 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import aws, retention
+from batch_scoring import aws
 from batch_scoring.bundle import BundleError, read_sha256
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.retention import ActiveFile, Expired, Limits, Plan, TableFiles
+from batch_scoring.retention import plan as planner
+from batch_scoring.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
 from batch_scoring.settled import STEPS
 from batch_scoring.state import State, StateError
 from batch_scoring.steps import DayStep
@@ -78,18 +79,18 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
         table = find_table(pipeline)
         with _noted(problems, f"table {table.name}"):
             views.append(view := table_files(table, now - limits.superseded)[1])
-            expired += retention.superseded(view, limits, now)
+            expired += planner.superseded(view, limits, now)
             if table.name == "quarantine":
-                expired += retention.old_quarantine(view, limits, now)
+                expired += planner.old_quarantine(view, limits, now)
     with _noted(problems, "scratch files"):
-        expired += retention.scratch(_scratch_files(pipeline), limits, now)
+        expired += planner.scratch(_scratch_files(pipeline), limits, now)
     if limits.reports:
         with _noted(problems, "reports"):
-            expired += retention.old_pages(pipeline.output.list("reports/dt="), limits, now)
+            expired += planner.old_pages(pipeline.output.list("reports/dt="), limits, now)
     if limits.models:
         with _noted(problems, "models"):
             expired += _old_models(pipeline, limits, now)
-    doubts = retention.doubts(
+    doubts = planner.doubts(
         now, machine, [file for view in views for file in view.files], [view.newest_commit for view in views],
         store_has_a_clock=not pipeline.output.is_local,
     )  # fmt: skip
@@ -228,7 +229,7 @@ def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], 
     while True:
         try:
             delta, view = table_files(table, plan.now - plan.limits.superseded)
-            going = retention.old_quarantine(view, plan.limits, plan.now)
+            going = planner.old_quarantine(view, plan.limits, plan.now)
             if delta is None or not going:
                 return done  # by us, or by somebody who had the same plan
             done = going
@@ -286,7 +287,7 @@ def _old_models(pipeline: Pipeline, limits: Limits, now: datetime) -> list[Expir
     if len(copies) < 2:
         return []
     accounts, delivered = state.accounts("predictions"), read_sha256(pipeline.bundle)
-    return retention.old_models(copies, state.model_or_none(), delivered, accounts, limits, now)
+    return planner.old_models(copies, state.model_or_none(), delivered, accounts, limits, now)
 
 
 def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
@@ -298,7 +299,7 @@ def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
     for place in ("", "state", *(f"tables/{name}" for name in TABLES), *models):
         folder = root / place
         for entry in os.scandir(folder) if folder.is_dir() else ():
-            if retention.SCRATCH.fullmatch(entry.name):
+            if planner.SCRATCH.fullmatch(entry.name):
                 stat = entry.stat(follow_symlinks=False)
                 path = f"{place}/{entry.name}".lstrip("/")
                 yield FileVersion(path, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.retention import ActiveFile, Limits, Plan, TableFiles, doubts, limits_of, old_models, superseded
+from batch_scoring.retention.plan import ActiveFile, Limits, Plan, TableFiles, doubts, limits_of, old_models, superseded
 from batch_scoring.shards import REUSE_WITHIN
 from batch_scoring.spec import SUPERSEDED_DAYS, Retention
 from batch_scoring.state import Account, ModelInForce, PublishedPart
