@@ -72,6 +72,13 @@ def table(rows: list[Rejected], key: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, form, strict=True)], schema=form)
 
 
+def count(counts: dict[str, dict[str, int]], row: Rejected) -> None:
+    """Count a row in `counts`: rows by stage and reason, as accounts have them."""
+    reasons = counts.setdefault(row.reason.stage, {})
+    name = reason_name(row.reason)
+    reasons[name] = reasons.get(name, 0) + 1
+
+
 def reason_name(reason: Reason) -> str:
     """How accounts and messages name a reason."""
     return f"{reason.column}: {reason.rule}" if reason.column else reason.rule

@@ -76,6 +76,10 @@ class Folder(ABC):
     def children(self) -> Children:
         """The names directly in this folder, whatever lies below them. Nothing there is no name."""
 
+    def version(self, path: str) -> FileVersion | None:
+        """The present version of a file; None if there is no file of that name."""
+        return next((file for file in self.list(path) if file.path == path), None)
+
     @abstractmethod
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """Open a file for reading at any position.
@@ -117,6 +121,11 @@ class Folder(ABC):
     def is_local(self) -> bool:
         """Whether the folder is on this machine's file systems."""
         return not self.uri.startswith("s3://")
+
+    @property
+    def canonical(self) -> str:
+        """The one address of this folder, whatever links lead to it."""
+        return str(Path(self.uri).resolve()) if self.is_local else self.uri
 
     def read(self, path: str) -> bytes:
         """The whole content of a file: of one that is replaced meanwhile, the old bytes or the new ones.
@@ -193,6 +202,14 @@ class LocalFolder(Folder):
         """See `Folder.children`."""
         folder = next(os.walk(self._root, onerror=_raise_unless_gone), ("", [], []))
         return Children(tuple(sorted(folder[1])), tuple(sorted(folder[2])))
+
+    def version(self, path: str) -> FileVersion | None:
+        """See `Folder.version`."""
+        file = self._root / inside(path)
+        try:
+            return _version(path, file.stat()) if not file.is_dir() else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
@@ -311,6 +328,16 @@ class S3Folder(Folder):
             tuple(sorted(name.removeprefix(self._prefix).rstrip("/") for name in folders)),
             tuple(sorted(name.removeprefix(self._prefix) for name in files if not name.endswith("/"))),
         )
+
+    def version(self, path: str) -> FileVersion | None:
+        """See `Folder.version`."""
+        try:
+            with self._os_errors(path):
+                head = aws.client("s3").head_object(Bucket=self.bucket, Key=self._key(path))
+        except FileNotFoundError:
+            return None
+        modified = head["LastModified"].astimezone(UTC)
+        return FileVersion(path, head["ETag"].strip('"'), head["ContentLength"], modified)
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""
