@@ -2,7 +2,8 @@
 
     files, newest first -> judge -> Scorer -> predictions; what is rejected on the way -> quarantine
 
-Memory is flat but for the keys seen (`keys.py`). Judging runs in the scorer's reading thread, writing in the caller's.
+Memory is flat but for the keys seen (`keys.py`). Files are read in one thread, rows judged in another (the scorer's for
+reading) and written in the caller's.
 """
 
 import collections
@@ -24,7 +25,7 @@ from batch_scoring.invariants import Finding
 from batch_scoring.judging import Judge, Judged
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Bar
-from batch_scoring.scoring import Scored, Scorer
+from batch_scoring.scoring import Scored, Scorer, read_ahead
 from batch_scoring.state import ShardAccount
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]
@@ -45,31 +46,33 @@ class Block:
 
 
 class Ledger:
-    """Every row of every file, by its number: read once, settled once."""
+    """Every row of every file, by its number: read once, settled once. One thread reads while another settles."""
 
     def __init__(self) -> None:
-        self._read: dict[str, int] = {}
-        self._open: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
+        self._read: dict[str, int] = {}  # row identities by file; no value here is touched by both threads
+        self._settled: dict[str, int] = {}
 
     @property
     def rows_in(self) -> int:
         """Rows that have been read."""
-        return sum(self._read.values())
+        return sum(list(self._rows.values()))
 
     def read(self, file: str, rows: int) -> None:
         """The next rows of a file have been read."""
-        first = self._read.get(file, 0) + 1
-        self._read[file] = first + rows - 1
-        self._open[file] = self._open.get(file, 0) + keys.row_identity(np.arange(first, first + rows))
+        first = self._rows.get(file, 0) + 1
+        self._rows[file] = first + rows - 1
+        self._read[file] = self._read.get(file, 0) + keys.row_identity(np.arange(first, first + rows))
 
     def settle(self, file: str, numbers: np.ndarray) -> None:
         """Rows of a file have been written, as scored or as rejected."""
-        self._open[file] = self._open.get(file, 0) - keys.row_identity(numbers)
+        self._settled[file] = self._settled.get(file, 0) + keys.row_identity(numbers)
 
     @property
-    def missing(self) -> dict[str, int]:
-        """Files of which a row is lost or doubled: sum of what was read less what was settled, modulo 2**64."""
-        return {file: left % 2**64 for file, left in self._open.items() if left % 2**64}
+    def damaged(self) -> list[str]:
+        """Files of which a row is lost or doubled: their sums of row identities, modulo 2**64, are not equal."""
+        files = sorted(self._read.keys() | self._settled.keys())
+        return [file for file in files if (self._read.get(file, 0) - self._settled.get(file, 0)) % 2**64]
 
 
 class Rejections:
@@ -171,13 +174,14 @@ class Stream:
                 if extra := self.judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
                     self._note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
                 name = pa.array([file.path])
-                for block in rows.read(0, _ALL):
-                    judged = self.judge.judge(block, file.path, is_text=rows.is_text)
-                    self.ledger.read(file.path, len(block))
-                    self._waiting.append(Block(judged, (done + rows.share * file.size) / max(self._source.size, 1)))
-                    places = pa.DictionaryArray.from_arrays(np.zeros(len(judged.numbers), np.int8), name)
-                    batch = judged.accepted.append_column("source_file", places)
-                    yield batch.append_column("row_number", pa.array(judged.numbers, pa.int64()))
+                with read_ahead((block, rows.share) for block in rows.read(0, _ALL)) as blocks:
+                    for block, share in blocks:
+                        judged = self.judge.judge(block, file.path, is_text=rows.is_text)
+                        self.ledger.read(file.path, len(block))
+                        self._waiting.append(Block(judged, (done + share * file.size) / max(self._source.size, 1)))
+                        places = pa.DictionaryArray.from_arrays(np.zeros(len(judged.numbers), np.int8), name)
+                        batch = judged.accepted.append_column("source_file", places)
+                        yield batch.append_column("row_number", pa.array(judged.numbers, pa.int64()))
             done += file.size
 
     def _count(self, judged: Judged, scored: Scored, written: pa.RecordBatch) -> None:
@@ -216,9 +220,9 @@ class Stream:
 
     def _conservation(self, features: ShardAccount, predictions: ShardAccount) -> Finding:
         rejected = features.rows_quarantined + predictions.rows_quarantined
-        missing = self.ledger.missing
-        sound = features.rows_in == self.scored + rejected and not missing and not predictions.missing_identity
-        where = f"; rows are lost or doubled of {', '.join(missing) or 'the accepted ones'}: report this" * (not sound)
+        damaged = self.ledger.damaged
+        sound = features.rows_in == self.scored + rejected and not damaged and not predictions.missing_identity
+        where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this" * (not sound)
         return Finding(
             "rows_are_conserved", sound,
             f"{features.rows_in} rows read, {self.scored} scored, {rejected} in the quarantine{where}",
