@@ -102,9 +102,8 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
     output = name_output(request.output)
     source = find_input(request.input)
     refuse_overlap(source, output, pipeline)
-    _refuse_standing(output, request)
     with _held(output, request, note):
-        _refuse_standing(output, request)  # it may have come while this one waited
+        _refuse_standing(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)
 
 
@@ -178,6 +177,7 @@ def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
         except locks.HeldError as held:
             if not request.wait:
                 raise locks.HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
+            _refuse_standing(output, request)  # whatever the other does
             note(f"{request.output}: {held}; waiting for its end")
             stack.enter_context(locks.hold(*name, waits=True))
         yield

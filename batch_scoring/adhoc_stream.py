@@ -135,8 +135,8 @@ class Stream:
         self.counts = ColumnCounts(pipeline.spec.features)
         self.tally = scored_rows.Tally(self.scorer.manifest)
         self.accepted = self.scored = 0
-        self.lost_keys = self.written_keys = 0
-        """Sums of key hashes modulo 2**64: of accepted rows less those settled; of scored rows."""
+        self.written_keys = self.failed_keys = 0
+        """Sums of key hashes, modulo 2**64: of rows with and without a score."""
         self._waiting: collections.deque[Block] = collections.deque()
 
     @property
@@ -191,10 +191,8 @@ class Stream:
         self.counts.add(judged.accepted)
         self.tally.add(scored)
         self.ledger.settle(judged.file, scored.rows.column("row_number").to_numpy())
-        accepted = keys.identity(keys.hash64(judged.accepted.column(self.key)))
-        written_keys = keys.identity(keys.hash64(written.column(self.key)))
-        self.lost_keys += accepted - scored_rows.failed_keys(scored, self.key) - written_keys
-        self.written_keys += written_keys
+        self.written_keys += keys.identity(keys.hash64(written.column(self.key)))
+        self.failed_keys += scored_rows.failed_keys(scored, self.key)
 
     def findings(self, quarantined: dict[str, dict[str, int]], run_id: str) -> list[Finding]:
         """What the checks say, before anything is shown; those that compare with days before have nothing to say."""
@@ -205,9 +203,11 @@ class Stream:
             categories=self.counts.categories,
         )  # fmt: skip
         predictions = ShardAccount(
-            digest="", source=source, run_id=run_id, rows_in=self.accepted, rows=self.scored, keys=self.written_keys,
+            digest="", source=source, run_id=run_id, rows_in=self.accepted, rows=self.scored,
+            keys=self.written_keys % 2**64,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_PREDICTIONS},
-            missing_identity=self.lost_keys % 2**64, **self.tally.figures(),
+            missing_identity=(self.judge.seen.identity - self.written_keys - self.failed_keys) % 2**64,
+            **self.tally.figures(),
         )  # fmt: skip
         return [
             self._conservation(features, predictions),
