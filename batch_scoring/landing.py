@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
 from batch_scoring.storage import FileVersion, Folder
+from batch_scoring.streams import Text, Twice
 
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
 
@@ -28,9 +29,6 @@ ENDINGS = (".parquet", ".csv", ".csv.gz")
 BATCH_ROWS = 131_072
 _CSV_BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the longest row that a CSV file may have."""
-_TAIL = 64
-"""Bytes kept of a CSV file's end."""
-
 
 _MEANINGS = (
     ("magic bytes", "it may be truncated or of another format"),
@@ -255,11 +253,9 @@ class _CsvRows(FileRows):
 
     def __init__(self, stream: BinaryIO, csv: Csv, size: int, *, compressed: bool) -> None:
         self._invalid: collections.deque[BrokenRow] = collections.deque()
-        again = _Again(stream)
-        header = _header(_Text(again, compressed=compressed), csv, self._on_invalid)
-        again.rewind()
-        self._invalid.clear()
-        self._text, self._size = _Text(again, compressed=compressed), size
+        again = Twice(stream)
+        header = _header(Text(again.reader(), compressed=compressed), csv, lambda _: "skip")
+        self._text, self._size = Text(again.reader(), compressed=compressed), size
         self._reader = _open_csv(self._text, csv, self._on_invalid, dict.fromkeys(header, pa.binary()))
         self.schema = self._reader.schema
         self._parsed = 0  # rows that the blocks handed out so far cover
@@ -335,60 +331,6 @@ def _last_cell(batch: pa.RecordBatch | None, broken: Sequence[BrokenRow]) -> byt
         text = broken[-1].text
         return text.encode() if text.count('"') % 2 else b" "
     return (batch.column(batch.num_columns - 1)[-1].as_py() or b" ") if batch is not None and batch.num_rows else b""
-
-
-class _Again:
-    """A stream that can be rewound once, without asking the store twice for what was read before."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._seen: list[bytes] = []  # the next one last, once it is rewound
-        self._is_rewound = False
-
-    def rewind(self) -> None:
-        """Begin anew."""
-        self._seen.reverse()
-        self._is_rewound = True
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes."""
-        if self._is_rewound and self._seen:
-            data = self._seen.pop()
-            if 0 <= size < len(data):
-                self._seen.append(data[size:])
-                return data[:size]
-            return data
-        data = self._stream.read(size)
-        if not self._is_rewound and data:
-            self._seen.append(data)
-        return data
-
-
-class _Text(io.RawIOBase):
-    """A CSV file's bytes, uncompressed, for Arrow to read. Remembers the last ones; closes nothing.
-
-    Arrow closes a stream as soon as it has no more use for it, also after a first look at the header.
-    """
-
-    def __init__(self, stream: _Again, *, compressed: bool) -> None:
-        self._packed = _Text(stream, compressed=False) if compressed else None
-        self._source = pa.CompressedInputStream(self._packed, "gzip") if self._packed else stream
-        self._bytes = 0
-        self.end = b""
-
-    @property
-    def stored(self) -> int:
-        """Bytes of the file that have been read, as they are stored."""
-        return self._packed.stored if self._packed else self._bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._source.read(size)
-        self._bytes += len(data)
-        self.end = (self.end + data if len(data) < _TAIL else data)[-_TAIL:]
-        return data
 
 
 def _header(source: io.RawIOBase, csv: Csv, on_invalid: object) -> list[str]:
