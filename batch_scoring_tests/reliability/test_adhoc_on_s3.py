@@ -172,3 +172,21 @@ def test_a_file_of_several_parts_arrives_whole(
         file.finish()
         file.show(replaces=False)
     assert place.read("x") == data and objects(store, bucket).keys() == {"large/x"}
+
+
+def test_an_upload_that_was_completed_by_a_request_without_an_answer_is_known_by_its_owner(
+    store: Store, bucket: str
+) -> None:
+    """moto answers a repeated completion with success, S3 may say that the object exists."""
+    place, client = S3Folder(f"s3://{bucket}/one"), store.client_of_moto()
+    for key, owner in (("mine", None), ("other", "another upload")):
+        with staging.staged(place, key) as file:
+            assert isinstance(file, staging._Upload)
+            file.scratch.write_bytes(b"x")
+            file.finish()
+            client.put_object(Bucket=bucket, Key=f"one/{key}", Metadata={staging._OWNER: owner or file._owner})
+            if owner is None:
+                file.show(replaces=False)
+            else:
+                with pytest.raises(staging.TakenError):
+                    file.show(replaces=False)
