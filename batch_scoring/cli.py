@@ -9,10 +9,10 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import alerts, backfill
+from batch_scoring import adhoc, alerts, backfill
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
-from batch_scoring.pipeline import SpecError, UnknownPipelineError
+from batch_scoring.pipeline import SpecError, UnknownPipelineError, find_pipeline
 from batch_scoring.remote import commands as remote_commands
 from batch_scoring.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
 from batch_scoring.retention import asset as retention
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="batch-scoring", description="Score days of a pipeline from a shell.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Subcommand)
     _add_backfill(commands)
+    _add_score(commands)
     _add_remote(commands)
     _add_doctor(commands)
     _add_retention(commands)
@@ -117,6 +118,31 @@ def _doctor(options: argparse.Namespace) -> int:
     return command.doctor(
         options.pipelines, sys.stdout, as_json=options.as_json, send_test=options.send_test, fail_on=options.fail_on
     )
+
+
+def _add_score(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
+    files = commands.add_parser(
+        "score",
+        help="score files, without a day: local or s3://, CSV or Parquet in and out",
+        description="Score files with a pipeline's schema, model and checks, without a day and without Dagster. The "
+        "exit code is 0 if the output was written, 1 if something failed, 2 if the command was wrong; but for 0 "
+        "nothing is written, and an output that stood there stands.",
+    )
+    files.add_argument("--pipeline", required=True, help="name of the pipeline, for example flight_delay")
+    files.add_argument("--input", required=True, help="a file, or a folder with all data files below it")
+    files.add_argument(
+        "--output", required=True,
+        help="a file that ends in .parquet, .csv or .csv.gz, rejected rows go beside it; or a folder",
+    )  # fmt: skip
+    files.add_argument("--overwrite", action="store_true", help="replace an output that exists, whole")
+    files.add_argument("--wait", action="store_true", help="wait for a process that writes the same output")
+    files.add_argument("--json", dest="as_json", action="store_true", help="the summary as JSON")
+    files.set_defaults(run=_score)
+
+
+def _score(options: argparse.Namespace) -> int:
+    request = adhoc.Request(options.input, options.output, options.overwrite, options.wait, options.as_json)
+    return adhoc.command(find_pipeline(options.pipeline), request, sys.stdout, sys.stderr)
 
 
 def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

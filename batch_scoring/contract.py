@@ -4,6 +4,7 @@ Types are enforced here in Arrow: a missing or retyped column stops the day, a c
 rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring.bounds import answers
 from batch_scoring.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class Contract:
             if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
         }
         self._checks = self._checks_only(schema)
+        self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
 
     @property
     def arrow_schema(self) -> pa.Schema:
@@ -164,6 +167,8 @@ class Contract:
 
     def _decode(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
         """Bytes to text; a row that is not UTF-8 is rejected."""
+        with contextlib.suppress(pa.ArrowInvalid):
+            return values.cast(pa.string())
         reasons = _by_halves(values, lambda part: part.cast(pa.string()))
         for row in reasons:
             text = values[row].as_py().decode("utf-8", "backslashreplace")
@@ -186,7 +191,8 @@ class Contract:
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         is_text = pa.types.is_string(values.type) and not pa.types.is_string(column.type)
-        if is_text:
+        is_plain = is_text and _is_plain(values)
+        if is_text and not is_plain:
             values = pc.utf8_trim_whitespace(values)
         # a number is rounded to float32 or float64, nanoseconds to microseconds; never text
         is_rounded = pa.types.is_floating(column.type) or (
@@ -197,10 +203,12 @@ class Contract:
         def cast(part: pa.Array) -> pa.Array:
             if is_text and pa.types.is_timestamp(column.type):
                 part = _in_utc(part)
-            if is_text and pa.types.is_integer(column.type):
+            if is_text and not is_plain and pa.types.is_integer(column.type):
                 part = _decimal(part)
             return part.cast(column.type, safe=safe)
 
+        with contextlib.suppress(pa.ArrowInvalid):
+            return cast(values)
         misfits = _by_halves(values, cast)
         for row in misfits:
             rejected.setdefault(row, Reason("schema", f"is_{column.type}", column.name, shown(values, row)))
@@ -208,14 +216,18 @@ class Contract:
 
     def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[int, Reason]]:
         """The first check that each row fails, by position in `table`, as pandera decides it."""
-        if self._checks is None or not table.num_rows:
+        if not table.num_rows:
+            return
+        suspects = [name for name in self._checks if not self._passes(name, table.column(name))]
+        if not suspects:
             return
         import pandera.errors
+        import pandera.pandas
 
-        arrays = [self._for_pandera(name, table.column(name)) for name in self._checks.columns]
-        frame = pa.RecordBatch.from_arrays(arrays, names=list(self._checks.columns)).to_pandas()
+        arrays = [self._for_pandera(name, table.column(name)) for name in suspects]
+        frame = pa.RecordBatch.from_arrays(arrays, names=suspects).to_pandas()
         try:
-            self._checks.validate(frame, lazy=True)
+            pandera.pandas.DataFrameSchema({name: self._checks[name] for name in suspects}).validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as error:
             cases = error.failure_cases
             if cases["index"].isna().any():
@@ -229,6 +241,11 @@ class Contract:
                 if row not in done:
                     done.add(row)
                     yield int(row), Reason("rule", str(check), column, shown(table.column(column), int(row)))
+
+    def _passes(self, name: str, values: pa.Array) -> bool:
+        """Whether Arrow can tell that every value of a column passes its checks."""
+        found = self._answers[name]
+        return found is not None and all(answer(values) for answer in found)
 
     def _for_pandera(self, name: str, values: pa.Array) -> pa.Array:
         if name in self._encoded:
@@ -270,16 +287,15 @@ class Contract:
         return Column(name, kind, bool(column.nullable), naive=bool(re.match(r"datetime64\[\w+\]", str(column.dtype))))
 
     @staticmethod
-    def _checks_only(schema: "pandera.pandas.DataFrameSchema") -> "pandera.pandas.DataFrameSchema | None":
-        """The schema without types and nulls, which Arrow has decided, and without columns that have no check."""
+    def _checks_only(schema: "pandera.pandas.DataFrameSchema") -> "dict[str, pandera.pandas.Column]":
+        """The columns that have checks, without types and nulls, which Arrow has decided."""
         import pandera.pandas
 
-        checked = {
+        return {
             name: pandera.pandas.Column(None, checks=[_of_all_rows(check) for check in column.checks], nullable=True)
             for name, column in schema.columns.items()
             if column.checks
         }
-        return pandera.pandas.DataFrameSchema(checked) if checked else None
 
 
 def shown(values: pa.Array, row: int) -> str | None:
@@ -380,6 +396,14 @@ def _in_utc(texts: pa.Array) -> pa.Array:
     zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
     in_utc = pc.binary_join_element_wise(texts, "Z", "")
     return pc.if_else(days, pc.binary_join_element_wise(texts, "T00:00Z", ""), pc.if_else(zoned, texts, in_utc))
+
+
+def _is_plain(texts: pa.Array) -> bool:
+    """Whether there are digits, signs and points alone, slashes perhaps: nothing to trim, and no hexadecimals."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)
+    start, stop = offsets[texts.offset], offsets[texts.offset + len(texts)]
+    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[start:stop]
+    return not len(data) or bool(data.min() >= ord("+") and data.max() <= ord("9"))
 
 
 def _decimal(texts: pa.Array) -> pa.Array:

@@ -31,12 +31,12 @@ Categories = dict[str, Counter[str]]
 def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Finding]:
     """All of them, before anything is published."""
     accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
-    categories = _categories(accounts)
+    categories = categories_of(accounts)
     vocabularies, profile, why = _model(step.state)
     return [
         *_conservation(prepared, pinned),
-        _quarantine(accounts, thresholds),
-        _known(categories, vocabularies, thresholds, why),
+        quarantine_size(accounts, thresholds),
+        known_categories(categories, vocabularies, thresholds, why),
         _present(categories, sum(shard.rows for shard in accounts), profile, thresholds, why),
     ]
 
@@ -71,16 +71,23 @@ def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
             + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
             {"rows": rows, "keys": distinct}, observed=rows - distinct, expected="no row whose key another one has",
         ),
-        Finding(
-            "some_rows_are_accepted", rows > 0,
-            f"{rows} of {rows_in} rows are accepted"
-            + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
-            {"rows": rows}, observed=rows, expected="at least one row",
-        ),
+        acceptance(accounts),
     ]  # fmt: skip
 
 
-def _quarantine(accounts: Sequence[ShardAccount], thresholds: Checks) -> Finding:
+def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
+    """The finding some_rows_are_accepted."""
+    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
+    return Finding(
+        "some_rows_are_accepted", rows > 0,
+        f"{rows} of {rows_in} rows are accepted"
+        + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
+        {"rows": rows}, observed=rows, expected="at least one row",
+    )  # fmt: skip
+
+
+def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks) -> Finding:
+    """The finding quarantine_is_small."""
     bounds = thresholds.quarantine_is_small
     rows_in, rejected = sum(shard.rows_in for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
     share = rejected / max(rows_in, 1)
@@ -97,7 +104,10 @@ def _quarantine(accounts: Sequence[ShardAccount], thresholds: Checks) -> Finding
     )  # fmt: skip
 
 
-def _known(categories: Categories, vocabularies: dict[str, tuple[str, ...]], thresholds: Checks, why: str) -> Finding:
+def known_categories(
+    categories: Categories, vocabularies: dict[str, tuple[str, ...]], thresholds: Checks, why: str = ""
+) -> Finding:
+    """The finding categories_are_known; `why` there are no vocabularies, if there are none."""
     check, bounds = "categories_are_known", thresholds.categories_are_known
     expected = f"at most {bounds.share:.1%} of a column's rows, or {bounds.rows} rows"
     if why:
@@ -153,7 +163,8 @@ def _model(state: State) -> tuple[dict[str, tuple[str, ...]], Profile | None, st
     return manifest.categorical, profile, ""
 
 
-def _categories(accounts: Iterable[ShardAccount]) -> Categories:
+def categories_of(accounts: Iterable[ShardAccount]) -> Categories:
+    """Rows by categorical column and value, of all shards."""
     total: Categories = {}
     for shard in accounts:
         for column, counts in shard.categories.items():

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring import feature_checks, keys, landing, quarantine, shards
+from batch_scoring import feature_checks, keys, landing, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -24,16 +24,17 @@ from batch_scoring.assets import (
     preview,
     run_of,
 )
-from batch_scoring.contract import Contract, Reason
+from batch_scoring.contract import Contract
 from batch_scoring.failures import noted
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
+from batch_scoring.judging import Judge, Judged
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.runs import halvings
 from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
-from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
+from batch_scoring.steps import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
 from batch_scoring.storage import FileChangedError
 from batch_scoring.tables import features_table
 
@@ -111,15 +112,15 @@ class _Validation:
         self, step: DayStep, contract: Contract, schema: pa.Schema, run: Run, rows: int, batch_rows: int
     ) -> None:
         self._batch_rows = batch_rows
-        self._step, self._contract, self._schema, self._run = step, contract, schema, run
-        self._seen = keys.KeyIndex()
+        self._step, self._schema, self._run = step, schema, run
+        self._judge = Judge(contract)
         self._before: FinishedShards = step.finished()
         self._progress = Progress(rows, run.log, "validated")
 
     @property
     def distinct_keys(self) -> int:
         """Keys among all accepted rows so far."""
-        return len(self._seen)
+        return len(self._judge.seen)
 
     def shards_of(self, file: LandingFile) -> Iterator[Finished]:
         """One shard for each `rows_per_shard` rows of a file; a file without rows has one shard of 0 rows."""
@@ -127,7 +128,7 @@ class _Validation:
         size = pipeline.spec.scoring.rows_per_shard
         with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv, self._batch_rows) as rows:
             where = f"{pipeline.landing.uri}/{file.path}"
-            extra = self._contract.unexpected(rows.schema, where, is_text=rows.is_text)
+            extra = self._judge.contract.unexpected(rows.schema, where, is_text=rows.is_text)
             if extra:
                 self._run.log(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
             for start in range(0, max(file.rows, 1), size):
@@ -141,13 +142,13 @@ class _Validation:
         shard = self._before.find(_name(base, []))
         if shard is None:
             return None
-        column = self._contract.key
+        column, seen = self._judge.contract.key, self._judge.seen
         folder = self._step.table.table.folder
         batches = [batch.column(column) for batch in shards.read(folder, shard.file.path, [column])]
-        if any(self._seen.seen(batch).any() for batch in batches):
+        if any(seen.seen(batch).any() for batch in batches):
             return None
         for batch in batches:
-            self._seen.add(batch)
+            seen.add(batch)
         return shard
 
     def _validate(self, file: LandingFile, rows: landing.FileRows, start: int, stop: int, base: str) -> Finished:
@@ -160,13 +161,15 @@ class _Validation:
         ) as draft:
             for block in self._run.timed_each("read", rows.read(start, stop)):
                 with self._run.timed("validate"):
-                    kept, numbers = self._judge(draft, file, rows, block, dropped)
+                    judged = self._judge.judge(block, file.path, is_text=rows.is_text)
+                    draft.reject(judged.rejected())
+                    dropped += judged.duplicates
                 with self._run.timed("write"):
-                    draft.accept(kept)
-                counts.add(kept)
+                    draft.accept(self._with_lineage(judged))
+                counts.add(judged.accepted)
                 rows_in += len(block)
-                accepted += kept.num_rows
-                identities += keys.row_identity(numbers)
+                accepted += len(judged.numbers)
+                identities += keys.row_identity(judged.accounted)
             expected = keys.row_identity(np.arange(start + 1, start + rows_in + 1))
             account = ShardAccount(
                 digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,
@@ -177,32 +180,9 @@ class _Validation:
             rows.refuse_changed()
             return self._before.find(account.digest) or draft.finish(account)
 
-    def _judge(
-        self, draft: Draft, file: LandingFile, rows: landing.FileRows, block: landing.Rows, dropped: list[int]
-    ) -> tuple[pa.RecordBatch, np.ndarray]:
-        """The block's accepted rows, and the row numbers of all that were accepted or rejected."""
-        contract = self._contract
-        verdict = contract.judge(block.batch, is_text=rows.is_text)
-        accepted = verdict.accepted
-        first = self._seen.add(accepted.column(contract.key))
-        reasons = verdict.rejected
-        if not first.all():
-            repeated = np.flatnonzero(~first)
-            for row in repeated:
-                value = str(accepted.column(contract.key)[int(row)])
-                reasons[int(verdict.positions[row])] = Reason("duplicate", "key_is_unique", contract.key, value)
-            dropped += block.numbers[verdict.positions[repeated]].tolist()
-            accepted = accepted.take(pa.array(np.flatnonzero(first)))
-        draft.reject(quarantine.from_broken(row, file.path) for row in block.broken)
-        draft.reject(quarantine.from_rows(block.batch, block.numbers, reasons, contract.key, file.path))
-        numbers = block.numbers[verdict.positions[first]]
-        columns = [*accepted.columns, pa.repeat(file.path, len(numbers)), pa.array(numbers, pa.int64())]
-        accounted = [
-            numbers,
-            block.numbers[list(reasons)],
-            np.array([row.number for row in block.broken], np.int64),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema), np.concatenate(accounted)
+    def _with_lineage(self, judged: Judged) -> pa.RecordBatch:
+        lineage = [pa.repeat(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
+        return pa.RecordBatch.from_arrays([*judged.accepted.columns, *lineage], schema=self._schema)
 
 
 class ColumnCounts:

@@ -105,18 +105,18 @@ def report(
         _remember(pipeline, name, findings, run_id, day)
     failed = []
     for finding in findings:
-        stops = _stops(pipeline, finding)
+        is_stop = stops(pipeline, finding)
         yield dg.AssetCheckResult(
             passed=finding.passed,
             asset_key=asset,
             check_name=finding.check,
             severity=dg.AssetCheckSeverity.ERROR
-            if stops or _settings(pipeline, finding.check).severity == "error"
+            if is_stop or _settings(pipeline, finding.check).severity == "error"
             else dg.AssetCheckSeverity.WARN,
             description=finding.message,
             metadata=metadata(finding, before, day) | page,
         )
-        if stops:
+        if is_stop:
             failed.append(finding)
     if failed:
         kind = UnavailableError if all(finding.transient for finding in failed) else RefusedError
@@ -155,7 +155,8 @@ def _page(pipeline: Pipeline, day: str) -> dict[str, dg.MetadataValue]:
     return {"report": link(pipeline, path)} if pipeline.output.list(path) else {}
 
 
-def _stops(pipeline: Pipeline, finding: Finding) -> bool:
+def stops(pipeline: Pipeline, finding: Finding) -> bool:
+    """Whether a finding keeps the work from being published."""
     return not finding.passed and (_settings(pipeline, finding.check).blocking or finding.blocks)
 
 
@@ -165,7 +166,7 @@ def _remember(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id
     said = {
         finding.check: CheckRecord(
             passed=finding.passed, observed=finding.observed, message=finding.message,
-            stopped=_stops(pipeline, finding),
+            stopped=stops(pipeline, finding),
         )
         for finding in findings
     }  # fmt: skip

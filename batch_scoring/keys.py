@@ -69,6 +69,8 @@ class KeyIndex:
         self._runs: list[tuple[np.ndarray, np.ndarray]] = []  # sorted hashes, and the position of each in the keys
         self._keys: list[pa.Array] = []
         self._held = 0  # how many
+        self.identity = 0
+        """Sum of the hashes of all keys seen, modulo 2**64."""
         self._colliding: set[object] = set()  # keys whose hash another key holds
 
     def __len__(self) -> int:
@@ -96,6 +98,7 @@ class KeyIndex:
         repeated = np.flatnonzero(~first)
         if len(repeated):
             first[repeated] = ~self._equal(keys.take(pa.array(repeated)), hashes[repeated], remember=True)
+        self.identity = (self.identity + identity(hashes if first.all() else hashes[first])) % 2**64
         return first
 
     def seen(self, keys: pa.Array) -> np.ndarray:

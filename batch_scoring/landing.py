@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
 from batch_scoring.storage import FileVersion, Folder
+from batch_scoring.streams import Text, Twice
 
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
 
@@ -28,9 +29,6 @@ ENDINGS = (".parquet", ".csv", ".csv.gz")
 BATCH_ROWS = 131_072
 _CSV_BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the longest row that a CSV file may have."""
-_TAIL = 64
-"""Bytes kept of a CSV file's end."""
-
 
 _MEANINGS = (
     ("magic bytes", "it may be truncated or of another format"),
@@ -159,7 +157,7 @@ def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv) -> "FileR
     if file.path.endswith(".parquet"):
         rows = _ParquetRows(stream)
     elif file.path.endswith((".csv", ".csv.gz")):
-        rows = _CsvRows(stream, csv, compressed=file.path.endswith(".gz"))
+        rows = _CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"))
     else:
         raise UnreadableFileError(
             f"its name ends in none of {', '.join(ENDINGS)}; if it is not data, let its name begin with '_'"
@@ -209,6 +207,11 @@ class FileRows(ABC):
         with self.explain():
             yield from self._read(start, stop)
 
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """How much of the file has been read, from 0 to 1, for progress."""
+
     @abstractmethod
     def _count(self) -> int: ...
 
@@ -225,6 +228,11 @@ class _ParquetRows(FileRows):
         metadata = self._file.metadata
         sizes = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        self._position = 0
+
+    @property
+    def share(self) -> float:
+        return self._position / max(self._count(), 1)
 
     def _count(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -238,25 +246,29 @@ class _ParquetRows(FileRows):
         groups = list(range(first, last + 1))
         for batch in self._file.iter_batches(self.batch_rows, row_groups=groups, use_threads=False):
             begin, end = max(start - position, 0), min(stop - position, batch.num_rows)
+            numbers = np.arange(position + begin + 1, position + end + 1)
+            position = self._position = position + batch.num_rows
             if begin < end:
-                yield Rows(batch.slice(begin, end - begin), np.arange(position + begin + 1, position + end + 1))
-            position += batch.num_rows
+                yield Rows(batch.slice(begin, end - begin), numbers)
 
 
 class _CsvRows(FileRows):
     is_text = True
 
-    def __init__(self, stream: BinaryIO, csv: Csv, *, compressed: bool) -> None:
+    def __init__(self, stream: BinaryIO, csv: Csv, size: int, *, compressed: bool) -> None:
         self._invalid: collections.deque[BrokenRow] = collections.deque()
-        header = _header(_Text(stream, compressed=compressed), csv, self._on_invalid)
-        stream.seek(0)
-        self._invalid.clear()
-        self._text = _Text(stream, compressed=compressed)
+        again = Twice(stream)
+        header = _header(Text(again.reader(), compressed=compressed), csv, lambda _: "skip")
+        self._text, self._size = Text(again.reader(), compressed=compressed), size
         self._reader = _open_csv(self._text, csv, self._on_invalid, dict.fromkeys(header, pa.binary()))
         self.schema = self._reader.schema
         self._parsed = 0  # rows that the blocks handed out so far cover
         self._blocks = self._numbered()
         self._rest: Rows | None = None
+
+    @property
+    def share(self) -> float:
+        return min(self._text.stored / max(self._size, 1), 1.0)
 
     def _on_invalid(self, row: pa.csv.InvalidRow) -> str:
         detail = f"{row.actual_columns} cells, the header has {row.expected_columns}"
@@ -323,25 +335,6 @@ def _last_cell(batch: pa.RecordBatch | None, broken: Sequence[BrokenRow]) -> byt
         text = broken[-1].text
         return text.encode() if text.count('"') % 2 else b" "
     return (batch.column(batch.num_columns - 1)[-1].as_py() or b" ") if batch is not None and batch.num_rows else b""
-
-
-class _Text(io.RawIOBase):
-    """A CSV file's bytes, uncompressed, for Arrow to read. Remembers the last ones; closes nothing.
-
-    Arrow closes a stream as soon as it has no more use for it, also after a first look at the header.
-    """
-
-    def __init__(self, stream: BinaryIO, *, compressed: bool) -> None:
-        self._source = pa.CompressedInputStream(_Text(stream, compressed=False), "gzip") if compressed else stream
-        self.end = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._source.read(size)
-        self.end = (self.end + data if len(data) < _TAIL else data)[-_TAIL:]
-        return data
 
 
 def _header(source: io.RawIOBase, csv: Csv, on_invalid: object) -> list[str]:

@@ -46,9 +46,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
 def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
     lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
-    bad = sum(shard.not_probabilities for shard in accounts)
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
-    none = "" if rows or not features.rows else "; the model scores no row at all: is it the right one?"
     return [
         Finding(
             "rows_are_conserved", features.rows == rows + rejected and not lost,
@@ -56,12 +54,19 @@ def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[F
             {"rows_in": features.rows, "rows": rows, "rows_quarantined": rejected},
             observed=rows + rejected, expected=f"{features.rows} rows",
         ),
-        Finding(
-            "scores_are_probabilities", not bad and (rows > 0 or features.rows == 0),
-            f"{bad} of {rows} scored rows are not probabilities{none}", {"rows": rows, "not_probabilities": bad},
-            observed=bad, expected="no row whose scores are not probabilities", limits=[0],
-        ),
+        probabilities(accounts, features.rows),
     ]  # fmt: skip
+
+
+def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
+    """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
+    rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
+    none = "" if rows or not rows_in else "; the model scores no row at all: is it the right one?"
+    return Finding(
+        "scores_are_probabilities", not bad and (rows > 0 or rows_in == 0),
+        f"{bad} of {rows} scored rows are not probabilities{none}", {"rows": rows, "not_probabilities": bad},
+        observed=bad, expected="no row whose scores are not probabilities", limits=[0],
+    )  # fmt: skip
 
 
 def _confidence(

@@ -5,13 +5,12 @@ model cannot score goes to the quarantine, stage score, with the reason.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring import keys, prediction_checks, quarantine, shards
+from batch_scoring import prediction_checks, scored_rows, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -24,7 +23,6 @@ from batch_scoring.assets import (
     run_of,
 )
 from batch_scoring.bundle import load_bundle
-from batch_scoring.contract import Reason
 from batch_scoring.failures import noted
 from batch_scoring.invariants import report, specs
 from batch_scoring.manifest import LoadedModel, Manifest
@@ -32,14 +30,11 @@ from batch_scoring.pictures import histogram
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.runs import halvings
-from batch_scoring.scoring import Scored, Scorer
+from batch_scoring.scored_rows import BINS, Tally
+from batch_scoring.scoring import Scorer
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
-from batch_scoring.steps import DayStep, Draft, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.steps import DayStep, Finished, Prepared, Run, SupersededError, check_input
 from batch_scoring.tables import features_table, predictions_table
-
-BINS = 20
-UNKNOWN_VALUES = 20
-"""Unknown values of a column that a shard's account names, the most frequent first."""
 
 
 def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -196,14 +191,12 @@ def score_shard(
     batches = shards.read(folder, path, columns, [*manifest.categorical, "source_file"], read_rows)
     tally = Tally(manifest)
     lost = features.keys
-    with step.draft(schema, constant=["model_version", "scored_at"]) as draft:
+    with step.draft(schema, constant=scored_rows.CONSTANT) as draft:
         for scored in run.timed_each("score", scorer.score(run.timed_each("read", batches))):
             with run.timed("write"):
-                rows = scored.rows
-                constants = [pa.repeat(pa.scalar(version), len(rows)), pa.repeat(_timestamp(run), len(rows))]
-                columns_out = [rows.column(key), *scored.scores.columns, *constants]
-                draft.accept(pa.RecordBatch.from_arrays(columns_out, schema=schema))
-                lost -= reject_failed(draft, scored, key)
+                draft.accept(scored_rows.rows(scored, version, _timestamp(run), schema))
+                draft.reject(scored_rows.failed(scored, key))
+                lost -= scored_rows.failed_keys(scored, key)
                 tally.add(scored)
         account = ShardAccount(
             digest=digest, source=features.digest, run_id=run.id, rows_in=features.rows, rows=draft.rows,
@@ -213,85 +206,10 @@ def score_shard(
         return draft.finish(account)
 
 
-def reject_failed(draft: Draft, scored: Scored, key: str) -> int:
-    """Send the rows without a score to the quarantine; the sum of their keys' hashes."""
-    if not scored.failed:
-        return 0
-    batch = scored.source
-    failed = batch.take(pa.array([row.position for row in scored.failed]))
-    files = failed.column("source_file").cast(pa.string()).to_pylist()
-    numbers = failed.column("row_number").to_numpy()
-    cells = failed.drop_columns(["source_file", "row_number"])
-    for position, row in enumerate(scored.failed):
-        reason = Reason("score", row.rule, "", row.detail)
-        draft.reject(quarantine.from_rows(cells, numbers, {position: reason}, key, files[position]))
-    return keys.identity(keys.hash64(failed.column(key)))
-
-
-class Tally:
-    """Sums over a shard's scores, for checks and reports that never read the rows again."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._sums: dict[str, float] = {}
-        self._squares: dict[str, float] = {}
-        self._bins = np.zeros(BINS, np.int64)
-        self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
-        self._unknown: dict[str, dict[str, int]] = {}
-        self._bad = 0
-
-    def add(self, scored: Scored) -> None:
-        """Count one record batch."""
-        scores = scored.scores
-        for column in scores.schema.names:
-            if column != "prediction" or self._manifest.task == "regression":
-                values = scores.column(column).to_numpy().astype(np.float64)
-                self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
-                # not values @ values: BLAS would wake its own threads, which spin against the scoring workers
-                self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
-        if self._manifest.task == "classification":
-            block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
-            total = np.sum(block, axis=0)
-            sound = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
-            self._bad += int((~sound).sum())
-            score = block[1] if len(block) == 2 else scores.column("prediction_proba").to_numpy()
-            bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
-            self._bins += np.bincount(bins, minlength=BINS)
-            self._classes += np.bincount(scores.column("prediction").to_numpy(), minlength=len(self._classes))
-        else:
-            self._bad += int((~np.isfinite(scores.column("prediction").to_numpy())).sum())
-        for column, values in scored.unknown.items():
-            counts = self._unknown.setdefault(column, {})
-            for value, rows in values.items():
-                counts[value] = counts.get(value, 0) + rows
-
-    def figures(self) -> dict[str, Any]:
-        """The fields of the shard's account."""
-        is_classes = self._manifest.task == "classification"
-        return {
-            "sums": self._sums,
-            "squares": self._squares,
-            "histogram": tuple(self._bins.tolist()) if is_classes else (),
-            "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
-            "unknown": {
-                column: dict(sorted(counts.items(), key=lambda item: -item[1])[:UNKNOWN_VALUES])
-                for column, counts in self._unknown.items()
-            },
-            "not_probabilities": self._bad,
-        }
-
-
 def output_schema(key: str, step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:
     """The rows of predictions, without the partition column."""
     path = next(path for _, path in source.feature_shards())
-    folder = features_table(step.pipeline).folder
-    fields = [pa.field(key, shards.schema(folder, path).field(key).type)]
-    if manifest.task == "regression":
-        fields.append(pa.field("prediction", pa.float64()))
-    else:
-        fields += [pa.field("prediction", pa.int64()), pa.field("prediction_proba", pa.float32())]
-        fields += [pa.field(f"prob_class_{index}", pa.float32()) for index in range(manifest.outputs)]
-    return pa.schema([*fields, ("model_version", pa.string()), ("scored_at", pa.timestamp("us", "UTC"))])
+    return scored_rows.schema(shards.schema(features_table(step.pipeline).folder, path).field(key), manifest)
 
 
 def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:

@@ -72,6 +72,24 @@ def table(rows: list[Rejected], key: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, form, strict=True)], schema=form)
 
 
+def file_schema(key: str) -> pa.Schema:
+    """The columns of a file that is not partitioned: those of the table, and the stage."""
+    return schema(key).insert(1, pa.field("stage", pa.string()))
+
+
+def file_rows(rows: list[Rejected], key: str) -> pa.RecordBatch:
+    """The rows as such a file holds them."""
+    stages = pa.array([row.reason.stage for row in rows], pa.string())
+    return pa.RecordBatch.from_arrays([*(c := table(rows, key).columns)[:1], stages, *c[1:]], schema=file_schema(key))
+
+
+def count(counts: dict[str, dict[str, int]], row: Rejected) -> None:
+    """Count a row in `counts`: rows by stage and reason, as accounts have them."""
+    reasons = counts.setdefault(row.reason.stage, {})
+    name = reason_name(row.reason)
+    reasons[name] = reasons.get(name, 0) + 1
+
+
 def reason_name(reason: Reason) -> str:
     """How accounts and messages name a reason."""
     return f"{reason.column}: {reason.rule}" if reason.column else reason.rule

@@ -15,10 +15,10 @@ import functools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
     from batch_scoring.manifest import LoadedModel
+
+Item = TypeVar("Item")
 
 GRID = 64
 """Rows that every forward pass is a multiple of. From 16 rows on, results of a row were bit-equal in every batch
@@ -131,7 +133,7 @@ class Scorer:
         with (
             _one_torch_thread_each() as settle,
             ThreadPoolExecutor(workers, "scoring", initializer=settle) as pool,
-            _read_ahead(batches) as source,
+            read_ahead(batches) as source,
         ):
             for batch in source:
                 pending.append(pool.submit(self.score_batch, batch))
@@ -393,16 +395,13 @@ def _keep_freed_memory() -> None:
         mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD
 
 
-_Read: TypeAlias = pa.RecordBatch | BaseException | None
-
-
 @contextlib.contextmanager
-def _read_ahead(batches: Iterable[pa.RecordBatch], depth: int = 2) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Iterate in a thread of its own, `depth` batches ahead. An error there is raised here, in its place."""
-    ready: queue.Queue[_Read] = queue.Queue(depth)
+def read_ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Iterator[Item]]:
+    """Iterate in a thread of its own, `depth` items ahead. An error there is raised here, in its place."""
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
-    def offer(item: _Read) -> bool:
+    def offer(item: Item | BaseException | None) -> bool:
         while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=0.1)
@@ -411,12 +410,15 @@ def _read_ahead(batches: Iterable[pa.RecordBatch], depth: int = 2) -> Iterator[I
 
     def read() -> None:
         try:
-            if all(map(offer, batches)):
+            if all(map(offer, items)):
                 offer(None)
         except BaseException as error:
             offer(error)
+        finally:
+            if isinstance(items, Generator):  # what it holds open, also another thread, ends with this one
+                items.close()
 
-    def take() -> Iterator[pa.RecordBatch]:
+    def take() -> Iterator[Item]:
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item

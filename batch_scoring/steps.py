@@ -245,9 +245,7 @@ class Draft:
     def reject(self, rows: Iterable[quarantine.Rejected]) -> None:
         """Send rows to the quarantine."""
         for row in rows:
-            counts = self.quarantined.setdefault(row.reason.stage, {})
-            name = quarantine.reason_name(row.reason)
-            counts[name] = counts.get(name, 0) + 1
+            quarantine.count(self.quarantined, row)
             waiting = self._rejected.setdefault(row.reason.stage, [])
             waiting.append(row)
             if len(waiting) >= _QUARANTINE_FLUSH:

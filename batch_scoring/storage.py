@@ -76,6 +76,10 @@ class Folder(ABC):
     def children(self) -> Children:
         """The names directly in this folder, whatever lies below them. Nothing there is no name."""
 
+    def version(self, path: str) -> FileVersion | None:
+        """The present version of a file; None if there is no file of that name."""
+        return next((file for file in self.list(path) if file.path == path), None)
+
     @abstractmethod
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """Open a file for reading at any position.
@@ -117,6 +121,11 @@ class Folder(ABC):
     def is_local(self) -> bool:
         """Whether the folder is on this machine's file systems."""
         return not self.uri.startswith("s3://")
+
+    @property
+    def canonical(self) -> str:
+        """The one address of this folder, whatever links lead to it."""
+        return str(Path(self.uri).resolve()) if self.is_local else self.uri
 
     def read(self, path: str) -> bytes:
         """The whole content of a file: of one that is replaced meanwhile, the old bytes or the new ones.
@@ -194,6 +203,14 @@ class LocalFolder(Folder):
         folder = next(os.walk(self._root, onerror=_raise_unless_gone), ("", [], []))
         return Children(tuple(sorted(folder[1])), tuple(sorted(folder[2])))
 
+    def version(self, path: str) -> FileVersion | None:
+        """See `Folder.version`."""
+        file = self._root / inside(path)
+        try:
+            return _version(path, file.stat()) if not file.is_dir() else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
         file = (self._root / inside(path)).open("rb")
@@ -232,12 +249,12 @@ class LocalFolder(Folder):
         target = self._root / inside(path)
         is_new = not target.parent.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fsync(scratch)
+        force_to_disk(scratch)
         size = scratch.stat().st_size
         scratch.replace(target)
-        _fsync(target.parent)
+        force_to_disk(target.parent)
         if is_new:
-            _fsync(target.parent.parent)
+            force_to_disk(target.parent.parent)
         return size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
@@ -253,8 +270,8 @@ class LocalFolder(Folder):
         folder = self._root / inside(prefix)
         newest = max((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.stat().st_mtime_ns, default=None)
         if newest is not None:
-            _fsync(newest)
-            _fsync(folder)
+            force_to_disk(newest)
+            force_to_disk(folder)
 
 
 def _raise_unless_gone(error: OSError) -> None:
@@ -267,7 +284,8 @@ def _version(path: str, stat: os.stat_result) -> FileVersion:
     return FileVersion(path, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", stat.st_size, modified)
 
 
-def _fsync(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Have the kernel write a file, or the names in a folder, to stable storage."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -312,15 +330,25 @@ class S3Folder(Folder):
             tuple(sorted(name.removeprefix(self._prefix) for name in files if not name.endswith("/"))),
         )
 
+    def version(self, path: str) -> FileVersion | None:
+        """See `Folder.version`."""
+        try:
+            with self._os_errors(path):
+                head = aws.client("s3").head_object(Bucket=self.bucket, Key=self.key(path))
+        except FileNotFoundError:
+            return None
+        modified = head["LastModified"].astimezone(UTC)
+        return FileVersion(path, head["ETag"].strip('"'), head["ContentLength"], modified)
+
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""
-        raw = _S3Object(self.bucket, self._key(path), token)
+        raw = _S3Object(self.bucket, self.key(path), token)
         return cast("BinaryIO", io.BufferedReader(raw, READ_AHEAD))
 
     def read(self, path: str) -> bytes:
         """See `Folder.read`. One request that names no version, so a replaced file does not fail its reader."""
         with self._os_errors(path):
-            return _body(functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self._key(path)))
+            return _body(functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self.key(path)))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
         """See `Folder.read_each`. A read is a round trip, so they are made beside each other."""
@@ -330,12 +358,12 @@ class S3Folder(Folder):
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
         with self._os_errors(path):
-            aws.client("s3").put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+            aws.client("s3").put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
 
     def remove(self, path: str) -> None:
         """See `Folder.remove`."""
         with self._os_errors(path):
-            aws.client("s3").delete_object(Bucket=self.bucket, Key=self._key(path))
+            aws.client("s3").delete_object(Bucket=self.bucket, Key=self.key(path))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -346,7 +374,7 @@ class S3Folder(Folder):
     def put_file(self, scratch: Path, path: str) -> int:
         """See `Folder.put_file`. One upload: the object appears when its last part is there."""
         with self._os_errors(path):
-            aws.client("s3").upload_file(str(scratch), self.bucket, self._key(path))
+            aws.client("s3").upload_file(str(scratch), self.bucket, self.key(path))
         return scratch.stat().st_size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
@@ -372,7 +400,7 @@ class S3Folder(Folder):
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         """A listing's answers, of a thousand names each."""
-        ask = functools.partial(aws.client("s3").list_objects_v2, Bucket=self.bucket, Prefix=self._key(prefix))
+        ask = functools.partial(aws.client("s3").list_objects_v2, Bucket=self.bucket, Prefix=self.key(prefix))
         while True:
             page = _patiently(functools.partial(ask, **options))
             yield page
@@ -380,11 +408,12 @@ class S3Folder(Folder):
                 return
             options["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _key(self, path: str) -> str:
+    def key(self, path: str) -> str:
+        """The object's name in the bucket."""
         return self._prefix + inside(path)
 
     def _os_errors(self, path: str) -> contextlib.AbstractContextManager[None]:
-        return as_os_errors(f"s3://{self.bucket}/{self._key(path)}")
+        return as_os_errors(f"s3://{self.bucket}/{self.key(path)}")
 
 
 class _S3Object(io.RawIOBase):

@@ -1,9 +1,12 @@
 import csv
 import gzip
 import io
+import random
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -339,3 +342,35 @@ def test_rows_before_a_range_are_passed_over(folder: LocalFolder, small_blocks: 
         assert numbers(rows.read(10, 12)) == [11, 12]
         assert numbers(rows.read(30, 33)) == [31, 32, 33]
         assert numbers(rows.read(33, 100)) == list(range(34, 41))
+
+
+class SlowFolder(LocalFolder):
+    """Every read takes a while, as from a store; now and then the longer."""
+
+    def open(self, path: str, token: str | None = None) -> BinaryIO:
+        file, dice = super().open(path, token), random.Random(0)
+
+        class Slow(io.RawIOBase):
+            def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+                return file.seek(offset, whence)
+
+            def read(self, size: int = -1) -> bytes:
+                time.sleep(dice.random() * 0.01)
+                return file.read(size)
+
+        return cast("BinaryIO", Slow())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_no_block_is_lost_while_the_look_at_the_header_still_reads_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(landing, "_CSV_BLOCK", 4096)
+    text = "id,x\n" + "".join(f"{row:06d},{row}\n" for row in range(2000))
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    folder = SlowFolder(str(tmp_path))
+    [file] = folder.list()
+    for _ in range(15):
+        with landing.open_rows(folder, file, Csv()) as rows:
+            assert rows.count() == 2000

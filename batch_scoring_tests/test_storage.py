@@ -110,7 +110,7 @@ def test_no_operation_leaves_the_folder(folder: LocalFolder, tmp_path: Path, pat
             lambda: folder.subfolder(path),
             lambda: folder.put_file(scratch, path),
             lambda: folder.settle(path),
-            lambda: S3Folder("s3://bucket/prefix")._key(path),
+            lambda: S3Folder("s3://bucket/prefix").key(path),
         ):
             with pytest.raises(OutsideFolderError, match=r"leaves its folder; expected a relative path without '\.\.'"):
                 operation()

@@ -1,0 +1,72 @@
+"""What becomes of the rows of a file that are read: each is accepted or rejected, once, with a reason.
+
+The contract judges a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
+files are read newest first. Days (`features.py`) and files at the command line (`adhoc.py`) are judged alike.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring import keys, quarantine
+from batch_scoring.contract import Contract, Reason, Verdict
+from batch_scoring.landing import Rows
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A block of rows of one file, split."""
+
+    accepted: pa.RecordBatch
+    """The key, then the features, typed."""
+    numbers: np.ndarray
+    """int64: the row number of each accepted row."""
+    duplicates: tuple[int, ...]
+    """Row numbers of those that were rejected because their key had been seen."""
+    block: Rows
+    reasons: dict[int, Reason]
+    """By position in the block, of the rows that could be parsed and are rejected."""
+    key: str
+    file: str
+
+    def rejected(self) -> Iterator[quarantine.Rejected]:
+        """Every row of the block that is not accepted."""
+        for row in self.block.broken:
+            yield quarantine.from_broken(row, self.file)
+        yield from quarantine.from_rows(self.block.batch, self.block.numbers, self.reasons, self.key, self.file)
+
+    @property
+    def accounted(self) -> np.ndarray:
+        """int64: the row numbers of all rows, accepted and rejected, in no order."""
+        broken = np.array([row.number for row in self.block.broken], np.int64)
+        return np.concatenate([self.numbers, self.block.numbers[list(self.reasons)], broken])
+
+
+class Judge:
+    """A contract with the keys that have been accepted so far."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.seen = keys.KeyIndex()
+
+    def judge(self, block: Rows, file: str, *, is_text: bool) -> Judged:
+        """Judge the next block; blocks of the newest file come first."""
+        return self.admit(block, self.contract.judge(block.batch, is_text=is_text), file)
+
+    def admit(self, block: Rows, verdict: Verdict, file: str) -> Judged:
+        """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""
+        key, accepted = self.contract.key, verdict.accepted
+        first = self.seen.add(accepted.column(key))
+        reasons = verdict.rejected
+        numbers = block.numbers[verdict.positions]
+        duplicates: tuple[int, ...] = ()
+        if not first.all():
+            repeated = np.flatnonzero(~first)
+            for row in repeated:
+                value = str(accepted.column(key)[int(row)])
+                reasons[int(verdict.positions[row])] = Reason("duplicate", "key_is_unique", key, value)
+            duplicates = tuple(numbers[repeated].tolist())
+            accepted, numbers = accepted.take(pa.array(np.flatnonzero(first))), numbers[first]
+        return Judged(accepted, numbers, duplicates, block, reasons, key, file)

@@ -1,0 +1,80 @@
+"""Locks between the processes of one user on one machine; the kernel frees them however a process ends.
+
+A lock is a file in this user's folder for temporary files, held with `flock` while the work lasts, so a killed process
+blocks nobody. Users who do not share that folder, and other machines, do not see each other's locks.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class HeldError(RuntimeError):
+    """Another process holds the lock; the message says which."""
+
+
+@contextlib.contextmanager
+def hold(*name: str, waits: bool = False) -> Iterator[float]:
+    """Hold a lock for as long as the block lasts.
+
+    Args:
+        name: what is worked on, in as many parts as name it.
+        waits: wait until nobody else holds it.
+
+    Yields:
+        When somebody on this machine last took or left it (seconds since 1970), 0 if that is not known.
+
+    Raises:
+        HeldError: another process holds it, and this one does not wait.
+        PermissionError: the folder of the locks is another user's.
+    """
+    file = _folder() / f"{hashlib.sha256(chr(0).join(name).encode()).hexdigest()[:32]}.lock"
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor, waits)
+            found = os.fstat(descriptor)
+            if _stands(file, found):  # else whoever cleans the folder took it away, and the next one locks a new file
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                yield found.st_mtime if found.st_size else 0.0
+                now = time.time_ns()  # the kernel's own stamps are some milliseconds late
+                os.utime(descriptor, ns=(now, now))
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _folder() -> Path:
+    """This user's folder of locks."""
+    folder = Path(tempfile.gettempdir(), f"batch_scoring-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(
+            f"{folder} is another user's or no folder; expected a folder of user {os.getuid()}, for the locks of "
+            "batch-scoring: remove it, or let TMPDIR name another folder for temporary files"
+        )
+    return folder
+
+
+def _lock(descriptor: int, waits: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode()
+        raise HeldError(f"process {holder} works on it" if holder else "another process works on it") from None
+
+
+def _stands(file: Path, found: os.stat_result) -> bool:
+    """Whether the file that was opened is still the one of that name."""
+    try:
+        return os.path.samestat(file.stat(), found)
+    except FileNotFoundError:
+        return False

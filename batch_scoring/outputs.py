@@ -1,0 +1,121 @@
+"""The files of one output: written unseen, then shown, the rejected rows first and the predictions after them.
+
+A reader of one file sees the old or the new one, whole. Of a command that ends before its files are shown, however it
+ends, nothing is to be seen.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from batch_scoring import row_files
+from batch_scoring.addresses import Output
+from batch_scoring.spec import Csv
+from batch_scoring.staging import StagedFile, staged
+
+
+class Outputs(contextlib.AbstractContextManager["Outputs"]):
+    """An output that is being written, by nobody else."""
+
+    def __init__(self, output: Output, csv: Csv) -> None:
+        """`csv`: the dialect of CSV files."""
+        self._output, self._csv = output, csv
+        self._files: dict[str, StagedFile] = {}
+        self._finished: set[str] = set()
+        self._staged, self._writers = contextlib.ExitStack(), contextlib.ExitStack()
+        self._made: list[Path] = []
+
+    def __enter__(self) -> "Outputs":
+        """Nothing is written yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Take away what is not shown, and the folders that were made for it."""
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # of an error that is being raised already
+            self._writers.close()
+        self._staged.close()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # it has files by now
+                folder.rmdir()
+
+    def reserve(self, name: str) -> StagedFile:
+        """Make sure that one of the files can be written.
+
+        Raises:
+            OSError: it cannot.
+        """
+        folder = self._output.folder
+        if folder.is_local and not self._files:
+            place = Path(folder.uri)
+            self._made = [place for place in (place, *place.parents) if not place.exists()]
+        if name not in self._files:
+            self._files[name] = self._staged.enter_context(staged(folder, name))
+        return self._files[name]
+
+    def begin(self, name: str, schema: pa.Schema, constant: Iterable[str] = ()) -> Callable[[pa.RecordBatch], None]:
+        """Begin one of the files; returns what appends rows. `constant`: columns with few distinct values.
+
+        Raises:
+            OSError: nothing can be written there.
+        """
+        scratch = self.reserve(name).scratch
+        return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, constant))
+
+    def put(self, name: str, data: bytes) -> None:
+        """One of the files, whole."""
+        self.reserve(name).scratch.write_bytes(data)
+
+    def finish(self) -> None:
+        """Bring all that was begun to where it can be shown from: what takes time."""
+        self._writers.close()
+        for name in self._files.keys() - self._finished:
+            self._files[name].finish()
+            self._finished.add(name)
+
+    def show(self, *, replaces: bool) -> None:
+        """Show all files that were begun; of an older output's files none stays that belongs to it alone.
+
+        Args:
+            replaces: whether files that stand there may be replaced.
+
+        Raises:
+            TakenError: one is there, and may not be replaced; nothing is shown.
+            OSError: they cannot be written; the predictions are as they were.
+        """
+        self.finish()
+        output, folder = self._output, self._output.folder
+        order = [name for name in (output.quarantine, output.predictions, output.summary) if name]
+        with _uninterrupted():
+            shown: list[str] = []
+            try:
+                for name in order:
+                    if name in self._files:
+                        self._files[name].show(replaces=replaces)
+                        shown.append(name)
+            except BaseException:
+                if not replaces:  # all that was shown is this command's own
+                    for name in shown:
+                        folder.remove(name)
+                raise
+            for name in order:
+                if name not in self._files and replaces:
+                    folder.remove(name)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and `kill` come too late: what is shown in here belongs together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

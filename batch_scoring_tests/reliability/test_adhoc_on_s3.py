@@ -1,0 +1,192 @@
+"""`batch-scoring score` from and to S3: nothing is seen before it is whole, whatever the store does."""
+
+import io
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batch_scoring import adhoc, staging
+from batch_scoring.adhoc import Request
+from batch_scoring.storage import S3Folder, open_folder
+from batch_scoring_tests.reliability.proxy import Fault
+from batch_scoring_tests.reliability.store import Store
+from batch_scoring_tests.tiny import TinyProject
+
+pytestmark = pytest.mark.s3
+
+SCORES = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]
+BAD = "id,x,y,n,c\nbad,9999,1,1,red\n" + "".join(f"k{n},{n}.5,1,1,red\n" for n in range(9))
+
+
+@pytest.fixture
+def bucket(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With an input of ten rows, one of them bad; scratch files and locks are the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = store.new_bucket()
+    open_folder(f"s3://{name}/in").put("a.csv", BAD.encode())
+    return name
+
+
+def score(tiny: TinyProject, source: str, target: str, **options: bool) -> tuple[int, str]:
+    """The exit code, and what stands on standard error."""
+    err = io.StringIO()
+    return adhoc.command(tiny.pipeline, Request(source, target, **options), io.StringIO(), err), err.getvalue()
+
+
+def objects(store: Store, bucket: str) -> dict[str, str]:
+    """ETags by key, but for the input; no upload is left behind."""
+    client = store.client_of_moto()
+    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    listed = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {item["Key"]: item["ETag"] for item in listed if not item["Key"].startswith("in/")}
+
+
+def test_a_folder_on_s3_is_scored_as_a_local_one_and_replaced_only_with_overwrite(
+    tiny: TinyProject, store: Store, bucket: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text(BAD)
+    assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.parquet") == (0, "")
+    assert score(tiny, str(tmp_path / "in"), str(tmp_path / "x.parquet")) == (0, "")
+    found = pq.read_table(pa.BufferReader(open_folder(f"s3://{bucket}/out").read("x.parquet")))
+    assert found.select(SCORES).equals(pq.read_table(tmp_path / "x.parquet").select(SCORES)) and found.num_rows == 9
+    before = objects(store, bucket)
+    assert before.keys() == {"out/x.parquet", "out/x.quarantine.parquet"}
+    code, said = score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.parquet")
+    assert code == 2 and "stands there already; nothing is written" in said and objects(store, bucket) == before
+    open_folder(f"s3://{bucket}/in").put("a.csv", BAD.replace("9999", "99").encode())
+    assert score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.parquet", overwrite=True) == (0, "")
+    assert objects(store, bucket).keys() == {"out/x.parquet"}
+    assert score(tiny, f"s3://{bucket}/in/", f"s3://{bucket}/folder") == (0, "")
+    assert {"folder/predictions.parquet", "folder/summary.json"} < objects(store, bucket).keys()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("s3://{bucket}/in/x.csv", "lies in --input"),
+        ("s3://{bucket}/x.txt", "no such kind of file"),
+        ("s3://{bucket}-is-not-there/x.csv", "there is no s3://{bucket}-is-not-there/x.csv"),
+    ],
+)
+def test_an_output_that_cannot_be_is_one_line(
+    tiny: TinyProject, store: Store, bucket: str, target: str, says: str
+) -> None:
+    code, said = score(tiny, f"s3://{bucket}/in", target.format(bucket=bucket))
+    assert code in (1, 2) and says.format(bucket=bucket) in said and said.count("\n") == 1
+    assert objects(store, bucket) == {}
+
+
+def test_a_store_that_refuses_to_write_is_told_before_the_work(tiny: TinyProject, store: Store, bucket: str) -> None:
+    store.proxy.faults = [Fault("403", r"^POST .*\?uploads")]
+    asked = store.proxy.statuses["GET", 206]
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
+    assert code == 1 and "access denied" in said and said.endswith("; nothing is written\n")
+    assert store.proxy.statuses["GET", 206] == asked, "no row was read"
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_an_upload_that_breaks_off_shows_nothing_and_leaves_the_old_output(
+    tiny: TinyProject, store: Store, bucket: str, replaces: bool
+) -> None:
+    if replaces:
+        assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv") == (0, "")
+    before = objects(store, bucket)
+    store.proxy.faults = [Fault("403", r"^PUT .*x\.csv.*partNumber")]
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv", overwrite=replaces)
+    assert code == 1 and "access denied" in said
+    assert objects(store, bucket) == before and len(before) == (2 if replaces else 0)
+
+
+def test_of_a_new_output_that_cannot_be_completed_no_quarantine_stays(
+    tiny: TinyProject, store: Store, bucket: str
+) -> None:
+    store.proxy.faults = [Fault("403", r"^POST .*x\.csv.*uploadId")]
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
+    assert code == 1 and "access denied" in said and objects(store, bucket) == {}
+
+
+def test_a_lost_answer_to_the_last_request_is_no_failure(tiny: TinyProject, store: Store, bucket: str) -> None:
+    store.proxy.faults = [Fault("lose answer", r"^POST .*uploadId", times=1)]
+    assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv") == (0, "")
+    assert objects(store, bucket).keys() == {"out/x.csv", "out/x.quarantine.csv"}
+
+
+def test_an_object_that_came_meanwhile_stands(
+    tiny: TinyProject, store: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = staging._Upload.finish
+
+    def meanwhile(self: staging._Upload) -> None:
+        finish(self)
+        store.client_of_moto().put_object(Bucket=bucket, Key="out/x.csv", Body=b"somebody else's")
+
+    monkeypatch.setattr(staging._Upload, "finish", meanwhile)
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
+    assert code == 2 and "was written by somebody else meanwhile" in said
+    assert open_folder(f"s3://{bucket}/out").read("x.csv") == b"somebody else's"
+    assert objects(store, bucket).keys() == {"out/x.csv"}, "the quarantine was taken back"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
+    tiny: TinyProject, store: Store, bucket: str, number: signal.Signals
+) -> None:
+    store.proxy.faults = [Fault("delay", r"^PUT .*partNumber", seconds=0.5, times=1)]
+    finish = threading.Event()
+
+    def kill_during_upload() -> None:
+        while not store.proxy.faults[0].hits and not finish.wait(0.01):
+            pass
+        os.kill(os.getpid(), number)
+
+    killer = threading.Thread(target=kill_during_upload)
+    killer.start()
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
+    finish.set()
+    killer.join()
+    assert (code, said) == (1, "batch-scoring: interrupted; nothing is written\n")
+    assert objects(store, bucket) == {}
+
+
+def test_a_file_of_several_parts_arrives_whole(
+    store: Store, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "PART", 5 * 1024 * 1024)
+    data = os.urandom(11 * 1024 * 1024)
+    place = S3Folder(f"s3://{bucket}/large")
+    with staging.staged(place, "x") as file:
+        file.scratch.write_bytes(data)
+        file.finish()
+        assert place.list() == []
+        file.show(replaces=False)
+    assert place.read("x") == data
+    with staging.staged(place, "x") as file, pytest.raises(staging.TakenError):
+        file.scratch.write_bytes(b"")
+        file.finish()
+        file.show(replaces=False)
+    assert place.read("x") == data and objects(store, bucket).keys() == {"large/x"}
+
+
+def test_an_upload_that_was_completed_by_a_request_without_an_answer_is_known_by_its_owner(
+    store: Store, bucket: str
+) -> None:
+    """moto answers a repeated completion with success, S3 may say that the object exists."""
+    place, client = S3Folder(f"s3://{bucket}/one"), store.client_of_moto()
+    for key, owner in (("mine", None), ("other", "another upload")):
+        with staging.staged(place, key) as file:
+            assert isinstance(file, staging._Upload)
+            file.scratch.write_bytes(b"x")
+            file.finish()
+            client.put_object(Bucket=bucket, Key=f"one/{key}", Metadata={staging._OWNER: owner or file._owner})
+            if owner is None:
+                file.show(replaces=False)
+            else:
+                with pytest.raises(staging.TakenError):
+                    file.show(replaces=False)
