@@ -9,7 +9,8 @@ from typing import Any
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
-from batch_scoring import adhoc, alerts, backfill
+from batch_scoring import alerts, backfill
+from batch_scoring.adhoc import command as adhoc
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError, find_pipeline

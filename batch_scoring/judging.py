@@ -1,7 +1,7 @@
 """What becomes of the rows of a file that are read: each is accepted or rejected, once, with a reason.
 
 The contract judges a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
-files are read newest first. Days (`features.py`) and files at the command line (`adhoc.py`) are judged alike.
+files are read newest first. Days (`features.py`) and files at the command line (`adhoc/`) are judged alike.
 """
 
 from collections.abc import Iterator

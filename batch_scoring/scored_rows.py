@@ -1,6 +1,6 @@
 """Scored rows as the predictions table holds them, rows without a score, and sums over the scores.
 
-Days (`predictions.py`) and files at the command line (`adhoc.py`) have the same rows.
+Days (`predictions.py`) and files at the command line (`adhoc/`) have the same rows.
 """
 
 from collections.abc import Iterator

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring import adhoc, cli, locks
-from batch_scoring.adhoc import LINEAGE, Request
-from batch_scoring.adhoc_stream import Ledger
+from batch_scoring import cli, locks
+from batch_scoring.adhoc import command as adhoc
+from batch_scoring.adhoc.command import LINEAGE, Request
+from batch_scoring.adhoc.stream import Ledger
 from batch_scoring.judging import Judge, Judged
 from batch_scoring.landing import Rows
 from batch_scoring_tests.reliability.processes import Site, site_of

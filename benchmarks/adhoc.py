@@ -37,7 +37,7 @@ from benchmarks.side_by_side import Measures
 DAY = date(2024, 1, 1)
 PIPELINE, NAME = "customer_churn", "customers.csv"
 LIBRARIES = (
-    "torch", "pandas", "pandera.pandas", "safetensors.torch", "boto3", "pyarrow.dataset", "batch_scoring.adhoc",
+    "torch", "pandas", "pandera.pandas", "safetensors.torch", "boto3", "pyarrow.dataset", "batch_scoring.adhoc.command",
     "batch_scoring.pipelines.customer_churn.network", "batch_scoring.pipelines.customer_churn.schema",
 )  # fmt: skip
 OUTPUT = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]
@@ -141,7 +141,7 @@ def _engine(pipeline: Pipeline, source: str, target: str) -> None:
 
 def _score(pipeline: Pipeline, source: str, target: str) -> None:
     """The command."""
-    from batch_scoring import adhoc
+    from batch_scoring.adhoc import command as adhoc
 
     out = io.StringIO()
     request = adhoc.Request(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring import adhoc, staging
-from batch_scoring.adhoc import Request
+from batch_scoring.adhoc import command as adhoc
+from batch_scoring.adhoc import staging
+from batch_scoring.adhoc.command import Request
 from batch_scoring.storage import S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store

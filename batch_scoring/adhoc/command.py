@@ -1,6 +1,6 @@
 """Files scored from a shell, without a day: `batch-scoring score`.
 
-The rows are judged, scored and accounted for as those of a day are, by the same code (`adhoc_stream.py`), without a
+The rows are judged, scored and accounted for as those of a day are, by the same code (`stream.py`), without a
 table and without Dagster. The checks that guard promises, and those of the spec that block, stop this too: nothing is
 written then, also no quarantine, and what stood before stands. Checks that compare with other days are not asked.
 """
@@ -17,18 +17,18 @@ from typing import TextIO
 from uuid import uuid4
 
 from batch_scoring import landing, locks, model, quarantine, scored_rows
-from batch_scoring.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
-from batch_scoring.adhoc_stream import Rejections, Stream
-from batch_scoring.adhoc_summary import Summary
+from batch_scoring.adhoc.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
+from batch_scoring.adhoc.outputs import Outputs
+from batch_scoring.adhoc.staging import TakenError
+from batch_scoring.adhoc.stream import Rejections, Stream
+from batch_scoring.adhoc.summary import Summary
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import stops
 from batch_scoring.landing import UnreadableFileError
-from batch_scoring.outputs import Outputs
 from batch_scoring.pipeline import CodeError, Pipeline
 from batch_scoring.progress import Bar
 from batch_scoring.scoring import ScoringError
-from batch_scoring.staging import TakenError
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""

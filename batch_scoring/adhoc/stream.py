@@ -1,4 +1,4 @@
-"""One stream from input files to scored and rejected rows, with an account of every row; the work of `adhoc.py`.
+"""One stream from input files to scored and rejected rows, with an account of every row; the work of `command.py`.
 
     files, newest first -> judge -> Scorer -> predictions; what is rejected on the way -> quarantine
 
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring import feature_checks, keys, landing, model, prediction_checks, quarantine, scored_rows
-from batch_scoring.addresses import Input
+from batch_scoring.adhoc.addresses import Input
 from batch_scoring.bundle import prove, read_bundle
 from batch_scoring.contract import Contract
 from batch_scoring.features import ColumnCounts

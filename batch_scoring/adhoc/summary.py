@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from batch_scoring.addresses import Input, Output
+from batch_scoring.adhoc.addresses import Input, Output
 from batch_scoring.invariants import Finding
 from batch_scoring.quarantine import Rejected
 

@@ -13,10 +13,10 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from batch_scoring import row_files
-from batch_scoring.addresses import Output
+from batch_scoring.adhoc import row_files
+from batch_scoring.adhoc.addresses import Output
+from batch_scoring.adhoc.staging import StagedFile, staged
 from batch_scoring.spec import Csv
-from batch_scoring.staging import StagedFile, staged
 
 
 class Outputs(contextlib.AbstractContextManager["Outputs"]):
