@@ -129,10 +129,19 @@ def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     failure = of_run(run)
     if failure and run.tags.get(RUN_FAILURE_REASON_TAG) != _STEP_FAILURE:
         failure = "timeout" if _has_timed_out(instance, run) else "lost"
+    elif failure and TAG not in run.tags and _has_lost_a_step(instance, run):
+        failure = "lost"
     if run.tags.get(TAG, "") == (failure or ""):
         return False
     instance.add_run_tags(run.run_id, {TAG: failure or ""})
     return True
+
+
+def _has_lost_a_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process or pod of a step is gone, where steps have their own: it could note nothing."""
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    errors = [entry.dagster_event.step_failure_data.error for entry in events if entry.dagster_event]
+    return any(error is None or error.cls_name == "ChildProcessCrashException" for error in errors)
 
 
 def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.execution.plan.objects import StepFailureData
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +152,23 @@ def test_what_no_step_could_note_is_noted_afterwards(tiny: TinyProject, message:
         found = instance.get_run_by_id(run.run_id)
         assert found and found.tags[failures.TAG] == failure and of_run(found) == failure
         assert not failures.note_end(instance, found)
+
+
+def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost(tiny: TinyProject) -> None:
+    """As Dagster's executors for pods and processes say it: without an error of the step."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.DagsterRun(f"score_{tiny.name}", status=dg.DagsterRunStatus.STARTED, tags={runs.PARTITION: DAY})
+        instance.add_run(run)
+        gone = StepFailureData(error=None, user_failure_data=None)
+        instance.report_dagster_event(
+            dg.DagsterEvent("STEP_FAILURE", run.job_name, step_key="a_step", event_specific_data=gone), run.run_id
+        )
+        ended = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE)
+        instance.report_run_failed(run, "steps failed", ended)
+        found = instance.get_run_by_id(run.run_id)
+        assert found and failures.note_end(instance, found)
+        found = instance.get_run_by_id(run.run_id)
+        assert found and of_run(found) == "lost"
 
 
 def test_a_run_after_one_that_was_killed_halves_its_batches_and_gives_the_same_scores(tiny: TinyProject) -> None:
