@@ -1,4 +1,4 @@
-"""Every scenario of `python -m batch_scoring_tests.reliability`, with a small count."""
+"""Scenarios of `python -m batch_scoring_tests.reliability`, with a small count; a long log is the command's alone."""
 
 from pathlib import Path
 
@@ -32,18 +32,13 @@ def test_all_days_land_when_many_processes_rescore_them_on_s3(folder: Path, stor
 
 @pytest.mark.s3
 def test_nothing_is_lost_or_doubled_when_s3_fails(folder: Path, store: Store) -> None:
-    names = ["four commits are reset", "all at once"]
-    assert scenarios.faulted(folder, store, names=names).violations == []
-
-
-def test_lineage_and_accounts_outlive_checkpoints_of_an_old_log(folder: Path) -> None:
-    assert scenarios.long_lived(folder, 105).violations == []
+    assert scenarios.faulted(folder, store, names=["all at once"]).violations == []
 
 
 def test_short_processes_end_with_0_on_disk(folder: Path) -> None:
-    assert scenarios.ended(folder, 2).violations == []
+    assert scenarios.ended(folder, 1).violations == []
 
 
 @pytest.mark.s3
 def test_short_processes_end_with_0_on_s3(folder: Path, store: Store) -> None:
-    assert scenarios.ended(folder, 2, store).violations == []
+    assert scenarios.ended(folder, 1, store).violations == []

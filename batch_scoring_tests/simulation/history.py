@@ -84,6 +84,8 @@ class TinyScorer:
             outputs=self._model.outputs,
         )  # fmt: skip
 
+    def halve(self, times: int) -> None: ...
+
     def score(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Scored]:
         for batch in batches:
             poisoned = batch.column("fate").to_numpy() == POISON + self._model.number
@@ -206,6 +208,7 @@ SUBSTITUTES: Substitutes = [
     (shards, "uuid", Clock),
     (tables, "time", Clock),
     *((module, "run_of", lambda context: context.run) for module in (raw, features, model, predictions)),
+    *((module, "halvings", lambda *_: 0) for module in (features, predictions)),
     *((module, "describe", _nothing) for module in (raw, features, model, predictions)),
     *((module, "figures", _nothing) for module in (features, predictions)),
 ]
@@ -376,7 +379,7 @@ class _History:
 
         def work(task: Task) -> None:
             run = Run(identifier, world.now, lambda _: None)
-            context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run)
+            context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run, instance=None)
             for name in selection:
                 task.since, task.rejected = world.operations, []
                 world.note(f"{identifier}: {name}")

@@ -14,7 +14,7 @@ from batch_scoring.triggers import Bounds, Request
 from batch_scoring_tests.simulation import bucket
 from batch_scoring_tests.simulation.bucket import Figures, play, play_all, summary
 
-HISTORIES, UNTIL_BROKEN = 300, 120
+HISTORIES, UNTIL_BROKEN = 100, 120
 
 Patches = list[tuple[object, str, Any]]
 
