@@ -232,6 +232,8 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
                 runs.ATTEMPT: str(request.attempt),
                 "batch_scoring/why": request.why,
                 "dagster/priority": str(request.priority),
+                # a run that dies is run again by Dagster: as often as there are tries left
+                "dagster/max_retries": str(max(0, pipeline.spec.runs.retries + 1 - request.attempt)),
             },
         )
         for request in tick.plan.requests

@@ -175,15 +175,21 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
     """
     import safetensors.torch
 
+    from batch_scoring.scoring import is_out_of_memory
+
     where = f"{bundle.uri}/{WEIGHTS}"
     name = getattr(network_class, "__name__", "the network")
     try:
         network = network_class(**bundle.manifest.arguments)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # the machine's fault, not the bundle's
         raise BundleError(f"{bundle.uri}: {name}(**{bundle.manifest.arguments}) failed: {error!r}") from error
     try:
         weights = safetensors.torch.load(bundle.content[WEIGHTS])
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise BundleError(f"{where} is no safetensors file: {error}") from error
     refuse_unfit(network.state_dict(), weights, where, name)
     network.load_state_dict(weights)
@@ -229,7 +235,7 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
         ScoringError: the device is not there.
         BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite.
     """
-    from batch_scoring.scoring import Scorer
+    from batch_scoring.scoring import Scorer, is_out_of_memory
 
     golden = bundle.golden
     if golden.num_rows != GOLDEN_ROWS:
@@ -241,6 +247,8 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     try:
         outputs = scorer.outputs(golden)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
     expected = np.column_stack([golden[name].to_numpy() for name in names])
     if not np.isfinite(expected).all():

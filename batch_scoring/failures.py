@@ -26,6 +26,7 @@ from typing import Literal, get_args
 
 import dagster as dg
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
+from deltalake.exceptions import DeltaError
 
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
@@ -37,6 +38,8 @@ from batch_scoring.steps import Run, SupersededError
 from batch_scoring.tables import PublicationError, SchemaChangedError
 
 TAG = "batch_scoring/failure"
+NOTED_OF = "batch_scoring/failure_of"
+"""The run that the class is of: Dagster copies the tags of a run to those that do its work again."""
 
 Failure = Literal[
     "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
@@ -50,9 +53,13 @@ HEAVY: frozenset[Failure] = frozenset({"out_of_memory", "lost"})
 LONGEST_PAUSE = 24 * 3600.0
 """Seconds."""
 _STEP_FAILURE = "STEP_FAILURE"
+_OTHER_ENDS: dict[str, Failure] = {
+    _STEP_FAILURE: "processing_error", "RUN_EXCEPTION": "processing_error", "JOB_INITIALIZATION_FAILURE": "bad_model",
+}  # fmt: skip
+"""By Dagster's reason, where no step has noted a class; every other end is a lost process."""
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
-_LIBRARIES = ("botocore", "boto3", "urllib3", "deltalake")
+_LIBRARIES = ("botocore", "boto3", "urllib3")
 """Whose exceptions are about a store."""
 
 
@@ -81,8 +88,16 @@ def noted(run: Run) -> Iterator[Run]:
     try:
         yield run
     except Exception as error:
-        run.tag({TAG: classify(error)})
+        try:
+            run.tag(tags(classify(error), run.id))
+        except Exception as trouble:  # the disk that is full may be the instance's too: the first error is the one
+            run.log(f"the class of the failure cannot be noted: {trouble}")
         raise
+
+
+def tags(failure: Failure, run_id: str) -> dict[str, str]:
+    """What notes the class of a run's failure in its record."""
+    return {TAG: failure, NOTED_OF: run_id}
 
 
 def classify(error: BaseException) -> Failure:
@@ -100,48 +115,51 @@ def classify(error: BaseException) -> Failure:
     if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
         return "out_of_memory"
     is_of_store = type(error).__module__.partition(".")[0] in _LIBRARIES
-    if is_of_store or isinstance(error, OSError | PublicationError | UnavailableError):
+    if is_of_store or isinstance(error, OSError | DeltaError | PublicationError | UnavailableError):
         return "storage"
     return "processing_error"
 
 
-def of_run(run: dg.DagsterRun) -> Failure | None:
-    """The class of a failed run, as far as its record tells; None of one that has not failed.
+def is_noted(run: dg.DagsterRun) -> bool:
+    """Whether the class of the run's own failure stands in its record."""
+    return run.tags.get(TAG) in FAILURES and run.tags.get(NOTED_OF) == run.run_id
 
-    A run that is a retry carries the tags of the one before it, so a class counts only where this run's own step has
-    failed, or where the record says of how else it ended.
-    """
+
+def of_run(run: dg.DagsterRun) -> Failure | None:
+    """The class of a failed run, as far as its record tells; None of one that has not failed."""
     if run.status != dg.DagsterRunStatus.FAILURE:
         return None
-    noted_as = next((failure for failure in FAILURES if run.tags.get(TAG) == failure), None)
-    if run.tags.get(RUN_FAILURE_REASON_TAG) == _STEP_FAILURE:
-        return noted_as or "processing_error"
-    return "timeout" if noted_as == "timeout" else "lost"
+    if is_noted(run):
+        return next(failure for failure in FAILURES if run.tags[TAG] == failure)
+    return _OTHER_ENDS.get(run.tags.get(RUN_FAILURE_REASON_TAG, ""), "lost")
 
 
-def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Note the class of a run that has ended in its record, where no step of it could do so; whether there was need.
+def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
+    """The class of a run that has ended; noted in its record where no step of it could do so.
 
     Args:
         instance: where its events are.
-        run: failed, succeeded or canceled.
+        run: one that is still on may have noted the failure of a step already, and is left alone.
     """
     failure = of_run(run)
-    if failure and run.tags.get(RUN_FAILURE_REASON_TAG) != _STEP_FAILURE:
-        failure = "timeout" if _has_timed_out(instance, run) else "lost"
-    elif failure and TAG not in run.tags and _has_lost_a_step(instance, run):
-        failure = "lost"
-    if run.tags.get(TAG, "") == (failure or ""):
-        return False
-    instance.add_run_tags(run.run_id, {TAG: failure or ""})
-    return True
+    if failure and not is_noted(run):
+        reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+        if reason == _STEP_FAILURE:
+            failure = "lost" if _has_lost_a_step(instance, run) else failure
+        elif failure == "lost":
+            failure = "timeout" if _has_timed_out(instance, run) else failure
+        instance.add_run_tags(run.run_id, tags(failure, run.run_id))
+    elif failure is None and run.is_finished and run.tags.get(TAG):
+        instance.add_run_tags(run.run_id, {TAG: ""})  # of the run before it
+    return failure
 
 
 def _has_lost_a_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether the process or pod of a step is gone, where steps have their own: it could note nothing."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [entry.dagster_event.step_failure_data.error for entry in events if entry.dagster_event]
-    return any(error is None or error.cls_name == "ChildProcessCrashException" for error in errors)
+    # an exception of a step has its class's name; what the executor says of a pod or a process has none, or this
+    return any(error is None or error.cls_name in (None, "ChildProcessCrashException") for error in errors)
 
 
 def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

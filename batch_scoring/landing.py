@@ -176,8 +176,8 @@ def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
     except UnreadableFileError as error:
         raise UnreadableFileError(f"{where} ({file.size} bytes) cannot be scored: {error}") from error
     except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and type(error) is not OSError:
-            raise  # gone, changed, not permitted: these say so themselves
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+            raise  # gone, changed, not permitted, or the disk's trouble: these say so themselves
         kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
         found = str(error).splitlines()[0]
         meaning = next((meaning for words, meaning in _MEANINGS if words in found), "it may be truncated")

@@ -82,7 +82,8 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps:
             continue
-        status, failure = _status(instance, record), failures.of_run(run)
+        failure = failures.note_end(instance, run)
+        status = _status(instance, record, failure)
         found.append(
             DayRun(
                 run.run_id, status, _since(record, status),
@@ -149,7 +150,7 @@ def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
 
 
-def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
+def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: Failure | None) -> Status:
     run = record.dagster_run
     if run.status == dg.DagsterRunStatus.NOT_STARTED:
         return "created"
@@ -161,7 +162,7 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord) -> Status:
         return "succeeded"
     if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags:
         return "to be retried"
-    return "refused" if failures.of_run(run) in failures.FINAL else "failed"
+    return "refused" if failure in failures.FINAL else "failed"
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

@@ -341,11 +341,14 @@ def is_tried_again(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
     """Whether a sensor that is on asks for the day again after a run has failed.
 
     Args:
-        run_id: of one of the runs; one that is no try of certain files is followed by none.
+        run_id: of one of the runs. One that failed before it knew its files is followed by tries of these, if it is
+            of the whole day.
         runs: of a day, newest first.
         bounds: say how many tries there are.
     """
     until = list(itertools.dropwhile(lambda run: run.id != run_id, runs))
+    if until and not until[0].fingerprint:
+        return until[0].is_whole and until[0].status == "failed"
     tries = _failed(_of_these_files(until[0].fingerprint, until[0].code, until)) if until else []
     if not tries or tries[0].id != run_id or tries[0].status != "failed":
         return False

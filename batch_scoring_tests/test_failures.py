@@ -10,6 +10,8 @@ import pytest
 import torch
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import StepFailureData
+from dagster._utils.error import SerializableErrorInfo
+from deltalake.exceptions import DeltaError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,9 +25,11 @@ from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError
 from batch_scoring.scoring import DeviceError, ScoringError
 from batch_scoring.state import StateError
-from batch_scoring.steps import SupersededError
+from batch_scoring.steps import Run, SupersededError
 from batch_scoring.tables import PublicationError, SchemaChangedError
 from batch_scoring_tests.tiny import DAY, TinyProject
+
+OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
 
 def refused(asset: str) -> RefusedError:
@@ -69,6 +73,7 @@ ERRORS: list[tuple[BaseException, Failure]] = [
     (raised(lambda: pa.allocate_buffer(2**60)), "out_of_memory"),
     (RuntimeError("can't start new thread"), "out_of_memory"),
     (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+    (DeltaError("Generic S3 error: 503"), "storage"),
     (StateError("run raw_input first"), "processing_error"),
     (ZeroDivisionError(), "processing_error"),
     (dg.Failure("somebody's own"), "processing_error"),
@@ -106,12 +111,16 @@ def test_of_a_retry_only_its_own_end_counts() -> None:
     """Dagster copies the tags of the run before, the class of its failure among them."""
 
     def run(status: dg.DagsterRunStatus = dg.DagsterRunStatus.FAILURE, **tags: str) -> dg.DagsterRun:
-        names = {"failure": failures.TAG, "reason": "dagster/failure_reason"}
-        return dg.DagsterRun("score_x", status=status, tags={names[name]: value for name, value in tags.items()})
+        names = {"failure": failures.TAG, "reason": "dagster/failure_reason", "of": failures.NOTED_OF}
+        named = {names[name]: value for name, value in tags.items()}
+        return dg.DagsterRun("score_x", run_id=OWN, status=status, tags=named)
 
-    assert of_run(run(failure="bad_input", reason="STEP_FAILURE")) == "bad_input"
-    assert of_run(run(failure="bad_input", reason="UNKNOWN")) == "lost"
-    assert of_run(run(failure="timeout", reason="UNKNOWN")) == "timeout"
+    assert of_run(run(failure="bad_input", reason="STEP_FAILURE", of=OWN)) == "bad_input"
+    assert of_run(run(failure="timeout", reason="UNKNOWN", of=OWN)) == "timeout"
+    assert of_run(run(failure="bad_input", reason="STEP_FAILURE", of=OTHER)) == "processing_error"
+    assert of_run(run(failure="bad_input", reason="UNKNOWN", of=OTHER)) == "lost"
+    assert of_run(run(reason="JOB_INITIALIZATION_FAILURE")) == "bad_model"
+    assert of_run(run(reason="RUN_EXCEPTION")) == "processing_error"
     assert of_run(run(reason="STEP_FAILURE")) == "processing_error"
     assert of_run(run(dg.DagsterRunStatus.SUCCESS, failure="storage")) is None
     assert of_run(run(dg.DagsterRunStatus.CANCELED, failure="storage")) is None
@@ -123,7 +132,7 @@ def test_the_class_is_a_tag_of_the_run(tiny: TinyProject) -> None:
         tiny.run(instance=instance, raise_on_error=False)
         (record,) = instance.get_run_records()
         assert record.dagster_run.tags[failures.TAG] == "bad_input"
-        assert not failures.note_end(instance, record.dagster_run), "there is nothing to add"
+        assert failures.is_noted(record.dagster_run)
         (known,) = runs.of_day(instance, tiny.pipeline, DAY)
         assert (known.status, known.failure) == ("refused", "bad_input")
 
@@ -147,26 +156,37 @@ def ended(instance: dg.DagsterInstance, tiny: TinyProject, message: str, **tags:
 )
 def test_what_no_step_could_note_is_noted_afterwards(tiny: TinyProject, message: str, failure: str) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        run = ended(instance, tiny, message, **{failures.TAG: "storage"})
-        assert failures.note_end(instance, run)
+        run = ended(instance, tiny, message, **failures.tags("storage", OTHER))
+        assert failures.note_end(instance, run) == failure
         found = instance.get_run_by_id(run.run_id)
         assert found and found.tags[failures.TAG] == failure and of_run(found) == failure
-        assert not failures.note_end(instance, found)
+        assert [one.failure for one in runs.of_day(instance, tiny.pipeline, DAY)] == [failure]
 
 
-def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost(tiny: TinyProject) -> None:
-    """As Dagster's executors for pods and processes say it: without an error of the step."""
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        SerializableErrorInfo("Step a_step failed health check: the pod is gone", [], None),
+        SerializableErrorInfo("child process unexpectedly exited with code -9", [], "ChildProcessCrashException"),
+    ],
+)
+def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost(
+    tiny: TinyProject, said: SerializableErrorInfo | None
+) -> None:
+    """As Dagster's executors for pods and processes say it; tags of a run before it change nothing."""
     with dg.DagsterInstance.ephemeral() as instance:
-        run = dg.DagsterRun(f"score_{tiny.name}", status=dg.DagsterRunStatus.STARTED, tags={runs.PARTITION: DAY})
+        tags = {runs.PARTITION: DAY, **failures.tags("bad_input", OTHER)}
+        run = dg.DagsterRun(f"score_{tiny.name}", status=dg.DagsterRunStatus.STARTED, tags=tags)
         instance.add_run(run)
-        gone = StepFailureData(error=None, user_failure_data=None)
+        gone = StepFailureData(error=said, user_failure_data=None)
         instance.report_dagster_event(
             dg.DagsterEvent("STEP_FAILURE", run.job_name, step_key="a_step", event_specific_data=gone), run.run_id
         )
         ended = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE)
         instance.report_run_failed(run, "steps failed", ended)
         found = instance.get_run_by_id(run.run_id)
-        assert found and failures.note_end(instance, found)
+        assert found and failures.note_end(instance, found) == "lost"
         found = instance.get_run_by_id(run.run_id)
         assert found and of_run(found) == "lost"
 
@@ -201,3 +221,38 @@ def test_failed_runs_are_counted_by_class(tiny: TinyProject) -> None:
         found = runs.failed_since(instance, tiny.pipeline, datetime.now(UTC) - month)
         assert [(one.failure, one.runs, one.days) for one in found] == [("bad_input", 2, (DAY,)), ("lost", 1, (DAY,))]
         assert runs.failed_since(instance, tiny.pipeline, datetime.now(UTC) + month) == []
+
+
+def test_no_memory_for_the_model_is_not_the_models_fault(tiny: TinyProject) -> None:
+    network = (tiny.folder / "network.py").read_text()
+    hungry = "        torch.empty(2**60, dtype=torch.uint8)\n        result ="
+    tiny.write_code(network=network.replace("        result =", hungry))
+    tiny.land(DAY, tiny.rows(20))
+    with dg.DagsterInstance.ephemeral() as instance:
+        tiny.run(instance=instance, raise_on_error=False)
+        (known,) = runs.of_day(instance, tiny.pipeline, DAY)
+        assert (known.status, known.failure) == ("failed", "out_of_memory")
+
+
+def test_a_disk_that_errs_is_no_broken_file(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.land(DAY, b"id,x,y,n,c\nk1,1,1,1,red\n", "a.csv")
+
+    def fails(self: object, size: int = -1) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("batch_scoring.streams.Reader.read", fails)
+    with dg.DagsterInstance.ephemeral() as instance:
+        tiny.run(instance=instance, raise_on_error=False)
+        (known,) = runs.of_day(instance, tiny.pipeline, DAY)
+        assert (known.status, known.failure) == ("failed", "storage")
+
+
+def test_a_class_that_cannot_be_noted_does_not_hide_the_error() -> None:
+    said: list[object] = []
+
+    def full(_tags: dict[str, str]) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(ZeroDivisionError), failures.noted(Run("r", datetime.now(UTC), said.append, tag=full)):
+        raise ZeroDivisionError
+    assert "cannot be noted" in str(said)

@@ -259,7 +259,9 @@ def test_a_failure_is_followed_by_another_try_unless_it_was_the_last_or_no_try()
     assert [is_tried_again(one.id, failed, Bounds()) for one in failed] == [False, True, True]
     assert not is_tried_again("run00001", [run(1, "refused")], Bounds())
     assert not is_tried_again("run00001", [run(1, is_whole=False)], Bounds())
-    assert not is_tried_again("run00001", [run(1, fingerprint="")], Bounds())
+    assert is_tried_again("run00001", [run(1, fingerprint="")], Bounds()), "it died before it knew its files"
+    assert not is_tried_again("run00001", [run(1, "refused", fingerprint="")], Bounds())
+    assert not is_tried_again("run00001", [run(1, is_whole=False, fingerprint="")], Bounds())
     assert not is_tried_again("unknown", failed, Bounds())
     others = [run(n, fingerprint=f"f{n}") for n in (3, 2, 1)]
     assert [is_tried_again(one.id, others, Bounds()) for one in others] == [False, True, True], "files keep changing"

@@ -29,6 +29,7 @@ def main() -> int:
         def store() -> Store:
             if not stores:
                 stores.append(stack.enter_context(running_store()))
+                os.environ.update(stores[0].environment)  # as this process and its children reach it
             return stores[0]
 
         runs: dict[str, Callable[[Path], Report]] = {
