@@ -473,6 +473,22 @@ def test_an_old_quarantine_that_may_not_be_removed_is_named_and_the_output_is_wr
     assert score(tiny, good, tmp_path / "out.parquet", overwrite=True)[2] == "", "there is none"
 
 
+def test_a_scratch_file_that_cannot_be_removed_is_no_failure_of_an_output_that_is_written(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, whole = put(tmp_path / "a.csv", BAD), Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".tmp":
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        whole(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert score(tiny, source, tmp_path / "out.parquet")[::2] == (0, "")
+    assert read(tmp_path / "out.parquet").num_rows == 3
+
+
 def test_where_there_are_no_hard_links_an_output_is_written_and_none_is_overwritten(
     tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,8 +42,10 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         """Take away what is not shown, and the folders that were made for it."""
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # of an error that is being raised already
             self._writers.close()
-        all_shown = all(file.fate == "shown" for file in self._files.values())
-        with contextlib.suppress(OSError) if self._files and all_shown else contextlib.nullcontext():
+        with contextlib.ExitStack() as late:
+            if self._files and all(file.fate == "shown" for file in self._files.values()):
+                late.enter_context(_uninterrupted())  # the output is written, whatever becomes of the scratch files
+                late.enter_context(contextlib.suppress(OSError))
             self._staged.close()
         for folder in self._made:
             with contextlib.suppress(OSError):  # it has files by now
