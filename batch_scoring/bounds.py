@@ -66,7 +66,7 @@ def _answer(check: "pandera.pandas.Check", kind: pa.DataType) -> Answer | None:
 
 
 def _is_pandera_s_own(check: "pandera.pandas.Check") -> bool:
-    """Whether the function is pandera's, not a user's under one of its names."""
+    """Whether the function is pandera's, and the one that the check is called after: both are free to choose."""
     from pandera.api.function_dispatch import Dispatcher
 
-    return isinstance(check._check_fn, Dispatcher)
+    return isinstance(check._check_fn, Dispatcher) and check._check_fn.__name__ == check.name

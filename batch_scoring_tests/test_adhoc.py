@@ -1,5 +1,6 @@
 """Files scored without a day: every row is accounted for, the output is whole or as it was, each fault is one line."""
 
+import errno
 import gzip
 import io
 import json
@@ -24,10 +25,13 @@ import torch
 
 from batch_scoring import cli, locks
 from batch_scoring.adhoc import command as adhoc
+from batch_scoring.adhoc import staging
 from batch_scoring.adhoc.command import LINEAGE, Request
 from batch_scoring.adhoc.stream import Ledger
 from batch_scoring.judging import Judge, Judged
 from batch_scoring.landing import Rows
+from batch_scoring.pipeline import find_pipeline
+from batch_scoring.storage import LocalFolder
 from batch_scoring_tests.reliability.processes import Site, site_of
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -291,6 +295,7 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
     put(tmp_path / "notes.txt", "x")
     put(tmp_path / "a.quarantine.csv", tiny.rows(5))
     put(tmp_path / "afile", "x")
+    churn = find_pipeline("customer_churn")
     output = f"{tiny.pipeline.output.uri}/tables/predictions/x.parquet"
     for source_uri, target, says in (
         (tmp_path / "nowhere", "o.csv", "nowhere: there is nothing; expected a file or folder of .parquet"),
@@ -308,6 +313,9 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
         (tmp_path / "in", f"{tmp_path}/in/../in/o/", "lies in --input"),
         (source, output, f"lies in the tables of {tiny.name}"),
         (source, f"{tiny.pipeline.landing.uri}/dt={DAY}/o.csv", "lies in the landing folder"),
+        (source, f"{tiny.pipeline.bundle.uri}/golden.parquet", f"lies in the model of {tiny.name}"),
+        (source, f"{churn.landing.uri}/dt={DAY}/o.csv", "lies in the landing folder of customer_churn"),
+        (source, f"{churn.output.uri}/tables/predictions/o.csv", "lies in the tables of customer_churn"),
     ):
         before = tree(tmp_path)
         code, out, err = score(tiny, source_uri, target if str(target).startswith("/") else tmp_path / str(target))
@@ -357,6 +365,27 @@ def test_a_damaged_model_and_an_output_that_cannot_be_written_are_told(tiny: Tin
     assert (code, out) == (1, "") and "model.safetensors has sha256" in err and not (tmp_path / "out.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory: a smaller scoring.batch_rows in the spec needs less; nothing"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "not enough memory: "),
+        (pa.ArrowInvalid("no such\nthing"), "ArrowInvalid: no such thing (test_adhoc.py, line "),
+        (KeyError("x"), "KeyError: 'x' (test_adhoc.py, line "),
+    ],
+)
+def test_an_error_that_nobody_has_foreseen_is_one_line_and_1(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def judge(*_arguments: object, **_options: object) -> Judged:
+        raise error
+
+    monkeypatch.setattr(Judge, "judge", judge)
+    code, out, err = score(tiny, put(tmp_path / "a.csv", BAD), tmp_path / "out.csv")
+    assert (code, out, err.count("\n")) == (1, "", 1) and err.startswith(f"batch-scoring: {says}")
+    assert err.endswith("; nothing is written\n") and not list(tmp_path.glob("out*"))
+
+
 # old or new
 
 
@@ -401,6 +430,85 @@ def test_ctrl_c_and_kill_leave_no_output_and_the_old_one_untouched(
     after = {name: data for name, data in tree(tmp_path).items() if "locks/" not in name and "packages" not in name}
     assert after == {name: before[name] for name in after} and len(after) >= 4
     assert signal.getsignal(number) == handler
+
+
+@pytest.mark.parametrize(
+    ("broken", "written"),
+    [("out.parquet", "out.quarantine.parquet is written, {}/out.parquet is not\n"), ("out.quarantine.parquet", "")],
+)
+def test_what_is_written_of_an_output_that_cannot_be_replaced_is_said(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, written: str
+) -> None:
+    source = put(tmp_path / "a.csv", BAD)
+    assert score(tiny, source, tmp_path / "out.parquet")[0] == 0
+    whole, before = Path.replace, tree(tmp_path)
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == broken:
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    code, out, err = score(tiny, source, tmp_path / "out.parquet", overwrite=True)
+    assert (code, out) == (1, "") and "Input/output error" in err and err.count("\n") == 1
+    assert err.endswith(written.format(tmp_path) or "; nothing is written\n")
+    assert (tree(tmp_path)["out.quarantine.parquet"] != before["out.quarantine.parquet"]) == bool(written)
+    assert tree(tmp_path)["out.parquet"] == before["out.parquet"]
+
+
+def test_an_old_quarantine_that_may_not_be_removed_is_named_and_the_output_is_written(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = put(tmp_path / "bad.csv", BAD), put(tmp_path / "good.parquet", tiny.rows(20))
+    assert score(tiny, bad, tmp_path / "out.parquet")[0] == 0
+
+    def remove(self: LocalFolder, path: str) -> None:
+        raise PermissionError(f"{path}: access denied")
+
+    monkeypatch.setattr(LocalFolder, "remove", remove)
+    code, _, err = score(tiny, good, tmp_path / "out.parquet", overwrite=True)
+    assert code == 0 and read(tmp_path / "out.parquet").num_rows == 20
+    assert f"{tmp_path}/out.quarantine.parquet is of an older output and cannot be removed" in err
+    (tmp_path / "out.quarantine.parquet").unlink()
+    assert score(tiny, good, tmp_path / "out.parquet", overwrite=True)[2] == "", "there is none"
+
+
+def test_a_scratch_file_that_cannot_be_removed_is_no_failure_of_an_output_that_is_written(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, whole = put(tmp_path / "a.csv", BAD), Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".tmp":
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        whole(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert score(tiny, source, tmp_path / "out.parquet")[::2] == (0, "")
+    assert read(tmp_path / "out.parquet").num_rows == 3
+
+
+def test_where_there_are_no_hard_links_an_output_is_written_and_none_is_overwritten(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = put(tmp_path / "a.csv", BAD), tmp_path / "out/x.parquet"
+
+    def link(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    assert score(tiny, source, target)[0] == 0
+    assert tree(tmp_path / "out").keys() == {"x.parquet", "x.quarantine.parquet"} and read(target).num_rows == 3
+    place = LocalFolder(str(tmp_path / "out"))
+    before = tree(tmp_path / "out")
+    with staging.staged(place, "x.parquet") as file, pytest.raises(staging.TakenError):
+        file.scratch.write_bytes(b"other")
+        file.show(replaces=False)
+    monkeypatch.setattr(Path, "replace", link)
+    with staging.staged(place, "y") as file, pytest.raises(OSError, match="not supported"):
+        file.show(replaces=False)
+    assert tree(tmp_path / "out") == before, "no empty file either"
 
 
 def dawdle(tiny: TinyProject, seconds: float) -> None:

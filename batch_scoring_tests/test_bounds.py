@@ -59,6 +59,7 @@ def test_words() -> None:
     "check",
     [
         pa.Check(lambda values: values > 3, name="greater_than"), pa.Check.ge(2**53), pa.Check.ge(3, ignore_na=False),
+        pa.Check.gt(0, name="greater_than_or_equal_to"), pa.Check.lt(1, name="in_range"),
         pa.Check.ge(float("nan")), pa.Check.notin([3]), pa.Check(lambda value: value > 3, element_wise=True),
     ],
 )  # fmt: skip

@@ -30,7 +30,8 @@ from deltalake import DeltaTable
 from batch_scoring import channels, cli
 from batch_scoring.channels import Message
 from batch_scoring.doctor import command, commits, machine, probe, stores
-from batch_scoring.doctor.probe import Finding, Site
+from batch_scoring.doctor.probe import Finding, Outcome, Site
+from batch_scoring.doctor.report import Report
 from batch_scoring.outbox import Outbox
 from batch_scoring.pipeline import PROJECT, UnknownPipelineError
 from batch_scoring_tests.broken_bundles import seal
@@ -272,6 +273,22 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
     for day in (DAY, NEXT_DAY):
         scored.tiny.run(day)
     assert findings(scored.look()) == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(scored: Clinic, is_first: bool) -> None:
+    for step in commits.STEPS:
+        file = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/{step}.json")
+        account = json.loads(file.read_text())
+        account["table"]["transaction"] -= 1
+        account["shards"][0]["rows"] += 1
+        file.unlink() if is_first else file.write_text(json.dumps(account))
+    for age, severities in ((0, set()), (commits.IN_FLIGHT + 60, {"warning" if is_first else "error"})):
+        for commit in table(scored).parent.glob("*/_delta_log/*.json"):
+            os.utime(commit, (time.time() - age,) * 2)
+        report = scored.look()
+        assert set(findings(report)) == {(severity, "table rows") for severity in severities}, report.text()
+        assert ("the account is to come: a run is at work" in report.text()) == (age == 0)
 
 
 def test_one_compaction_is_no_finding(scored: Clinic) -> None:
@@ -517,6 +534,16 @@ def test_a_message_that_a_channel_has_refused(deployed: Clinic, monkeypatch: pyt
         outbox.put([Message(topic="t", title="t", body="b", kind="info")], "")
         outbox.deliver(5)
     told(deployed.look(), "warning", "waiting alerts", "1 wait for ALERT_URLS[1] (json)", "not accepted or not reached")
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://dagster:pa/hunter22@db/x", "https://hunter22@host/a", "amqp://u:p@hunter22@host"]
+)
+def test_what_others_say_with_a_password_in_an_address_is_shown_without_it(address: str) -> None:
+    outcome = Outcome(machine.temporary_files, "", [Finding("error", "a", f"cannot connect to {address} at 10:00")])
+    report = Report([outcome], 0.0)
+    for shown in (report.text(), report.json()):
+        assert "hunter22" not in shown and "://…@" in shown and "at 10:00" in shown
 
 
 def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,7 +328,11 @@ def test_from_a_process_with_nothing_around_it(there: There, tmp_path: Path) -> 
             "--url is no address of a web server: 'localhost:3000'; expected http",
         ),
         ("status abcdefgh --url http://u:secret@/x", "--url is no address of a web server: 'http:///x'"),
-        ("status abcdefgh --url http://h:99999", "--url is no address of a web server: Port out of range"),
+        ("status abcdefgh --url http://h:99999", "--url is no address of a web server: port or host is none"),
+        ("status abcdefgh --url https://user:secret/et@h", "/ # ? @ must be percent-encoded"),
+        ("status abcdefgh --url https://user:1/secret@h", "/ # ? @ must be percent-encoded"),
+        ("status abcdefgh --url http://u:secret?x@h", "/ # ? @ must be percent-encoded"),
+        ("status abcdefgh --url u:secret@h:3000", "/ # ? @ must be percent-encoded"),
         ("status abcdefgh --url http://h/runs?x=1", "--url has more than an address"),
         (
             "status abcdefgh --url http://h --header secret",

@@ -4,6 +4,7 @@ A file, or a folder with all data files below it, local or on S3. An output neve
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -111,8 +112,8 @@ def name_output(uri: str) -> Output:
     return Output(folder, form, name, f"{stem}.quarantine{form}", None)
 
 
-def refuse_overlap(source: Input, output: Output, pipeline: Pipeline) -> None:
-    """An output must not be input, now or the next time, nor lie in what a pipeline keeps for itself.
+def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline]) -> None:
+    """An output must not be input, now or the next time, nor lie in what one of the pipelines keeps for itself.
 
     Raises:
         AddressError: saying where it may not lie.
@@ -125,9 +126,12 @@ def refuse_overlap(source: Input, output: Output, pipeline: Pipeline) -> None:
             raise AddressError(f"--output would write over --input, {source.uri}; expected another name")
     else:
         _refuse_within(source.folder, targets, "--input, where the next command would read it")
-    _refuse_within(pipeline.landing, targets, f"the landing folder of {pipeline.name}, whose files are scored by days")
-    for part in ("tables", "state"):
-        _refuse_within(pipeline.output.subfolder(part), targets, f"the {part} of {pipeline.name}")
+    for pipeline in pipelines:
+        landing_folder = f"the landing folder of {pipeline.name}, whose files are scored by days"
+        _refuse_within(pipeline.landing, targets, landing_folder)
+        _refuse_within(pipeline.bundle, targets, f"the model of {pipeline.name}")
+        for part in ("tables", "state"):
+            _refuse_within(pipeline.output.subfolder(part), targets, f"the {part} of {pipeline.name}")
 
 
 def _refuse_within(folder: Folder, targets: list[str], what: str) -> None:

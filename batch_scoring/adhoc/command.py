@@ -6,19 +6,22 @@ written then, also no quarantine, and what stood before stands. Checks that comp
 """
 
 import contextlib
+import errno
 import json
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
 from batch_scoring import landing, locks, model, quarantine, scored_rows
 from batch_scoring.adhoc.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
-from batch_scoring.adhoc.outputs import Outputs
+from batch_scoring.adhoc.outputs import Outputs, PartlyWrittenError
 from batch_scoring.adhoc.staging import TakenError
 from batch_scoring.adhoc.stream import Rejections, Stream
 from batch_scoring.adhoc.summary import Summary
@@ -26,9 +29,9 @@ from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import stops
 from batch_scoring.landing import UnreadableFileError
-from batch_scoring.pipeline import CodeError, Pipeline
+from batch_scoring.pipeline import CodeError, Pipeline, load_pipelines
 from batch_scoring.progress import Bar
-from batch_scoring.scoring import ScoringError
+from batch_scoring.scoring import ScoringError, is_out_of_memory
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
@@ -73,13 +76,14 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
         code, why = 2, str(error)
     except TakenError as error:
         code, why = 2, f"{error}; nothing is written: add --overwrite to replace it"
+    except PartlyWrittenError as error:
+        why = f"{_said(error.__cause__ or error)}; {error}"
     except (ContractError, UnreadableFileError, BundleError, ScoringError, CodeError) as error:
         why = f"{error}; nothing is written"
-    except OSError as error:
-        why = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-        why += "; nothing is written"
     except KeyboardInterrupt:
         why = "interrupted; nothing is written"
+    except Exception as error:
+        why = f"{_said(error)}; nothing is written"
     finally:
         bar.clear()
     if summary is None:
@@ -101,7 +105,7 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
     """
     output = name_output(request.output)
     source = find_input(request.input)
-    refuse_overlap(source, output, pipeline)
+    refuse_overlap(source, output, [pipeline, *load_pipelines()])
     with _held(output, request, note):
         _refuse_standing(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)
@@ -123,7 +127,8 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
 
     Raises:
         TakenError: the output came to be there meanwhile; it is left as it is.
-        ContractError, UnreadableFileError, BundleError, ScoringError, OSError: nothing is written.
+        PartlyWrittenError: some files are written and others are not; the message says which.
+        Others: nothing is written.
     """
     began, at, run_id = perf_counter(), datetime.now(UTC), str(uuid4())
     with Outputs(output, pipeline.spec.input.csv) as files:
@@ -156,8 +161,21 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
         if summary.written:
             if output.summary:
                 files.put(output.summary, json.dumps(summary.document(), indent=1).encode() + b"\n")
-            files.show(replaces=replaces)
+            for said in files.show(replaces=replaces):
+                note(said)
         return summary
+
+
+def _said(error: BaseException) -> str:
+    """One line for an error; one that nobody has foreseen, a library's or a bug, with its place."""
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+        return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) or is_out_of_memory(error):
+        words = "not enough memory: a smaller scoring.batch_rows in the spec needs less"
+        return f"{words} ({said})" if said else words
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {said or 'no message'} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _refuse_standing(output: Output, request: Request) -> None:

@@ -19,6 +19,10 @@ from batch_scoring.adhoc.staging import StagedFile, staged
 from batch_scoring.spec import Csv
 
 
+class PartlyWrittenError(RuntimeError):
+    """Of an output's files some are shown and cannot be taken back; the message says which, its cause why."""
+
+
 class Outputs(contextlib.AbstractContextManager["Outputs"]):
     """An output that is being written, by nobody else."""
 
@@ -38,7 +42,11 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         """Take away what is not shown, and the folders that were made for it."""
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # of an error that is being raised already
             self._writers.close()
-        self._staged.close()
+        with contextlib.ExitStack() as late:
+            if self._files and all(file.fate == "shown" for file in self._files.values()):
+                late.enter_context(_uninterrupted())  # the output is written, whatever becomes of the scratch files
+                late.enter_context(contextlib.suppress(OSError))
+            self._staged.close()
         for folder in self._made:
             with contextlib.suppress(OSError):  # it has files by now
                 folder.rmdir()
@@ -77,34 +85,59 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             self._files[name].finish()
             self._finished.add(name)
 
-    def show(self, *, replaces: bool) -> None:
+    def show(self, *, replaces: bool) -> list[str]:
         """Show all files that were begun; of an older output's files none stays that belongs to it alone.
 
         Args:
             replaces: whether files that stand there may be replaced.
 
+        Returns:
+            What a person should know: which file of an older output could not be removed.
+
         Raises:
             TakenError: one is there, and may not be replaced; nothing is shown.
-            OSError: they cannot be written; the predictions are as they were.
+            PartlyWrittenError: not all can be written, and some are.
+            OSError: they cannot be written; nothing is shown.
         """
         self.finish()
         output, folder = self._output, self._output.folder
         order = [name for name in (output.quarantine, output.predictions, output.summary) if name]
         with _uninterrupted():
-            shown: list[str] = []
             try:
                 for name in order:
                     if name in self._files:
                         self._files[name].show(replaces=replaces)
-                        shown.append(name)
-            except BaseException:
-                if not replaces:  # all that was shown is this command's own
-                    for name in shown:
-                        folder.remove(name)
+            except BaseException as error:
+                for name, file in self._files.items():
+                    if file.fate == "shown" and not replaces:  # then it is this command's own
+                        with contextlib.suppress(OSError):
+                            folder.remove(name)
+                            file.fate = "unseen"
+                if parts := self._fates(order):
+                    raise PartlyWrittenError(parts) from error
                 raise
-            for name in order:
-                if name not in self._files and replaces:
-                    folder.remove(name)
+            # not before: should the predictions fail, the old ones would have lost their rejected rows
+            return [said for name in order if replaces and name not in self._files and (said := self._remove(name))]
+
+    def _fates(self, order: list[str]) -> str:
+        """Which of the files are written and which are not; empty if none is."""
+        words = {"shown": "is written", "unknown": "may be written", "unseen": "is not"}
+        fates = {name: self._files[name].fate for name in order if name in self._files}
+        if set(fates.values()) == {"unseen"}:
+            return ""
+        return ", ".join(f"{self._output.uri(name)} {words[fate]}" for name, fate in fates.items())
+
+    def _remove(self, name: str) -> str:
+        """Take a file of an older output away; what to say if that cannot be done."""
+        folder = self._output.folder
+        try:
+            folder.remove(name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                if folder.version(name) is None:
+                    return ""
+            return f"{self._output.uri(name)} is of an older output and cannot be removed, remove it by hand: {error}"
+        return ""
 
 
 @contextlib.contextmanager

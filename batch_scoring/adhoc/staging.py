@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from batch_scoring import aws
 from batch_scoring.aws import FileChangedError, as_os_errors
@@ -27,6 +27,9 @@ _OWNER = "batch-scoring-upload"
 """Metadata of an object: which upload it is of."""
 
 
+Fate = Literal["unseen", "shown", "unknown"]
+
+
 class TakenError(FileExistsError):
     """Another file came to stand under the name meanwhile; it is left as it is."""
 
@@ -36,6 +39,8 @@ class StagedFile(ABC):
 
     scratch: Path
     """Where to write it."""
+    fate: Fate = "unseen"
+    """What became of it, also where `show` has raised."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -85,10 +90,34 @@ class _LocalFile(StagedFile):
             self.scratch.replace(target)
         else:
             try:
-                os.link(self.scratch, target)
+                _name(self.scratch, target)
             except FileExistsError:
                 raise TakenError(f"{target} was written by somebody else meanwhile") from None
+        self.fate = "shown"
         force_to_disk(target.parent)
+
+
+def _name(scratch: Path, target: Path) -> None:
+    """Give a file a name that is free.
+
+    Raises:
+        FileExistsError: it is not.
+    """
+    try:
+        os.link(scratch, target)
+        return
+    except FileExistsError:
+        raise
+    except OSError:  # exFAT, SMB and FUSE have no hard links, and each says so in its own way
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    try:
+        if target.stat().st_size:  # whoever writes without asking came in between
+            raise FileExistsError(target)
+        scratch.replace(target)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            target.unlink(missing_ok=True)
+        raise
 
 
 class _Upload(StagedFile):
@@ -120,12 +149,14 @@ class _Upload(StagedFile):
             with as_os_errors(self._uri):
                 done = {"Parts": self._parts}
                 self._s3.complete_multipart_upload(**self._upload, MultipartUpload=done, **condition)
-        except (FileChangedError, FileNotFoundError) as error:
-            if not self._is_there():  # else the first answer was lost, and the same request came again
+        except OSError as error:
+            self.fate = "unseen" if isinstance(error, PermissionError) else "unknown"
+            if self.fate == "unseen" or not self._is_there():  # else the first answer was lost, and asked for again
+                self.fate = "unseen"
                 if isinstance(error, FileChangedError):
                     raise TakenError(f"{self._uri} was written by somebody else meanwhile") from error
                 raise
-        self._upload = None
+        self.fate, self._upload = "shown", None
 
     def abort(self) -> None:
         """Give up what is not shown; what cannot be given up now is what a bucket's lifecycle rule is for."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -18,11 +19,13 @@ from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import Account, State, StateError, StepName
 from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder
-from batch_scoring.tables import TABLES, Table
+from batch_scoring.tables import PATIENCE, TABLES, Part, Table
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0
 """Seconds between the two looks that a mismatch needs: a run writes its account a moment after its commit."""
+IN_FLIGHT = PATIENCE
+"""Seconds after a run's commit in which its account may still be to come: it may wait so long for its next commit."""
 
 _COMMIT = re.compile(r"^_delta_log/(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^_delta_log/(\d{20})\.checkpoint.*\.parquet$")
@@ -60,6 +63,15 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
         time.sleep(SETTLES)
         again = _mismatches(pipeline, _accounts(pipeline)[0])
         wrong = [mismatch for mismatch in wrong if mismatch in again]
+        in_flight = _in_flight(pipeline, {(mismatch.table, mismatch.day) for mismatch in wrong})
+        for table in sorted({mismatch.table for mismatch in wrong} if in_flight else ()):
+            if days := sorted(day for name, day in in_flight if name == table):
+                yield Finding(
+                    "info", f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
+                    f"committed within the last {IN_FLIGHT / 60:.0f} minutes, the account is to come: a run is at work",
+                    remedy=f"if none is: batch-scoring doctor {pipeline.name}, {IN_FLIGHT / 60:.0f} minutes later",
+                )  # fmt: skip
+        wrong = [mismatch for mismatch in wrong if mismatch.kind == "files" or _place(mismatch) not in in_flight]
     by_kind: dict[tuple[str, str], list[_Mismatch]] = {}
     for mismatch in wrong:
         by_kind.setdefault((mismatch.table, mismatch.kind), []).append(mismatch)
@@ -83,6 +95,50 @@ class _Mismatch:
     day: str
     kind: str
     text: str
+
+
+def _place(mismatch: _Mismatch) -> tuple[str, str]:
+    return mismatch.table, mismatch.day
+
+
+def _in_flight(pipeline: Pipeline, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the tables' days that a run has committed a moment ago, and has not written its account of yet."""
+    found = set()
+    for name, days in _grouped(places).items():
+        table = TABLES[name](pipeline)
+        delta = table.load()
+        recent = _recent_commits(table.folder)
+        for day in days if delta and recent else ():
+            for step in STEPS if name == "quarantine" else [step for step in STEPS if step == name]:
+                work = DayStep(pipeline, day, step)
+                part = work.quarantine if name == "quarantine" else work.table
+                committed = delta.transaction_version(part.transaction) or 0  # type: ignore[union-attr]
+                if committed > _accounted(work, part) and any(f'"{part.transaction}"' in text for text in recent):
+                    found.add((name, day))
+    return found
+
+
+def _grouped(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    days: dict[str, list[str]] = {}
+    for name, day in sorted(places):
+        days.setdefault(name, []).append(day)
+    return days
+
+
+def _accounted(work: DayStep, part: Part) -> float:
+    """The part's commits that the step's account knows; of a damaged one nobody can tell, and no run is awaited."""
+    try:
+        account = work.state.account(work.name, work.day)
+    except StateError:
+        return float("inf")
+    return 0 if account is None else (account.quarantine if part is work.quarantine else account.table).transaction
+
+
+def _recent_commits(folder: Folder) -> list[str]:
+    """The commits of the last minutes, as they stand in the log."""
+    since = datetime.now(UTC) - timedelta(seconds=IN_FLIGHT)
+    files = (file for file in folder.list("_delta_log/") if _COMMIT.match(file.path) and file.modified > since)
+    return [content.decode() for content in folder.read_each([file.path for file in files]) if content]
 
 
 def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:

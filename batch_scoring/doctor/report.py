@@ -130,7 +130,7 @@ def _without_secrets(text: str) -> str:
     for secret in sorted(_secrets(), key=len, reverse=True):
         if len(secret) > 5:  # a shorter one is none, and stands in words
             text = text.replace(secret, "…")
-    return re.sub(r"(\w+://)[^/\s@]+:[^/\s@]+@", r"\1…@", text)
+    return re.sub(r"(\w://)\S+@", r"\1…@", text)  # to the last @: a password may hold any character
 
 
 def _cleaned(value: object) -> object:

@@ -80,11 +80,16 @@ def address(url: str | None, headers: Sequence[str] = ()) -> Address:
     if not text:
         raise WrongCommandError(f"where is the deployment? Pass --url https://… or set {URL_VARIABLE}")
     example = "expected http:// or https://, a host and, if the UI has one, its path prefix"
+    encoded = "in a user name or password / # ? @ must be percent-encoded (%2F %23 %3F %40)"
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise WrongCommandError(f"{source} is no address of a web server: {error}; {example}") from None
+    except ValueError:  # its text may quote a password
+        raise WrongCommandError(
+            f"{source} is no address of a web server: port or host is none; {example}; {encoded}"
+        ) from None
+    if "@" in parts.path + parts.query + parts.fragment:  # what stands before it may be half a password
+        raise WrongCommandError(f"{source} is no address of a web server: an @ after the host; {example}; {encoded}")
     if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(host):
         raise WrongCommandError(f"{source} is no address of a web server: {_without_password(text)!r}; {example}")
     if parts.query or parts.fragment:
@@ -225,4 +230,4 @@ def _header(line: str, source: str) -> tuple[str, str]:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"[^/@\s]+@", "", url)
+    return re.sub(r"[^/@]+@", "", url)

@@ -113,6 +113,28 @@ def test_of_a_new_output_that_cannot_be_completed_no_quarantine_stays(
     assert code == 1 and "access denied" in said and objects(store, bucket) == {}
 
 
+def test_of_an_old_output_that_cannot_be_replaced_whole_it_is_said_what_is_written(
+    tiny: TinyProject, store: Store, bucket: str
+) -> None:
+    assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv") == (0, "")
+    before = objects(store, bucket)
+    store.proxy.faults = [Fault("403", r"^POST .*x\.csv.*uploadId")]
+    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv", overwrite=True)
+    there = f"s3://{bucket}/out/x.quarantine.csv is written, s3://{bucket}/out/x.csv is not\n"
+    assert code == 1 and "access denied" in said and said.endswith(there)
+    assert objects(store, bucket)["out/x.csv"] == before["out/x.csv"]
+
+
+def test_a_role_that_may_not_delete_can_overwrite(tiny: TinyProject, store: Store, bucket: str) -> None:
+    assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv") == (0, "")
+    before = objects(store, bucket)
+    open_folder(f"s3://{bucket}/in").put("a.csv", BAD.replace("9999", "99").encode())
+    store.proxy.faults = [Fault("403", r"^DELETE .*quarantine")]
+    code, said = score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.csv", overwrite=True)
+    assert code == 0 and "x.quarantine.csv is of an older output and cannot be removed, remove it by hand" in said
+    assert objects(store, bucket)["out/x.csv"] != before["out/x.csv"]
+
+
 def test_a_lost_answer_to_the_last_request_is_no_failure(tiny: TinyProject, store: Store, bucket: str) -> None:
     store.proxy.faults = [Fault("lose answer", r"^POST .*uploadId", times=1)]
     assert score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv") == (0, "")
