@@ -35,7 +35,7 @@ SETTINGS = {
     },
 }  # fmt: skip
 NAP = "        import time\n        time.sleep({})\n"
-HUGE = "        torch.empty(len(numeric), 50_000_000)\n"
+HUGE = "        torch.empty(64, 50_000_000)\n"
 WIDE = "        torch.ones(len(numeric), {}).sum()\n"
 CGROUPS = Path("/sys/fs/cgroup/memory")
 
