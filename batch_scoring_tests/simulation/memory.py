@@ -522,7 +522,7 @@ class MemoryRows:
 
 
 @contextlib.contextmanager
-def open_rows(folder: MemoryFolder, file: Any, csv: object) -> Iterator[MemoryRows]:  # noqa: ANN401
+def open_rows(folder: MemoryFolder, file: Any, *_settings: object) -> Iterator[MemoryRows]:  # noqa: ANN401
     with folder.open(file.path, file.token) as stream:
         yield MemoryRows(folder._world.batch(int(stream.read())))
 
