@@ -491,7 +491,7 @@ def read_account(table: MemoryFolder, shard: shards.ShardFile) -> ShardAccount |
 
 
 def read(
-    table: MemoryFolder, path: str, columns: list[str] | None = None, dictionary: Iterable[str] = ()
+    table: MemoryFolder, path: str, columns: list[str] | None = None, *_settings: object
 ) -> Iterator[pa.RecordBatch]:
     for batch in _content(table, path).batches:
         yield batch.select(columns) if columns else batch
