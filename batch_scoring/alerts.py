@@ -174,7 +174,9 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
         return True  # another run has done it
     known, bounds = runs.of_day(instance, pipeline, day), uploads.bounds_of(pipeline, instance)
     is_tried = is_superseded or triggers.is_tried_again(run.run_id, known, bounds)
-    return is_open and is_tried and doors.is_any_on(instance, pipeline)
+    later = itertools.takewhile(lambda one: one.id != run.run_id, known)
+    has_gone_well = any(one.status == "succeeded" and one.is_whole for one in later)  # before anybody was told
+    return (is_open or has_gone_well) and is_tried and doors.is_any_on(instance, pipeline)
 
 
 def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:

@@ -206,6 +206,21 @@ def test_a_failed_run_of_a_day_that_is_settled_is_told_since_no_sensor_asks_for_
     assert message.startswith(f"tiny {DAY}: failed at predictions")
 
 
+def test_a_failure_that_a_later_try_has_put_right_before_anybody_looked_is_not_told(
+    tiny: TinyProject, instance: dg.DagsterInstance, told: Told
+) -> None:
+    tiny.land(DAY, tiny.rows(64), age=300)
+    tiny.run(instance=instance)
+    in_force = Path(tiny.pipeline.output.uri, "state", "model.json")
+    good = in_force.read_bytes()
+    in_force.write_bytes(good[:20])
+    tiny.land(DAY, tiny.rows(70), age=200)
+    assert not tiny.run(instance=instance, raise_on_error=False).success
+    in_force.write_bytes(good)
+    assert tiny.run(instance=instance).success
+    assert told() == []
+
+
 # sensors that fail
 
 

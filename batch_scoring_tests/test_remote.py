@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import pytest
 import yaml
-from dagster_graphql import DagsterGraphQLClient
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 
 from batch_scoring import cli
 from batch_scoring.pipeline import PROJECT
@@ -249,13 +249,25 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
     assert f"Run execution process for {run_id} was terminated by signal 9" in first["errors"][0]["message"]
 
 
+def _terminate(client: DagsterGraphQLClient, run_id: str) -> None:
+    """Dagster refuses while the run's process is being started."""
+    limit = time.monotonic() + 30
+    while True:
+        try:
+            return client.terminate_run(run_id)
+        except DagsterGraphQLClientError as error:
+            if "STARTING" not in str(error) or time.monotonic() > limit:
+                raise
+        time.sleep(0.2)
+
+
 def test_a_canceled_run_is_no_success(there: There) -> None:
     started = command(f"submit {there.tiny.name} --day {EMPTY_DAY}", there.url)
     run_id = started.out.strip()
     assert (started.code, started.err) == (0, f"{there.url}/runs/{run_id}\n")
     parts = urlsplit(there.url)
     client = DagsterGraphQLClient(parts.hostname or "", port_number=parts.port, path_prefix=parts.path)
-    client.terminate_run(run_id)
+    _terminate(client, run_id)
     ended = command(f"wait --pipeline {there.tiny.name} --day {EMPTY_DAY} --json --timeout 60", there.url)
     assert ended.code == 1 and json.loads(ended.out)["state"] == "canceled"
 
@@ -264,7 +276,7 @@ def test_a_canceled_run_is_no_success(there: There) -> None:
     assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not over after --timeout 0.1: run ")
     other = link.rpartition("/")[2]
     assert link == f"run {other}: {there.url}/runs/{other}" and other != run_id
-    client.terminate_run(other)
+    _terminate(client, other)
 
 
 def _wait(url: str, run_id: str, out: io.StringIO, err: io.StringIO) -> int:

@@ -300,7 +300,10 @@ def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
         folder = root / place
         for entry in os.scandir(folder) if folder.is_dir() else ():
             if planner.SCRATCH.fullmatch(entry.name):
-                stat = entry.stat(follow_symlinks=False)
+                try:
+                    stat = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # its run has finished it
+                    continue
                 path = f"{place}/{entry.name}".lstrip("/")
                 yield FileVersion(path, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 

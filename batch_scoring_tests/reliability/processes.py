@@ -121,6 +121,7 @@ def run_elsewhere(site: Site, *days: str, limit: float = 120.0) -> list[Outcome]
 
 
 def _run(site: Site, days: list[str], parent: Connection) -> None:
+    os.environ.pop("DAGSTER_HOME", None)  # the forkserver may have begun in a test that had one
     os.environ.update(site.environment)
     torch.set_num_threads(1)
     pipeline = site.pipeline()
