@@ -132,8 +132,9 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
-            failures.note_end(instance, record.dagster_run)
-            record = instance.get_run_record_by_id(run_id) or record
+            is_noted = failures.is_noted(record.dagster_run)
+            if failures.note_end(instance, record.dagster_run) and not is_noted:
+                record = instance.get_run_record_by_id(run_id) or record
             if runs.is_retried(instance, record):
                 continue
             message = None if _is_asked_again(instance, record, by_name) else _of_run(instance, record, by_name, memory)

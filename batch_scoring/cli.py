@@ -95,6 +95,16 @@ def _add_backfill(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     days.set_defaults(run=functools.partial(_backfill, days))
 
 
+def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    missing = [name for name in ("first", "last") if getattr(options, name) is None]
+    if missing and not (options.stale or options.failed):
+        parser.error(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
+    return backfill.backfill(
+        options.pipeline, options.first, options.last, sys.stdout,
+        stale=options.stale, failed=options.failed, dry_run=options.dry_run,
+    )  # fmt: skip
+
+
 def _add_doctor(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     doctor = commands.add_parser(
         "doctor",
@@ -126,8 +136,8 @@ def _add_score(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
         "score",
         help="score files, without a day: local or s3://, CSV or Parquet in and out",
         description="Score files with a pipeline's schema, model and checks, without a day and without Dagster. The "
-        "exit code is 0 if the output was written, 1 if something failed, 2 if the command was wrong; but for 0 "
-        "nothing is written, and an output that stood there stands.",
+        "exit code is 0 if the output was written, 1 if something failed, 2 if the command was wrong; nothing is "
+        "written then, and an output that stood there stands, unless the message says which file is written.",
     )
     files.add_argument("--pipeline", required=True, help="name of the pipeline, for example flight_delay")
     files.add_argument("--input", required=True, help="a file, or a folder with all data files below it")
@@ -144,16 +154,6 @@ def _add_score(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
 def _score(options: argparse.Namespace) -> int:
     request = adhoc.Request(options.input, options.output, options.overwrite, options.wait, options.as_json)
     return adhoc.command(find_pipeline(options.pipeline), request, sys.stdout, sys.stderr)
-
-
-def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    missing = [name for name in ("first", "last") if getattr(options, name) is None]
-    if missing and not (options.stale or options.failed):
-        parser.error(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
-    return backfill.backfill(
-        options.pipeline, options.first, options.last, sys.stdout,
-        stale=options.stale, failed=options.failed, dry_run=options.dry_run,
-    )  # fmt: skip
 
 
 def _add_remote(commands: "argparse._SubParsersAction[_Subcommand]") -> None:

@@ -41,7 +41,7 @@ def _is_of_this_machine(instance: dg.DagsterInstance) -> bool:
 def _dead_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         run = record.dagster_run
-        processes = _processes(instance, run)
+        processes = processes_of(instance, run)
         if not processes or any(_lives(process, record.start_time or 0.0) for process in processes):
             continue
         now = instance.get_run_by_id(run.run_id)  # it may have ended well while we looked: a run writes that last
@@ -49,7 +49,7 @@ def _dead_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
             yield now
 
 
-def _processes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[int]:
+def processes_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[int]:
     """The process ids that the run's executor has written down; none in the moment before it begins."""
     events = (entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT))
     said = (event.engine_event_data.metadata.get("pid") for event in events if event)

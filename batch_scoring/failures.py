@@ -2,7 +2,7 @@
 
 | class | what has happened | what becomes of the day | told |
 |---|---|---|---|
-| `superseded` | newer files or another model came | again from raw_input, at once | no |
+| `superseded` | newer files or another model came | again from raw_input, when the files are quiet | no |
 | `bad_input` | a broken file, a missing column, a check that refuses | waits for other files or code | at once |
 | `bad_model` | a broken bundle, scores that are none, code that does not load | waits for others | at once |
 | `storage` | S3, network or disk: no answer, refused, full | again, after pauses | the last try |

@@ -180,6 +180,7 @@ def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> 
     at = rest.index("  failed checks")
     assert rest[at + 1].startswith(f"    {name}/raw_input input_is_complete (ERROR): ")
     assert not any(line.startswith("  error") for line in rest)  # the check has said it
+    assert "failure_of" not in alone.out
     assert command(f"wait {failed['id']}", there.url).code == 1
 
 

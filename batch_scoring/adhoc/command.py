@@ -8,8 +8,6 @@ written then, also no quarantine, and what stood before stands. Checks that comp
 import contextlib
 import errno
 import json
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError, Pipeline, load_pipelines
 from batch_scoring.progress import Bar
 from batch_scoring.scoring import ScoringError, is_out_of_memory
+from batch_scoring.signals import terminable
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
@@ -70,7 +69,7 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
     code, why = 1, ""
     summary = None
     try:
-        with _terminable():
+        with terminable():
             summary = perform(pipeline, request, bar, note)
     except (AddressError, locks.HeldError) as error:
         code, why = 2, str(error)
@@ -212,20 +211,3 @@ def _lineage(pipeline: Pipeline, source: Input, stream: Stream, run_id: str) -> 
         "code_version": pipeline.scoring_code,
         "features_code": pipeline.features_code,
     }
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let `kill` end the work as Ctrl-C does: in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,13 +1,10 @@
 """The command `batch-scoring doctor`: which probes there are, and what their findings make of the exit code."""
 
-import contextlib
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Literal, TextIO
 
 from batch_scoring.doctor import cloud, commits, inputs, instance, machine, stores, traces
@@ -15,6 +12,7 @@ from batch_scoring.doctor.probe import Probe, Site, examine
 from batch_scoring.doctor.report import Report
 from batch_scoring.instance import home
 from batch_scoring.pipeline import Pipeline, SpecError, Survey, UnknownPipelineError, survey_pipelines
+from batch_scoring.signals import terminable
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
     inputs.specs,
@@ -82,7 +80,7 @@ def doctor(
         UnknownPipelineError: no pipeline has one of the names.
     """
     began = time.monotonic()
-    with _ended_by_signals():
+    with terminable():
         try:
             survey = _survey()
             if unknown := [name for name in names if survey.names and name not in survey.names]:
@@ -149,20 +147,3 @@ def _survey() -> Survey:
 def _matters(probe: Probe, site: Site) -> bool:
     """Whether a probe had anything to look at: what is about AWS says nothing where there is none."""
     return probe not in (cloud.identity, cloud.queue, stores.conditional_writes) or cloud.uses_aws(site)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does: what probes have written is taken away first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -43,7 +43,7 @@ from batch_scoring.runs import CODE, FINGERPRINT
 
 LONGEST = 500
 """Characters of a line."""
-_DULL = {FINGERPRINT, CODE, failures.TAG}
+_DULL = {FINGERPRINT, CODE, failures.TAG, failures.NOTED_OF}
 """Tags that a person has no use for, or reads elsewhere on the page."""
 
 

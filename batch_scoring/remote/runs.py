@@ -103,7 +103,8 @@ class RemoteRun:
     @property
     def failure(self) -> str | None:
         """The class of its failure, see `failures.py`; a retry carries the tags of the run before it."""
-        return (self.tags.get(failures.TAG) or None) if self.state == "failed" else None
+        is_own = self.state == "failed" and self.tags.get(failures.NOTED_OF) == self.id
+        return self.tags.get(failures.TAG) if is_own else None
 
     @property
     def patience(self) -> float:

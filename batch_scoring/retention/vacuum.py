@@ -152,17 +152,13 @@ def store_time(folder: Folder) -> datetime:
     """
     if isinstance(folder, S3Folder):
         with aws.as_os_errors(folder.uri):
-            answer = aws.client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=_prefix(folder), MaxKeys=1)
+            answer = aws.client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=folder.key(""), MaxKeys=1)
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     if Path(folder.uri).is_dir():
         with suppress(OSError), folder.scratch() as scratch:  # a network file system has a clock of its own
             scratch.touch()
             return datetime.fromtimestamp(scratch.stat().st_mtime, UTC)
     return datetime.now(UTC)
-
-
-def _prefix(folder: S3Folder) -> str:
-    return folder.uri.removeprefix(f"s3://{folder.bucket}").lstrip("/")
 
 
 def table_files(

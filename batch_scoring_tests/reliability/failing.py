@@ -7,7 +7,6 @@ that day are scored. `python -m batch_scoring_tests.reliability failing` prints 
 import contextlib
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,12 @@ from typing import Any, Literal
 
 import dagster as dg
 import psutil
+from dagster._core.scheduler.instigation import TickStatus
 
 from batch_scoring import failures, landing, settled
-from batch_scoring.dead_runs import _processes
+from batch_scoring.dead_runs import processes_of
 from batch_scoring_tests.receivers import WebServer
+from batch_scoring_tests.reliability import disks
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
 from batch_scoring_tests.reliability.deployment import Deployment, deployed, wait_until
 from batch_scoring_tests.reliability.proxy import Action, Fault
@@ -159,25 +160,12 @@ def damages_state(of: Provoked) -> None:
 
 def fills_disk(of: Provoked) -> None:
     of.land()
-    ballast = _disk(of) / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        size = 65_536
-        while size:
-            try:
-                file.write(b"x" * size)
-            except OSError:
-                size //= 2
-    of.undo = ballast.unlink
+    of.undo = disks.fill(Path(of.project.data_root).parent)
 
 
 def locks_disk(of: Provoked) -> None:
     of.land()
-    subprocess.run(["mount", "-o", "remount,ro", _disk(of)], check=True)
-    of.undo = lambda: subprocess.run(["mount", "-o", "remount,rw", _disk(of)], check=True) and None
-
-
-def _disk(of: Provoked) -> Path:
-    return Path(of.project.data_root).parent
+    of.undo = disks.lock(Path(of.project.data_root).parent)
 
 
 def breaks_store(action: Action, on: str, seconds: float = 0.0) -> Strike:
@@ -255,7 +243,7 @@ def _at_work(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.Dagst
     pinned = {of.project.state.day_input(DAY).run_id}
     found = []
     for run in started:
-        for pid in _processes(instance, run) if run.run_id in pinned else ():
+        for pid in processes_of(instance, run) if run.run_id in pinned else ():
             with contextlib.suppress(psutil.NoSuchProcess):
                 found.append(psutil.Process(pid))
     return found
@@ -337,12 +325,9 @@ def failing(
                 return all(of.is_over or late > of.case.seconds for of in provoked)
 
             wait_until(is_over, max(of.case.seconds for of in provoked))
-            # the sensor that tells looks every thirty seconds
-            seen = len(web.received)
-            wait_until(lambda: len(web.received) >= sum(of.case.alerts for of in provoked), 45)
-            _wait_for_classes(deployment, provoked)
-            if len(web.received) != seen:
-                time.sleep(1)
+            # what is told, and what could not note its class itself, comes with the next look of that sensor
+            over = time.time()
+            wait_until(lambda: _has_looked(deployment, over), 90)
             _look(deployment, provoked)
             titles = [title for title, _ in web.received]
             rows = []
@@ -367,10 +352,8 @@ def _prepared(case: Case, stack: contextlib.ExitStack, folder: Path, store: Stor
         assert store is not None
         root = f"s3://{store.new_bucket()}/data"
     elif case.place == "small disk":
-        disk = Path(tempfile.mkdtemp(prefix="batch_scoring_disk_"))
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
-        stack.callback(shutil.rmtree, disk, ignore_errors=True)
-        stack.callback(subprocess.run, ["umount", "-l", disk], check=True)
+        disk = stack.enter_context(disks.mounted())
+        assert disk is not None, "nothing may be mounted here"
         root = str(disk / "data")
     project = TinyProject(folder, root)
     project.spec["input"]["complete"] = {"quiet_minutes": 0.02}
@@ -394,14 +377,13 @@ def _look(deployment: Deployment, provoked: Sequence[Provoked]) -> None:
             of.case.watch(of, instance, of.runs)
 
 
-def _wait_for_classes(deployment: Deployment, provoked: Sequence[Provoked]) -> None:
-    """The class of a run that could not note it itself comes with the next look of the sensor alerts."""
-
-    def is_noted() -> bool:
-        _look(deployment, provoked)
-        return all(failures.TAG in run.tags for of in provoked for run in of.failed)
-
-    wait_until(is_noted, 45)
+def _has_looked(deployment: Deployment, since: float) -> bool:
+    """Whether the sensor alerts has begun a tick after a moment (seconds since 1970), and ended it."""
+    ended = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+    with deployment.instance() as instance:
+        states = [state for state in instance.all_instigator_state() if state.name == "alerts"]
+        ticks = [instance.get_ticks(s.instigator_origin_id, s.selector_id, limit=1, statuses=ended) for s in states]
+        return any(tick.timestamp >= since for found in ticks for tick in found)
 
 
 def _leave_cgroups() -> None:

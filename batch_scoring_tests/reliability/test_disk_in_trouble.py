@@ -1,6 +1,5 @@
 """A disk that is full, or that has become read-only, while a day is run: nothing is lost, nothing is mixed."""
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,40 +10,16 @@ import pytest
 from batch_scoring import uploads
 from batch_scoring.triggers import Memory
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
+from batch_scoring_tests.reliability.disks import fill, lock, mounted
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB; it takes a right that not everybody has."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("nothing may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(disk: Path) -> Callable[[], None]:
-    """Leave no byte; gives what frees them again."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        size = 65_536
-        while size:
-            try:
-                file.write(b"x" * size)
-            except OSError:
-                size //= 2
-    return ballast.unlink
-
-
-def lock(disk: Path) -> Callable[[], None]:
-    """Make it read-only; gives what undoes that."""
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    return lambda: subprocess.run(["mount", "-o", "remount,rw", disk], check=True) and None
+def disk() -> Iterator[Path]:
+    with mounted() as place:
+        if place is None:
+            pytest.skip("nothing may be mounted here")
+        yield place
 
 
 @pytest.mark.parametrize(("trouble", "says"), [(fill, "No space left on device"), (lock, "Read-only file system")])
