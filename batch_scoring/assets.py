@@ -10,12 +10,15 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from batch_scoring import shards
+from batch_scoring import compute, shards
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import Account
 from batch_scoring.steps import DayStep, Run
 
 PREVIEW_ROWS = 5
+SCORED_FROM = ("raw_input", "validated_features", "model")
+"""What predictions depend on. raw_input too: what it pinned is compared with the features, and
+`--select "+<pipeline>/predictions"` is parsed as one layer of ancestors for a key with a slash."""
 
 
 def asset_key(pipeline: Pipeline, name: str) -> dg.AssetKey:
@@ -29,12 +32,17 @@ def days(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(partitions.start.isoformat(), timezone=partitions.timezone, end_offset=1)
 
 
-def asset_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
-    """Arguments that every asset of a pipeline has."""
+def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> dict[str, Any]:
+    """Arguments that every asset of a pipeline has, those of its step's process or pod included."""
+    return catalog_options(pipeline, kinds) | compute.step_options(pipeline, name)
+
+
+def catalog_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
+    """What the UI's catalog shows beside an asset."""
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
 
 
-def run_of(context: dg.AssetExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
     """The run that a step is in; its start is one value for all that the step writes."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None

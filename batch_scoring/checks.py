@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from batch_scoring import compute
 from batch_scoring.assets import asset_key, days, link
 from batch_scoring.comparison import Compared, NotComparableError, Side, compare
 from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, TRAILING_REFERENCE_DAYS, Share, Tested
@@ -48,6 +49,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
             for spec in specs(pipeline, keys[side], {check: statement}, days(pipeline))
         ],
         can_subset=True,
+        **compute.step_options(pipeline, "drift"),
     )
     def _drift(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}

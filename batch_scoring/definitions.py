@@ -17,6 +17,7 @@ from batch_scoring.automation import (
     uploads_sensor,
 )
 from batch_scoring.checks import drift_checks
+from batch_scoring.compute import executor
 from batch_scoring.features import validated_features
 from batch_scoring.model import model
 from batch_scoring.pipeline import Pipeline, load_pipelines
@@ -47,12 +48,13 @@ def deploy(pipelines: list[Pipeline]) -> dg.Definitions:
             *(uploads_sensor(pipeline) for pipeline in pipelines),
             *(events_sensor(pipeline, pipelines) for pipeline in pipelines if pipeline.spec.events.queue),
         ],
-        executor=dg.in_process_executor,
+        executor=executor(pipelines),
     )
 
 
-# partitioned checks and a month that has days to come; their behaviour is pinned in tests
+# partitioned checks, a month that has days to come, an asset of several steps; their behaviour is pinned in tests
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-warnings.filterwarnings("ignore", category=dg.BetaWarning, message="Parameter `allow_nonexistent_upstream_partitions`")
+BETA = "allow_nonexistent_upstream_partitions|resource_defs|data_version"
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f"Parameter `({BETA})`")
 
 defs = deploy(load_pipelines())

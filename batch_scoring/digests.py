@@ -19,6 +19,7 @@ from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.runs import ATTEMPT, PARTITION, ended_at
 from batch_scoring.state import State
+from batch_scoring.step_pods import WAITS
 
 LONGEST = 1000
 """Characters of a message's line."""
@@ -56,7 +57,10 @@ class Ended:
 
 def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
     """Read the events of a run."""
-    kinds = {Kind.ASSET_CHECK_EVALUATION, Kind.STEP_FAILURE, Kind.RUN_FAILURE, Kind.RUN_CANCELED}
+    kinds = {
+        Kind.ASSET_CHECK_EVALUATION, Kind.ENGINE_EVENT, Kind.STEP_START, Kind.STEP_FAILURE, Kind.RUN_FAILURE,
+        Kind.RUN_CANCELED,
+    }  # fmt: skip
     logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
     events = [entry.dagster_event for entry in logs if entry.dagster_event]
     ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
@@ -65,8 +69,19 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         ended_at(record),
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
-        ends[-1] if ends else "",
+        "; ".join([*ends[-1:], *_waits(events)]),
     )
+
+
+def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    """What the pods of steps that have not begun were waiting for at last."""
+    waits: dict[str, str] = {}
+    for event in events:
+        if event.event_type == Kind.STEP_START:
+            waits.pop(event.step_key or "", None)
+        elif event.step_key and WAITS in (event.message or ""):
+            waits[event.step_key] = event.message or ""
+    return list(waits.values())
 
 
 def step_error(event: dg.DagsterEvent) -> tuple[str, str]:

@@ -7,7 +7,7 @@
 | `bad_model` | a broken bundle, scores that are none, code that does not load | waits for others | at once |
 | `storage` | S3, network or disk: no answer, refused, full | again, after pauses | the last try |
 | `out_of_memory` | an allocation failed | again, after pauses, with half the batch | the last try |
-| `timeout` | it took longer than `runs.max_hours` | again, at once | the last try |
+| `timeout` | longer than `runs.max_hours`, or a pod waited `compute.*.start_minutes` | again, at once | the last try |
 | `lost` | its process was killed, or its machine went down | again, at once, with half the batch | the last try |
 | `processing_error` | any other exception in a step | again, after pauses | the last try |
 
@@ -20,14 +20,18 @@ come back together. What was published before stands until a run succeeds. The c
 import contextlib
 import errno
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionStepExecutionError
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 from deltalake.exceptions import DeltaError
 
+from batch_scoring import step_pods
+from batch_scoring.assets import run_of
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import RefusedError, UnavailableError
@@ -59,6 +63,10 @@ _OTHER_ENDS: dict[str, Failure] = {
 """By Dagster's reason, where no step has noted a class; every other end is a lost process."""
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
+_DEATHS: dict[str, Failure] = {
+    "OOMKilled": "out_of_memory", "DeadlineExceeded": "timeout", step_pods.NOT_STARTED: "timeout",
+}  # fmt: skip
+"""By what Kubernetes, or who watches over the pods, says of a step's end; every other end is a lost pod."""
 _LIBRARIES = ("botocore", "boto3", "urllib3")
 """Whose exceptions are about a store."""
 
@@ -93,6 +101,29 @@ def noted(run: Run) -> Iterator[Run]:
         except Exception as trouble:  # the disk that is full may be the instance's too: the first error is the one
             run.log(f"the class of the failure cannot be noted: {trouble}")
         raise
+
+
+@contextlib.contextmanager
+def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Run]:
+    """The run that a step is in, its failures noted; an exception fails the run and is not tried again within it.
+
+    A step's retry policy is for a process or a pod that is lost: what a step can still tell is a matter of runs.
+    """
+    step = context.get_step_execution_context()
+    try:
+        with noted(run_of(context)) as run:
+            yield run
+    except dg.Failure:
+        raise  # an invariant's, which says itself that it is not to be tried again
+    except Exception as error:
+        if not step.op_retry_policy:
+            raise
+        # as Dagster wraps it where there is no policy; anything else would be tried again
+        raise DagsterExecutionStepExecutionError(
+            f'Error occurred while executing op "{step.op.name}":',
+            user_exception=error, original_exc_info=sys.exc_info(),
+            step_key=step.step.key, op_name=step.op.name, op_def_name=step.op.definition.name,
+        ) from error  # fmt: skip
 
 
 def tags(failure: Failure, run_id: str) -> dict[str, str]:
@@ -145,7 +176,7 @@ def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None
     if failure and not is_noted(run):
         reason = run.tags.get(RUN_FAILURE_REASON_TAG)
         if reason == _STEP_FAILURE:
-            failure = "lost" if _has_lost_a_step(instance, run) else failure
+            failure = _of_lost_step(instance, run) or failure
         elif failure == "lost":
             failure = "timeout" if _has_timed_out(instance, run) else failure
         instance.add_run_tags(run.run_id, tags(failure, run.run_id))
@@ -154,12 +185,16 @@ def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None
     return failure
 
 
-def _has_lost_a_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the process or pod of a step is gone, where steps have their own: it could note nothing."""
+def _of_lost_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
+    """The class of a run with a step whose own process or pod is gone: it could note nothing."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [entry.dagster_event.step_failure_data.error for entry in events if entry.dagster_event]
     # an exception of a step has its class's name; what the executor says of a pod or a process has none, or this
-    return any(error is None or error.cls_name in (None, "ChildProcessCrashException") for error in errors)
+    lost = [error for error in errors if error is None or error.cls_name in (None, "ChildProcessCrashException")]
+    if not lost:
+        return None
+    said = " ".join(error.message for error in lost if error)
+    return next((failure for words, failure in _DEATHS.items() if words in said), "lost")
 
 
 def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

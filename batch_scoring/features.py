@@ -22,10 +22,9 @@ from batch_scoring.assets import (
     figures,
     first_rows,
     preview,
-    run_of,
 )
 from batch_scoring.contract import Contract
-from batch_scoring.failures import noted
+from batch_scoring.failures import step_run
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
 from batch_scoring.judging import Judge, Judged
@@ -60,15 +59,16 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
             "dagster/uri": features_table(pipeline).folder.uri,
             "dagster/table_name": f"{pipeline.name}.validated_features",
         },
-        **asset_options(pipeline, kinds={"pandera", "deltalake"}),
+        **asset_options(pipeline, "validated_features", kinds={"pandera", "deltalake"}),
     )
     def _validated_features(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        with noted(run_of(context)) as run:
+        with step_run(context) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)
-            prepared = prepare(step, pinned, run, halvings(context.instance, pipeline, context.partition_key))
+            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            prepared = prepare(step, pinned, run, halved)
             findings = feature_checks.findings(step, prepared, pinned)
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             account, committed = step.publish(

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import dagster as dg
 
 from batch_scoring import landing
-from batch_scoring.assets import asset_key, asset_options, run_of
+from batch_scoring.assets import asset_key, asset_options
 from batch_scoring.bundle import (
     MANIFEST,
     Bundle,
@@ -22,7 +22,7 @@ from batch_scoring.bundle import (
     read_bundle,
     read_manifest,
 )
-from batch_scoring.failures import noted
+from batch_scoring.failures import step_run
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import CodeError, Pipeline
 from batch_scoring.state import ModelInForce, State, StateError
@@ -68,10 +68,10 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         # no days, as the asset has none: `dagster definitions validate` refuses checks that have them. The price is a
         # planned row a day in Dagster's own table, beside the result (pinned in test_dagster_behaviour.py)
         check_specs=specs(pipeline, key, CHECKS),
-        **asset_options(pipeline, kinds={"pytorch"}),
+        **asset_options(pipeline, "model", kinds={"pytorch"}),
     )
     def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        with noted(run_of(context)) as run:
+        with step_run(context) as run:
             delivered = examine(pipeline)
             own_day = {context.partition_key} if context.has_partition_key else set()
             findings = [*delivered.findings, metrics(pipeline, delivered), currency(pipeline, delivered, own_day)]

@@ -1,215 +1,89 @@
 """The asset predictions: one scored row a key, published for the whole day at once.
 
-plan (one shard a feature shard) -> score those that no earlier run has finished -> verify -> publish. A row that the
-model cannot score goes to the quarantine, stage score, with the reason.
+In one step, or in several that score a share of the day each (`scoring.shards: fan_out`): plan -> score, a step a
+share -> publish. The work is the same, see `scored_day.py`; so are the rows, bit by bit, the checks and the commit.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 
-from batch_scoring import prediction_checks, scored_rows, shards
+from batch_scoring import prediction_checks
 from batch_scoring.assets import (
+    SCORED_FROM,
     asset_key,
-    asset_options,
+    catalog_options,
     column_schema,
     data_version,
     days,
     figures,
     first_rows,
     preview,
-    run_of,
 )
-from batch_scoring.bundle import load_bundle
-from batch_scoring.failures import noted
+from batch_scoring.compute import step_options
+from batch_scoring.failures import step_run
+from batch_scoring.fan_out import Results, in_steps
 from batch_scoring.invariants import report, specs
-from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.pictures import histogram
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.progress import Progress
 from batch_scoring.runs import halvings
-from batch_scoring.scored_rows import BINS, Tally
-from batch_scoring.scoring import Scorer
-from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
-from batch_scoring.steps import DayStep, Finished, Prepared, Run, SupersededError, check_input
-from batch_scoring.tables import features_table, predictions_table
+from batch_scoring.scored_day import Source, check_current, prepare, read_source
+from batch_scoring.scored_rows import BINS
+from batch_scoring.state import Account
+from batch_scoring.steps import DayStep, Prepared, Run
+from batch_scoring.tables import predictions_table
 
 
 def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The asset of a pipeline."""
-    key, code = asset_key(pipeline, "predictions"), pipeline.scoring_code
+    if pipeline.spec.scoring.shards == "fan_out":
+        return in_steps(pipeline, publish, **_definition(pipeline))
 
     @dg.asset(
-        key=key,
-        description=f"{pipeline.spec.description}\n\n{__doc__}",
-        # raw_input too: what it pinned is compared with the features, and `--select "+<pipeline>/predictions"` is
-        # parsed as one layer of ancestors for a key with a slash
-        deps=[asset_key(pipeline, name) for name in ("raw_input", "validated_features", "model")],
-        partitions_def=days(pipeline),
-        check_specs=specs(pipeline, key, prediction_checks.CHECKS, days(pipeline)),
-        code_version=code,
-        metadata={
-            "dagster/column_schema": _columns(pipeline),
-            "dagster/uri": predictions_table(pipeline).folder.uri,
-            "dagster/table_name": f"{pipeline.name}.predictions",
-        },
-        **asset_options(pipeline, kinds={"pytorch", "deltalake"}),
+        deps=[asset_key(pipeline, name) for name in SCORED_FROM],
+        **_definition(pipeline),
+        **step_options(pipeline, "predictions"),
     )
-    def _predictions(
-        context: dg.AssetExecutionContext,
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        with noted(run_of(context)) as run:
+    def _predictions(context: dg.AssetExecutionContext) -> Results:
+        with step_run(context) as run:
             step = DayStep(pipeline, context.partition_key, "predictions")
             source = read_source(step)
-            prepared = prepare(step, source, run, halvings(context.instance, pipeline, context.partition_key))
-            findings = prediction_checks.findings(step, prepared, source.features, source.model)
-            yield from report(pipeline, key, findings, run.id, context.partition_key)
-            account, committed = step.publish(
-                prepared, run, fingerprint=source.features.fingerprint, code=code, model=source.model,
-                features_code=source.features.code, check_current=lambda: check_current(step, source),
-            )  # fmt: skip
-            metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
-            yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            yield from publish(step, source, prepare(step, source, run, halved), run)
 
     return _predictions
 
 
-class Source:
-    """What a day is scored from: one state of its features, one model."""
-
-    def __init__(self, pinned: DayInput, features: Account, model: ModelInForce) -> None:
-        self.pinned, self.features, self.model = pinned, features, model
-
-    def feature_shards(self) -> Iterator[tuple[ShardAccount, str]]:
-        """Each feature shard with its file, relative to the features table."""
-        files = {shards.identity_of(path): path for path in self.features.table.files}
-        for shard in self.features.shards:
-            yield shard, files[f"dt={self.features.day}/{shard.digest}"]
-
-
-def read_source(step: DayStep) -> Source:
-    """Find the day's features and the model in the state, and make sure that they belong together.
-
-    Raises:
-        StateError: a step before this one has not run, ran for other input, or its table was changed by somebody.
-    """
-    name, day = step.pipeline.name, step.day
-    pinned, model = step.state.day_input(day), step.state.model()
-    features = step.state.account("validated_features", day)
-    first = f"run {name}/validated_features for {day} first"
-    if features is None:
-        raise StateError(f"{name} has no validated features of {day}; {first}")
-    if features.fingerprint != pinned.fingerprint:
-        raise StateError(
-            f"the validated features of {name} {day} are of other files than raw_input has pinned; {first}"
-        )
-    if features.code != step.pipeline.features_code:
-        raise StateError(f"the validated features of {name} {day} are of another schema or other settings; {first}")
-    if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
-        raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
-    return Source(pinned, features, model)
+def _definition(pipeline: Pipeline) -> dict[str, Any]:
+    """What the asset is, in however many steps."""
+    key = asset_key(pipeline, "predictions")
+    return {
+        "key": key,
+        "description": f"{pipeline.spec.description}\n\n{__doc__}",
+        "partitions_def": days(pipeline),
+        "check_specs": specs(pipeline, key, prediction_checks.CHECKS, days(pipeline)),
+        "code_version": pipeline.scoring_code,
+        "metadata": {
+            "dagster/column_schema": _columns(pipeline),
+            "dagster/uri": predictions_table(pipeline).folder.uri,
+            "dagster/table_name": f"{pipeline.name}.predictions",
+        },
+        **catalog_options(pipeline, kinds={"pytorch", "deltalake"}),
+    }
 
 
-def check_current(step: DayStep, source: Source) -> None:
-    """Raise if newer input, other features or another model have come.
-
-    Raises:
-        SupersededError: what has been scored is not to be published.
-    """
-    check_input(step.pipeline, source.pinned, may_be_archived=True)
-    pinned = step.state.day_input(step.day)
-    features = step.state.account("validated_features", step.day)
-    in_force = step.state.model()
-    if pinned.fingerprint != source.pinned.fingerprint:
-        newer = "raw_input pinned other files"
-    elif features is None or _digests(features) != _digests(source.features):
-        newer = "the features were validated anew, with another result"
-    elif in_force.sha256 != source.model.sha256:
-        newer = f"model {in_force.version} came in force"
-    else:
-        return
-    raise SupersededError(
-        f"superseded: while {step.pipeline.name} {step.day} was scored with model {source.model.version}, {newer}; "
-        "nothing was published: run the day again"
-    )
-
-
-def _digests(features: Account) -> set[str]:
-    """What the features' rows depend on, whichever run has written them."""
-    return {shard.digest for shard in features.shards}
-
-
-def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
-    """The model in force, from its copy in the state, proven by its golden rows on the device that scores.
-
-    Raises:
-        BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
-        ScoringError: the device is not there.
-    """
-    spec = step.pipeline.spec
-    network = step.pipeline.load(spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network, spec.scoring.device)
-
-
-def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepared:
-    """Score a day's features into shards, in batches that are halved so often; nothing is published yet."""
-    pipeline, model = step.pipeline, source.model
-    account = step.published(source.features.fingerprint, pipeline.scoring_code, model.sha256)
-    if account and {shard.source for shard in account.shards} == _digests(source.features):
-        run.log(f"{step.day} is scored already: {account.rows} rows of the same features, model and code")
-        return Prepared((), pa.schema([]), published=account)
-    with run.timed("load_model"):
-        spec = pipeline.spec.scoring
-        scorer = Scorer(load_model(step, model), device=spec.device, batch_rows=spec.batch_rows)
-        scorer.halve(halvings)
-    run.log(f"model {model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass")
-    schema = output_schema(pipeline.spec.input.key, step, source, scorer.manifest)
-    before = step.finished()
-    progress = Progress(source.features.rows, run.log, "scored")
-    done = []
-    for features, path in source.feature_shards():
-        digest = shards.digest("predictions", features.digest, model.sha256, pipeline.scoring_code, scorer.device)
-        shard = before.find(digest) or score_shard(
-            step, run, scorer, model.version, features, path, digest, schema, shards.READ_ROWS >> halvings
-        )
-        progress.advance(shard.account.rows_in)
-        done.append(shard)
-    return Prepared(tuple(done), schema, settings={"device": scorer.device, "batch_rows": scorer.batch_rows})
-
-
-def score_shard(
-    step: DayStep, run: Run, scorer: Scorer, version: str,
-    features: ShardAccount, path: str, digest: str, schema: pa.Schema, read_rows: int = shards.READ_ROWS,
-) -> Finished:  # fmt: skip
-    """Score one feature shard into one shard of predictions."""
-    manifest = scorer.manifest
-    key = step.pipeline.spec.input.key
-    folder = features_table(step.pipeline).folder
-    columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
-    batches = shards.read(folder, path, columns, [*manifest.categorical, "source_file"], read_rows)
-    tally = Tally(manifest)
-    lost = features.keys
-    with step.draft(schema, constant=scored_rows.CONSTANT) as draft:
-        for scored in run.timed_each("score", scorer.score(run.timed_each("read", batches))):
-            with run.timed("write"):
-                draft.accept(scored_rows.rows(scored, version, _timestamp(run), schema))
-                draft.reject(scored_rows.failed(scored, key))
-                lost -= scored_rows.failed_keys(scored, key)
-                tally.add(scored)
-        account = ShardAccount(
-            digest=digest, source=features.digest, run_id=run.id, rows_in=features.rows, rows=draft.rows,
-            quarantined=draft.quarantined, missing_identity=(lost - draft.keys) % 2**64, keys=draft.keys,
-            **tally.figures(),
-        )  # fmt: skip
-        return draft.finish(account)
-
-
-def output_schema(key: str, step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:
-    """The rows of predictions, without the partition column."""
-    path = next(path for _, path in source.feature_shards())
-    return scored_rows.schema(shards.schema(features_table(step.pipeline).folder, path).field(key), manifest)
+def publish(step: DayStep, source: Source, prepared: Prepared, run: Run) -> Results:
+    """Say what the checks find; then commit the day, unless one of them forbids it."""
+    pipeline, key = step.pipeline, asset_key(step.pipeline, "predictions")
+    findings = prediction_checks.findings(step, prepared, source.features, source.model)
+    yield from report(pipeline, key, findings, run.id, step.day)
+    account, committed = step.publish(
+        prepared, run, fingerprint=source.features.fingerprint, code=pipeline.scoring_code, model=source.model,
+        features_code=source.features.code, check_current=lambda: check_current(step, source),
+    )  # fmt: skip
+    metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
 
 def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
@@ -246,10 +120,6 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         **({"scores": histogram(bins, "scores")} if any(bins) else {}),
         "preview": preview(first_rows(step, account)),
     }
-
-
-def _timestamp(run: Run) -> pa.Scalar:
-    return pa.scalar(run.started, pa.timestamp("us", "UTC"))
 
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:

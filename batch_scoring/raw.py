@@ -11,9 +11,9 @@ from datetime import datetime
 import dagster as dg
 
 from batch_scoring import landing, runs, trailing
-from batch_scoring.assets import asset_key, asset_options, days, run_of
+from batch_scoring.assets import asset_key, asset_options, days
 from batch_scoring.completeness import waits_for
-from batch_scoring.failures import noted
+from batch_scoring.failures import step_run
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import DayInput, LandingFile, State
@@ -115,10 +115,10 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{pipeline.spec.description}\n\nThe day's files in `{pipeline.landing.uri}`, pinned by version.",
         partitions_def=days(pipeline),
         check_specs=specs(pipeline, key, CHECKS, days(pipeline)),
-        **asset_options(pipeline, kinds={"parquet"}),
+        **asset_options(pipeline, "raw_input", kinds={"parquet"}),
     )
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        with noted(run_of(context)) as run:
+        with step_run(context) as run:
             found = find(pipeline, context.partition_key)
             run.tag(is_about(pipeline, found, run.tags))
             findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]

@@ -60,7 +60,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         deps=[predictions],
         partitions_def=months(pipeline),
-        **asset_options(pipeline, kinds={"plotly"}),
+        **asset_options(pipeline, "report", kinds={"plotly"}),
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         now = datetime.now(UTC)

@@ -95,11 +95,18 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
     return found
 
 
-def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> int:
-    """How often a run of a day has to halve its batches: once for each run before it that its memory may have ended."""
+def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
+    """How often a step of a day has to halve its batches: once for each try before it that its memory may have ended.
+
+    Args:
+        instance: where the runs before it are.
+        pipeline: whose day.
+        day: YYYY-MM-DD.
+        lost: processes or pods that this run has lost at this step already.
+    """
     ended = (run for run in of_day(instance, pipeline, day) if run.is_ended)
     heavy = itertools.takewhile(lambda run: run.failure in failures.HEAVY, ended)
-    return min(sum(1 for _ in heavy), MOST_HALVINGS)
+    return min(lost + sum(1 for _ in heavy), MOST_HALVINGS)
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,11 @@ class Scoring(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="cpu, cuda, or auto: a GPU where there is one"
     )
+    shards: Literal["one_step", "fan_out"] = Field(
+        default="one_step",
+        description="one_step scores a day in one step; fan_out in several at once, each with its own GPU",
+    )
+    max_shards: int = Field(default=8, ge=1, le=200, description="steps that share a day under fan_out, at most")
 
 
 class Guard(Section):
@@ -356,6 +361,102 @@ class Alerts(Section):
     )
 
 
+def _quantity(text: str) -> str:
+    if text and not re.fullmatch(r"[1-9]\d*(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", text):
+        raise ValueError("no amount of memory; expected for example 512Mi or 8Gi")
+    return text
+
+
+def _bytes(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", quantity).groups()  # type: ignore[union-attr]  # validated
+    base = 1024 if unit.endswith("i") else 1000
+    return float(number) * base ** " kmgt".index(unit[:1].lower() or " ")
+
+
+Memory = Annotated[str, AfterValidator(_quantity)]
+LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$")]
+
+
+class Toleration(Section):
+    """A taint of nodes that a pod does not mind."""
+
+    key: LabelKey = Field(description="the taint's key, for example nvidia.com/gpu")
+    operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists, or Equal for one value")
+    value: LabelValue = Field(default="", description="the taint's value, with Equal")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        default="NoSchedule", description="the taint's effect; every one if empty"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Toleration":
+        if (self.operator == "Equal") != bool(self.value):
+            raise ValueError("value goes with operator: Equal, and only with it")
+        return self
+
+
+class Pod(Section):
+    """What an asset's steps ask for where each has a pod of its own. None of it changes a result."""
+
+    cpu: float = Field(default=1, gt=0, le=1024, description="cores that are reserved, and threads that are used")
+    memory: Memory = Field(default="2Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
+    image: str = Field(default="", pattern=r"^\S*$", description="container image, if not the code location's")
+    node_selector: dict[LabelKey, LabelValue] = Field(default={}, description="labels that the node must have")
+    tolerations: tuple[Toleration, ...] = Field(default=(), description="taints that the node may have")
+    spot: bool = Field(default=False, description="whether the node may be one that is taken away at any time")
+    shared_memory: Memory = Field(default="", description="size of /dev/shm, a part of `memory`; 64 MB if empty")
+    pool: str = Field(default="", pattern=r"^[\w./-]*$", description="pool that bounds such steps over all runs")
+    retries: int = Field(
+        default=2, ge=0, le=20, description="new pods for a step whose pod was lost, within the same run"
+    )
+    start_minutes: float = Field(
+        default=30, gt=0, le=10080, description="minutes that a pod may wait for a node, an image or a quota"
+    )
+    max_hours: float | None = Field(
+        default=None, gt=0, le=168, description="hours after which the step's pod is ended; none: with its run"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Pod":
+        if self.shared_memory and _bytes(self.shared_memory) >= _bytes(self.memory):
+            raise ValueError(f"shared_memory is a part of memory; expected less than {self.memory}")
+        return self
+
+
+class ScoringPod(Pod):
+    """What the steps that score ask for: no other step ever has a GPU."""
+
+    cpu: float = Field(default=2, gt=0, le=1024, description="cores that are reserved, and threads that are used")
+    memory: Memory = Field(default="4Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
+    gpu: int = Field(default=0, ge=0, le=16, description="GPUs of a step; 0: it scores on the CPU")
+    gpu_resource: LabelKey = Field(default="nvidia.com/gpu", description="what the device plugin calls a GPU")
+
+
+class Compute(Section):
+    """What the assets' steps ask for under the executor k8s; what is not said of an asset is as in `default`."""
+
+    default: Pod = Pod()
+    raw_input: Pod = Pod()
+    validated_features: Pod = Pod()
+    model: Pod = Pod()
+    predictions: ScoringPod = ScoringPod()
+    drift: Pod = Pod()
+    report: Pod = Pod()
+    retention: Pod = Pod()
+
+    def of(self, asset: str) -> Pod:
+        """What an asset's steps ask for, `default` included."""
+        own: Pod = getattr(self, asset)
+        said = {name: getattr(part, name) for part in (self.default, own) for name in part.model_fields_set}
+        return type(own)(**said)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Compute":
+        for asset in type(self).model_fields:
+            self.of(asset)
+        return self
+
+
 SUPERSEDED_DAYS = 7
 """The least: twice the age up to which a run takes over another one's finished shards (`shards.REUSE_WITHIN`)."""
 
@@ -417,6 +518,7 @@ class PipelineSpec(Section):
     events: Events = Events()
     alerts: Alerts = Alerts()
     retention: Retention = Retention()
+    compute: Compute = Compute()
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )

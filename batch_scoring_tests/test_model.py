@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from batch_scoring import predictions
+from batch_scoring import scored_day
 from batch_scoring.bundle import BundleError
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import SpecError
@@ -292,14 +292,14 @@ def test_a_promotion_before_the_commit_ends_the_run(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(100))
     tiny.run(steps=["model", "raw_input", "validated_features"])
     step, run = DayStep(tiny.pipeline, DAY, "predictions"), run_of_test()
-    source = predictions.read_source(step)
-    prepared = predictions.prepare(step, source, run)
+    source = scored_day.read_source(step)
+    prepared = scored_day.prepare(step, source, run)
     tiny.deliver("v2", seed=1)
     tiny.run(steps=["model"])
     with pytest.raises(SupersededError, match="model v2 came in force"):
         step.publish(
             prepared, run, fingerprint=source.features.fingerprint, code="", model=source.model,
-            check_current=lambda: predictions.check_current(step, source),
+            check_current=lambda: scored_day.check_current(step, source),
         )  # fmt: skip
     assert tiny.state.account("predictions", DAY) is None
     assert step.table.snapshot().version == -1
@@ -312,7 +312,7 @@ def test_a_model_whose_copy_is_gone_cannot_score(tiny: TinyProject) -> None:
         name="tiny", version="v1", sha256="0" * 64, source="", run_id=run.id, resolved_at=run.started
     )
     with pytest.raises(BundleError, match=r"state/models/0{64}: there is no bundle\.json"):
-        predictions.load_model(step, nowhere)
+        scored_day.load_model(step, nowhere)
 
 
 # days_are_current

@@ -66,7 +66,24 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, checks, drift, schedule, runs, uploads, events, alerts, retention, output",
+        "scoring, checks, drift, schedule, runs, uploads, events, alerts, retention, compute, output",
+    ),
+    "memory without a number": (
+        put("compute", "default", "memory", value="lots"),
+        "compute.default.memory: 'lots': no amount of memory; expected for example 512Mi or 8Gi",
+    ),
+    "a GPU for a step that does not score": (
+        put("compute", "validated_features", "gpu", value=1),
+        "compute.validated_features.gpu: unknown field; accepted here: cpu, memory, image, node_selector, tolerations, "
+        "spot, shared_memory, pool, retries, start_minutes, max_hours",
+    ),
+    "shared memory beyond the memory": (
+        put("compute", "predictions", value={"memory": "1Gi", "shared_memory": "1024Mi"}),
+        "compute.predictions: shared_memory is a part of memory; expected less than 1Gi",
+    ),
+    "half a toleration": (
+        put("compute", "default", "tolerations", value=[{"key": "spot", "operator": "Equal"}]),
+        "compute.default.tolerations.0: value goes with operator: Equal, and only with it",
     ),
     "a deadline with a unit": (
         put("input", "deadline_hours", value="9h"),

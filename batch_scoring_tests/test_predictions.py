@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from batch_scoring import shards
-from batch_scoring.predictions import check_current, read_source
+from batch_scoring.scored_day import check_current, read_source
 from batch_scoring.state import ShardAccount
 from batch_scoring.steps import DayStep, SupersededError
 from batch_scoring.tables import TABLES, NotPublishedError, features_table, predictions_table

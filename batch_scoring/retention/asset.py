@@ -36,7 +36,7 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(pipeline, "retention"),
         description=__doc__,
-        **asset_options(pipeline, kinds={"deltalake"}),
+        **asset_options(pipeline, "retention", kinds={"deltalake"}),
     )
     def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult:
         limits = limits_in_force(pipeline, context.instance)

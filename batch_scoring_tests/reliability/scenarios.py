@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring import features, model, predictions, raw
+from batch_scoring import features, model, raw, scored_day
 from batch_scoring.backfill import Outcome
 from batch_scoring.bundle import read_bundle
 from batch_scoring.dead_runs import end_dead_runs
@@ -388,11 +388,11 @@ def score(pipeline: Pipeline, day: str, run_id: str) -> None:
         check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
     )  # fmt: skip
     step = DayStep(pipeline, day, "predictions")
-    source = predictions.read_source(step)
-    prepared = predictions.prepare(step, source, run)
+    source = scored_day.read_source(step)
+    prepared = scored_day.prepare(step, source, run)
     step.publish(
         prepared, run, fingerprint=pinned.fingerprint, code=pipeline.scoring_code, model=source.model,
-        check_current=lambda: predictions.check_current(step, source),
+        check_current=lambda: scored_day.check_current(step, source),
     )  # fmt: skip
 
 

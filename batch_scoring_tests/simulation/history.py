@@ -19,6 +19,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from batch_scoring import (
+    failures,
     feature_checks,
     features,
     model,
@@ -26,6 +27,7 @@ from batch_scoring import (
     prediction_checks,
     predictions,
     raw,
+    scored_day,
     shards,
     storage,
     tables,
@@ -98,7 +100,7 @@ class TinyScorer:
 
 
 class NoTally:
-    """Stands for `predictions.Tally`: figures for people."""
+    """Stands for `scored_rows.Tally`: figures for people."""
 
     def __init__(self, manifest: object) -> None:
         pass
@@ -191,15 +193,20 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
+def _noted(context: Any) -> contextlib.AbstractContextManager[Run]:
+    """Stands for `failures.step_run`: no step has a retry policy."""
+    return failures.noted(context.run)
+
+
 def _nothing(*_arguments: object) -> dict[str, Any]:
     return {}
 
 
 SUBSTITUTES: Substitutes = [
     (features, "Contract", TinyContract),
-    (predictions, "Scorer", TinyScorer),
-    (predictions, "load_model", lambda step, loaded: loaded),
-    (predictions, "Tally", NoTally),
+    (scored_day, "Scorer", TinyScorer),
+    (scored_day, "load_model", lambda step, loaded: loaded),
+    (scored_day, "Tally", NoTally),
     (model, "examine", _examined),
     (model, "currency", lambda *_: model.Finding("days_are_current", True, "")),
     (model, "metrics", lambda *_: model.Finding("metrics_meet_threshold", True, "")),
@@ -207,7 +214,10 @@ SUBSTITUTES: Substitutes = [
     (shards, "datetime", Clock),
     (shards, "uuid", Clock),
     (tables, "time", Clock),
-    *((module, "run_of", lambda context: context.run) for module in (raw, features, model, predictions)),
+    *(
+        (module, "step_run", lambda context: failures.noted(context.run))
+        for module in (raw, features, model, predictions)
+    ),
     *((module, "halvings", lambda *_: 0) for module in (features, predictions)),
     *((module, "describe", _nothing) for module in (raw, features, model, predictions)),
     *((module, "figures", _nothing) for module in (features, predictions)),
@@ -379,7 +389,9 @@ class _History:
 
         def work(task: Task) -> None:
             run = Run(identifier, world.now, lambda _: None)
-            context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run, instance=None)
+            context = SimpleNamespace(
+                partition_key=DAY, has_partition_key=True, run=run, instance=None, retry_number=0
+            )  # fmt: skip
             for name in selection:
                 task.since, task.rejected = world.operations, []
                 world.note(f"{identifier}: {name}")
