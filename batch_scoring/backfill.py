@@ -18,6 +18,7 @@ from batch_scoring import claims, selection
 from batch_scoring.assets import asset_key
 from batch_scoring.automation import STEPS, job_name
 from batch_scoring.bundle import BundleError, read_sha256
+from batch_scoring.compute import in_this_process
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.digests import step_error
 from batch_scoring.instance import opened
@@ -263,7 +264,8 @@ def _nothing(pipeline: Pipeline, days: Sequence[str], wanted: Wanted) -> str:
 def _job(pipeline: Pipeline) -> dg.JobDefinition:
     from batch_scoring.definitions import deploy
 
-    return deploy([pipeline]).resolve_job_def(job_name(pipeline))
+    with in_this_process():  # where Ctrl-C ends a step; one that has a pod is tried again
+        return deploy([pipeline]).resolve_job_def(job_name(pipeline))
 
 
 def _first_error(result: dg.ExecuteInProcessResult) -> str:

@@ -5,9 +5,10 @@
 so it holds for runs that are started in the UI too.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -54,6 +55,19 @@ def executor_name() -> str:
     if name not in EXECUTORS:
         raise ComputeError(f"{VARIABLE} is {name!r}; expected {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}")
     return name
+
+
+@contextlib.contextmanager
+def in_this_process() -> Iterator[None]:
+    """Define assets for a command that runs them itself, whatever the deployment does with its runs."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "in_process"
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def executor(pipelines: Sequence[Pipeline]) -> dg.ExecutorDefinition:

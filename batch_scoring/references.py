@@ -10,11 +10,9 @@ import json
 import dagster as dg
 
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import StateError
+from batch_scoring.state import REFERENCES, StateError
 from batch_scoring.storage import Folder
 
-FOLDER = "state/steps"
-"""Below the pipeline's output."""
 LARGEST = 10 * 1024**2
 """Bytes of a document: whoever has more to tell writes it to the state, or to a table."""
 
@@ -54,7 +52,7 @@ class References(dg.IOManager):
 
 def references(pipeline: Pipeline) -> References:
     """Those of a pipeline's steps."""
-    return References(pipeline.output.subfolder(FOLDER))
+    return References(pipeline.output.subfolder(REFERENCES))
 
 
 def _path(output: dg.OutputContext) -> str:

@@ -125,10 +125,10 @@ class Scorer:
 
         Args:
             batches: record batches with at least the model's feature columns.
-            workers: scoring threads; the CPUs this process may use if None (two on a GPU: one computes, one copies).
+            workers: scoring threads; `cores()` if None (two on a GPU: one computes, one copies).
         """
         _keep_freed_memory()
-        workers = workers or (2 if self.device == "cuda" else len(os.sched_getaffinity(0)))
+        workers = workers or (2 if self.device == "cuda" else cores())
         pending: collections.deque[Future[Scored]] = collections.deque()
         with (
             _one_torch_thread_each() as settle,
@@ -359,6 +359,12 @@ def _pad(matrix: np.ndarray, rows: int) -> None:
 
 def _padded(rows: int) -> int:
     return max(GRID, -(-rows // GRID) * GRID)
+
+
+def cores() -> int:
+    """The CPUs that this process may use; at most OMP_NUM_THREADS, which a pod has that shares a large node."""
+    here, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(here, int(asked))) if asked.isdecimal() else here
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@
     state/dt=…/drift.json                 how far the day and those before it lie from the model's reference
     state/dt=…/sample.parquet             rows of the day, see samples.py
     state/dt=…/checks/<asset>.json        what the asset's checks said of the day, also of one that was not published
+    state/steps/<run>/…json               what the steps of an asset told each other, see references.py
     state/model.json                      the model in force
     state/models/<sha256>/                its bundle
 
@@ -21,6 +22,9 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.storage import Folder
+
+REFERENCES = "state/steps"
+"""Folder of what steps told each other, below the pipeline's output."""
 
 StepName = Literal["validated_features", "predictions"]
 

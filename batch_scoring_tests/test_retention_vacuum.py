@@ -169,8 +169,9 @@ def test_only_what_a_run_wrote_goes_and_never_the_log(tiny: TinyProject) -> None
     ]
     hidden = [f"tables/predictions/dt={DAY}/_temporary/a.parquet", "tables/predictions/_change_data/a.parquet"]
     leftovers = [f"{place}.{'0af' * 10}12.tmp" for place in ("", "state/", "tables/predictions/")]
+    leftovers.append("state/steps/0af/tiny__predictions.plan.began.json")
     for name in (*strangers, *hidden, *leftovers):
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
     log = set((root / "tables").rglob("_delta_log/*"))
     swept(tiny)

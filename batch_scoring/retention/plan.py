@@ -16,14 +16,14 @@ from urllib.parse import unquote
 from batch_scoring.bundle import MANIFEST
 from batch_scoring.shards import REUSE_WITHIN
 from batch_scoring.spec import Retention
-from batch_scoring.state import Account, ModelInForce
+from batch_scoring.state import REFERENCES, Account, ModelInForce
 from batch_scoring.storage import FileVersion
 
 Kind = Literal["superseded", "scratch", "reports", "quarantine", "models"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
-    "scratch": "what killed processes left half written",
+    "scratch": "what killed processes left half written, and steps told each other",
     "reports": "drift pages of old days",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
     "models": "weights of models that no recent day was scored with; bundle.json stays",
@@ -178,6 +178,16 @@ def scratch(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list
         for file in files
         if SCRATCH.fullmatch(file.path.rsplit("/", 1)[-1]) and file.modified < before
     ]
+
+
+def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
+    """What the steps of old runs told each other. `files`: by their paths in the output."""
+    return [
+        Expired("scratch", file.path, file.size, f"of a run of {file.modified:%Y-%m-%d}")
+        for file in files
+        if file.path.startswith(f"{REFERENCES}/") and file.path.endswith(".json")
+        and file.modified < now - limits.superseded
+    ]  # fmt: skip
 
 
 def old_pages(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:

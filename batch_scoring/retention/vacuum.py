@@ -34,7 +34,7 @@ from batch_scoring.pipeline import Pipeline
 from batch_scoring.retention import plan as planner
 from batch_scoring.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
 from batch_scoring.settled import STEPS
-from batch_scoring.state import State, StateError
+from batch_scoring.state import REFERENCES, State, StateError
 from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder, S3Folder
 from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden
@@ -84,6 +84,7 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
                 expired += planner.old_quarantine(view, limits, now)
     with _noted(problems, "scratch files"):
         expired += planner.scratch(_scratch_files(pipeline), limits, now)
+        expired += planner.references(pipeline.output.list(f"{REFERENCES}/"), limits, now)
     if limits.reports:
         with _noted(problems, "reports"):
             expired += planner.old_pages(pipeline.output.list("reports/dt="), limits, now)

@@ -193,7 +193,7 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
-def _noted(context: Any) -> contextlib.AbstractContextManager[Run]:
+def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[Run]:
     """Stands for `failures.step_run`: no step has a retry policy."""
     return failures.noted(context.run)
 
