@@ -1,6 +1,7 @@
 """The engine: a row's score depends on the row alone, a bad row harms no other, memory and threads stay bounded."""
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_scoring import scoring
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.scoring import GRID, MOST_FAILING_ROWS, FailedRow, Scored, Scorer, ScoringError, _encode
 
@@ -547,3 +549,11 @@ def test_out_of_memory_while_the_failing_row_is_looked_for_blames_no_row() -> No
     network.passes.clear()
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         engine.score_batch(rows(200, x={3: POISON}))
+
+
+@pytest.mark.parametrize(("asked", "cores"), [("", None), ("1", 1), ("10000", None), ("4,2", None), ("0", 1)])
+def test_a_pod_that_shares_a_node_uses_its_own_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: str, cores: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert scoring.cores() == (cores or len(os.sched_getaffinity(0)))

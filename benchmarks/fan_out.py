@@ -1,0 +1,112 @@
+"""What it costs to score a day in shares: a process a share and one for plan and publish each, beside one step.
+
+    python -m benchmarks.fan_out --rows 800000 --rounds 3
+
+The same day of customers, its features validated, is scored by `dagster asset materialize` with the executor
+multiprocess, two processes at a time: in one step, and in 1, 2, 4 and 8 shares. On one machine shares gain nothing, the
+engine uses all cores anyway; what a share costs more is its process: start, imports, the model loaded and proven. On a
+cluster it is a pod's start, and a share has a machine of its own for it.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+
+from batch_scoring.definitions import deploy
+from batch_scoring.pipeline import Pipeline, find_pipeline
+from batch_scoring.pipelines.customer_churn.data import write_day
+from batch_scoring.spec import Scoring
+from batch_scoring.tables import read_day
+from benchmarks import side_by_side
+from benchmarks.side_by_side import PROJECT, Measures
+
+DAY = date(2024, 1, 1)
+NAME = "customer_churn"
+SHARDS = 8
+"""Of the day's features: as many as the most shares."""
+VARIABLE = "BENCHMARK_SCORING"
+"""The spec's section `scoring`, as JSON, for the processes that are measured."""
+REFERENCE = "one step"
+
+
+def main() -> None:
+    """Measure as the command line asks and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Score a day in one step, and in shares.")
+    parser.add_argument("--rows", type=int, default=800_000)
+    parser.add_argument("--shares", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keeps the data root; a temporary folder if not given")
+    arguments = parser.parse_args()
+    with side_by_side.working_folder(arguments.folder) as root:
+        _measure(root, arguments.rows, arguments.shares, arguments.rounds)
+    print(f"\n{side_by_side.machine()}")
+
+
+def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
+    os.environ["BATCH_SCORING_DATA"] = str(root)
+    for models in sorted((PROJECT / "data").glob("*/models")):
+        shutil.copytree(models, root / models.relative_to(PROJECT / "data"), dirs_exist_ok=True)
+    write_day(DAY, rows, "parquet", root / NAME / "landing")
+    size = -(-rows // SHARDS)
+    contenders = {REFERENCE: Scoring(rows_per_shard=size)} | {
+        f"{count} shares": Scoring(rows_per_shard=size, shards="fan_out", max_shards=count) for count in shares
+    }
+    _materialize(contenders[REFERENCE], "model", "raw_input", "validated_features")
+    before: list[pa.Table] = []
+
+    def measured(scoring: Scoring) -> Measures:
+        shutil.rmtree(root / NAME / "tables/predictions", ignore_errors=True)
+        (root / NAME / f"state/dt={DAY}/predictions.json").unlink(missing_ok=True)
+        seconds = _materialize(scoring, "predictions")
+        scores = read_day(NAME, DAY).drop_columns(["scored_at"])
+        if not all(scores.equals(others) for others in before):
+            raise RuntimeError("the shares have given other scores")
+        before[:] = [scores]
+        return {"wall": seconds}
+
+    runs = {name: (lambda scoring=scoring: measured(scoring)) for name, scoring in contenders.items()}
+    found = side_by_side.rounds(runs, rounds)
+    print(f"\n{rows:,} rows, {rounds} rounds; all have given the same scores, bit by bit\n")
+    first = side_by_side.median(found, f"{shares[0]} shares", "wall")
+    lines = []
+    for name, scoring in contenders.items():
+        wall, more = side_by_side.median(found, name, "wall"), scoring.max_shards - shares[0]
+        cost = f"{(wall - first) / more:.2f}" if name != REFERENCE and more else ""
+        lines.append([name, f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost])
+    header = ["", "wall, s", "wall / one step", f"s a share more than {shares[0]}"]
+    print(side_by_side.table(header, lines), flush=True)
+
+
+def _materialize(scoring: Scoring, *assets: str) -> float:
+    """Seconds of the command that materialises assets of the day, a process a step."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            **os.environ, "DAGSTER_HOME": home, "BATCH_SCORING_EXECUTOR": "multiprocess",
+            VARIABLE: scoring.model_dump_json(),
+        }  # fmt: skip
+        keys = ",".join(f"{NAME}/{asset}" for asset in assets)
+        command = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.fan_out"]
+        seconds, _ = side_by_side.run(
+            [*command, "--select", keys, "--partition", str(DAY)], cwd=PROJECT, env=environment
+        )
+        return seconds
+
+
+def _declared(scoring: Scoring) -> Pipeline:
+    """The pipeline of customers, with another section `scoring`."""
+    found = find_pipeline(NAME)
+    return replace(found, spec=found.spec.model_copy(update={"scoring": scoring}))
+
+
+if VARIABLE in os.environ:  # one of the processes that are measured
+    defs = deploy([_declared(Scoring.model_validate_json(os.environ[VARIABLE]))])
+
+if __name__ == "__main__":
+    main()
