@@ -22,6 +22,8 @@ EXECUTORS = ("in_process", "multiprocess", "k8s")
 SHARED = "BATCH_SCORING_DATA_SHARED"
 """1: every pod mounts the local folders at the same place."""
 
+GPUS = "BATCH_SCORING_GPUS"
+"""Set in a pod that has GPUs: how many."""
 K8S_TAG = "dagster-k8s/config"
 START_MINUTES = "batch_scoring/start_minutes"
 """Tag of a step: how long its pod may wait before it runs."""
@@ -180,21 +182,20 @@ def _policies(pipeline: Pipeline, asset: str) -> dict[str, Any]:
 
 def pod_config(pod: Pod) -> dict[str, Any]:
     """A step's pod, in dagster-k8s's words; lists are appended to what launcher and code location say."""
+    # torch, Arrow and the engine count the node's cores otherwise
+    env = [{"name": "OMP_NUM_THREADS", "value": str(math.ceil(pod.cpu))}]
     requests, limits = {"cpu": _cores(pod.cpu), "memory": pod.memory}, {"memory": pod.memory}
     tolerations = [_toleration(one) for one in pod.tolerations]
     if isinstance(pod, ScoringPod) and pod.gpu:
         requests[pod.gpu_resource] = limits[pod.gpu_resource] = str(pod.gpu)
+        env.append({"name": GPUS, "value": str(pod.gpu)})
         tolerations.append({"key": pod.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
     if pod.spot:
         tolerations += [
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
             for key, value in SPOT_TAINTS.items()
         ]
-    container: dict[str, Any] = {
-        "resources": {"requests": requests, "limits": limits},
-        # torch, Arrow and the engine count the node's cores otherwise
-        "env": [{"name": "OMP_NUM_THREADS", "value": str(math.ceil(pod.cpu))}],
-    }
+    container: dict[str, Any] = {"resources": {"requests": requests, "limits": limits}, "env": env}
     spec: dict[str, Any] = {"termination_grace_period_seconds": GRACE_SECONDS}
     if pod.image:
         container["image"] = pod.image
@@ -216,6 +217,12 @@ def pod_config(pod: Pod) -> dict[str, Any]:
         "pod_template_spec_metadata": {"annotations": dict(STAYS)},
         "job_spec_config": job,
     }
+
+
+def device(pipeline: Pipeline) -> str:
+    """The device that scores: cpu, cuda or auto. A pod with a GPU that torch does not see must not go unnoticed."""
+    asked = pipeline.spec.scoring.device
+    return "cuda" if asked == "auto" and os.environ.get(GPUS) else asked
 
 
 def _cores(cpu: float) -> str:

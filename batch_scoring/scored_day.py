@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from batch_scoring import scored_rows, shards
+from batch_scoring import compute, scored_rows, shards
 from batch_scoring.bundle import load_bundle
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.progress import Progress
@@ -135,9 +135,8 @@ def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
         BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
         ScoringError: the device is not there.
     """
-    spec = step.pipeline.spec
-    network = step.pipeline.load(spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network, spec.scoring.device)
+    network = step.pipeline.load(step.pipeline.spec.model.network)
+    return load_bundle(step.state.models.subfolder(model.sha256), network, compute.device(step.pipeline))
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,8 @@ class Scored:
 def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Run, halvings: int = 0) -> Scored:
     """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
     with run.timed("load_model"):
-        spec = step.pipeline.spec.scoring
-        scorer = Scorer(load_model(step, source.model), device=spec.device, batch_rows=spec.batch_rows)
+        model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
+        scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(halvings)
     run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass")
     before = step.finished()

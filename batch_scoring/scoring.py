@@ -105,7 +105,8 @@ class Scorer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceError(
-                "scoring.device is cuda, but torch sees no GPU here; use auto or cpu, or a node with a GPU"
+                "scoring.device is cuda, or the pod has a GPU (compute.predictions.gpu), but torch sees none here; use "
+                "an image with the CUDA build of torch and a node with its driver, or score on the cpu"
             )
         self.device = device
         self.manifest = model.manifest

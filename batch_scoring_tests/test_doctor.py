@@ -425,6 +425,17 @@ def test_a_database_that_is_damaged(deployed: Clinic) -> None:
     told(deployed.look(), "error", "instance", "file is not a database")
 
 
+def test_an_executor_that_there_is_not_and_one_whose_pods_share_nothing(
+    deployed: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_SCORING_EXECUTOR", "kubernetes")
+    told(deployed.look(), "error", "executor", "'kubernetes'", "in_process, multiprocess or k8s", "deploy/README.md")
+    monkeypatch.setenv("BATCH_SCORING_EXECUTOR", "k8s")
+    told(deployed.look(), "error", "executor", deployed.tiny.pipeline.output.uri, "BATCH_SCORING_DATA_SHARED=1")
+    monkeypatch.setenv("BATCH_SCORING_DATA_SHARED", "1")
+    told(deployed.look(), "error", "executor", "DefaultRunLauncher", "K8sRunLauncher")
+
+
 def test_a_daemon_that_has_run_and_runs_no_more(deployed: Clinic) -> None:
     with deployed.instance() as instance:
         for kind in instance.get_required_daemon_types():

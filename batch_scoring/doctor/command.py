@@ -25,6 +25,7 @@ OF_DEPLOYMENT: tuple[Probe, ...] = (
     instance.home,
     machine.lasting_instance,
     instance.settings,
+    instance.executor,
     instance.daemon,
     instance.starters,
     instance.guards,

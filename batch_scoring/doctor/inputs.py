@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from batch_scoring import landing, model, triggers, uploads
+from batch_scoring.compute import executor_name
 from batch_scoring.contract import Contract, ContractError
 from batch_scoring.doctor.probe import Finding, Site, probe
 from batch_scoring.pipeline import CodeError, Pipeline
@@ -92,7 +93,7 @@ def bundle(pipeline: Pipeline) -> Iterator[Finding]:
             "error" if blocks else "warning", f"{pipeline.bundle.uri} (metrics_meet_threshold)", metrics.message,
             model.CHECKS["metrics_meet_threshold"], "deliver a better model, or change the threshold in the spec",
         )  # fmt: skip
-    if pipeline.spec.scoring.device == "cuda":
+    if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # where it is a pod's matter
         import torch
 
         if not torch.cuda.is_available():

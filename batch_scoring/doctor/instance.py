@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring import channels, doors
+from batch_scoring import channels, compute, doors
 from batch_scoring.automation import job_name
 from batch_scoring.claims import SILENCE
 from batch_scoring.dead_runs import find_dead_runs
@@ -108,6 +108,31 @@ _SETTINGS = (
         "a backfill starts more runs at once than the machine bears (Dagster's own bound is 10), or none",
     ),
 )  # fmt: skip
+
+
+@probe("executor", "instance")
+def executor(site: Site) -> Iterator[Finding]:
+    """The executor is one that there is, and its steps find each other's files."""
+    try:
+        name = compute.executor_name()
+        if name != "k8s":
+            return
+        compute.refuse_local_folders(site.pipelines)
+    except compute.ComputeError as error:
+        yield Finding(
+            "error",
+            compute.VARIABLE,
+            str(error),
+            f"one of {', '.join(compute.EXECUTORS)}, and storage that pods share",
+            "see deploy/README.md",
+        )
+        return
+    launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
+    if launcher == "DefaultRunLauncher":
+        yield Finding(
+            "error", "dagster.yaml: run_launcher", f"{launcher}, and {compute.VARIABLE} is k8s", "K8sRunLauncher",
+            "see deploy/dagster.yaml; on one machine use in_process or multiprocess",
+        )  # fmt: skip
 
 
 @probe("daemon", "instance")
