@@ -59,6 +59,7 @@ LONGEST_PAUSE = 24 * 3600.0
 _STEP_FAILURE = "STEP_FAILURE"
 _OTHER_ENDS: dict[str, Failure] = {
     _STEP_FAILURE: "processing_error", "RUN_EXCEPTION": "processing_error", "JOB_INITIALIZATION_FAILURE": "bad_model",
+    "START_TIMEOUT": "timeout",
 }  # fmt: skip
 """By Dagster's reason, where no step has noted a class; every other end is a lost process."""
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
