@@ -16,6 +16,7 @@ from dagster._core.definitions.executor_definition import multiple_process_execu
 
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.spec import Pod, ScoringPod, Toleration
+from batch_scoring.step_pods import START_MINUTES, watched
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"
 EXECUTORS = ("in_process", "multiprocess", "k8s")
@@ -25,8 +26,6 @@ SHARED = "BATCH_SCORING_DATA_SHARED"
 GPUS = "BATCH_SCORING_GPUS"
 """Set in a pod that has GPUs: how many."""
 K8S_TAG = "dagster-k8s/config"
-START_MINUTES = "batch_scoring/start_minutes"
-"""Tag of a step: how long its pod may wait before it runs."""
 GPU_POOL = "gpu"
 """Bounds the steps with a GPU over all runs, if the instance gives it a limit."""
 RETRY_SECONDS = 15
@@ -99,8 +98,6 @@ def _processes() -> dg.ExecutorDefinition:
 def _pods(pipelines: Sequence[Pipeline]) -> dg.ExecutorDefinition:
     """A pod a step."""
     from dagster_k8s import k8s_job_executor  # half a second, and only where there are pods
-
-    from batch_scoring.step_pods import watched
 
     def config_of(context: dg.InitExecutorContext) -> dict[str, Any]:
         names = {key.path[0] for key in context.job.get_definition().asset_layer.executable_asset_keys}

@@ -17,12 +17,12 @@ from dagster._core.executor.step_delegating import (
     StepHandlerContext,
 )
 
-from batch_scoring.compute import START_MINUTES
-
 if TYPE_CHECKING:
     from dagster_k8s.executor import K8sStepHandler
     from kubernetes.client import V1Pod
 
+START_MINUTES = "batch_scoring/start_minutes"
+"""Tag of a step: how long its pod may wait before it runs."""
 WAITS = "waits for"
 """In the events of a step whose pod does not run yet."""
 NOT_STARTED = "did not start within"
