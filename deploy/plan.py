@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass
 
 CPU_ROWS_PER_SECOND = 3.9e6
-"""The engine with a small MLP on 2 cores (README, Speed); `python -m benchmarks.scoring` measures yours."""
+"""The engine with a small MLP on 2 cores (README, Speed); `python -m benchmarks.scoring` measures your CPU."""
 MOST_SHARDS = 200
 """What `scoring.max_shards` takes."""
 ROUNDING = 1e-9
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=float, required=True, help="rows of a day, for example 500e6")
     parser.add_argument(
         "--rows-per-second", type=float, default=CPU_ROWS_PER_SECOND,
-        help="rows that one pod scores, by python -m benchmarks.scoring with your network on your GPU; "
+        help="rows that one pod scores: rows_per_second of the materialisations of predictions, on one GPU; "
         "default: %(default)g, a small MLP on 2 cores",
     )  # fmt: skip
     parser.add_argument("--window-hours", type=float, required=True, help="hours within which all must be scored")
