@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from batch_scoring.bundle import load_bundle
-from batch_scoring.checkpoint import CheckpointError, convert
+from batch_scoring.checkpoint import CheckpointError, convert, main
 from batch_scoring.pipeline import PROJECT, SpecError, declared_pipeline
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.storage import open_folder
@@ -252,7 +252,7 @@ def test_a_pipeline_that_is_not_there_is_an_error_of_the_spec() -> None:
         declared_pipeline("no_such_pipeline")
 
 
-def test_the_command_converts_and_refuses(tmp_path: Path) -> None:
+def test_the_command_converts_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "batch_scoring.checkpoint", "--pipeline", "customer_churn"]
     command += [
         "--sample",
@@ -269,14 +269,16 @@ def test_the_command_converts_and_refuses(tmp_path: Path) -> None:
     assert good.returncode == 0, good.stderr
     assert "sha256" in good.stdout
     delivered = (tmp_path / "b/bundle.json").read_bytes()
-    again = subprocess.run(
-        [*command, "--checkpoint", str(MODELS / "churn.pt")], capture_output=True, text=True, cwd=PROJECT
-    )
-    assert again.returncode == 1 and f"{tmp_path}/b holds a bundle already" in again.stderr
+
+    def refused(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, str)  # as which Python says it on stderr and exits with 1
+        return ended.value.code
+
+    assert f"{tmp_path}/b holds a bundle already" in refused(*command[2:], "--checkpoint", str(MODELS / "churn.pt"))
     assert (tmp_path / "b/bundle.json").read_bytes() == delivered
     command[-1] = str(tmp_path / "c")
-    bad = subprocess.run(
-        [*command, "--checkpoint", str(tmp_path / "no.pt")], capture_output=True, text=True, cwd=PROJECT
-    )
-    assert bad.returncode == 1
-    assert bad.stderr == f"{tmp_path}/no.pt cannot be read: No such file or directory\n"
+    missing = refused(*command[2:], "--checkpoint", str(tmp_path / "no.pt"))
+    assert missing == f"{tmp_path}/no.pt cannot be read: No such file or directory"

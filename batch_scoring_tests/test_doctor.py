@@ -43,6 +43,11 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=on_disk))
+
+
+@pytest.fixture
 def clinic(tmp_path: Path, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> Clinic:
     """A site with a file that has landed, never scored."""
     site = Clinic(tmp_path, tiny)
@@ -52,9 +57,9 @@ def clinic(tmp_path: Path, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Clinic:
+def _template(on_disk: Path) -> Clinic:
     """A site with a file that has landed, and an instance in which nothing has happened; nobody changes it."""
-    folder = tmp_path_factory.mktemp("template")
+    folder = on_disk / "template"
     site = Clinic(folder, TinyProject(folder))
     site.tiny.land(DAY, site.tiny.rows(64), age=300)
     with site.instance() as instance:

@@ -1,11 +1,12 @@
 """Every check of the assets, made to fail through the whole pipeline (raw_input's and the model's own stand there)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 
+from batch_scoring.automation import STEPS
 from batch_scoring.bundle import read_bundle
 from batch_scoring.profile import Profile, Scores
 from batch_scoring.trailing import days_before
@@ -24,12 +25,12 @@ def settings(tiny: TinyProject, **checks: dict[str, object]) -> None:
     tiny.write_spec()
 
 
-def days(tiny: TinyProject, rows: Callable[[int], pa.Table], day: str = LATE, count: int = 8) -> None:
-    """Run days before a day."""
+def days(tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = STEPS) -> None:
+    """Run days before the late one."""
     definitions = tiny.definitions
-    for number, before in enumerate(days_before(day, count)):
+    for number, before in enumerate(days_before(LATE, count)):
         tiny.land(before, rows(number))
-        tiny.run(before, definitions=definitions)
+        tiny.run(before, steps, definitions=definitions)
 
 
 def profiled(tiny: TinyProject, **changes: object) -> None:
@@ -48,7 +49,7 @@ def profiled(tiny: TinyProject, **changes: object) -> None:
 
 
 def test_a_day_with_half_of_the_rows_warns_and_is_scored(tiny: TinyProject) -> None:
-    days(tiny, lambda number: tiny.rows(100 + number))
+    days(tiny, lambda number: tiny.rows(100 + number), steps=["raw_input"])
     tiny.land(LATE, tiny.rows(50))
     result = tiny.run(LATE)
     found = finding(result, "row_count_is_usual")
@@ -67,7 +68,7 @@ def test_a_day_with_half_of_the_rows_warns_and_is_scored(tiny: TinyProject) -> N
 
 def test_it_stops_the_day_if_the_spec_says_so(tiny: TinyProject) -> None:
     settings(tiny, row_count_is_usual={"blocking": True})
-    days(tiny, lambda number: tiny.rows(100))
+    days(tiny, lambda number: tiny.rows(100), steps=["raw_input"])
     tiny.land(LATE, tiny.rows(50))
     result = tiny.run(LATE, raise_on_error=False)
     assert error_of(result).startswith("row_count_is_usual: 50 rows, expected 75 to 125 rows")
@@ -78,7 +79,7 @@ def test_it_stops_the_day_if_the_spec_says_so(tiny: TinyProject) -> None:
 
 
 def test_no_history_yet_is_said_and_not_failed(tiny: TinyProject) -> None:
-    days(tiny, lambda number: tiny.rows(100), count=6)
+    days(tiny, lambda number: tiny.rows(100), 6, ["raw_input"])
     tiny.land(LATE, tiny.rows(1))
     found = finding(tiny.run(LATE), "row_count_is_usual")
     assert found.passed and "no history yet: 6 of the 28 days before" in (found.description or "")

@@ -252,7 +252,6 @@ def _at_work(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.Dagst
 ON_STATE = r"^PUT /{}/.*/state/dt"
 QUICK = (
     Case("a broken file", "bad_input", 1, 1, "untouched", lands_broken),
-    Case("a missing column", "bad_input", 1, 1, "untouched", lands_without_column),
     Case("a damaged bundle", "bad_model", 1, 1, "untouched", damages_bundle),
     Case("a damaged state file, until mended", "processing_error", 2, 0, "right", damages_state, heals),
     Case("kill -9", "lost", 2, 0, "right", lands, kills, NAP.format(3)),
@@ -260,6 +259,7 @@ QUICK = (
 )
 """For the suite."""
 SLOW = (
+    Case("a missing column", "bad_input", 1, 1, "untouched", lands_without_column),
     Case("rows that the network cannot score", "bad_model", 1, 1, "untouched", lands_what_nothing_can_score),
     Case("a damaged state file, for good", "processing_error", 3, 1, "untouched", damages_state),
     Case(

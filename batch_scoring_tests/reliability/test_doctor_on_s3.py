@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 pytestmark = pytest.mark.s3
+
+
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=on_disk))
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ class Rule:
     """Of `history.KINDS`, where its absence shows soonest; empty for a rule that is not needed by itself."""
     covered: str = ""
     """Why no history breaks without it: what else keeps the promise."""
+    seen_at: int = 0
+    """The seed of a history that breaks without it, where the first is far: looking begins there."""
 
 
 def _library_commit() -> Substitutes:
@@ -293,27 +295,32 @@ def _never_again() -> Substitutes:
 RULES = [
     Rule("the commit is strict (without: the library's conflict rules)", _library_commit, "optimizers"),
     Rule("the commit is strict (without: it always lands)", _blind_commit, "optimizers"),
-    Rule("a conflict means: load and plan again", _planned_once, "crowd"),
+    Rule("a conflict means: load and plan again", _planned_once, "crowd", seen_at=36),
     Rule("adds and removes are one transaction", _two_transactions, "anything"),
     Rule("input and model are compared at every attempt", _no_check_current, "crowd"),
     Rule("the table is loaded before they are compared", _check_before_load, "crowd"),
-    Rule("planned files are verified before the commit", _no_verify, "housekeeping"),
-    Rule("only young or committed files are used again", _reuse_for_ever, "leftovers"),
+    Rule("planned files are verified before the commit", _no_verify, "housekeeping", seen_at=67),
+    Rule("only young or committed files are used again", _reuse_for_ever, "leftovers", seen_at=87),
     Rule("done compares the tables with the account", _never_again, "tampering"),
     Rule("done compares active files, not transaction versions alone", _versions_alone, "tampering"),
     Rule("a day is settled by both accounts", _settled_by_predictions, "tampering"),
-    Rule("predictions take their fingerprint from the features account", _fingerprint_from_input, "corrections"),
+    Rule(
+        "predictions take their fingerprint from the features account",
+        _fingerprint_from_input,
+        "corrections",
+        seen_at=228,
+    ),
     Rule("the account is written on an empty difference", _account_after_commits_only, "tampering"),
     Rule("each step owns its stages of the quarantine", _quarantine_of_all, "anything"),
     Rule("a shard is used again only with its quarantine", _shard_without_its_quarantine, "leftovers"),
-    Rule("a shard's quarantine is written before it", _shard_first, "leftovers"),
+    Rule("a shard's quarantine is written before it", _shard_first, "leftovers", seen_at=56),
     Rule("every file has a name of its own", _one_name_a_shard, "leftovers"),
     Rule("the path is in the digest", lambda: _digest_without("features", 1), "crowd"),
     Rule("the version token is in the digest", lambda: _digest_without("features", 2), "crowd"),
     Rule("the rows dropped as duplicates are in the digest", _dropped_rows_unnamed, "crowd"),
     Rule("the model is in the digest", lambda: _digest_without("predictions", 2), "crowd"),
     Rule("a file is read in the version pinned", _any_version_of_a_file, "corrections"),
-    Rule("the fingerprint tells which file is newest", _fingerprint_without_order, "reuploads"),
+    Rule("the fingerprint tells which file is newest", _fingerprint_without_order, "reuploads", seen_at=64),
     Rule(
         "done compares transaction versions, not active files alone",
         _files_alone,
