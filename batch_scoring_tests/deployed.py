@@ -1,4 +1,4 @@
-"""A tiny project's deployment as other processes find it: by this module's name and one variable."""
+"""A tiny project's deployment as other processes find it: by this module's name and the environment."""
 
 import os
 from pathlib import Path
@@ -14,6 +14,8 @@ from batch_scoring_tests.tiny import TinyProject
 
 PACKAGES = "BATCH_SCORING_TEST_PACKAGES"
 """The folder of the tiny project's pipelines."""
+ROOT = "BATCH_SCORING_TEST_DATA"
+"""Its data root, if that is not the deployment's: in a local one the project's own pipelines have no bundle."""
 
 
 def deployment() -> dg.Definitions:
@@ -21,17 +23,12 @@ def deployment() -> dg.Definitions:
     packages = os.environ[PACKAGES]
     if packages not in batch_scoring.pipelines.__path__:
         batch_scoring.pipelines.__path__.append(packages)
-    return deploy(load_pipelines(Path(packages)))
-
-
-def environment(tiny: TinyProject) -> dict[str, str]:
-    """With which a process finds the project and its data."""
-    return {PACKAGES: str(tiny.packages), "BATCH_SCORING_DATA": tiny.data_root}
+    return deploy(load_pipelines(Path(packages), os.environ.get(ROOT)))
 
 
 def job_of(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, name: str = "") -> ReconstructableJob:
     """The job that scores a day, or another one, for `dg.execute_job`: its steps' processes load it anew."""
-    for variable, value in environment(tiny).items():
-        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv(PACKAGES, str(tiny.packages))
+    monkeypatch.setenv(ROOT, tiny.data_root)
     repository = ReconstructableRepository.for_module(__name__, "deployment", str(PROJECT))
     return repository.get_reconstructable_job(name or f"score_{tiny.name}")

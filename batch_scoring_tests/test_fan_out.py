@@ -121,6 +121,13 @@ def test_every_shard_is_in_one_share_and_the_shares_are_about_equal(
     assert source.shares(most, rows_per_shard) == shares, "whatever the order of the files"
 
 
+@pytest.mark.parametrize("at", range(5))
+def test_a_large_shard_is_dealt_first(at: int) -> None:
+    rows = [1, 1, 1, 1]
+    rows.insert(at, 4)
+    assert [rows_of(share) for share in source_of(rows).shares(2, 4)] == [4, 4]
+
+
 def test_a_day_of_few_rows_is_one_share(fan: TinyProject) -> None:
     fan.spec["scoring"]["rows_per_shard"] = 1000
     fan.write_spec()
