@@ -84,7 +84,8 @@ def policies(tiny: TinyProject) -> dict[str, tuple[int, str | None]]:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [(None, "in_process"), ("", "in_process"), ("in_process", "in_process"), ("multiprocess", "multiprocess"), ("k8s", "k8s")],
+    [(None, "in_process"), ("", "in_process"), ("in_process", "in_process"),
+     ("multiprocess", "multiprocess"), ("k8s", "k8s")],
 )  # fmt: skip
 def test_the_environment_says_where_steps_run(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, value: str | None, name: str
