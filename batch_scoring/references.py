@@ -31,7 +31,10 @@ class References(dg.IOManager):
             TypeError: it holds something else than numbers, text, lists and dicts of them.
             ValueError: it is too large to be a reference.
         """
-        content = json.dumps(obj, indent=1, allow_nan=False).encode()
+        try:
+            content = json.dumps(obj, indent=1, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:  # a ValueError is about NaN, or about a circle
+            raise TypeError(f"{context.step_key} tells the next step something that is no JSON: {error}") from None
         if len(content) > LARGEST:
             raise ValueError(f"{context.step_key} tells the next step {len(content)} bytes; expected references only")
         self._folder.put(_path(context), content)
@@ -40,7 +43,7 @@ class References(dg.IOManager):
         """Read a document.
 
         Raises:
-            StateError: it is gone.
+            StateError: it is gone, or damaged.
         """
         assert context.upstream_output is not None  # an input that comes from elsewhere has another manager
         path = _path(context.upstream_output)
@@ -48,6 +51,8 @@ class References(dg.IOManager):
             return json.loads(self._folder.read(path))
         except FileNotFoundError:
             raise StateError(f"{self._folder.uri}/{path} is gone; run the whole day again") from None
+        except ValueError as error:
+            raise StateError(f"{self._folder.uri}/{path} is damaged ({error}); run the whole day again") from None
 
 
 def references(pipeline: Pipeline) -> References:

@@ -1,0 +1,63 @@
+"""The stand-in, an instance over it, and a store that all pods share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from batch_scoring.compute import VARIABLE
+from batch_scoring.pipeline import PROJECT
+from batch_scoring_tests.deployed import PACKAGES
+from batch_scoring_tests.pods.cluster import Cluster, running_cluster
+from batch_scoring_tests.pods.deployment import instance_of
+from batch_scoring_tests.reliability.store import Store, running_store
+from batch_scoring_tests.tiny import TinyProject
+
+
+@pytest.fixture(scope="package")
+def _store() -> Iterator[Store]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """S3 as this process reaches it."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in _store.environment.items():
+        monkeypatch.setenv(name, value)
+    return _store
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One that runs two steps at once, beside their run."""
+    with running_cluster(tmp_path / "cluster") as found:
+        yield found
+
+
+@pytest.fixture
+def on_s3(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    """A tiny pipeline whose data are in a bucket of its own, and whose steps are pods."""
+    tiny = TinyProject(tmp_path, f"s3://{store.new_bucket()}/data")
+    environment = {
+        VARIABLE: "k8s", "BATCH_SCORING_DATA": tiny.data_root, PACKAGES: str(tiny.packages),
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return tiny
+
+
+@pytest.fixture
+def instance(tmp_path: Path, cluster: Cluster, on_s3: TinyProject, store: Store) -> Iterator[dg.DagsterInstance]:
+    """The deployment of that pipeline."""
+    names = (VARIABLE, "BATCH_SCORING_DATA", PACKAGES, *store.environment)
+    environment = {name: os.environ[name] for name in names} | {
+        "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1",
+        "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.2",
+    }  # fmt: skip
+    with instance_of(tmp_path, cluster, environment) as found:
+        yield found
