@@ -545,7 +545,7 @@ def test_the_daemon_delivers_each_message_once_to_each_channel_also_when_it_was_
         return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def wait(until: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 120
         while not until() and time.monotonic() < give_up:
             time.sleep(0.2)
         assert until()
