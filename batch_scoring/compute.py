@@ -15,8 +15,8 @@ import dagster as dg
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.pod_words import START_MINUTES
 from batch_scoring.spec import Pod, ScoringPod, Toleration
-from batch_scoring.step_pods import START_MINUTES, watched
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"
 EXECUTORS = ("in_process", "multiprocess", "k8s")
@@ -99,19 +99,23 @@ def _pods(pipelines: Sequence[Pipeline]) -> dg.ExecutorDefinition:
     """A pod a step."""
     from dagster_k8s import k8s_job_executor  # half a second, and only where there are pods
 
+    from batch_scoring.pod_executor import PodExecutor
+
     def config_of(context: dg.InitExecutorContext) -> dict[str, Any]:
-        names = {key.path[0] for key in context.job.get_definition().asset_layer.executable_asset_keys}
+        layer = context.job.get_definition().asset_layer
+        keys = [*layer.executable_asset_keys, *(check.asset_key for check in layer.asset_graph.asset_check_keys)]
+        names = {key.path[0] for key in keys}
         refuse_local_folders([pipeline for pipeline in pipelines if pipeline.name in names])
         image = os.environ.get("DAGSTER_CURRENT_IMAGE")  # of a command that is typed in a code location's pod
         return ({"job_image": image} if image else {}) | dict(context.executor_config)
 
-    return _like(k8s_job_executor, config_of, watched)
+    return _like(k8s_job_executor, config_of, PodExecutor)
 
 
 def _like(
     made: dg.ExecutorDefinition,
     config_of: Callable[[dg.InitExecutorContext], dict[str, Any]],
-    finish: Callable[[dg.Executor], dg.Executor] = lambda executor: executor,
+    finish: Callable[[Any], dg.Executor] = lambda executor: executor,
 ) -> dg.ExecutorDefinition:
     """One of Dagster's executors, its config seen to first; what an operator writes into the launchpad holds."""
     # a `configured` one would ignore the launchpad
@@ -160,7 +164,8 @@ def op_options(pipeline: Pipeline, asset: str) -> dict[str, Any]:
 def tags(pipeline: Pipeline, asset: str) -> dict[str, Any]:
     """The tags of a step: what dagster-k8s makes its pod of. Every other executor ignores them."""
     pod = pipeline.spec.compute.of(asset)
-    return {K8S_TAG: pod_config(pod), START_MINUTES: f"{pod.start_minutes:g}"}
+    hours = pod.max_hours or pipeline.spec.runs.max_hours
+    return {K8S_TAG: pod_config(pod, hours), START_MINUTES: f"{pod.start_minutes:g}"}
 
 
 def _policies(pipeline: Pipeline, asset: str) -> dict[str, Any]:
@@ -177,8 +182,13 @@ def _policies(pipeline: Pipeline, asset: str) -> dict[str, Any]:
     }
 
 
-def pod_config(pod: Pod) -> dict[str, Any]:
-    """A step's pod, in dagster-k8s's words; lists are appended to what launcher and code location say."""
+def pod_config(pod: Pod, hours: float) -> dict[str, Any]:
+    """A step's pod, in dagster-k8s's words; lists are appended to what launcher and code location say.
+
+    Args:
+        pod: what the spec asks for.
+        hours: after which Kubernetes ends it, whatever has become of its run; waiting counts.
+    """
     # torch, Arrow and the engine count the node's cores otherwise
     env = [{"name": "OMP_NUM_THREADS", "value": str(math.ceil(pod.cpu))}]
     requests, limits = {"cpu": _cores(pod.cpu), "memory": pod.memory}, {"memory": pod.memory}
@@ -205,9 +215,7 @@ def pod_config(pod: Pod) -> dict[str, Any]:
         volume = {"medium": "Memory", "size_limit": pod.shared_memory}
         spec["volumes"] = [{"name": "shared-memory", "empty_dir": volume}]
     # never a backoff_limit, nor a podFailurePolicy: a pod that Kubernetes starts anew leaves the run on for ever
-    job: dict[str, Any] = {"ttl_seconds_after_finished": KEPT_SECONDS}
-    if pod.max_hours:
-        job["active_deadline_seconds"] = round(pod.max_hours * 3600)
+    job = {"ttl_seconds_after_finished": KEPT_SECONDS, "active_deadline_seconds": round(hours * 3600)}
     return {
         "container_config": container,
         "pod_spec_config": spec,

@@ -17,9 +17,9 @@ from batch_scoring.channels import Message
 from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.pod_words import BLOCKED, WAITS
 from batch_scoring.runs import ATTEMPT, PARTITION, ended_at
 from batch_scoring.state import State
-from batch_scoring.step_pods import WAITS
 
 LONGEST = 1000
 """Characters of a message's line."""
@@ -79,7 +79,7 @@ def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
     for event in events:
         if event.event_type == Kind.STEP_START:
             waits.pop(event.step_key or "", None)
-        elif event.step_key and WAITS in (event.message or ""):
+        elif event.step_key and (WAITS in (event.message or "") or BLOCKED in (event.message or "")):
             waits[event.step_key] = event.message or ""
     return list(waits.values())
 
@@ -89,6 +89,10 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
     error = event.step_failure_data.error
     if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
         error = error.cause
+    if error and error.cls_name == failures.INTERRUPTED:
+        return (event.step_key or "").replace(
+            "__", "/"
+        ), "its pod or process was told to end, by its machine or its time"
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
     return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"

@@ -28,15 +28,16 @@ from typing import Literal, get_args
 import dagster as dg
 from dagster._core.errors import DagsterExecutionStepExecutionError
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
+from dagster_shared.error import SerializableErrorInfo
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import step_pods
 from batch_scoring.assets import run_of
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import RefusedError, UnavailableError
 from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError
+from batch_scoring.pod_words import NOT_STARTED
 from batch_scoring.scoring import DeviceError, ScoringError, is_out_of_memory
 from batch_scoring.steps import Run, SupersededError
 from batch_scoring.tables import PublicationError, SchemaChangedError
@@ -65,9 +66,11 @@ _OTHER_ENDS: dict[str, Failure] = {
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
 _DEATHS: dict[str, Failure] = {
-    "OOMKilled": "out_of_memory", "DeadlineExceeded": "timeout", step_pods.NOT_STARTED: "timeout",
+    "OOMKilled": "out_of_memory", "DeadlineExceeded": "timeout", NOT_STARTED: "timeout",
 }  # fmt: skip
 """By what Kubernetes, or who watches over the pods, says of a step's end; every other end is a lost pod."""
+INTERRUPTED = "DagsterExecutionInterruptedError"
+"""What a step says that is told to end (SIGTERM): its node is drained, its pod's time is over."""
 _LIBRARIES = ("botocore", "boto3", "urllib3")
 """Whose exceptions are about a store."""
 
@@ -190,12 +193,18 @@ def _of_lost_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure |
     """The class of a run with a step whose own process or pod is gone: it could note nothing."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [entry.dagster_event.step_failure_data.error for entry in events if entry.dagster_event]
-    # an exception of a step has its class's name; what the executor says of a pod or a process has none, or this
-    lost = [error for error in errors if error is None or error.cls_name in (None, "ChildProcessCrashException")]
+    lost = [error for error in errors if _is_of_loss(error)]
     if not lost:
         return None
     said = " ".join(error.message for error in lost if error)
     return next((failure for words, failure in _DEATHS.items() if words in said), "lost")
+
+
+def _is_of_loss(error: SerializableErrorInfo | None) -> bool:
+    # an exception of a step has its class's name; what the executor says of a pod or process has none, or one of these
+    if error is None or error.cls_name in (None, "ChildProcessCrashException", INTERRUPTED):
+        return True
+    return error.cause is not None and error.cause.cls_name == INTERRUPTED
 
 
 def _has_timed_out(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

@@ -410,10 +410,13 @@ class Pod(Section):
         default=2, ge=0, le=20, description="new pods for a step whose pod was lost, within the same run"
     )
     start_minutes: float = Field(
-        default=30, gt=0, le=10080, description="minutes that a pod may wait for a node, an image or a quota"
+        default=20, gt=0, le=10080, description="minutes that a pod may wait for a node, an image or a quota"
     )
     max_hours: float | None = Field(
-        default=None, gt=0, le=168, description="hours after which the step's pod is ended; none: with its run"
+        default=None,
+        gt=0,
+        le=168,
+        description="hours after which the step's pod is ended, waiting included; none: as runs.max_hours",
     )
 
     @model_validator(mode="after")

@@ -1,43 +1,46 @@
 """What the executor k8s knows of its steps' pods beyond "runs" and "has failed": what each waits for, what it died of.
 
 Dagster's own step handler takes a pod that nobody can place, or whose image nobody finds, for one at work, for ever;
-and of a pod that is gone it says only that its Job has failed. The run's worker asks this handler every 20 seconds.
+so it does with a Job that a lost node's replacement pod has completed; and of a pod that is gone it says only that its
+Job has failed. The run's worker asks this handler every 20 seconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.events import EngineEventData
-from dagster._core.executor.step_delegating import (
-    CheckStepHealthResult,
-    StepDelegatingExecutor,
-    StepHandler,
-    StepHandlerContext,
-)
+from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHandler, StepHandlerContext
+from dagster_shared.error import SerializableErrorInfo
+
+from batch_scoring.pod_words import NOT_STARTED, START_MINUTES, WAITS
 
 if TYPE_CHECKING:
+    from dagster_k8s.client import DagsterKubernetesClient
     from dagster_k8s.executor import K8sStepHandler
     from kubernetes.client import V1Pod
 
-START_MINUTES = "batch_scoring/start_minutes"
-"""Tag of a step: how long its pod may wait before it runs."""
-WAITS = "waits for"
-"""In the events of a step whose pod does not run yet."""
-NOT_STARTED = "did not start within"
-"""In the error of a step whose pod has waited too long."""
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 _LONGEST = 600
 """Characters of what Kubernetes says."""
 
 
-def watched(executor: dg.Executor) -> dg.Executor:
-    """The executor of dagster-k8s, with what it asks of its pods."""
-    if not isinstance(executor, StepDelegatingExecutor):
-        raise TypeError(f"dagster-k8s's executor is a {type(executor).__name__}; expected a StepDelegatingExecutor")
-    executor._step_handler = WatchedSteps(executor._step_handler)  # type: ignore[arg-type]
-    return executor
+@dataclass
+class _Watched:
+    """What is known of a step's Job."""
+
+    name: str
+    step_key: str
+    namespace: str
+    is_known: bool
+    """Whether this worker has launched it, or has seen it fail; of a run that goes on another one has launched it."""
+    runs: bool = False
+    is_complete: bool = False
+    waits_for: str = ""
+    """For what, at the last look; without the details, which change from one look to the next."""
 
 
 class WatchedSteps(StepHandler):
@@ -46,7 +49,7 @@ class WatchedSteps(StepHandler):
     def __init__(self, inner: "K8sStepHandler") -> None:
         """Watch over the steps that a handler launches."""
         self._inner = inner
-        self._said: dict[str, str] = {}
+        self._jobs: dict[str, _Watched] = {}
 
     @property
     def name(self) -> str:
@@ -55,6 +58,7 @@ class WatchedSteps(StepHandler):
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """Create the step's Job."""
+        self._job(step_handler_context).is_known = True
         return self._inner.launch_step(step_handler_context)
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
@@ -62,43 +66,73 @@ class WatchedSteps(StepHandler):
         return self._inner.terminate_step(step_handler_context)
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
-        """Whether the step may still end well: its Job has not failed, and its pod runs or has not waited too long."""
-        result = self._inner.check_step_health(step_handler_context)
+        """Whether the step may still end well. One whose pod does not start in time is failed here, and for good."""
+        job, client = self._job(step_handler_context), self._inner._api_client
+        status = client.get_job_status(job.name, job.namespace)
+        if status is None:
+            return CheckStepHealthResult.unhealthy(f"Kubernetes job {job.name} for step {job.step_key} is not there.")
+        if status.failed:
+            if not job.is_known:  # who resumes a run would launch it again under the same name, which is taken
+                job.is_known = True
+                return CheckStepHealthResult.healthy()
+            said = f"Discovered failed Kubernetes job {job.name} for step {job.step_key}."
+            return CheckStepHealthResult.unhealthy(f"{said} {_or_trouble(_Pods(client, job).cause_of_death)}".rstrip())
+        if status.succeeded:
+            if job.is_complete:  # what a step says of its end is there before its process is gone
+                return CheckStepHealthResult.unhealthy(
+                    f"Kubernetes job {job.name} is complete, and step {job.step_key} has not said how it ended: its "
+                    "first pod was lost with its node, and what came in its place had nothing to do."
+                )
+            job.is_complete = True
+        elif not job.runs:
+            self._await(step_handler_context, job, client)
+        return CheckStepHealthResult.healthy()
+
+    def _job(self, context: StepHandlerContext) -> _Watched:
+        name = self._inner._get_k8s_step_job_name(context)
+        if name not in self._jobs:
+            namespace = self._inner._get_container_context(context).namespace or "default"
+            self._jobs[name] = _Watched(name, self._inner._get_step_key(context), namespace, is_known=False)
+        return self._jobs[name]
+
+    def _await(self, context: StepHandlerContext, job: _Watched, client: "DagsterKubernetesClient") -> None:
+        """Say what the step's pod waits for; fail the step if that takes too long."""
+        step = context.get_step_context(job.step_key)
         try:
-            view = _View(self._inner, step_handler_context)
-            return self._explained(result, view) if not result.is_healthy else self._awaited(step_handler_context, view)
-        except Exception as error:  # of whatever kind: what the Job says stands
-            return result if result.is_healthy else _unhealthy(result, f"why cannot be found out: {error}"[:_LONGEST])
-
-    def _explained(self, result: CheckStepHealthResult, view: "_View") -> CheckStepHealthResult:
-        return _unhealthy(result, view.cause_of_death())
-
-    def _awaited(self, context: StepHandlerContext, view: "_View") -> CheckStepHealthResult:
-        reason = view.waits_for()
-        if not reason:
-            return CheckStepHealthResult.healthy()
-        if self._said.get(view.job_name) != reason:
-            self._said[view.job_name] = reason
-            step = context.get_step_context(view.step_key)
-            dg.DagsterEvent.engine_event(step, f"The pod of step {view.step_key} {WAITS} {reason}", EngineEventData())
-        limit = float(context.step_tags[view.step_key].get(START_MINUTES, "inf"))
-        if view.waited_minutes < limit:
-            return CheckStepHealthResult.healthy()
-        view.delete()  # else it starts when nobody waits for it any more
-        return CheckStepHealthResult.unhealthy(
-            f"its pod {NOT_STARTED} {limit:g} minutes (compute.start_minutes in the spec): it {WAITS} {reason}"
-        )
+            pods = _Pods(client, job)
+            job.runs = not pods.wait
+            if job.runs:
+                return
+            what, why = pods.waits_for()
+            waited = pods.waited_minutes
+        except Exception as error:  # of whatever kind: as long as the Job stands nothing is lost but the explanation
+            step.log.warning(f"the pod of {job.step_key} cannot be looked at: {error}")
+            return
+        if job.waits_for != what:
+            job.waits_for = what
+            dg.DagsterEvent.engine_event(step, f"The pod of step {job.step_key} {WAITS} {why}", EngineEventData())
+        limit = float(context.step_tags[job.step_key].get(START_MINUTES, "inf"))
+        if waited < limit:
+            return
+        said = f"its pod {NOT_STARTED} {limit:g} minutes (compute.start_minutes in the spec): it {WAITS} {why}"
+        client.delete_job(job.name, job.namespace)  # else it starts when nobody waits for it any more
+        # no unhealthy step: that would be tried again, and wait again, as often as pods may be lost
+        failure = StepFailureData(SerializableErrorInfo(said, [], cls_name=None), user_failure_data=None)
+        dg.DagsterEvent.step_failure_event(step, failure)
 
 
-class _View:
-    """What Kubernetes says of a step's Job."""
+class _Pods:
+    """What Kubernetes says of a step's Job and its pods."""
 
-    def __init__(self, handler: "K8sStepHandler", context: StepHandlerContext) -> None:
-        self._client = handler._api_client
-        self._namespace = handler._get_container_context(context).namespace or "default"
-        self.step_key = handler._get_step_key(context)
-        self.job_name = handler._get_k8s_step_job_name(context)
-        self._pods: list[V1Pod] = self._client.get_pods_in_job(self.job_name, self._namespace)
+    def __init__(self, client: "DagsterKubernetesClient", job: _Watched) -> None:
+        self._client, self._job = client, job
+        pods: list[V1Pod] = client.get_pods_in_job(job.name, job.namespace)
+        self._pods = sorted(pods, key=lambda pod: pod.metadata.creation_timestamp or BEGINNING)
+
+    @property
+    def wait(self) -> bool:
+        """Whether the newest pod has not run yet, or there is none."""
+        return not self._pods or self._pods[-1].status.phase == "Pending"
 
     @property
     def waited_minutes(self) -> float:
@@ -106,57 +140,63 @@ class _View:
         if self._pods:
             created = self._pods[-1].metadata.creation_timestamp
         else:
-            job = self._client.batch_api.read_namespaced_job(self.job_name, self._namespace)
+            job = self._client.batch_api.read_namespaced_job(self._job.name, self._job.namespace)
             created = job.metadata.creation_timestamp
         return (datetime.now(UTC) - created).total_seconds() / 60
 
-    def waits_for(self) -> str:
-        """What keeps the pod from running; empty if it runs, has run, or nothing is known yet."""
+    def waits_for(self) -> tuple[str, str]:
+        """What keeps the pod from running, in a word and in Kubernetes's words."""
         if not self._pods:
-            return self._event("Job", self.job_name, "FailedCreate")
+            return "a pod", _said("a pod", *self._warning("Job", self._job.name))
         pod = self._pods[-1]
-        if pod.status.phase != "Pending":
-            return ""
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
-                return _said("a node", condition.reason, condition.message)
-        for container in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
-            waiting = container.state and container.state.waiting
-            if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
-                return _said(f"image {container.image}", waiting.reason, waiting.message)
-        return self._event("Pod", pod.metadata.name, "FailedMount")
+                return "a node", _said("a node", condition.reason, condition.message)
+        waiting = [
+            (container, container.state.waiting)
+            for container in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+            if container.state and container.state.waiting
+        ]
+        for container, state in waiting:
+            if state.reason not in (None, "ContainerCreating", "PodInitializing"):
+                what = f"image {container.image}" if "Image" in state.reason else f"container {container.name}"
+                return what, _said(what, state.reason, state.message)
+        reason, message = self._warning("Pod", pod.metadata.name)
+        what = f"container {waiting[0][0].name}" if waiting else f"pod {pod.metadata.name}"
+        return what, _said(what, reason or (waiting[0][1].reason if waiting else "Pending"), message)
 
     def cause_of_death(self) -> str:
         """Why the pod has ended, as Kubernetes tells it; empty if it does not."""
-        for pod in self._pods:
+        for pod in reversed(self._pods):
             if pod.status.reason:
                 return _said(f"Pod {pod.metadata.name}", pod.status.reason, pod.status.message)
             for container in pod.status.container_statuses or []:
                 end = container.state and container.state.terminated
                 if end and end.exit_code:
                     return _said(f"Pod {pod.metadata.name}", f"{end.reason}, exit code {end.exit_code}", end.message)
-        status = self._client.get_job_status(self.job_name, self._namespace)
+        status = self._client.get_job_status(self._job.name, self._job.namespace)
         for condition in (status.conditions if status else None) or []:
-            if condition.type == "Failed":
-                return _said(f"Job {self.job_name}", condition.reason, condition.message)
+            if condition.type in ("Failed", "FailureTarget"):
+                return _said(f"Job {self._job.name}", condition.reason, condition.message)
         return ""
 
-    def delete(self) -> None:
-        """Take the Job with its pod away."""
-        self._client.delete_job(self.job_name, self._namespace)
-
-    def _event(self, kind: str, name: str, reason: str) -> str:
-        selector = f"involvedObject.kind={kind},involvedObject.name={name},reason={reason}"
-        events = self._client.core_api.list_namespaced_event(self._namespace, field_selector=selector).items
+    def _warning(self, kind: str, name: str) -> tuple[str | None, str | None]:
+        """Reason and message of the newest warning about a Job or a pod."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
+        events = self._client.core_api.list_namespaced_event(self._job.namespace, field_selector=selector).items
         if not events:
-            return ""
+            return None, None
         newest = max(events, key=lambda event: event.last_timestamp or event.event_time or BEGINNING)
-        return _said(f"what {kind} {name} needs", reason, newest.message)
-
-
-def _unhealthy(result: CheckStepHealthResult, why: str) -> CheckStepHealthResult:
-    return CheckStepHealthResult.unhealthy(f"{result.unhealthy_reason} {why}".rstrip())
+        return newest.reason, newest.message
 
 
 def _said(what: str, reason: str | None, message: str | None) -> str:
-    return f"{what}: {': '.join(part for part in (reason, message) if part)}"[:_LONGEST]
+    why = ": ".join(part for part in (reason, message) if part)
+    return f"{what}: {why}"[:_LONGEST] if why else what
+
+
+def _or_trouble(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except Exception as error:  # of whatever kind: that the Job has failed stands
+        return f"Why cannot be found out: {error}"[:_LONGEST]

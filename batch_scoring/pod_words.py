@@ -1,0 +1,10 @@
+"""How those that deal with pods know each other's words: a tag of a step, and what stands in its events."""
+
+START_MINUTES = "batch_scoring/start_minutes"
+"""Tag of a step: how long its pod may wait before it runs."""
+WAITS = "waits for"
+"""In the events of a step whose pod does not run yet."""
+NOT_STARTED = "did not start within"
+"""In the error of a step whose pod has waited too long."""
+BLOCKED = "blocked by limit for pool"
+"""Dagster's own: in the events of a step that waits for a slot."""
