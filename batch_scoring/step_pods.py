@@ -4,6 +4,7 @@ Dagster's own step handler takes a pod that nobody can place, or whose image nob
 and of a pod that is gone it says only that its Job has failed. The run's worker asks this handler every 20 seconds.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ WAITS = "waits for"
 NOT_STARTED = "did not start within"
 """In the error of a step whose pod has waited too long."""
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+GONE_SECONDS = 60
+"""Within which a deleted Job is gone."""
 _LONGEST = 600
 """Characters of what Kubernetes says."""
 
@@ -54,8 +57,9 @@ class WatchedSteps(StepHandler):
         return self._inner.name
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
-        """Create the step's Job."""
-        return self._inner.launch_step(step_handler_context)
+        """Create the step's Job, in the place of a failed one of the same name."""
+        self._make_way(step_handler_context)
+        yield from self._inner.launch_step(step_handler_context)
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """Delete the step's Job with its pod."""
@@ -73,11 +77,26 @@ class WatchedSteps(StepHandler):
     def _explained(self, result: CheckStepHealthResult, view: "_View") -> CheckStepHealthResult:
         return _unhealthy(result, view.cause_of_death())
 
+    def _make_way(self, context: StepHandlerContext) -> None:
+        """Delete a Job that has failed, and wait until it is gone.
+
+        A run that goes on in a new pod launches anew what was lost with the old one, by the name that it had.
+        """
+        client, namespace = self._inner._api_client, _namespace(self._inner, context)
+        job_name = self._inner._get_k8s_step_job_name(context)
+        status = client.get_job_status(job_name, namespace)
+        if status is None or not status.failed:
+            return
+        client.delete_job(job_name, namespace)
+        until = time.monotonic() + GONE_SECONDS
+        while client.get_job_status(job_name, namespace) is not None and time.monotonic() < until:
+            time.sleep(0.5)
+
     def _awaited(self, context: StepHandlerContext, view: "_View") -> CheckStepHealthResult:
-        reason = view.waits_for()
-        if not reason:
+        if not view.is_waiting:
             return CheckStepHealthResult.healthy()
-        if self._said.get(view.job_name) != reason:
+        reason = view.waits_for()
+        if reason and self._said.get(view.job_name) != reason:
             self._said[view.job_name] = reason
             step = context.get_step_context(view.step_key)
             dg.DagsterEvent.engine_event(step, f"The pod of step {view.step_key} {WAITS} {reason}", EngineEventData())
@@ -86,7 +105,8 @@ class WatchedSteps(StepHandler):
             return CheckStepHealthResult.healthy()
         view.delete()  # else it starts when nobody waits for it any more
         return CheckStepHealthResult.unhealthy(
-            f"its pod {NOT_STARTED} {limit:g} minutes (compute.start_minutes in the spec): it {WAITS} {reason}"
+            f"its pod {NOT_STARTED} {limit:g} minutes (compute.start_minutes in the spec): "
+            f"it {WAITS} {reason or 'what Kubernetes does not tell'}"
         )
 
 
@@ -95,10 +115,19 @@ class _View:
 
     def __init__(self, handler: "K8sStepHandler", context: StepHandlerContext) -> None:
         self._client = handler._api_client
-        self._namespace = handler._get_container_context(context).namespace or "default"
+        self._namespace = _namespace(handler, context)
         self.step_key = handler._get_step_key(context)
         self.job_name = handler._get_k8s_step_job_name(context)
-        self._pods: list[V1Pod] = self._client.get_pods_in_job(self.job_name, self._namespace)
+        pods: list[V1Pod] = self._client.get_pods_in_job(self.job_name, self._namespace)
+        self._pods = sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the newest pod does not run yet, or there is none, and nothing has ended."""
+        if self._pods:
+            return bool(self._pods[-1].status.phase == "Pending")
+        status = self._client.get_job_status(self.job_name, self._namespace)
+        return status is not None and not status.succeeded
 
     @property
     def waited_minutes(self) -> float:
@@ -111,12 +140,10 @@ class _View:
         return (datetime.now(UTC) - created).total_seconds() / 60
 
     def waits_for(self) -> str:
-        """What keeps the pod from running; empty if it runs, has run, or nothing is known yet."""
+        """What keeps the pod from running; empty if nothing is known."""
         if not self._pods:
             return self._event("Job", self.job_name, "FailedCreate")
         pod = self._pods[-1]
-        if pod.status.phase != "Pending":
-            return ""
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
                 return _said("a node", condition.reason, condition.message)
@@ -152,6 +179,10 @@ class _View:
             return ""
         newest = max(events, key=lambda event: event.last_timestamp or event.event_time or BEGINNING)
         return _said(f"what {kind} {name} needs", reason, newest.message)
+
+
+def _namespace(handler: "K8sStepHandler", context: StepHandlerContext) -> str:
+    return handler._get_container_context(context).namespace or "default"
 
 
 def _unhealthy(result: CheckStepHealthResult, why: str) -> CheckStepHealthResult:
