@@ -60,8 +60,8 @@ def instance(
     """The deployment of that pipeline."""
     names = (VARIABLE, "BATCH_SCORING_DATA", PACKAGES, *store)
     environment = {name: os.environ[name] for name in names} | {
-        "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1",
-        "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.2",
+        "PYTHONPATH": str(PROJECT), 
+        "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.4",
     }  # fmt: skip
     with instance_of(tmp_path, cluster, environment) as found:
         yield found

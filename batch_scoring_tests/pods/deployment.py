@@ -86,7 +86,7 @@ def launch(instance: dg.DagsterInstance, job_name: str, day: str) -> str:
     return run.run_id
 
 
-def ended(instance: dg.DagsterInstance, run_id: str, cluster: Cluster, seconds: float = 120.0) -> dg.DagsterRun:
+def ended(instance: dg.DagsterInstance, run_id: str, cluster: Cluster, seconds: float = 240.0) -> dg.DagsterRun:
     """The run when it is over; the daemon's monitoring looks after it meanwhile."""
 
     def is_over() -> bool:

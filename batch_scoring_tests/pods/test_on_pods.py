@@ -49,6 +49,10 @@ def locally(folder: Path, network: str) -> pa.Table:
     return tiny.read().drop_columns("scored_at")
 
 
+def is_running(cluster: Cluster, step: str) -> bool:
+    return any(job.pod and job.pod.phase == "Running" for job in cluster.of_step(step))
+
+
 def with_gpu(jobs: list[Job]) -> set[str]:
     return {job.step for job in jobs if "nvidia.com/gpu" in job.container["resources"].get("limits", {})}
 
@@ -84,7 +88,7 @@ def test_a_day_in_shares_survives_the_loss_of_a_pod(
     def at_work() -> list[Job]:
         return [job for job in cluster.jobs if job.pod and (job.pod.folder / "work" / "at-work").exists()]
 
-    assert wait_until(lambda: bool(at_work()), 90, every=0.1)
+    assert wait_until(lambda: bool(at_work()), 150, every=0.1)
     (lost,) = at_work()
     cluster.kill(lost, "OOMKilled")
     (lost.pod.folder / "work" / "at-work").unlink()  # type: ignore[union-attr]
@@ -114,8 +118,7 @@ def test_a_run_whose_own_pod_is_lost_is_gone_on_with(
 ) -> None:
     day_of_four_files(on_s3)
     run_id = launch(instance, f"score_{on_s3.name}", DAY)
-    running = lambda: [j for j in cluster.of_step("__validated_features") if j.pod and j.pod.phase == "Running"]  # noqa: E731
-    assert wait_until(lambda: bool(running()), 60, every=0.1)
+    assert wait_until(lambda: is_running(cluster, "__validated_features"), 150, every=0.1)
     (first,) = cluster.of_step("")
     cluster.kill(first, "Evicted")
     run = ended(instance, run_id, cluster)
