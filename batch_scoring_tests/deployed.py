@@ -2,15 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 import batch_scoring.pipelines
 from batch_scoring.definitions import deploy
 from batch_scoring.pipeline import PROJECT, load_pipelines
-from batch_scoring_tests.tiny import TinyProject
+
+if TYPE_CHECKING:  # each process of each step would import torch and pytest otherwise
+    import pytest
+
+    from batch_scoring_tests.tiny import TinyProject
 
 PACKAGES = "BATCH_SCORING_TEST_PACKAGES"
 """The folder of the tiny project's pipelines."""
@@ -26,7 +30,7 @@ def deployment() -> dg.Definitions:
     return deploy(load_pipelines(Path(packages), os.environ.get(ROOT)))
 
 
-def job_of(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, name: str = "") -> ReconstructableJob:
+def job_of(tiny: "TinyProject", monkeypatch: "pytest.MonkeyPatch", name: str = "") -> ReconstructableJob:
     """The job that scores a day, or another one, for `dg.execute_job`: its steps' processes load it anew."""
     monkeypatch.setenv(PACKAGES, str(tiny.packages))
     monkeypatch.setenv(ROOT, tiny.data_root)

@@ -112,6 +112,8 @@ class Job:
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     pod: Pod | None = None
     is_deleted: bool = False
+    is_too_late: bool = False
+    """Whether its activeDeadlineSeconds are over."""
 
     @property
     def name(self) -> str:
@@ -183,6 +185,13 @@ class Cluster:
             assert job.pod and job.pod.phase == "Running", f"{job.step}: there is no running pod"
             job.pod.death = death
             job.pod.signal(signal.SIGKILL)
+
+    def expire(self, job: Job) -> None:
+        """End a Job whose activeDeadlineSeconds are over, as the Job controller does: its pod is deleted."""
+        with self._lock:
+            job.is_too_late = True
+            if job.pod:
+                self.delete("pods", job.pod.name)
 
     def _pods(self) -> list[Pod]:
         return [job.pod for job in self.jobs if job.pod]
@@ -307,6 +316,13 @@ def _job_json(job: Job) -> dict[str, Any]:
     if phase == "Failed":
         said = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
         status |= {"failed": 1, "conditions": [{"type": "Failed", "status": "True", **said}]}
+    if job.is_too_late:
+        said = {"reason": "DeadlineExceeded", "message": "Job was active longer than specified deadline"}
+        status = {
+            "startTime": _stamp(job.created),
+            "failed": 1,
+            "conditions": [{"type": "Failed", "status": "True", **said}],
+        }
     metadata = {"namespace": NAMESPACE, "uid": job.uid, "creationTimestamp": _stamp(job.created)}
     return job.manifest | {"metadata": job.manifest["metadata"] | metadata, "status": status}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.context_creation_job import orchestration_context_event_generator
@@ -18,6 +19,7 @@ from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDe
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from dagster._grpc.types import ExecuteStepArgs
+from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring.pipeline import PROJECT
 from batch_scoring.step_pods import WatchedSteps
@@ -84,7 +86,7 @@ def launch(instance: dg.DagsterInstance, job_name: str, day: str) -> str:
     return run.run_id
 
 
-def ended(instance: dg.DagsterInstance, run_id: str, cluster: Cluster, seconds: float = 120.0) -> dg.DagsterRun:
+def ended(instance: dg.DagsterInstance, run_id: str, cluster: Cluster, seconds: float = 240.0) -> dg.DagsterRun:
     """The run when it is over; the daemon's monitoring looks after it meanwhile."""
 
     def is_over() -> bool:
@@ -105,7 +107,7 @@ class Steps:
 
     def __init__(self, instance: dg.DagsterInstance, job: ReconstructableJob, day: str, cluster: Cluster) -> None:
         self.run, self.plan = create_run(instance, job, day)
-        self._instance, self._job, self._cluster = instance, job, cluster
+        self.instance, self._job, self._cluster = instance, job, cluster
         for found in orchestration_context_event_generator(job, self.plan, {}, self.run, instance, True, None, None):
             if isinstance(found, PlanOrchestrationContext):
                 self._context = found
@@ -131,11 +133,19 @@ class Steps:
         """What the executor is told of a step."""
         return self.handler.check_step_health(self._of(key, attempt))
 
+    def fail(self, key: str, result: CheckStepHealthResult) -> None:
+        """End the run as the executor does when a step is found dead that is not to be tried again."""
+        said = SerializableErrorInfo(f"Step {key} failed health check: {result.unhealthy_reason}", [], None)
+        step = self._context.for_step(self.all[key])
+        self._context.executor.log_failure_or_retry_event_after_error(step, said, KnownExecutionState())
+        end = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE, first_step_failure_event=None)
+        self.instance.report_run_failed(self.run, job_failure_data=end)
+
     def _of(self, key: str, attempt: int) -> StepHandlerContext:
         state = KnownExecutionState(previous_retry_attempts={key: attempt} if attempt else {})
         arguments = ExecuteStepArgs(
             job_origin=self._job.get_python_origin(), run_id=self.run.run_id, step_keys_to_execute=[key],
-            instance_ref=self._instance.get_ref(), known_state=state, should_verify_step=True,
+            instance_ref=self.instance.get_ref(), known_state=state, should_verify_step=True,
             print_serialized_events=False,
         )  # fmt: skip
-        return StepHandlerContext(self._instance, self._context, [self.all[key]], arguments, self.run)
+        return StepHandlerContext(self.instance, self._context, [self.all[key]], arguments, self.run)

@@ -1,0 +1,223 @@
+"""What a run's worker is told of its steps' pods: what each waits for, what it died of, and what becomes of it.
+
+The executor's own handler asks the stand-in's API; no step is executed here.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.executor.step_delegating import CheckStepHealthResult
+
+from batch_scoring import failures
+from batch_scoring.compute import SHARED, VARIABLE
+from batch_scoring.digests import digest, read
+from batch_scoring_tests.deployed import PACKAGES, ROOT
+from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, Trouble, running_cluster
+from batch_scoring_tests.pods.deployment import IMAGE, Steps, instance_of, job_named
+from batch_scoring_tests.reliability.deployment import wait_until
+from batch_scoring_tests.tiny import DAY, TinyProject
+
+WAITS: dict[Trouble, str] = {
+    "Unschedulable": f"a node: Unschedulable: {MESSAGES['Unschedulable']}",
+    "ImagePullBackOff": f"image {IMAGE}: ImagePullBackOff: {MESSAGES['ImagePullBackOff']}",
+    "FailedMount": f"FailedMount: {MESSAGES['FailedMount']}",
+    "FailedCreate": f"FailedCreate: {MESSAGES['FailedCreate']}",
+}
+"""What a step's events say of its pod."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running_cluster(tmp_path / "cluster", slots=0) as found:
+        yield found
+
+
+@pytest.fixture
+def steps(tiny: TinyProject, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+    """A run whose steps may wait for 30 minutes, and are not tried again."""
+    environment = {VARIABLE: "k8s", SHARED: "1", PACKAGES: str(tiny.packages), ROOT: tiny.data_root}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    tiny.spec["compute"] = {"default": {"retries": 0, "start_minutes": 30}}
+    tiny.write_spec()
+    with instance_of(tmp_path, cluster, environment) as instance:
+        yield Steps(instance, job_named(f"score_{tiny.name}"), DAY, cluster)
+
+
+@pytest.fixture
+def key(tiny: TinyProject) -> str:
+    """Of the step that is launched."""
+    return f"{tiny.name}__predictions"
+
+
+def later(job: Job, minutes: float) -> None:
+    """Let it have been created so long ago."""
+    job.created -= timedelta(minutes=minutes)
+    if job.pod:
+        job.pod.created -= timedelta(minutes=minutes)
+
+
+def run_something(job: Job) -> None:
+    """Let the pod run, as far as anybody sees from outside."""
+    assert job.pod
+    job.pod.process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+
+
+def lose(cluster: Cluster, job: Job, death: Death) -> None:
+    run_something(job)
+    cluster.kill(job, death)
+    assert wait_until(lambda: bool(job.pod and job.pod.phase == "Failed"), 5, every=0.05)
+
+
+def events(steps: Steps) -> list[str]:
+    entries = steps.instance.all_logs(steps.run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    return [entry.dagster_event.message or "" for entry in entries if entry.dagster_event]
+
+
+def ended(steps: Steps, key: str, result: CheckStepHealthResult) -> str | None:
+    """The class of a run that ends so; it stands in the message, with the step and the reason."""
+    steps.fail(key, result)
+    record = steps.instance.get_run_record_by_id(steps.run.run_id)
+    assert record
+    failure = failures.note_end(steps.instance, record.dagster_run)
+    record = steps.instance.get_run_record_by_id(steps.run.run_id)
+    assert record and failures.of_run(record.dagster_run) == failure
+    told = digest(steps.instance, read(steps.instance, record), [], "").body
+    assert f"class: {failure}" in told and key.replace("__", "/") in told
+    assert (result.unhealthy_reason or "") in told
+    return failure
+
+
+# a pod that waits
+
+
+@pytest.mark.parametrize("trouble", WAITS)
+def test_what_a_pod_waits_for_is_told_once_and_fails_the_step_when_it_has_waited_too_long(
+    steps: Steps, cluster: Cluster, key: str, trouble: Trouble
+) -> None:
+    cluster.trouble = lambda _: trouble
+    job = steps.launch(key)
+    later(job, 29)
+    assert steps.health(key).is_healthy and steps.health(key).is_healthy
+    (told,) = (event for event in events(steps) if "waits for" in event)
+    assert told.startswith(f"The pod of step {key} waits for ") and WAITS[trouble] in told
+    assert not job.is_deleted
+
+    later(job, 2)
+    result = steps.health(key)
+    assert not result.is_healthy and result.unhealthy_reason
+    assert "did not start within 30 minutes (compute.start_minutes in the spec)" in result.unhealthy_reason
+    assert WAITS[trouble] in result.unhealthy_reason
+    assert job.is_deleted and (job.pod is None or job.pod.is_deleted)
+    assert ended(steps, key, result) == "timeout"
+
+
+def test_a_pod_that_waits_for_its_turn_is_healthy_and_nothing_is_told(steps: Steps, key: str) -> None:
+    later(steps.launch(key), 29)
+    assert steps.health(key).is_healthy
+    assert not any("waits for" in event for event in events(steps))
+
+
+def test_a_pod_that_waits_too_long_for_what_nobody_says_fails_its_step_too(steps: Steps, key: str) -> None:
+    job = steps.launch(key)
+    later(job, 31)
+    result = steps.health(key)
+    assert not result.is_healthy and "it waits for what Kubernetes does not tell" in (result.unhealthy_reason or "")
+    assert job.is_deleted
+
+
+def test_a_pod_that_runs_is_healthy_however_old_it_is(steps: Steps, key: str) -> None:
+    job = steps.launch(key)
+    run_something(job)
+    later(job, 600)
+    assert steps.health(key).is_healthy and not job.is_deleted
+
+
+def test_a_job_that_has_ended_well_is_healthy_also_when_its_pod_is_gone(
+    steps: Steps, cluster: Cluster, key: str
+) -> None:
+    job = steps.launch(key)
+    assert job.pod
+    job.pod.process = subprocess.Popen(["true"], start_new_session=True)
+    assert wait_until(lambda: bool(job.pod and job.pod.phase == "Succeeded"), 5, every=0.05)
+    later(job, 600)
+    assert steps.health(key).is_healthy
+    job.pod.is_deleted = True
+    assert steps.health(key).is_healthy and not job.is_deleted
+
+
+# a pod that has died
+
+
+@pytest.mark.parametrize(
+    ("death", "says", "failure"),
+    [
+        ("OOMKilled", "OOMKilled, exit code 137", "out_of_memory"),
+        ("Evicted", "Evicted: The node was low on resource: memory.", "lost"),
+    ],
+)
+def test_a_pod_that_has_died_says_of_what(
+    steps: Steps, cluster: Cluster, key: str, death: Death, says: str, failure: str
+) -> None:
+    job = steps.launch(key)
+    lose(cluster, job, death)
+    result = steps.health(key)
+    assert not result.is_healthy and job.pod
+    assert result.unhealthy_reason == (
+        f"Discovered failed Kubernetes job {job.name} for step {key}. Pod {job.pod.name}: {says}"
+    )
+    assert ended(steps, key, result) == failure
+
+
+def test_a_job_that_took_longer_than_its_max_hours_says_so(steps: Steps, cluster: Cluster, key: str) -> None:
+    job = steps.launch(key)
+    run_something(job)
+    cluster.expire(job)
+    result = steps.health(key)
+    assert f"Job {job.name}: DeadlineExceeded: Job was active longer" in (result.unhealthy_reason or "")
+    assert ended(steps, key, result) == "timeout"
+
+
+def test_a_job_that_somebody_has_deleted_is_a_lost_one(steps: Steps, key: str) -> None:
+    job = steps.launch(key)
+    job.is_deleted = True
+    result = steps.health(key)
+    assert result.unhealthy_reason == f"Kubernetes job {job.name} for step {key} could not be found."
+    assert ended(steps, key, result) == "lost"
+
+
+def test_a_step_that_was_lost_together_with_its_run_is_launched_anew(steps: Steps, cluster: Cluster, key: str) -> None:
+    """A run that goes on launches it under the name that the dead Job still has."""
+    first = steps.launch(key)
+    lose(cluster, first, "Evicted")
+    second = steps.launch(key)
+    assert (first.is_deleted, second.is_deleted, second.name) == (True, False, first.name)
+    assert steps.health(key).is_healthy
+
+
+# a service account that may not look
+
+
+@pytest.mark.parametrize("forbidden", [{"pods"}, {"events"}, {"pods", "events"}])
+def test_a_refusal_fails_no_step_that_is_well(steps: Steps, cluster: Cluster, key: str, forbidden: set[str]) -> None:
+    cluster.trouble = lambda _: "FailedCreate"
+    later(steps.launch(key), 600)
+    cluster.forbidden = forbidden
+    assert steps.health(key).is_healthy
+
+
+@pytest.mark.parametrize("forbidden", [{"pods"}, {"pods", "events"}])
+def test_a_refusal_does_not_hide_that_a_job_has_failed(
+    steps: Steps, cluster: Cluster, key: str, forbidden: set[str]
+) -> None:
+    job = steps.launch(key)
+    lose(cluster, job, "OOMKilled")
+    cluster.forbidden = forbidden
+    result = steps.health(key)
+    assert not result.is_healthy and result.unhealthy_reason
+    assert result.unhealthy_reason.startswith(f"Discovered failed Kubernetes job {job.name}")
+    assert "why cannot be found out: (403)" in result.unhealthy_reason
