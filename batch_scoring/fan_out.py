@@ -110,9 +110,8 @@ def in_steps(
         context: dg.OpExecutionContext, began: str, shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output]:
         with step_run(context) as run:
-            run = replace(
-                run, began=perf_counter() - (datetime.now(UTC) - datetime.fromisoformat(began)).total_seconds()
-            )
+            since = (datetime.now(UTC) - datetime.fromisoformat(began)).total_seconds()
+            run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
             step = day_of(context)
             source = read_source(step)
             prepared = collect(step, source, [ScoredShare.model_validate(share) for share in shares], run)

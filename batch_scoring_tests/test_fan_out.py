@@ -309,6 +309,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         failed = dg.execute_job(job, instance, tags=tags)
         assert [e.step_key.split("_")[-1] for e in failed.all_events if e.is_step_failure and e.step_key] == ["publish"]
         in_the_way.rmdir()
+        (began,) = Path(fan.pipeline.output.uri, REFERENCES, failed.run_id).glob("*.began.json")
+        began.write_text('"2099-01-01T00:00:00+00:00"')  # by the clock of the machine that planned
         options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
         again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
         assert again.success
@@ -316,6 +318,7 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         f"{fan.name}__predictions.{fan.name}_publish", f"{fan.name}_drift",
     ]  # fmt: skip
     assert fan.read().num_rows == 250
+    assert 0 < fan.account("predictions").seconds < 60
     told = fan.pipeline.output.list(f"{REFERENCES}/")
     assert {file.path.split("/")[2] for file in told} == {failed.run_id}, "the parent's, and none of its own"
 

@@ -45,9 +45,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def on_s3(tmp_path: Path, store: dict[str, str], _store: Store, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     """A tiny pipeline whose data are in a bucket of its own, and whose steps are pods."""
     tiny = TinyProject(tmp_path, f"s3://{_store.new_bucket()}/data")
-    environment = {
-        VARIABLE: "k8s", "BATCH_SCORING_DATA": tiny.data_root, PACKAGES: str(tiny.packages),
-    }  # fmt: skip
+    environment = {VARIABLE: "k8s", "BATCH_SCORING_DATA": tiny.data_root, PACKAGES: str(tiny.packages)}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return tiny
@@ -60,8 +58,8 @@ def instance(
     """The deployment of that pipeline."""
     names = (VARIABLE, "BATCH_SCORING_DATA", PACKAGES, *store)
     environment = {name: os.environ[name] for name in names} | {
-        "PYTHONPATH": str(PROJECT), 
+        "PYTHONPATH": str(PROJECT),
         "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.4",
-    }  # fmt: skip
+    }
     with instance_of(tmp_path, cluster, environment) as found:
         yield found
