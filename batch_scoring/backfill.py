@@ -18,7 +18,7 @@ from batch_scoring import claims, selection
 from batch_scoring.assets import asset_key
 from batch_scoring.automation import STEPS, job_name
 from batch_scoring.bundle import BundleError, read_sha256
-from batch_scoring.compute import in_this_process
+from batch_scoring.compute import ComputeError, in_this_process
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.digests import step_error
 from batch_scoring.instance import opened
@@ -93,6 +93,7 @@ def backfill(
         dry_run: say which days would be run and why, and write nothing.
 
     Raises:
+        ComputeError: runs of this deployment must have pods.
         SpecError: there is no such pipeline.
         RangeError: the range is empty or not within the pipeline's days.
         BundleError, StateError, OSError: which days are meant cannot be said.
@@ -119,6 +120,11 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     began = time.time()
     days = selection.days_within(pipeline, wanted)
     with opened() as instance:
+        if instance.run_launcher.supports_check_run_worker_health:
+            raise ComputeError(
+                "the daemon of this deployment looks for a pod of every run, and would take those of this command for "
+                f"dead; use batch-scoring submit {pipeline.name} --from {days[0]} --to {days[-1]}"
+            )
         if dead := end_dead_runs(instance):
             out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
         chosen = selection.choose(pipeline, days, wanted, instance)

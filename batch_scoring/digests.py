@@ -113,7 +113,7 @@ def digest(
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
         failure = failures.of_run(run)
-        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(run, failure)]
+        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
@@ -205,13 +205,15 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
     return [f"{step}: {error.splitlines()[0]}"]
 
 
-def _outlook(run: dg.DagsterRun, failure: failures.Failure | None) -> list[str]:
+def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: failures.Failure | None) -> list[str]:
     """What becomes of a day whose run has failed, where a sensor has asked for it."""
     if ATTEMPT not in run.tags:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
     until = "other files or other code come" if failure in failures.FINAL else "somebody runs it"
-    return [f"not tried again until {until}; by hand: batch-scoring backfill {pipeline} {day} {day}"]
+    is_in_pods = instance.run_launcher.supports_check_run_worker_health
+    command = f"submit {pipeline} --day {day}" if is_in_pods else f"backfill {pipeline} {day} {day}"
+    return [f"not tried again until {until}; by hand: batch-scoring {command}"]
 
 
 def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

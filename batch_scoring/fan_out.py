@@ -82,7 +82,7 @@ def in_steps(
     )
     def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output | dg.DynamicOutput]:
         with step_run(context) as run:
-            yield dg.Output(datetime.now(UTC).isoformat(), "began")
+            yield dg.Output({"run_id": run.id, "at": datetime.now(UTC).isoformat()}, "began")
             for number, share in enumerate(plan(day_of(context), run), start=1):
                 yield dg.DynamicOutput(share.model_dump(mode="json"), f"share_{number}", "shares")
 
@@ -107,11 +107,12 @@ def in_steps(
         **op_options(pipeline, "default"),
     )
     def _publish(
-        context: dg.OpExecutionContext, began: str, shares: list[dict[str, Any]]
+        context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output]:
         with step_run(context) as run:
-            since = (datetime.now(UTC) - datetime.fromisoformat(began)).total_seconds()
-            run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
+            if began["run_id"] == run.id:  # not of one that failed hours ago, and whose shares are taken over
+                since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()
+                run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
             step = day_of(context)
             source = read_source(step)
             prepared = collect(step, source, [ScoredShare.model_validate(share) for share in shares], run)

@@ -86,3 +86,4 @@ class Resumed(ActiveExecution):
         elif self._waiting_to_retry.pop(key, None) is None:
             return
         self._in_flight.add(key)
+        self._prep_for_dynamic_outputs(self.get_step_by_key(key))

@@ -18,7 +18,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from batch_scoring import checks, feature_checks, prediction_checks, raw, report_page
-from batch_scoring.assets import asset_key, asset_options, link, month_page, run_of
+from batch_scoring.assets import asset_key, asset_options, link, month_page
+from batch_scoring.failures import step_run
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.report_page import Checked, Day, Month, Status
 from batch_scoring.runs import failed_since
@@ -63,12 +64,13 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        now = datetime.now(UTC)
-        failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
-        month = replace(gather(pipeline, context.partition_key[:7], now, run_of(context).id), failed=tuple(failed))
-        path = month_page(month.month)
-        pipeline.output.put(path, report_page.draw(month))
-        return dg.MaterializeResult(metadata={"report": link(pipeline, path), **describe(month)})
+        with step_run(context) as run:
+            now = datetime.now(UTC)
+            failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
+            month = replace(gather(pipeline, context.partition_key[:7], now, run.id), failed=tuple(failed))
+            path = month_page(month.month)
+            pipeline.output.put(path, report_page.draw(month))
+            return dg.MaterializeResult(metadata={"report": link(pipeline, path), **describe(month)})
 
     return _report
 

@@ -5,7 +5,7 @@ so it does with a Job that a lost node's replacement pod has completed; and of a
 Job has failed. The run's worker asks this handler every 20 seconds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -70,13 +70,14 @@ class WatchedSteps(StepHandler):
         job, client = self._job(step_handler_context), self._inner._api_client
         status = client.get_job_status(job.name, job.namespace)
         if status is None:
-            return CheckStepHealthResult.unhealthy(f"Kubernetes job {job.name} for step {job.step_key} is not there.")
+            said = f"Kubernetes job {job.name} for step {job.step_key} could not be found."
+            return CheckStepHealthResult.unhealthy(said)
         if status.failed:
             if not job.is_known:  # who resumes a run would launch it again under the same name, which is taken
                 job.is_known = True
                 return CheckStepHealthResult.healthy()
             said = f"Discovered failed Kubernetes job {job.name} for step {job.step_key}."
-            return CheckStepHealthResult.unhealthy(f"{said} {_or_trouble(_Pods(client, job).cause_of_death)}".rstrip())
+            return CheckStepHealthResult.unhealthy(f"{said} {_cause_of_death(client, job)}".rstrip())
         if status.succeeded:
             if job.is_complete:  # what a step says of its end is there before its process is gone
                 return CheckStepHealthResult.unhealthy(
@@ -108,7 +109,7 @@ class WatchedSteps(StepHandler):
         except Exception as error:  # of whatever kind: as long as the Job stands nothing is lost but the explanation
             step.log.warning(f"the pod of {job.step_key} cannot be looked at: {error}")
             return
-        if job.waits_for != what:
+        if what and job.waits_for != what:
             job.waits_for = what
             dg.DagsterEvent.engine_event(step, f"The pod of step {job.step_key} {WAITS} {why}", EngineEventData())
         limit = float(context.step_tags[job.step_key].get(START_MINUTES, "inf"))
@@ -145,9 +146,10 @@ class _Pods:
         return (datetime.now(UTC) - created).total_seconds() / 60
 
     def waits_for(self) -> tuple[str, str]:
-        """What keeps the pod from running, in a word and in Kubernetes's words."""
+        """What keeps the pod from running, without details and with them; first empty if nothing is wrong yet."""
         if not self._pods:
-            return "a pod", _said("a pod", *self._warning("Job", self._job.name))
+            reason, message = self._warning("Job", self._job.name)
+            return "a pod" if reason else "", _said("a pod", reason, message)
         pod = self._pods[-1]
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
@@ -163,7 +165,7 @@ class _Pods:
                 return what, _said(what, state.reason, state.message)
         reason, message = self._warning("Pod", pod.metadata.name)
         what = f"container {waiting[0][0].name}" if waiting else f"pod {pod.metadata.name}"
-        return what, _said(what, reason or (waiting[0][1].reason if waiting else "Pending"), message)
+        return what if reason else "", _said(what, reason or (waiting[0][1].reason if waiting else "Pending"), message)
 
     def cause_of_death(self) -> str:
         """Why the pod has ended, as Kubernetes tells it; empty if it does not."""
@@ -195,8 +197,8 @@ def _said(what: str, reason: str | None, message: str | None) -> str:
     return f"{what}: {why}"[:_LONGEST] if why else what
 
 
-def _or_trouble(ask: Callable[[], str]) -> str:
+def _cause_of_death(client: "DagsterKubernetesClient", job: _Watched) -> str:
     try:
-        return ask()
+        return _Pods(client, job).cause_of_death()
     except Exception as error:  # of whatever kind: that the Job has failed stands
         return f"Why cannot be found out: {error}"[:_LONGEST]

@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from batch_scoring.assets import asset_key, asset_options
+from batch_scoring.failures import step_run
 from batch_scoring.instance import opened
 from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.retention import vacuum
@@ -39,19 +40,17 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "retention", kinds={"deltalake"}),
     )
     def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult:
-        limits = limits_in_force(pipeline, context.instance)
-        plan = vacuum.look(pipeline, limits)
-        if config.dry_run:
-            problems, removed = [*plan.problems, *plan.doubts], []
-        else:
-            swept = vacuum.sweep(
-                pipeline, plan, context.run.run_id, context.log.info, clock_is_right=config.clock_is_right
-            )
-            problems, removed = swept.problems, swept.removed
-        metadata = describe(plan, removed, dry_run=config.dry_run)
-        if problems:
-            raise dg.Failure("; ".join(problems), metadata=metadata, allow_retries=False)
-        return dg.MaterializeResult(metadata=metadata)
+        with step_run(context) as run:
+            plan = vacuum.look(pipeline, limits_in_force(pipeline, context.instance))
+            if config.dry_run:
+                problems, removed = [*plan.problems, *plan.doubts], []
+            else:
+                swept = vacuum.sweep(pipeline, plan, run.id, run.log, clock_is_right=config.clock_is_right)
+                problems, removed = swept.problems, swept.removed
+            metadata = describe(plan, removed, dry_run=config.dry_run)
+            if problems:
+                raise dg.Failure("; ".join(problems), metadata=metadata, allow_retries=False)
+            return dg.MaterializeResult(metadata=metadata)
 
     return _retention
 

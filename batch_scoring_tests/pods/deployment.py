@@ -134,10 +134,14 @@ class Steps:
         return self.handler.check_step_health(self._of(key, attempt))
 
     def fail(self, key: str, result: CheckStepHealthResult) -> None:
-        """End the run as the executor does when a step is found dead that is not to be tried again."""
+        """Fail a step as the executor does when it is found dead and is not to be tried again."""
         said = SerializableErrorInfo(f"Step {key} failed health check: {result.unhealthy_reason}", [], None)
         step = self._context.for_step(self.all[key])
         self._context.executor.log_failure_or_retry_event_after_error(step, said, KnownExecutionState())
+        self.end()
+
+    def end(self) -> None:
+        """End the run as the executor does when a step has failed."""
         end = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE, first_step_failure_event=None)
         self.instance.report_run_failed(self.run, job_failure_data=end)
 
