@@ -230,6 +230,14 @@ def device(pipeline: Pipeline) -> str:
     return "cuda" if asked == "auto" and os.environ.get(GPUS) else asked
 
 
+def known_device(pipeline: Pipeline) -> str | None:
+    """The device that scores, as far as another machine can know; `auto` outside of a pod is that machine's to find."""
+    asked, pod = device(pipeline), pipeline.spec.compute.of("predictions")
+    if asked == "auto":
+        return None if executor_name() != "k8s" else "cuda" if isinstance(pod, ScoringPod) and pod.gpu else "cpu"
+    return asked
+
+
 def _cores(cpu: float) -> str:
     return f"{cpu:g}" if cpu == int(cpu) else f"{round(cpu * 1000)}m"
 

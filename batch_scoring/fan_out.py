@@ -15,12 +15,12 @@ import dagster as dg
 
 from batch_scoring.assets import SCORED_FROM, asset_key
 from batch_scoring.bundle import read_description
-from batch_scoring.compute import op_options
+from batch_scoring.compute import known_device, op_options
 from batch_scoring.failures import step_run
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.references import references
 from batch_scoring.runs import halvings
-from batch_scoring.scored_day import Source, output_schema, published, read_source, score, shard_digest
+from batch_scoring.scored_day import Source, divide, output_schema, published, read_source, score, shard_digest
 from batch_scoring.state import Document, StateError
 from batch_scoring.steps import DayStep, Prepared, Run, SupersededError
 
@@ -136,20 +136,26 @@ def in_steps(
 
 
 def plan(step: DayStep, run: Run) -> list[Share]:
-    """The shares of a day; none if it is scored already."""
+    """The shares of a day: of the shards that no earlier run has finished; none if there are none."""
     source, spec = read_source(step), step.pipeline.spec.scoring
     if published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
         return []
-    parts = source.shares(spec.max_shards, spec.rows_per_shard)
+    device, finished = known_device(step.pipeline), step.finished()
+    left = [
+        shard
+        for shard in source.shards
+        if device is None or finished.find(shard_digest(step, source, shard, device)) is None
+    ]
     shares = [
         Share(
             features=tuple(shard.digest for shard in part), model_sha256=source.model.sha256,
             rows=sum(shard.account.rows for shard in part),
         )
-        for part in parts
+        for part in divide(left, spec.max_shards, spec.rows_per_shard)
     ]  # fmt: skip
-    run.log(f"{step.day}: {source.features.rows} rows in {len(shares)} shares of {[share.rows for share in shares]}")
+    done = f"{len(source.shards) - len(left)} of {len(source.shards)} shards are finished"
+    run.log(f"{step.day}: {source.features.rows} rows, {done}; shares of {[share.rows for share in shares]} rows")
     return shares
 
 
@@ -191,17 +197,22 @@ def collect(step: DayStep, source: Source, shares: Sequence[ScoredShare], run: R
             f"the shares of {step.pipeline.name} {step.day} were scored on {' and '.join(devices)}, whose scores "
             "differ in the last bits; set scoring.device in the spec, and run the day again"
         )
+    device = devices[0] if devices else known_device(step.pipeline) or ""
     scored = {shard.features: shard for share in shares for shard in share.shards}
     finished, done = step.finished(), []
     for features in source.shards:
-        reference = scored.get(features.digest)
-        if reference is None or reference.digest != shard_digest(step, source, features, devices[0]):
+        digest, reference = shard_digest(step, source, features, device), scored.get(features.digest)
+        if reference and reference.digest != digest:
             raise _superseded(step)
-        found = finished.find(reference.digest)
-        if found is None:
+        found = finished.find(digest)
+        if found is None and reference:
             raise StateError(f"{reference.uri} is gone; run {step.pipeline.name}/predictions for {step.day} again")
+        if found is None:  # nor was it when the shares were planned
+            raise _superseded(step)
         done.append(replace(found, reused=found.account.run_id != run.id))
-    settings: dict[str, int | str] = {"device": devices[0], "batch_rows": shares[0].batch_rows, "shares": len(shares)}
+    settings: dict[str, int | str] = {"device": device, "shares": len(shares)}
+    if shares:
+        settings["batch_rows"] = shares[0].batch_rows
     manifest, _ = read_description(step.state.models.subfolder(source.model.sha256))
     return Prepared(tuple(done), output_schema(step, source, manifest), settings=settings)
 

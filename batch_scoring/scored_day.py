@@ -46,21 +46,24 @@ class Source:
             FeatureShard(account, files[f"dt={features.day}/{account.digest}"]) for account in features.shards
         )
 
-    def shares(self, most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
-        """The shards in parts of about equally many rows, for as many steps: by rows, however many files there are.
 
-        Args:
-            most: parts.
-            rows: of a part, at least, unless there are fewer.
-        """
-        count = max(1, min(most, math.ceil(self.features.rows / rows), len(self.shards)))
-        parts: list[list[FeatureShard]] = [[] for _ in range(count)]
-        sizes = [0] * count
-        for shard in sorted(self.shards, key=lambda shard: (-shard.account.rows, shard.digest)):
-            lightest = sizes.index(min(sizes))
-            parts[lightest].append(shard)
-            sizes[lightest] += shard.account.rows
-        return [tuple(part) for part in parts]
+def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
+    """Shards in shares of about equally many rows, for as many steps: by rows, however many files there are.
+
+    Args:
+        wanted: the shards.
+        most: shares.
+        rows: of a share, at least, unless there are fewer.
+    """
+    total = sum(shard.account.rows for shard in wanted)
+    count = min(most, max(1, math.ceil(total / rows)), len(wanted))
+    shares: list[list[FeatureShard]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for shard in sorted(wanted, key=lambda shard: (-shard.account.rows, shard.digest)):
+        lightest = sizes.index(min(sizes))
+        shares[lightest].append(shard)
+        sizes[lightest] += shard.account.rows
+    return [tuple(share) for share in shares]
 
 
 def read_source(step: DayStep) -> Source:

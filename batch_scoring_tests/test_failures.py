@@ -163,16 +163,25 @@ def test_what_no_step_could_note_is_noted_afterwards(tiny: TinyProject, message:
         assert [one.failure for one in runs.of_day(instance, tiny.pipeline, DAY)] == [failure]
 
 
+TOLD_TO_END = SerializableErrorInfo("", [], "DagsterExecutionInterruptedError")
+
+
 @pytest.mark.parametrize(
-    "said",
+    ("said", "failure"),
     [
-        None,
-        SerializableErrorInfo("Step a_step failed health check: the pod is gone", [], None),
-        SerializableErrorInfo("child process unexpectedly exited with code -9", [], "ChildProcessCrashException"),
+        (None, "lost"),
+        (SerializableErrorInfo("Step a_step failed health check: the pod is gone", [], None), "lost"),
+        (SerializableErrorInfo("child process exited with code -9", [], "ChildProcessCrashException"), "lost"),
+        (TOLD_TO_END, "lost"),
+        (SerializableErrorInfo("retry", [], "RetryRequested", TOLD_TO_END), "lost"),
+        (SerializableErrorInfo("Pod a: OOMKilled, exit code 137", [], None), "out_of_memory"),
+        (SerializableErrorInfo("Job a: DeadlineExceeded: Job was active too long", [], None), "timeout"),
+        (SerializableErrorInfo("its pod did not start within 20 minutes", [], None), "timeout"),
+        (SerializableErrorInfo("OOMKilled, said the code", [], "RuntimeError", None), "processing_error"),
     ],
 )
-def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost(
-    tiny: TinyProject, said: SerializableErrorInfo | None
+def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost_or_what_is_said_of_it(
+    tiny: TinyProject, said: SerializableErrorInfo | None, failure: Failure
 ) -> None:
     """As Dagster's executors for pods and processes say it; tags of a run before it change nothing."""
     with dg.DagsterInstance.ephemeral() as instance:
@@ -186,9 +195,9 @@ def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost(
         ended = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE)
         instance.report_run_failed(run, "steps failed", ended)
         found = instance.get_run_by_id(run.run_id)
-        assert found and failures.note_end(instance, found) == "lost"
+        assert found and failures.note_end(instance, found) == failure
         found = instance.get_run_by_id(run.run_id)
-        assert found and of_run(found) == "lost"
+        assert found and of_run(found) == failure
 
 
 def test_a_run_after_one_that_was_killed_halves_its_batches_and_gives_the_same_scores(tiny: TinyProject) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from batch_scoring.fan_out import ScoredShard, ScoredShare, Share, collect, plan, score_share
 from batch_scoring.prediction_checks import CHECKS
 from batch_scoring.references import LARGEST, References
-from batch_scoring.scored_day import FeatureShard, Source, read_source
+from batch_scoring.scored_day import FeatureShard, Source, divide, read_source
 from batch_scoring.shards import digest
 from batch_scoring.state import REFERENCES, Account, DayInput, ModelInForce, PublishedPart, ShardAccount, StateError
 from batch_scoring.steps import DayStep, SupersededError
@@ -110,7 +110,7 @@ def test_every_shard_is_in_one_share_and_the_shares_are_about_equal(
     day: tuple[list[int], int], most: int, random: Random
 ) -> None:
     (rows, rows_per_shard), source = day, source_of(day[0])
-    shares = source.shares(most, rows_per_shard)
+    shares = divide(source.shards, most, rows_per_shard)
     assert sorted(shard.digest for share in shares for shard in share) == sorted(s.digest for s in source.shards)
     assert len(shares) == max(1, min(most, math.ceil(sum(rows) / rows_per_shard)))
     assert all(map(rows_of, shares)) or not sum(rows), "no step is started for shards without rows"
@@ -118,14 +118,14 @@ def test_every_shard_is_in_one_share_and_the_shares_are_about_equal(
     shuffled = list(source.shards)
     random.shuffle(shuffled)
     source.shards = tuple(shuffled)
-    assert source.shares(most, rows_per_shard) == shares, "whatever the order of the files"
+    assert divide(source.shards, most, rows_per_shard) == shares, "whatever the order of the files"
 
 
 @pytest.mark.parametrize("at", range(5))
 def test_a_large_shard_is_dealt_first(at: int) -> None:
     rows = [1, 1, 1, 1]
     rows.insert(at, 4)
-    assert [rows_of(share) for share in source_of(rows).shares(2, 4)] == [4, 4]
+    assert [rows_of(share) for share in divide(source_of(rows).shards, 2, 4)] == [4, 4]
 
 
 def test_a_day_of_few_rows_is_one_share(fan: TinyProject) -> None:
@@ -268,8 +268,20 @@ def test_shares_of_other_features_model_or_code_are_not_published(
         collect(step, read_source(step), shares, run_of_test())
 
 
+def test_a_share_whose_shards_are_finished_is_not_planned_again(prepared: TinyProject) -> None:
+    shares, step = scored_shares(prepared), step_of(prepared)
+    assert plan(step, run_of_test()) == []
+    assert len(collect(step, read_source(step), [], run_of_test()).shards) == 7
+    lost = shares[1].shards[0]
+    Path(lost.uri).unlink()
+    (share,) = plan(step, run_of_test())
+    assert share.features == (lost.features,)
+
+
 def test_a_share_that_is_missing_is_not_passed_over(prepared: TinyProject) -> None:
     shares, step = scored_shares(prepared), step_of(prepared)
+    for shard in shares[0].shards:
+        Path(shard.uri).unlink()
     with pytest.raises(SupersededError):
         collect(step, read_source(step), shares[1:], run_of_test())
 
@@ -310,7 +322,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         assert [e.step_key.split("_")[-1] for e in failed.all_events if e.is_step_failure and e.step_key] == ["publish"]
         in_the_way.rmdir()
         (began,) = Path(fan.pipeline.output.uri, REFERENCES, failed.run_id).glob("*.began.json")
-        began.write_text('"2099-01-01T00:00:00+00:00"')  # by the clock of the machine that planned
+        told = json.loads(began.read_text())
+        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00"}))
         options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
         again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
         assert again.success

@@ -33,7 +33,7 @@ from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using variable_values:DeprecationWarning")  # gql's own business
 
-LAST_DAY, EMPTY_DAY = "2024-03-06", "2024-03-02"
+LAST_DAY = "2024-03-06"
 NO_RUN = "00000000-0000-4000-8000-000000000000"
 GRAPHQL = r"^POST /dagster/graphql"
 
@@ -69,22 +69,26 @@ def command(text: str, url: str | None = None, **environment: str) -> Said:
 
 
 class There:
-    """A deployment with two pipelines, of which one waits as long as a file stands; and what was started in it."""
+    """A deployment with pipelines of which one waits as long as a file stands, one for ever; what was started in it."""
 
     def __init__(self, folder: Path) -> None:
         self.hold = folder / "hold"
         self.tiny, self.held = TinyProject(folder / "tiny"), TinyProject(folder / "held")
         self.held.write_code(network=_waits(NETWORK, self.hold))
-        for project in (self.tiny, self.held):
+        self.stuck = TinyProject(folder / "stuck")
+        self.stuck.write_code(network=_waits(NETWORK, folder / "never mind"))
+        for project in (self.tiny, self.held, self.stuck):
             project.spec["uploads"] = {"default_status": "stopped"}
             project.deliver("v1")
         rows = self.tiny.rows(500)
         beyond = [5000.0] * 3  # what the schema allows
         self.held.land(DAY, rows)
+        self.stuck.land(DAY, rows)
         self.tiny.land(NEXT_DAY, rows.set_column(1, "x", [beyond + rows["x"].to_pylist()[3:]]))
         self.tiny.land(LAST_DAY, b"no Parquet file")
         self.hold.touch()
-        self.deployment = Deployment(folder, [self.tiny, self.held], {}, {})
+        (folder / "never mind").touch()
+        self.deployment = Deployment(folder, [self.tiny, self.held, self.stuck], {}, {})
         settings = self.deployment.home / "dagster.yaml"
         content = yaml.safe_load(settings.read_text())
         content["concurrency"]["runs"]["max_concurrent_runs"] = 5
@@ -263,16 +267,16 @@ def _terminate(client: DagsterGraphQLClient, run_id: str) -> None:
 
 
 def test_a_canceled_run_is_no_success(there: There) -> None:
-    started = command(f"submit {there.tiny.name} --day {EMPTY_DAY}", there.url)
+    started = command(f"submit {there.stuck.name} --day {DAY}", there.url)
     run_id = started.out.strip()
     assert (started.code, started.err) == (0, f"{there.url}/runs/{run_id}\n")
     parts = urlsplit(there.url)
     client = DagsterGraphQLClient(parts.hostname or "", port_number=parts.port, path_prefix=parts.path)
     _terminate(client, run_id)
-    ended = command(f"wait --pipeline {there.tiny.name} --day {EMPTY_DAY} --json --timeout 60", there.url)
+    ended = command(f"wait --pipeline {there.stuck.name} --day {DAY} --json --timeout 60", there.url)
     assert ended.code == 1 and json.loads(ended.out)["state"] == "canceled"
 
-    waited = command(f"submit {there.tiny.name} --day {EMPTY_DAY} --wait --timeout 0.1", there.url)
+    waited = command(f"submit {there.stuck.name} --day {DAY} --wait --timeout 0.1", there.url)
     link, *_, last = waited.err.splitlines()
     assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not over after --timeout 0.1: run ")
     other = link.rpartition("/")[2]
