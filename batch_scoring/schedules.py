@@ -4,11 +4,13 @@ Ticks are instants, days are dates: a tick's date is read in the pipeline's time
 dates are counted, so no hour that is skipped or comes twice can lose a day.
 """
 
+import contextlib
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from dagster._utils.schedules import reverse_cron_string_iterator
+from dagster._check import CheckError
+from dagster._utils.schedules import cron_string_iterator
 
 PAGE_CRON = "45 7 * * *"
 """When pages are drawn: after a night's runs, before people come. Not around midnight, which some days do not have."""
@@ -17,17 +19,34 @@ RETENTION_CRON = "45 11 * * *"
 """When retention deletes: after the night's runs and those that mend them, while people are there."""
 
 
+LOOKS_BACK = tuple(timedelta(days=days) for days in (2, 40, 400, 4 * 366, 30 * 366))
+"""How far back the last tick is looked for: of most crons it is near, 29 February may be eight years ago."""
+
+
 def tick_before(scheduled: datetime, cron: str, timezone: str) -> datetime:
-    """The last tick before another one, by the iterator with which Dagster itself shows past ticks.
+    """The last tick before another one, by the iterator with which Dagster's daemon finds the next.
+
+    Its iterator of past ticks loses some: 29 February, hours of one day of the month.
 
     Args:
         scheduled: with a time zone; need not be a tick.
         cron: of the schedule.
         timezone: of the cron.
     """
-    end = scheduled.timestamp()
-    # datetimes of one zone compare by what their clocks show, which repeats in autumn
-    return next(tick for tick in reverse_cron_string_iterator(end, cron, timezone) if tick.timestamp() < end)
+    end, zone = scheduled.timestamp(), ZoneInfo(timezone)
+    today = datetime.fromtimestamp(end, zone).date()
+    for back in LOOKS_BACK:
+        last = None
+        # from a noon, which no clocks skip or repeat: from an hour that comes twice the iterator may fail
+        begin = datetime.combine(today - back, time(12), zone)
+        with contextlib.suppress(CheckError):  # so it may all the same, and from farther back it does not
+            for tick in cron_string_iterator(begin.timestamp(), cron, timezone):
+                if tick.timestamp() >= end:  # datetimes of one zone compare by what their clocks show, which repeats
+                    break
+                last = tick
+            if last is not None:
+                return last
+    raise ValueError(f"the cron {cron} has no tick in the {LOOKS_BACK[-1].days} days before {scheduled}")
 
 
 def newest_day(scheduled: datetime, days_back: int, zone: ZoneInfo) -> date:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import RunRequest
 from dagster._utils.schedules import cron_string_iterator
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.schedules import days_in_words, days_of_tick, in_words, month_of_tick, newest_day, tick_before
@@ -209,6 +209,7 @@ def each_once(days: Sequence[date]) -> bool:
     return sorted(days) == [min(days) + timedelta(days=n) for n in range(len(days))]
 
 
+@example("0 0 2,29 * *", "America/Havana", 0)  # Dagster's iterator of past ticks forgets 29 February
 @settings(max_examples=60, deadline=None)
 @given(crons(), st.sampled_from(sorted(ZONES)), st.sampled_from([0, 1, 2, 30]))
 def test_the_ticks_of_a_year_ask_for_every_day_exactly_once(cron: str, zone: str, days_back: int) -> None:
@@ -235,11 +236,10 @@ def test_also_in_another_zone_or_several_times_a_day_but_for_ticks_of_the_same_d
     assert each_once([day for days in [found[0], *new] for day in days])
 
 
+@example("1 * 29 * *", "America/Havana")  # and hours of one day of the month
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(crons(), crons(hours="*")), st.sampled_from(sorted(ZONES)))
 def test_the_tick_before_a_tick_is_the_one_that_the_daemon_has_evaluated(cron: str, zone: str) -> None:
-    # of every hour of one day of the month Dagster's iterator loses hours going back: days are asked for once more
-    assume(cron.split()[1] != "*" or cron.split()[2] == "*")
     begin = datetime(ZONES[zone], 2, 10, tzinfo=UTC)
     every = ticks(cron, zone, begin, begin + timedelta(days=300))[:600]
     before = [tick_before(tick, cron, zone).timestamp() for tick in every[1:]]
