@@ -79,7 +79,7 @@ def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
     for name, scoring in contenders.items():
         wall, more = side_by_side.median(found, name, "wall"), scoring.max_shards - shares[0]
         cost = f"{(wall - first) / more:.2f}" if name != REFERENCE and more else ""
-        lines.append([name.replace("1 shares", "1 share"), f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost])
+        lines.append([name, f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost])
     header = ["", "wall, s", "wall / one step", f"s a share more than {shares[0]}"]
     print(side_by_side.table(header, lines), flush=True)
 
