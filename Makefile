@@ -22,7 +22,7 @@ backfill: $(VENV)/.installed
 
 ## linters, type checker and the whole test suite
 test: $(VENV)/.test-installed lint
-	$(BIN)/pytest -n 4 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
