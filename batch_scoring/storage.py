@@ -114,8 +114,8 @@ class Folder(ABC):
         """The `storage_options` with which deltalake reaches this folder."""
 
     @abstractmethod
-    def settle(self, prefix: str) -> None:
-        """Force the files directly under `prefix` that other libraries wrote to stable storage."""
+    def settle(self, paths: Sequence[str]) -> None:
+        """Force files that other libraries wrote, those of them that are there, to stable storage."""
 
     @property
     def is_local(self) -> bool:
@@ -265,13 +265,12 @@ class LocalFolder(Folder):
         """See `Folder.delta_options`."""
         return {}
 
-    def settle(self, prefix: str) -> None:
-        """See `Folder.settle`. delta-rs writes its log without fsync; the newest entry is what a power cut can tear."""
-        folder = self._root / inside(prefix)
-        newest = max((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.stat().st_mtime_ns, default=None)
-        if newest is not None:
-            force_to_disk(newest)
-            force_to_disk(folder)
+    def settle(self, paths: Sequence[str]) -> None:
+        """See `Folder.settle`."""
+        files = [self._root / inside(path) for path in paths]
+        for file in (*files, *sorted({file.parent for file in files})):
+            with contextlib.suppress(FileNotFoundError):
+                force_to_disk(file)
 
 
 def _raise_unless_gone(error: OSError) -> None:
@@ -395,7 +394,7 @@ class S3Folder(Folder):
         }
         return {name: value for name, value in options.items() if value is not None}
 
-    def settle(self, prefix: str) -> None:
+    def settle(self, paths: Sequence[str]) -> None:
         """See `Folder.settle`. An answered PUT is durable."""
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:

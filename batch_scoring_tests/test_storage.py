@@ -109,7 +109,7 @@ def test_no_operation_leaves_the_folder(folder: LocalFolder, tmp_path: Path, pat
             lambda: folder.list(path),
             lambda: folder.subfolder(path),
             lambda: folder.put_file(scratch, path),
-            lambda: folder.settle(path),
+            lambda: folder.settle([path]),
             lambda: S3Folder("s3://bucket/prefix").key(path),
         ):
             with pytest.raises(OutsideFolderError, match=r"leaves its folder; expected a relative path without '\.\.'"):
@@ -174,7 +174,7 @@ def test_arrow_reads_the_same_paths(folder: LocalFolder) -> None:
 def test_settling_a_folder_changes_nothing_in_it(folder: LocalFolder) -> None:
     folder.put("log/1", b"x")
     folder.put("log/2", b"y")
-    folder.settle("log/")
+    folder.settle(["log/1", "log/2", "log/3", "none/1"])
     assert [folder.read(path) for path in paths(folder)] == [b"x", b"y"]
 
 

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring import shards
+from batch_scoring import shards, storage
 from batch_scoring.shards import ShardFile, identity_of
 from batch_scoring.state import PublishedPart, ShardAccount
 from batch_scoring.storage import open_folder
@@ -261,8 +261,28 @@ def test_the_log_is_kept_for_ten_years(table: Table) -> None:
     commit(table, shard(table, "a", "a"))
     delta = table.load()
     assert delta is not None
-    assert delta.metadata().configuration == {"delta.logRetentionDuration": "interval 3650 days"}
+    assert delta.metadata().configuration == {
+        "delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "10",
+    }  # fmt: skip
     assert delta.metadata().partition_columns == ["dt"]
+
+
+def test_a_commit_and_its_checkpoint_withstand_a_power_cut(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tenth commit makes a checkpoint, so that loading a table reads ten files of its log and not a hundred."""
+    on_disk: list[str] = []
+
+    def force_to_disk(path: Path) -> None:
+        real(path)
+        on_disk.append(path.name)
+
+    real = storage.force_to_disk
+    monkeypatch.setattr(storage, "force_to_disk", force_to_disk)
+    for number in range(1, 10):  # the table's creation is commit 0
+        on_disk.clear()
+        commit(table, shard(table, f"{number}", "a" * number))
+        checkpoint = [f"{number:020}.checkpoint.parquet", "_last_checkpoint"] if number == 9 else []
+        assert on_disk[-2 - len(checkpoint) :] == [f"{number:020}.json", *checkpoint, "_delta_log"]
+    assert keys(table) == "a" * 9
 
 
 def test_row_counts_and_lineage_stand_in_the_log(table: Table) -> None:

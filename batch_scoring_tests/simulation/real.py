@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,8 +59,8 @@ class PointedFolder(LocalFolder):
         # a footer that does not come counts as damaged, and its shard is written anew: no fault here
         return self._world.operation(f"read {path}", lambda: super(PointedFolder, self).open_arrow(path), ())
 
-    def settle(self, prefix: str) -> None:
-        self._world.operation("settle", lambda: super(PointedFolder, self).settle(prefix))
+    def settle(self, paths: Sequence[str]) -> None:
+        self._world.operation("settle", lambda: super(PointedFolder, self).settle(paths))
 
 
 class PointedTable(DeltaTable):
