@@ -57,10 +57,9 @@ class Ended:
 
 def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
     """Read the events of a run."""
-    kinds = {
-        Kind.ASSET_CHECK_EVALUATION, Kind.ENGINE_EVENT, Kind.STEP_START, Kind.STEP_FAILURE, Kind.RUN_FAILURE,
-        Kind.RUN_CANCELED,
-    }  # fmt: skip
+    kinds = {Kind.ASSET_CHECK_EVALUATION, Kind.STEP_FAILURE, Kind.RUN_FAILURE, Kind.RUN_CANCELED}
+    if not record.dagster_run.is_success:  # its steps may have waited
+        kinds |= {Kind.ENGINE_EVENT, Kind.STEP_START}
     logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
     events = [entry.dagster_event for entry in logs if entry.dagster_event]
     ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
@@ -89,12 +88,10 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
     error = event.step_failure_data.error
     if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
         error = error.cause
-    if error and error.cls_name == failures.INTERRUPTED:
-        return (event.step_key or "").replace(
-            "__", "/"
-        ), "its pod or process was told to end, by its machine or its time"
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
+    if error and error.cls_name == failures.INTERRUPTED:
+        text = "its process was told to end: its machine goes down, or its time is over"
     return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
 
 
