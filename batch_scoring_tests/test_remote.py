@@ -77,6 +77,7 @@ class There:
         self.held.write_code(network=_waits(NETWORK, self.hold))
         self.stuck = TinyProject(folder / "stuck")
         self.stuck.write_code(network=_waits(NETWORK, folder / "never mind"))
+        self.stuck_scores = _begun(folder / "never mind")
         for project in (self.tiny, self.held, self.stuck):
             project.spec["uploads"] = {"default_status": "stopped"}
             project.deliver("v1")
@@ -120,9 +121,18 @@ class There:
 
 
 def _waits(network: str, hold: Path) -> str:
-    waits = f"        while pathlib.Path({str(hold)!r}).exists(): time.sleep(0.05)\n"
+    waits = f"""\
+        while pathlib.Path({str(hold)!r}).exists():
+            pathlib.Path({str(_begun(hold))!r}).touch()
+            time.sleep(0.05)
+"""
     head = "    def forward(self, numeric, categorical):\n"
     return f"import pathlib, time\n{network.replace(head, head + waits)}"
+
+
+def _begun(hold: Path) -> Path:
+    """Stands as soon as a network waits for `hold` to go."""
+    return hold.with_name(f"{hold.name} begun")
 
 
 def _answers(url: str) -> bool:
@@ -272,6 +282,7 @@ def test_a_canceled_run_is_no_success(there: There) -> None:
     assert (started.code, started.err) == (0, f"{there.url}/runs/{run_id}\n")
     parts = urlsplit(there.url)
     client = DagsterGraphQLClient(parts.hostname or "", port_number=parts.port, path_prefix=parts.path)
+    assert wait_until(there.stuck_scores.exists, 120)  # canceled while it leaves the queue, it may start: dagster#3323
     _terminate(client, run_id)
     ended = command(f"wait --pipeline {there.stuck.name} --day {DAY} --json --timeout 60", there.url)
     assert ended.code == 1 and json.loads(ended.out)["state"] == "canceled"
