@@ -1,10 +1,12 @@
 """Checks of a schema that Arrow answers for a whole batch at once: all rows pass, or pandera says which do not.
 
-Only pandera's own comparisons with a number, on whole numbers and float64, and its `isin` on text. There the answer
-"every row passes" is provably pandera's: it hangs on the smallest and the largest value, or on the distinct ones.
+Only pandera's own comparisons with a number, on whole numbers and float64, and on text its `isin`, `notin` and
+`str_matches`. There the answer "every row passes" is provably pandera's: it hangs on the smallest and the largest
+value, on the distinct ones, or on a regular expression of which RE2, Arrow's engine, matches no more than Python's.
 """
 
 import operator
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,17 @@ Answer = Callable[[pa.Array], bool]
 
 _EXACT = 2**53
 """Whole numbers below this are floats too: pandas compares a column with missing values as floats."""
+
+_SHARED_PATTERN = re.compile(
+    r"""(?: [^\\\[\](){}*+?|^$.]              # a character as it is
+          | \\ [dws\\.\-/+*?()\[\]{}|^$]       # in RE2 these classes are of ASCII alone; or an escaped mark
+          | \[ (?!\^) (?: [^\\\[\]] | \\ [dws\\.\-/] )+ \]
+          | \( (?!\?) | [)|.^$*+?]               # $ is the very end in RE2, in Python also before a last newline
+          | \{ \d+ (?: , \d* )? \}
+        )*""",
+    re.VERBOSE,
+)
+"""Regular expressions that match in Python whatever they match in RE2: no flags, no lookarounds, no negated classes."""
 
 _COMPARISONS: dict[str, tuple[tuple[str, int, Callable[[Any, Any], bool]], ...]] = {
     "greater_than": (("min_value", 0, operator.gt),),
@@ -39,13 +52,7 @@ def _answer(check: "pandera.pandas.Check", kind: pa.DataType) -> Answer | None:
         return None
     says = check.statistics or {}
     if pa.types.is_string(kind):
-        allowed = says.get("allowed_values") if check.name == "isin" else None
-        if allowed is None or not all(isinstance(value, str) for value in allowed):
-            return None
-        words = pa.array(sorted(set(allowed)), pa.string())
-        return lambda values: bool(
-            pc.all(pc.is_in(pc.unique(values.drop_null()), value_set=words)).as_py() is not False
-        )
+        return _answer_on_text(check.name or "", says)
     if not (pa.types.is_integer(kind) or pa.types.is_float64(kind)):
         return None
     if check.name == "in_range":
@@ -63,6 +70,30 @@ def _answer(check: "pandera.pandas.Check", kind: pa.DataType) -> Answer | None:
         return ends[0] is None or all(compare(ends[end], bound) for bound, end, compare in bounds)
 
     return compared
+
+
+def _answer_on_text(name: str, says: dict[str, Any]) -> Answer | None:
+    if name == "str_matches":
+        pattern = says.get("pattern")
+        if not isinstance(pattern, str) or not _SHARED_PATTERN.fullmatch(pattern):
+            return None
+        start = f"^(?:{pattern})"
+        try:
+            pc.match_substring_regex(pa.array([""]), start)
+        except pa.ArrowInvalid:  # RE2 does not know it
+            return None
+        return lambda values: pc.all(pc.match_substring_regex(values, start)).as_py() is not False
+    listed = says.get({"isin": "allowed_values", "notin": "forbidden_values"}.get(name, ""))
+    if listed is None or not all(isinstance(value, str) for value in listed):
+        return None
+    words = pa.array(sorted(set(listed)), pa.string())
+
+    def among(values: pa.Array) -> pa.Array:
+        return pc.is_in(pc.unique(values.drop_null()), value_set=words)
+
+    if name == "isin":
+        return lambda values: pc.all(among(values)).as_py() is not False
+    return lambda values: pc.any(among(values)).as_py() is not True
 
 
 def _is_pandera_s_own(check: "pandera.pandas.Check") -> bool:

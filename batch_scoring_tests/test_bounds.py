@@ -1,10 +1,14 @@
 """What Arrow answers for a whole column is what pandera would say of its rows."""
 
+import re
+
 import pandas as pd
 import pandera.errors
 import pandera.pandas as pa
 import pyarrow
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from batch_scoring.bounds import answers
 
@@ -47,12 +51,41 @@ def test_numbers(name: str, kind: pyarrow.DataType) -> None:
         assert all(answer(values) for answer in found) == pandera_accepts(values, [CHECKS[name]]), column
 
 
-def test_words() -> None:
-    check = pa.Check.isin(["red", "green"])
+@pytest.mark.parametrize("check", [pa.Check.isin(["red", "green"]), pa.Check.notin(["blue", "Red"])])
+def test_words(check: pa.Check) -> None:
     [answer] = answers([check], pyarrow.string()) or []
     for column in ([], [None], ["red"], ["red", None, "green"], ["blue"], ["red", "Red"]):
         values = pyarrow.array(column, pyarrow.string())
         assert answer(values) == pandera_accepts(values, [check]), column
+
+
+PATTERNS = (
+    r"^[A-Z0-9]{2}$", r"^\d{4}-\d{2}_[A-Z]{1,3}$", r"\w+\s?a*", r"(a|b)+c$", r"a|b$", r"^$", "é.", r"\.+|[\d.]+b",
+)  # fmt: skip
+
+
+@given(st.sampled_from(PATTERNS), st.lists(st.none() | st.text("aAbcé0١9-_. \n\v", max_size=6), max_size=3))
+@settings(max_examples=150, deadline=None)
+@example(r"^[A-Z0-9]{2}$", ["AA\n"])
+@example(r"^\d{4}-\d{2}_[A-Z]{1,3}$", ["2013-07_AB", None])
+@example(r"a|b$", ["ac", "bc"])
+def test_a_pattern_that_arrow_sees_met_is_met_for_pandera(pattern: str, column: list[str | None]) -> None:
+    check, values = pa.Check.str_matches(pattern), pyarrow.array(column, pyarrow.string())
+    [answer] = answers([check], pyarrow.string()) or []
+    plain = all(text is None or re.match(pattern, text, re.ASCII) for text in column)
+    if answer(values):
+        assert pandera_accepts(values, [check])
+    else:  # only a last newline, which $ passes over in Python
+        assert not plain or any((text and text.endswith("\n")) or "\v" in (text or "") for text in column)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[^\d]", r"\D", r"\bword", r"(?i)red", r"(?=a)", r"a{,3}", r"(a)\1", r"[[:alpha:]]", "("]
+)
+def test_a_pattern_that_means_more_in_arrow_is_pandera_s(pattern: str) -> None:
+    check = pa.Check.str_matches(".")
+    check.statistics = {"pattern": pattern}
+    assert answers([check], pyarrow.string()) is None
 
 
 @pytest.mark.parametrize(
