@@ -105,10 +105,11 @@ class Contract:
         self._checks = self._checks_only(schema)
         self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
 
-    @property
+    @functools.cached_property
     def arrow_schema(self) -> pa.Schema:
         """Of accepted rows: the key and the features."""
-        return pa.schema([pa.field(name, self.columns[name].type) for name in self._kept])
+        kept = (self.columns[name] for name in self._kept)
+        return pa.schema([pa.field(c.name, c.type, c.nullable and c.name != self.key) for c in kept])
 
     def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
         """Columns of a file that the contract does not know; they are reported and ignored.
@@ -163,7 +164,8 @@ class Contract:
         if failures:
             kept = np.flatnonzero(~np.isin(positions, list(failures)))
             table, positions = table.take(pa.array(kept)), positions[kept]
-        return Verdict(table.select(self._kept), positions, rejected | failures)
+        accepted = pa.RecordBatch.from_arrays(table.select(self._kept).columns, schema=self.arrow_schema)
+        return Verdict(accepted, positions, rejected | failures)
 
     def _decode(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
         """Bytes to text; a row that is not UTF-8 is rejected."""

@@ -19,12 +19,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.profile import Column, Kind, Profile
+
+Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
 LEAST_ROWS = 30
 """Rows of a day below which no distance says anything."""
@@ -101,21 +104,23 @@ class Reference:
     def __init__(self, profile: Profile, rows: pa.Table) -> None:
         """`rows`: the bundle's reference, with `dt`."""
         self.profile, self._rows = profile, rows
-        weekend = np.array([day.weekday() >= 5 for day in rows["dt"].to_pylist()])
+        weekend = pc.greater_equal(pc.day_of_week(rows["dt"]), 5).to_numpy()
         self._of_weekend = {True: weekend, False: ~weekend}
         self._counted: dict[tuple[str, bool | None], Distribution] = {}
 
     def rows(self, day: date | None = None) -> pa.Table:
         """All rows, or those that a day is compared with: weekdays with weekdays, if there are enough of both."""
-        group = self._group(day)
-        return self._rows if group is None else self._rows.filter(pa.array(self._of_weekend[group]))
+        return self._of_group(self._rows, self._group(day))
 
     def distribution(self, column: str, kind: Kind, day: date | None = None) -> Distribution:
         """Of a column of `rows`."""
         key = column, self._group(day)
         if key not in self._counted:
-            self._counted[key] = counted([values_of(self.rows(day)[column], kind)])
+            self._counted[key] = counted([values_of(self._of_group(self._rows[column], key[1]), kind)])
         return self._counted[key]
+
+    def _of_group(self, rows: Rows, group: bool | None) -> Rows:
+        return rows if group is None else rows.filter(pa.array(self._of_weekend[group]))
 
     def _group(self, day: date | None) -> bool | None:
         return day.weekday() >= 5 if day and self.profile.weekends_apart else None
@@ -143,6 +148,9 @@ def counted(parts: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = 
         words = pa.array(whole, pa.string()).dictionary_encode()
         support = words.dictionary.to_numpy(zero_copy_only=False)
         codes = words.indices.to_numpy(zero_copy_only=False)
+    elif len(parts) == 1 and weights is None:  # several times faster than finding each value's place
+        support, counts_of_all = np.unique(whole, return_counts=True)
+        return Distribution(support, counts_of_all[np.newaxis].astype(np.float64))
     else:
         support, codes = np.unique(whole, return_inverse=True)
     ends = np.cumsum([len(part) for part in parts])[:-1]
@@ -250,9 +258,12 @@ def _tested(
     reference: Reference, current: pa.Table, day: date | None = None,
 ) -> Iterator[Tested]:  # fmt: skip
     for name, column in columns.items():
-        values, against = values_of(current[name], column.kind), reference.distribution(name, column.kind, day)
+        values = values_of(current[name], column.kind)
         rows = len(values)
-        if min(rows, against.rows) >= LEAST_ROWS:
+        if rows < LEAST_ROWS:
+            continue
+        against = reference.distribution(name, column.kind, day)
+        if against.rows >= LEAST_ROWS:
             yield Tested(name, column.kind, rows, distance(against, values, column.kind), limit(column, rows))
 
 

@@ -141,12 +141,10 @@ def plan(step: DayStep, run: Run) -> list[Share]:
     if published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
         return []
-    device, finished = known_device(step.pipeline), step.finished()
-    left = [
-        shard
-        for shard in source.shards
-        if device is None or finished.find(shard_digest(step, source, shard, device)) is None
-    ]
+    left = list(source.shards)
+    if device := known_device(step.pipeline):
+        finished = step.finished()
+        left = [shard for shard in left if finished.find(shard_digest(step, source, shard, device)) is None]
     shares = [
         Share(
             features=tuple(shard.digest for shard in part), model_sha256=source.model.sha256,

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring import feature_checks, keys, landing, shards
+from batch_scoring import feature_checks, keys, landing, parquet, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -28,6 +28,7 @@ from batch_scoring.failures import step_run
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
 from batch_scoring.judging import Judge, Judged
+from batch_scoring.overlap import read_ahead, write_behind
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.runs import halvings
@@ -40,7 +41,7 @@ from batch_scoring.tables import features_table
 CATEGORIES = 50_000
 """Values of a column that a shard's account names: more than any vocabulary has."""
 
-LINEAGE_FIELDS = (pa.field("source_file", pa.string()), pa.field("row_number", pa.int64()))
+LINEAGE_FIELDS = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.int64(), False))
 
 
 def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -90,11 +91,11 @@ def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Pre
         SupersededError: a file is gone or no longer the version that was pinned.
     """
     pipeline = step.pipeline
-    contract = Contract(pipeline)
-    schema = pa.schema([*contract.arrow_schema, *LINEAGE_FIELDS])
     if account := step.published(pinned.fingerprint, pipeline.features_code):
         run.log(f"{step.day} is validated already: {account.rows} rows of the same files and code")
-        return Prepared((), schema, published=account)
+        return Prepared((), pa.schema([]), published=account)
+    contract = Contract(pipeline)
+    schema = pa.schema([*contract.arrow_schema, *LINEAGE_FIELDS])
     work = _Validation(step, contract, schema, run, pinned.rows, landing.BATCH_ROWS >> halvings)
     try:
         done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
@@ -156,20 +157,26 @@ class _Validation:
         rows_in = accepted = 0
         identities = 0
         counts = ColumnCounts(self._step.pipeline.spec.features)
-        with self._step.draft(
-            self._schema, constant=["source_file", *self._step.pipeline.spec.features.categorical]
-        ) as draft:
-            for block in self._run.timed_each("read", rows.read(start, stop)):
-                with self._run.timed("validate"):
-                    judged = self._judge.judge(block, file.path, is_text=rows.is_text)
-                    draft.reject(judged.rejected())
-                    dropped += judged.duplicates
+        few = ["source_file", *self._step.pipeline.spec.features.categorical]
+        with self._step.draft(self._schema, dictionary=few) as draft:
+
+            def write(judged: Judged) -> None:
                 with self._run.timed("write"):
-                    draft.accept(self._with_lineage(judged))
-                counts.add(judged.accepted)
-                rows_in += len(block)
-                accepted += len(judged.numbers)
-                identities += keys.row_identity(judged.accounted)
+                    draft.accept(_with_lineage(judged))
+                    counts.add(judged.accepted)
+
+            depth = int(file.rows - start > self._batch_rows)
+            read = self._run.timed_each("read", rows.read(start, stop))
+            with read_ahead(read, depth) as blocks, write_behind(write, depth) as put:
+                for block in blocks:
+                    with self._run.timed("validate"):
+                        judged = self._judge.judge(block, file.path, is_text=rows.is_text)
+                        draft.reject(judged.rejected())
+                        dropped += judged.duplicates
+                        rows_in += len(block)
+                        accepted += len(judged.numbers)
+                        identities += keys.row_identity(judged.accounted)
+                    put(judged)
             expected = keys.row_identity(np.arange(start + 1, start + rows_in + 1))
             account = ShardAccount(
                 digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,
@@ -180,9 +187,12 @@ class _Validation:
             rows.refuse_changed()
             return self._before.find(account.digest) or draft.finish(account)
 
-    def _with_lineage(self, judged: Judged) -> pa.RecordBatch:
-        lineage = [pa.repeat(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
-        return pa.RecordBatch.from_arrays([*judged.accepted.columns, *lineage], schema=self._schema)
+
+def _with_lineage(judged: Judged) -> pa.RecordBatch:
+    """The accepted rows, each with where it came from."""
+    lineage = [parquet.constant(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
+    names = [*judged.accepted.schema.names, *(field.name for field in LINEAGE_FIELDS)]
+    return pa.RecordBatch.from_arrays([*judged.accepted.columns, *lineage], names=names)
 
 
 class ColumnCounts:

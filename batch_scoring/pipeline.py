@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from batch_scoring import garbage
 from batch_scoring.faults import clashes, describe, right_part, unmet
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.storage import Folder, open_folder
@@ -80,7 +81,8 @@ class Pipeline:
         """
         module, attribute = reference.split(":")
         try:
-            return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+            with garbage.imports():
+                return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
         except Exception as error:  # whatever a user's module may raise
             summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise CodeError(f"{self.name}: {reference} cannot be loaded from {self.folder}: {summary}") from error
@@ -95,7 +97,7 @@ class Pipeline:
     @functools.cached_property
     def scoring_code(self) -> str:
         """Digest of all code and settings, besides features and weights, that decide a score."""
-        return self._digest("scoring 2", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
+        return self._digest("scoring 3", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
 
     @property
     def _columns(self) -> list[Any]:

@@ -1,9 +1,8 @@
 """The executor k8s: dagster-k8s's, with pods that are watched over and runs that are truly gone on with.
 
-A run's worker may be lost and another one take its place. Three things go wrong then in Dagster 1.13 (each pinned in a
-test): a run that is cancelled leaves its pods at work, since its worker hopes to be resumed; and a new worker that
-rebuilds what has happened loses its way where a step was tried again after a pause, where a pool was full, and after a
-thousand events.
+A run's worker may be lost and another one take its place. Dagster 1.13 gets wrong then: a run that is cancelled leaves
+its pods at work, since its worker hopes to be resumed; and a new worker that rebuilds what has happened loses its way
+where a step was tried again after a pause, where a pool was full (both pinned in tests), and after a thousand events.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -49,15 +49,19 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
     """
     spec = pipeline.spec
     key, day = spec.input.key, features.day
-    chosen = _smallest(
-        _batches(features_table(pipeline).folder, features, [key, *spec.features.names], spec.features.categorical),
-        key, day, rows,
-    )  # fmt: skip
-    if predictions is not None:
-        folder = predictions_table(pipeline).folder
-        columns = sorted({column for shard in predictions.shards for column in shard.sums})
-        scores = _smallest(_batches(folder, predictions, [key, *columns], []), key, day, rows)
-        chosen = chosen.join(scores, key, join_type="left outer", use_threads=False)
+
+    def smallest(folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str] = ()) -> pa.Table:
+        return _smallest(_batches(folder, account, [key, *columns], dictionary), key, day, rows)
+
+    with ThreadPoolExecutor(1) as beside:
+        scores = None
+        if predictions is not None:
+            columns = sorted({column for shard in predictions.shards for column in shard.sums})
+            scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
+        folder = features_table(pipeline).folder
+        chosen = smallest(folder, features, list(spec.features.names), spec.features.categorical)
+        if scores is not None:
+            chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
     return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from batch_scoring import compute, scored_rows, shards
 from batch_scoring.bundle import load_bundle
 from batch_scoring.manifest import LoadedModel, Manifest
+from batch_scoring.parquet import READ_ROWS
 from batch_scoring.progress import Progress
 from batch_scoring.scored_rows import Tally
 from batch_scoring.scoring import Scorer
@@ -168,7 +169,7 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
     done = []
     for features in wanted:
         found = before.find(shard_digest(step, source, features, scorer.device))
-        shard = found or _score_shard(step, source, run, scorer, features, schema, shards.READ_ROWS >> halvings)
+        shard = found or _score_shard(step, source, run, scorer, features, schema, READ_ROWS >> halvings)
         progress.advance(shard.account.rows_in)
         done.append(shard)
     return Scored(tuple(done), schema, scorer.device, scorer.batch_rows)
@@ -194,7 +195,7 @@ def _score_shard(
     batches = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
     tally, at = Tally(manifest), pa.scalar(run.started, pa.timestamp("us", "UTC"))
     lost = features.account.keys
-    with step.draft(schema, constant=scored_rows.CONSTANT) as draft:
+    with step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft:
         for scored in run.timed_each("score", scorer.score(run.timed_each("read", batches))):
             with run.timed("write"):
                 draft.accept(scored_rows.rows(scored, source.model.version, at, schema))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring import keys, quarantine
+from batch_scoring import keys, parquet, quarantine
 from batch_scoring.contract import Reason
 from batch_scoring.manifest import Manifest
 from batch_scoring.quarantine import Rejected
@@ -19,8 +19,8 @@ BINS = 20
 UNKNOWN_VALUES = 20
 """Unknown values of a column that a shard's account names, the most frequent first."""
 
-CONSTANT = ("model_version", "scored_at")
-"""Columns with one value in all rows of a file."""
+DICTIONARY = ("model_version", "scored_at")
+"""Columns that are worth a dictionary: they have one value in all rows."""
 
 
 def schema(key: pa.Field, manifest: Manifest) -> pa.Schema:
@@ -31,14 +31,16 @@ def schema(key: pa.Field, manifest: Manifest) -> pa.Schema:
     else:
         fields += [pa.field("prediction", pa.int64()), pa.field("prediction_proba", pa.float32())]
         fields += [pa.field(f"prob_class_{index}", pa.float32()) for index in range(manifest.outputs)]
-    return pa.schema([*fields, ("model_version", pa.string()), ("scored_at", pa.timestamp("us", "UTC"))])
+    fields += [pa.field("model_version", pa.string()), pa.field("scored_at", pa.timestamp("us", "UTC"))]
+    return pa.schema([field.with_nullable(False) for field in fields])
 
 
 def rows(scored: Scored, version: str, at: pa.Scalar, form: pa.Schema) -> pa.RecordBatch:
-    """The rows that have a score, in the form that `schema` gives; its first column is the key."""
+    """The rows that have a score, with the columns that `schema` gives; the first of them is the key."""
     kept = scored.rows
-    constants = [pa.repeat(pa.scalar(version), len(kept)), pa.repeat(at, len(kept))]
-    return pa.RecordBatch.from_arrays([kept.column(form.names[0]), *scored.scores.columns, *constants], schema=form)
+    constants = [parquet.constant(version, len(kept)), pa.repeat(at, len(kept))]
+    columns = [kept.column(form.names[0]), *scored.scores.columns, *constants]
+    return pa.RecordBatch.from_arrays(columns, names=form.names)
 
 
 def failed(scored: Scored, key: str) -> Iterator[Rejected]:

@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from batch_scoring import parquet
+from batch_scoring.parquet import READ_ROWS
 from batch_scoring.state import ShardAccount
 from batch_scoring.storage import Folder
 
 REUSE_WITHIN = timedelta(days=3.5)
 """Age up to which an uncommitted shard is taken over: half of vacuum's retention, so it can't vanish meanwhile."""
 
-READ_ROWS = 131_072
 _FOOTER_KEY = b"batch_scoring"
 _NAME = re.compile(r"(?P<digest>[0-9a-f]{32})-[0-9a-f]{8}\.parquet$")
 
@@ -97,8 +98,7 @@ def read(
         batch_rows: rows of a record batch, at most.
     """
     with table.open_arrow(path) as file:
-        parquet = pq.ParquetFile(file, pre_buffer=False, read_dictionary=list(dictionary))
-        yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
+        yield from parquet.read(file, columns, dictionary, batch_rows)
 
 
 def schema(table: Folder, path: str) -> pa.Schema:
@@ -110,24 +110,17 @@ def schema(table: Folder, path: str) -> pa.Schema:
 class ShardWriter:
     """A shard while it is written; nobody sees it before `finish`."""
 
-    def __init__(self, table: Folder, scratch: Path, schema: pa.Schema, constant: list[str]) -> None:
+    def __init__(self, table: Folder, scratch: Path, schema: pa.Schema, dictionary: Iterable[str]) -> None:
         self._table, self._scratch = table, scratch
-        self._writer = pq.ParquetWriter(
-            scratch,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=constant,
-            store_schema=False,
-        )
+        self._writer = parquet.Writer(scratch, schema, dictionary)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows."""
-        self._writer.write_batch(batch)
+        """Append rows: the schema's columns, in any order."""
+        self._writer.write(batch)
 
     def finish(self, prefix: str, account: ShardAccount) -> ShardFile:
         """Close the file with its account in the footer and give it its name."""
-        self._writer.add_key_value_metadata({_FOOTER_KEY: account.model_dump_json()})
+        self._writer.describe({_FOOTER_KEY: account.model_dump_json()})
         self._writer.close()
         path = f"{prefix}{account.digest}-{uuid.uuid4().hex[:8]}.parquet"
         return ShardFile(path, self._table.put_file(self._scratch, path), account.rows)
@@ -138,16 +131,16 @@ class ShardWriter:
 
 
 @contextlib.contextmanager
-def writing(table: Folder, schema: pa.Schema, constant: Iterable[str] = ()) -> Iterator[ShardWriter]:
+def writing(table: Folder, schema: pa.Schema, dictionary: Iterable[str] = ()) -> Iterator[ShardWriter]:
     """Write a new shard of a table; unless it is published, nothing of it remains.
 
     Args:
         table: the table's folder.
         schema: of the rows, without the partition columns.
-        constant: columns with few distinct values; only they are worth a dictionary.
+        dictionary: columns with few distinct values; only they are worth a dictionary.
     """
     with (
         table.scratch() as scratch,
-        contextlib.closing(ShardWriter(table, scratch, schema, list(constant))) as writer,
+        contextlib.closing(ShardWriter(table, scratch, schema, dictionary)) as writer,
     ):
         yield writer

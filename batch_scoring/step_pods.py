@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dagster_k8s.executor import K8sStepHandler
     from kubernetes.client import V1Pod
 
-BEGINNING = datetime.min.replace(tzinfo=UTC)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""For what has no time: everything else is newer."""
 _LONGEST = 600
 """Characters of what Kubernetes says."""
 
@@ -128,7 +129,7 @@ class _Pods:
     def __init__(self, client: "DagsterKubernetesClient", job: _Watched) -> None:
         self._client, self._job = client, job
         pods: list[V1Pod] = client.get_pods_in_job(job.name, job.namespace)
-        self._pods = sorted(pods, key=lambda pod: pod.metadata.creation_timestamp or BEGINNING)
+        self._pods = sorted(pods, key=lambda pod: pod.metadata.creation_timestamp or _LONG_AGO)
 
     @property
     def wait(self) -> bool:
@@ -188,7 +189,7 @@ class _Pods:
         events = self._client.core_api.list_namespaced_event(self._job.namespace, field_selector=selector).items
         if not events:
             return None, None
-        newest = max(events, key=lambda event: event.last_timestamp or event.event_time or BEGINNING)
+        newest = max(events, key=lambda event: event.last_timestamp or event.event_time or _LONG_AGO)
         return newest.reason, newest.message
 
 

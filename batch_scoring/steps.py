@@ -132,10 +132,10 @@ class DayStep:
         return FinishedShards(self)
 
     @contextlib.contextmanager
-    def draft(self, schema: pa.Schema, constant: Iterable[str]) -> Iterator["Draft"]:
+    def draft(self, schema: pa.Schema, dictionary: Iterable[str]) -> Iterator["Draft"]:
         """Write a shard; unless it is finished, nothing of it remains."""
         with contextlib.ExitStack() as files:
-            writer = files.enter_context(shards.writing(self.table.table.folder, schema, constant))
+            writer = files.enter_context(shards.writing(self.table.table.folder, schema, dictionary))
             yield Draft(self, writer, files)
 
     def publish(

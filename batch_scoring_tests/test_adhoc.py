@@ -127,7 +127,8 @@ def test_the_scores_are_those_of_a_day_bit_by_bit_and_the_same_again(
         tiny.land(DAY, rows)
         tiny.run()
         day = tiny.read()
-        assert one.select(SCORES).equals(day.select(SCORES))
+        scores = day.select(SCORES)
+        assert one.select(SCORES).cast(scores.schema).equals(scores)  # Delta's columns may hold nulls, the file's not
         assert one.schema.field("scored_at").type == day.schema.field("scored_at").type
 
 

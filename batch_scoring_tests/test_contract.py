@@ -65,7 +65,16 @@ def reasons(verdict: Verdict) -> dict[int, tuple[str, str, str, str | None]]:
 def test_accepted_rows_are_typed_and_hold_the_key_and_the_features_in_the_specs_order(tiny: TinyProject) -> None:
     asked = contract(tiny, "c: str\nextra: int\nn: pa.Int16\ny: float\nid: str\nx: pa.Float32")
     assert asked.arrow_schema == pa.schema(
-        [("id", pa.string()), ("x", pa.float32()), ("y", pa.float64()), ("n", pa.int16()), ("c", pa.string())]
+        [
+            pa.field(name, kind, nullable=False)
+            for name, kind in (
+                ("id", pa.string()),
+                ("x", pa.float32()),
+                ("y", pa.float64()),
+                ("n", pa.int16()),
+                ("c", pa.string()),
+            )
+        ]
     )
     verdict = asked.judge(rows(extra=[1, 2]), is_text=False)
     assert verdict.accepted.schema == asked.arrow_schema

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from batch_scoring import scoring
 from batch_scoring.manifest import LoadedModel, Manifest
-from batch_scoring.scoring import GRID, MOST_FAILING_ROWS, FailedRow, Scored, Scorer, ScoringError, _encode
+from batch_scoring.scoring import GRID, MOST_FAILING_ROWS, PASSES, FailedRow, Scored, Scorer, ScoringError, _encode
 
 COLOURS = ("red", "green", "blue")
 POISON, LIMP = 666.0, 555.0
@@ -122,6 +122,21 @@ def test_results_come_in_the_order_of_the_input() -> None:
     batch = rows(1000)
     keys = [key for part in scorer(Dawdling()).score(cut(batch, 50), workers=2) for key in part.rows["id"].to_pylist()]
     assert keys == batch["id"].to_pylist()
+
+
+def test_a_record_batch_that_costs_much_is_shared_among_workers_and_comes_back_whole() -> None:
+    network, count = Net(), PASSES * GRID
+    batch = rows(2 * count + 100, x={count - 1: POISON, count + 7: LIMP, 2 * count + 99: float("inf")})
+    expected = scorer(batch_rows=GRID).score_batch(batch)
+    threads: set[int] = set()
+    network.register_forward_hook(lambda *_: (threads.add(threading.get_ident()), time.sleep(0.001))[1])
+    (found,) = scorer(network, batch_rows=GRID).score([batch], workers=2)
+    assert found.source is batch
+    assert found.scores.equals(expected.scores)
+    assert [row.position for row in found.failed] == [count - 1, count + 7, 2 * count + 99]
+    assert found.failed == expected.failed
+    assert found.unknown == expected.unknown
+    assert len(threads - {threading.get_ident()}) == 2
 
 
 def test_every_forward_pass_is_on_the_grid() -> None:

@@ -140,7 +140,7 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
             lambda: files.begin(output.quarantine, rejected_form, ("stage", "rule", "column", "source_file")),
             stream.key, stream.ledger,
         )  # fmt: skip
-        write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.CONSTANT)
+        write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.DICTIONARY)
         stream.run(write, rejections, at, bar)
         bar.clear()
         metrics = model.metrics(pipeline, model.Delivered(stream.bundle, []))

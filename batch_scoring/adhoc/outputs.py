@@ -65,14 +65,14 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             self._files[name] = self._staged.enter_context(staged(folder, name))
         return self._files[name]
 
-    def begin(self, name: str, schema: pa.Schema, constant: Iterable[str] = ()) -> Callable[[pa.RecordBatch], None]:
-        """Begin one of the files; returns what appends rows. `constant`: columns with few distinct values.
+    def begin(self, name: str, schema: pa.Schema, dictionary: Iterable[str] = ()) -> Callable[[pa.RecordBatch], None]:
+        """Begin one of the files; returns what appends rows. `dictionary`: columns with few distinct values.
 
         Raises:
             OSError: nothing can be written there.
         """
         scratch = self.reserve(name).scratch
-        return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, constant))
+        return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, dictionary))
 
     def put(self, name: str, data: bytes) -> None:
         """One of the files, whole."""

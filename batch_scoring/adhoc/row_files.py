@@ -8,14 +8,14 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from batch_scoring import parquet
 from batch_scoring.spec import Csv
 
 
 @contextlib.contextmanager
 def writing(
-    file: Path, form: str, schema: pa.Schema, csv: Csv, constant: Iterable[str] = ()
+    file: Path, form: str, schema: pa.Schema, csv: Csv, dictionary: Iterable[str] = ()
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Write a file; the same rows are the same bytes.
 
@@ -24,21 +24,19 @@ def writing(
         form: .parquet, .csv or .csv.gz.
         schema: of the rows; its metadata stands in a Parquet file's footer.
         csv: the dialect; its delimiter stands between cells.
-        constant: columns with few distinct values; only they are worth a dictionary.
+        dictionary: columns with few distinct values; only they are worth a dictionary.
 
     Yields:
         What appends rows.
     """
     if form == ".parquet":
-        settings = {"compression": "zstd", "compression_level": 1, "store_schema": False}
-        with pq.ParquetWriter(file, schema, use_dictionary=list(constant), **settings) as parquet:
-            if schema.metadata:
-                parquet.add_key_value_metadata(schema.metadata)
-            yield parquet.write_batch
+        with contextlib.closing(parquet.Writer(file, schema, dictionary)) as writer:
+            yield writer.write
         return
     options = pa.csv.WriteOptions(delimiter=csv.delimiter)
     with contextlib.ExitStack() as stack:
         sink: BinaryIO | gzip.GzipFile = stack.enter_context(file.open("wb"))
         if form == ".csv.gz":  # no name and no time in its header
             sink = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0))
-        yield stack.enter_context(pa.csv.CSVWriter(sink, schema, write_options=options)).write_batch
+        text = stack.enter_context(pa.csv.CSVWriter(sink, schema, write_options=options))
+        yield lambda batch: text.write_batch(batch.cast(schema))  # it knows no dictionaries

@@ -23,9 +23,10 @@ from batch_scoring.contract import Contract
 from batch_scoring.features import ColumnCounts
 from batch_scoring.invariants import Finding
 from batch_scoring.judging import Judge, Judged
+from batch_scoring.overlap import read_ahead
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Bar
-from batch_scoring.scoring import Scored, Scorer, read_ahead
+from batch_scoring.scoring import Scored, Scorer
 from batch_scoring.state import ShardAccount
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]

@@ -114,18 +114,12 @@ _SETTINGS = (
 def executor(site: Site) -> Iterator[Finding]:
     """The executor is one that there is, and its steps find each other's files."""
     try:
-        name = compute.executor_name()
-        if name != "k8s":
+        if compute.executor_name() != "k8s":
             return
         compute.refuse_local_folders(site.pipelines)
     except compute.ComputeError as error:
-        yield Finding(
-            "error",
-            compute.VARIABLE,
-            str(error),
-            f"one of {', '.join(compute.EXECUTORS)}, and storage that pods share",
-            "see deploy/README.md",
-        )
+        expected = f"one of {', '.join(compute.EXECUTORS)}, and storage that pods share"
+        yield Finding("error", compute.VARIABLE, str(error), expected, "see deploy/README.md")
         return
     launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
     if launcher == "DefaultRunLauncher":

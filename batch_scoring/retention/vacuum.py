@@ -37,7 +37,7 @@ from batch_scoring.settled import STEPS
 from batch_scoring.state import REFERENCES, State, StateError
 from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder, S3Folder
-from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden
+from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden, settle
 
 PATIENCE = 120.0
 """Seconds for which the quarantine's commit is tried again while others commit or the store does not answer."""
@@ -231,7 +231,7 @@ def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], 
                 return done  # by us, or by somebody who had the same plan
             done = going
             _commit_without(delta, pipeline, going, run_id)
-            table.folder.settle("_delta_log/")
+            settle(table, delta.version() + 1)
         except CommitFailedError as error:
             conflict: Exception = error
         except (DeltaError, OSError) as error:
