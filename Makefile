@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)
 
-.PHONY: demo dev test lint bench backfill
+.PHONY: demo dev test lint bench bench-peers backfill
 
 ## score the 14 embedded days of flight_delay and say where the predictions are
 demo: $(VENV)/.installed
@@ -29,11 +29,24 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-## the tables of benchmarks/, side by side with peers
-bench: $(VENV)/.bench-installed
-	$(BIN)/python -m benchmarks.scoring
+## the tables of benchmarks/ that need nothing beside the project
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.engine --rows 1000000 --contenders pandas classic
+	$(BIN)/python -m benchmarks.limit
+	$(BIN)/python -m benchmarks.limit --rows 200000 --model wide
+	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.day
 	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.materialize
+
+## the engine side by side with its peers, each table within 15 minutes on 2 cores
+bench-peers: $(VENV)/.bench-installed
+	$(BIN)/python -m benchmarks.engine --rows 1000000
+	$(BIN)/python -m benchmarks.engine --rows 10000000 --contenders polars daft pandas
+	$(BIN)/python -m benchmarks.engine --rows 10000000 --contenders classic ray spark
+	$(BIN)/python -m benchmarks.engine --rows 1000000 --format csv
+	$(BIN)/python -m benchmarks.engine --rows 500000 --model wide
+	$(BIN)/python -m benchmarks.engine --rows 200000 --model transformer
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -625,7 +625,7 @@ def test_docker_is_sent_what_is_copied_and_nothing_else() -> None:
     assert is_sent("batch_scoring/pipelines/flight_delay/pipeline.yaml")
     for path in (
         ".git/config", ".venv/bin/python", ".env", "data/flight_delay/landing/dt=2013-07-01/flights.parquet",
-        "batch_scoring_tests/test_deploy.py", "benchmarks/scoring.py", "storage/x", "history/runs.db",
+        "batch_scoring_tests/test_deploy.py", "benchmarks/engine.py", "storage/x", "history/runs.db",
         "batch_scoring/__pycache__/cli.cpython-311.pyc", "values.mine.yaml", "deploy/dagster.yaml",
     ):  # fmt: skip
         assert not is_sent(path), path

@@ -8,20 +8,29 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 Measures = dict[str, float]
 """What one run gave: seconds, MB, by name."""
+
+LIBRARIES = ("torch", "pyarrow", "pandas", "polars", "daft", "ray", "pyspark")
+
+SAMPLED_EVERY = 0.2
+"""Seconds between two looks at a process and its descendants."""
 
 
 def rounds(contenders: Mapping[str, Callable[[], Measures]], count: int) -> dict[str, list[Measures]]:
@@ -45,9 +54,93 @@ def run(command: list[str], **options: Any) -> tuple[float, str]:  # noqa: ANN40
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, **options)
     seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    _refuse_failure(command, done.returncode, done.stderr)
     return seconds, done.stdout
+
+
+def watched(command: list[str], **options: Any) -> tuple[Measures, str]:  # noqa: ANN401  (of subprocess.Popen)
+    """Run a command like `run`, with an eye on the processes that it starts.
+
+    Returns:
+        `process` (seconds from start to exit), `cpu` (seconds) and `memory` (MB, the peak) of all its processes
+        together; and what it printed.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin = time.perf_counter()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, *command], text=True, **pipes, **options) as process:
+        with watching(process.pid) as tree:
+            output, errors = process.communicate()
+        seconds = time.perf_counter() - begin
+    _refuse_failure(command, process.returncode, errors)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    waited_for = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # the one misses what the command did not wait for, the other the last moments of each process
+    return {"process": seconds, "cpu": max(waited_for, tree.cpu), "memory": tree.memory}, output
+
+
+class Tree:
+    """A process and all that it has started, looked at again and again."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._cpu: dict[psutil.Process, float] = {}
+        self.memory = 0.0
+        """MB: the largest sum so far. Pages that processes share count once (PSS)."""
+
+    @property
+    def cpu(self) -> float:
+        """Seconds that all processes seen so far have used, each until it was last looked at."""
+        return sum(self._cpu.values())
+
+    def look(self) -> None:
+        """Take one sample."""
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            for process in [self._root, *self._root.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error, OSError):
+                    times = process.cpu_times()
+                    self._cpu[process] = times.user + times.system
+                    total += _proportional_kb(process.pid)
+        self.memory = max(self.memory, total / 1024)
+
+
+@contextlib.contextmanager
+def watching(pid: int) -> Iterator[Tree]:
+    """Look at a process and its descendants while the block runs, about five times a second."""
+    tree, stopped = Tree(pid), threading.Event()
+
+    def look() -> None:
+        pause = 0.0
+        while not stopped.wait(pause):
+            begin = time.perf_counter()
+            tree.look()
+            # the kernel walks all pages for it, and holds up the process meanwhile: at most a twentieth of the time
+            pause = max(SAMPLED_EVERY, 19 * (time.perf_counter() - begin))
+
+    watcher = threading.Thread(target=look, name="watcher")
+    watcher.start()
+    try:
+        yield tree
+    finally:
+        stopped.set()
+        watcher.join()
+
+
+def _proportional_kb(pid: int) -> int:
+    """Memory of a process, with its share of the pages that it has in common with others."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0  # it ends just now
+
+
+def _refuse_failure(command: list[str], status: int, errors: str) -> None:
+    if status:
+        raise RuntimeError(f"{' '.join(command)} failed with {status}:\n{errors[-2000:]}")
 
 
 def report(measures: Measures) -> None:
@@ -71,7 +164,7 @@ def peak_memory() -> float:
 
 def ratio(found: dict[str, list[Measures]], name: str, reference: str, measure: str) -> str:
     """How many times the reference's measure, round by round: median (smallest to largest)."""
-    pairs = zip(found[name], found[reference], strict=True)
+    pairs = zip(found[name], found[reference], strict=False)  # one may stop before the other
     ratios = [mine[measure] / other[measure] for mine, other in pairs]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
@@ -100,12 +193,18 @@ def working_folder(kept: Path | None) -> Iterator[Path]:
 
 def machine() -> str:
     """One line on what was measured where."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow", "pandas", "polars"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if _is_installed(name))
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ?")
     return (
         f"{len(os.sched_getaffinity(0))} cores ({model.split(':')[1].strip()}), Python {platform.python_version()}, "
         f"{libraries}; load {os.getloadavg()[0]:.1f}"
     )
+
+
+def _is_installed(name: str) -> bool:
+    with contextlib.suppress(PackageNotFoundError):
+        return bool(version(name))
+    return False
 
 
 def _shown(measures: Measures) -> str:

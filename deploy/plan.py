@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass
 
 CPU_ROWS_PER_SECOND = 3.9e6
-"""The engine with a small MLP on 2 cores (README, Speed); `python -m benchmarks.scoring` measures your CPU."""
+"""The engine with a small MLP on 2 cores (README, Speed); `python -m benchmarks.engine` measures your CPU."""
 MOST_SHARDS = 200
 """What `scoring.max_shards` takes."""
 ROUNDING = 1e-9

@@ -1,0 +1,207 @@
+"""How near the engine comes to what the machine allows: its parts alone on one core, against all of them overlapped.
+
+    python -m benchmarks.limit --rows 10000000 --model narrow --rounds 5
+
+Each part runs in one thread with nothing else to do: reading the file; scoring record batches that are in memory, and
+of that the network's forward passes alone over ready matrices; writing scored batches that are in memory. Added up and
+divided by the cores they are the best overlap on cores that do not slow each other down. Those of a virtual machine
+may be threads of one core: what they do allow is measured by as many processes at once, each of which reads, scores and
+writes its share of the rows in one thread; nobody waits for anybody. The engine's time is from the first row to the
+file's end, in the same round as the parts; the model is loaded by then.
+"""
+
+import argparse
+import functools
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from batch_scoring import scored_rows, shards
+from batch_scoring.bundle import load_bundle
+from batch_scoring.parquet import READ_ROWS
+from batch_scoring.scoring import Scorer, cores, keep_freed_memory
+from batch_scoring.storage import open_folder
+from benchmarks import networks, side_by_side, workload
+from benchmarks.side_by_side import PROJECT, Measures
+
+KEPT_ROWS = 16 * READ_ROWS
+"""Rows in memory that scoring and writing go over again and again: more than any cache holds."""
+
+
+def main() -> None:
+    """Measure as the command line asks and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Compare the engine with its parts and their best overlap.")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--model", choices=networks.MODELS, default="narrow")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keeps input and outputs; a temporary folder if not given")
+    parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    with side_by_side.working_folder(arguments.folder) as folder:
+        if arguments.child:
+            PARTS[arguments.child](_Bench(folder, arguments.rows, arguments.model))
+            return
+        print(f"\n{arguments.rows:,} rows, {arguments.model}, {arguments.rounds} rounds\n")
+        print(_measure(folder, arguments))
+        print(f"\n{side_by_side.machine()}")
+
+
+def _measure(folder: Path, arguments: argparse.Namespace) -> str:
+    (models := folder / "models").mkdir(exist_ok=True)
+    networks.write(models, arguments.model)
+    if not (source := folder / f"{arguments.rows}.parquet").exists():
+        workload.write(arguments.rows, source)
+
+    def child(part: str) -> Measures:
+        command = ["-m", "benchmarks.limit", "--child", part, "--rows", f"{arguments.rows}"]
+        _, output = side_by_side.run([*command, "--model", arguments.model, "--folder", str(folder)], cwd=PROJECT)
+        return side_by_side.reported(output)
+
+    def shares() -> Measures:
+        with ThreadPoolExecutor(cores()) as pool:
+            return max(pool.map(child, ["share"] * cores()), key=lambda measures: measures["seconds"])
+
+    parts = {part: functools.partial(child, part) for part in PARTS}
+    found = side_by_side.rounds({**parts, "share": shares}, arguments.rounds)
+    seconds = {part: [one["seconds"] for one in measures] for part, measures in found.items()}
+    limit = [
+        sum(parts) / cores() for parts in zip(*(seconds[part] for part in ("read", "score", "write")), strict=True)
+    ]
+    forward = [one / cores() for one in seconds["forward"]]
+    engine = seconds["engine"]
+    rows = [
+        *((f"{part} alone, one thread", seconds[part], None) for part in ("read", "score", "forward", "write")),
+        (f"their sum on {cores()} cores that are independent", limit, limit),
+        (f"{cores()} processes at once, each with its share of the rows", seconds["share"], seconds["share"]),
+        (f"forward alone on {cores()} cores that are independent", forward, forward),
+        ("the engine", engine, None),
+    ]
+    lines = [
+        [
+            title,
+            f"{statistics.median(times):.2f}",
+            f"{arguments.rows / statistics.median(times) / 1e6:.2f}",
+            _reached(bound, engine) if bound else "",
+        ]
+        for title, times, bound in rows
+    ]
+    return side_by_side.table(["", "s", "M rows/s", "the engine reaches"], lines)
+
+
+def _reached(bound: list[float], engine: list[float]) -> str:
+    """How much of a limit the engine reaches, round by round: median (smallest to largest)."""
+    shares = [100 * one / other for one, other in zip(bound, engine, strict=True)]
+    return f"{statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f})"
+
+
+class _Bench:
+    """What the parts share: the file, the model, and rows that are in memory."""
+
+    def __init__(self, folder: Path, rows: int, model: str) -> None:
+        self.rows, self._folder, self._name = rows, open_folder(str(folder)), f"{rows}.parquet"
+        self.target = folder / f"{rows}_{model}_limit.parquet"
+        self.model = load_bundle(
+            open_folder(str(networks.bundle(folder / "models", model))), networks.MODELS[model].network
+        )
+        self.scorer = Scorer(self.model, device="cpu")
+        self.form = scored_rows.schema(workload.SCHEMA.field(workload.KEY), self.model.manifest)
+        self._at = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+        torch.set_num_threads(1)
+        keep_freed_memory()
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """The file's rows."""
+        return shards.read(self._folder, self._name, None, list(workload.CATEGORICAL))
+
+    def kept(self) -> list[pa.RecordBatch]:
+        """As many of them as stay in memory."""
+        return list(itertools.islice(self.read(), KEPT_ROWS // READ_ROWS))
+
+    def again(self, batches: list) -> Iterator:
+        """Batches over and over, as many as the file has rows."""
+        return itertools.islice(itertools.cycle(batches), -(-self.rows // READ_ROWS))
+
+    def write(self, results: Iterator) -> None:
+        """Write scored batches as the asset does, but for forcing them to stable storage."""
+        version, folder = self.model.manifest.version, self._folder
+        with closing(shards.ShardWriter(folder, self.target, self.form, scored_rows.DICTIONARY)) as writer:
+            for scored in results:
+                writer.write(scored_rows.rows(scored, version, self._at, self.form))
+
+
+def _timed(work: Callable[[], object]) -> None:
+    begin = time.perf_counter()
+    work()
+    side_by_side.report({"seconds": time.perf_counter() - begin})
+
+
+def _read(bench: _Bench) -> None:
+    _timed(lambda: sum(batch.num_rows for batch in bench.read()))
+
+
+def _score(bench: _Bench) -> None:
+    batches = bench.kept()
+    list(map(bench.scorer.score_batch, batches))  # memory that is touched for the first time belongs to no part
+
+    def work() -> None:
+        for batch in bench.again(batches):
+            bench.scorer.score_batch(batch)
+
+    _timed(work)
+
+
+def _forward(bench: _Bench) -> None:
+    matrices = [bench.scorer.matrices(batch) for batch in bench.kept()]
+    size, network = bench.scorer.batch_rows, bench.model.network
+
+    def forward(numeric: torch.Tensor, categorical: torch.Tensor) -> None:
+        for start in range(0, len(numeric), size):
+            network(numeric[start : start + size], categorical[start : start + size])
+
+    tensors = [(torch.from_numpy(numeric), torch.from_numpy(categorical)) for numeric, categorical, _ in matrices]
+
+    def work() -> None:
+        with torch.inference_mode():
+            for pair in bench.again(tensors):
+                forward(*pair)
+
+    forward(*tensors[0])
+    _timed(work)
+
+
+def _write(bench: _Bench) -> None:
+    results = list(bench.scorer.score(bench.kept()))
+    _timed(lambda: bench.write(bench.again(results)))
+
+
+def _share(bench: _Bench) -> None:
+    bench.target = bench.target.with_suffix(f".{os.getpid()}.parquet")
+    mine = itertools.islice(bench.read(), -(-bench.rows // READ_ROWS) // cores())
+    _timed(lambda: bench.write(map(bench.scorer.score_batch, mine)))
+    bench.target.unlink()
+
+
+def _engine(bench: _Bench) -> None:
+    _timed(lambda: bench.write(bench.scorer.score(bench.read())))
+
+
+PARTS: dict[str, Callable[[_Bench], None]] = {
+    "read": _read,
+    "score": _score,
+    "forward": _forward,
+    "write": _write,
+    "share": _share,
+    "engine": _engine,
+}
+
+if __name__ == "__main__":
+    main()
