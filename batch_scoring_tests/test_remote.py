@@ -261,7 +261,9 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
     assert (last["state"], last["retry_of"], last["day"]) == ("succeeded", run_id, DAY)
     first = json.loads(command(f"status {run_id} --json", there.url).out)
     assert (first["state"], first["retried_as"]) == ("failed", last["id"])
-    assert f"Run execution process for {run_id} was terminated by signal 9" in first["errors"][0]["message"]
+    # by the code server that began it or, if that looks later, by the sensor of dead_runs.py
+    noticed = (f"Run execution process for {run_id} was terminated by signal 9", "The run's process is gone: killed")
+    assert first["errors"][0]["message"].startswith(noticed)
 
 
 def _terminate(client: DagsterGraphQLClient, run_id: str) -> None:
