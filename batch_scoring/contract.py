@@ -9,6 +9,7 @@ import copy
 import functools
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,6 +104,7 @@ class Contract:
             if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
         }
         self._checks = self._checks_only(schema)
+        self._pandera = threading.Lock()  # neither pandera nor a user's checks are made for several threads
         self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
 
     @functools.cached_property
@@ -138,7 +140,7 @@ class Contract:
         return [name for name in schema.names if name not in self.columns]
 
     def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
-        """Split a record batch into accepted rows, typed, and rejected ones with their reasons."""
+        """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
         rejected: dict[int, Reason] = {}
         typed: dict[str, pa.Array] = {}
         for column in self.columns.values():
@@ -229,7 +231,9 @@ class Contract:
         arrays = [self._for_pandera(name, table.column(name)) for name in suspects]
         frame = pa.RecordBatch.from_arrays(arrays, names=suspects).to_pandas()
         try:
-            pandera.pandas.DataFrameSchema({name: self._checks[name] for name in suspects}).validate(frame, lazy=True)
+            with self._pandera:
+                schema = pandera.pandas.DataFrameSchema({name: self._checks[name] for name in suspects})
+                schema.validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as error:
             cases = error.failure_cases
             if cases["index"].isna().any():

@@ -4,6 +4,7 @@ Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are
 with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -28,7 +29,7 @@ from batch_scoring.failures import step_run
 from batch_scoring.feature_checks import rejected_by_reason
 from batch_scoring.invariants import report, specs
 from batch_scoring.judging import Judge, Judged
-from batch_scoring.overlap import read_ahead, write_behind
+from batch_scoring.overlap import spare_cores
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
 from batch_scoring.runs import halvings
@@ -40,6 +41,9 @@ from batch_scoring.tables import features_table
 
 CATEGORIES = 50_000
 """Values of a column that a shard's account names: more than any vocabulary has."""
+
+_HELPERS = 3
+"""Threads at most that judge blocks: admitting and writing them is one thread's, and no more keep up with it."""
 
 LINEAGE_FIELDS = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.int64(), False))
 
@@ -159,24 +163,20 @@ class _Validation:
         counts = ColumnCounts(self._step.pipeline.spec.features)
         few = ["source_file", *self._step.pipeline.spec.features.categorical]
         with self._step.draft(self._schema, dictionary=few) as draft:
-
-            def write(judged: Judged) -> None:
-                with self._run.timed("write"):
-                    draft.accept(_with_lineage(judged))
-                    counts.add(judged.accepted)
-
-            depth = int(file.rows - start > self._batch_rows)
+            # a single block has nothing to run beside, and handing it over costs milliseconds
+            helpers = min(_HELPERS, spare_cores()) if file.rows - start > self._batch_rows else 0
             read = self._run.timed_each("read", rows.read(start, stop))
-            with read_ahead(read, depth) as blocks, write_behind(write, depth) as put:
-                for block in blocks:
-                    with self._run.timed("validate"):
-                        judged = self._judge.judge(block, file.path, is_text=rows.is_text)
+            blocks = self._judge.judge(read, file.path, is_text=rows.is_text, helpers=helpers)
+            with contextlib.closing(blocks):
+                for judged in self._run.timed_each("validate", blocks):
+                    with self._run.timed("write"):
+                        draft.accept(_with_lineage(judged))
                         draft.reject(judged.rejected())
-                        dropped += judged.duplicates
-                        rows_in += len(block)
-                        accepted += len(judged.numbers)
-                        identities += keys.row_identity(judged.accounted)
-                    put(judged)
+                    counts.add(judged.accepted)
+                    dropped += judged.duplicates
+                    rows_in += len(judged.block)
+                    accepted += len(judged.numbers)
+                    identities += keys.row_identity(judged.accounted)
             expected = keys.row_identity(np.arange(start + 1, start + rows_in + 1))
             account = ShardAccount(
                 digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,

@@ -4,7 +4,8 @@ The contract judges a block of rows by itself; of rows with equal keys the one t
 files are read newest first. Days (`features.py`) and files at the command line (`adhoc/`) are judged alike.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 from batch_scoring import keys, quarantine
 from batch_scoring.contract import Contract, Reason, Verdict
 from batch_scoring.landing import Rows
+from batch_scoring.overlap import in_order
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,19 @@ class Judge:
         self.contract = contract
         self.seen = keys.KeyIndex()
 
-    def judge(self, block: Rows, file: str, *, is_text: bool) -> Judged:
-        """Judge the next block; blocks of the newest file come first."""
-        return self.admit(block, self.contract.judge(block.batch, is_text=is_text), file)
+    def judge(self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int) -> Generator[Judged, None, None]:
+        """Judge the next blocks; those of the newest file come first.
+
+        The contract has its say in as many threads more (`overlap.py`), and all in their order go through the gate of
+        the keys.
+        """
+
+        def verdict(block: Rows) -> tuple[Rows, Verdict]:
+            return block, self.contract.judge(block.batch, is_text=is_text)
+
+        with contextlib.closing(in_order(verdict, blocks, helpers)) as verdicts:
+            for block, found in verdicts:
+                yield self.admit(block, found, file)
 
     def admit(self, block: Rows, verdict: Verdict, file: str) -> Judged:
         """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""

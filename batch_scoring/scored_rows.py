@@ -38,7 +38,7 @@ def schema(key: pa.Field, manifest: Manifest) -> pa.Schema:
 def rows(scored: Scored, version: str, at: pa.Scalar, form: pa.Schema) -> pa.RecordBatch:
     """The rows that have a score, with the columns that `schema` gives; the first of them is the key."""
     kept = scored.rows
-    constants = [parquet.constant(version, len(kept)), pa.repeat(at, len(kept))]
+    constants = [parquet.constant(version, len(kept)), parquet.constant(at, len(kept))]
     columns = [kept.column(form.names[0]), *scored.scores.columns, *constants]
     return pa.RecordBatch.from_arrays(columns, names=form.names)
 

@@ -1,6 +1,6 @@
 """The streaming engine: Arrow record batches in, scores as Arrow record batches out, in flat memory.
 
-    reader thread -> bounded queue -> scoring workers (one torch thread each) -> the caller, in order
+    record batches -> read and scored side by side (`overlap.py`; one torch thread each) -> the caller, in order
 
 It knows torch and Arrow, and nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
@@ -18,10 +18,8 @@ import contextlib
 import copy
 import ctypes
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.overlap import read_ahead
+from batch_scoring.overlap import in_order, spare_cores
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +45,8 @@ BATCH_ROWS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
 PASSES = 16
-"""Forward passes that a worker makes before it takes the next work: a record batch of a small network is one work."""
+"""Forward passes, at most, that a thread makes before it takes the next work: a record batch of a small network is one
+work, and handing it out costs little beside it."""
 
 MOST_FAILING_ROWS = 100
 """Rows of one work that may make the network raise; more of them is a broken model, not broken rows."""
@@ -134,27 +133,27 @@ class Scorer:
         """Run so many times smaller forward passes, on the grid; the scores are the same."""
         self.batch_rows = _padded(self.batch_rows >> times)
 
-    def score(self, batches: Iterable[pa.RecordBatch], *, workers: int | None = None) -> Iterator[Scored]:
+    def score(self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None) -> Iterator[Scored]:
         """Score a stream: reading, scoring and the caller's work overlap; results come in the order of the input.
 
         Args:
             batches: record batches with at least the model's feature columns.
-            workers: scoring threads; `cores()` if None (two on a GPU: one computes, one copies).
+            helpers: threads that score beside the caller's, which does so too while it waits; `spare_cores()` if None
+                (on a GPU two: one computes, one copies).
         """
         keep_freed_memory()
-        workers = workers or (2 if self.device == "cuda" else cores())
-        pending: collections.deque[tuple[pa.RecordBatch, list[Future[Scored]]]] = collections.deque()
+        if helpers is None:
+            helpers = 2 if self.device == "cuda" else spare_cores()
+        found: list[Scored] = []
         with (
             _one_torch_thread_each() as settle,
-            ThreadPoolExecutor(workers, "scoring", initializer=settle) as pool,
-            read_ahead(batches) as source,
+            contextlib.closing(in_order(self._score_part, self._parts(batches, helpers + 1), helpers, settle)) as parts,
         ):
-            for batch in source:
-                pending.append((batch, [pool.submit(self.score_batch, part) for part in self._parts(batch)]))
-                if len(pending) > workers:
-                    yield _joined(*pending.popleft())
-            while pending:
-                yield _joined(*pending.popleft())
+            for whole, scored in parts:
+                found.append(scored)
+                if whole is not None:
+                    yield _joined(whole, found)
+                    found = []
 
     def score_batch(self, batch: pa.RecordBatch) -> Scored:
         """Score one record batch on the calling thread."""
@@ -182,10 +181,27 @@ class Scorer:
             scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
         return Scored(batch, scores, tuple(failed), unknown)
 
-    def _parts(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
-        """A record batch in pieces for several workers, where its scores cost more than handing them out."""
-        rows = PASSES * self.batch_rows
-        return [batch.slice(start, rows) for start in range(0, max(batch.num_rows, 1), rows)]
+    def _parts(
+        self, batches: Iterable[pa.RecordBatch], threads: int
+    ) -> Iterator[tuple[pa.RecordBatch | None, pa.RecordBatch]]:
+        """Record batches in pieces, where one thread would have too much work with the whole: as many for each thread.
+
+        Yields:
+            A piece, and before it the record batch that is complete with it.
+        """
+        for batch in batches:
+            passes = -(-batch.num_rows // self.batch_rows)
+            pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
+            rows = -(-passes // pieces) * self.batch_rows
+            start = 0
+            while batch.num_rows - start > rows:
+                yield None, batch.slice(start, rows)
+                start += rows
+            yield batch, batch.slice(start)
+
+    def _score_part(self, part: tuple[pa.RecordBatch | None, pa.RecordBatch]) -> tuple[pa.RecordBatch | None, Scored]:
+        whole, rows = part
+        return whole, self.score_batch(rows)
 
     def outputs(self, table: pa.Table) -> np.ndarray:
         """The network's raw outputs (logits or values), float32[rows, outputs], for a small table.
@@ -210,7 +226,7 @@ class Scorer:
         numeric = np.zeros((padded, len(self.manifest.numeric)), np.float32)
         with np.errstate(over="ignore"):  # `_infinite` tells which rows
             for index, name in enumerate(self.manifest.numeric):
-                numeric[:rows, index] = batch.column(name).to_numpy(zero_copy_only=False)
+                numeric[:rows, index] = _numbers(batch.column(name))
         categorical = np.zeros((padded, len(self._vocabularies)), np.int64)
         unknown: dict[str, dict[str, int]] = {}
         for index, (name, vocabulary) in enumerate(self._vocabularies.items()):
@@ -344,9 +360,8 @@ class Scorer:
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
-def _joined(batch: pa.RecordBatch, works: "list[Future[Scored]]") -> Scored:
+def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:
     """What became of a record batch, from what became of its parts."""
-    parts = [work.result() for work in works]
     if len(parts) == 1:
         return parts[0]
     failed: list[FailedRow] = []
@@ -368,9 +383,18 @@ def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     winner, best = np.zeros(block.shape[1], np.int64), block[0].copy()
     for index in range(1, len(block)):
-        winner[block[index] > best] = index
+        # a later class that is larger has a larger index: no row is looked up, which takes ten times as long
+        np.maximum(winner, np.multiply(block[index] > best, index, dtype=np.int64), out=winner)
         np.maximum(best, block[index], out=best)
     return winner, best
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """A numeric column, NaN where a value is missing. `to_numpy` would go row by row where there are gaps."""
+    if column.null_count and pa.types.is_floating(column.type):
+        column = pc.fill_null(column, float("nan"))
+    values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return values
 
 
 def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[str, int]]:
@@ -395,12 +419,6 @@ def _pad(matrix: np.ndarray, rows: int) -> None:
 
 def _padded(rows: int) -> int:
     return max(GRID, -(-rows // GRID) * GRID)
-
-
-def cores() -> int:
-    """The CPUs that this process may use; at most OMP_NUM_THREADS, which a pod has that shares a large node."""
-    here, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(here, int(asked))) if asked.isdecimal() else here
 
 
 def is_out_of_memory(error: BaseException) -> bool:

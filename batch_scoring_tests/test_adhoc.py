@@ -28,6 +28,7 @@ from batch_scoring.adhoc import command as adhoc
 from batch_scoring.adhoc import staging
 from batch_scoring.adhoc.command import LINEAGE, Request
 from batch_scoring.adhoc.stream import Ledger
+from batch_scoring.contract import Verdict
 from batch_scoring.judging import Judge, Judged
 from batch_scoring.landing import Rows
 from batch_scoring.pipeline import find_pipeline
@@ -262,15 +263,15 @@ def test_a_row_that_is_lost_between_reading_and_writing_stops_it(
     tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     source = put(tmp_path / "a.parquet", tiny.rows(50))
-    whole = Judge.judge
+    whole = Judge.admit
 
-    def loses(self: Judge, block: Rows, file: str, *, is_text: bool) -> Judged:
-        judged = whole(self, block, file, is_text=is_text)
+    def loses(self: Judge, block: Rows, verdict: Verdict, file: str) -> Judged:
+        judged = whole(self, block, verdict, file)
         numbers = np.array([1, *judged.numbers[:-1]]) if column == "numbers" else judged.numbers[:-1]
         accepted = judged.accepted if column == "numbers" else judged.accepted.slice(0, 49)
         return Judged(accepted, numbers, (), judged.block, judged.reasons, judged.key, judged.file)
 
-    monkeypatch.setattr(Judge, "judge", loses)
+    monkeypatch.setattr(Judge, "admit", loses)
     code, _, err = score(tiny, source, tmp_path / "out.parquet")
     assert code == 1 and "rows_are_conserved: 50 rows read," in err and "rows are lost or doubled of a.parquet" in err
     assert not (tmp_path / "out.parquet").exists()

@@ -1,10 +1,14 @@
+import os
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from batch_scoring.overlap import read_ahead, write_behind
+from batch_scoring import overlap
+from batch_scoring.overlap import in_order
 
 
 def numbers(count: int, seen: list[int]) -> Iterator[int]:
@@ -13,29 +17,111 @@ def numbers(count: int, seen: list[int]) -> Iterator[int]:
         yield number
 
 
-def test_items_come_in_order_and_no_more_than_the_depth_is_read_ahead() -> None:
+def helpers_alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("helper")]
+
+
+@settings(max_examples=40, deadline=None)
+@given(naps=st.lists(st.sampled_from([0.0, 0.001, 0.004]), max_size=12), helpers=st.integers(0, 3), data=st.data())
+def test_results_come_in_the_order_of_the_items_whoever_is_slow(
+    naps: list[float], helpers: int, data: st.DataObject
+) -> None:
+    slow = data.draw(st.sampled_from(["reading", "work", "caller"]))
+
+    def source() -> Iterator[int]:
+        for number, nap in enumerate(naps):
+            time.sleep(nap if slow == "reading" else 0)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(naps[number] if slow == "work" else 0)
+        return number * number
+
+    found = []
+    for result in in_order(work, source(), helpers):
+        time.sleep(naps[len(found)] if slow == "caller" else 0)
+        found.append(result)
+    assert found == [number * number for number in range(len(naps))]
+    assert helpers_alive() == []
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+def test_little_more_is_read_than_there_are_threads(helpers: int) -> None:
     seen: list[int] = []
-    with read_ahead(numbers(20, seen), depth=2) as items:
-        for number in items:
-            time.sleep(0.01)
-            assert number == seen[number]
-            assert len(seen) <= number + 1 + 2 + 1  # those that wait, and the one that is offered
-    assert seen == list(range(20))
+    most = 0
+    for taken, _ in enumerate(in_order(lambda number: number, numbers(60, seen), helpers)):
+        time.sleep(0.002)
+        most = max(most, len(seen) - taken - 1)
+    assert len(seen) == 60
+    assert most <= helpers + 3
 
 
-def test_an_error_of_the_reader_is_raised_in_its_place() -> None:
-    def failing() -> Iterator[int]:
-        yield 1
-        raise OSError("the disk is gone")
+def test_one_thread_reads_at_a_time_and_all_of_them_work() -> None:
+    reading = threading.Lock()
+    everyone = threading.Barrier(3, timeout=20)
 
-    taken = []
-    with pytest.raises(OSError, match="the disk is gone"), read_ahead(failing()) as items:
-        taken.extend(items)
-    with read_ahead(failing()) as items:
-        assert next(items) == 1
+    def source() -> Iterator[int]:
+        for number in range(30):
+            assert reading.acquire(blocking=False)
+            time.sleep(0.001)
+            reading.release()
+            yield number
+
+    def work(number: int) -> int:
+        if number < 3:
+            everyone.wait()  # the caller and both helpers have an item each, or this breaks
+        return number
+
+    assert list(in_order(work, source(), 2)) == list(range(30))
 
 
-def test_a_reader_that_is_left_early_is_closed_and_its_thread_ends() -> None:
+def test_without_helpers_all_is_done_in_place() -> None:
+    here = threading.get_ident()
+    assert (
+        list(in_order(lambda thread: (thread, threading.get_ident()), (threading.get_ident() for _ in "ab"), 0))
+        == [(here, here)] * 2
+    )
+
+
+def test_helpers_are_prepared_before_they_work() -> None:
+    prepared = [threading.get_ident()]
+    found = in_order(lambda _: threading.get_ident() in prepared, range(50), 2, lambda: _note(prepared))
+    assert all(found)
+
+
+def _note(prepared: list[int]) -> None:
+    time.sleep(0.01)
+    prepared.append(threading.get_ident())
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+@pytest.mark.parametrize("culprit", ["reading", "work"])
+def test_an_error_is_raised_in_place_of_the_result(culprit: str, helpers: int) -> None:
+    seen: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in numbers(1000, seen):
+            if culprit == "reading" and number == 5:
+                raise OSError("the disk is gone")
+            yield number
+
+    def work(number: int) -> int:
+        if culprit == "work" and number == 5:
+            raise OSError("the disk is gone")
+        time.sleep(0.002 if number < 5 else 0)  # those before it end later
+        return number
+
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for result in in_order(work, source(), helpers):
+            found.append(result)
+    assert found == [0, 1, 2, 3, 4]
+    assert len(seen) <= 6 + helpers + 3
+    assert helpers_alive() == []
+
+
+@pytest.mark.parametrize("helpers", [0, 2])
+def test_a_line_that_is_left_early_closes_what_it_reads_and_its_threads_end(helpers: int) -> None:
     closed = threading.Event()
 
     def endless() -> Iterator[int]:
@@ -45,69 +131,35 @@ def test_a_reader_that_is_left_early_is_closed_and_its_thread_ends() -> None:
         finally:
             closed.set()
 
-    with read_ahead(endless()) as items:
-        next(items)
-    assert closed.is_set()
-    assert "reader" not in {thread.name for thread in threading.enumerate()}
+    results = in_order(lambda number: number, endless(), helpers)
+    assert next(results) == 1
+    assert len(helpers_alive()) == helpers
+    results.close()
+    assert closed.is_set() and helpers_alive() == []
 
 
-def test_all_is_written_in_order_when_the_block_ends() -> None:
-    written: list[int] = []
+def test_an_interrupt_of_the_caller_ends_the_threads() -> None:
+    class Interrupt(BaseException):
+        pass
 
-    def write(number: int) -> None:
-        time.sleep(0.002)
-        written.append(number)
+    here = threading.get_ident()
 
-    with write_behind(write) as put:
-        for number in range(20):
-            put(number)
-            assert number - len(written) <= 2  # one that is written, one that waits
-    assert written == list(range(20))
+    def work(number: int) -> int:
+        if number > 3 and threading.get_ident() == here:
+            raise Interrupt
+        time.sleep(0.001)
+        return number
 
-
-def test_without_a_depth_all_is_done_in_place() -> None:
-    here, seen = threading.get_ident(), []
-    with read_ahead((threading.get_ident() for _ in range(3)), 0) as items, write_behind(seen.append, 0) as put:
-        for item in items:
-            put((item, len(seen)))
-    assert seen == [(here, 0), (here, 1), (here, 2)]
+    with pytest.raises(Interrupt):
+        list(in_order(work, range(10_000), 1))
+    assert helpers_alive() == []
 
 
-@pytest.mark.parametrize("last", [3, 50])
-def test_an_error_of_the_writer_ends_the_block(last: int) -> None:
-    written: list[int] = []
-
-    def write(number: int) -> None:
-        if number == 3:
-            raise OSError("no space left")
-        written.append(number)
-
-    handed = []
-    with pytest.raises(OSError, match="no space left"), write_behind(write) as put:
-        for number in range(last + 1):
-            handed.append(number)
-            put(number)
-    assert written[:3] == [0, 1, 2]
-    assert len(handed) <= 6
-
-
-def test_what_waits_is_dropped_when_the_block_fails() -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    written: list[int] = []
-
-    def write(number: int) -> None:
-        begun.set()
-        go_on.wait(5)
-        written.append(number)
-
-    def block() -> None:
-        with write_behind(write) as put:
-            put(1)
-            put(2)
-            begun.wait(5)
-            threading.Timer(0.1, go_on.set).start()
-            raise ValueError("the day stops")
-
-    with pytest.raises(ValueError, match="the day stops"):
-        block()
-    assert written == [1]
+@pytest.mark.parametrize(("asked", "cores"), [("", None), ("1", 1), ("10000", None), ("4,2", None), ("0", 1)])
+def test_a_pod_that_shares_a_node_uses_its_own_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: str, cores: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    here = cores or len(os.sched_getaffinity(0))
+    assert overlap.cores() == here
+    assert overlap.spare_cores() == max(here - 1, 1)

@@ -1,7 +1,6 @@
 """The engine: a row's score depends on the row alone, a bad row harms no other, memory and threads stay bounded."""
 
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_scoring import scoring
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.scoring import GRID, MOST_FAILING_ROWS, PASSES, FailedRow, Scored, Scorer, ScoringError, _encode
 
@@ -96,11 +94,11 @@ def test_scores_do_not_depend_on_the_batch_size(batch_rows: int | str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 63, 64, 100, 5000])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_scores_do_not_depend_on_record_batches_and_workers(size: int, workers: int) -> None:
+@pytest.mark.parametrize("helpers", [0, 1, 2])
+def test_scores_do_not_depend_on_record_batches_and_workers(size: int, helpers: int) -> None:
     batch = rows(500 if size < 64 else 5003)
     expected = scorer().score_batch(batch).scores
-    assert scores([*scorer().score(cut(batch, size), workers=workers)]).equals(pa.Table.from_batches([expected]))
+    assert scores([*scorer().score(cut(batch, size), helpers=helpers)]).equals(pa.Table.from_batches([expected]))
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,7 +107,7 @@ def test_scores_do_not_depend_on_where_the_rows_are_cut(sizes: list[int], batch_
     batch = rows(sum(sizes), seed=7)
     starts = np.cumsum([0, *sizes])
     parts = [batch.slice(int(start), size) for start, size in zip(starts, sizes, strict=False)]
-    found = scores([*scorer(batch_rows=batch_rows).score(parts, workers=2)])
+    found = scores([*scorer(batch_rows=batch_rows).score(parts, helpers=2)])
     assert found.equals(scores([scorer().score_batch(batch)]))
 
 
@@ -120,7 +118,7 @@ def test_results_come_in_the_order_of_the_input() -> None:
             return super().forward(numeric, categorical)
 
     batch = rows(1000)
-    keys = [key for part in scorer(Dawdling()).score(cut(batch, 50), workers=2) for key in part.rows["id"].to_pylist()]
+    keys = [key for part in scorer(Dawdling()).score(cut(batch, 50), helpers=2) for key in part.rows["id"].to_pylist()]
     assert keys == batch["id"].to_pylist()
 
 
@@ -130,7 +128,7 @@ def test_a_record_batch_that_costs_much_is_shared_among_workers_and_comes_back_w
     expected = scorer(batch_rows=GRID).score_batch(batch)
     threads: set[int] = set()
     network.register_forward_hook(lambda *_: (threads.add(threading.get_ident()), time.sleep(0.001))[1])
-    (found,) = scorer(network, batch_rows=GRID).score([batch], workers=2)
+    (found,) = scorer(network, batch_rows=GRID).score([batch], helpers=2)
     assert found.source is batch
     assert found.scores.equals(expected.scores)
     assert [row.position for row in found.failed] == [count - 1, count + 7, 2 * count + 99]
@@ -375,7 +373,7 @@ OUT_OF_MEMORY = {
 def test_out_of_memory_halves_the_batch_and_goes_on(error: str) -> None:
     engine = scorer(Hungry(200, OUT_OF_MEMORY[error]), batch_rows=4096)
     batch = rows(10_000)
-    found = list(engine.score(cut(batch, 5000), workers=2))
+    found = list(engine.score(cut(batch, 5000), helpers=2))
     assert scores(found).equals(scores([scorer().score_batch(batch)]))
     assert all(not part.failed for part in found)
     assert engine.batch_rows == 128
@@ -397,11 +395,10 @@ def test_memory_is_bounded_by_what_is_in_flight() -> None:
             yield rows(64, seed=seed)
 
     most = 0
-    for taken, _ in enumerate(scorer().score(source(), workers=2), start=1):
+    for taken, _ in enumerate(scorer().score(source(), helpers=2), start=1):
         most = max(most, produced - taken)
     assert produced == 200
-    # workers and one waiting, two in the queue, one in the reader's hand
-    assert most <= 2 + 2 + 1 + 1
+    assert most <= 2 + 3  # the helpers', the caller's and two that wait
 
 
 def test_a_slow_caller_stops_the_reader() -> None:
@@ -412,7 +409,7 @@ def test_a_slow_caller_stops_the_reader() -> None:
             produced.append(number)
             yield rows(64)
 
-    stream = scorer().score(source(), workers=1)
+    stream = scorer().score(source(), helpers=1)
     next(stream)
     time.sleep(0.3)
     assert len(produced) <= 6
@@ -423,7 +420,7 @@ def test_a_slow_caller_stops_the_reader() -> None:
 
 
 def engine_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("reader", "scoring"))]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("helper")]
 
 
 def test_an_error_of_the_reader_is_raised_in_its_place() -> None:
@@ -434,7 +431,7 @@ def test_an_error_of_the_reader_is_raised_in_its_place() -> None:
 
     found: list[Scored] = []
     with pytest.raises(OSError, match="the file is gone"):
-        for part in scorer().score(source(), workers=1):
+        for part in scorer().score(source(), helpers=1):
             found.append(part)
     assert len(found) <= 2
     assert engine_threads() == []
@@ -442,13 +439,13 @@ def test_an_error_of_the_reader_is_raised_in_its_place() -> None:
 
 def test_an_error_of_the_model_leaves_no_thread_behind() -> None:
     with pytest.raises(ScoringError):
-        list(scorer(Broken()).score(cut(rows(5000), 1000), workers=2))
+        list(scorer(Broken()).score(cut(rows(5000), 1000), helpers=2))
     assert engine_threads() == []
 
 
 @pytest.mark.parametrize("taken", [1, 3])
 def test_closing_early_leaves_no_thread_behind(taken: int) -> None:
-    stream = scorer().score((rows(64) for _ in range(10_000)), workers=2)
+    stream = scorer().score((rows(64) for _ in range(10_000)), helpers=2)
     for _ in range(taken):
         next(stream)
     assert engine_threads()
@@ -457,7 +454,7 @@ def test_closing_early_leaves_no_thread_behind(taken: int) -> None:
 
 
 def test_a_forgotten_stream_leaves_no_thread_behind() -> None:
-    stream = scorer().score((rows(64) for _ in range(10_000)), workers=2)
+    stream = scorer().score((rows(64) for _ in range(10_000)), helpers=2)
     next(stream)
     del stream
     gc.collect()
@@ -469,7 +466,7 @@ def test_torchs_own_threads_are_one_while_scoring_and_as_before_afterwards(close
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        stream = scorer().score(cut(rows(1000), 100), workers=1)
+        stream = scorer().score(cut(rows(1000), 100), helpers=1)
         next(stream)
         assert torch.get_num_threads() == 1
         if close:
@@ -486,7 +483,7 @@ def test_one_scorer_serves_several_streams_at_once() -> None:
     expected = engine.score_batch(batch).scores
     results: list[pa.Table] = []
     threads = [
-        threading.Thread(target=lambda: results.append(scores([*engine.score(cut(batch, 100), workers=2)])))
+        threading.Thread(target=lambda: results.append(scores([*engine.score(cut(batch, 100), helpers=2)])))
         for _ in range(4)
     ]
     for thread in threads:
@@ -564,11 +561,3 @@ def test_out_of_memory_while_the_failing_row_is_looked_for_blames_no_row() -> No
     network.passes.clear()
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         engine.score_batch(rows(200, x={3: POISON}))
-
-
-@pytest.mark.parametrize(("asked", "cores"), [("", None), ("1", 1), ("10000", None), ("4,2", None), ("0", 1)])
-def test_a_pod_that_shares_a_node_uses_its_own_cores(
-    monkeypatch: pytest.MonkeyPatch, asked: str, cores: int | None
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert scoring.cores() == (cores or len(os.sched_getaffinity(0)))

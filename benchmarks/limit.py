@@ -27,8 +27,9 @@ import torch
 
 from batch_scoring import scored_rows, shards
 from batch_scoring.bundle import load_bundle
+from batch_scoring.overlap import cores
 from batch_scoring.parquet import READ_ROWS
-from batch_scoring.scoring import Scorer, cores, keep_freed_memory
+from batch_scoring.scoring import Scorer, keep_freed_memory
 from batch_scoring.storage import open_folder
 from benchmarks import networks, side_by_side, workload
 from benchmarks.side_by_side import PROJECT, Measures

@@ -2,8 +2,8 @@
 
     files, newest first -> judge -> Scorer -> predictions; what is rejected on the way -> quarantine
 
-Memory is flat but for the keys seen (`keys.py`). Files are read in one thread, rows judged in another (the scorer's for
-reading) and written in the caller's.
+Memory is flat but for the keys seen (`keys.py`). Rows are read and judged ahead of the scorer, scored beside the caller
+and written by it (`overlap.py`).
 """
 
 import collections
@@ -23,7 +23,6 @@ from batch_scoring.contract import Contract
 from batch_scoring.features import ColumnCounts
 from batch_scoring.invariants import Finding
 from batch_scoring.judging import Judge, Judged
-from batch_scoring.overlap import read_ahead
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Bar
 from batch_scoring.scoring import Scored, Scorer
@@ -47,7 +46,7 @@ class Block:
 
 
 class Ledger:
-    """Every row of every file, by its number: read once, settled once. One thread reads while another settles."""
+    """Every row of every file, by its number: read once, settled once. One thread may read while another settles."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
@@ -167,7 +166,7 @@ class Stream:
         rejections.flush()
 
     def _blocks(self) -> Iterator[pa.RecordBatch]:
-        """Accepted rows with where each came from, block by block; runs in the scorer's thread for reading."""
+        """Accepted rows with where each came from, block by block; runs in whichever thread of the scorer reads."""
         done = 0
         for file in self._source.files:
             where = f"{self._source.folder.uri}/{file.path}"
@@ -175,11 +174,12 @@ class Stream:
                 if extra := self.judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
                     self._note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
                 name = pa.array([file.path])
-                with read_ahead((block, rows.share) for block in rows.read(0, _ALL)) as blocks:
-                    for block, share in blocks:
-                        judged = self.judge.judge(block, file.path, is_text=rows.is_text)
-                        self.ledger.read(file.path, len(block))
-                        self._waiting.append(Block(judged, (done + share * file.size) / max(self._source.size, 1)))
+                read = self.judge.judge(rows.read(0, _ALL), file.path, is_text=rows.is_text, helpers=1)
+                with contextlib.closing(read) as blocks:
+                    for judged in blocks:
+                        self.ledger.read(file.path, len(judged.block))
+                        share = (done + rows.share * file.size) / max(self._source.size, 1)
+                        self._waiting.append(Block(judged, share))
                         places = pa.DictionaryArray.from_arrays(np.zeros(len(judged.numbers), np.int8), name)
                         batch = judged.accepted.append_column("source_file", places)
                         yield batch.append_column("row_number", pa.array(judged.numbers, pa.int64()))
