@@ -115,7 +115,7 @@ class _Line(Generic[Item, Result]):
             outcome.set_exception(error)
         with self._changed:
             self._read += 1
-            self._reading, self._ended = False, self._ended or outcome.done()
+            self._reading = False
             self._changed.notify_all()
         if not outcome.done():
             try:

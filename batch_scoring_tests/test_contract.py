@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -248,6 +249,17 @@ def test_a_check_of_ones_own_sees_text_columns_as_pandera_alone_would_show_them(
     asked = contract(tiny, f"{schema()}\n@pa.check('c')\ndef is_loud(cls, series):\n    {check}")
     verdict = asked.judge(rows(c=["RED", "red", "RED"]), is_text=False)
     assert reasons(verdict) == {1: ("rule", "is_loud", "c", "red")}
+
+
+def test_threads_judge_at_once_and_a_check_of_ones_own_is_asked_by_one_of_them_at_a_time(tiny: TinyProject) -> None:
+    check = (
+        "is_alone(cls, series):\n    import time\n    cls.asked = getattr(cls, 'asked', 0) + 1\n"
+        "    mine = cls.asked\n    time.sleep(0.02)\n    return (series > 0) & (cls.asked == mine)"
+    )
+    asked = contract(tiny, f"{schema()}\n@pa.check('x')\ndef {check}")
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = list(pool.map(lambda n: asked.judge(rows(x=[1.0] * n, n=[n] * n), is_text=False), range(1, 13)))
+    assert [verdict.positions.tolist() for verdict in verdicts] == [list(range(n)) for n in range(1, 13)]
 
 
 def test_an_elementwise_check_is_asked_about_each_value(tiny: TinyProject) -> None:

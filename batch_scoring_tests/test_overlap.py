@@ -131,7 +131,8 @@ def test_a_line_that_is_left_early_closes_what_it_reads_and_its_threads_end(help
         finally:
             closed.set()
 
-    results = in_order(lambda number: number, endless(), helpers)
+    source = endless()
+    results = in_order(lambda number: number, source, helpers)
     assert next(results) == 1
     assert len(helpers_alive()) == helpers
     results.close()
