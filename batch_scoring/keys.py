@@ -1,6 +1,7 @@
-"""Which keys of a day have been seen: 64-bit hashes in sorted runs, equal ones compared in full.
+"""Which keys of a day have been seen: by halves of 64-bit hashes, equal ones compared in full.
 
-About 30 bytes a key, no Python object a key. The same hash sums up row identities in the shards' accounts.
+10 bytes a key beside the key itself (20 while runs are merged), no Python object a key. The same hash sums up row
+identities in the shards' accounts.
 """
 
 import numpy as np
@@ -9,6 +10,15 @@ import pyarrow.compute as pc
 
 _LONGEST = 4096
 """Bytes of a key that weigh differently; beyond that equal hashes are likelier, and still compared in full."""
+
+_HALF = np.uint64(32)
+_UPPER, _LOWER = np.uint64(0xFFFFFFFF00000000), np.uint64(0x00000000FFFFFFFF)
+
+_AT_ONCE = 65_536
+"""Hashes: what is computed of so many stays in the cache."""
+
+_LEAST_BITS = 20
+"""Of which 2 to the power there are at first: 128 KB, for 65,536 keys."""
 
 with np.errstate(over="ignore"):
     _WEIGHTS = np.cumprod(np.full(_LONGEST, 0x9E3779B97F4A7C15, np.uint64))
@@ -63,81 +73,136 @@ def row_identity(rows: np.ndarray) -> int:
 
 
 class KeyIndex:
-    """The keys seen so far."""
+    """The keys seen so far.
+
+    Each is one number, the upper half of its hash above its position among the keys: sorted runs of them, merged when
+    they are of a size. A bit a hash says beforehand which keys are certainly new, nearly all of a day; the others are
+    looked up, and compared in full with those that have the same half.
+    """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []  # sorted hashes, and the position of each in the keys
+        self._runs: list[np.ndarray] = []
         self._keys: list[pa.Array] = []
+        self._starts: list[int] = []  # the position of the first of each of them
         self._held = 0  # how many
+        self._bits = _Bits(_LEAST_BITS)
         self.identity = 0
         """Sum of the hashes of all keys seen, modulo 2**64."""
-        self._colliding: set[object] = set()  # keys whose hash another key holds
 
     def __len__(self) -> int:
         """Distinct keys seen."""
-        return self._held + len(self._colliding)
+        return self._held
 
     def add(self, keys: pa.Array) -> np.ndarray:
-        """bool[rows]: whether each key comes for the first time, here and in this batch. They are seen from now on."""
-        if not len(keys):
-            return np.zeros(0, bool)
+        """bool[rows]: whether each key comes for the first time, here and in this batch. They are seen from now on.
+
+        Raises:
+            OverflowError: more keys than positions can name.
+        """
         hashes = hash64(keys)
-        order = np.argsort(hashes, kind="stable")
-        ordered = hashes[order]
-        leads = np.ones(len(keys), bool)
-        leads[1:] = ordered[1:] != ordered[:-1]
-        leads &= self._holders(ordered) < 0
-        first = np.zeros(len(keys), bool)
-        first[order[leads]] = True  # a stable sort: the first row of each hash
-        if first.all():
-            self._insert(ordered, order, keys)
-        elif first.any():
-            place_among_added = np.cumsum(first) - 1
-            added = pa.array(np.flatnonzero(first))
-            self._insert(ordered[leads], place_among_added[order[leads]], keys.take(added))
-        repeated = np.flatnonzero(~first)
-        if len(repeated):
-            first[repeated] = ~self._equal(keys.take(pa.array(repeated)), hashes[repeated], remember=True)
+        ordered = np.sort((hashes & _UPPER) | np.arange(len(keys), dtype=np.uint64))
+        rows = (ordered & _LOWER).astype(np.int64)
+        doubtful = self._bits.has(ordered)
+        alike = ordered[1:] >> _HALF == ordered[:-1] >> _HALF
+        doubtful[1:] |= alike
+        doubtful[:-1] |= alike
+        first = np.ones(len(keys), bool)
+        if doubtful.any():
+            suspects = np.sort(rows[doubtful])
+            some = keys.take(pa.array(suspects))
+            first[suspects] = _first_of_each(some) & ~self._holds(some, hashes[suspects])
+        self._insert(ordered, rows, first, keys)
         self.identity = (self.identity + identity(hashes if first.all() else hashes[first])) % 2**64
         return first
 
     def seen(self, keys: pa.Array) -> np.ndarray:
         """bool[rows]: whether each key has been seen before."""
         hashes = hash64(keys)
-        found = self._holders(hashes) >= 0
-        places = np.flatnonzero(found)
-        if len(places):
-            found[places] = self._equal(keys.take(pa.array(places)), hashes[places], remember=False)
+        found = self._bits.has(hashes)
+        suspects = np.flatnonzero(found)
+        found[suspects] = self._holds(keys.take(pa.array(suspects)), hashes[suspects])
         return found
 
-    def _equal(self, keys: pa.Array, hashes: np.ndarray, *, remember: bool) -> np.ndarray:
-        """Compare keys in full with the holders of their hashes."""
-        held = pa.chunked_array(self._keys).take(pa.array(self._holders(hashes)))
-        same = pc.equal(held.combine_chunks(), keys).to_numpy(zero_copy_only=False).copy()
-        for place in np.flatnonzero(~same):  # two keys, one hash: rare enough for Python objects
-            key = keys[int(place)].as_py()
-            same[place] = key in self._colliding
-            if remember:
-                self._colliding.add(key)
+    def _holds(self, keys: pa.Array, hashes: np.ndarray) -> np.ndarray:
+        """bool[rows]: whether each key is held, compared in full with all that share the upper half of its hash."""
+        held = np.zeros(len(keys), bool)
+        order = np.argsort(hashes)  # sorted needles are found much faster
+        for run in self._runs:
+            rows = order[~held[order]]
+            places = np.searchsorted(run, hashes[rows] & _UPPER)
+            while True:
+                found = run[np.minimum(places, len(run) - 1)]
+                alike = (found >> _HALF == hashes[rows] >> _HALF) & (places < len(run))
+                if not alike.any():
+                    break
+                rows, places = rows[alike], places[alike]
+                same = self._equal(keys.take(pa.array(rows)), (found[alike] & _LOWER).astype(np.int64))
+                held[rows[same]] = True
+                rows, places = rows[~same], places[~same] + 1
+        return held
+
+    def _equal(self, keys: pa.Array, positions: np.ndarray) -> np.ndarray:
+        """bool[rows]: whether each key is the one that is held at a position."""
+        same = np.zeros(len(keys), bool)
+        batches = np.searchsorted(self._starts, positions, side="right") - 1
+        for batch in np.unique(batches):  # Arrow would first copy all of them into one
+            rows = np.flatnonzero(batches == batch)
+            held = self._keys[batch].take(pa.array(positions[rows] - self._starts[batch]))
+            same[rows] = pc.equal(held, keys.take(pa.array(rows))).to_numpy(zero_copy_only=False)
         return same
 
-    def _holders(self, hashes: np.ndarray) -> np.ndarray:
-        """int64[rows]: the position of the key that holds each hash, or -1. Sorted hashes are found much faster."""
-        holders = np.full(len(hashes), -1, np.int64)
-        for run, positions in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            found = run[places] == hashes
-            holders[found] = positions[places[found]]
-        return holders
-
-    def _insert(self, hashes: np.ndarray, positions: np.ndarray, keys: pa.Array) -> None:
-        """Remember keys; `hashes`: theirs, sorted, `positions`: where among the keys each of them stands."""
-        run = hashes, positions + self._held
-        while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):  # merge equals: log(n) runs
-            last = self._runs.pop()
-            merged, where = (np.concatenate(pair) for pair in zip(last, run, strict=True))
-            order = np.argsort(merged, kind="stable")
-            run = merged[order], where[order]
+    def _insert(self, ordered: np.ndarray, rows: np.ndarray, first: np.ndarray, keys: pa.Array) -> None:
+        """Remember the keys that come for the first time; `ordered`: half hashes over rows, sorted."""
+        if not first.all():
+            ordered, rows = ordered[first[rows]], (np.cumsum(first) - 1)[rows[first[rows]]]
+            keys = keys.filter(pa.array(first))
+        if not len(keys):
+            return
+        if self._held + len(keys) > _LOWER:
+            raise OverflowError(f"more than {_LOWER:,} keys in one day; expected fewer: split the day's table in two")
+        run = (ordered & _UPPER) | (rows + self._held).astype(np.uint64)
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):  # merge equals: log(n) runs
+            run = np.concatenate([self._runs.pop(), run])
+            run.sort(kind="stable")  # merges what is sorted
         self._runs.append(run)
         self._keys.append(keys)
+        self._starts.append(self._held)
         self._held += len(keys)
+        if self._bits.are_few_for(self._held):
+            self._bits = _Bits(self._bits.exponent + 1)
+            for each in self._runs:
+                self._bits.set(each)
+        else:
+            self._bits.set(ordered)
+
+
+class _Bits:
+    """A bit for each beginning of a hash: what is not set has not been seen."""
+
+    def __init__(self, exponent: int) -> None:
+        self.exponent = exponent
+        self._bytes = np.zeros(2 ** (exponent - 3), np.uint8)
+
+    def are_few_for(self, keys: int) -> bool:
+        """Whether more than a sixteenth of them is set, and more can be told apart by half a hash."""
+        return 16 * keys > 2**self.exponent and self.exponent < int(_HALF)
+
+    def has(self, hashes: np.ndarray) -> np.ndarray:
+        """bool[rows]: whether each bit is set. Sorted hashes go through memory in one direction, which is faster."""
+        place = hashes >> np.uint64(64 - self.exponent)
+        bit: np.ndarray = self._bytes[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)
+        return (bit & np.uint8(1)).astype(bool)
+
+    def set(self, hashes: np.ndarray) -> None:
+        """Set the bit of each."""
+        for start in range(0, len(hashes), _AT_ONCE):
+            place = hashes[start : start + _AT_ONCE] >> np.uint64(64 - self.exponent)
+            np.bitwise_or.at(self._bytes, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
+
+
+def _first_of_each(keys: pa.Array) -> np.ndarray:
+    """bool[rows]: whether no row above has the same key."""
+    codes = keys.dictionary_encode().indices.to_numpy()
+    first = np.zeros(len(keys), bool)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return first

@@ -21,6 +21,8 @@ HASHES: dict[str, Hash] = {
     "all equal": lambda values: np.zeros(len(values), np.uint64),
     "one bit": lambda values: hash64(values) % np.uint64(2),
     "two bits": lambda values: hash64(values) % np.uint64(4),
+    "two bits of the upper half": lambda values: hash64(values) << np.uint64(62),
+    "lower halves": lambda values: hash64(values) & np.uint64(2**32 - 1),
 }
 """The hash itself, and others that collide almost always."""
 
@@ -57,13 +59,35 @@ def test_integer_keys_are_told_apart(batches: list[list[int]]) -> None:
     assert found == first_times(batches)  # type: ignore[arg-type]
 
 
-def test_many_batches_of_keys_are_told_apart() -> None:
+def test_many_batches_of_keys_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_LEAST_BITS", 6)
     index = KeyIndex()
     for start in range(0, 50_000, 1000):
         batch = pa.array([f"k{n}" for n in range(start, start + 1500)])  # the last 500 come again in the next
         assert index.add(batch).tolist() == [start == 0 or n >= start + 500 for n in range(start, start + 1500)]
     assert len(index) == 50_500
     assert not index.seen(pa.array(["k50500", "x"])).any()
+
+
+def test_keys_with_equal_halves_of_their_hashes_are_told_apart_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some of a hundred million have: runs of any size hold several of them, in no order of the keys."""
+    monkeypatch.setattr(keys, "hash64", lambda values: hash64(values) & np.uint64(0x1F_0000_0000 | 2**32 - 1))
+    index, known = KeyIndex(), set[str]()
+    for seed in range(12):
+        batch = [f"k{n}" for n in np.random.default_rng(seed).integers(0, 900, 10 + 20 * (seed % 4))]
+        expected = first_times([list(known), batch])[1]  # type: ignore[list-item]
+        assert index.add(pa.array(batch)).tolist() == expected
+        known |= set(batch)
+    assert index.seen(pa.array(["k901", *known])).tolist() == [False] + [True] * len(known)
+    assert index.identity == identity(keys.hash64(pa.array(sorted(known))))
+
+
+def test_no_more_keys_are_taken_than_positions_can_name() -> None:
+    index = KeyIndex()
+    index._held = 2**32 - 3
+    assert index.add(pa.array(["a", "b", "b"])).tolist() == [True, True, False]
+    with pytest.raises(OverflowError, match=r"more than 4,294,967,295 keys in one day; expected fewer: split the day"):
+        index.add(pa.array(["c"]))
 
 
 @given(values=st.lists(TEXT, min_size=1, max_size=20))
