@@ -5,6 +5,7 @@ finished -> gather. Whether one step scores all shards, or several a share each,
 model cannot score goes to the quarantine, stage score, with the reason.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -195,8 +196,11 @@ def _score_shard(
     batches = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
     tally, at = Tally(manifest), pa.scalar(run.started, pa.timestamp("us", "UTC"))
     lost = features.account.keys
-    with step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft:
-        for scored in run.timed_each("score", scorer.score(run.timed_each("read", batches))):
+    with (
+        step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft,
+        contextlib.closing(scorer.score(run.timed_each("read", batches))) as results,
+    ):
+        for scored in run.timed_each("score", results):
             with run.timed("write"):
                 draft.accept(scored_rows.rows(scored, source.model.version, at, schema))
                 draft.reject(scored_rows.failed(scored, key))

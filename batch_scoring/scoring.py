@@ -19,7 +19,7 @@ import copy
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -133,7 +133,7 @@ class Scorer:
         """Run so many times smaller forward passes, on the grid; the scores are the same."""
         self.batch_rows = _padded(self.batch_rows >> times)
 
-    def score(self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None) -> Iterator[Scored]:
+    def score(self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None) -> Generator[Scored, None, None]:
         """Score a stream: reading, scoring and the caller's work overlap; results come in the order of the input.
 
         Args:

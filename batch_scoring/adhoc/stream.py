@@ -154,7 +154,7 @@ class Stream:
         """
         schema, version = self.schema, self.scorer.manifest.version
         stamp = pa.scalar(at, pa.timestamp("us", "UTC"))
-        with contextlib.closing(self.scorer.score(self._blocks())) as results:  # type: ignore[type-var]
+        with contextlib.closing(self.scorer.score(self._blocks())) as results:
             for scored in results:
                 block = self._waiting.popleft()
                 judged = block.judged
