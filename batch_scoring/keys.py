@@ -1,7 +1,7 @@
 """Which keys of a day have been seen: by halves of 64-bit hashes, equal ones compared in full.
 
-10 bytes a key beside the key itself (20 while runs are merged), no Python object a key. The same hash sums up row
-identities in the shards' accounts.
+10 to 12 bytes a key beside the key itself (up to 24 while runs are merged), no Python object a key. The same hash sums
+up row identities in the shards' accounts.
 """
 
 import numpy as np

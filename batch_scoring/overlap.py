@@ -41,14 +41,15 @@ def in_order(
         line.work_on()
 
     threads = [threading.Thread(target=help_out, name=f"helper_{n}", daemon=True) for n in range(helpers)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         yield from line.results()
     finally:
         line.end()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
         if isinstance(items, Generator):
             items.close()
 
@@ -88,8 +89,11 @@ class _Line(Generic[Item, Result]):
                     self._changed.notify_all()
             if outcome is None:
                 self._work_on_next()
-            else:
+                continue
+            try:
                 yield outcome.result()
+            finally:
+                del outcome  # it holds an error, whose traceback holds this frame: all of it would stay in memory
 
     def end(self) -> None:
         """Read nothing more."""
@@ -125,6 +129,7 @@ class _Line(Generic[Item, Result]):
         with self._changed:
             self._outcomes[number] = outcome
             self._changed.notify_all()
+        del outcome  # as above
 
 
 def cores() -> int:

@@ -80,7 +80,7 @@ class Tally:
             if column != "prediction" or self._manifest.task == "regression":
                 values = scores.column(column).to_numpy().astype(np.float64)
                 self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
-                # not values @ values: BLAS would wake its own threads, which spin against the scoring workers
+                # not values @ values: BLAS would wake its own threads, which spin against those that score
                 self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
         if self._manifest.task == "classification":
             block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]

@@ -1,6 +1,10 @@
+import contextlib
+import gc
+import itertools
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -137,6 +141,49 @@ def test_a_line_that_is_left_early_closes_what_it_reads_and_its_threads_end(help
     assert len(helpers_alive()) == helpers
     results.close()
     assert closed.is_set() and helpers_alive() == []
+
+
+@pytest.mark.parametrize("helpers", [0, 1])
+def test_an_error_that_is_handled_leaves_nothing_in_memory(helpers: int) -> None:
+    class Item:
+        pass
+
+    held: list[weakref.ref[Item]] = []
+
+    def source() -> Iterator[Item]:
+        for _ in range(3):
+            item = Item()
+            held.append(weakref.ref(item))
+            yield item
+            del item
+
+    def work(item: Item) -> Item:
+        if len(held) > 1 and held[1]() is item:
+            raise MemoryError
+        return item
+
+    gc.collect()
+    gc.disable()  # what it would have to find may be frozen: garbage.py
+    try:
+        with contextlib.suppress(MemoryError):
+            list(in_order(work, source(), helpers))
+        assert [item() for item in held if item() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_threads_that_could_be_started_end_when_another_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def may_start(thread: threading.Thread) -> None:
+        if thread.name == "helper_1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", may_start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(in_order(lambda number: number, itertools.count(), 3))
+    assert helpers_alive() == []
 
 
 def test_an_interrupt_of_the_caller_ends_the_threads() -> None:

@@ -119,9 +119,14 @@ class _Bench:
         torch.set_num_threads(1)
         keep_freed_memory()
 
-    def read(self) -> Iterator[pa.RecordBatch]:
-        """The file's rows."""
-        return shards.read(self._folder, self._name, None, list(workload.CATEGORICAL))
+    def read(self, least: int | None = None) -> Iterator[pa.RecordBatch]:
+        """The file's rows, or as many of the first as record batches hold that have `least` of them."""
+        read = 0
+        for batch in shards.read(self._folder, self._name, None, list(workload.CATEGORICAL)):
+            yield batch
+            read += len(batch)
+            if least is not None and read >= least:
+                return
 
     def kept(self) -> list[pa.RecordBatch]:
         """As many of them as stay in memory."""
@@ -186,8 +191,7 @@ def _write(bench: _Bench) -> None:
 
 def _share(bench: _Bench) -> None:
     bench.target = bench.target.with_suffix(f".{os.getpid()}.parquet")
-    mine = itertools.islice(bench.read(), -(-bench.rows // READ_ROWS) // cores())
-    _timed(lambda: bench.write(map(bench.scorer.score_batch, mine)))
+    _timed(lambda: bench.write(map(bench.scorer.score_batch, bench.read(bench.rows // cores()))))
     bench.target.unlink()
 
 

@@ -8,7 +8,7 @@ and written by it (`overlap.py`).
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -42,7 +42,7 @@ class Block:
 
     judged: Judged
     share: float
-    """Of the input that had been read with them."""
+    """Of the input that had been read by the time that they were judged."""
 
 
 class Ledger:
@@ -154,7 +154,7 @@ class Stream:
         """
         schema, version = self.schema, self.scorer.manifest.version
         stamp = pa.scalar(at, pa.timestamp("us", "UTC"))
-        with contextlib.closing(self.scorer.score(self._blocks())) as results:
+        with contextlib.closing(self._blocks()) as blocks, contextlib.closing(self.scorer.score(blocks)) as results:
             for scored in results:
                 block = self._waiting.popleft()
                 judged = block.judged
@@ -165,7 +165,7 @@ class Stream:
                 bar.show(block.share, self.ledger.rows_in)
         rejections.flush()
 
-    def _blocks(self) -> Iterator[pa.RecordBatch]:
+    def _blocks(self) -> Generator[pa.RecordBatch, None, None]:
         """Accepted rows with where each came from, block by block; runs in whichever thread of the scorer reads."""
         done = 0
         for file in self._source.files:
