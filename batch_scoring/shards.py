@@ -95,7 +95,7 @@ def read(
         path: the shard's file.
         columns: those to read; all if None.
         dictionary: text columns to leave dictionary-encoded.
-        batch_rows: rows of a record batch while the file begins (`parquet.read`).
+        batch_rows: rows of a record batch, at most.
     """
     with table.open_arrow(path) as file:
         yield from parquet.read(file, columns, dictionary, batch_rows)

@@ -1,4 +1,3 @@
-import contextlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,17 +85,3 @@ def test_small_batches_become_row_groups_that_keep_their_dictionaries(tmp_path: 
 def test_a_file_without_rows_has_its_columns(tmp_path: Path) -> None:
     assert written(tmp_path / "none.parquet").schema_arrow.names == SCHEMA.names
     assert written(tmp_path / "empty.parquet", rows().slice(0, 0)).read().num_rows == 0
-
-
-@pytest.mark.parametrize("rows", [0, 1, 400_000])
-def test_record_batches_grow_after_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(parquet, "_BEGINNING", 100_000)
-    table = pa.record_batch({"n": pa.array(range(rows), pa.int64())})
-    with contextlib.closing(parquet.Writer(file := tmp_path / "a.parquet", table.schema)) as writer:
-        for start in range(0, rows, 50_000):  # three of them are a row group
-            writer.write(table.slice(start, 50_000))
-    with file.open("rb") as stream:
-        found = list(parquet.read(stream))
-    assert pa.Table.from_batches(found, table.schema).equals(pa.Table.from_batches([table]))
-    sizes = [65_536, 65_536, 18_928, 131_072, 118_928] if rows == 400_000 else [1] * rows
-    assert [len(batch) for batch in found] == sizes
