@@ -38,7 +38,7 @@ class Run:
     """UTC; stands in the scored rows as `scored_at`."""
     log: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
-    """Busy time by activity; activities overlap, so their sum may exceed the wall time."""
+    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
     began: float = field(default_factory=perf_counter)
     """When this step took up the work, by `perf_counter`."""
     tags: Mapping[str, str] = field(default_factory=dict)
