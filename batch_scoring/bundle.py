@@ -193,7 +193,7 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
         raise BundleError(f"{where} is no safetensors file: {error}") from error
     refuse_unfit(network.state_dict(), weights, where, name)
     network.load_state_dict(weights)
-    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
+    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False), bundle.golden)
 
 
 def refuse_unfit(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 GOLDEN_TOLERANCE = 1e-5
@@ -57,3 +58,5 @@ class LoadedModel:
     manifest: Manifest
     sha256: str
     network: "torch.nn.Module"
+    golden: "pa.Table | None" = None
+    """Rows like those that it will score; on them the engine proves what it does for speed."""

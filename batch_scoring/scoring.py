@@ -6,11 +6,12 @@ It knows torch and Arrow, and nothing of Dagster, days, tables or files. A row's
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
 another path (and round differently) for a tail of a few rows.
 
-On the CPU the linear layers of the network are packed (`packing.py`). What was tried saves of an eager forward pass,
-on two AMD cores and for a perceptron of 64-64, one of 512-512-512 and a small transformer (elsewhere
-`python -m benchmarks.forward` measures it): packing 13, 19 and 2 %, and of the whole way from file to file 15 %;
-AOTInductor 26, 22 and 22 %, but the model's file is then a program; ONNX Runtime -15, 21 and 18 %; torch.compile
-nothing, after 5 to 13 s; bfloat16 up to half, and 0.3 to 0.6 % of the predictions flip.
+On the CPU the linear layers of the network are packed (`packing.py`), where the golden rows prove that they give the
+eager network's outputs. What was tried saves of an eager forward pass, on two AMD cores and for a perceptron of 64-64,
+one of 512-512-512 and a small transformer (elsewhere `python -m benchmarks.forward` measures it): packing 13, 19 and
+2 %, and of the whole way from file to file 15 %; AOTInductor 26, 22 and 22 %, but the model's file is then a program;
+ONNX Runtime -15, 21 and 18 %; torch.compile nothing, after 5 to 13 s; bfloat16 up to half, and 0.3 to 0.6 % of the
+predictions flip.
 """
 
 import collections
@@ -19,7 +20,7 @@ import copy
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from batch_scoring.manifest import LoadedModel
+    from batch_scoring.packing import Probe
 
 GRID = 64
 """Rows that every forward pass is a multiple of. From 16 rows on, results of a row were bit-equal in every batch
@@ -49,7 +51,11 @@ PASSES = 16
 work, and handing it out costs little beside it."""
 
 MOST_FAILING_ROWS = 100
-"""Rows of one work that may make the network raise; more of them is a broken model, not broken rows."""
+"""Rows of one stream (a shard) that may make the network raise; more of them is a broken model, not broken rows."""
+
+PROBES = 4_096
+"""Golden rows, at most and about, with a missing value in turn in each numeric column, that packed layers are tried
+on: of up to 64 columns all golden rows in each, of thousands one in each."""
 
 
 class ScoringError(RuntimeError):
@@ -57,7 +63,7 @@ class ScoringError(RuntimeError):
 
 
 class DeviceError(ScoringError):
-    """The device is not there; on another machine it may be."""
+    """The device is not there, or no longer; on another machine it may be."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Scorer:
         """
         import torch
 
-        from batch_scoring.packing import packed
+        from batch_scoring.packing import proven
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -119,14 +125,18 @@ class Scorer:
             )
         self.device = device
         self.manifest = model.manifest
-        if device == "cpu":
-            self._network = self._cpu_network = packed(model.network.eval())
-        else:
-            self._network = copy.deepcopy(model.network).eval().to(device)
-            self._cpu_network = model.network
         self._vocabularies = {name: pa.array(words, pa.string()) for name, words in self.manifest.categorical.items()}
         self._lane = threading.local()
+        self._cpu_network = model.network.eval()
+        self.why_eager = ""
+        """Why the network's layers are not packed on the CPU; empty if they are, or if it has none to pack."""
         with _one_torch_thread_each():
+            if device == "cuda":
+                self._network = copy.deepcopy(model.network).to(device)
+            elif model.golden is None:
+                self._network, self.why_eager = self._cpu_network, "there are no golden rows to prove packed layers on"
+            else:
+                self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
             self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     def halve(self, times: int) -> None:
@@ -140,17 +150,25 @@ class Scorer:
             batches: record batches with at least the model's feature columns.
             helpers: threads that score beside the caller's, which does so too while it waits; `spare_cores()` if None
                 (on a GPU two: one computes, one copies).
+
+        Raises:
+            ScoringError: columns or shapes do not fit, or the network raises for more than `MOST_FAILING_ROWS` rows of
+                the stream, however it is cut and whoever scores it.
+            DeviceError: the GPU is lost.
         """
         keep_freed_memory()
         if helpers is None:
             helpers = 2 if self.device == "cuda" else spare_cores()
         found: list[Scored] = []
+        raising = 0
         with (
             _one_torch_thread_each() as settle,
             contextlib.closing(in_order(self._score_part, self._parts(batches, helpers + 1), helpers, settle)) as parts,
         ):
             for whole, scored in parts:
                 found.append(scored)
+                raising += sum(row.rule == "network_raises" for row in scored.failed)
+                _ensure_few(raising, scored.failed)
                 if whole is not None:
                     yield _joined(whole, found)
                     found = []
@@ -158,7 +176,8 @@ class Scorer:
     def score_batch(self, batch: pa.RecordBatch) -> Scored:
         """Score one record batch on the calling thread."""
         numeric, categorical, unknown = self.matrices(batch)
-        block, failed = self._run(numeric, categorical, batch.num_rows, probabilities=True)
+        infinite = self._infinite(batch, numeric)
+        block, failed = self._run(batch, numeric, categorical, probabilities=True)
         if self.manifest.task == "regression":
             values = block[0].astype(np.float64)
             bad = ~np.isfinite(values)
@@ -173,7 +192,7 @@ class Scorer:
             known.setdefault(
                 int(row), FailedRow(int(row), "output_is_finite", "the network's output is NaN or infinite")
             )
-        known |= {row.position: row for row in self._infinite(batch, numeric)}
+        known |= {row.position: row for row in infinite}
         failed = list(known.values())
         scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
         if failed:
@@ -212,7 +231,7 @@ class Scorer:
         batch = table.combine_chunks().to_batches()[0]
         numeric, categorical, _ = self.matrices(batch)
         with _one_torch_thread_each():
-            block, failed = self._run(numeric, categorical, batch.num_rows, probabilities=False)
+            block, failed = self._run(batch, numeric, categorical, probabilities=False)
         if failed:
             raise ScoringError(f"row {failed[0].position}: {failed[0].detail}")
         return np.ascontiguousarray(block.T)
@@ -251,11 +270,17 @@ class Scorer:
         return list(found.values())
 
     def _run(
-        self, numeric: np.ndarray, categorical: np.ndarray, rows: int, *, probabilities: bool
+        self, batch: pa.RecordBatch, numeric: np.ndarray, categorical: np.ndarray, *, probabilities: bool
     ) -> tuple[np.ndarray, list[FailedRow]]:
-        """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed."""
-        import torch
+        """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed.
 
+        Args:
+            batch: the rows.
+            numeric: their float32[padded rows, n], which the network may overwrite.
+            categorical: their int64[padded rows, c], which it may overwrite as well.
+            probabilities: whether to make probabilities of the logits of classes.
+        """
+        rows = batch.num_rows
         block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
         failed: list[FailedRow] = []
         start = 0
@@ -264,29 +289,53 @@ class Scorer:
             try:
                 block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
             except Exception as error:
+                numeric, categorical, _ = self.matrices(batch)
                 if is_out_of_memory(error):
                     if stop - start <= GRID:
                         raise
                     self.batch_rows = _padded((stop - start) // 2)
-                    if self.device == "cuda":
-                        torch.cuda.empty_cache()
+                    self._free_memory()
                     continue
+                self._ensure_device(error)
                 for row in range(start, min(stop, rows)):
                     block[:, row] = np.nan
                 self._bisect(numeric, categorical, start, min(stop, rows), probabilities, block, failed)
             start = stop
         return block[:, :rows], failed
 
-    def _forward(
-        self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool, *, on_cpu: bool = False
-    ) -> np.ndarray:
+    def _free_memory(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _ensure_device(self, error: Exception) -> None:
+        """Tell a row that the network cannot score from a GPU that is lost: there every pass after it fails as well.
+
+        Raises:
+            DeviceError: nothing can be computed there any more.
+        """
+        if self.device == "cpu":
+            return
+        import torch
+
+        try:
+            torch.zeros(1, device=self.device).add_(1).cpu()
+        except Exception as trouble:
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise DeviceError(
+                f"the GPU can no longer be used by this process ({said}); the shard was given up. If it happens again, "
+                "a row makes the network fail on the GPU: with scoring.device cpu that row is quarantined by name"
+            ) from trouble
+
+    def _forward(self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool) -> np.ndarray:
         """One forward pass of float32[rows, n] and int64[rows, c] to float32[outputs, rows]."""
         import torch
 
         with torch.inference_mode():
             inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
-            if self.device == "cpu" or on_cpu:
-                return self._outputs(self._cpu_network(*inputs), len(numeric), probabilities).numpy()
+            if self.device == "cpu":
+                return self._outputs(self._network(*inputs), len(numeric), probabilities).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
@@ -310,7 +359,7 @@ class Scorer:
         self, numeric: np.ndarray, categorical: np.ndarray, start: int, stop: int,
         probabilities: bool, block: np.ndarray, failed: list[FailedRow],
     ) -> None:  # fmt: skip
-        """Score what can be scored of rows that raised together; on the CPU, where a failed row breaks nothing else."""
+        """Score what can be scored of rows that raised together; on the same device, so that bits do not differ."""
         rows, padded = stop - start, _padded(stop - start)
         part, codes = (
             np.zeros((padded, numeric.shape[1]), np.float32),
@@ -320,12 +369,13 @@ class Scorer:
         _pad(part, rows)
         _pad(codes, rows)
         try:
-            block[:, start:stop] = self._forward(part, codes, probabilities, on_cpu=True)[:, :rows]
+            block[:, start:stop] = self._forward(part, codes, probabilities)[:, :rows]
         except ScoringError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise  # the machine's fault, not the row's
+            self._ensure_device(error)
             if rows > 1:
                 middle = start + rows // 2
                 self._bisect(numeric, categorical, start, middle, probabilities, block, failed)
@@ -333,11 +383,31 @@ class Scorer:
                 return
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
             failed.append(FailedRow(start, "network_raises", detail))
-            if len(failed) > MOST_FAILING_ROWS:
-                raise ScoringError(
-                    f"the network raises for more than {MOST_FAILING_ROWS} rows of a batch: the model is at fault; "
-                    f"first of them: {failed[0].detail}"
-                ) from error
+            _ensure_few(len(failed), failed)
+
+    def _probes(self, golden: pa.Table) -> "Iterator[Probe]":
+        """The golden rows as they are, with a missing value in each numeric column in turn, and with unknown words."""
+        import torch
+
+        from batch_scoring.packing import Probe
+
+        def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> Probe:
+            return Probe(name, torch.from_numpy(numeric), torch.from_numpy(categorical))
+
+        numeric, categorical, _ = self.matrices(golden.combine_chunks().to_batches()[0])
+        yield probe("the golden rows", numeric, categorical)
+        if self._vocabularies:
+            yield probe("golden rows with unknown categories", numeric, np.zeros_like(categorical))
+        each = max(1, min(len(numeric), PROBES // max(1, len(self.manifest.numeric))))
+        gaps = np.repeat(np.arange(len(self.manifest.numeric)), each)
+        for first in range(0, len(gaps), len(numeric)):
+            columns = gaps[first : first + len(numeric)]
+            missing = numeric.copy()
+            missing[np.arange(len(columns)), columns] = np.nan
+            names = self.manifest.numeric[columns[0] : columns[-1] + 1]
+            yield probe(
+                f"golden rows with a missing {', '.join(names[:3])}{' …' * (len(names) > 3)}", missing, categorical
+            )
 
     def _automatic_batch_rows(self) -> int:
         """Rows whose widest activation fills the cache, measured by one small forward pass."""
@@ -358,6 +428,23 @@ class Scorer:
             hook.remove()
         least, most = BATCH_ROWS[self.device]
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
+
+
+def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
+    """Take a network that raises for many rows for broken.
+
+    Args:
+        raising: rows of the stream for which it raises so far.
+        rows: some of them.
+
+    Raises:
+        ScoringError: they are more than broken rows would be.
+    """
+    if raising > MOST_FAILING_ROWS:
+        raise ScoringError(
+            f"the network raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; for one of "
+            f"them: {next(row.detail for row in rows if row.rule == 'network_raises')}"
+        )
 
 
 def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:

@@ -1,12 +1,13 @@
 """Packed layers: eager's outputs to the last bit or two, one and the same bits in every batch, nothing else changed."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from batch_scoring.packing import PackedLinear, packed
+from batch_scoring.packing import PackedLinear, PackedSequential, Probe, packed, proven
 
 WIDTH = 24
 
@@ -103,12 +104,217 @@ def test_the_network_itself_stays_as_it_is(network: nn.Module) -> None:
     assert {name: id(weight) for name, weight in network.named_parameters()} == weights
 
 
-def test_every_plain_layer_is_packed_and_a_relu_behind_it_is_in_it() -> None:
+def test_every_plain_layer_is_packed_for_itself() -> None:
     perceptron = packed(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)))
-    assert kinds(perceptron)[1:] == [PackedLinear, nn.Identity, PackedLinear, nn.Tanh, PackedLinear]
+    assert kinds(perceptron) == [PackedSequential, PackedLinear, nn.ReLU, PackedLinear, nn.Tanh, PackedLinear]
     assert kinds(packed(hooked()))[1:] == [nn.Linear, nn.ReLU, PackedLinear, nn.ReLU]
-    assert kinds(packed(nn.Sequential(Own(4, 4), nn.ReLU())))[1:] == [Own, nn.ReLU]
     assert nn.Linear not in kinds(packed(Nested()))
+
+
+def own_forward() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    layer.forward = lambda values: values + 1  # type: ignore[method-assign]
+    return nn.Sequential(layer, nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [nn.Sequential(Own(4, 4), nn.ReLU()), own_forward(), torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))],
+)  # fmt: skip
+def test_what_is_more_than_a_plain_layer_is_left_alone(network: nn.Module) -> None:
+    assert packed(network) is network
+
+
+def test_a_layer_that_stands_in_two_places_stays_one() -> None:
+    layer = nn.Linear(4, 4)
+    mine = packed(nn.ModuleDict({"one": nn.Sequential(layer), "two": nn.Sequential(layer)}))
+    assert mine["one"][0] is mine["two"][0]
+
+
+# what a sample of outputs does not show holds by construction
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("column", range(3))
+def test_a_number_that_is_none_goes_through_a_relu_as_in_eager_torch(value: float, column: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)).eval()
+    values = torch.randn(64, 3)
+    values[5, column] = value
+    with torch.inference_mode():
+        expected, found = network(values), packed(network)(values)
+    assert not expected[5].isfinite().any()
+    assert torch.equal(found.isnan(), expected.isnan()) and torch.equal(found.isinf(), expected.isinf())
+
+
+class TakenApart(nn.Module):
+    """Sequences as networks use them that are not called as a whole."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.net = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.way == "residual":
+            for layer in self.net:
+                values = values + layer(values)
+        elif self.way == "pre-activation":
+            before = self.net[0](values)
+            values = before + self.net[1](before)
+        elif self.way == "slice":
+            before = self.net[:1](values)
+            values = self.net[1:](before) - before
+        elif self.way == "named":
+            kept = {}
+            for name, layer in self.net.named_children():
+                kept[name] = values = layer(values)
+            values = sum(kept.values())
+        else:
+            values = self.net(values) - self.net[:3](values)
+        return values
+
+
+@pytest.mark.parametrize("way", ["residual", "pre-activation", "slice", "named", "whole and in part"])
+def test_a_sequence_that_is_taken_apart_has_its_layers_own_outputs(way: str) -> None:
+    torch.manual_seed(0)
+    network, values = TakenApart(way).eval().requires_grad_(False), torch.randn(640, WIDTH)
+    mine = packed(network)
+    assert PackedLinear in kinds(mine)
+    with torch.inference_mode():
+        torch.testing.assert_close(mine(values), network(values), rtol=2e-6, atol=2e-6)
+
+
+LAYOUTS: dict[str, Callable[[], torch.Tensor]] = {
+    "one row without a dimension": lambda: torch.randn(WIDTH),
+    "turned": lambda: torch.randn(WIDTH, 64).t(),
+    "every second row": lambda: torch.randn(128, WIDTH)[::2],
+    "some columns of more": lambda: torch.randn(64, WIDTH + 9)[:, 4 : WIDTH + 4],
+    "one row many times": lambda: torch.randn(1, WIDTH).expand(64, WIDTH),
+    "four dimensions": lambda: torch.randn(2, 3, 64, WIDTH).transpose(0, 2),
+    "no rows": lambda: torch.randn(0, WIDTH),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_in_any_layout_are_taken_as_torch_takes_them(name: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, values = nn.Linear(WIDTH, 5, bias=bias).requires_grad_(False), LAYOUTS[name]()
+    torch.testing.assert_close(PackedLinear(layer)(values), layer(values), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "values", [torch.randn(64, WIDTH + 1), torch.randn(64, WIDTH - 1), torch.randn(64, WIDTH).double()]
+)
+def test_values_that_do_not_fit_are_refused_in_torchs_own_words(values: torch.Tensor) -> None:
+    layer = nn.Linear(WIDTH, 5).requires_grad_(False)
+    with pytest.raises(RuntimeError) as expected:
+        layer(values)
+    with pytest.raises(RuntimeError) as raised:
+        PackedLinear(layer)(values)
+    assert str(raised.value) == str(expected.value)
+
+
+def test_autocast_is_torchs_business() -> None:
+    layer, values = nn.Linear(WIDTH, 5).requires_grad_(False), torch.randn(64, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(PackedLinear(layer)(values), layer(values))
+
+
+# what remains is proven on rows
+
+
+class Scorable(nn.Module):
+    """A network of the engine's form around another one."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return self.inner(numeric)
+
+
+class Learning(nn.Module):
+    """Changes a layer's weights while it scores, as networks do that make weights of their inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, 2)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.layer.weight.data.fill_(0.5)
+        return self.layer(values)
+
+
+class LookingUp(nn.Module):
+    """Knows its layers by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, 2)
+        self.scales = {self.layer: 2.0}
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.layer(values) * self.scales[self.layer]
+
+
+class Singular(nn.Module):
+    """Does not let itself be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, 2)
+
+    def __copy__(self) -> "Singular":
+        raise TypeError("there is only one of me")
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.layer(values)
+
+
+def probes(values: torch.Tensor | None = None) -> Iterator[Probe]:
+    yield Probe(
+        "these rows", torch.randn(64, WIDTH) if values is None else values, torch.zeros(64, 0, dtype=torch.int64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("inner", "reason"),
+    [
+        (Learning(), "packed layers give other outputs for these rows: by"),
+        (LookingUp(), "packed layers give other outputs for these rows: they raise KeyError"),
+        (Singular(), "its layers cannot be packed: TypeError: there is only one of me"),
+    ],
+)
+def test_a_network_that_packing_changes_stays_eager_and_says_why(inner: nn.Module, reason: str) -> None:
+    network = Scorable(inner).eval().requires_grad_(False)
+    found, why = proven(network, probes())
+    assert found is network
+    assert why.startswith(reason)
+
+
+def test_a_missing_value_that_packed_layers_would_lose_leaves_the_network_eager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fused(self: PackedLinear, values: torch.Tensor) -> torch.Tensor:  # what the engine did until 2026-11
+        return torch.ops.mkldnn._linear_pointwise(values, self._packed, self.bias, "relu", [], "")
+
+    network = Scorable(nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU())).eval().requires_grad_(False)
+    values = torch.randn(64, WIDTH)
+    monkeypatch.setattr(PackedLinear, "forward", fused)
+    assert proven(network, probes(values))[0] is not network
+    values[3, 7] = torch.nan
+    assert proven(network, probes(values)) == (
+        network, "packed layers give other outputs for these rows: NaN or infinity in other places",
+    )  # fmt: skip
+
+
+def test_a_network_that_packing_does_not_change_is_packed(network: nn.Module) -> None:
+    found, why = proven(Scorable(copy.deepcopy(network)), probes())
+    assert why == ""
+    assert PackedLinear in kinds(found) or PackedLinear not in kinds(packed(network))
 
 
 def test_other_numbers_than_float32_are_left_to_torch() -> None:

@@ -47,7 +47,7 @@ def model_of(network: torch.nn.Module, outputs: int = 2, task: str = "classifica
         name="tiny", version="v1", task=task, arguments={}, numeric=("x", "y", "n"), categorical={"c": COLOURS},
         classes=tuple(map(str, range(outputs))) if task == "classification" else (), training={}, metrics={}, files={},
     )  # fmt: skip
-    return LoadedModel(manifest, "", network.eval())
+    return LoadedModel(manifest, "", network.eval(), pa.Table.from_batches([rows(64, seed=99)]))
 
 
 def scorer(
@@ -328,10 +328,64 @@ def test_a_network_that_always_raises_is_a_quick_error_that_says_so() -> None:
     with pytest.raises(ScoringError) as raised:
         list(engine.score([rows(131_072)]))
     assert str(raised.value) == (
-        f"the network raises for more than {MOST_FAILING_ROWS} rows of a batch: the model is at fault; "
-        "first of them: ZeroDivisionError: division by zero"
+        f"the network raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; "
+        "for one of them: ZeroDivisionError: division by zero"
     )
     assert len(network.passes) < 5 * MOST_FAILING_ROWS
+
+
+@pytest.mark.parametrize(
+    ("helpers", "batch_rows", "size"), [(0, 64, 5_000), (1, 64, 700), (3, 64, 5_000), (0, 4_096, 50)]
+)
+def test_how_many_rows_may_raise_does_not_depend_on_cores_and_batches(helpers: int, batch_rows: int, size: int) -> None:
+    engine = scorer(batch_rows=batch_rows)
+
+    def failed(count: int) -> int:
+        poisoned = rows(5_000, x=dict.fromkeys(range(0, 49 * count, 49), POISON))
+        return sum(len(part.failed) for part in engine.score(cut(poisoned, size), helpers=helpers))
+
+    assert failed(MOST_FAILING_ROWS) == MOST_FAILING_ROWS
+    with pytest.raises(ScoringError, match=f"the network raises for more than {MOST_FAILING_ROWS} rows of a shard"):
+        failed(MOST_FAILING_ROWS + 1)
+
+
+def test_rows_without_a_finite_output_do_not_count_as_rows_that_raise() -> None:
+    limp = rows(500, x=dict.fromkeys(range(2 * MOST_FAILING_ROWS), LIMP))
+    assert sum(len(part.failed) for part in scorer().score([limp])) == 2 * MOST_FAILING_ROWS
+
+
+class Overwriting(Net):
+    """Normalises the matrix that it is given in place, as torch invites it to."""
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        poisoned = (numeric[:, 0] == POISON).any()
+        numeric.mul_(0.5).clamp_(-9, 9)
+        categorical.clamp_(max=2)
+        if poisoned:
+            raise ValueError("after the rows were overwritten")
+        return super().forward(numeric, categorical)
+
+
+def test_a_network_that_overwrites_its_inputs_spoils_no_row_that_is_scored_once_more() -> None:
+    batch = rows(500, x={9: float("inf")})
+    clean = scorer(Overwriting()).score_batch(batch)
+    assert [(row.position, row.rule) for row in clean.failed] == [(9, "input_is_finite")]
+    found = scorer(Overwriting()).score_batch(rows(500, x={9: float("inf"), 3: POISON}))
+    assert [(row.position, row.rule) for row in found.failed] == [(3, "network_raises"), (9, "input_is_finite")]
+    assert found.scores.equals(clean.scores.take(np.delete(np.arange(499), 3)))
+
+
+def test_a_network_that_overwrites_its_inputs_is_given_them_anew_when_memory_was_short() -> None:
+    class Short(Overwriting):
+        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            result = super().forward(numeric, categorical)
+            if len(numeric) > 64:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return result
+
+    batch = rows(300)
+    found = scorer(Short(), batch_rows=256).score_batch(batch).scores
+    assert found.equals(scorer(Overwriting()).score_batch(batch).scores)
 
 
 def test_an_output_of_another_shape_is_an_error_and_no_bad_row() -> None:
@@ -550,14 +604,17 @@ def test_a_number_beyond_float32_is_no_number_for_the_network() -> None:
 
 
 def test_out_of_memory_while_the_failing_row_is_looked_for_blames_no_row() -> None:
+    is_short = threading.Event()
+
     class Starved(Net):
         def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-            if len(self.passes) > 1:
+            if is_short.is_set() and len(self.passes) > 1:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
             return super().forward(numeric, categorical)
 
     network = Starved()
     engine = scorer(network, batch_rows=128)
     network.passes.clear()
+    is_short.set()
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         engine.score_batch(rows(200, x={3: POISON}))
