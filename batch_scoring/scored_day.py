@@ -163,7 +163,8 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(halvings)
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass")
+    eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}")
     before = step.finished()
     schema = output_schema(step, source, scorer.manifest)
     progress = Progress(sum(features.account.rows for features in wanted), run.log, "scored")

@@ -6,9 +6,9 @@ One thread, matrices in memory, the engine's own batch; CPU seconds a million ro
 what a process pays before its first row. Outputs are compared with eager's. What was tried:
 
 eager       the network as the pipeline's module has it.
-packed      its linear layers with weights in oneDNN's own layout and a ReLU behind one fused in: `packing.py`, what
-            the engine does. By the operators that torch.compile uses; the public ways to oneDNN,
-            `torch.utils.mkldnn.to_mkldnn` and `torch.jit.optimize_for_inference`, were no faster than eager.
+packed      its linear layers with weights in oneDNN's own layout: `packing.py`, what the engine does. By the operators
+            that torch.compile uses; the public ways to oneDNN, `torch.utils.mkldnn.to_mkldnn` and
+            `torch.jit.optimize_for_inference`, were no faster than eager.
 compiled    torch.compile with frozen weights; needs a C++ compiler where it runs.
 exported    torch.export and AOTInductor: a shared library, which the model's file would have to hold. Needs the
             compiler where it is made, and is of one kind of processor.

@@ -129,6 +129,8 @@ class Stream:
         scoring = pipeline.spec.scoring
         loaded = prove(self.bundle, pipeline.load(pipeline.spec.model.network), scoring.device)
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)
+        if self.scorer.why_eager:
+            note(f"the network's layers are eager: {self.scorer.why_eager}")
         self.judge = Judge(Contract(pipeline))
         self.key = self.judge.contract.key
         self.ledger = Ledger()
