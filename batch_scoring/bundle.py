@@ -13,7 +13,7 @@ runs code that is not in the pipeline's own package. Which version is in force i
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -193,7 +193,7 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
         raise BundleError(f"{where} is no safetensors file: {error}") from error
     refuse_unfit(network.state_dict(), weights, where, name)
     network.load_state_dict(weights)
-    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False), bundle.golden)
+    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
 
 
 def refuse_unfit(
@@ -243,7 +243,7 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     names = [f"output_{index}" for index in range(bundle.manifest.outputs)]
     if absent := [name for name in names if name not in golden.column_names]:
         raise BundleError(f"{bundle.uri}/{GOLDEN} has no column {', '.join(absent)}; expected {', '.join(names)}")
-    scorer = Scorer(model, device=device)
+    scorer = Scorer(replace(model, golden=golden), device=device)
     try:
         outputs = scorer.outputs(golden)
     except Exception as error:
@@ -287,7 +287,7 @@ def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], devic
             f"{bundle.uri}: the golden rows differ by {deviation:.2g}, expected at most {bound:.2g}: other weights, "
             "another network class, another build of torch or another machine than the bundle was written with"
         )
-    return model
+    return replace(model, golden=bundle.golden)
 
 
 def write_bundle(
