@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.contract import Reason, plain
-from batch_scoring.landing import BrokenRow
+from batch_scoring.rows import BrokenRow
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
 STAGES_OF_PREDICTIONS = ("score",)
@@ -53,7 +53,7 @@ def from_rows(
 
 def from_broken(row: BrokenRow, source_file: str) -> Rejected:
     """A row that could not be parsed into cells."""
-    reason = Reason("read", "cells_match_header", "", row.detail)
+    reason = Reason("read", row.rule, "", row.detail)
     return Rejected(reason, None, source_file, row.number, json.dumps(row.text, ensure_ascii=False))
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring import landing
-from batch_scoring.landing import UnreadableFileError
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.storage import FileChangedError, FileVersion, LocalFolder
 

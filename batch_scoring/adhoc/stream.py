@@ -170,7 +170,8 @@ class Stream:
         done = 0
         for file in self._source.files:
             where = f"{self._source.folder.uri}/{file.path}"
-            with landing.open_rows(self._source.folder, file, self._pipeline.spec.input.csv) as rows:
+            csv, columns = self._pipeline.spec.input.csv, self.judge.contract.columns
+            with landing.open_rows(self._source.folder, file, csv, columns) as rows:
                 if extra := self.judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
                     self._note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
                 name = pa.array([file.path])
