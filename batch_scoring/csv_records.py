@@ -268,6 +268,11 @@ def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
 
 
 def _unclosed(text: bytes, dialect: Dialect) -> Fault:
+    if dialect.escape and (len(text) - len(text.rstrip(dialect.escape))) % 2:
+        return Fault(
+            "cells_end_on_their_line",
+            "an escape takes the line's end into a cell; if cells hold line breaks, set input.csv.newlines: true",
+        )
     breaks = "if cells hold line breaks, set input.csv.newlines: true"
     return Fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
 

@@ -20,6 +20,8 @@ from batch_scoring.streams import Blocks, Text
 BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the longest row that a CSV file may have."""
 
+_ALL = 2**62
+"""More rows than any file has."""
 _BOM = b"\xef\xbb\xbf"
 _ASCII = bytes([*range(128), *b"?" * 128])
 """For `bytes.translate`: delimiters, quotes and line breaks stay what and where they are."""
@@ -49,7 +51,7 @@ class CsvRows(FileRows):
         self.schema = pa.schema([(name, pa.binary()) for name in self._names])
         wanted = self._names if columns is None else set(columns)
         self._wanted = [name for name in self._names if name in wanted] or self._names[:1]
-        self._rows = 0  # that the blocks handed out so far hold
+        self._rows = 0  # of the blocks that have been parsed
         self._blocks = self._numbered()
         self._rest: Rows | None = None
 
@@ -65,7 +67,7 @@ class CsvRows(FileRows):
 
     def _read(self, start: int, stop: int) -> Iterator[Rows]:
         while block := self._rest or next(self._blocks, None):
-            wanted, rest = block.between(start, stop), block.between(stop, self._rows)
+            wanted, rest = block.between(start, stop), block.between(stop, _ALL)
             self._rest = rest if len(rest) else None
             if len(wanted):
                 yield wanted
@@ -93,9 +95,10 @@ class CsvRows(FileRows):
     def _numbered(self) -> Iterator[Rows]:
         """Blocks of rows with their numbers: those that cannot be parsed count too."""
         while block := self._source.take():
-            for rows in self._parts(self._parsed(block)):
-                self._rows = max(self._rows, *rows.numbers[-1:].tolist(), *(row.number for row in rows.broken[-1:]))
-                yield rows
+            rows = self._parsed(block)
+            self._rows += len(rows)
+            if len(rows):
+                yield from self._parts(rows)
         self._source.verify()
 
     def _parts(self, rows: Rows) -> Iterator[Rows]:
@@ -104,7 +107,7 @@ class CsvRows(FileRows):
             yield rows
             return
         start = 0
-        for stop in [*rows.numbers[self.batch_rows - 1 : -1 : self.batch_rows].tolist(), 2**62]:
+        for stop in [*rows.numbers[self.batch_rows - 1 : -1 : self.batch_rows].tolist(), _ALL]:
             yield rows.between(start, stop)
             start = stop
 

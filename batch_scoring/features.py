@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring import feature_checks, keys, landing, parquet, shards
+from batch_scoring import feature_checks, keys, landing, parquet, quarantine, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -211,7 +211,8 @@ class ColumnCounts:
         for name, counter in self._categories.items():
             counts = pc.value_counts(rows.column(name).drop_null())
             words = counts.field("values").cast(pa.string())  # as the scorer and the reference spell them
-            counter.update(dict(zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True)))
+            for word, rows in zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True):
+                counter[quarantine.shortened(word, quarantine.CELL_CHARACTERS)] += rows
 
     @property
     def categories(self) -> dict[str, dict[str, int]]:

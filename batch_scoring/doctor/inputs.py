@@ -9,6 +9,7 @@ from batch_scoring.compute import executor_name
 from batch_scoring.contract import Contract, ContractError
 from batch_scoring.doctor.probe import Finding, Site, probe
 from batch_scoring.pipeline import CodeError, Pipeline
+from batch_scoring.quarantine import shortened
 from batch_scoring.rows import UnreadableFileError
 from batch_scoring.storage import FileVersion
 
@@ -130,7 +131,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
             for reason in verdict.rejected.values():
                 name = f"{reason.column} {reason.rule}"
                 reasons[name] += 1
-                examples.setdefault(name, reason.value)
+                examples.setdefault(name, None if reason.value is None else shortened(reason.value))
             if part.broken:
                 reasons["rows that cannot be parsed"] += len(part.broken)
                 examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
