@@ -35,6 +35,9 @@ class Dialect:
         self.delimiter, self.quote, self.escape = (
             part.encode() for part in (csv.delimiter, csv.quote_char, csv.escape)
         )
+        self.neighbours = np.zeros(256, bool)
+        """The bytes that stand before a quote that opens a cell, or behind one that closes it; or it stands twice."""
+        self.neighbours[[*self.delimiter, *self.quote, _LF, _CR]] = True
         delimiter, quote, escape = map(re.escape, (self.delimiter, self.quote, self.escape))
         pair = rb"%b." % escape if escape else rb"(?!)"
         rest = rb"[^%b\r\n%b]*+(?:%b[^%b\r\n%b]*+)*+" % (delimiter, escape, pair, delimiter, escape)
@@ -53,8 +56,28 @@ class Dialect:
         self._literal = re.compile(rb"(%b)|%b" % (special, escape)) if escape else None
 
     def is_simple(self, block: bytes) -> bool:
-        """Whether a block has neither quotes nor escapes: every line is a row."""
-        return not (self.quote and self.quote in block) and not (self.escape and self.escape in block)
+        """Whether every line of a block is plainly a row, or blank: no escapes, and all quotes where they belong."""
+        if self.escape and self.escape in block:
+            return False
+        return not self.quote or self.quote not in block or self._is_tidy(block)
+
+    def _is_tidy(self, block: bytes) -> bool:
+        """Whether quotes open and close cells in turn, or stand twice, and none is open where a line ends."""
+        data = np.frombuffer(block, np.uint8)
+        quotes = np.flatnonzero(data == self.quote[0])
+        if len(quotes) % 2:
+            return False
+        opening, closing = quotes[::2], quotes[1::2]
+        before = data[opening - 1]
+        after = data[np.minimum(closing + 1, len(data) - 1)]
+        before[0] = before[0] if opening[0] else _LF
+        after[-1] = after[-1] if closing[-1] + 1 < len(data) else _LF
+        if not (self.neighbours[before].all() and self.neighbours[after].all()):
+            return False
+        is_end = data == _LF
+        if b"\r" in block:
+            is_end |= data == _CR
+        return not (np.searchsorted(quotes, np.flatnonzero(is_end)) % 2).any()
 
     def literal(self, record: bytes) -> bytes:
         r"""A record whose escapes stand before delimiters, quotes and escapes alone: another one means itself.
@@ -118,7 +141,8 @@ def count_lines(block: bytes) -> int:
     data = np.frombuffer(block, np.uint8)
     count = int(np.count_nonzero(data == _LF))
     if b"\r" in block:
-        count += block.count(b"\r") - block.count(b"\r\n")
+        returns = data == _CR
+        count += int(np.count_nonzero(returns)) - int(np.count_nonzero(returns[:-1] & (data[1:] == _LF)))
     return count + (not block.endswith((b"\n", b"\r")))
 
 
@@ -158,11 +182,9 @@ def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Diale
         first = np.searchsorted(quotes, starts)
         counts = np.diff(np.append(first, len(quotes)))
         is_closing = (np.arange(len(quotes)) - np.repeat(first, counts)) % 2 == 1
-        neighbours = np.zeros(256, bool)
-        neighbours[[dialect.delimiter[0], dialect.quote[0], _LF, _CR]] = True
-        padded = np.concatenate([[_LF], data, [_LF]])  # a quote opens a cell behind, and closes it before, one of these
+        padded = np.concatenate([[_LF], data, [_LF]]).astype(np.uint8)
         doubtful |= counts % 2 == 1
-        wrong = quotes[~neighbours[padded[quotes + 2 * is_closing]]]
+        wrong = quotes[~dialect.neighbours[padded[quotes + 2 * is_closing]]]
         doubtful[np.searchsorted(ends, wrong, side="right")] = True
     if dialect.escape:
         doubtful[np.searchsorted(ends, np.flatnonzero(data == dialect.escape[0]), side="right")] = True
@@ -171,10 +193,11 @@ def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Diale
 
 def _by_line(block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect) -> Records:
     found = Records(block, starts, ends, np.arange(len(starts)), len(starts))
-    for line in doubtful.tolist():
-        start, stop = int(starts[line]), _content(block, int(ends[line]))
+    for line, start, end in zip(doubtful.tolist(), starts[doubtful].tolist(), ends[doubtful].tolist(), strict=True):
+        stop = _content(block, end)
         if dialect.record.fullmatch(block, start, stop):
-            _rewrite(found, line, block[start : ends[line]], dialect)
+            if dialect.escape:
+                _rewrite(found, line, block[start:end], dialect)
         else:
             parsed = dialect.parsed.match(block, start, stop)
             is_closed = parsed is not None and parsed.end() == stop
@@ -247,11 +270,12 @@ def _rewrite(found: Records, position: int, record: bytes, dialect: Dialect) -> 
 
 def _content(block: bytes, end: int) -> int:
     """Where a line ends, less what ends it."""
-    if end and block[end - 1] == _LF:
-        end -= 1
-    elif not (end and block[end - 1] == _CR):
-        return end
-    return end - 1 if end and block[end - 1] == _CR else end
+    last = block[end - 1]
+    if last == _CR:
+        return end - 1
+    if last == _LF:
+        return end - 2 if end > 1 and block[end - 2] == _CR else end - 1
+    return end
 
 
 def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:

@@ -78,8 +78,11 @@ class CsvRows(FileRows):
         """Column names, from the first line that is not blank."""
         block = self._source.take()
         content = block.removeprefix(_BOM)
-        found = records(content, self._dialect, is_last=self._source.is_last)
-        if not len(found):
+        first = content.find(b"\n", len(content) - len(content.lstrip(b"\r\n"))) + 1
+        found = records(content[:first], self._dialect, is_last=False) if first else None
+        if not found:  # it has more lines than one, or nothing ends it
+            found = records(content, self._dialect, is_last=self._source.is_last)
+        if not found:
             if found.open_at is not None:
                 raise UnreadableFileError(self._never_closed(1))
             raise UnreadableFileError("it has no header line: upload it again")
@@ -134,9 +137,11 @@ class CsvRows(FileRows):
         try:
             batch = self._cells(text)
         except pa.ArrowInvalid:
-            found.faults |= self._ragged(kept, text)
-            kept, text = found.sound()
-            batch = self._cells(text)
+            ragged, batch = self._skipping_ragged(kept, text)
+            found.faults |= ragged
+            kept, sound = found.sound()
+            if not text.isascii():
+                batch = self._cells(sound)
         if batch.num_rows != len(kept):
             raise UnreadableFileError(
                 f"its lines {self._lines + 1} to {self._lines + found.line_count} are {len(kept)} rows, and "
@@ -150,8 +155,11 @@ class CsvRows(FileRows):
         detail = f"line {self._lines + 1 + int(found.lines[at])}: {fault.detail}"
         return BrokenRow(self._rows + 1 + at, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)
 
-    def _ragged(self, kept: np.ndarray, text: bytes) -> dict[int, Fault]:
-        """Records that have more or fewer cells than the header, whatever their bytes: Arrow shows only UTF-8."""
+    def _skipping_ragged(self, kept: np.ndarray, text: bytes) -> tuple[dict[int, Fault], pa.RecordBatch]:
+        """The records that have more or fewer cells than the header, whatever their bytes, and the cells of the others.
+
+        Arrow shows such a row as text, and fails where it is not UTF-8: so it sees ASCII, and its cells are then none.
+        """
         faults: dict[int, Fault] = {}
 
         def skip(row: pa.csv.InvalidRow) -> str:
@@ -160,8 +168,7 @@ class CsvRows(FileRows):
             faults[int(kept[row.number - 1])] = fault
             return "skip"
 
-        self._cells(text.translate(_ASCII), skip)
-        return faults
+        return faults, self._cells(text if text.isascii() else text.translate(_ASCII), skip)
 
     def _cells(self, text: bytes, on_invalid: object = None) -> pa.RecordBatch:
         """The cells of records, as they stand there."""
