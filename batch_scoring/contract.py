@@ -81,6 +81,7 @@ class Contract:
         spec = pipeline.spec
         self._where = f"{pipeline.name}: {spec.features.contract}"
         self._delimiter = spec.input.csv.delimiter
+        self._nulls = pa.array(spec.input.csv.null_values, pa.string()) if spec.input.csv.trim else None
         model = pipeline.load(spec.features.contract)
         try:
             schema = model.to_schema()
@@ -146,7 +147,7 @@ class Contract:
         for column in self.columns.values():
             values = batch.column(column.name)
             if is_text:
-                values = self._decode(values, column.name, rejected)
+                values = _trimmed(self._decode(values, column.name, rejected), self._nulls)
             elif pa.types.is_string(column.type):
                 values = self._valid_text(values, column.name, rejected)
             typed[column.name] = values = self._cast(values, column, rejected)
@@ -402,6 +403,20 @@ def _in_utc(texts: pa.Array) -> pa.Array:
     zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
     in_utc = pc.binary_join_element_wise(texts, "Z", "")
     return pc.if_else(days, pc.binary_join_element_wise(texts, "T00:00Z", ""), pc.if_else(zoned, texts, in_utc))
+
+
+def _trimmed(texts: pa.Array, nulls: pa.Array | None) -> pa.Array:
+    """Text without the blanks at its ends (Unicode's, as for numbers); a cell that is then one of `nulls` is null.
+
+    None: as it stands. Quoted or not is no difference: padded columns come either way, and nobody can see it.
+    """
+    if nulls is None or _is_plain(texts):
+        return texts
+    trimmed = pc.utf8_trim_whitespace(texts)
+    changed = pc.not_equal(pc.binary_length(trimmed), pc.binary_length(texts))
+    if not pc.any(changed).as_py():
+        return texts
+    return pc.if_else(pc.and_(changed, pc.is_in(trimmed, nulls)), pa.scalar(None, pa.string()), trimmed)
 
 
 def _is_plain(texts: pa.Array) -> bool:

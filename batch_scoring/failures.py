@@ -35,9 +35,9 @@ from batch_scoring.assets import run_of
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import RefusedError, UnavailableError
-from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError
 from batch_scoring.pod_words import NOT_STARTED
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import DeviceError, ScoringError, is_out_of_memory
 from batch_scoring.steps import Run, SupersededError
 from batch_scoring.tables import PublicationError, SchemaChangedError

@@ -8,6 +8,7 @@ import dagster as dg
 from batch_scoring.bundle import BundleError, read_description
 from batch_scoring.invariants import Finding
 from batch_scoring.profile import Profile
+from batch_scoring.quarantine import shortened
 from batch_scoring.spec import Checks
 from batch_scoring.state import DayInput, ShardAccount, State
 from batch_scoring.steps import DayStep, Prepared
@@ -120,7 +121,8 @@ def known_categories(
         shares.append(strange / rows)
         if strange > max(bounds.rows, bounds.share * rows):
             beyond.append(f"{column} ({strange} of {rows} rows: {_listed(unknown)})")
-        records += [dg.TableRecord({"column": column, "value": word, "rows": n}) for word, n in unknown.items()]
+        shown = ((shortened(word), rows) for word, rows in list(unknown.items())[:WORDS_SHOWN])
+        records += [dg.TableRecord({"column": column, "value": word, "rows": n}) for word, n in shown]
     message = (
         f"at most {max(shares):.1%} of a column's rows have a value that the model has not seen, expected {expected}"
     )
@@ -207,4 +209,6 @@ def _rows(count: int) -> str:
 
 def _listed(unknown: dict[str, int]) -> str:
     words = list(unknown)
-    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+    return ", ".join(f'"{shortened(word)}"' for word in words[:10]) + (
+        f" and {len(words) - 10} more" if len(words) > 10 else ""
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring import feature_checks, keys, landing, parquet, shards
+from batch_scoring import feature_checks, keys, landing, parquet, quarantine, shards
 from batch_scoring.assets import (
     asset_key,
     asset_options,
@@ -32,6 +32,7 @@ from batch_scoring.judging import Judge, Judged
 from batch_scoring.overlap import spare_cores
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Progress
+from batch_scoring.rows import BATCH_ROWS, FileRows
 from batch_scoring.runs import halvings
 from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
@@ -100,7 +101,7 @@ def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Pre
         return Prepared((), pa.schema([]), published=account)
     contract = Contract(pipeline)
     schema = pa.schema([*contract.arrow_schema, *LINEAGE_FIELDS])
-    work = _Validation(step, contract, schema, run, pinned.rows, landing.BATCH_ROWS >> halvings)
+    work = _Validation(step, contract, schema, run, pinned.rows, BATCH_ROWS >> halvings)
     try:
         done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
     except (FileChangedError, FileNotFoundError) as error:
@@ -131,7 +132,8 @@ class _Validation:
         """One shard for each `rows_per_shard` rows of a file; a file without rows has one shard of 0 rows."""
         pipeline = self._step.pipeline
         size = pipeline.spec.scoring.rows_per_shard
-        with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv, self._batch_rows) as rows:
+        csv, columns = pipeline.spec.input.csv, self._judge.contract.columns
+        with landing.open_rows(pipeline.landing, file, csv, columns, self._batch_rows) as rows:
             where = f"{pipeline.landing.uri}/{file.path}"
             extra = self._judge.contract.unexpected(rows.schema, where, is_text=rows.is_text)
             if extra:
@@ -156,7 +158,7 @@ class _Validation:
             seen.add(batch)
         return shard
 
-    def _validate(self, file: LandingFile, rows: landing.FileRows, start: int, stop: int, base: str) -> Finished:
+    def _validate(self, file: LandingFile, rows: FileRows, start: int, stop: int, base: str) -> Finished:
         dropped: list[int] = []
         rows_in = accepted = 0
         identities = 0
@@ -209,7 +211,8 @@ class ColumnCounts:
         for name, counter in self._categories.items():
             counts = pc.value_counts(rows.column(name).drop_null())
             words = counts.field("values").cast(pa.string())  # as the scorer and the reference spell them
-            counter.update(dict(zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True)))
+            for word, rows in zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True):
+                counter[quarantine.shortened(word, quarantine.CELL_CHARACTERS)] += rows
 
     @property
     def categories(self) -> dict[str, dict[str, int]]:

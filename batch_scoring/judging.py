@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from batch_scoring import keys, quarantine
 from batch_scoring.contract import Contract, Reason, Verdict
-from batch_scoring.landing import Rows
 from batch_scoring.overlap import in_order
+from batch_scoring.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ take half as much more: memory that is touched for the first time costs more tha
 _GROUP_ROWS = 131_072
 """Rows of a row group, at least, but for the last one."""
 
+_GROUP_BYTES = 64 * 1024**2
+"""Of rows that wait for a row group: it is then written with fewer rows. Rows of ordinary width never come that far."""
+
 _PAGE_BYTES = 4 * 1024**2
 """One page a column and row group: at the writer's default of a megabyte a page is an eighth slower to write."""
 
@@ -61,6 +64,7 @@ class Writer:
             store_schema=False,
         )
         self._waiting: list[pa.RecordBatch] = []
+        self._bytes = 0
         if schema.metadata:
             self.describe(schema.metadata)
 
@@ -72,7 +76,8 @@ class Writer:
         """
         columns = [_as(batch.column(field.name), field.type) for field in self._schema]
         self._waiting.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        if sum(map(len, self._waiting)) >= _GROUP_ROWS:
+        self._bytes += self._waiting[-1].nbytes
+        if sum(map(len, self._waiting)) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._write_group()
 
     def describe(self, metadata: dict[bytes, bytes] | dict[bytes, str]) -> None:
@@ -88,7 +93,7 @@ class Writer:
             self._writer.close()
 
     def _write_group(self) -> None:
-        group, self._waiting = pa.Table.from_batches(self._waiting, self._schema), []
+        group, self._waiting, self._bytes = pa.Table.from_batches(self._waiting, self._schema), [], 0
         # text whose batches have dictionaries of their own would be written without one
         self._writer.write_table(group.unify_dictionaries(), max(len(group), 1))
 
@@ -99,6 +104,25 @@ def constant(value: str | pa.Scalar, rows: int) -> pa.Array:
     if not isinstance(value, str):
         return pa.repeat(value, rows)
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([value], pa.string()))
+
+
+def open_file(stream: BinaryIO | pa.NativeFile, dictionary: Iterable[str] = ()) -> pq.ParquetFile:
+    """Open a file as all are read here, ours and others'.
+
+    Checksums of pages are verified where they stand; 96-bit times are read as microseconds, as nanoseconds they wrap
+    around beyond 1677 and 2262; and `pre_buffer` would keep the whole file's compressed bytes.
+
+    Args:
+        stream: the open file.
+        dictionary: text columns to leave dictionary-encoded.
+    """
+    return pq.ParquetFile(
+        stream,
+        pre_buffer=False,
+        read_dictionary=list(dictionary),
+        coerce_int96_timestamp_unit="us",
+        page_checksum_verification=True,
+    )
 
 
 def read(
@@ -113,8 +137,7 @@ def read(
         dictionary: text columns to leave dictionary-encoded.
         batch_rows: rows of a record batch, at most.
     """
-    # pre_buffer would keep the whole file's compressed bytes
-    parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=list(dictionary))
+    parquet = open_file(stream, dictionary)
     yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
 
 

@@ -5,13 +5,22 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from batch_scoring.contract import Reason, plain
-from batch_scoring.landing import BrokenRow
+from batch_scoring.rows import BrokenRow
+
+VALUE_CHARACTERS = 200
+"""Of the value that was wrong, at most; what follows is in `raw`."""
+CELL_CHARACTERS = 10_000
+"""Of a cell in `raw`, of a key or of a row that could not be parsed, at most; how long it was is said behind them."""
+
+_WAITING_ROWS = 10_000
+_WAITING_BYTES = 4 * 1024 * 1024
+"""Of rejected rows that are held in memory."""
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
 STAGES_OF_PREDICTIONS = ("score",)
@@ -35,15 +44,47 @@ class Rejected:
     """The row's cells as a JSON object; of a row that could not be parsed, its text as a JSON string."""
 
 
+class Waiting:
+    """Rejected rows, until they are enough to be written."""
+
+    def __init__(self) -> None:
+        self._rows: list[Rejected] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Rows that wait."""
+        return len(self._rows)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should wait."""
+        return len(self._rows) >= _WAITING_ROWS or self._bytes >= _WAITING_BYTES
+
+    def add(self, row: Rejected) -> None:
+        """Let a row wait."""
+        self._rows.append(row)
+        self._bytes += len(row.raw)
+
+    def take(self) -> list[Rejected]:
+        """The rows; none waits any more."""
+        rows, self._rows, self._bytes = self._rows, [], 0
+        return rows
+
+
+def shortened(text: str, most: int = VALUE_CHARACTERS) -> str:
+    """The beginning of a text that is too long to be shown, and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
 def from_rows(
     batch: pa.RecordBatch, numbers: np.ndarray, reasons: dict[int, Reason], key: str, source_file: str
 ) -> Iterator[Rejected]:
     """The rows of a batch that `reasons` names by position."""
     for position in sorted(reasons):
-        cells = {name: plain(batch.column(name), position) for name in batch.schema.names}
+        cells = {name: _bounded(plain(batch.column(name), position)) for name in batch.schema.names}
         named = cells.get(key)
         yield Rejected(
-            reasons[position],
+            _as_it_stood(reasons[position], cells),
             key=None if named is None else str(named),
             source_file=source_file,
             row_number=int(numbers[position]),
@@ -53,8 +94,23 @@ def from_rows(
 
 def from_broken(row: BrokenRow, source_file: str) -> Rejected:
     """A row that could not be parsed into cells."""
-    reason = Reason("read", "cells_match_header", "", row.detail)
-    return Rejected(reason, None, source_file, row.number, json.dumps(row.text, ensure_ascii=False))
+    reason = Reason("read", row.rule, "", row.detail)
+    raw = json.dumps(shortened(row.text, CELL_CHARACTERS), ensure_ascii=False)
+    return Rejected(reason, None, source_file, row.number, raw)
+
+
+def _bounded(cell: object) -> object:
+    return shortened(cell, CELL_CHARACTERS) if isinstance(cell, str) else cell
+
+
+def _as_it_stood(reason: Reason, cells: dict[str, object]) -> Reason:
+    """The reason with a value that can be shown; with quotes around it where blanks stood at its ends."""
+    value, cell = reason.value, cells.get(reason.column)
+    if value is None:
+        return reason
+    if isinstance(cell, str) and cell != cell.strip() == value.strip():
+        value = f'"{cell}"'
+    return replace(reason, value=shortened(value))
 
 
 def table(rows: list[Rejected], key: str) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ from batch_scoring.completeness import waits_for
 from batch_scoring.failures import step_run
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.state import DayInput, LandingFile, State
 from batch_scoring.storage import FileChangedError, OutsideFolderError
 
@@ -99,7 +100,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
         except PermissionError as error:
             broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
             is_denied = True
-        except (landing.UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
+        except (UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
             broken[file.path] = str(error)
             is_changing |= isinstance(error, FileChangedError | FileNotFoundError)
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)

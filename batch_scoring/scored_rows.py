@@ -96,7 +96,8 @@ class Tally:
         for column, values in scored.unknown.items():
             counts = self._unknown.setdefault(column, {})
             for value, rows in values.items():
-                counts[value] = counts.get(value, 0) + rows
+                word = quarantine.shortened(value, quarantine.CELL_CHARACTERS)
+                counts[word] = counts.get(word, 0) + rows
 
     def figures(self) -> dict[str, Any]:
         """The fields of the shard's account."""

@@ -63,6 +63,43 @@ class Csv(Section):
         description="one ASCII character between cells",
     )
     null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean: no value")
+    newlines: bool = Field(
+        default=False, description="whether quoted cells hold line breaks; if not, every line is a row"
+    )
+    quote: str = Field(
+        default='"',
+        pattern=r"^(none|[!-~])$",
+        description="one ASCII character around cells, twice within them; none: a quote is text like any other",
+    )
+    escape: str = Field(
+        default="",
+        pattern=r"^[!-~]?$",
+        description="one ASCII character before a quote, delimiter or itself within a cell, such as a backslash "
+        "(Spark, Hive, MySQL, PostgreSQL); empty: there is none",
+    )
+    trim: bool = Field(default=True, description="whether blanks at both ends of a cell and of a header's name go")
+
+    @field_validator("quote", mode="before")
+    @classmethod
+    def _none_is_none(cls, value: object) -> object:
+        return "none" if value in ("", None) else value
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> "Csv":
+        if self.delimiter in "\r\n":
+            raise ValueError("delimiter is a line break; expected a character that stands between cells")
+        if self.delimiter in (self.quote, self.escape):
+            raise ValueError(f"delimiter {self.delimiter!r} is the quote or the escape, too; expected another one")
+        if self.escape and self.escape == self.quote:
+            raise ValueError("escape is the quote; quotes are read that stand twice within a cell: leave escape out")
+        if self.newlines and not self.quote_char and not self.escape:
+            raise ValueError("newlines without quotes; expected quote or escape, else every line break ends a row")
+        return self
+
+    @property
+    def quote_char(self) -> str:
+        """The character around cells; empty if there is none."""
+        return "" if self.quote == "none" else self.quote
 
 
 class Complete(Section):

@@ -5,6 +5,7 @@ publish. It knows no Dagster, no pandera and no torch.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,9 +19,6 @@ from batch_scoring.pipeline import Pipeline
 from batch_scoring.shards import ShardFile, ShardWriter
 from batch_scoring.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
 from batch_scoring.tables import Part
-
-_QUARANTINE_FLUSH = 10_000
-"""Rejected rows held in memory per stage."""
 
 Item = TypeVar("Item")
 
@@ -229,7 +227,7 @@ class Draft:
     def __init__(self, step: DayStep, writer: ShardWriter, files: contextlib.ExitStack) -> None:
         self._step, self._writer, self._files = step, writer, files
         self._key = step.pipeline.spec.input.key
-        self._rejected: dict[str, list[quarantine.Rejected]] = {}
+        self._rejected: defaultdict[str, quarantine.Waiting] = defaultdict(quarantine.Waiting)
         self._writers: dict[str, ShardWriter] = {}
         self.rows = 0
         self.keys = 0
@@ -246,9 +244,9 @@ class Draft:
         """Send rows to the quarantine."""
         for row in rows:
             quarantine.count(self.quarantined, row)
-            waiting = self._rejected.setdefault(row.reason.stage, [])
-            waiting.append(row)
-            if len(waiting) >= _QUARANTINE_FLUSH:
+            waiting = self._rejected[row.reason.stage]
+            waiting.add(row)
+            if waiting.is_full:
                 self._flush(row.reason.stage)
 
     def finish(self, account: ShardAccount) -> Finished:
@@ -269,8 +267,7 @@ class Draft:
             folder = self._step.quarantine.table.folder
             opened = shards.writing(folder, quarantine.schema(self._key), ["rule", "column", "source_file"])
             self._writers[stage] = self._files.enter_context(opened)
-        rows, self._rejected[stage] = self._rejected[stage], []
-        self._writers[stage].write(quarantine.table(rows, self._key))
+        self._writers[stage].write(quarantine.table(self._rejected[stage].take(), self._key))
 
 
 def check_input(pipeline: Pipeline, pinned: DayInput, *, may_be_archived: bool) -> None:

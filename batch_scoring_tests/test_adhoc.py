@@ -30,8 +30,8 @@ from batch_scoring.adhoc.command import LINEAGE, Request
 from batch_scoring.adhoc.stream import Ledger
 from batch_scoring.contract import Verdict
 from batch_scoring.judging import Judge, Judged
-from batch_scoring.landing import Rows
 from batch_scoring.pipeline import find_pipeline
+from batch_scoring.rows import Rows
 from batch_scoring.storage import LocalFolder
 from batch_scoring_tests.reliability.processes import Site, site_of
 from batch_scoring_tests.tiny import DAY, TinyProject

@@ -21,8 +21,8 @@ from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.failures import Failure, Pauses, classify, of_run
 from batch_scoring.invariants import RefusedError, UnavailableError
-from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import DeviceError, ScoringError
 from batch_scoring.state import StateError
 from batch_scoring.steps import Run, SupersededError
@@ -249,7 +249,7 @@ def test_a_disk_that_errs_is_no_broken_file(tiny: TinyProject, monkeypatch: pyte
     def fails(self: object, size: int = -1) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("batch_scoring.streams.Reader.read", fails)
+    monkeypatch.setattr("batch_scoring.streams.Text.read", fails)
     with dg.DagsterInstance.ephemeral() as instance:
         tiny.run(instance=instance, raise_on_error=False)
         (known,) = runs.of_day(instance, tiny.pipeline, DAY)

@@ -129,7 +129,7 @@ def test_values_that_the_model_has_not_seen_are_listed(tiny: TinyProject) -> Non
     rows = tiny.rows(100).set_column(4, "c", pa.array(["red"] * 95 + ["mauve"] * 3 + ["puce"] * 2))
     tiny.land(DAY, rows)
     found = finding(tiny.run(), "categories_are_known")
-    assert not found.passed and "beyond: c (5 of 100 rows: mauve, puce)" in (found.description or "")
+    assert not found.passed and 'beyond: c (5 of 100 rows: "mauve", "puce")' in (found.description or "")
     table = found.metadata["unknown_values"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data for record in table.records] == [

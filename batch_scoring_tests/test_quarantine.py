@@ -8,7 +8,7 @@ import pytest
 
 from batch_scoring import quarantine
 from batch_scoring.contract import Reason
-from batch_scoring.landing import BrokenRow
+from batch_scoring.rows import BrokenRow
 from batch_scoring_tests.tiny import DAY, TinyProject, checks
 
 REASON = Reason("rule", "ge(0)", "x", "-1.0")

@@ -26,9 +26,9 @@ from batch_scoring.adhoc.summary import Summary
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import stops
-from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError, Pipeline, load_pipelines
 from batch_scoring.progress import Bar
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import ScoringError, is_out_of_memory
 from batch_scoring.signals import terminable
 

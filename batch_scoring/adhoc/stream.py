@@ -30,8 +30,6 @@ from batch_scoring.state import ShardAccount
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]
 
-_FLUSH = 10_000
-"""Rejected rows held in memory."""
 _ALL = 2**62
 """More rows than any file has."""
 
@@ -81,7 +79,7 @@ class Rejections:
     def __init__(self, open_file: Callable[[], Write], key: str, ledger: Ledger) -> None:
         self._open, self._key, self._ledger = open_file, key, ledger
         self._write: Write | None = None
-        self._waiting: list[quarantine.Rejected] = []
+        self._waiting = quarantine.Waiting()
         self.counts: dict[str, dict[str, int]] = {}
         self.examples: dict[tuple[str, str], quarantine.Rejected] = {}
         """The first row by stage and reason."""
@@ -96,8 +94,8 @@ class Rejections:
         for row in rows:
             quarantine.count(self.counts, row)
             self.examples.setdefault((row.reason.stage, quarantine.reason_name(row.reason)), row)
-            self._waiting.append(row)
-            if len(self._waiting) >= _FLUSH:
+            self._waiting.add(row)
+            if self._waiting.is_full:
                 self.flush()
 
     def flush(self) -> None:
@@ -105,11 +103,11 @@ class Rejections:
         if not self._waiting:
             return
         self._write = self._write or self._open()
-        self._write(quarantine.file_rows(self._waiting, self._key))
-        for file in {row.source_file for row in self._waiting}:
-            numbers = [row.row_number for row in self._waiting if row.source_file == file]
+        rows = self._waiting.take()
+        self._write(quarantine.file_rows(rows, self._key))
+        for file in {row.source_file for row in rows}:
+            numbers = [row.row_number for row in rows if row.source_file == file]
             self._ledger.settle(file, np.array(numbers, np.int64))
-        self._waiting = []
 
 
 class Stream:
@@ -172,7 +170,8 @@ class Stream:
         done = 0
         for file in self._source.files:
             where = f"{self._source.folder.uri}/{file.path}"
-            with landing.open_rows(self._source.folder, file, self._pipeline.spec.input.csv) as rows:
+            csv, columns = self._pipeline.spec.input.csv, self.judge.contract.columns
+            with landing.open_rows(self._source.folder, file, csv, columns) as rows:
                 if extra := self.judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
                     self._note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
                 name = pa.array([file.path])

@@ -110,7 +110,8 @@ class Summary:
         if more := reasons[_REASONS:]:
             lines.append(("", f"{sum(rows for _, rows in more):>9,}  for {len(more)} more reasons"))
         for column, values in self.unknown.items():
-            lines.append(("unknown", f"{column}: {_cut(', '.join(values))} ({sum(values.values()):,} rows)"))
+            words = _cut(", ".join(f'"{value}"' for value in values))
+            lines.append(("unknown", f"{column}: {words} ({sum(values.values()):,} rows)"))
         lines.append(("time", f"{self.seconds:.1f} s, {self.loading:.1f} s of them to load; {self.speed:,.0f} rows/s"))
         for finding in self.failed:
             if finding not in self.stopping:

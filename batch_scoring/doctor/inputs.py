@@ -9,6 +9,8 @@ from batch_scoring.compute import executor_name
 from batch_scoring.contract import Contract, ContractError
 from batch_scoring.doctor.probe import Finding, Site, probe
 from batch_scoring.pipeline import CodeError, Pipeline
+from batch_scoring.quarantine import shortened
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.storage import FileVersion
 
 LOOKED_AT = 1_000
@@ -58,7 +60,7 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
         yield from _judged(pipeline, contract, file, where)
     except ContractError as error:
         yield Finding("error", where, str(error), "the schema's columns in the schema's types", remedy)
-    except landing.UnreadableFileError as error:
+    except UnreadableFileError as error:
         yield Finding("error", where, str(error), "a whole file of its kind", "upload it again")
 
 
@@ -120,7 +122,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
     """The columns of a file, and what its first rows are rejected for."""
     seen, reasons, rejected = 0, Counter[str](), 0
     examples: dict[str, str | None] = {}
-    with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv) as rows:
+    with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv, contract.columns) as rows:
         unexpected = contract.unexpected(rows.schema, where, is_text=rows.is_text)
         for part in rows.read(0, LOOKED_AT):
             verdict = contract.judge(part.batch, is_text=rows.is_text)
@@ -129,7 +131,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
             for reason in verdict.rejected.values():
                 name = f"{reason.column} {reason.rule}"
                 reasons[name] += 1
-                examples.setdefault(name, reason.value)
+                examples.setdefault(name, None if reason.value is None else shortened(reason.value))
             if part.broken:
                 reasons["rows that cannot be parsed"] += len(part.broken)
                 examples.setdefault("rows that cannot be parsed", part.broken[0].detail)

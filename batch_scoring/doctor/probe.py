@@ -11,8 +11,8 @@ import dagster as dg
 
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
-from batch_scoring.landing import UnreadableFileError
 from batch_scoring.pipeline import CodeError, Pipeline
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.state import StateError
 
 Severity = Literal["error", "warning", "info"]

@@ -33,9 +33,9 @@ from batch_scoring import (
     tables,
 )
 from batch_scoring.contract import Reason, Verdict
-from batch_scoring.landing import UnreadableFileError
 from batch_scoring.manifest import Manifest
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import FailedRow, Scored
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.state import ModelInForce, StateError

@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from batch_scoring import landing, shards, tables
+from batch_scoring.rows import Rows
 from batch_scoring.state import ShardAccount
 from batch_scoring.storage import Children, FileChangedError, FileVersion, Folder
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
@@ -502,7 +503,7 @@ def schema(table: MemoryFolder, path: str) -> pa.Schema:
 
 
 class MemoryRows:
-    """Stands for `landing.FileRows`."""
+    """Stands for `rows.FileRows`."""
 
     is_text = False
     refuse_changed = staticmethod(lambda: None)
@@ -513,12 +514,12 @@ class MemoryRows:
     def count(self) -> int:
         return self._batch.num_rows
 
-    def read(self, start: int, stop: int) -> Iterator[landing.Rows]:
+    def read(self, start: int, stop: int) -> Iterator[Rows]:
         import numpy as np
 
         stop = min(stop, self._batch.num_rows)
         if start < stop:
-            yield landing.Rows(self._batch.slice(start, stop - start), np.arange(start + 1, stop + 1))
+            yield Rows(self._batch.slice(start, stop - start), np.arange(start + 1, stop + 1))
 
 
 @contextlib.contextmanager

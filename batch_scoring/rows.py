@@ -1,0 +1,121 @@
+"""The rows of an open landing file, whatever its format: numbered from 1, in batches bounded in rows and in bytes.
+
+`csv_rows.py` and `parquet_rows.py` read them; what a row must look like is `contract.py`'s business.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BATCH_ROWS = 131_072
+BATCH_BYTES = 32 * 1024 * 1024
+"""Of the cells of a batch: each of them may be held several times over, typed, as JSON and in a row group."""
+
+
+class UnreadableFileError(ValueError):
+    """A landing file cannot be read; the message names it, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row that could not be parsed into cells."""
+
+    number: int
+    detail: str
+    text: str
+    rule: str = "cells_match_header"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one file."""
+
+    batch: pa.RecordBatch
+    """The parsed rows, of the columns that were asked for; of a CSV file every column is binary, as it stood there."""
+    numbers: np.ndarray
+    """int64: the row number of each, from 1."""
+    broken: tuple[BrokenRow, ...] = ()
+
+    def __len__(self) -> int:
+        """Rows, broken ones included."""
+        return self.batch.num_rows + len(self.broken)
+
+    def between(self, start: int, stop: int) -> "Rows":
+        """The rows with start < number <= stop."""
+        first, last = np.searchsorted(self.numbers, [start, stop], side="right")
+        broken = tuple(row for row in self.broken if start < row.number <= stop)
+        return Rows(self.batch.slice(first, last - first), self.numbers[first:last], broken)
+
+
+class FileRows(ABC):
+    """The rows of one open file."""
+
+    schema: pa.Schema
+    """Of all columns that the file has."""
+    batch_rows = BATCH_ROWS
+    is_text: bool
+    """Whether cells are bytes that are still to be cast."""
+    explain: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    refuse_changed: Callable[[], None] = staticmethod(lambda: None)
+    """Raise FileChangedError if the file was written to since it was opened: what was read may be a mix."""
+
+    def count(self) -> int:
+        """All rows, broken ones included. Reads a CSV file to its end."""
+        with self.explain():
+            return self._count()
+
+    def read(self, start: int, stop: int) -> Iterator[Rows]:
+        """Rows start + 1 … stop, at most `batch_rows` at a time. Calls go forward through the file."""
+        with self.explain():
+            yield from self._read(start, stop)
+
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """How much of the file has been read, from 0 to 1, for progress."""
+
+    @abstractmethod
+    def _count(self) -> int: ...
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> Iterator[Rows]: ...
+
+
+def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in as many parts as it takes for the text of none to exceed `BATCH_BYTES`, written out."""
+    if batch.num_rows * sum(map(_longest, batch.columns)) <= BATCH_BYTES:
+        yield batch.slice()
+        return
+    ends = np.cumsum(sum(map(_sizes, batch.columns)))
+    start = 0
+    while start < batch.num_rows:
+        before = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, before + BATCH_BYTES, side="right")), start + 1)
+        yield batch.slice(start, stop - start)
+        start = stop
+
+
+def _longest(column: pa.Array) -> int:
+    """Bytes of the longest text that a column can hold; 0 if its cells have a fixed width."""
+    values = column.dictionary if pa.types.is_dictionary(column.type) else column
+    return pc.max(pc.binary_length(values)).as_py() or 0 if _is_text(values.type) else 0
+
+
+def _sizes(column: pa.Array) -> np.ndarray:
+    """int64: bytes of the text of each cell, written out."""
+    if pa.types.is_dictionary(column.type):
+        places = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
+        return np.append(_sizes(column.dictionary), 0)[places]
+    if not _is_text(column.type):
+        return np.zeros(len(column), np.int64)
+    return pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(test(kind) for test in tests)
