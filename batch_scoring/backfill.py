@@ -4,17 +4,20 @@ A fresh process for each day would spend most of its time on imports. Each run i
 and logs in the UI; a day that fails leaves the others alone, and one that somebody else works on comes last.
 """
 
+import functools
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from time import perf_counter
 from typing import TextIO
+from uuid import uuid4
 
 import dagster as dg
 
-from batch_scoring import claims, selection
+from batch_scoring import claims, runs, selection, signals
 from batch_scoring.assets import asset_key
 from batch_scoring.automation import STEPS, job_name
 from batch_scoring.bundle import BundleError, read_sha256
@@ -29,6 +32,8 @@ from batch_scoring.selection import Choice, Wanted
 from batch_scoring.state import State, StateError
 from batch_scoring.tables import predictions_table
 
+CANCEL_SECONDS = 1.0
+"""For writing down that a run was stopped."""
 _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
 
 
@@ -137,15 +142,16 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
         # days of a range are run whatever their state; days that were selected for it may have another one by now
         doubts_after = began if wanted.is_range else -math.inf
         work = _Work(pipeline, _job(pipeline), instance, doubts_after)
-        outcomes = _outcomes(work, chosen, out)
-    _summarise(pipeline.name, predictions_table(pipeline).folder.uri, outcomes, out)
+        outcomes = list[Outcome]()
+        with signals.at_end(functools.partial(_go_on, pipeline, wanted, days[-1], chosen, outcomes)):
+            _work_on(work, chosen, outcomes, out)
+    _summarise(pipeline, outcomes, out)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _outcomes(work: "_Work", chosen: Sequence[Choice], out: TextIO) -> list[Outcome]:
-    """Work on the days one after the other, and say of each how it ended."""
+def _work_on(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], out: TextIO) -> None:
+    """Work on the days one after the other, and say of each how it ended; `outcomes` is told as well."""
     began = perf_counter()
-    outcomes: list[Outcome] = []
     put_off: list[Choice] = []
 
     def add(outcome: Outcome) -> None:
@@ -163,7 +169,18 @@ def _outcomes(work: "_Work", chosen: Sequence[Choice], out: TextIO) -> list[Outc
             out.flush()
     for choice in put_off:
         add(work.wait_for(choice))
-    return outcomes
+
+
+def _go_on(pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[Outcome]) -> str:
+    """Say which days have failed when the command was told to end, and how to go on with the others."""
+    done, failed = {outcome.day for outcome in outcomes}, [outcome.day for outcome in outcomes if outcome.error]
+    left = [choice.day for choice in chosen if choice.day not in done]
+    if not left:
+        return "all days are done"
+    span = [min(left), last] if wanted.last or wanted.is_range else [min(left)]
+    options = [f"--{name}" for name in ("stale", "failed") if getattr(wanted, name)]
+    said = f"{len(failed)} of {len(done)} days failed: {', '.join(ranges(failed))}; " if failed else ""
+    return f"{said}go on with: {shlex.join(['batch-scoring', 'backfill', pipeline.name, *span, *options])}"
 
 
 class _Work:
@@ -211,13 +228,16 @@ class _Work:
 def run_day(
     pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance, steps: Sequence[str] = STEPS
 ) -> Outcome:
-    """Run the pipeline's job, or some of its assets, for one day."""
+    """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is to end."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     keys = None if steps == STEPS else [asset_key(pipeline, step) for step in steps]
-    result = job.execute_in_process(
-        partition_key=day, instance=instance, run_config=quiet, asset_selection=keys, raise_on_error=False
-    )
+    run_id = str(uuid4())
+    with signals.at_end(functools.partial(_cancel, instance, run_id)):
+        result = job.execute_in_process(
+            partition_key=day, instance=instance, run_config=quiet, asset_selection=keys, raise_on_error=False,
+            run_id=run_id,
+        )  # fmt: skip
     seconds = perf_counter() - began
     checks = tuple(
         FailedCheck(
@@ -233,6 +253,21 @@ def run_day(
     return replace(_settled(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
 
 
+def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Record that a run was stopped, while its thread goes on; as long as that overwrites it with a beginning."""
+    until = time.monotonic() + CANCEL_SECONDS
+    while time.monotonic() < until:
+        run = instance.get_run_by_id(run_id)
+        if run and run.is_finished:
+            return
+        if run:  # else it is just being created
+            instance.add_run_tags(run_id, {runs.STOPPED: run_id})
+            instance.report_run_canceled(
+                run, "The command batch-scoring backfill was told to end. Finished shards are kept."
+            )
+        time.sleep(0.02)
+
+
 def _settled(pipeline: Pipeline, day: str) -> Outcome:
     """The outcome of a day that stands: what became of its rows."""
     state = State(pipeline.output)
@@ -242,12 +277,13 @@ def _settled(pipeline: Pipeline, day: str) -> Outcome:
     return Outcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
 
 
-def _summarise(name: str, table: str, outcomes: list[Outcome], out: TextIO) -> None:
+def _summarise(pipeline: Pipeline, outcomes: Sequence[Outcome], out: TextIO) -> None:
     """Where the scores are, which checks failed on days that stand, which days failed."""
+    table = predictions_table(pipeline).folder.uri
     scored = [outcome for outcome in outcomes if not outcome.error]
     if scored:
         out.write(f"\npredictions: {table} (a Delta table, partitioned by dt)\n")
-        out.write(f"read a day:  batch_scoring.tables.read_day({name!r}, '{scored[0].day}')\n")
+        out.write(f"read a day:  batch_scoring.tables.read_day({pipeline.name!r}, '{scored[0].day}')\n")
     said: dict[str, list[tuple[str, str]]] = {}
     for outcome in scored:
         for check in outcome.failed_checks:

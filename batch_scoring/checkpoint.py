@@ -9,6 +9,11 @@ bundles. What a bundle is stands in `bundle.py`.
         --sample sample.parquet --classes stays leaves --out data/customer_churn/models/v1
 """
 
+if __name__ == "__main__":  # before anything is imported that takes time
+    from batch_scoring import signals
+
+    signals.watch("checkpoint")
+
 import argparse
 import re
 import sys

@@ -18,7 +18,7 @@ from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.pod_words import BLOCKED, WAITS
-from batch_scoring.runs import ATTEMPT, PARTITION, ended_at
+from batch_scoring.runs import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.state import State
 
 LONGEST = 1000
@@ -114,13 +114,13 @@ def digest(
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
-        lines.append(f"canceled: {ended.last_words}")
+        lines.append(f"{'stopped' if is_stopped(run) else 'canceled'}: {ended.last_words}")
     lines += [counts] if counts else []
     lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
-    is_grave = not run.is_success or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
+    is_grave = not (run.is_success or is_stopped(run)) or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
     return Message(
         topic=ended.topic, title=title, body="\n".join(line[:LONGEST] for line in lines),
-        kind="failure" if is_grave else "warning" if failed else "success",
+        kind="failure" if is_grave else "warning" if failed else "info" if is_stopped(run) else "success",
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def link(path: str) -> str:
 
 def _headline(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> str:
     if ended.run.status == dg.DagsterRunStatus.CANCELED:
-        return f"{ended.subject}: canceled"
+        return f"{ended.subject}: {'stopped' if is_stopped(ended.run) else 'canceled'}"
     if ended.run.status == dg.DagsterRunStatus.FAILURE:
         return f"{ended.subject}: failed" + (f" at {ended.step_error[0].split('/')[-1]}" if ended.step_error else "")
     if not failed:

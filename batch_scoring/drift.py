@@ -15,6 +15,11 @@ Distances are those of scipy and Evidently: for numbers Wasserstein's first, in 
 for categories Jensen and Shannon's, natural logarithm. Missing and infinite values are left out of both.
 """
 
+if __name__ == "__main__":  # before anything is imported that takes time
+    from batch_scoring import signals
+
+    signals.watch("drift")
+
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ For each event Dagster makes two or three engines, opens a connection with each 
 SQLite's log back into the file; for each result of a check it asks whether there is a table for it. A small day has 90
 events: half of what it costs in a backfill. Files and rows are the same here, so that Dagster's own class goes on with
 them when the block is taken out of `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
+
+What a run's process writes down passes through here, so here it gives the sign that it lives (`alive.py`).
 """
 
 import os
@@ -20,6 +22,11 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, QueuePool, create_engine
 
+from batch_scoring import alive
+from batch_scoring.databases import created_by_one
+
+_AT_WORK = (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START)
+"""Events that a process of the run itself writes, before it does anything."""
 DATABASES = 8
 """Kept open at most: the index of all runs, and the runs that were last written or read."""
 
@@ -54,8 +61,11 @@ class EventLog(SqliteEventLogStorage):
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         """Open the log of an instance: below its folder, which is a temporary one where DAGSTER_HOME is not set."""
-        super().__init__(str(Path(instance.root_directory, "history", "runs")), self._inst_data)
+        home = Path(instance.root_directory)
+        with created_by_one(home):
+            super().__init__(str(home / "history" / "runs"), self._inst_data)
         super().register_instance(instance)
+        self._sign = alive.Sign(alive.folder(instance.root_directory))
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -93,12 +103,15 @@ class EventLog(SqliteEventLogStorage):
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, and tell those who watch its run: the web server looks at the file, not at SQLite's log."""
+        if event.dagster_event and event.dagster_event.event_type in _AT_WORK:
+            self._sign.give(event.run_id)
         super().store_event(event)
         os.utime(self.path_for_shard(event.run_id))
 
     def dispose(self) -> None:
         """Close all databases."""
         super().dispose()
+        self._sign.withdraw()
         with self._db_lock:
             for shard in list(self._kept):
                 self._close(shard)

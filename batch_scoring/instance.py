@@ -1,15 +1,11 @@
 """The Dagster instance of a shell's command: where its runs are recorded."""
 
+import contextlib
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-
-ATTEMPTS = 5
-"""At opening an instance that another process is just creating."""
 
 
 def home() -> Path | None:
@@ -19,25 +15,20 @@ def home() -> Path | None:
     return Path.cwd() if Path("dagster.yaml").is_file() else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened() -> Iterator[dg.DagsterInstance]:
     """The instance of `home`; a passing one if there is none."""
     found = home()
     if found is not None:
         os.environ["DAGSTER_HOME"] = str(found)
-    with dg.DagsterInstance.ephemeral() if found is None else _get() as instance:
+    with dg.DagsterInstance.ephemeral() if found is None else _get(found) as instance:
         yield instance
 
 
-def _get() -> dg.DagsterInstance:
-    """The instance of DAGSTER_HOME. Two processes that create its SQLite files at once stumble over each other."""
-    from sqlalchemy.exc import OperationalError  # late: it brings the database with it
+def _get(home: Path) -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME; where its databases are SQLite's, no other of our processes creates them now."""
+    from batch_scoring import databases  # late: they bring SQLAlchemy
 
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return dg.DagsterInstance.get()
-        except OperationalError as error:
-            if attempt == ATTEMPTS or "already exists" not in str(error):
-                raise
-            time.sleep(0.2 * attempt)
-    raise AssertionError("unreachable")
+    is_local = home.is_absolute() and home.is_dir() and databases.files(home)
+    with databases.created_by_one(home) if is_local else contextlib.nullcontext():
+        return dg.DagsterInstance.get()

@@ -23,6 +23,8 @@ PARTITION = "dagster/partition"
 FINGERPRINT = "batch_scoring/fingerprint"
 CODE = "batch_scoring/code"
 ATTEMPT = "batch_scoring/attempt"
+STOPPED = "batch_scoring/stopped"
+"""The run itself, if the command that it was of was told to end: Dagster copies tags to runs that go on with one."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can settle a day."""
 MOST_HALVINGS = 6
@@ -74,14 +76,14 @@ def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:
 
 
 def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[DayRun]:
-    """The runs of a pipeline's day, newest first."""
+    """The runs of a pipeline's day, newest first, without those that were stopped: they are no tries."""
     found: list[DayRun] = []
     for record in _records(instance, day):
         if len(found) == MOST:
             break
         run = record.dagster_run
         steps = _steps(run, pipeline)
-        if not steps:
+        if not steps or is_stopped(run):
             continue
         failure = failures.note_end(instance, run)
         status = _status(instance, record, failure)
@@ -93,6 +95,11 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
             )
         )  # fmt: skip
     return found
+
+
+def is_stopped(run: dg.DagsterRun) -> bool:
+    """Whether the command that it was of was told to end, by Ctrl-C or SIGTERM, and it is over."""
+    return run.is_finished and run.tags.get(STOPPED) == run.run_id and not run.is_success
 
 
 def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:

@@ -1,17 +1,19 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
+from batch_scoring import alive
 from batch_scoring.automation import dead_runs
-from batch_scoring.dead_runs import CLOCK_SLACK, end_dead_runs
+from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import PROJECT
 
 STUCK = """
@@ -41,9 +43,19 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield found
 
 
-def at_work(who: str) -> "subprocess.Popen[bytes]":
-    """A process whose run has begun."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK, who], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def wrong_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library by which a process sees another time."""
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
+    source = str(PROJECT / "batch_scoring_tests/reliability/clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), source, "-ldl"], check=True)
+    return library
+
+
+def at_work(who: str, within: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """A process whose run has begun; `within`: the command that starts it."""
+    command = [*within, sys.executable, "-c", STUCK, who]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None and process.stdout.readline() == b"at work\n"
     return process
 
@@ -77,13 +89,10 @@ def test_a_killed_run_is_ended_and_a_living_one_is_left_alone(instance: dg.Dagst
         living.wait()
 
 
-def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_the_run(
-    instance: dg.DagsterInstance,
-) -> None:
+def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_the_run(instance: dg.DagsterInstance) -> None:
     killed = at_work("killed")
     killed.kill()
     killed.wait()
-    time.sleep(CLOCK_SLACK + 1.5)
     other = subprocess.Popen(["sleep", "600"])
     try:
         run = run_of(instance, "killed")
@@ -92,6 +101,76 @@ def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_the_run(
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_clock_that_is_set_forward_ends_no_living_run(
+    instance: dg.DagsterInstance, wrong_clock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clock").write_text("-16")
+    with monkeypatch.context() as before:
+        before.setenv("LD_PRELOAD", str(wrong_clock))
+        before.setenv("CLOCK_FILE", str(tmp_path / "clock"))
+        living = at_work("living")
+    try:
+        assert end_dead_runs(instance) == []
+        assert run_of(instance, "living").status == dg.DagsterRunStatus.STARTED
+    finally:
+        living.kill()
+        living.wait()
+    assert len(end_dead_runs(instance)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a namespace of processes")
+def test_a_run_of_another_container_is_judged_by_its_process_too(instance: dg.DagsterInstance) -> None:
+    container = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    asks = "import dagster as dg; from batch_scoring.dead_runs import end_dead_runs as end\n"
+    asks += "print(end(dg.DagsterInstance.get()))"
+    here, elsewhere = at_work("here"), at_work("elsewhere", container)
+    try:
+        assert end_dead_runs(instance) == []
+        said = subprocess.check_output([*container, sys.executable, "-c", asks], text=True)
+        assert said == "[]\n", "from another container the run here is seen to live"
+    finally:
+        for process in (here, elsewhere):
+            process.kill()
+            process.wait()
+    until = time.monotonic() + 20
+    while len(ended := ended_runs(instance)) < 2 and time.monotonic() < until:
+        end_dead_runs(instance)  # the kernel frees the lock of a namespace's process a moment later
+        time.sleep(0.05)
+    assert len(ended) == 2
+
+
+def ended_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    return list(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])))
+
+
+def test_what_ended_processes_have_left_is_swept_and_a_living_one_keeps_its_lock(
+    instance: dg.DagsterInstance,
+) -> None:
+    place = alive.folder(instance.root_directory)
+    killed, living = at_work("killed"), at_work("living")
+    try:
+        killed.kill()
+        killed.wait()
+        instance.report_run_canceled(run_of(instance, "killed"))
+        assert end_dead_runs(instance) == []
+        left = [file.stem for file in place.iterdir()]
+        assert left == [run_of(instance, "living").run_id] and alive.has_process(place, left[0])
+    finally:
+        living.kill()
+        living.wait()
+    assert alive.has_process(place, left[0]) is False and alive.has_process(place, "nobody's") is None
+
+
+def test_two_processes_of_a_run_hold_its_lock_together(tmp_path: Path) -> None:
+    parent, child = alive.Sign(tmp_path), alive.Sign(tmp_path)
+    parent.give("run")
+    child.give("run")
+    parent.withdraw()
+    assert alive.has_process(tmp_path, "run")
+    child.withdraw()
+    assert alive.has_process(tmp_path, "run") is None, "the last one takes the file away"
 
 
 def test_a_run_that_this_very_process_works_on_lives(instance: dg.DagsterInstance) -> None:

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring import landing, locks, model, quarantine, scored_rows
+from batch_scoring import landing, locks, model, quarantine, scored_rows, signals
 from batch_scoring.adhoc.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
 from batch_scoring.adhoc.outputs import Outputs, PartlyWrittenError
 from batch_scoring.adhoc.staging import TakenError
@@ -30,7 +30,6 @@ from batch_scoring.pipeline import CodeError, Pipeline, load_pipelines
 from batch_scoring.progress import Bar
 from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import ScoringError, is_out_of_memory
-from batch_scoring.signals import terminable
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
@@ -69,7 +68,7 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
     code, why = 1, ""
     summary = None
     try:
-        with terminable():
+        with signals.at_end(bar.clear):
             summary = perform(pipeline, request, bar, note)
     except (AddressError, locks.HeldError) as error:
         code, why = 2, str(error)
@@ -79,8 +78,6 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
         why = f"{_said(error.__cause__ or error)}; {error}"
     except (ContractError, UnreadableFileError, BundleError, ScoringError, CodeError) as error:
         why = f"{error}; nothing is written"
-    except KeyboardInterrupt:
-        why = "interrupted; nothing is written"
     except Exception as error:
         why = f"{_said(error)}; nothing is written"
     finally:
@@ -102,11 +99,13 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
         HeldError: another process writes the same output.
         Others: see `score`.
     """
-    output = name_output(request.output)
-    source = find_input(request.input)
-    refuse_overlap(source, output, [pipeline, *load_pipelines()])
-    with _held(output, request, note):
-        _refuse_standing(output, request)
+    with contextlib.ExitStack() as held:
+        with signals.at_end(lambda: "nothing is written"):
+            output = name_output(request.output)
+            source = find_input(request.input)
+            refuse_overlap(source, output, [pipeline, *load_pipelines()])
+            held.enter_context(_held(output, request, note))
+            _refuse_standing(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)
 
 

@@ -5,14 +5,13 @@ ends, nothing is to be seen.
 """
 
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
 
+from batch_scoring import signals
 from batch_scoring.adhoc import row_files
 from batch_scoring.adhoc.addresses import Output
 from batch_scoring.adhoc.staging import StagedFile, staged
@@ -36,6 +35,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
 
     def __enter__(self) -> "Outputs":
         """Nothing is written yet."""
+        self._staged.enter_context(signals.at_end(self._abandon))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -44,9 +44,20 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             self._writers.close()
         with contextlib.ExitStack() as late:
             if self._files and all(file.fate == "shown" for file in self._files.values()):
-                late.enter_context(_uninterrupted())  # the output is written, whatever becomes of the scratch files
+                late.enter_context(
+                    signals.uninterrupted()
+                )  # the output is written, whatever becomes of the scratch files
                 late.enter_context(contextlib.suppress(OSError))
             self._staged.close()
+        self._remove_folders()
+
+    def _abandon(self) -> str:
+        """Leave nothing behind but what is shown: the process ends."""
+        self._remove_folders()
+        written = [self._output.uri(name) for name, file in self._files.items() if file.fate == "shown"]
+        return f"{' and '.join(written)} is written" if written else "nothing is written"
+
+    def _remove_folders(self) -> None:
         for folder in self._made:
             with contextlib.suppress(OSError):  # it has files by now
                 folder.rmdir()
@@ -102,7 +113,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         self.finish()
         output, folder = self._output, self._output.folder
         order = [name for name in (output.quarantine, output.predictions, output.summary) if name]
-        with _uninterrupted():
+        with signals.uninterrupted():
             try:
                 for name in order:
                     if name in self._files:
@@ -138,17 +149,3 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
                     return ""
             return f"{self._output.uri(name)} is of an older output and cannot be removed, remove it by hand: {error}"
         return ""
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and `kill` come too late: what is shown in here belongs together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

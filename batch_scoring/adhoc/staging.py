@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from batch_scoring import aws
+from batch_scoring import aws, signals
 from batch_scoring.aws import FileChangedError, as_os_errors
 from batch_scoring.storage import Folder, S3Folder, force_to_disk
 
@@ -67,12 +67,14 @@ def staged(folder: Folder, path: str) -> Iterator[StagedFile]:
     """
     with folder.scratch() as scratch:
         if not isinstance(folder, S3Folder):
-            scratch.touch()  # says now what is not permitted
-            yield _LocalFile(scratch, folder, path)
+            with signals.at_end(lambda: scratch.unlink(missing_ok=True)):
+                scratch.touch()  # says now what is not permitted
+                yield _LocalFile(scratch, folder, path)
             return
         upload = _Upload(scratch, folder, path)
         try:
-            yield upload
+            with signals.at_end(lambda: _remove(scratch)), signals.at_end(upload.abort):
+                yield upload
         finally:
             upload.abort()
 
@@ -95,6 +97,12 @@ class _LocalFile(StagedFile):
                 raise TakenError(f"{target} was written by somebody else meanwhile") from None
         self.fate = "shown"
         force_to_disk(target.parent)
+
+
+def _remove(scratch: Path) -> None:
+    """Remove a scratch file with the temporary folder that is its own."""
+    scratch.unlink(missing_ok=True)
+    scratch.parent.rmdir()
 
 
 def _name(scratch: Path, target: Path) -> None:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
+from batch_scoring import signals
 from batch_scoring.doctor import cloud, commits, inputs, instance, machine, stores, traces
 from batch_scoring.doctor.probe import Probe, Site, examine
 from batch_scoring.doctor.report import Report
 from batch_scoring.instance import home
 from batch_scoring.pipeline import Pipeline, SpecError, Survey, UnknownPipelineError, survey_pipelines
-from batch_scoring.signals import terminable
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
     inputs.specs,
@@ -54,8 +54,6 @@ OF_PIPELINE: tuple[Probe, ...] = (
 )
 """They take a `Pipeline`."""
 
-INTERRUPTED = 130
-
 
 def doctor(
     names: Sequence[str],
@@ -75,25 +73,19 @@ def doctor(
         fail_on: least severity that makes the exit code 1.
 
     Returns:
-        0 if nothing was found, 1 if something was, 130 if it was interrupted; what probes have written is gone then.
+        0 if nothing was found, 1 if something was.
 
     Raises:
         UnknownPipelineError: no pipeline has one of the names.
     """
     began = time.monotonic()
-    with terminable():
-        try:
-            survey = _survey()
-            if unknown := [name for name in names if survey.names and name not in survey.names]:
-                raise UnknownPipelineError(
-                    f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
-                )
-            report = look(chosen(survey, names), survey.faults, send_test=send_test, began=began)
-        except KeyboardInterrupt:
-            left = traces.remove_all()
-            rest = f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
-            sys.stderr.write(f"batch-scoring doctor: interrupted; {rest}\n")
-            return _left(INTERRUPTED, out)
+    survey = _survey()
+    if unknown := [name for name in names if survey.names and name not in survey.names]:
+        raise UnknownPipelineError(
+            f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
+        )
+    with signals.at_end(_clear_up):
+        report = look(chosen(survey, names), survey.faults, send_test=send_test, began=began)
     out.write(report.json() if as_json else report.text())
     code = 1 if report.fails(fail_on) else 0
     return _left(code, out) if any(outcome.hangs for outcome in report.outcomes) else code
@@ -136,6 +128,12 @@ def _left(code: int, out: TextIO) -> int:
         out.flush()
         os._exit(code)
     return code
+
+
+def _clear_up() -> str:
+    """Remove what probes have written."""
+    left = traces.remove_all()
+    return f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
 
 
 def _survey() -> Survey:

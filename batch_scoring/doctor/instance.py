@@ -1,6 +1,7 @@
 """The Dagster instance: its folder and settings, its daemon, what starts days, runs that are dead."""
 
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -9,11 +10,12 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring import channels, compute, doors
+from batch_scoring import channels, compute, databases, doors
 from batch_scoring.automation import job_name
 from batch_scoring.claims import SILENCE
-from batch_scoring.dead_runs import find_dead_runs
+from batch_scoring.dead_runs import find_dead_runs, is_of_this_machine
 from batch_scoring.doctor.probe import Finding, Site, probe
+from batch_scoring.event_log import EventLog
 from batch_scoring.outbox import Outbox
 from batch_scoring.pipeline import PROJECT, Pipeline
 
@@ -52,7 +54,13 @@ def home(site: Site) -> Iterator[Finding]:
 
     try:
         ref = InstanceRef.from_dir(str(site.home))
-        if not _is_new(ref):  # to open a new one would create its databases
+        torn = [file for file in databases.files(site.home) if len(databases.revisions(file)) > 1]
+        for file in torn:
+            yield Finding(
+                "error", str(file), "two processes have created it at once, it has two revisions: every command fails",
+                "one revision", f"DAGSTER_HOME={shlex.quote(str(site.home))} {databases.MEND}",
+            )  # fmt: skip
+        if not torn and not _is_new(site.home):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
             site.instance.get_daemon_heartbeats()
     except Exception as error:  # Dagster's, or whatever its database raises
@@ -210,6 +218,12 @@ def dead_runs(site: Site) -> Iterator[Finding]:
     """Every started run has its process, and no run that is over holds a slot of a pool."""
     if site.instance is None:
         return
+    if is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog):
+        yield Finding(
+            "warning", "dagster.yaml: event_log_storage", "it is Dagster's own: whether a run still has a process is "
+            "not known, and one that is killed holds its slot until its maximum runtime", "batch_scoring.event_log, "
+            "EventLog", f"take the block over from {PROJECT}/dagster.yaml",
+        )  # fmt: skip
     for run in find_dead_runs(site.instance):
         yield Finding(
             "warning", f"run {run}", "it is STARTED, and its process is gone: it holds a slot of the queue and its "
@@ -254,11 +268,7 @@ def _starters(pipeline: Pipeline) -> dict[str, str]:
     return {**doors.sensors_of(pipeline), f"{job_name(pipeline)}_on_schedule": pipeline.spec.schedule.default_status}
 
 
-def _is_new(ref: Any) -> bool:  # noqa: ANN401  (Dagster's own)
+def _is_new(home: Path) -> bool:
     """Whether nothing has ever been kept in it: SQLite whose file is not there."""
-    import yaml
-
-    data = ref.run_storage_data
-    if data is None or data.class_name != "SqliteRunStorage":
-        return False
-    return not Path(yaml.safe_load(data.config_yaml)["base_dir"], "runs.db").is_file()
+    runs = [file for file in databases.files(home) if file.name == "runs.db"]
+    return bool(runs) and not runs[0].is_file()

@@ -44,7 +44,7 @@ def new_name() -> str:
     return f"{PREFIX}{os.getpid()}_{uuid.uuid4().hex[:12]}"
 
 
-def remove_all(seconds: float = 3.0) -> list[str]:
+def remove_all(seconds: float = 1.0) -> list[str]:
     """Write nothing any more, and remove what probes have not yet removed themselves.
 
     Returns:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TextIO, TypeVar
 
+from batch_scoring import signals
 from batch_scoring.remote import jobs, pages, runs
 from batch_scoring.remote.connection import Address, Remote, UnreachableError, WaitTimeoutError, WrongCommandError
 from batch_scoring.remote.runs import MOST_DETAILED, Backfill, RemoteRun
@@ -22,7 +23,6 @@ FASTEST, SLOWEST = 1.0, 5.0
 """Seconds between two looks."""
 IN_THE_QUEUE = 20.0
 """Seconds in the queue after which one looks whether anybody takes runs from it."""
-INTERRUPTED = 130
 _RUNS, _BACKFILLS = "QUEUED_RUN_COORDINATOR", "BACKFILL"
 """Dagster's daemons."""
 
@@ -80,10 +80,12 @@ def submit(
     remote = Remote(address)
     job = jobs.find(remote, pipeline, location)
     days = jobs.days_within(remote, job, first, last or first)
-    if last is None:
-        kind, found = "run", jobs.start_day(remote, job, days[0])
-    else:
-        kind, found = "backfill", jobs.start_days(remote, job, days)
+    look = f"batch-scoring status --pipeline {pipeline} --day {days[0]}"
+    with signals.at_end(lambda: f"it may have been started, see: {look}"):
+        if last is None:
+            kind, found = "run", jobs.start_day(remote, job, days[0])
+        else:
+            kind, found = "backfill", jobs.start_days(remote, job, days)
     url = address.link(f"runs/{found}" if kind == "run" else f"runs/b/{found}")
     if waits:
         err.write(f"{kind} {found}: {url}\n")
@@ -131,16 +133,13 @@ def wait(
     """
     remote = Remote(address)
     watch = _Watch(remote, err, timeout, patience)
-    try:
+    with signals.at_end(lambda: "nobody waits any more, what was started goes on"):
         found = subject.find(remote)  # an address or an id that is wrong is no reason to be patient
         if isinstance(found, Backfill):
             ended: RemoteRun | Backfill = watch.backfill(found)
         else:
             ended = watch.run(found)
         return watch.patiently(lambda: _show(remote, ended, out, as_json=as_json))
-    except KeyboardInterrupt:
-        err.write("batch-scoring: nobody waits any more; what was started goes on\n")
-        return INTERRUPTED
 
 
 class _Watch:

@@ -1,0 +1,92 @@
+"""Which runs have a process: each process that works on a run holds a lock until it ends, however it ends.
+
+The kernel frees the lock. So who may take it knows that the processes are gone: also where the clock was set, where a
+number was given to another process, after a restart of the machine, and in another container that has the folder too.
+Where nobody has ever held it nothing is known.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+_ENDING = ".lock"
+
+
+def folder(home: str) -> Path:
+    """Where the locks of an instance's runs are."""
+    return Path(home, "history", "alive")
+
+
+class Sign:
+    """The lock of the run that this process works on."""
+
+    def __init__(self, place: Path) -> None:
+        """`place`: the folder of the locks."""
+        self._place = place
+        self._run, self._lock = "", -1
+
+    def give(self, run_id: str) -> None:
+        """Hold the lock of a run, beside its other processes; that of the run before it no longer."""
+        if run_id == self._run:
+            return
+        self.withdraw()
+        self._place.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is known of its runs
+            self._lock = _hold(self._place / f"{run_id}{_ENDING}")
+            self._run = run_id
+
+    def withdraw(self) -> None:
+        """Hold it no longer; the last process takes the file away."""
+        if self._lock < 0:
+            return
+        if _take(self._lock):
+            (self._place / f"{self._run}{_ENDING}").unlink(missing_ok=True)
+        os.close(self._lock)
+        self._run, self._lock = "", -1
+
+
+def has_process(place: Path, run_id: str) -> bool | None:
+    """Whether a process works on the run; None if that is not known."""
+    try:
+        with (place / f"{run_id}{_ENDING}").open() as file:
+            return not _take(file.fileno())
+    except FileNotFoundError:
+        return None
+
+
+def sweep(place: Path, started: Callable[[], Collection[str]]) -> None:
+    """Take away what ended processes have left; `started`: the runs that are not over."""
+    there = list(place.glob(f"*{_ENDING}"))
+    on = started() if there else []
+    for file in there:
+        if file.stem not in on:
+            with contextlib.suppress(FileNotFoundError), file.open() as opened:
+                if _take(opened.fileno()):
+                    file.unlink(missing_ok=True)
+
+
+def _hold(file: Path) -> int:
+    """A shared lock on the file of that name."""
+    for lock in _opened(file):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):  # taken away in between
+            if os.path.samestat(os.fstat(lock), file.stat()):
+                return lock
+        os.close(lock)
+    raise AssertionError("there is always a next one")
+
+
+def _opened(file: Path) -> Iterator[int]:
+    while True:
+        yield os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _take(lock: int) -> bool:
+    """Whether nobody else holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
