@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from batch_scoring import garbage, spec_file
+from batch_scoring import garbage, own_code, spec_file
 from batch_scoring.faults import clashes, describe, right_part, unmet
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.storage import Folder, open_folder
@@ -110,7 +110,7 @@ class Pipeline:
         return open_folder(f"{self.data_root.rstrip('/')}/{location}")
 
     def _source(self, reference: str) -> bytes:
-        return (self.folder / f"{reference.split(':')[0]}.py").read_bytes()
+        return own_code.source(self.folder, self.package, reference.split(":")[0])
 
     @staticmethod
     def _digest(engine: str, source: bytes, settings: list[Any]) -> str:
