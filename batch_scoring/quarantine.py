@@ -4,7 +4,7 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ class Rejected:
 
 
 def from_rows(
-    batch: pa.RecordBatch, numbers: np.ndarray, reasons: dict[int, Reason], key: str, source_file: str
+    batch: pa.RecordBatch, numbers: np.ndarray, reasons: Mapping[int, Reason], key: str, source_file: str
 ) -> Iterator[Rejected]:
     """The rows of a batch that `reasons` names by position."""
     for position in sorted(reasons):
