@@ -4,13 +4,12 @@ Types are enforced here in Arrow: a missing or retyped column stops the day, a c
 rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
 """
 
-import contextlib
 import copy
 import functools
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring import casting, schema_options
 from batch_scoring.bounds import answers
 from batch_scoring.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pandera.pandas
 
 _TEXT_CHECKS = frozenset(
@@ -47,12 +48,76 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """Rows of one reason, up to the value."""
+
+    stage: Stage
+    rule: str
+    column: str
+    rows: np.ndarray
+    """Positions, ascending."""
+    values: pa.Array | None
+    """What stood in each."""
+
+    def reason(self, row: int) -> Reason:
+        place = int(np.searchsorted(self.rows, row))
+        return Reason(self.stage, self.rule, self.column, None if self.values is None else shown(self.values, place))
+
+
+class Rejections(Mapping[int, Reason]):
+    """Why rows of a record batch are rejected, by position: each for the first of its faults.
+
+    A reason is put into words when it is asked for: all rows may have one.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._groups: list[_Group] = []
+        self._group = np.full(rows, -1, np.int32)  # of each row
+
+    def add(
+        self, stage: Stage, rule: str, column: str, rows: np.ndarray, values: pa.Array, places: np.ndarray | None = None
+    ) -> None:
+        """Reject rows that have no fault yet; `values` stood there (or at `places` of `values`)."""
+        fresh = self._group[rows] < 0
+        rows, places = rows[fresh], (rows if places is None else places)[fresh]
+        if len(rows):
+            self._group[rows] = len(self._groups)
+            self._groups.append(_Group(stage, rule, column, rows, values.take(pa.array(places))))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The rows that are rejected, ascending."""
+        return np.flatnonzero(self._group >= 0)
+
+    @property
+    def others(self) -> np.ndarray:
+        """The rows that are not, ascending."""
+        return np.flatnonzero(self._group < 0)
+
+    def __getitem__(self, row: int) -> Reason:
+        """Why a row is rejected."""
+        if not 0 <= row < len(self._group) or self._group[row] < 0:
+            raise KeyError(row)
+        return self._groups[self._group[row]].reason(row)
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions, ascending."""
+        return iter(self.positions.tolist())
+
+    def __len__(self) -> int:
+        """Rows that are rejected."""
+        return int((self._group >= 0).sum())
+
+
+@dataclass(frozen=True)
 class Column:
     """A column that the schema demands."""
 
     name: str
     type: pa.DataType
     nullable: bool
+    coerce: bool = False
+    """Whether a value of another kind is taken that is exactly one of the type."""
     naive: bool = False
     """Of a timestamp: the schema declares it without a time zone, and compares it with such. It is taken as UTC."""
 
@@ -65,7 +130,7 @@ class Verdict:
     """Rows that meet it, typed: the key, then the features."""
     positions: np.ndarray
     """int64: where in the batch each accepted row stood."""
-    rejected: dict[int, Reason]
+    rejected: Rejections
     """By position in the batch."""
 
 
@@ -87,12 +152,15 @@ class Contract:
             schema = model.to_schema()
         except Exception as error:  # pandera raises what it meets in a user's class
             raise ContractError(f"{self._where} is no schema: {type(error).__name__}: {error}") from error
-        self._refuse_whole_frame_checks(schema)
+        if fault := next(schema_options.refused(schema, model), None):
+            raise ContractError(f"{self._where}{fault}")
         self.key = spec.input.key
         self._kept = (self.key, *spec.features.names)
         if unknown := [name for name in self._kept if name not in schema.columns]:
             raise ContractError(f"{self._where} has no column {', '.join(unknown)}, which the spec names")
-        self.columns = {name: self._column(name, column) for name, column in schema.columns.items()}
+        self.columns = {
+            name: self._column(name, column, bool(schema.coerce)) for name, column in schema.columns.items()
+        }
         for name in spec.features.numeric:
             kind = self.columns[name].type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
@@ -104,7 +172,11 @@ class Contract:
             for name in spec.features.categorical
             if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
         }
-        self._checks = self._checks_only(schema)
+        self._checks = {
+            name: [_of_all_rows(check) for check in column.checks]
+            for name, column in schema.columns.items()
+            if column.checks
+        }
         self._pandera = threading.Lock()  # neither pandera nor a user's checks are made for several threads
         self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
 
@@ -133,54 +205,49 @@ class Contract:
         if not is_text:
             for column in self.columns.values():
                 found = schema.field(column.name).type
-                if not _fits(found, column.type):
+                if not casting.fits(found, column.type, coerce=column.coerce):
                     raise ContractError(
-                        f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; "
-                        "upload the file with the declared type, or change the schema"
+                        f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; upload the "
+                        f"file with the declared type, or change the schema{_hint(found, column.type)}"
                     )
         return [name for name in schema.names if name not in self.columns]
 
     def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
         """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
-        rejected: dict[int, Reason] = {}
+        rejected = Rejections(batch.num_rows)
         typed: dict[str, pa.Array] = {}
         for column in self.columns.values():
             values = batch.column(column.name)
             if is_text:
-                values = _trimmed(self._decode(values, column.name, rejected), self._nulls)
-            elif pa.types.is_string(column.type):
+                values = casting.trimmed(self._decode(values, column.name, rejected), self._nulls)
+            elif casting.kind_of(casting.plain_type(values.type)) == "text":
                 values = self._valid_text(values, column.name, rejected)
             typed[column.name] = values = self._cast(values, column, rejected)
             if values.null_count and (not column.nullable or column.name == self.key):
-                for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)):
-                    rejected.setdefault(int(row), Reason("rule", "not_nullable", column.name, None))
+                missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+                rejected.add("rule", "not_nullable", column.name, missing, values)
             if pa.types.is_floating(values.type):
                 finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
-                for row in np.flatnonzero(~finite):
-                    reason = Reason("rule", "is_finite", column.name, shown(values, int(row)))
-                    rejected.setdefault(int(row), reason)
+                rejected.add("rule", "is_finite", column.name, np.flatnonzero(~finite), values)
         table = pa.RecordBatch.from_pydict(typed)
-        positions = _without(np.arange(batch.num_rows), rejected)
         if rejected:
-            table = table.take(pa.array(positions))
-        failures = {int(positions[row]): reason for row, reason in self._broken_rules(table)}
-        if failures:
-            kept = np.flatnonzero(~np.isin(positions, list(failures)))
+            table = table.take(pa.array(rejected.others))
+        positions = rejected.others
+        for name, rule, rows in self._broken_rules(table):
+            rejected.add("rule", rule, name, positions[rows], table.column(name), rows)
+        if len(rejected.others) < len(positions):
+            kept = np.flatnonzero(np.isin(positions, rejected.others, assume_unique=True))
             table, positions = table.take(pa.array(kept)), positions[kept]
         accepted = pa.RecordBatch.from_arrays(table.select(self._kept).columns, schema=self.arrow_schema)
-        return Verdict(accepted, positions, rejected | failures)
+        return Verdict(accepted, positions, rejected)
 
-    def _decode(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
+    def _decode(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
         """Bytes to text; a row that is not UTF-8 is rejected."""
-        with contextlib.suppress(pa.ArrowInvalid):
-            return values.cast(pa.string())
-        reasons = _by_halves(values, lambda part: part.cast(pa.string()))
-        for row in reasons:
-            text = values[row].as_py().decode("utf-8", "backslashreplace")
-            rejected.setdefault(row, Reason("read", "is_utf8", name, text))
-        return _blanked(values, reasons).cast(pa.string())
+        texts, wrong = casting.decode(values)
+        rejected.add("read", "is_utf8", name, wrong, values)
+        return texts
 
-    def _valid_text(self, values: pa.Array, name: str, rejected: dict[int, Reason]) -> pa.Array:
+    def _valid_text(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
         """Text of a Parquet file, which nobody has looked at so far: a row that is not UTF-8 is rejected."""
         try:
             values.validate(full=True)
@@ -189,120 +256,83 @@ class Contract:
             return self._decode(plain.cast(pa.binary()), name, rejected)
         return values
 
-    def _cast(self, values: pa.Array, column: Column, rejected: dict[int, Reason]) -> pa.Array:
+    def _cast(self, values: pa.Array, column: Column, rejected: Rejections) -> pa.Array:
         """To the contract's type; a row whose cell does not fit is rejected."""
-        if values.type == column.type:
-            return values
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        is_text = pa.types.is_string(values.type) and not pa.types.is_string(column.type)
-        is_plain = is_text and _is_plain(values)
-        if is_text and not is_plain:
-            values = pc.utf8_trim_whitespace(values)
-        # a number is rounded to float32 or float64, nanoseconds to microseconds; never text
-        is_rounded = pa.types.is_floating(column.type) or (
-            pa.types.is_timestamp(values.type) and values.type.unit == "ns"
-        )
-        safe = is_text or not is_rounded
+        typed, wrong, cells = casting.cast(values, column.type, coerce=column.coerce)
+        rejected.add("schema", f"is_{column.type}", column.name, wrong, cells)
+        return typed
 
-        def cast(part: pa.Array) -> pa.Array:
-            if is_text and pa.types.is_timestamp(column.type):
-                part = _in_utc(part)
-            if is_text and not is_plain and pa.types.is_integer(column.type):
-                part = _decimal(part)
-            return part.cast(column.type, safe=safe)
-
-        with contextlib.suppress(pa.ArrowInvalid):
-            return cast(values)
-        misfits = _by_halves(values, cast)
-        for row in misfits:
-            rejected.setdefault(row, Reason("schema", f"is_{column.type}", column.name, shown(values, row)))
-        return cast(_blanked(values, misfits))
-
-    def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[int, Reason]]:
-        """The first check that each row fails, by position in `table`, as pandera decides it."""
+    def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[str, str, np.ndarray]]:
+        """The rows of `table` that fail a check, with its column and its name, as pandera decides them."""
         if not table.num_rows:
             return
-        suspects = [name for name in self._checks if not self._passes(name, table.column(name))]
-        if not suspects:
-            return
-        import pandera.errors
-        import pandera.pandas
+        for name, checks in self._checks.items():
+            values = table.column(name)
+            if self._passes(name, values):
+                continue
+            present = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+            missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            series = self._series(name, values.drop_null(), present)
+            for check in checks:
+                failed = self._failed(check, series)
+                # without the missing values, beside which pandas would make floats of whole numbers
+                if not check.ignore_na and len(missing) and len(self._failed(check, self._missing(name))):
+                    failed = np.sort(np.concatenate([failed, missing]))
+                if len(failed):
+                    yield name, str(check.error or check.name), failed
 
-        arrays = [self._for_pandera(name, table.column(name)) for name in suspects]
-        frame = pa.RecordBatch.from_arrays(arrays, names=suspects).to_pandas()
+    def _failed(self, check: "pandera.pandas.Check", values: "pd.Series[Any]") -> np.ndarray:
+        """Labels of the values that fail a check.
+
+        Raises:
+            ContractError: it does not answer value by value.
+        """
+        if not len(values):
+            return np.zeros(0, np.int64)
         try:
             with self._pandera:
-                schema = pandera.pandas.DataFrameSchema({name: self._checks[name] for name in suspects})
-                schema.validate(frame, lazy=True)
-        except pandera.errors.SchemaErrors as error:
-            cases = error.failure_cases
-            if cases["index"].isna().any():
-                case = cases[cases["index"].isna()].iloc[0]
-                raise ContractError(
-                    f"{self._where}: the check {case['check']} on {case['column']} gave no answer a row "
-                    f"({case['failure_case']}); expected one that returns a bool for every element"
-                ) from error
-            done = set()
-            for column, check, row in cases[["column", "check", "index"]].itertuples(index=False):
-                if row not in done:
-                    done.add(row)
-                    yield int(row), Reason("rule", str(check), column, shown(table.column(column), int(row)))
+                result = check(values)
+            if result.check_passed:
+                return np.zeros(0, np.int64)
+            if result.failure_cases is None:
+                raise TypeError(f"its answer is of {len(result.check_output)} other rows than the {len(values)} asked")
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a user's check may raise
+            raise ContractError(
+                f"{self._where}: the check {check.error or check.name} on {values.name} gave no answer a row "
+                f"({error!r}); expected one that returns a bool for every element"
+            ) from error
+        return result.failure_cases.index.to_numpy()
 
     def _passes(self, name: str, values: pa.Array) -> bool:
         """Whether Arrow can tell that every value of a column passes its checks."""
         found = self._answers[name]
         return found is not None and all(answer(values) for answer in found)
 
-    def _for_pandera(self, name: str, values: pa.Array) -> pa.Array:
+    def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
+        """Values as pandera alone would see them."""
         if name in self._encoded:
-            return values.dictionary_encode()
-        return values.cast(pa.timestamp("us")) if self.columns[name].naive else values
+            values = values.dictionary_encode()
+        elif self.columns[name].naive:
+            values = values.cast(pa.timestamp("us"))
+        series = values.to_pandas()
+        series.index, series.name = labels, name
+        return series
 
-    def _refuse_whole_frame_checks(self, schema: "pandera.pandas.DataFrameSchema") -> None:
-        asks = "; expected checks on the elements of one column, which name the rows that fail"
-        if schema.checks or schema.parsers or schema.index is not None:
-            raise ContractError(f"{self._where} checks or changes the whole frame or its index{asks}")
-        if schema.strict or schema.ordered:
-            raise ContractError(
-                f"{self._where} is strict or ordered; columns that it does not know are reported and ignored, "
-                "and their order is free: drop the setting"
-            )
-        if schema.unique:
-            raise ContractError(f"{self._where}: unique={schema.unique}; the key is unique by input.key{asks}")
-        for name, column in schema.columns.items():
-            if column.unique:
-                raise ContractError(f"{self._where}: {name} is unique=True; the key is unique by input.key{asks}")
-            if not column.required:
-                raise ContractError(
-                    f"{self._where}: {name} may be absent; expected columns that every file has: declare it without "
-                    "Optional and with nullable=True, or leave it out"
-                )
-            if column.regex or column.parsers:
-                raise ContractError(f"{self._where}: {name} has a regex name or a parser{asks}")
-            if column.default is not None:
-                raise ContractError(f"{self._where}: {name} has a default, which changes rows{asks}")
-            if any(check.groupby is not None for check in column.checks):
-                raise ContractError(f"{self._where}: a check of {name} groups rows{asks}")
+    def _missing(self, name: str) -> "pd.Series[Any]":
+        """One missing value, as pandas has it in a column of its own."""
+        kind = self.columns[name].type
+        return self._series(name, pa.nulls(1, pa.float64() if pa.types.is_integer(kind) else kind), np.zeros(1, int))
 
-    def _column(self, name: str, column: "pandera.pandas.Column") -> Column:
+    def _column(self, name: str, column: "pandera.pandas.Column", coerce: bool) -> Column:
         if column.dtype is None:
             raise ContractError(f"{self._where}: {name} has no type; expected int, float, str, bool or datetime")
         kind = _arrow_type(str(column.dtype))
         if kind is None:
             raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
-        return Column(name, kind, bool(column.nullable), naive=bool(re.match(r"datetime64\[\w+\]", str(column.dtype))))
-
-    @staticmethod
-    def _checks_only(schema: "pandera.pandas.DataFrameSchema") -> "dict[str, pandera.pandas.Column]":
-        """The columns that have checks, without types and nulls, which Arrow has decided."""
-        import pandera.pandas
-
-        return {
-            name: pandera.pandas.Column(None, checks=[_of_all_rows(check) for check in column.checks], nullable=True)
-            for name, column in schema.columns.items()
-            if column.checks
-        }
+        naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
+        return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
 
 
 def shown(values: pa.Array, row: int) -> str | None:
@@ -365,87 +395,13 @@ def _arrow_type(name: str) -> pa.DataType | None:
     return pa.date32() if name.startswith("date") else None
 
 
-def _kind(kind: pa.DataType) -> str:
-    for name, test in (
-        ("integer", pa.types.is_integer), ("floating", pa.types.is_floating), ("boolean", pa.types.is_boolean),
-        ("timestamp", pa.types.is_timestamp), ("date", pa.types.is_date),
-    ):  # fmt: skip
-        if test(kind):
-            return name
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return "text" if text else str(kind)
-
-
-def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether values of a Parquet column can be taken for the contract's: the same kind, or integers for floats."""
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    pair = (_kind(found), _kind(expected))
-    return pair[0] == pair[1] or pair == ("integer", "floating") or pa.types.is_null(found)
-
-
-def _by_halves(values: pa.Array, attempt: Callable[[pa.Array], pa.Array], start: int = 0) -> list[int]:
-    """Positions of the values for which `attempt` fails, found by halving: one call where all is well."""
-    try:
-        attempt(values)
-    except pa.ArrowInvalid:
-        if len(values) == 1:
-            return [start]
-        middle = len(values) // 2
-        left, right = values.slice(0, middle), values.slice(middle)
-        return _by_halves(left, attempt, start) + _by_halves(right, attempt, start + middle)
-    return []
-
-
-def _in_utc(texts: pa.Array) -> pa.Array:
-    """Times as text, each with its zone: one that names none, or is a day alone, is taken as UTC."""
-    days = pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d$")
-    zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
-    in_utc = pc.binary_join_element_wise(texts, "Z", "")
-    return pc.if_else(days, pc.binary_join_element_wise(texts, "T00:00Z", ""), pc.if_else(zoned, texts, in_utc))
-
-
-def _trimmed(texts: pa.Array, nulls: pa.Array | None) -> pa.Array:
-    """Text without the blanks at its ends (Unicode's, as for numbers); a cell that is then one of `nulls` is null.
-
-    None: as it stands. Quoted or not is no difference: padded columns come either way, and nobody can see it.
-    """
-    if nulls is None or _is_plain(texts):
-        return texts
-    trimmed = pc.utf8_trim_whitespace(texts)
-    changed = pc.not_equal(pc.binary_length(trimmed), pc.binary_length(texts))
-    if not pc.any(changed).as_py():
-        return texts
-    return pc.if_else(pc.and_(changed, pc.is_in(trimmed, nulls)), pa.scalar(None, pa.string()), trimmed)
-
-
-def _is_plain(texts: pa.Array) -> bool:
-    """Whether there are digits, signs and points alone, slashes perhaps: nothing to trim, and no hexadecimals."""
-    offsets = np.frombuffer(texts.buffers()[1], np.int32)
-    start, stop = offsets[texts.offset], offsets[texts.offset + len(texts)]
-    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[start:stop]
-    return not len(data) or bool(data.min() >= ord("+") and data.max() <= ord("9"))
-
-
-def _decimal(texts: pa.Array) -> pa.Array:
-    """Texts of whole numbers as they are; Arrow would take 0x10 for 16, which nobody has meant.
-
-    Raises:
-        ArrowInvalid: one of them is hexadecimal.
-    """
-    if pc.any(pc.match_substring_regex(texts, "^[+-]?0[xX]")).as_py():
-        raise pa.ArrowInvalid("hexadecimal")
-    return texts
-
-
-def _blanked(values: pa.Array, positions: list[int]) -> pa.Array:
-    """`values` with null at the positions."""
-    if not positions:
-        return values
-    mask = np.zeros(len(values), bool)
-    mask[positions] = True
-    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
-
-
-def _without(positions: np.ndarray, rejected: dict[int, Reason]) -> np.ndarray:
-    return np.delete(positions, list(rejected)) if rejected else positions
+def _hint(found: pa.DataType, expected: pa.DataType) -> str:
+    """What else to do about a column of another kind, where there is something."""
+    if not casting.is_coercible(found, expected):
+        return ""
+    if pa.types.is_floating(found) and pa.types.is_integer(expected):
+        return (
+            " (a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole "
+            "floats by Field(coerce=True); nullable=True takes the missing ones)"
+        )
+    return f" (Field(coerce=True) takes what is exactly one {expected})"

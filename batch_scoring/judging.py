@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring import keys, quarantine
-from batch_scoring.contract import Contract, Reason, Verdict
+from batch_scoring.contract import Contract, Rejections, Verdict
 from batch_scoring.overlap import in_order
 from batch_scoring.rows import Rows
 
@@ -28,7 +28,7 @@ class Judged:
     duplicates: tuple[int, ...]
     """Row numbers of those that were rejected because their key had been seen."""
     block: Rows
-    reasons: dict[int, Reason]
+    reasons: Rejections
     """By position in the block, of the rows that could be parsed and are rejected."""
     key: str
     file: str
@@ -43,7 +43,7 @@ class Judged:
     def accounted(self) -> np.ndarray:
         """int64: the row numbers of all rows, accepted and rejected, in no order."""
         broken = np.array([row.number for row in self.block.broken], np.int64)
-        return np.concatenate([self.numbers, self.block.numbers[list(self.reasons)], broken])
+        return np.concatenate([self.numbers, self.block.numbers[self.reasons.positions], broken])
 
 
 class Judge:
@@ -76,9 +76,7 @@ class Judge:
         duplicates: tuple[int, ...] = ()
         if not first.all():
             repeated = np.flatnonzero(~first)
-            for row in repeated:
-                value = str(accepted.column(key)[int(row)])
-                reasons[int(verdict.positions[row])] = Reason("duplicate", "key_is_unique", key, value)
+            reasons.add("duplicate", "key_is_unique", key, verdict.positions[repeated], accepted.column(key), repeated)
             duplicates = tuple(numbers[repeated].tolist())
             accepted, numbers = accepted.take(pa.array(np.flatnonzero(first))), numbers[first]
         return Judged(accepted, numbers, duplicates, block, reasons, key, file)

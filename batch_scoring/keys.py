@@ -1,15 +1,18 @@
 """Which keys of a day have been seen: by halves of 64-bit hashes, equal ones compared in full.
 
-10 to 12 bytes a key beside the key itself (up to 24 while runs are merged), no Python object a key. The same hash sums
-up row identities in the shards' accounts.
+10 to 12 bytes a key beside the key itself (up to 24 while runs are merged), no Python object a key. The hashes of the
+index are seeded at random, or chosen keys would collide; those that sum up row identities in the shards' accounts are
+the same in every process.
 """
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring.seeded_hash import SeededHash
+
 _LONGEST = 4096
-"""Bytes of a key that weigh differently; beyond that equal hashes are likelier, and still compared in full."""
+"""Bytes of a key that weigh differently."""
 
 _HALF = np.uint64(32)
 _UPPER, _LOWER = np.uint64(0xFFFFFFFF00000000), np.uint64(0x00000000FFFFFFFF)
@@ -86,8 +89,7 @@ class KeyIndex:
         self._starts: list[int] = []  # the position of the first of each of them
         self._held = 0  # how many
         self._bits = _Bits(_LEAST_BITS)
-        self.identity = 0
-        """Sum of the hashes of all keys seen, modulo 2**64."""
+        self._hash = SeededHash()
 
     def __len__(self) -> int:
         """Distinct keys seen."""
@@ -99,7 +101,7 @@ class KeyIndex:
         Raises:
             OverflowError: more keys than positions can name.
         """
-        hashes = hash64(keys)
+        hashes = self._hash(keys)
         ordered = np.sort((hashes & _UPPER) | np.arange(len(keys), dtype=np.uint64))
         rows = (ordered & _LOWER).astype(np.int64)
         doubtful = self._bits.has(ordered)
@@ -108,16 +110,15 @@ class KeyIndex:
         doubtful[:-1] |= alike
         first = np.ones(len(keys), bool)
         if doubtful.any():
-            suspects = np.sort(rows[doubtful])
+            suspects = rows[doubtful]
             some = keys.take(pa.array(suspects))
-            first[suspects] = _first_of_each(some) & ~self._holds(some, hashes[suspects])
+            first[suspects] = _first_of_each(some, hashes[suspects]) & ~self._holds(some, hashes[suspects])
         self._insert(ordered, rows, first, keys)
-        self.identity = (self.identity + identity(hashes if first.all() else hashes[first])) % 2**64
         return first
 
     def seen(self, keys: pa.Array) -> np.ndarray:
         """bool[rows]: whether each key has been seen before."""
-        hashes = hash64(keys)
+        hashes = self._hash(keys)
         found = self._bits.has(hashes)
         suspects = np.flatnonzero(found)
         found[suspects] = self._holds(keys.take(pa.array(suspects)), hashes[suspects])
@@ -200,9 +201,19 @@ class _Bits:
             np.bitwise_or.at(self._bytes, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
 
 
-def _first_of_each(keys: pa.Array) -> np.ndarray:
-    """bool[rows]: whether no row above has the same key."""
-    codes = keys.dictionary_encode().indices.to_numpy()
+def _first_of_each(keys: pa.Array, hashes: np.ndarray) -> np.ndarray:
+    """bool[rows]: whether no row above has the same key, of rows that are sorted by the upper half of their hashes.
+
+    Arrow's own dictionaries hash without a seed.
+    """
     first = np.zeros(len(keys), bool)
-    first[np.unique(codes, return_index=True)[1]] = True
+    order, halves = np.arange(len(keys)), hashes >> _HALF
+    while len(order):
+        leads = np.ones(len(order), bool)
+        leads[1:] = halves[order[1:]] != halves[order[:-1]]
+        leaders = order[leads]
+        first[leaders] = True
+        order, alike = order[~leads], leaders[np.cumsum(leads) - 1][~leads]
+        same = pc.equal(keys.take(pa.array(order)), keys.take(pa.array(alike))).to_numpy(zero_copy_only=False)
+        order = order[~same]
     return first

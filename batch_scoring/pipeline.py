@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from batch_scoring import garbage
+from batch_scoring import garbage, own_code, spec_file
 from batch_scoring.faults import clashes, describe, right_part, unmet
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.storage import Folder, open_folder
@@ -110,7 +110,7 @@ class Pipeline:
         return open_folder(f"{self.data_root.rstrip('/')}/{location}")
 
     def _source(self, reference: str) -> bytes:
-        return (self.folder / f"{reference.split(':')[0]}.py").read_bytes()
+        return own_code.source(self.folder, self.package, reference.split(":")[0])
 
     @staticmethod
     def _digest(engine: str, source: bytes, settings: list[Any]) -> str:
@@ -239,12 +239,12 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
     Where a field is wrong, the pipeline's spec has only the sections that are right; None if it is no YAML.
     """
     try:
-        content = _read_yaml(file)
+        content, repeated = _read_yaml(file)
     except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError) as error:
         return None, [" ".join(str(error).split())]
     unset: dict[tuple[str, ...], str] = {}
     content = _expand(content, (), unset)
-    faults = [f"{'.'.join(path)}: {fault}" for path, fault in unset.items()]
+    faults = repeated + [f"{'.'.join(path)}: {fault}" for path, fault in unset.items()]
     try:
         spec = PipelineSpec.model_validate(content)
     except ValidationError as error:
@@ -260,13 +260,14 @@ def _shown(file: Path) -> str:
     return os.path.relpath(file, PROJECT) if file.is_relative_to(PROJECT) else str(file)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+def _read_yaml(file: Path) -> tuple[dict[str, Any], list[str]]:
+    """The spec as it stands, and the keys that stand twice."""
+    content, repeated = spec_file.parse(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
     if odd := [key for key in content if not isinstance(key, str)]:  # YAML takes a bare on, off, yes or no for a bool
         raise TypeError(f"{odd[0]!r} is no field's name; a spec has name, description, partitions, …")
-    return content
+    return content, repeated
 
 
 def _expand(value: Any, path: tuple[str, ...], unset: dict[tuple[str, ...], str]) -> Any:  # noqa: ANN401  (any YAML value)

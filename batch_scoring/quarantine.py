@@ -4,7 +4,7 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,7 +77,7 @@ def shortened(text: str, most: int = VALUE_CHARACTERS) -> str:
 
 
 def from_rows(
-    batch: pa.RecordBatch, numbers: np.ndarray, reasons: dict[int, Reason], key: str, source_file: str
+    batch: pa.RecordBatch, numbers: np.ndarray, reasons: Mapping[int, Reason], key: str, source_file: str
 ) -> Iterator[Rejected]:
     """The rows of a batch that `reasons` names by position."""
     for position in sorted(reasons):

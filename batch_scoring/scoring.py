@@ -477,11 +477,17 @@ def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """A numeric column, NaN where a value is missing. `to_numpy` would go row by row where there are gaps."""
-    if column.null_count and pa.types.is_floating(column.type):
-        column = pc.fill_null(column, float("nan"))
-    values: np.ndarray = column.to_numpy(zero_copy_only=False)
-    return values
+    """A numeric column, NaN where a value is missing. `to_numpy` would go row by row where there are gaps.
+
+    Whole numbers are rounded to float32 at once, as without gaps: `to_numpy` makes them float64 beside a gap.
+    """
+    if not column.null_count or pa.types.is_null(column.type):
+        values: np.ndarray = column.to_numpy(zero_copy_only=False)
+        return values
+    if pa.types.is_floating(column.type):
+        return _numbers(pc.fill_null(column, float("nan")))
+    filled = pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False)
+    return np.where(column.is_null().to_numpy(zero_copy_only=False), np.float32("nan"), filled.astype(np.float32))
 
 
 def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[str, int]]:

@@ -514,6 +514,50 @@ def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyPr
     ]
 
 
+TWICE = {
+    "a section": ("checks:\n  quarantine_is_small: {rows: 5}\n", "checks", (1, 1)),
+    "a field of a section": ("drift:\n  rows: 50\n  'rows': 60\n", "drift.rows", (2, 3)),
+    "a field on one line": ("drift: {rows: 50, rows: 60}\n", "drift.rows", (1, 1)),
+    "a field in a list": (
+        "compute:\n  default:\n    tolerations:\n    - key: a\n      key: b\n",
+        "compute.default.tolerations.0.key",
+        (4, 5),
+    ),
+    "an empty section": ("drift:\ndrift:\n", "drift", (1, 2)),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_key_that_stands_twice_is_a_fault_with_both_lines(tiny: TinyProject, case: str) -> None:
+    addition, name, (first, second) = TWICE[case]
+    tiny.write_spec()
+    file = tiny.folder / "pipeline.yaml"
+    before = file.read_text()
+    file.write_text(before + addition)
+    lines = before.count("\n")
+    first = before[: before.index("checks:")].count("\n") + 1 if case == "a section" else lines + first
+    with pytest.raises(SpecError) as caught:
+        load_pipelines(tiny.packages, tiny.data_root)
+    assert caught.value.faults[0] == (
+        f"{file}: {name}: stands twice, in line {first} and line {lines + second}; YAML would drop the first: expected "
+        "once, with all of both"
+    )
+
+
+def test_merge_keys_and_anchors_stay_what_they_are(tiny: TinyProject) -> None:
+    tiny.write_spec()
+    file = tiny.folder / "pipeline.yaml"
+    file.write_text(
+        file.read_text()
+        + "compute:\n  default: &small {cpu: 1, memory: 1Gi}\n  model: &larger {<<: *small, memory: 2Gi}\n"
+        "  predictions:\n    <<: *larger\n    cpu: 2\n  validated_features: {<<: [*larger, *small]}\n"
+    )
+    [pipeline] = load_pipelines(tiny.packages, tiny.data_root)
+    compute = pipeline.spec.compute
+    assert (compute.predictions.cpu, compute.predictions.memory) == (2, "2Gi")
+    assert (compute.validated_features.cpu, compute.validated_features.memory) == (1, "2Gi")
+
+
 @pytest.mark.parametrize("key", ["on: 1", "1: x", "null: x"])
 def test_a_key_that_is_no_name_is_a_fault(tiny: TinyProject, key: str) -> None:
     tiny.write_spec()

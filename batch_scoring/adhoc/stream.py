@@ -135,8 +135,8 @@ class Stream:
         self.counts = ColumnCounts(pipeline.spec.features)
         self.tally = scored_rows.Tally(self.scorer.manifest)
         self.accepted = self.scored = 0
-        self.written_keys = self.failed_keys = 0
-        """Sums of key hashes, modulo 2**64: of rows with and without a score."""
+        self.accepted_keys = self.written_keys = self.failed_keys = 0
+        """Sums of key hashes, modulo 2**64: of rows that are to be scored, with and without a score."""
         self._waiting: collections.deque[Block] = collections.deque()
 
     @property
@@ -179,6 +179,7 @@ class Stream:
                 with contextlib.closing(read) as blocks:
                     for judged in blocks:
                         self.ledger.read(file.path, len(judged.block))
+                        self.accepted_keys += keys.identity(keys.hash64(judged.accepted.column(self.key)))
                         share = (done + rows.share * file.size) / max(self._source.size, 1)
                         self._waiting.append(Block(judged, share))
                         places = pa.DictionaryArray.from_arrays(np.zeros(len(judged.numbers), np.int8), name)
@@ -208,7 +209,7 @@ class Stream:
             digest="", source=source, run_id=run_id, rows_in=self.accepted, rows=self.scored,
             keys=self.written_keys % 2**64,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_PREDICTIONS},
-            missing_identity=(self.judge.seen.identity - self.written_keys - self.failed_keys) % 2**64,
+            missing_identity=(self.accepted_keys - self.written_keys - self.failed_keys) % 2**64,
             **self.tally.figures(),
         )  # fmt: skip
         return [

@@ -1,0 +1,95 @@
+"""The code of a pipeline's own that one of its modules runs: the module, and all that it imports from `pipelines/`.
+
+Read as syntax, for importing it would import torch and pandera: every import statement counts, at any depth, within
+functions and under `if TYPE_CHECKING`, and so does `import_module` with a literal name. Out of reach are names that
+are computed, files that are read as data, and packages that are installed.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def source(folder: Path, package: str, module: str) -> bytes:
+    """All code that importing `<package>.<module>` runs; of a module that imports nothing of its own, its bytes.
+
+    Args:
+        folder: of the package.
+        package: its name, `batch_scoring.pipelines.<pipeline>`.
+        module: the module's name within it.
+    """
+    code = _Code(folder.parent, package.rpartition(".")[0])
+    first = f"{package}.{module}"
+    code.follow(first)
+    content = (folder / f"{module}.py").read_bytes()
+    others = sorted(code.modules.items())
+    return content + b"".join(f"\0{name}\0{len(text)}\0".encode() + text for name, text in others if name != first)
+
+
+class _Code:
+    """The modules that have been found below the package of all pipelines."""
+
+    def __init__(self, root: Path, package: str) -> None:
+        self._root, self._package = root, package
+        self._seen: set[str] = set()
+        self.modules: dict[str, bytes] = {}
+        """Those that run any code, by their names."""
+
+    def follow(self, name: str) -> None:
+        """Take the module of that name, if there is one, with the packages above it and all that they import."""
+        waiting = [name]
+        while waiting:
+            for each in self._with_packages(waiting.pop()):
+                if each not in self._seen:
+                    self._seen.add(each)
+                    waiting += self._imports_of(each)
+
+    def _with_packages(self, name: str) -> Iterator[str]:
+        """`name` and the packages above it, as far as they are below the package of all pipelines."""
+        while name.startswith(f"{self._package}."):
+            yield name
+            name = name.rpartition(".")[0]
+
+    def _imports_of(self, name: str) -> list[str]:
+        place = self._root.joinpath(*name.removeprefix(f"{self._package}.").split("."))
+        package, module = place / "__init__.py", place.with_name(f"{place.name}.py")
+        file = package if package.is_file() else module
+        if not file.is_file():
+            return []
+        content = file.read_bytes()
+        try:
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError):  # whoever imports it says so
+            self.modules[name] = content
+            return []
+        if file == module or not all(_is_text(statement) for statement in tree.body):
+            self.modules[name] = content
+        return list(_imported(tree, name if file == package else name.rpartition(".")[0]))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Names of all that code of a package may import; some of them are attributes of modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute("." * node.level + (node.module or ""), package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            function, name = node.func, node.args[0]
+            called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if called in ("import_module", "__import__") and isinstance(name, ast.Constant):
+                yield _absolute(str(name.value), package)
+
+
+def _absolute(name: str, package: str) -> str:
+    """The full name of a module that code of a package calls `name`, with dots before it if it is a relative one."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    above = package.split(".")[: 1 - level or None]
+    return ".".join([*above, name[level:]]) if name[level:] else ".".join(above)
