@@ -116,15 +116,11 @@ REFUSED = {
     "header in latin-1": Refused(
         "b.csv", b"id,gr\xf6\xdfe,x,y,n,c\n", ("b.csv (", "byte 0xf6 in position 2", "its header must be UTF-8")
     ),
-    "ragged row in latin-1": Refused(
-        "b.csv", HEADER + GOOD + b"k\xf6,1\n", ("b.csv (", "Row #4: Expected 5 columns, got 2", "must be UTF-8")
-    ),
     "empty CSV": Refused("b.csv", b"", ("b.csv (0 bytes)", "it is empty", "expected a header or a Parquet footer")),
     "empty Parquet": Refused("b.parquet", b"", ("b.parquet (0 bytes)", "it is empty")),
     "blank lines only": Refused("b.csv", b"\n\n", ("b.csv (2 bytes)", "it has no header line", REUPLOAD)),
-    "truncated within a quoted cell": Refused(
-        "b.csv", HEADER + GOOD + b'g3,1,2,3,"re\ng4,1,2,3,red\n',
-        ("b.csv (", "a quote that opens in row 3 is never closed", "upload the whole file if this one is truncated"),
+    "open quote in the header": Refused(
+        "b.csv", b'id,x,y,"n,c\n1,1,1,1,red\n', ("b.csv (", "its header: a quote is not closed on its line", REUPLOAD)
     ),
     "missing column in Parquet": Refused(
         "b.parquet", lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
@@ -204,6 +200,24 @@ TAKEN = {
         lambda tiny: parquet(replaced(tiny, "c", pa.Array.from_buffers(
             pa.string(), 2, pa.array([b"red", b"gr\xfcn"]).buffers()))),
         {("k0000101", "read", "is_utf8", "c")}, {"k0000100"},
+    ),
+    "ragged row in latin-1": Quarantined(
+        "b.csv", HEADER + GOOD + b"k\xf6,1\n", {(None, "read", "cells_match_header", "")}, {"g1", "g2"}
+    ),
+    "a quote that nothing closes": Quarantined(
+        "b.csv", HEADER + b'k1,1,2,3,"5 pipe\n' + GOOD + b'k2,1,2,3,half 5"\nk3,1,2,3,"re\n',
+        {(None, "read", "quotes_are_closed", "")}, {"g1", "g2", "k2"},
+    ),
+    "a backslash before a quote": Quarantined(
+        "b.csv", HEADER + b'"L\\"1",1,2,3,red\n"L\\"2\\"",1,2,3,red\n' + GOOD,
+        {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"},
+    ),
+    "text behind a quote": Quarantined(
+        "b.csv", HEADER + b'"k1"x,1,2,3,red\n' + GOOD, {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"}
+    ),
+    "blanks around cells": Quarantined(
+        "b.csv", b" id ,x, y,n,c\n g1,1 ,\t2,3, red \n\"g1 \",1,2,3,red\n\xc2\xa0g2,1, ,3,red\n ,1,2,3,red\n",
+        {("g1 ", "duplicate", "key_is_unique", "id"), (" ", "rule", "not_nullable", "id")}, {"g1", "g2"},
     ),
     "header only": Quarantined("b.csv", HEADER, set(), set()),
     "zero rows": Quarantined("b.parquet", lambda tiny: parquet(tiny.rows(0)), set(), set()),
