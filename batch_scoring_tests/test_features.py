@@ -130,6 +130,7 @@ def test_integer_keys_are_keys_too(tiny: TinyProject) -> None:
 @pytest.mark.parametrize("rows_per_shard", [1_000_000, 7])
 def test_every_input_row_is_accepted_or_quarantined_exactly_once(tiny: TinyProject, rows_per_shard: int) -> None:
     tiny.spec["scoring"]["rows_per_shard"] = rows_per_shard
+    tiny.spec["input"]["csv"] = {"newlines": True}
     tiny.write_spec()
     lines = []
     for n in range(60):
@@ -395,3 +396,45 @@ def test_categories_are_counted_as_the_scorer_spells_them_whatever_their_type() 
         counts.add(pa.RecordBatch.from_pydict({"flag": flags, "word": words}))
     assert counts.categories == {"flag": {"true": 4, "false": 2}, "word": {"a": 4, "b": 2}}
     assert counts.missing == {"flag": 2, "word": 2}
+
+
+_POOLS: list[pa.MemoryPool] = []
+"""Kept: what was allocated in one may be given back at any time."""
+
+
+@pytest.fixture
+def allocated() -> Iterator[Callable[[], int]]:
+    """The most bytes that Arrow has held at once since the test began; no tracer of Python sees them."""
+    usual = pa.default_memory_pool()
+    _POOLS.append(pool := pa.proxy_memory_pool(usual))
+    pa.set_memory_pool(pool)
+    yield lambda: int(pool.max_memory())
+    pa.set_memory_pool(usual)
+
+
+def test_a_text_that_all_rows_share_is_never_written_out_for_all_of_them(
+    tiny: TinyProject, allocated: Callable[[], int]
+) -> None:
+    rows = 1_000
+    word = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), ["x" * 300_000])
+    table = tiny.rows(rows)
+    tiny.land(DAY, table.set_column(table.schema.get_field_index("c"), "c", word), "a.parquet")
+    file = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.parquet")
+    assert file.stat().st_size < 100_000
+    before = allocated()
+    result = tiny.run()
+    assert result.success and tiny.account("validated_features").rows == rows
+    assert allocated() - before < 150_000_000  # written out they are 300 MB
+    [(shown, count)] = tiny.account("validated_features").shards[0].categories["c"].items()
+    assert (shown, count) == ("x" * 10_000 + "… (300000 characters)", rows)
+    assert max(len(event.description or "") for event in result.get_asset_check_evaluations()) < 2_000
+
+
+def test_rejected_rows_are_held_in_bounded_memory(tiny: TinyProject, allocated: Callable[[], int]) -> None:
+    lines = b"".join(b"k%d,1,1,-1,%s\n" % (n, b"x" * 5_000) for n in range(20_000))
+    tiny.land(DAY, b"id,x,y,n,c\ng1,1,1,1,red\n" + lines, "a.csv")
+    del lines
+    before = allocated()
+    assert tiny.run(raise_on_error=False).success
+    assert allocated() - before < 150_000_000
+    assert len(tiny.read(table="quarantine")) == 20_000
