@@ -100,7 +100,7 @@ def data_version(account: Account) -> dg.DataVersion:
 def first_rows(step: DayStep, account: Account) -> pa.Table:
     """A few rows of the day, for a person."""
     for path in account.table.files:
-        for batch in shards.read(step.table.table.folder, path):
+        for batch in shards.read(step.table.table.folder, path, batch_rows=PREVIEW_ROWS):
             if batch.num_rows:
                 return pa.Table.from_batches([batch.slice(0, PREVIEW_ROWS)])
     return pa.table({})

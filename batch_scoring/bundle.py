@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from batch_scoring import parquet
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.profile import Profile
 from batch_scoring.storage import Folder
@@ -388,10 +389,8 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _table(bundle: Bundle, name: str) -> pa.Table:
     try:
-        # pre_buffer reads in Arrow's I/O threads; one that lets go of Python's bytes at the exit of a short process
-        # aborts it (status 134). And read_table would import pandas.
-        source = pa.BufferReader(bundle.content[name])
-        return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
+        # read_table would import pandas
+        return parquet.open_file(pa.BufferReader(bundle.content[name])).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
         raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error
 

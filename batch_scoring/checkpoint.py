@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from batch_scoring import parquet
 from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, refuse_unfit, write_bundle
 from batch_scoring.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
 
@@ -228,7 +228,8 @@ def main() -> None:
         if not arguments.sample.is_file():
             raise CheckpointError(f"{arguments.sample} does not exist; expected a Parquet file")
         try:
-            sample = pq.read_table(arguments.sample)
+            with arguments.sample.open("rb") as file:
+                sample = parquet.open_file(file).read()
         except (OSError, pa.ArrowException) as error:
             raise CheckpointError(f"{arguments.sample} is no Parquet file that can be read: {error}") from error
         sha256 = convert(

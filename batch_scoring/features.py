@@ -211,8 +211,8 @@ class ColumnCounts:
         for name, counter in self._categories.items():
             counts = pc.value_counts(rows.column(name).drop_null())
             words = counts.field("values").cast(pa.string())  # as the scorer and the reference spell them
-            for word, rows in zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True):
-                counter[quarantine.shortened(word, quarantine.CELL_CHARACTERS)] += rows
+            for word, count in zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True):
+                counter[quarantine.shortened(word, quarantine.CELL_CHARACTERS)] += count
 
     @property
     def categories(self) -> dict[str, dict[str, int]]:

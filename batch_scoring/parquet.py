@@ -22,7 +22,10 @@ take half as much more: memory that is touched for the first time costs more tha
 _GROUP_ROWS = 131_072
 """Rows of a row group, at least, but for the last one."""
 
-_GROUP_BYTES = 64 * 1024**2
+_FIRST_BYTES = 64 * 1024
+"""Read at a time where only the first rows of a column are wanted."""
+
+_GROUP_BYTES = 32 * 1024**2
 """Of rows that wait for a row group: it is then written with fewer rows. Rows of ordinary width never come that far."""
 
 _PAGE_BYTES = 4 * 1024**2
@@ -106,19 +109,24 @@ def constant(value: str | pa.Scalar, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([value], pa.string()))
 
 
-def open_file(stream: BinaryIO | pa.NativeFile, dictionary: Iterable[str] = ()) -> pq.ParquetFile:
+def open_file(
+    stream: BinaryIO | pa.NativeFile, dictionary: Iterable[str] = (), *, is_read_on: bool = True
+) -> pq.ParquetFile:
     """Open a file as all are read here, ours and others'.
 
     Checksums of pages are verified where they stand; 96-bit times are read as microseconds, as nanoseconds they wrap
-    around beyond 1677 and 2262; and `pre_buffer` would keep the whole file's compressed bytes.
+    around beyond 1677 and 2262. `pre_buffer` would keep the whole file's compressed bytes, and Arrow's threads that let
+    go of Python's bytes can abort a short process at its exit.
 
     Args:
         stream: the open file.
         dictionary: text columns to leave dictionary-encoded.
+        is_read_on: whether a column is read to its end; if not, it is not fetched whole for its first rows.
     """
     return pq.ParquetFile(
         stream,
         pre_buffer=False,
+        buffer_size=0 if is_read_on else _FIRST_BYTES,
         read_dictionary=list(dictionary),
         coerce_int96_timestamp_unit="us",
         page_checksum_verification=True,

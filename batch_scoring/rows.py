@@ -88,7 +88,7 @@ class FileRows(ABC):
 
 def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in as many parts as it takes for the text of none to exceed `BATCH_BYTES`, written out."""
-    if batch.num_rows * sum(map(_longest, batch.columns)) <= BATCH_BYTES:
+    if batch.num_rows * sum(map(longest, batch.columns)) <= BATCH_BYTES:
         yield batch.slice()
         return
     ends = np.cumsum(sum(map(_sizes, batch.columns)))
@@ -100,10 +100,10 @@ def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         start = stop
 
 
-def _longest(column: pa.Array) -> int:
+def longest(column: pa.Array) -> int:
     """Bytes of the longest text that a column can hold; 0 if its cells have a fixed width."""
     values = column.dictionary if pa.types.is_dictionary(column.type) else column
-    return pc.max(pc.binary_length(values)).as_py() or 0 if _is_text(values.type) else 0
+    return pc.max(pc.binary_length(values)).as_py() or 0 if is_text(values.type) else 0
 
 
 def _sizes(column: pa.Array) -> np.ndarray:
@@ -111,11 +111,12 @@ def _sizes(column: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(column.type):
         places = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
         return np.append(_sizes(column.dictionary), 0)[places]
-    if not _is_text(column.type):
+    if not is_text(column.type):
         return np.zeros(len(column), np.int64)
     return pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column's cells are text or bytes, of any length."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     return any(test(kind) for test in tests)

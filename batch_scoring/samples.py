@@ -13,13 +13,17 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch_scoring import keys, shards
+from batch_scoring import keys, parquet, shards
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import Account
 from batch_scoring.storage import Folder
 from batch_scoring.tables import features_table, predictions_table
+
+WORD_CHARACTERS = 1_000
+"""Of a word in a sample: more than any vocabulary has, and thousands of rows may have the same."""
 
 _FOOTER_KEY = b"batch_scoring"
 
@@ -81,8 +85,7 @@ def get(output: Folder, day: str) -> Sample | None:
     except FileNotFoundError:
         return None
     try:
-        # pre_buffer leaves Arrow's threads with Python's bytes, which can abort a short process at its exit
-        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+        file = parquet.open_file(pa.BufferReader(content))
         of, _, model = file.schema_arrow.metadata[_FOOTER_KEY].decode().partition(" ")
         return Sample(day, file.read(use_threads=False), int(of), model)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
@@ -128,7 +131,7 @@ def _smallest(batches: Iterable[pa.RecordBatch], key: str, day: str, rows: int) 
         few = np.flatnonzero(order <= bound)
         if kept is not None and not len(few):
             continue
-        part = _decoded(pa.Table.from_batches([batch.take(pa.array(few))]))
+        part = pa.Table.from_batches([_decoded(batch.take(pa.array(few)))])
         kept = part if kept is None else pa.concat_tables([kept, part])
         hashes = np.concatenate([hashes, order[few]])
         if len(hashes) > rows:
@@ -145,12 +148,14 @@ def _order(key: pa.Array, day: str) -> np.ndarray:
     return keys.mix64(keys.hash64(key) ^ seed)
 
 
-def _decoded(rows: pa.Table) -> pa.Table:
-    fields = [
-        pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
-        for field in rows.schema
-    ]
-    return rows.cast(pa.schema(fields))
+def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_written_out(column) if pa.types.is_dictionary(column.type) else column for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _written_out(column: pa.DictionaryArray) -> pa.Array:
+    """A column with a dictionary as text, of which no word is longer than `WORD_CHARACTERS`."""
+    return pc.utf8_slice_codeunits(column.dictionary, 0, WORD_CHARACTERS).take(column.indices)
 
 
 def _path(day: str) -> str:

@@ -154,7 +154,7 @@ def test_every_row_is_scored_or_in_the_quarantine_with_its_reason_once(tiny: Tin
     lines = [line.split() for line in out.splitlines()]
     assert ["rows", "in", "11"] in lines and ["scored", "3"] in lines and ["quarantined", "8"] in lines
     assert "1  rule  x: less_than_or_equal_to(1000)  (a.csv row 4: 1001.0)" in out
-    assert "unknown      c: mauve (1 rows)" in out
+    assert 'unknown      c: "mauve" (1 rows)' in out
     assert f"predictions  {tmp_path}/out.parquet" in out and f"quarantine   {tmp_path}/out.quarantine.parquet" in out
     assert len(out.splitlines()) < 25, "a screen"
 
@@ -336,7 +336,7 @@ def test_each_input_that_cannot_be_scored_is_one_line_and_1(tiny: TinyProject, t
     put(tmp_path / "in/b.csv", tiny.rows(10))
     (tmp_path / "in/a.parquet").write_bytes(whole[:-100])
     put(tmp_path / "lacks.csv", "id,x,n\na,1,1\n")
-    put(tmp_path / "open.csv", 'id,x,y,n,c\na,1,1,1,"red\nb,1,1,1,red\n')
+    put(tmp_path / "open.csv", 'id,x,y,n,"c\na,1,1,1,red\n')
     put(tmp_path / "nothing.csv", "")
     put(tmp_path / "foreign/a.csv", tiny.rows(5))
     put(tmp_path / "foreign/readme.txt", "x")
@@ -344,7 +344,7 @@ def test_each_input_that_cannot_be_scored_is_one_line_and_1(tiny: TinyProject, t
     for source, says in (
         ("in", "in/a.parquet (8"),
         ("lacks.csv", "has no column y, c, which"),
-        ("open.csv", "a quote that opens in row 1 is never closed"),
+        ("open.csv", "its header: a quote is not closed on its line"),
         ("nothing.csv", "it is empty (0 bytes)"),
         ("foreign", "its name ends in none of"),
         ("text.parquet", "column x is string"),

@@ -6,6 +6,7 @@ published of the day before still reads, whole.
 
 import gzip
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,15 +117,11 @@ REFUSED = {
     "header in latin-1": Refused(
         "b.csv", b"id,gr\xf6\xdfe,x,y,n,c\n", ("b.csv (", "byte 0xf6 in position 2", "its header must be UTF-8")
     ),
-    "ragged row in latin-1": Refused(
-        "b.csv", HEADER + GOOD + b"k\xf6,1\n", ("b.csv (", "Row #4: Expected 5 columns, got 2", "must be UTF-8")
-    ),
     "empty CSV": Refused("b.csv", b"", ("b.csv (0 bytes)", "it is empty", "expected a header or a Parquet footer")),
     "empty Parquet": Refused("b.parquet", b"", ("b.parquet (0 bytes)", "it is empty")),
     "blank lines only": Refused("b.csv", b"\n\n", ("b.csv (2 bytes)", "it has no header line", REUPLOAD)),
-    "truncated within a quoted cell": Refused(
-        "b.csv", HEADER + GOOD + b'g3,1,2,3,"re\ng4,1,2,3,red\n',
-        ("b.csv (", "a quote that opens in row 3 is never closed", "upload the whole file if this one is truncated"),
+    "open quote in the header": Refused(
+        "b.csv", b'id,x,y,"n,c\n1,1,1,1,red\n', ("b.csv (", "its header: a quote is not closed on its line", REUPLOAD)
     ),
     "missing column in Parquet": Refused(
         "b.parquet", lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
@@ -205,6 +202,24 @@ TAKEN = {
             pa.string(), 2, pa.array([b"red", b"gr\xfcn"]).buffers()))),
         {("k0000101", "read", "is_utf8", "c")}, {"k0000100"},
     ),
+    "ragged row in latin-1": Quarantined(
+        "b.csv", HEADER + GOOD + b"k\xf6,1\n", {(None, "read", "cells_match_header", "")}, {"g1", "g2"}
+    ),
+    "a quote that nothing closes": Quarantined(
+        "b.csv", HEADER + b'k1,1,2,3,"5 pipe\n' + GOOD + b'k2,1,2,3,half 5"\nk3,1,2,3,"re\n',
+        {(None, "read", "quotes_are_closed", "")}, {"g1", "g2", "k2"},
+    ),
+    "a backslash before a quote": Quarantined(
+        "b.csv", HEADER + b'"L\\"1",1,2,3,red\n"L\\"2\\"",1,2,3,red\n' + GOOD,
+        {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"},
+    ),
+    "text behind a quote": Quarantined(
+        "b.csv", HEADER + b'"k1"x,1,2,3,red\n' + GOOD, {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"}
+    ),
+    "blanks around cells": Quarantined(
+        "b.csv", b" id ,x, y,n,c\n g1,1 ,\t2,3, red \n\"g1 \",1,2,3,red\n\xc2\xa0g2,1, ,3,red\n ,1,2,3,red\n",
+        {("g1 ", "duplicate", "key_is_unique", "id"), (" ", "rule", "not_nullable", "id")}, {"g1", "g2"},
+    ),
     "header only": Quarantined("b.csv", HEADER, set(), set()),
     "zero rows": Quarantined("b.parquet", lambda tiny: parquet(tiny.rows(0)), set(), set()),
     "nothing but ragged rows": Quarantined(
@@ -247,9 +262,9 @@ TAKEN = {
         {("k1", "rule", LE, "x"), ("k2", "rule", GE, "n")}, {"g1", "g2"},
     ),
     "unknown category": Quarantined("b.csv", HEADER + b"g1,1,2,3,ultraviolet\n", set(), {"g1"}),
-    "ids with unicode, quotes and newlines": Quarantined(
-        "b.csv", HEADER + '"k ""q"" 😀\nnew, line",1,2,3,red\n"b ""q"" é\nx",5000,2,3,red\n'.encode(),
-        {('b "q" é\nx', "rule", LE, "x")}, {'k "q" 😀\nnew, line'},
+    "ids with unicode, quotes and delimiters": Quarantined(
+        "b.csv", HEADER + '"k ""q"" 😀, new",1,2,3,red\n"b ""q"" é, x",5000,2,3,red\n'.encode(),
+        {('b "q" é, x', "rule", LE, "x")}, {'k "q" 😀, new'},
     ),
     "dates beyond all calendars beside a bad cell": Quarantined(
         "b.parquet",
@@ -295,3 +310,56 @@ def test_a_pinned_path_that_leaves_the_landing_folder_is_refused(tiny: TinyProje
     result = tiny.run(steps=["validated_features"], raise_on_error=False)
     assert f"{path!r} leaves its folder; expected a relative path without '..'" in error_of(result)
     assert everything(tiny) == before
+
+
+DIALECTS = {
+    "line breaks in cells": (
+        {"newlines": True}, HEADER + b'"k\n1",1,2,3,red\nk2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"\nk5,1,2,3,red\n',
+        {"k\n1", "k5"}, {2: 'k2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"'},
+    ),
+    "no quotes": (
+        {"quote": "none", "delimiter": "|"}, HEADER.replace(b",", b"|") + b'"k1|1|2|3|red\nk2|1|2|3|"red\n',
+        {'"k1', "k2"}, {},
+    ),
+    "a backslash before quotes": (
+        {"escape": "\\"}, HEADER + b'"L\\"1",1,2,3,red\nC:\\new,1,2,3,red\n', {'L"1', "C:\\new"}, {}
+    ),
+    "blanks that are meant": ({"trim": False}, HEADER + b"k1,1,2,3,red\nk1 , 1,2,3,red\n", {"k1", "k1 "}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DIALECTS)
+def test_a_spec_says_how_its_files_are_written(tiny: TinyProject, case: str) -> None:
+    dialect, content, scored, rejected = DIALECTS[case]
+    tiny.spec["input"]["csv"] = dialect
+    tiny.write_spec()
+    tiny.land(DAY, content, "a.csv")
+    result = tiny.run()
+    assert result.success, error_of(result)
+    assert set(tiny.read()["id"].to_pylist()) == scored
+    found = {row["row_number"]: json.loads(row["raw"]) for row in tiny.read(table="quarantine").to_pylist()}
+    assert found == rejected
+    account = tiny.account("validated_features")
+    assert account.rows_in == len(scored) + len(rejected)
+
+
+def test_a_page_that_is_damaged_stops_the_day_at_its_file(tiny: TinyProject) -> None:
+    sink = io.BytesIO()
+    pq.write_table(tiny.rows(3), sink, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = bytearray(sink.getvalue())
+    x = tiny.rows(3)["x"].combine_chunks().buffers()[1].to_pybytes()[:24]
+    content[content.index(x)] ^= 1
+    tiny.land(DAY, bytes(content), "b.parquet")
+    result = tiny.run(raise_on_error=False)
+    assert not result.success
+    assert f"dt={DAY}/b.parquet" in error_of(result) and "its pages are damaged: upload it again" in error_of(result)
+
+
+def test_what_no_schema_asks_for_is_not_decoded(tiny: TinyProject) -> None:
+    rows = tiny.rows(3)
+    nested = pa.array([[{"a": [1, 2]}]] * 3)
+    tiny.land(DAY, parquet(rows.append_column("nested", nested)), "b.parquet")
+    tiny.land(DAY, b"id,x,y,n,c,extra\nk9,5000,1,1,red,?\n", "c.csv")
+    assert tiny.run().success
+    [row] = tiny.read(table="quarantine").to_pylist()
+    assert json.loads(row["raw"]) == {"id": "k9", "x": "5000", "y": "1", "n": "1", "c": "red"}

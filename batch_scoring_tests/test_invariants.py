@@ -1,5 +1,6 @@
 """Every check of the assets, made to fail through the whole pipeline (raw_input's and the model's own stand there)."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import dagster as dg
@@ -8,7 +9,9 @@ import pytest
 
 from batch_scoring.automation import STEPS
 from batch_scoring.bundle import read_bundle
+from batch_scoring.feature_checks import known_categories
 from batch_scoring.profile import Profile, Scores
+from batch_scoring.spec import Checks
 from batch_scoring.trailing import days_before
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, checks, error_of
 
@@ -135,6 +138,16 @@ def test_values_that_the_model_has_not_seen_are_listed(tiny: TinyProject) -> Non
     assert [record.data for record in table.records] == [
         {"column": "c", "value": "mauve", "rows": 3}, {"column": "c", "value": "puce", "rows": 2},
     ]  # fmt: skip
+
+
+def test_words_that_lost_the_blanks_which_the_model_knows_are_told_with_the_setting() -> None:
+    day = {"c": Counter({"Private": 9, "x" * 5_000: 1})}
+    told = known_categories(day, {"c": (" Private", " Public")}, Checks())
+    assert not told.passed and told.message.endswith(
+        f'(10 of 10 rows: "Private", "{"x" * 200}… (5000 characters)"); they are scored as unknown: train a model that '
+        "knows them; the model knows the same words with blanks around: set input.csv.trim: false, or train it anew"
+    )
+    assert "blanks" not in known_categories(day, {"c": ("Public",)}, Checks()).message
 
 
 def test_two_unknown_rows_of_a_small_day_are_no_failure(tiny: TinyProject) -> None:

@@ -96,7 +96,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "unknown field of a section's section": (
         put("input", "csv", "sep", value=";"),
-        "input.csv.sep: unknown field; accepted here: delimiter, null_values",
+        "input.csv.sep: unknown field; accepted here: delimiter, null_values, newlines, quote, escape, trim",
     ),
     "missing field": (
         drop("input", "key"),
@@ -144,6 +144,27 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "delimiter of two characters": (
         put("input", "csv", "delimiter", value="||"),
         "input.csv.delimiter: '||': string should have at most 1 character; expected one ASCII character between cells",
+    ),
+    "quote of two characters": (
+        put("input", "csv", "quote", value="''"),
+        "input.csv.quote: \"''\": string should match pattern '^(none|[!-~])$'; "
+        "expected one ASCII character around cells, twice within them; none: a quote is text like any other",
+    ),
+    "delimiter that quotes": (
+        put("input", "csv", value={"delimiter": "'", "quote": "'"}),
+        'input.csv: delimiter "\'" is the quote or the escape, too; expected another one',
+    ),
+    "delimiter that ends lines": (
+        put("input", "csv", "delimiter", value="\n"),
+        "input.csv: delimiter is a line break; expected a character that stands between cells",
+    ),
+    "escape that quotes": (
+        put("input", "csv", "escape", value='"'),
+        "input.csv: escape is the quote; quotes are read that stand twice within a cell: leave escape out",
+    ),
+    "line breaks without quotes": (
+        put("input", "csv", value={"newlines": True, "quote": "none"}),
+        "input.csv: newlines without quotes; expected quote or escape, else every line break ends a row",
     ),
     "reference without a class": (
         put("features", "schema", value="schema.py"),

@@ -69,6 +69,36 @@ def test_a_row_without_cells_keeps_its_text() -> None:
     assert row.reason == Reason("read", "cells_match_header", "", "2 cells, the header has 5")
 
 
+def test_a_value_that_nobody_could_read_is_shortened_and_says_how_long_it_was() -> None:
+    batch = pa.RecordBatch.from_pydict({"id": ["k1"], "c": ["x" * 9_000_000]})
+    [row] = quarantine.from_rows(batch, np.array([7]), {0: Reason("rule", "isin", "c", "x" * 9_000_000)}, "id", "f")
+    assert row.reason.value == "x" * 200 + "… (9000000 characters)"
+    assert json.loads(row.raw) == {"id": "k1", "c": "x" * 10_000 + "… (9000000 characters)"}
+    broken = quarantine.from_broken(BrokenRow(9, "line 10: 2 cells", "y" * 20_000), "f")
+    assert json.loads(broken.raw) == "y" * 10_000 + "… (20000 characters)"
+
+
+def test_blanks_around_a_value_are_shown_with_quotes_around_them() -> None:
+    def value(cell: object, reason: str | None) -> str | None:
+        batch = pa.RecordBatch.from_pydict({"x": [cell]})
+        [row] = quarantine.from_rows(batch, np.array([7]), {0: Reason("rule", "ge(0)", "x", reason)}, "id", "f")
+        return row.reason.value
+
+    assert value(b" abc\t", "abc") == '" abc\t"'
+    assert value(b"abc", "abc") == "abc"
+    assert value(b" -1 ", "-1.0") == "-1.0"  # a number is shown as it was understood
+    assert value(None, None) is None
+
+
+def test_rejected_rows_wait_until_they_are_many_or_large() -> None:
+    waiting = quarantine.Waiting()
+    row = quarantine.from_broken(BrokenRow(9, "2 cells", "y" * 5_000), "f")
+    while not waiting.is_full:
+        waiting.add(row)
+    assert 4 * 1024**2 <= len(waiting) * len(row.raw) < 4 * 1024**2 + len(row.raw)
+    assert len(waiting.take()) and not len(waiting) and not waiting.is_full
+
+
 def test_the_table_has_the_promised_columns_and_the_key_under_its_own_name() -> None:
     table = quarantine.table([rejected(pa.RecordBatch.from_pydict({"flight": [5]}), "flight")], "flight")
     assert table.schema == quarantine.schema("flight")
@@ -93,7 +123,7 @@ def test_rejected_rows_of_every_stage_stand_in_the_table_with_their_day(tiny: Ti
     assert all(checks(tiny.run()).values())
     rows = sorted(tiny.read(DAY, "quarantine").to_pylist(), key=lambda row: row["row_number"])
     assert [(r["row_number"], r["id"], r["stage"], r["rule"], r["column"], r["value"]) for r in rows[:4]] == [
-        (1, None, "read", "cells_match_header", "", "1 cells, the header has 5"),
+        (1, None, "read", "cells_match_header", "", "line 2: 1 cell, the header has 5"),
         (2, "k1", "schema", "is_double", "x", "abc"),
         (3, "k2", "rule", "less_than_or_equal_to(1000)", "x", "5000.0"),
         (5, "k3", "duplicate", "key_is_unique", "id", "k3"),

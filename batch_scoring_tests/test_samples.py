@@ -112,6 +112,12 @@ def test_whole_numbers_may_be_keys(tiny: TinyProject) -> None:
     assert len(set(keys_of(taken(tiny, 100)))) == 100
 
 
+def test_a_sample_holds_the_beginning_of_a_long_word(tiny: TinyProject) -> None:
+    words = pa.array(["x" * 5_000, None, "red"] * 5)
+    scored(tiny, rows=tiny.rows(15).set_column(4, "c", words))
+    assert set(taken(tiny, 100).rows["c"].to_pylist()) == {"x" * 1_000, None, "red"}
+
+
 # what is kept
 
 

@@ -59,6 +59,7 @@ class TinyContract:
 
     key = "id"
     arrow_schema = pa.schema([("id", pa.string()), ("x", pa.int64()), ("fate", pa.int64())])
+    columns = arrow_schema.names
 
     def __init__(self, pipeline: Pipeline) -> None:
         pass

@@ -492,7 +492,7 @@ def read_account(table: MemoryFolder, shard: shards.ShardFile) -> ShardAccount |
 
 
 def read(
-    table: MemoryFolder, path: str, columns: list[str] | None = None, *_settings: object
+    table: MemoryFolder, path: str, columns: list[str] | None = None, *_settings: object, batch_rows: int = 0
 ) -> Iterator[pa.RecordBatch]:
     for batch in _content(table, path).batches:
         yield batch.select(columns) if columns else batch
@@ -523,7 +523,7 @@ class MemoryRows:
 
 
 @contextlib.contextmanager
-def open_rows(folder: MemoryFolder, file: Any, *_settings: object) -> Iterator[MemoryRows]:  # noqa: ANN401
+def open_rows(folder: MemoryFolder, file: Any, *_settings: object, columns: object = None) -> Iterator[MemoryRows]:  # noqa: ANN401
     with folder.open(file.path, file.token) as stream:
         yield MemoryRows(folder._world.batch(int(stream.read())))
 
