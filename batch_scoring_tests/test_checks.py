@@ -276,8 +276,12 @@ def test_a_page_is_linked_under_the_reports_url_if_there_is_one(
     assert link(tiny.pipeline, page) == dg.MetadataValue.path(f"/elsewhere/{page}"), "the server does not show that"
 
 
-def test_a_page_in_a_bucket_is_linked_to_the_console(tiny: TinyProject) -> None:
+def test_a_page_in_a_bucket_is_linked_to_the_console_if_that_knows_the_bucket(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.spec["output"] = "s3://bucket/scores"
     tiny.write_spec()
     url = "https://console.aws.amazon.com/s3/object/bucket?prefix=scores/reports/page.html"
     assert link(tiny.pipeline, "reports/page.html") == dg.MetadataValue.url(url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:9000")
+    assert link(tiny.pipeline, "reports/page.html") == dg.MetadataValue.text("s3://bucket/scores/reports/page.html")
