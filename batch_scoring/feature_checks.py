@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import dagster as dg
-
+from batch_scoring.assets import ui_table
 from batch_scoring.bundle import BundleError, read_description
 from batch_scoring.invariants import Finding
 from batch_scoring.profile import Profile
@@ -120,13 +119,13 @@ def known_categories(
         shares.append(strange / rows)
         if strange > max(bounds.rows, bounds.share * rows):
             beyond.append(f"{column} ({strange} of {rows} rows: {_listed(unknown)})")
-        records += [dg.TableRecord({"column": column, "value": word, "rows": n}) for word, n in unknown.items()]
+        records += [{"column": column, "value": word, "rows": n} for word, n in unknown.items()]
     message = (
         f"at most {max(shares):.1%} of a column's rows have a value that the model has not seen, expected {expected}"
     )
     if beyond:
         message += f"; beyond: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
-    figures = {"unknown_values": dg.MetadataValue.table(records[:WORDS_SHOWN])} if records else {}
+    figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
     return Finding(check, not beyond, message, figures, observed=max(shares), expected=expected, limits=[bounds.share])
 
 
