@@ -11,6 +11,7 @@ from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import printable
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -175,7 +176,7 @@ def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
         description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
     )
     def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log))
+        return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log)))
 
     return _alerts
 
@@ -221,7 +222,8 @@ def _sensor_status(name: str) -> dg.DefaultSensorStatus:
 
 def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """What a tick has decided, as Dagster takes it."""
-    context.log.info(tick.summary)
+    summary = printable(tick.summary)
+    context.log.info(summary)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,
@@ -239,12 +241,14 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
         for request in tick.plan.requests
     ]
     observed = [
-        dg.AssetObservation(asset_key(pipeline, "raw_input"), description=report.text, metadata={"key": report.name})
+        dg.AssetObservation(
+            asset_key(pipeline, "raw_input"), description=printable(report.text), metadata={"key": report.name}
+        )
         for report in tick.plan.reports
     ]
     return dg.SensorResult(
         run_requests=requests or None,
-        skip_reason=None if requests else dg.SkipReason(tick.summary),
+        skip_reason=None if requests else dg.SkipReason(summary),
         cursor=tick.plan.memory.model_dump_json(),
         asset_events=observed,
     )
