@@ -232,7 +232,7 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
                 runs.FINGERPRINT: request.fingerprint,
                 runs.CODE: runs.code_in_force(pipeline),
                 runs.ATTEMPT: str(request.attempt),
-                "batch_scoring/why": request.why,
+                "batch_scoring/why": printable(request.why),
                 "dagster/priority": str(request.priority),
                 # a run that dies is run again by Dagster: as often as there are tries left
                 "dagster/max_retries": str(max(0, pipeline.spec.runs.retries + 1 - request.attempt)),

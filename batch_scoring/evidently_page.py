@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from batch_scoring import markup
 from batch_scoring.drift import Tested
+from batch_scoring.printable import one_line
 from batch_scoring.profile import Kind
 
 METHODS: Mapping[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
@@ -89,10 +90,18 @@ def _has_values(rows: pa.Table, name: str) -> bool:
 def _frame(rows: pa.Table, columns: Mapping[str, Kind]) -> Any:  # noqa: ANN401  (a pandas frame)
     return pa.table(
         {
-            name: rows[name].cast(pa.float64(), safe=False) if kind == "numeric" else rows[name].cast(pa.string())
+            name: rows[name].cast(pa.float64(), safe=False) if kind == "numeric" else _words(rows[name])
             for name, kind in columns.items()
         }
     ).to_pandas()
+
+
+def _words(column: pa.ChunkedArray) -> pa.Array:
+    """Categories as text. plotly takes what begins with < for markup, links too: here it begins with another sign."""
+    coded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    return pa.array([one_line(word).replace("<", "‹") for word in coded.dictionary.to_pylist()], pa.string()).take(
+        coded.indices
+    )
 
 
 def _html(run: Any) -> bytes:  # noqa: ANN401  (Evidently's snapshot)

@@ -1,14 +1,22 @@
 """Other people's text in HTML pages: data inside scripts, and a content security policy.
 
 A customer's cell, a column's or a file's name may hold markup. Nothing here draws; the pages' own modules do, with
-these functions. HTML text itself is escaped with `html.escape`.
+these functions.
 """
 
 import base64
 import hashlib
 from collections.abc import Iterable
+from html import escape
+
+from batch_scoring.printable import printable
 
 _IN_SCRIPTS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def escaped(text: str) -> str:
+    """Text that stands in HTML, or where plotly reads HTML, as it is: no markup, and nothing that turns lines round."""
+    return escape(printable(text))
 
 
 def script_json(document: str) -> str:

@@ -27,6 +27,8 @@ from batch_scoring.storage import Folder, open_folder
 PROJECT = Path(__file__).resolve().parent.parent
 PIPELINES = Path(__file__).resolve().parent / "pipelines"
 
+_SHOWN = "a spec's values stand in Dagster's UI and database; expected settings alone"
+
 
 class SpecError(ValueError):
     """One or more specs are wrong; the message lists every fault with its file, field and value."""
@@ -276,7 +278,7 @@ def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], st
     Args:
         value: of the YAML.
         path: where it stands.
-        refused: is told of a variable that is not set, or is a secret, by path.
+        refused: is told of a variable that is not set, and of secrets, by path.
     """
     if isinstance(value, dict):
         return {key: _expand(item, (*path, str(key)), refused) for key, item in value.items()}
@@ -286,8 +288,8 @@ def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], st
     def variable(match: re.Match[str]) -> str:
         name, default = match.groups()
         found = os.environ.get(name) or default
-        if fault := _secret(name, os.environ.get(name, "")):
-            refused[path] = f"{value!r}: {fault}"
+        if is_secret_name(name):
+            refused[path] = f"{value!r}: {name} is a secret by its name, and {_SHOWN}, under another kind of name"
         elif found is None:
             refused[path] = (
                 f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
@@ -295,18 +297,11 @@ def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], st
         return found or ""
 
     if isinstance(value, str):
-        value = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
+        text, value = value, re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
+        if path not in refused and is_secret_value(value):
+            place = "it" if is_secret_value(text) else repr(text)
+            refused[path] = f"{place} holds a password or a private key, and {_SHOWN}"
     return None if path in refused else value  # no value at all, so that nobody takes it for one
-
-
-def _secret(name: str, found: str) -> str:
-    """Why a spec may not take a variable's value; empty if it may."""
-    shown = "a spec's values stand in Dagster's UI and database"
-    if is_secret_name(name):
-        return f"{name} is a secret by its name, and {shown}; expected settings alone, under another kind of name"
-    if is_secret_value(found):
-        return f"the value of {name} holds a password or a private key, and {shown}; expected settings alone"
-    return ""
 
 
 def _missing(pipeline: Pipeline) -> Iterator[str]:

@@ -41,7 +41,9 @@ def shell_word(text: str) -> str:
 
 def clean(error: BaseException | None) -> None:
     """Make the texts of an exception, and of those that it comes from, printable where they stand."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
         error.args = tuple(printable(part) if isinstance(part, str) else part for part in error.args)
         if isinstance(described := getattr(error, "description", None), str):  # Dagster's Failure
             error.description = printable(described)  # type: ignore[attr-defined]

@@ -425,7 +425,12 @@ def test_a_value_with_a_password_is_never_a_setting(tiny: TinyProject, monkeypat
     for value in ("https://robot:hunter2@queue.example/1", "-----BEGIN RSA PRIVATE KEY-----\nhunter2"):
         monkeypatch.setenv("TINY_QUEUE", value)
         [fault] = faults(tiny, put("description", value="${TINY_QUEUE}"))
-        assert "the value of TINY_QUEUE holds a password" in fault and "hunter2" not in fault
+        assert "description: '${TINY_QUEUE}' holds a password" in fault and "hunter2" not in fault
+        [fault] = faults(tiny, put("description", value=value))
+        assert "description: it holds a password" in fault and "hunter2" not in fault
+    monkeypatch.setenv("TINY_ROBOT", "hunter2")
+    [fault] = faults(tiny, put("description", value="https://robot:${TINY_ROBOT}@queue.example"))
+    assert "holds a password" in fault and "hunter2" not in fault
 
 
 @pytest.mark.parametrize(
