@@ -317,7 +317,8 @@ def _score(month: Month) -> "Figure":
         scores = [day.score for day in days if day.score]
         traces.append(
             Scatter(
-                name=escaped(f"{version}: {', '.join(dict.fromkeys(day.score_column for day in days))}"), mode="markers",
+                name=escaped(f"{version}: {', '.join(dict.fromkeys(day.score_column for day in days))}"),
+                mode="markers",
                 x=[day.day for day in days], y=[score.mean for score in scores],
                 error_y={"array": [score.deviation for score in scores], "color": colour, "thickness": 1, "width": 2},
                 marker={"color": colour, "size": 8},
