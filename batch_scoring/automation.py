@@ -11,7 +11,7 @@ from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.printable import printable
+from batch_scoring.printable import cleaned, printable
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -176,7 +176,8 @@ def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
         description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
     )
     def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log)))
+        with cleaned():
+            return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log)))
 
     return _alerts
 
@@ -193,7 +194,8 @@ def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
         description=f"Scores what is new or changed in {pipeline.landing.uri}, a run a day.",
     )
     def _uploads(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
+        with cleaned():
+            return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
 
     return _uploads
 
@@ -211,7 +213,10 @@ def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.Senso
     )
     def _events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.read(context.cursor)
-        return _requested(pipeline, events.tick(pipeline, pipelines, context.instance, memory, context.log), context)
+        with cleaned():
+            return _requested(
+                pipeline, events.tick(pipeline, pipelines, context.instance, memory, context.log), context
+            )
 
     return _events
 
@@ -242,7 +247,9 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
     ]
     observed = [
         dg.AssetObservation(
-            asset_key(pipeline, "raw_input"), description=printable(report.text), metadata={"key": report.name}
+            asset_key(pipeline, "raw_input"),
+            description=printable(report.text),
+            metadata={"key": printable(report.name)},
         )
         for report in tick.plan.reports
     ]

@@ -14,7 +14,7 @@ from batch_scoring.adhoc import command as adhoc
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError, find_pipeline
-from batch_scoring.printable import clean, guarded
+from batch_scoring.printable import cleaned, guarded
 from batch_scoring.remote import commands as remote_commands
 from batch_scoring.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
 from batch_scoring.retention import asset as retention
@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     channels.set_defaults(run=lambda _: alerts.try_channels(_out()))
     options = parser.parse_args(arguments)
     try:
-        code = int(options.run(options))
+        with cleaned():
+            code = int(options.run(options))
         sys.stdout.flush()
     except (SpecError, UnknownPipelineError, RangeError, DagsterInvariantViolationError) as error:
         _err().write(f"batch-scoring: {error}\n")
@@ -80,9 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # of `… | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says at its exit what it could not
         return 1
-    except Exception as error:
-        clean(error)  # Python prints it
-        raise
     return code
 
 

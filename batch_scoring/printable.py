@@ -5,10 +5,12 @@ what turns the order of a line round (bidi overrides). It is replaced by what it
 feeds and tabs stay; within a cell or a name, `one_line` replaces them too.
 """
 
+import contextlib
 import io
 import re
 import shlex
 import unicodedata
+from collections.abc import Iterator
 from typing import TextIO, cast
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -48,6 +50,16 @@ def clean(error: BaseException | None) -> None:
         if isinstance(described := getattr(error, "description", None), str):  # Dagster's Failure
             error.description = printable(described)  # type: ignore[attr-defined]
         error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def cleaned() -> Iterator[None]:
+    """An exception leaves the block with printable texts: who prints it is not ours."""
+    try:
+        yield
+    except Exception as error:
+        clean(error)
+        raise
 
 
 class _Guarded(io.TextIOBase):

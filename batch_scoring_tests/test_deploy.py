@@ -5,6 +5,7 @@ of the values, as far as the values use it; the chart itself is not run here.
 """
 
 import fnmatch
+import functools
 import importlib
 import io
 import ipaddress
@@ -432,6 +433,7 @@ EDITORS, VIEWERS = (
 DATABASE, OUTSIDE, METADATA = "10.0.4.7", "198.51.100.7", "169.254.169.254"
 
 
+@functools.cache
 def manifests(name: str) -> list[dict[str, Any]]:
     """Those of a file, with the placeholders replaced by the README's own command."""
     [command] = [

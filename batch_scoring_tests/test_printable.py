@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batch_scoring import cli
 from batch_scoring.channels import Message
 from batch_scoring.doctor import commits
-from batch_scoring.printable import clean, guarded, one_line, printable, shell_word
+from batch_scoring.printable import clean, cleaned, guarded, one_line, printable, shell_word
 from batch_scoring.progress import Bar
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -59,6 +59,12 @@ def test_an_error_is_cleaned_with_all_that_it_comes_from() -> None:
     clean(error)
     assert error.description == SHOWN and str(error.__cause__) == SHOWN
     assert error.__cause__.__context__.args == (1, SHOWN)
+
+
+def test_what_a_sensor_raises_is_printable() -> None:
+    with pytest.raises(OSError, match="gnp") as caught, cleaned():
+        raise OSError(f"s3://bucket/landing/{EVIL}: no answer")
+    assert is_plain(str(caught.value))
 
 
 def test_a_bar_is_drawn_through_a_guarded_stream() -> None:

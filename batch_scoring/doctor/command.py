@@ -12,7 +12,7 @@ from batch_scoring.doctor.probe import Probe, Site, examine
 from batch_scoring.doctor.report import Report
 from batch_scoring.instance import home
 from batch_scoring.pipeline import Pipeline, SpecError, Survey, UnknownPipelineError, survey_pipelines
-from batch_scoring.printable import unguarded
+from batch_scoring.printable import guarded, unguarded
 from batch_scoring.signals import terminable
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
@@ -93,7 +93,7 @@ def doctor(
         except KeyboardInterrupt:
             left = traces.remove_all()
             rest = f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
-            sys.stderr.write(f"batch-scoring doctor: interrupted; {rest}\n")
+            guarded(sys.stderr).write(f"batch-scoring doctor: interrupted; {rest}\n")
             return _left(INTERRUPTED, out)
     out.write(report.json() if as_json else report.text())
     code = 1 if report.fails(fail_on) else 0
