@@ -8,7 +8,7 @@ A message is delivered once, or again if a crash came between its delivery and t
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
@@ -64,13 +64,21 @@ class Outbox:
         if new := [channel.id for channel in to if channel.id not in known]:
             _inherit([self._queues[name] for name in new], self._orphans.values())
             self._orphans = {}
-        # of addresses that are alike but for their secrets nobody can tell which one came or went
         for kind in {channels.kind_of(name) for name in ids.symmetric_difference(known)}:
-            of_kind = {name: queue for name, queue in known.items() if channels.kind_of(name) == kind}
-            _inherit(
-                [queue for name, queue in self._queues.items() if channels.kind_of(name) == kind], of_kind.values()
-            )
+            self._share(kind, known)
         self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue)}
+
+    def _share(self, kind: str, known: Mapping[str, Queue]) -> None:
+        """Of addresses that are alike but for their secrets nobody can tell which one came or went: each gets all.
+
+        What waits for one that went is kept for a new one all the same, by a name that is not shared again.
+        """
+        heirs = [queue for name, queue in self._queues.items() if channels.kind_of(name) == kind]
+        _inherit(heirs, [queue for name, queue in known.items() if channels.kind_of(name) == kind])
+        self._orphans = {
+            f"gone {name}" if heirs and channels.kind_of(name) == kind else name: queue
+            for name, queue in self._orphans.items()
+        }
 
     def put(self, messages: Sequence[Message], memory: str) -> None:
         """Queue messages for every channel, and keep what their author must remember, in one write."""

@@ -164,6 +164,10 @@ def test_of_addresses_that_differ_in_secrets_alone_none_loses_what_waits_when_on
     box.put([message("two")], "")
     left = opened(instance, web.url)
     assert left.deliver(20) == 2 and titles(web) == ["one", "two"], "rather twice than never"
+    again = opened(instance, web.url)
+    assert (again.deliver(20), again.orphaned) == (0, 2), "and no third time"
+    assert opened(instance, web.url, other).deliver(20) == 2, "of one that comes back nothing is lost either"
+    assert opened(instance, web.url, other).deliver(20) == 0
 
 
 def test_what_waits_for_a_removed_channel_is_given_up_after_a_week(
