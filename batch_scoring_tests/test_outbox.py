@@ -13,6 +13,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batch_scoring import channels, outbox
 from batch_scoring.alerts import try_channels
@@ -168,6 +170,27 @@ def test_of_addresses_that_differ_in_secrets_alone_none_loses_what_waits_when_on
     assert (again.deliver(20), again.orphaned) == (0, 2), "and no third time"
     assert opened(instance, web.url, other).deliver(20) == 2, "of one that comes back nothing is lost either"
     assert opened(instance, web.url, other).deliver(20) == 0
+
+
+ADDRESSES = ("json://a:b@h.example", "json://c:d@h.example", "json://i.example", "mailto://e:f@h.example")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(ADDRESSES), unique=True), max_size=6))
+def test_whatever_addresses_come_and_go_no_message_is_lost_and_none_is_given_again(steps: list[list[str]]) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        told = set()
+        for number, addresses in enumerate(steps):
+            box = opened(instance, *addresses)
+            box.put([message(str(number))], "")
+            told |= {str(number)} if addresses else set()
+            before = {name: list(queue.messages) for name, queue in box._queues.items()}
+            box = opened(instance, *addresses)
+            box.put([], "")
+            assert {name: queue.messages for name, queue in box._queues.items()} == before
+        box = opened(instance, *ADDRESSES)
+        waiting = {one.title for queue in box._queues.values() for one in queue.messages}
+        assert waiting == told
 
 
 def test_what_waits_for_a_removed_channel_is_given_up_after_a_week(

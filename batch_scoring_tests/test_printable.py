@@ -79,7 +79,7 @@ def test_a_bar_is_drawn_through_a_guarded_stream() -> None:
     assert terminal.getvalue().startswith("\r█")
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=8))
 def test_a_shell_reads_a_word_as_it_was(words: list[str]) -> None:
     words = [*words, "it's", 'a "b" c', "a\nb", EVIL, "$(touch x)", "\\", ""]
