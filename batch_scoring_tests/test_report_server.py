@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -126,6 +127,12 @@ def test_a_browser_draws_what_is_served(server: ReportServer, tiny: TinyProject,
 
 
 # beside a command
+
+
+def test_make_dev_starts_it_around_dagster_and_no_other_server() -> None:
+    commands = re.findall(r"(?m)^dev:.*\n((?:\t.*\n)+)", (PROJECT / "Makefile").read_text(encoding="utf-8"))
+    assert commands == ["\t$(BIN)/python -m batch_scoring.report_server $(BIN)/dagster dev -w workspace.yaml\n"]
+
 
 SAYS = "import os, sys, time; print(os.environ.get('REPORTS_URL'), flush=True); time.sleep(float(sys.argv[1]))"
 

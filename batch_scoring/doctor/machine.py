@@ -30,7 +30,6 @@ RECENT_DAYS = 7
 MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
-
 _PYTHON = shell_word(sys.executable)
 
 
