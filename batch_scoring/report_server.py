@@ -145,13 +145,21 @@ def run_beside(command: Sequence[str], port: int = PORT) -> int:
     if server is not None:
         environment["REPORTS_URL"] = server.url
         threading.Thread(target=server.serve_forever, daemon=True).start()
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        if started:
+            started[0].send_signal(number)
+        else:
+            early.append(number)
+
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself, and it ends in its time
+    signal.signal(signal.SIGTERM, hand_on)
     with subprocess.Popen(command, env=environment) as child:
-
-        def hand_on(number: int, _: FrameType | None) -> None:
+        started.append(child)
+        for number in early:
             child.send_signal(number)
-
-        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself, and it ends in its time
-        signal.signal(signal.SIGTERM, hand_on)
         code = child.wait()
     return code if code >= 0 else 128 - code
 
