@@ -2,7 +2,12 @@
 #
 #   docker build --build-arg TORCH_INDEX=<the index of PyTorch's CPU wheels> -t <image>:<commit> .
 #   docker build -t <image>:<commit>-cuda .
-FROM python:3.11.14-slim-bookworm
+#
+# A tag can be moved: BASE_DIGEST pins the base. It is what this prints, and it belongs into your build's own settings:
+#
+#   docker buildx imagetools inspect python:3.11.14-slim-bookworm --format '{{.Manifest.Digest}}'
+ARG BASE_DIGEST=""
+FROM python:3.11.14-slim-bookworm${BASE_DIGEST:+@$BASE_DIGEST}
 
 # Where pip takes torch from. Empty: pip's own index, whose Linux wheel brings CUDA; the node brings the driver.
 ARG TORCH_INDEX=""

@@ -10,11 +10,9 @@ export DAGSTER_HOME ?= $(CURDIR)
 demo: $(VENV)/.installed
 	$(BIN)/batch-scoring backfill flight_delay 2013-07-01 2013-07-14
 
-## the Dagster UI with its daemon, on http://localhost:3000, and beside it the reports that it links to
-dev: export REPORTS_URL ?= http://localhost:3001
+## the Dagster UI with its daemon, on http://localhost:3000, and beside it the pages of reports/ that it links to
 dev: $(VENV)/.installed
-	$(BIN)/python -m http.server 3001 --bind 127.0.0.1 --directory "$${BATCH_SCORING_DATA:-data}" >/dev/null 2>&1 & \
-	trap "kill $$!" EXIT; $(BIN)/dagster dev -w workspace.yaml
+	$(BIN)/python -m batch_scoring.report_server $(BIN)/dagster dev -w workspace.yaml
 
 ## make backfill PIPELINE=flight_delay FROM=2013-07-01 TO=2013-07-14
 backfill: $(VENV)/.installed

@@ -22,6 +22,7 @@ from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import printable
 from batch_scoring.state import State, StateError
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -80,7 +81,7 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
         outbox.put(messages, memory.model_dump_json())
         delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
         for problem in said:
-            log.error(problem)
+            log.error(printable(problem))
         summary = [f"{len(messages)} new"] if messages else []
         summary += [f"delivered {delivered}"] if delivered else []
         waiting = outbox.waiting()

@@ -1,21 +1,21 @@
 """What the pipelines' assets have in common: keys, days, options, the run they are in, their figures."""
 
+import math
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from batch_scoring import compute, shards
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import one_line, printable
 from batch_scoring.state import Account
 from batch_scoring.steps import DayStep, Run
 
-PREVIEW_ROWS = 5
 SCORED_FROM = ("raw_input", "validated_features", "model")
 """What predictions depend on. raw_input too: what it pinned is compared with the features, and
 `--select "+<pipeline>/predictions"` is parsed as one layer of ancestors for a key with a slash."""
@@ -49,7 +49,7 @@ def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     run = context.run
     return Run(
-        run.run_id, started, context.log.info,
+        run.run_id, started, lambda line: context.log.info(printable(line)),
         tags=run.tags, tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
     )  # fmt: skip
 
@@ -62,13 +62,15 @@ def month_page(month: str) -> str:
 def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
     """Where a person opens a file of the pipeline's output.
 
-    Under `REPORTS_URL` if a web server shows the data root there (`make dev` starts one), else in the S3 console, else
-    the file's path: browsers do not follow links from the UI to files.
+    Under `REPORTS_URL` if a web server shows the data root there (`make dev` starts one that shows the reports), else
+    in the S3 console, which knows AWS's own buckets; else the file's place as text: browsers follow no link to it.
     """
     place, base = f"{pipeline.output.uri}/{path}", os.environ.get("REPORTS_URL", "")
     if base and place.startswith(f"{pipeline.data_root}/"):
         return dg.MetadataValue.url(f"{base.rstrip('/')}/{place.removeprefix(f'{pipeline.data_root}/')}")
     if place.startswith("s3://"):
+        if any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")):
+            return dg.MetadataValue.text(place)
         bucket, _, key = place.removeprefix("s3://").partition("/")
         return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}")
     return dg.MetadataValue.path(place)
@@ -97,23 +99,30 @@ def data_version(account: Account) -> dg.DataVersion:
     return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
 
 
-def first_rows(step: DayStep, account: Account) -> pa.Table:
-    """A few rows of the day, for a person."""
-    for path in account.table.files:
-        for batch in shards.read(step.table.table.folder, path, batch_rows=PREVIEW_ROWS):
+def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A table for the UI; texts of files in it are shown for what they are."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({name: one_line(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
+            for row in rows
+        ]
+    )
+
+
+def preview(step: DayStep, account: Account) -> dict[str, Any]:
+    """A few rows of the day, for a person; none unless the spec asks for them: they stay in Dagster's database."""
+    count = step.pipeline.spec.preview_rows
+    for path in account.table.files if count else ():
+        for batch in shards.read(step.table.table.folder, path, batch_rows=count):
             if batch.num_rows:
-                return pa.Table.from_batches([batch.slice(0, PREVIEW_ROWS)])
-    return pa.table({})
+                rows = batch.slice(0, count).to_pylist()
+                return {"preview": ui_table({name: _cell(value) for name, value in row.items()} for row in rows)}
+    return {}
 
 
-def preview(rows: pa.Table) -> dg.MetadataValue:
-    """Rows as a Markdown table."""
-    head = rows.to_pylist()
-    lines = [list(rows.column_names), ["---"] * rows.num_columns]
-    lines += [[_cell(value) for value in row.values()] for row in head]
-    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:60]
+def _cell(value: object) -> str | int | float | bool | None:
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value, 4)
+    if isinstance(value, int) and abs(value) < 2**53:  # beyond, a browser would show another number
+        return value
+    return None if value is None else str(value)[:60]

@@ -11,6 +11,7 @@ from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import cleaned, printable
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -175,7 +176,8 @@ def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
         description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
     )
     def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log))
+        with cleaned():
+            return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log)))
 
     return _alerts
 
@@ -192,7 +194,8 @@ def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
         description=f"Scores what is new or changed in {pipeline.landing.uri}, a run a day.",
     )
     def _uploads(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
+        with cleaned():
+            return _requested(pipeline, uploads.tick(pipeline, context.instance, Memory.read(context.cursor)), context)
 
     return _uploads
 
@@ -210,7 +213,10 @@ def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.Senso
     )
     def _events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = Memory.read(context.cursor)
-        return _requested(pipeline, events.tick(pipeline, pipelines, context.instance, memory, context.log), context)
+        with cleaned():
+            return _requested(
+                pipeline, events.tick(pipeline, pipelines, context.instance, memory, context.log), context
+            )
 
     return _events
 
@@ -221,7 +227,8 @@ def _sensor_status(name: str) -> dg.DefaultSensorStatus:
 
 def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """What a tick has decided, as Dagster takes it."""
-    context.log.info(tick.summary)
+    summary = printable(tick.summary)
+    context.log.info(summary)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,
@@ -230,7 +237,7 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
                 runs.FINGERPRINT: request.fingerprint,
                 runs.CODE: runs.code_in_force(pipeline),
                 runs.ATTEMPT: str(request.attempt),
-                "batch_scoring/why": request.why,
+                "batch_scoring/why": printable(request.why),
                 "dagster/priority": str(request.priority),
                 # a run that dies is run again by Dagster: as often as there are tries left
                 "dagster/max_retries": str(max(0, pipeline.spec.runs.retries + 1 - request.attempt)),
@@ -239,12 +246,16 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
         for request in tick.plan.requests
     ]
     observed = [
-        dg.AssetObservation(asset_key(pipeline, "raw_input"), description=report.text, metadata={"key": report.name})
+        dg.AssetObservation(
+            asset_key(pipeline, "raw_input"),
+            description=printable(report.text),
+            metadata={"key": printable(report.name)},
+        )
         for report in tick.plan.reports
     ]
     return dg.SensorResult(
         run_requests=requests or None,
-        skip_reason=None if requests else dg.SkipReason(tick.summary),
+        skip_reason=None if requests else dg.SkipReason(summary),
         cursor=tick.plan.memory.model_dump_json(),
         asset_events=observed,
     )

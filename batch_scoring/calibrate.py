@@ -14,6 +14,7 @@ from batch_scoring.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bu
 from batch_scoring.calibration import CalibrationError, calibrate
 from batch_scoring.model import refuse_reused_version
 from batch_scoring.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
+from batch_scoring.printable import guarded
 from batch_scoring.profile import Profile
 from batch_scoring.storage import Folder, open_folder
 
@@ -74,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pipeline = find_pipeline(options.pipeline)
         bundle = read_bundle(open_folder(options.bundle) if options.bundle else pipeline.bundle)
         profile = calibrate(bundle, pipeline.spec.features.day_grain)
-        sys.stdout.write(describe(profile))
+        guarded(sys.stdout).write(describe(profile))
         if not options.dry_run:
-            sys.stdout.write(f"\n{store(pipeline, bundle, profile, options.version)}\n")
+            guarded(sys.stdout).write(f"\n{store(pipeline, bundle, profile, options.version)}\n")
     except (SpecError, UnknownPipelineError, BundleError, CalibrationError) as error:
-        sys.stderr.write(f"calibrate: {error}\n")
+        guarded(sys.stderr).write(f"calibrate: {error}\n")
         return 2
     return 0
 

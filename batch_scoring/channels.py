@@ -15,20 +15,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from batch_scoring.printable import printable
 
 Kind = Literal["failure", "warning", "info", "success"]
 
 SEND_SECONDS = 15
 """That a channel has for one message."""
+
+
+Printable = Annotated[str, AfterValidator(printable)]
 
 
 class Message(BaseModel):
@@ -38,8 +43,8 @@ class Message(BaseModel):
 
     topic: str
     """What it is about; messages of one topic may be joined."""
-    title: str
-    body: str
+    title: Printable
+    body: Printable
     kind: Kind
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
@@ -53,10 +58,15 @@ class Channel:
     url: str = field(repr=False)
     scheme: str | None
     """None if apprise does not understand the address."""
+    id: str
+    """Names the channel in storage: its scheme, its host where that is no secret, and its number among those alike.
+
+    Of the rest of the address not even a digest: whoever reads the storage could try passwords against it.
+    """
 
     @property
-    def id(self) -> str:
-        """Names the channel in storage; too short to try passwords against."""
+    def former_id(self) -> str:
+        """Its name in storages of earlier versions, a digest of the address."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
@@ -72,11 +82,28 @@ def parse(urls: str) -> list[Channel]:
     from apprise.utils.parse import parse_urls
 
     addresses = [address.strip() for address in parse_urls(urls)]
-    return [
-        Channel(position, address, address.partition("://")[0].lower() if _client(address) else None)
-        for position, address in enumerate(addresses, start=1)
-        if address not in addresses[: position - 1]
-    ]
+    alike: Counter[str] = Counter()
+    found = []
+    for position, address in enumerate(addresses, start=1):
+        if address in addresses[: position - 1]:
+            continue
+        client, scheme = _client(address), address.partition("://")[0].lower()
+        kind = f"{scheme}://{_host(client)}" if client else "not understood"
+        alike[kind] += 1
+        found.append(Channel(position, address, scheme if client else None, f"{kind}#{alike[kind]}"))
+    return found
+
+
+def kind_of(name: str) -> str:
+    """What a channel's id says of its address, without the number among those alike."""
+    return name.rpartition("#")[0]
+
+
+def _host(client: Any) -> str:  # noqa: ANN401
+    """The host that a client sends to, if its service has hosts; elsewhere that part of an address may be a secret."""
+    [service] = client
+    host = service.template_tokens.get("host")
+    return f"{service.host}:{service.port or ''}" if host and not host.get("private") else ""
 
 
 def _client(address: str) -> Any | None:  # noqa: ANN401  (apprise is not imported for its types)

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from batch_scoring import parquet
 from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, refuse_unfit, write_bundle
 from batch_scoring.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
+from batch_scoring.printable import printable
 
 if TYPE_CHECKING:
     import torch
@@ -241,9 +242,9 @@ def main() -> None:
             metrics=dict(arguments.metric),
         )
     except (CheckpointError, SpecError, CodeError) as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error)))
     except OSError as error:
-        sys.exit(f"{arguments.out} cannot be written: {error}")
+        sys.exit(printable(f"{arguments.out} cannot be written: {error}"))
     print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
 
 

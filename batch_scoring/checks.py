@@ -17,6 +17,7 @@ from batch_scoring.drift import LEAST_ROWS, LEAST_TRAILING_DAYS, TRAILING_DAYS, 
 from batch_scoring.drift_pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw, page_path
 from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import clean
 
 CHECKS: dict[Side, tuple[str, str, str]] = {
     "features": (
@@ -63,6 +64,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
                 for result in report(pipeline, keys[side], [finding], run_id, day, kept_as=f"{side}_drift")
             ]
         except Exception as error:  # of whatever kind: the scores are published, the night goes on
+            clean(error)
             context.log.exception("the comparison with the reference failed")
             results = [_failed(pipeline, keys[side], side, error, run_id, day) for side in sides]
         yield from results
@@ -104,7 +106,7 @@ def _finding(
     if side == "features":
         said.append(_of_day(compared, drifted_day))
     since = compared.since.get(side)
-    said.append(_of_trailing(compared, side, trailing, drifted_trailing))
+    said.append(_of_trailing(compared, side, trailing, drifted_trailing, pipeline.spec.retention.samples_days))
     if since and since != compared.day and not drifted_day:
         shown["continues_since"] = since  # a state that was told when it began
     if since and pipeline.output.list(began := page_path(since, TRAILING_PAGES[side])):
@@ -134,7 +136,10 @@ def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
     return f"the day: {tested} columns are distributed as in the reference"
 
 
-def _of_trailing(compared: Compared, side: Side, tests: Sequence[Tested], drifted: Sequence[Tested]) -> str:
+def _of_trailing(
+    compared: Compared, side: Side, tests: Sequence[Tested], drifted: Sequence[Tested], samples_days: int | None
+) -> str:
+    kept = f"; samples are kept for {samples_days} days, says retention.samples_days" if samples_days else ""
     known, reference, since = compared.days[side], compared.reference.profile.days, compared.since.get(side)
     if not tests and reference < TRAILING_REFERENCE_DAYS:
         return (
@@ -144,7 +149,7 @@ def _of_trailing(compared: Compared, side: Side, tests: Sequence[Tested], drifte
     if not tests and known < LEAST_TRAILING_DAYS:
         return (
             f"the trailing {TRAILING_DAYS} days: not tested, {known} of them are there, "
-            f"expected at least {LEAST_TRAILING_DAYS}" + (" by this model" if side == "predictions" else "")
+            f"expected at least {LEAST_TRAILING_DAYS}" + (" by this model" if side == "predictions" else "") + kept
         )
     if drifted:
         begun = "since today" if since == compared.day else f"since {since}"

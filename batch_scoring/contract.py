@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from batch_scoring import casting, schema_options
 from batch_scoring.bounds import answers
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -336,9 +337,9 @@ class Contract:
 
 
 def shown(values: pa.Array, row: int) -> str | None:
-    """A cell as a person reads it; None if it is null."""
+    """A cell as a person reads it, on one line and with what a terminal obeys made visible; None if it is null."""
     value = plain(values, row)
-    return None if value is None else str(value)
+    return None if value is None else one_line(str(value))
 
 
 def plain(values: pa.Array, row: int) -> object:

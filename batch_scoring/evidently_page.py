@@ -4,6 +4,7 @@ Evidently takes seconds to import and to draw, so it is imported here alone, and
 will look at it. Columns that it cannot stand (empty ones lose the whole page) are left out and named.
 """
 
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring import markup
 from batch_scoring.drift import Tested
+from batch_scoring.printable import one_line
 from batch_scoring.profile import Kind
 
 METHODS: Mapping[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
+
+SCRIPTS = 4
+"""Of Evidently's page: the data, a name, the library, the call that draws."""
+
+_DATA = re.compile(r"^(    var (?:additional_graphs_)?metric_[0-9a-f]{32} = )([^\n]*)(;)$", re.MULTILINE)
+"""A JSON document of the page. It has no line break, so what it quotes cannot look like the beginning of another."""
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+_CHARSET = '<meta charset="UTF-8">'
 
 
 @dataclass(frozen=True)
@@ -79,17 +90,41 @@ def _has_values(rows: pa.Table, name: str) -> bool:
 def _frame(rows: pa.Table, columns: Mapping[str, Kind]) -> Any:  # noqa: ANN401  (a pandas frame)
     return pa.table(
         {
-            name: rows[name].cast(pa.float64(), safe=False) if kind == "numeric" else rows[name].cast(pa.string())
+            name: rows[name].cast(pa.float64(), safe=False) if kind == "numeric" else _words(rows[name])
             for name, kind in columns.items()
         }
     ).to_pandas()
+
+
+def _words(column: pa.ChunkedArray) -> pa.Array:
+    """Categories as text. plotly takes what begins with < for markup, links too: here it begins with another sign."""
+    coded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    return pa.array([one_line(word).replace("<", "‹") for word in coded.dictionary.to_pylist()], pa.string()).take(
+        coded.indices
+    )
 
 
 def _html(run: Any) -> bytes:  # noqa: ANN401  (Evidently's snapshot)
     with tempfile.TemporaryDirectory(prefix="batch_scoring_") as folder:
         page = Path(folder, "page.html")
         run.save_html(str(page))
-        return page.read_bytes()
+        return _secured(page.read_text(encoding="utf-8")).encode()
+
+
+def _secured(page: str) -> str:
+    """Evidently's page with its data escaped, which Evidently does not do, and a policy that runs its scripts alone.
+
+    Raises:
+        RuntimeError: the page is not built as it is known here, so nothing can be said of its safety.
+    """
+    escaped, documents = _DATA.subn(lambda found: found[1] + markup.script_json(found[2]) + found[3], page)
+    scripts = _SCRIPT.findall(escaped)
+    if (documents, len(scripts)) != (2, SCRIPTS) or _CHARSET not in escaped:
+        raise RuntimeError(
+            f"Evidently's page has {documents} documents of data and {len(scripts)} scripts, expected 2 and {SCRIPTS}: "
+            "it may run what a cell says and was not kept; has another release of evidently been installed?"
+        )
+    return escaped.replace(_CHARSET, f"{_CHARSET}\n        {markup.policy_element(scripts)}", 1)
 
 
 def _distances(run: Any) -> dict[str, float]:  # noqa: ANN401  (Evidently's snapshot)

@@ -37,6 +37,7 @@ from batch_scoring.contract import ContractError
 from batch_scoring.invariants import RefusedError, UnavailableError
 from batch_scoring.pipeline import CodeError
 from batch_scoring.pod_words import NOT_STARTED
+from batch_scoring.printable import clean
 from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import DeviceError, ScoringError, is_out_of_memory
 from batch_scoring.steps import Run, SupersededError
@@ -100,6 +101,7 @@ def noted(run: Run) -> Iterator[Run]:
     try:
         yield run
     except Exception as error:
+        clean(error)
         try:
             run.tag(tags(classify(error), run.id))
         except Exception as trouble:  # the disk that is full may be the instance's too: the first error is the one

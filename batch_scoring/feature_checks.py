@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import dagster as dg
-
+from batch_scoring.assets import ui_table
 from batch_scoring.bundle import BundleError, read_description
 from batch_scoring.invariants import Finding
 from batch_scoring.profile import Profile
@@ -123,7 +122,7 @@ def known_categories(
         if strange > max(bounds.rows, bounds.share * rows):
             beyond.append(f"{column} ({strange} of {rows} rows: {_listed(unknown)})")
         shown = ((shortened(word), rows) for word, rows in list(unknown.items())[:WORDS_SHOWN])
-        records += [dg.TableRecord({"column": column, "value": word, "rows": n}) for word, n in shown]
+        records += [{"column": column, "value": word, "rows": n} for word, n in shown]
     message = (
         f"at most {max(shares):.1%} of a column's rows have a value that the model has not seen, expected {expected}"
     )
@@ -131,7 +130,7 @@ def known_categories(
         message += f"; beyond: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
     if bare:
         message += "; the model knows the same words with blanks around: set input.csv.trim: false, or train it anew"
-    figures = {"unknown_values": dg.MetadataValue.table(records[:WORDS_SHOWN])} if records else {}
+    figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
     return Finding(check, not beyond, message, figures, observed=max(shares), expected=expected, limits=[bounds.share])
 
 

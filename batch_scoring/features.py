@@ -21,8 +21,8 @@ from batch_scoring.assets import (
     data_version,
     days,
     figures,
-    first_rows,
     preview,
+    ui_table,
 )
 from batch_scoring.contract import Contract
 from batch_scoring.failures import step_run
@@ -223,8 +223,7 @@ class ColumnCounts:
 def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's features."""
     reasons = [
-        dg.TableRecord({"stage": stage, "reason": reason, "rows": rows})
-        for (stage, reason), rows in rejected_by_reason(account.shards)
+        {"stage": stage, "reason": reason, "rows": rows} for (stage, reason), rows in rejected_by_reason(account.shards)
     ]
     return {
         "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
@@ -237,8 +236,8 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         "committed": dg.MetadataValue.bool(committed),
         "table_version": dg.MetadataValue.int(account.table.version),
         "fingerprint": dg.MetadataValue.text(account.fingerprint),
-        **({"quarantine": dg.MetadataValue.table(reasons)} if reasons else {}),
-        "preview": preview(first_rows(step, account)),
+        **({"quarantine": ui_table(reasons)} if reasons else {}),
+        **preview(step, account),
     }
 
 

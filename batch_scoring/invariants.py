@@ -7,7 +7,7 @@ Severity, blocking and thresholds come from the spec. Drift has a step of its ow
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ import dagster as dg
 from batch_scoring import pictures, trailing
 from batch_scoring.assets import link, month_page
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import printable
 from batch_scoring.state import CheckRecord, DayChecks, State, StateError
 
 
@@ -98,6 +99,7 @@ def report(
         RefusedError: naming the failed checks.
         UnavailableError: the same, where the trouble is with the store and may pass.
     """
+    findings = [_printable(finding) for finding in findings]
     name, state = kept_as or asset.path[-1], State(pipeline.output)
     before = trailing.checks(state, name, day) if day else []
     page = _page(pipeline, day) if day else {}
@@ -128,6 +130,14 @@ def report(
         if isinstance(failure, RefusedError):
             failure.asset = asset.path[-1]
         raise failure
+
+
+def _printable(finding: Finding) -> Finding:
+    """The finding without what a terminal obeys: it may name a file's columns and cells."""
+    figures = {
+        name: printable(figure) if isinstance(figure, str) else figure for name, figure in finding.figures.items()
+    }
+    return replace(finding, message=printable(finding.message), figures=figures)
 
 
 def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> dict[str, Any]:

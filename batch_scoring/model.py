@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import dagster as dg
 
 from batch_scoring import landing
-from batch_scoring.assets import asset_key, asset_options
+from batch_scoring.assets import asset_key, asset_options, ui_table
 from batch_scoring.bundle import (
     MANIFEST,
     Bundle,
@@ -258,7 +258,7 @@ def ranges(days: Iterable[str]) -> list[str]:
 def describe(bundle: Bundle, in_force: ModelInForce) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the model."""
     manifest = bundle.manifest
-    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in manifest.metrics.items())
+    metrics = [{"metric": name, "value": value} for name, value in manifest.metrics.items()]
     return {
         "version": dg.MetadataValue.text(manifest.version),
         "sha256": dg.MetadataValue.text(bundle.sha256),
@@ -267,5 +267,5 @@ def describe(bundle: Bundle, in_force: ModelInForce) -> dict[str, dg.MetadataVal
         "dagster/size_bytes": dg.MetadataValue.int(sum(map(len, bundle.content.values()))),
         "features": dg.MetadataValue.int(len(manifest.numeric) + len(manifest.categorical)),
         "training": dg.MetadataValue.json(manifest.training),
-        "metrics": dg.MetadataValue.md(f"| metric | value |\n| --- | --- |\n{metrics}"),
+        **({"metrics": ui_table(metrics)} if metrics else {}),
     }

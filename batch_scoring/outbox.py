@@ -6,8 +6,9 @@ A message is delivered once, or again if a crash came between its delivery and t
 """
 
 import contextlib
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
@@ -57,15 +58,27 @@ class Outbox:
         stored = storage.get_cursor_values({KEY}).get(KEY)
         before = Content.model_validate_json(stored) if stored else Content()
         self.memory = before.memory
-        known, ids = before.queues | before.orphans, {channel.id for channel in to}
+        known, ids = _renamed(before.queues | before.orphans, to), {channel.id for channel in to}
         self._queues = {channel.id: known.get(channel.id, Queue()) for channel in to}
         self._orphans = {name: queue for name, queue in known.items() if name not in ids and queue.messages}
         if new := [channel.id for channel in to if channel.id not in known]:
-            waited = {message.model_dump_json(): message for q in self._orphans.values() for message in q.messages}
-            for name in new:
-                self._queues[name].messages += sorted(waited.values(), key=lambda message: message.at)
+            _inherit([self._queues[name] for name in new], self._orphans.values())
             self._orphans = {}
+        for kind in {channels.kind_of(name) for name in ids.symmetric_difference(known)}:
+            self._share(kind, known)
         self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue)}
+
+    def _share(self, kind: str, known: Mapping[str, Queue]) -> None:
+        """Of addresses that are alike but for their secrets nobody can tell which one came or went: each gets all.
+
+        What waits for one that went is kept for a new one all the same, by a name that is not shared again.
+        """
+        heirs = [queue for name, queue in self._queues.items() if channels.kind_of(name) == kind]
+        _inherit(heirs, [queue for name, queue in known.items() if channels.kind_of(name) == kind])
+        self._orphans = {
+            f"gone {name}" if heirs and channels.kind_of(name) == kind else name: queue
+            for name, queue in self._orphans.items()
+        }
 
     def put(self, messages: Sequence[Message], memory: str) -> None:
         """Queue messages for every channel, and keep what their author must remember, in one write."""
@@ -109,6 +122,22 @@ class Outbox:
     def _store(self) -> None:
         content = Content(memory=self.memory, queues=self._queues, orphans=self._orphans)
         self._storage.set_cursor_values({KEY: content.model_dump_json()})
+
+
+def _renamed(queues: dict[str, Queue], to: Sequence[Channel]) -> dict[str, Queue]:
+    """Queues that an earlier version has named after digests of their addresses, under the names of today."""
+    names = {channel.former_id: channel.id for channel in to if channel.id not in queues}
+    gone = (name for name in queues if re.fullmatch("[0-9a-f]{12}", name) and name not in names)
+    names |= {name: f"gone {number}" for number, name in enumerate(gone, start=1)}
+    return {names.get(name, name): queue for name, queue in queues.items()}
+
+
+def _inherit(heirs: Sequence[Queue], queues: Iterable[Queue]) -> None:
+    """Give each of some queues what waits in others, a message once, the oldest first."""
+    waiting = {message.model_dump_json(): message for queue in [*queues] for message in queue.messages}
+    for heir in heirs:
+        own = {message.model_dump_json(): message for message in heir.messages}
+        heir.messages = sorted((waiting | own).values(), key=lambda message: message.at)
 
 
 def _is_young(queue: Queue) -> bool:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from html import escape
 
 import dagster as dg
 
@@ -19,7 +20,7 @@ def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
         f'<text x="{width * tick / 4:.0f}" y="{height + 14}" text-anchor="middle">{tick / 4:g}</text>'
         for tick in range(5)
     )
-    heading = f'<text y="-6">{title}, at most {most} rows a bin</text>'
+    heading = f'<text y="-6">{escape(title)}, at most {most} rows a bin</text>'
     return _picture(title, heading + bars + ticks, width, height)
 
 
@@ -50,7 +51,7 @@ def trend(days: Sequence[tuple[str, float, bool]], limits: Sequence[float], titl
     )
     ends = f'<text y="{height + 14}">{days[0][0]}</text>' if days else ""
     ends += f'<text x="{width}" y="{height + 14}" text-anchor="end">{days[-1][0]}</text>' if len(days) > 1 else ""
-    heading = f'<text y="-6">{title}, up to {most:.4g}</text>'
+    heading = f'<text y="-6">{escape(title)}, up to {most:.4g}</text>'
     return _picture(title, heading + bars + lines + ends, width, height)
 
 

@@ -20,11 +20,14 @@ from pydantic import BaseModel, ValidationError
 
 from batch_scoring import garbage, own_code, spec_file
 from batch_scoring.faults import clashes, describe, right_part, unmet
+from batch_scoring.secret_names import is_secret_name, is_secret_value
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.storage import Folder, open_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 PIPELINES = Path(__file__).resolve().parent / "pipelines"
+
+_SHOWN = "a spec's values stand in Dagster's UI and database; expected settings alone"
 
 
 class SpecError(ValueError):
@@ -242,13 +245,13 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
         content, repeated = _read_yaml(file)
     except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError) as error:
         return None, [" ".join(str(error).split())]
-    unset: dict[tuple[str, ...], str] = {}
-    content = _expand(content, (), unset)
-    faults = repeated + [f"{'.'.join(path)}: {fault}" for path, fault in unset.items()]
+    refused: dict[tuple[str, ...], str] = {}
+    content = _expand(content, (), refused)
+    faults = repeated + [f"{'.'.join(path)}: {fault}" for path, fault in refused.items()]
     try:
         spec = PipelineSpec.model_validate(content)
     except ValidationError as error:
-        wrong = [fault for fault in error.errors(include_url=False) if tuple(map(str, fault["loc"])) not in unset]
+        wrong = [fault for fault in error.errors(include_url=False) if tuple(map(str, fault["loc"])) not in refused]
         faults += describe(wrong)
         spec = right_part(content, error)
     faults += clashes(spec)
@@ -270,23 +273,36 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], list[str]]:
     return content, repeated
 
 
-def _expand(value: Any, path: tuple[str, ...], unset: dict[tuple[str, ...], str]) -> Any:  # noqa: ANN401  (any YAML value)
-    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`; what is not set goes into `unset`."""
+def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], str]) -> Any:  # noqa: ANN401  (any YAML value)
+    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`.
+
+    Args:
+        value: of the YAML.
+        path: where it stands.
+        refused: is told of a variable that is not set, and of secrets, by path.
+    """
     if isinstance(value, dict):
-        return {key: _expand(item, (*path, str(key)), unset) for key, item in value.items()}
+        return {key: _expand(item, (*path, str(key)), refused) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, (*path, str(index)), unset) for index, item in enumerate(value)]
+        return [_expand(item, (*path, str(index)), refused) for index, item in enumerate(value)]
 
     def variable(match: re.Match[str]) -> str:
         name, default = match.groups()
         found = os.environ.get(name) or default
-        if found is None:
-            unset[path] = f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+        if is_secret_name(name):
+            refused[path] = f"{value!r}: {name} is a secret by its name, and {_SHOWN}, under another kind of name"
+        elif found is None:
+            refused[path] = (
+                f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+            )
         return found or ""
 
     if isinstance(value, str):
-        value = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
-    return None if path in unset else value  # no value at all, so that nobody takes it for one
+        text, value = value, re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
+        if path not in refused and is_secret_value(value):
+            place = "it" if is_secret_value(text) else repr(text)
+            refused[path] = f"{place} holds a password or a private key, and {_SHOWN}"
+    return None if path in refused else value  # no value at all, so that nobody takes it for one
 
 
 def _missing(pipeline: Pipeline) -> Iterator[str]:

@@ -18,8 +18,8 @@ from batch_scoring.assets import (
     data_version,
     days,
     figures,
-    first_rows,
     preview,
+    ui_table,
 )
 from batch_scoring.compute import step_options
 from batch_scoring.failures import step_run
@@ -96,7 +96,7 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         if account.rows
     }
     unknown = [
-        dg.TableRecord({"column": column, "value": value, "rows": rows})
+        {"column": column, "value": value, "rows": rows}
         for shard in account.shards
         for column, values in shard.unknown.items()
         for value, rows in values.items()
@@ -116,9 +116,9 @@ def describe(step: DayStep, prepared: Prepared, account: Account, committed: boo
         "committed": dg.MetadataValue.bool(committed),
         "table_version": dg.MetadataValue.int(account.table.version),
         "fingerprint": dg.MetadataValue.text(account.fingerprint),
-        **({"unknown_categories": dg.MetadataValue.table(unknown)} if unknown else {}),
+        **({"unknown_categories": ui_table(unknown)} if unknown else {}),
         **({"scores": histogram(bins, "scores")} if any(bins) else {}),
-        "preview": preview(first_rows(step, account)),
+        **preview(step, account),
     }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
 
+from batch_scoring.printable import unguarded
+
 EVERY = 10.0
 """Seconds between two lines."""
 
@@ -40,7 +42,7 @@ class Bar:
     """A bar on a terminal that fills up; nothing at all where the stream is no terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream if stream.isatty() else None
+        self._stream = unguarded(stream) if stream.isatty() else None
         self._began, self._last, self._shown = monotonic(), 0.0, 0
 
     def show(self, share: float, rows: int) -> None:

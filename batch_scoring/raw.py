@@ -11,7 +11,7 @@ from datetime import datetime
 import dagster as dg
 
 from batch_scoring import landing, runs, trailing
-from batch_scoring.assets import asset_key, asset_options, days
+from batch_scoring.assets import asset_key, asset_options, days, ui_table
 from batch_scoring.completeness import waits_for
 from batch_scoring.failures import step_run
 from batch_scoring.invariants import Finding, report, specs
@@ -171,9 +171,7 @@ def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -
 def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the input."""
     records = [
-        dg.TableRecord(
-            {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}
-        )
+        {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}
         for file in sorted(pinned.files, key=lambda file: file.modified, reverse=True)[:FILES_SHOWN]
     ]
     return {
@@ -182,6 +180,6 @@ def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
         "dagster/uri": dg.MetadataValue.text(found.where),
         "rows": dg.MetadataValue.int(pinned.rows),
         "files": dg.MetadataValue.int(len(pinned.files)),
-        "newest_files": dg.MetadataValue.table(records),
+        "newest_files": ui_table(records),
         "fingerprint": dg.MetadataValue.text(pinned.fingerprint),
     }

@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from batch_scoring import markup
+from batch_scoring.markup import escaped
 from batch_scoring.model import ranges
 from batch_scoring.pictures import FAILED, NOW, PLAIN
 from batch_scoring.runs import FailedRuns
@@ -128,9 +129,12 @@ def draw(month: Month) -> bytes:
 
     begun = any(day.status != "missing" for day in month.days)
     body = [_head(month), *(_sections(month) if begun else [_empty(month)]), _failed_runs(month), _foot(month)]
-    title = escape(f"{month.pipeline} {month.month}")
-    library = f"<script>{get_plotlyjs()}</script>" if begun else ""
-    return _PAGE.format(title=title, style=_STYLE, library=library, body="\n".join(body), script=_SCRIPT).encode()
+    title = escaped(f"{month.pipeline} {month.month}")
+    plotly = get_plotlyjs() if begun else ""
+    return _PAGE.format(
+        title=title, style=_STYLE, policy=markup.policy_element([plotly, _SCRIPT]),
+        library=f"<script>{plotly}</script>" if plotly else "", body="\n".join(body), script=_SCRIPT,
+    ).encode()  # fmt: skip
 
 
 # the words
@@ -138,14 +142,14 @@ def draw(month: Month) -> bytes:
 
 def _head(month: Month) -> str:
     models = ", ".join(month.models) or "none"
-    lines = [f"<h1>{escape(month.pipeline)}<span>{_name(month)}</span></h1>", f"<p>{escape(summary(month))}</p>"]
+    lines = [f"<h1>{escaped(month.pipeline)}<span>{_name(month)}</span></h1>", f"<p>{escaped(summary(month))}</p>"]
     for status in ("failed", "unfinished", "missing"):
         if found := month.of_status(status):
             said = f"{', '.join(ranges(found))}: {STATUSES[status]}"
-            lines.append(f'<p class="note"><b>{status}</b> {escape(said)}</p>')
-    lines.append(f'<p class="note"><b>model</b> {escape(models)}</p>')
+            lines.append(f'<p class="note"><b>{status}</b> {escaped(said)}</p>')
+    lines.append(f'<p class="note"><b>model</b> {escaped(models)}</p>')
     for day in month.days:
-        lines += [f'<p class="bad">{escape(day.day)} is not whole here: {escape(text)}</p>' for text in day.damage]
+        lines += [f'<p class="bad">{escaped(day.day)} is not whole here: {escaped(text)}</p>' for text in day.damage]
     return f"<header>{''.join(lines)}</header>"
 
 
@@ -164,7 +168,7 @@ def _empty(month: Month) -> str:
 
 def _foot(month: Month) -> str:
     drawn = f"{month.drawn_at:%Y-%m-%d %H:%M} UTC"
-    return f"<footer>drawn {drawn} by run {escape(month.run_id)}, from the pipeline's state at that moment</footer>"
+    return f"<footer>drawn {drawn} by run {escaped(month.run_id)}, from the pipeline's state at that moment</footer>"
 
 
 def _name(month: Month) -> str:
@@ -175,8 +179,8 @@ def _name(month: Month) -> str:
 def _failures(month: Month) -> str:
     """Every failed check with its words."""
     rows = [
-        f"<tr><td>{day.day}</td><td>{escape(asset)}</td><td>{escape(check)}</td>"
-        f"<td>{'<b>stopped the day</b> ' if record.stopped else ''}{escape(record.message)}</td></tr>"
+        f"<tr><td>{day.day}</td><td>{escaped(asset)}</td><td>{escaped(check)}</td>"
+        f"<td>{'<b>stopped the day</b> ' if record.stopped else ''}{escaped(record.message)}</td></tr>"
         for day in month.days
         for (asset, check), record in day.checks.items()
         if not record.passed
@@ -190,7 +194,7 @@ def _failed_runs(month: Month) -> str:
     """Failed runs by class; what each class means stands in `failures.py`."""
     rows = [
         f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
-        f"<td>{escape(', '.join(ranges(one.days)))}</td></tr>"
+        f"<td>{escaped(', '.join(ranges(one.days)))}</td></tr>"
         for one in month.failed
     ]
     head = "<tr><th>class</th><th>runs</th><th>last, UTC</th><th>days</th></tr>"
@@ -221,12 +225,12 @@ def _sections(month: Month) -> list[str]:
 
 def _section(name: str, title: str, text: str, figure: "Figure", none: str = "No day has figures.") -> str:
     shown = _chart(name, figure) if figure.data else f'<p class="empty">{none}</p>'
-    return f'<section class="beside"><div><h2>{title}</h2><p>{escape(text)}</p></div>{shown}</section>'
+    return f'<section class="beside"><div><h2>{title}</h2><p>{escaped(text)}</p></div>{shown}</section>'
 
 
 def _chart(name: str, figure: "Figure") -> str:
-    # plotly escapes <, > and / in strings, so no text can end the script element
-    return f'<div id="{name}"></div><script type="application/json" data-chart="{name}">{figure.to_json()}</script>'
+    drawing = markup.script_json(figure.to_json())
+    return f'<div id="{name}"></div><script type="application/json" data-chart="{name}">{drawing}</script>'
 
 
 def _heat_map(month: Month) -> "Figure":
@@ -255,7 +259,7 @@ def _heat_map(month: Month) -> "Figure":
 
 
 def _label(asset: str, check: str) -> str:
-    return f'<span style="color:{GREY}">{escape(asset)}</span> {escape(check)}'
+    return f'<span style="color:{GREY}">{escaped(asset)}</span> {escaped(check)}'
 
 
 def _of_day(day: Day) -> tuple[int, str]:
@@ -275,8 +279,8 @@ def _of_check(day: Day, checked: Checked) -> tuple[int, str]:
 
 
 def _hover(day: str, name: str, verdict: str, message: str = "") -> str:
-    lines = [f"<b>{escape(day)} {escape(name)}</b>", escape(verdict)]
-    return "<br>".join(lines + [escape(line) for line in textwrap.wrap(message, MESSAGE_WIDTH)])
+    lines = [f"<b>{escaped(day)} {escaped(name)}</b>", escaped(verdict)]
+    return "<br>".join(lines + [escaped(line) for line in textwrap.wrap(message, MESSAGE_WIDTH)])
 
 
 def _rows(month: Month) -> "Figure":
@@ -313,7 +317,8 @@ def _score(month: Month) -> "Figure":
         scores = [day.score for day in days if day.score]
         traces.append(
             Scatter(
-                name=f"{escape(version)}: {', '.join(dict.fromkeys(day.score_column for day in days))}", mode="markers",
+                name=escaped(f"{version}: {', '.join(dict.fromkeys(day.score_column for day in days))}"),
+                mode="markers",
                 x=[day.day for day in days], y=[score.mean for score in scores],
                 error_y={"array": [score.deviation for score in scores], "color": colour, "thickness": 1, "width": 2},
                 marker={"color": colour, "size": 8},
@@ -334,7 +339,7 @@ def _drift(month: Month) -> "Figure":
             Scatter(
                 name=name, mode="lines+markers", line={"color": colour}, marker={"size": 7},
                 **_points([(day, worst.observed / worst.threshold) for day, worst in found]),
-                customdata=[[escape(worst.column), worst.observed, worst.threshold] for _, worst in found],
+                customdata=[[escaped(worst.column), worst.observed, worst.threshold] for _, worst in found],
                 hovertemplate="%{y:.2f}: %{customdata[0]}, %{customdata[1]:.4f}, threshold %{customdata[2]:.4f}",
             )
         )  # fmt: skip
@@ -432,13 +437,12 @@ for (const drawn of document.querySelectorAll("script[data-chart]")) {
 }
 """
 
-# the policy forbids every connection: whatever a library may try, the page shows what is in the file
+# its data are in elements that a browser does not run; the policy names the two that it does
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+{policy}
 <title>{title}</title>
 <style>{style}</style>
 {library}

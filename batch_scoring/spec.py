@@ -512,6 +512,12 @@ class Retention(Section):
     reports_days: int | None = Field(
         default=None, ge=1, le=36500, description="days for which a day's drift pages are kept; none: for ever"
     )
+    samples_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="days for which drift's sample of a day's rows is kept, of which it compares 28; none: for ever",
+    )
     quarantine_days: int | None = Field(
         default=None,
         ge=1,
@@ -559,6 +565,12 @@ class PipelineSpec(Section):
     alerts: Alerts = Alerts()
     retention: Retention = Retention()
     compute: Compute = Compute()
+    preview_rows: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="rows of a day's features and scores that Dagster's UI shows, and its database keeps for ever",
+    )
     output: Location = Field(
         default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
     )

@@ -5,7 +5,7 @@ import functools
 import os
 import sys
 from datetime import date
-from typing import Any
+from typing import Any, TextIO
 
 from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
 
@@ -14,6 +14,7 @@ from batch_scoring.adhoc import command as adhoc
 from batch_scoring.aws import StoreError
 from batch_scoring.bundle import BundleError
 from batch_scoring.pipeline import SpecError, UnknownPipelineError, find_pipeline
+from batch_scoring.printable import cleaned, guarded
 from batch_scoring.remote import commands as remote_commands
 from batch_scoring.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
 from batch_scoring.retention import asset as retention
@@ -37,6 +38,14 @@ class _Subcommand(argparse.ArgumentParser):
             self._splits = False
 
 
+def _out() -> TextIO:
+    return guarded(sys.stdout)
+
+
+def _err() -> TextIO:
+    return guarded(sys.stderr)
+
+
 def main(arguments: list[str]) -> int:
     """Run a subcommand; its exit code: 0 all went well, 1 something failed, 2 the command was wrong.
 
@@ -55,19 +64,20 @@ def main(arguments: list[str]) -> int:
         help="send a test message to every channel of ALERT_URLS",
         description="Send a test message to every channel of ALERT_URLS; the exit code is 1 if one has not taken it.",
     )
-    channels.set_defaults(run=lambda _: alerts.try_channels(sys.stdout))
+    channels.set_defaults(run=lambda _: alerts.try_channels(_out()))
     options = parser.parse_args(arguments)
     try:
-        code = int(options.run(options))
+        with cleaned():
+            code = int(options.run(options))
         sys.stdout.flush()
     except (SpecError, UnknownPipelineError, RangeError, DagsterInvariantViolationError) as error:
-        sys.stderr.write(f"batch-scoring: {error}\n")
+        _err().write(f"batch-scoring: {error}\n")
         return 2
     except RemoteError as error:
-        sys.stderr.write(f"batch-scoring: {error}\n")
+        _err().write(f"batch-scoring: {error}\n")
         return error.code
     except (BundleError, StateError, StoreError, PermissionError) as error:
-        sys.stderr.write(f"batch-scoring: {error}\n")
+        _err().write(f"batch-scoring: {error}\n")
         return 1
     except BrokenPipeError:  # of `… | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says at its exit what it could not
@@ -101,7 +111,7 @@ def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     if missing and not (options.stale or options.failed):
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
     return backfill.backfill(
-        options.pipeline, options.first, options.last, sys.stdout,
+        options.pipeline, options.first, options.last, _out(),
         stale=options.stale, failed=options.failed, dry_run=options.dry_run,
     )  # fmt: skip
 
@@ -128,7 +138,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from batch_scoring.doctor import command  # late: no other command needs it
 
     return command.doctor(
-        options.pipelines, sys.stdout, as_json=options.as_json, send_test=options.send_test, fail_on=options.fail_on
+        options.pipelines, _out(), as_json=options.as_json, send_test=options.send_test, fail_on=options.fail_on
     )
 
 
@@ -154,7 +164,7 @@ def _add_score(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
 
 def _score(options: argparse.Namespace) -> int:
     request = adhoc.Request(options.input, options.output, options.overwrite, options.wait, options.as_json)
-    return adhoc.command(find_pipeline(options.pipeline), request, sys.stdout, sys.stderr)
+    return adhoc.command(find_pipeline(options.pipeline), request, _out(), _err())
 
 
 def _add_remote(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
@@ -233,19 +243,19 @@ def _submit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         parser.error("--timeout is for --wait")
     return remote_commands.submit(
         address(options.url, options.header), options.pipeline, options.day or options.first, options.last,
-        sys.stdout, sys.stderr,
+        _out(), _err(),
         location=options.location, as_json=options.json, waits=options.wait, timeout=options.timeout,
     )  # fmt: skip
 
 
 def _status(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     subject = _subject(parser, options)
-    return remote_commands.status(address(options.url, options.header), subject, sys.stdout, as_json=options.json)
+    return remote_commands.status(address(options.url, options.header), subject, _out(), as_json=options.json)
 
 
 def _wait(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     return remote_commands.wait(
-        address(options.url, options.header), _subject(parser, options), sys.stdout, sys.stderr,
+        address(options.url, options.header), _subject(parser, options), _out(), _err(),
         as_json=options.json, timeout=options.timeout,
     )  # fmt: skip
 
@@ -275,7 +285,7 @@ def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     )
     old.set_defaults(
         run=lambda options: retention.clean(
-            options.pipeline, sys.stdout,
+            options.pipeline, _out(),
             delete=options.delete, as_json=options.json, clock_is_right=options.clock_is_right,
         )
     )  # fmt: skip

@@ -60,6 +60,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (
         "BATCH_SCORING_DATA", "DAGSTER_HOME", "ALERT_URLS", "DAGSTER_UI_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL",
         "BATCH_SCORING_EXECUTOR", "BATCH_SCORING_DATA_SHARED", "DAGSTER_CURRENT_IMAGE",
+        "REPORTS_URL",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 

@@ -71,6 +71,21 @@ def test_an_ordinary_day_passes_and_its_figures_and_sample_are_kept(project: Tin
     assert pages(project) == [], "nobody asked for a page of a day that does not alarm"
 
 
+def test_days_whose_samples_are_gone_are_not_counted_and_the_message_says_why(tiny: TinyProject) -> None:
+    tiny.deliver("v1", reference=reference_rows())
+    tiny.spec["retention"] = {"samples_days": 10}
+    tiny.write_spec()
+    assert run(tiny, "2024-04-01", ordinary("2024-04-01")).passed
+    tiny.pipeline.output.remove("state/dt=2024-04-01/sample.parquet")
+    found = run(tiny, "2024-04-02", ordinary("2024-04-02"))
+    assert found.passed and (found.description or "").endswith(
+        "the trailing 28 days: not tested, 1 of them are there, expected at least 21; samples are kept for 10 days, "
+        "says retention.samples_days"
+    )
+    run(tiny, "2024-04-01", ordinary("2024-04-01", count=61))
+    assert tiny.pipeline.output.list("state/dt=2024-04-01/sample.parquet"), "a day that is run again has one again"
+
+
 def test_a_day_that_is_a_standard_deviation_off_fails_by_the_columns_name(project: TinyProject) -> None:
     day = "2024-04-03"
     found = run(project, day, added(ordinary(day), "y", 4.5))
@@ -276,8 +291,12 @@ def test_a_page_is_linked_under_the_reports_url_if_there_is_one(
     assert link(tiny.pipeline, page) == dg.MetadataValue.path(f"/elsewhere/{page}"), "the server does not show that"
 
 
-def test_a_page_in_a_bucket_is_linked_to_the_console(tiny: TinyProject) -> None:
+def test_a_page_in_a_bucket_is_linked_to_the_console_if_that_knows_the_bucket(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.spec["output"] = "s3://bucket/scores"
     tiny.write_spec()
     url = "https://console.aws.amazon.com/s3/object/bucket?prefix=scores/reports/page.html"
     assert link(tiny.pipeline, "reports/page.html") == dg.MetadataValue.url(url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:9000")
+    assert link(tiny.pipeline, "reports/page.html") == dg.MetadataValue.text("s3://bucket/scores/reports/page.html")

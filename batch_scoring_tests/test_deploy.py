@@ -5,8 +5,10 @@ of the values, as far as the values use it; the chart itself is not run here.
 """
 
 import fnmatch
+import functools
 import importlib
 import io
+import ipaddress
 import json
 import os
 import re
@@ -74,6 +76,11 @@ KNOWN_KEYS = {
     "postgresql": """enabled image postgresqlDatabase postgresqlHost postgresqlParams postgresqlPassword
         postgresqlScheme postgresqlUsername service""",
     "serviceAccount": "annotations create name",
+    "dagsterWebserver": """affinity annotations checkDbReadyInitContainer dbPoolMaxOverflow dbPoolRecycle
+        dbStatementTimeout deploymentLabels enableReadOnly env envConfigMaps envSecrets extraContainers
+        extraPrependedInitContainers image initContainerResources labels livenessProbe logLevel nameOverride
+        nodeSelector pathPrefix podSecurityContext readinessProbe replicaCount resources schedulerName securityContext
+        service startupProbe tolerations volumeMounts volumes workspace""",
     "telemetry": "enabled",
     "concurrency": "enabled pools runs",
     "concurrency.pools": "defaultLimit granularity opGranularityRunBuffer",
@@ -410,6 +417,167 @@ def sound_pod(job: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
+# who may reach what
+
+POLICIES = "kubernetes/network-policies.yaml"
+WEB, VIEW, DAEMON, SERVER = (
+    {"app.kubernetes.io/instance": RELEASE, "component": component}
+    for component in ("dagster-webserver", "dagster-webserver-read-only", "dagster-daemon", "user-deployments")
+)
+"""Labels that the chart gives to its pods."""
+RUN, STEP = ({"app.kubernetes.io/component": component} for component in ("run_worker", "step_worker"))
+EDITORS, VIEWERS = (
+    {"app.kubernetes.io/name": "oauth2-proxy", "app.kubernetes.io/component": component}
+    for component in ("editors", "viewers")
+)
+DATABASE, OUTSIDE, METADATA = "10.0.4.7", "198.51.100.7", "169.254.169.254"
+
+
+@functools.cache
+def manifests(name: str) -> list[dict[str, Any]]:
+    """Those of a file, with the placeholders replaced by the README's own command."""
+    [command] = [
+        text for text in re.findall(r"^    (sed -e (?:.*\\\n)*.*) \| kubectl", README, re.MULTILINE) if name in text
+    ]
+    given = dict.fromkeys(string.Template(command).get_identifiers(), "x1") | {
+        "INGRESS_NAMESPACE": "edge", "DB_CIDR": "10.0.4.0/24", "PROXY_IMAGE": "proxy@sha256:x",
+        "ISSUER": "https://login.example.org", "EDITORS_HOST": "dagster.example.org",
+        "VIEWERS_HOST": "view.dagster.example.org",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=PROJECT, capture_output=True, text=True, check=True, env=os.environ | given
+    )
+    assert not PLACEHOLDER.search(re.sub(r"^#.*$", "", done.stdout, flags=re.MULTILINE))
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("name", [POLICIES, "kubernetes/oauth2-proxy.yaml"])
+def test_kubernetes_takes_the_manifests_and_each_stands_in_the_namespace(name: str) -> None:
+    found = manifests(name)
+
+    for manifest in found:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        assert manifest["metadata"]["namespace"] == "dagster"
+    assert len({(manifest["kind"], manifest["metadata"]["name"]) for manifest in found}) == len(found)
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    expressions = selector.get("matchExpressions", [])
+    assert all(expression["operator"] == "In" for expression in expressions)
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(expression["key"]) in expression["values"] for expression in expressions
+    )
+
+
+Peer = dict[str, str] | str
+"""A pod of our namespace by its labels, or an address."""
+
+
+def is_among(peers: list[dict[str, Any]], one: Peer, namespace: str) -> bool:
+    for peer in peers:
+        if "ipBlock" in peer:
+            if isinstance(one, str):
+                inside = ipaddress.ip_address(one) in ipaddress.ip_network(peer["ipBlock"]["cidr"])
+                blocked = [part for part in peer["ipBlock"].get("except", [])]
+                if inside and not any(ipaddress.ip_address(one) in ipaddress.ip_network(part) for part in blocked):
+                    return True
+        elif isinstance(one, dict):
+            theirs = {"kubernetes.io/metadata.name": namespace}
+            there = (
+                selects(peer["namespaceSelector"], theirs) if "namespaceSelector" in peer else namespace == "dagster"
+            )
+            if there and selects(peer.get("podSelector", {}), one):
+                return True
+    return False
+
+
+def allows(one: Peer, other: Peer, port: int, namespaces: tuple[str, str] = ("dagster", "dagster")) -> bool:
+    """Whether a connection from one to the other is let through: as Kubernetes defines NetworkPolicies."""
+    policies = [manifest["spec"] for manifest in manifests(POLICIES)]
+
+    def side(pod: Peer, peer: Peer, place: str, peers_place: str, direction: str, word: str) -> bool:
+        if isinstance(pod, str) or place != "dagster":
+            return True  # no policy of ours is about it
+        mine = [p for p in policies if direction in p["policyTypes"] and selects(p["podSelector"], pod)]
+        rules = [rule for policy in mine for rule in policy.get(direction.lower(), [])]
+        return not mine or any(
+            is_among(rule[word], peer, peers_place) and port in [entry["port"] for entry in rule["ports"]]
+            for rule in rules
+        )
+
+    here, there = namespaces
+    return side(one, other, here, there, "Egress", "to") and side(other, one, there, here, "Ingress", "from")
+
+
+def test_only_the_web_servers_and_the_daemon_reach_the_code_server(location: dict[str, Any]) -> None:
+    assert all(allows(pod, SERVER, location["port"]) for pod in (WEB, VIEW, DAEMON))
+    for pod in (RUN, STEP, EDITORS, VIEWERS, SERVER, {"app": "stranger"}):
+        assert not allows(pod, SERVER, location["port"])
+    assert not allows({"app": "stranger"}, SERVER, location["port"], ("default", "dagster"))
+    assert not allows({}, SERVER, location["port"], ("edge", "dagster"))
+    assert not allows(OUTSIDE, SERVER, location["port"])
+
+
+def test_only_their_own_proxy_reaches_a_web_server_and_only_the_ingress_a_proxy() -> None:
+    pods = [WEB, VIEW, DAEMON, SERVER, RUN, STEP, EDITORS, VIEWERS, {"app": "stranger"}]
+    assert [pod for pod in pods if allows(pod, WEB, 80)] == [EDITORS]
+    assert [pod for pod in pods if allows(pod, VIEW, 80)] == [VIEWERS]
+    for web in (WEB, VIEW):
+        assert not allows({}, web, 80, ("edge", "dagster")) and not allows(OUTSIDE, web, 80)
+    for proxy in (EDITORS, VIEWERS):
+        assert allows({}, proxy, 4180, ("edge", "dagster"))
+        assert not allows({}, proxy, 4180, ("default", "dagster")) and not any(allows(pod, proxy, 4180) for pod in pods)
+
+
+def test_every_pod_reaches_what_it_needs_and_nobody_the_nodes_metadata() -> None:
+    pods = (WEB, VIEW, DAEMON, SERVER, RUN, STEP)
+    for pod in pods:
+        assert allows(pod, DATABASE, 5432) and allows(pod, OUTSIDE, 443) and allows(pod, OUTSIDE, 6443)
+        assert not allows(pod, OUTSIDE, 22) and not allows(pod, OUTSIDE, 5432)
+    for pod in (*pods, EDITORS, VIEWERS, {"app": "stranger"}):
+        assert allows(pod, {"k8s-app": "kube-dns"}, 53, ("dagster", "kube-system"))
+        assert not any(allows(pod, METADATA, port) for port in (80, 443))
+        assert not any(allows(pod, run, port) for run in (RUN, STEP) for port in (80, 443, 3030))
+    assert not allows({"app": "stranger"}, OUTSIDE, 443)
+
+
+@pytest.mark.parametrize("instance", ["values.yaml"], indirect=True)
+def test_the_policies_know_the_pod_of_a_run_by_the_labels_that_the_launcher_gives_it(
+    opened: dg.DagsterInstance, jobs_api: JobsApi, values: dict[str, Any]
+) -> None:
+    job = launched(opened, jobs_api, "registry.example.org/team/batch-scoring:1f3a9c2", container_context(values))
+    labels = job["spec"]["template"]["metadata"]["labels"]
+
+    assert RUN.items() <= labels.items() and allows(labels, DATABASE, 5432)
+    assert not allows(labels, WEB, 80) and not allows(labels, SERVER, 3030)
+
+
+def test_each_proxy_signs_people_in_for_its_own_web_server(values: dict[str, Any]) -> None:
+    found = {(m["kind"], m["metadata"]["name"]): m["spec"] for m in manifests("kubernetes/oauth2-proxy.yaml")}
+    assert values["dagsterWebserver"]["enableReadOnly"] is True
+
+    for who, upstream in (
+        ("editors", f"{RELEASE}-dagster-webserver"),
+        ("viewers", f"{RELEASE}-dagster-webserver-read-only"),
+    ):
+        name = f"oauth2-proxy-{who}"
+        pod = found["Deployment", name]["template"]
+        [container] = pod["spec"]["containers"]
+        options = dict(option.removeprefix("--").split("=", 1) for option in container["args"])
+        assert options["upstream"] == f"http://{upstream}" and options["cookie-secure"] == "true"
+        assert options["allowed-group"] and options["http-address"] == "0.0.0.0:4180"
+        assert container["envFrom"] == [{"secretRef": {"name": "oauth2-proxy"}}] and "@sha256:" in container["image"]
+        assert (
+            found["Service", name]["selector"]
+            == pod["metadata"]["labels"]
+            == (EDITORS if who == "editors" else VIEWERS)
+        )
+        [rule] = found["Ingress", who]["rules"]
+        assert rule["http"]["paths"][0]["backend"]["service"]["name"] == name
+        assert options["redirect-url"] == f"https://{rule['host']}/oauth2/callback"
+        assert found["Ingress", who]["tls"] == [{"hosts": [rule["host"]], "secretName": f"{who}-tls"}]
+
+
 # the values against the code
 
 
@@ -534,9 +702,13 @@ def arguments(name: str) -> list[str]:
 
 def test_the_image_is_of_a_pinned_python_that_the_project_takes() -> None:
     [base] = arguments("FROM")
-    version = re.fullmatch(r"python:(3\.11\.\d+)-slim-bookworm", base)
+    version = re.fullmatch(r"python:(3\.11\.\d+)-slim-bookworm\$\{BASE_DIGEST:\+@\$BASE_DIGEST\}", base)
 
-    assert version
+    assert version and instructions()[0] == ("ARG", 'BASE_DIGEST=""'), "before FROM, for FROM"
+    image = base.partition("$")[0]
+    text = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
+    assert f"imagetools inspect {image} " in text and f"imagetools inspect {image} " in README
+    assert not re.search(r"sha256:[0-9a-f]{4}", text + README), "a digest is looked up, never made up"
     requires = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
     assert Requirement(f"python{requires}").specifier.contains(version[1])
 
@@ -716,6 +888,7 @@ def test_the_readme_names_files_commands_and_objects_that_there_are(values: dict
     assert set(re.findall(r"(?:deployment|service)/([\w-]+)", README)) <= deployments
     assert f"--name {CODE}-user-deployments" in README
     secrets = {values["global"]["postgresqlSecretName"], *(secret["name"] for secret in location["envSecrets"])}
+    secrets.add("oauth2-proxy")
     assert set(re.findall(r"create secret generic ([\w-]+)", README)) == secrets
 
 

@@ -1,6 +1,8 @@
 """Channels and queues, with real receivers on loopback and a real instance's storage."""
 
+import hashlib
 import io
+import json
 import shutil
 import socket
 import sys
@@ -11,11 +13,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batch_scoring import channels, outbox
 from batch_scoring.alerts import try_channels
 from batch_scoring.channels import Message
-from batch_scoring.outbox import KEPT, MOST_WAITING, Outbox, lease
+from batch_scoring.outbox import KEPT, KEY, MOST_WAITING, Outbox, lease
 from batch_scoring_tests.receivers import PASSWORD, MailServer, WebServer
 
 
@@ -120,6 +124,73 @@ def test_a_new_channel_inherits_what_waits_for_one_that_is_gone(instance: dg.Dag
     assert box.orphaned == 0 and box.deliver(20) == 2
     assert titles(web) == ["one", "two"]
     assert opened(instance, web.url).deliver(20) == 0
+
+
+def test_the_stored_name_of_a_channel_confirms_no_guess_of_a_secret() -> None:
+    slack = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    for address, guess in (
+        ("json://robot:first@h.example:81/a?x=1", "json://robot:second@h.example:81/b?x=2"),
+        (slack, slack.replace("T1JJ3T3L2", "T1JJ3T3L3").replace("FQ", "FX")),
+        ("mailto://robot:first@h.example", "mailto://other:second@h.example"),
+    ):
+        (one,), (other,) = channels.parse(address), channels.parse(guess)
+        assert one.id == other.id, "what is stored is the same whatever the secret"
+    ids = [channel.id for channel in channels.parse(f"json://a:b@h:81, json://h:81/c  json://i, {slack}")]
+    assert ids == ["json://h:81#1", "json://h:81#2", "json://i:#1", "slack://#1"]
+
+
+def test_queues_that_an_earlier_version_has_named_after_digests_are_taken_over(
+    instance: dg.DagsterInstance, web: WebServer
+) -> None:
+    gone = {"messages": [message("two").model_dump(mode="json")]}
+    known = {"messages": [message("one").model_dump(mode="json")], "error": "HTTP status 500"}
+    digests = [hashlib.sha256(url.encode()).hexdigest()[:12] for url in (web.url, "json://gone.example")]
+    stored = {"memory": "told", "queues": dict(zip(digests, (known, gone), strict=True)), "orphans": {}}
+    instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(stored)})
+    box = opened(instance, web.url)
+    assert (box.memory, box.orphaned) == ("told", 1) and "HTTP status 500" in box.waiting()[0]
+    box.put([], "told")
+    kept = instance.daemon_cursor_storage.get_cursor_values({KEY})[KEY]
+    assert not any(digest in kept for digest in digests)
+    assert opened(instance, web.url).deliver(20) == 1 and titles(web) == ["one"]
+    assert opened(instance, web.url, "json://new.example").orphaned == 0, "a new one inherits the other"
+
+
+def test_of_addresses_that_differ_in_secrets_alone_none_loses_what_waits_when_one_goes(
+    instance: dg.DagsterInstance, web: WebServer
+) -> None:
+    other = web.url.replace("robot:", "former:")
+    box = opened(instance, other, web.url)
+    box.put([message("one")], "")
+    box._queues[channels.parse(f"{other} {web.url}")[0].id].messages.clear()  # that one has taken it
+    box.put([message("two")], "")
+    left = opened(instance, web.url)
+    assert left.deliver(20) == 2 and titles(web) == ["one", "two"], "rather twice than never"
+    again = opened(instance, web.url)
+    assert (again.deliver(20), again.orphaned) == (0, 2), "and no third time"
+    assert opened(instance, web.url, other).deliver(20) == 2, "of one that comes back nothing is lost either"
+    assert opened(instance, web.url, other).deliver(20) == 0
+
+
+ADDRESSES = ("json://a:b@h.example", "json://c:d@h.example", "json://i.example", "mailto://e:f@h.example")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(ADDRESSES), unique=True), max_size=6))
+def test_whatever_addresses_come_and_go_no_message_is_lost_and_none_is_given_again(steps: list[list[str]]) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        told = set()
+        for number, addresses in enumerate(steps):
+            box = opened(instance, *addresses)
+            box.put([message(str(number))], "")
+            told |= {str(number)} if addresses else set()
+            before = {name: list(queue.messages) for name, queue in box._queues.items()}
+            box = opened(instance, *addresses)
+            box.put([], "")
+            assert {name: queue.messages for name, queue in box._queues.items()} == before
+        box = opened(instance, *ADDRESSES)
+        waiting = {one.title for queue in box._queues.values() for one in queue.messages}
+        assert waiting == told
 
 
 def test_what_waits_for_a_removed_channel_is_given_up_after_a_week(

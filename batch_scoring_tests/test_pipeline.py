@@ -66,7 +66,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, checks, drift, schedule, runs, uploads, events, alerts, retention, compute, output",
+        "scoring, checks, drift, schedule, runs, uploads, events, alerts, retention, compute, preview_rows, output",
     ),
     "memory without a number": (
         put("compute", "default", "memory", value="lots"),
@@ -425,6 +425,44 @@ def test_an_empty_variable_counts_as_unset(tiny: TinyProject, monkeypatch: pytes
     tiny.spec["input"]["landing"] = "${TINY_FOLDER:-elsewhere}"
     tiny.write_spec()
     assert tiny.pipeline.landing.uri == f"{tiny.data_root}/elsewhere"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ALERT_URLS", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "DAGSTER_PG_PASSWORD", "DB_PWD",
+     "STRIPE_KEY", "stripe_api_key", "SENTRY_DSN", "DATABASE_URL", "SLACK_WEBHOOK", "PASSWORD", "BATCH_SCORING_TOKEN"],
+)  # fmt: skip
+def test_a_secret_is_never_a_setting(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hunter2-hunter2")
+    for text in (f"${{{name}}}", f"at ${{{name}:-nothing}}"):
+        [fault] = faults(tiny, put("description", value=text))
+        assert f"description: '{text}': {name} is a secret by its name" in fault and "hunter2" not in fault
+    monkeypatch.delenv(name)
+    [fault] = faults(tiny, put("description", value=f"${{{name}:-nothing}}"))
+    assert "is a secret by its name" in fault, "on this machine it is not set, on another it is"
+
+
+def test_a_value_with_a_password_is_never_a_setting(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("https://robot:hunter2@queue.example/1", "-----BEGIN RSA PRIVATE KEY-----\nhunter2"):
+        monkeypatch.setenv("TINY_QUEUE", value)
+        [fault] = faults(tiny, put("description", value="${TINY_QUEUE}"))
+        assert "description: '${TINY_QUEUE}' holds a password" in fault and "hunter2" not in fault
+        [fault] = faults(tiny, put("description", value=value))
+        assert "description: it holds a password" in fault and "hunter2" not in fault
+    monkeypatch.setenv("TINY_ROBOT", "hunter2")
+    [fault] = faults(tiny, put("description", value="https://robot:${TINY_ROBOT}@queue.example"))
+    assert "holds a password" in fault and "hunter2" not in fault
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["BATCH_SCORING_GPU_IMAGE", "CUSTOMER_CHURN_MODEL", "AWS_REGION", "PWD", "KEY_COLUMN", "ROW_KEY", "MONKEYS_URL"],
+)
+def test_what_deployments_set_is_a_setting(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "https://queue.example/a@b")
+    tiny.spec["description"] = f"${{{name}}}"
+    tiny.write_spec()
+    assert tiny.pipeline.spec.description == "https://queue.example/a@b"
 
 
 def test_every_fault_of_every_spec_is_listed_in_one_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from dagster_shared.serdes import serialize_value
 from deltalake import DeltaTable
 
 from batch_scoring import shards
@@ -515,12 +516,31 @@ def test_the_materialisation_says_what_an_operator_asks(tiny: TinyProject) -> No
     for name in ("read", "score", "write", "commit", "load_model"):
         assert figures[f"seconds_{name}"] >= 0  # type: ignore[operator]
     assert figures["rows_per_second"] > 0 and figures["peak_memory_bytes"] > 1e6  # type: ignore[operator]
-    assert "| k0000000 |" in str(figures["preview"]) and "svg" in str(figures["scores"])
+    assert "preview" not in figures and "svg" in str(figures["scores"])
     scored = tiny.read()
     assert figures["mean_prob_class_1"] == pytest.approx(pc.mean(scored["prob_class_1"]).as_py())
     shard = tiny.account("predictions").shards[0]
     assert sum(shard.histogram) == 99 and sum(shard.classes.values()) == 99
     assert shard.classes["1"] == pc.sum(scored["prediction"]).as_py()
+
+
+def test_no_row_is_in_an_event_unless_the_spec_asks_for_some(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(20))
+    keys = set(tiny.rows(20)["id"].to_pylist())
+    for asked in (0, 2):
+        tiny.spec["preview_rows"] = asked
+        tiny.write_spec()
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = tiny.run(instance=instance)
+            stored = "".join(serialize_value(entry) for entry in instance.all_logs(result.run_id))
+        assert {key for key in keys if key in stored} == set(sorted(keys)[:asked]), "also of a day that is unchanged"
+        if asked:
+            shown = {
+                str(e.asset_key.path[-1]): e.materialization.metadata for e in result.get_asset_materialization_events()
+            }
+            [first, _] = shown["predictions"]["preview"].records  # type: ignore[union-attr]
+            assert first.data["id"] == "k0000000" and first.data["prob_class_1"] == round(first.data["prob_class_1"], 4)
+            assert len(shown["validated_features"]["preview"].records) == 2  # type: ignore[union-attr]
 
 
 def test_every_commit_names_run_input_model_and_code(tiny: TinyProject) -> None:

@@ -52,7 +52,7 @@ def test_a_run_counts_and_the_schedules_run_deletes(old: TinyProject) -> None:
         table = [record.data for record in found["would_go"].records]  # type: ignore[union-attr]
         assert [(row["kind"], row["after_days"], row["files"]) for row in table] == [
             ("superseded", 7.0, 2), ("scratch", 7.0, 0),
-            ("reports", None, 0), ("quarantine", None, 0), ("models", None, 0),
+            ("reports", None, 0), ("samples", None, 0), ("quarantine", None, 0), ("models", None, 0),
         ]  # fmt: skip
 
         schedule = retention_schedule(old.pipeline)
@@ -105,7 +105,8 @@ def test_the_command_says_what_may_go_and_deletes_only_when_asked(
     assert said[3].split()[:4] == ["superseded", "7", "days", "2"]
     assert said[3].endswith("tables/validated_features 1, tables/predictions 1")
     assert said[5].split() == ["reports", "ever", "0", "0", "B"]
-    assert said[8].startswith(f"  tables/validated_features/dt={DAY}/") and ", unused since before 20" in said[8]
+    assert said[6].split() == ["samples", "ever", "0", "0", "B"]
+    assert said[9].startswith(f"  tables/validated_features/dt={DAY}/") and ", unused since before 20" in said[9]
     assert said[-1] == "nothing was removed; to do so: batch-scoring retention tiny --delete"
     assert files(old) == before
 

@@ -5,7 +5,17 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.retention.plan import ActiveFile, Limits, Plan, TableFiles, doubts, limits_of, old_models, superseded
+from batch_scoring.retention.plan import (
+    ActiveFile,
+    Limits,
+    Plan,
+    TableFiles,
+    doubts,
+    limits_of,
+    old_models,
+    old_samples,
+    superseded,
+)
 from batch_scoring.shards import REUSE_WITHIN
 from batch_scoring.spec import SUPERSEDED_DAYS, Retention
 from batch_scoring.state import Account, ModelInForce, PublishedPart
@@ -24,6 +34,25 @@ def file(path: str, age: timedelta) -> FileVersion:
 def test_twice_the_age_of_reuse_is_the_least() -> None:
     assert timedelta(days=SUPERSEDED_DAYS) == 2 * REUSE_WITHIN
     assert limits_of(Retention()) == Limits(7 * DAY, None, None, None)
+
+
+@given(
+    days=st.integers(1, 100),
+    stamps=st.lists(st.tuples(st.integers(0, 200), st.floats(0, 200)), max_size=8),
+    kept=st.sets(st.sampled_from(["state/dt=2024-03-04/input.json", "state/model.json", "state/dt=odd/sample.parquet",
+        "state/dt=2024-03-04/deep/sample.parquet", "state/dt=2024-03-04/sample.parquet.tmp",
+        "landing/dt=2024-03-04/sample.parquet", "tables/predictions/dt=2024-03-04/sample.parquet"])),
+)  # fmt: skip
+def test_samples_go_when_their_day_and_their_file_are_old_and_nothing_else_does(
+    days: int, stamps: list[tuple[int, float]], kept: set[str]
+) -> None:
+    samples = {
+        f"state/dt={(NOW - back * DAY).date()}/sample.parquet": (back, written * DAY) for back, written in stamps
+    }
+    files = [file(path, written) for path, (_, written) in samples.items()] + [file(path, 999 * DAY) for path in kept]
+    gone = {expired.path for expired in old_samples(files, limits_of(Retention(samples_days=days)), NOW)}
+    assert gone == {path for path, (back, written) in samples.items() if back > days + 1 and written > days * DAY}
+    assert old_samples(files, LIMITS, NOW) == [], "kept for ever as shipped"
 
 
 @given(

@@ -362,6 +362,23 @@ def test_pages_of_old_days_go_and_the_months_stay(tiny: TinyProject) -> None:
     assert files(tiny, "reports") == {*pages[2:], *kept, drawn_today}
 
 
+# samples
+
+
+def test_samples_of_old_days_go_and_the_days_documents_stay(tiny: TinyProject) -> None:
+    output, old, new = tiny.pipeline.output, "2023-01-01", later().date().isoformat()
+    samples = [f"state/dt={day}/sample.parquet" for day in (old, new)]
+    for path in (*samples, f"state/dt={old}/drift.json"):
+        output.put(path, b"x")
+    assert vacuum.look(tiny.pipeline, limits()).expired == (), "kept for ever as shipped"
+    age(tiny, 31)
+    again = "state/dt=2023-01-02/sample.parquet"
+    output.put(again, b"x")
+    done = swept(tiny, limits(samples_days=30))
+    assert [(file.kind, file.path) for file in done.removed] == [("samples", samples[0])]
+    assert {samples[1], again, f"state/dt={old}/drift.json"} <= files(tiny, "state")
+
+
 # the quarantine
 
 

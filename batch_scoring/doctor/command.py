@@ -13,6 +13,7 @@ from batch_scoring.doctor.probe import Probe, Site, examine
 from batch_scoring.doctor.report import Report
 from batch_scoring.instance import home
 from batch_scoring.pipeline import Pipeline, SpecError, Survey, UnknownPipelineError, survey_pipelines
+from batch_scoring.printable import unguarded
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
     inputs.specs,
@@ -124,7 +125,7 @@ def chosen(survey: Survey, names: Sequence[str]) -> list[Pipeline]:
 
 def _left(code: int, out: TextIO) -> int:
     """End the process, if it is a command's: Python would wait for threads of libraries that hang."""
-    if out is sys.stdout and threading.current_thread() is threading.main_thread():
+    if unguarded(out) is sys.stdout and threading.current_thread() is threading.main_thread():
         out.flush()
         os._exit(code)
     return code

@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError
 from batch_scoring.doctor.probe import Finding, probe
 from batch_scoring.model import ranges
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import shell_word
 from batch_scoring.state import Account, State, StateError, StepName
 from batch_scoring.steps import DayStep
 from batch_scoring.storage import FileVersion, Folder
@@ -199,7 +200,7 @@ def _bad_checkpoint(
 
 
 def _removal(folder: Folder, paths: Iterable[str]) -> str:
-    names = [f"{folder.uri}/{path}" for path in paths]
+    names = [shell_word(f"{folder.uri}/{path}") for path in paths]
     return f"rm {' '.join(names)}" if folder.is_local else " && ".join(f"aws s3 rm {name}" for name in names)
 
 

@@ -18,6 +18,7 @@ from batch_scoring.doctor.probe import Finding, Site, probe
 from batch_scoring.event_log import EventLog
 from batch_scoring.outbox import Outbox
 from batch_scoring.pipeline import PROJECT, Pipeline
+from batch_scoring.printable import shell_word
 
 LONGEST_RUN = 7 * 24 * 3600
 """Seconds of a maximum runtime that is none."""
@@ -28,6 +29,7 @@ OF_ALL = {
 """The sensors of the whole deployment, and what is lost without them."""
 
 _START = "make dev, or dagster-daemon run"
+_EXPORT = f"export DAGSTER_HOME={shell_word(str(PROJECT))}"
 
 
 @probe("instance", gives="instance")
@@ -36,13 +38,13 @@ def home(site: Site) -> Iterator[Finding]:
     if site.home is None:
         yield Finding(
             "warning", "DAGSTER_HOME", "it is not set, and there is no dagster.yaml in this folder: runs that are "
-            "started from here are not kept", "the instance that the daemon has", f"export DAGSTER_HOME={PROJECT}",
+            "started from here are not kept", "the instance that the daemon has", _EXPORT,
         )  # fmt: skip
         return
     if not site.home.is_absolute() or not site.home.is_dir():
         yield Finding(
             "error", "DAGSTER_HOME", f"{site.home} is no folder, or no absolute path", "an absolute path of a folder",
-            f"mkdir -p {site.home}, or export DAGSTER_HOME={PROJECT}",
+            f"mkdir -p {shell_word(str(site.home))}, or {_EXPORT}",
         )  # fmt: skip
         return
     if not (site.home / "dagster.yaml").is_file():

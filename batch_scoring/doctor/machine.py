@@ -15,6 +15,7 @@ from batch_scoring.channels import Message
 from batch_scoring.doctor.probe import Finding, Site, probe
 from batch_scoring.doctor.stores import existing
 from batch_scoring.pipeline import PROJECT, Pipeline
+from batch_scoring.printable import shell_word
 from batch_scoring.state import State, StateError
 
 NEEDED = ("torch", "pandas", "pandera.pandas", "pyarrow", "deltalake", "safetensors.torch")
@@ -29,6 +30,8 @@ RECENT_DAYS = 7
 MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
+_PYTHON = shell_word(sys.executable)
+
 
 @probe("libraries", gives="libraries", seconds=60)
 def libraries(_site: Site) -> Iterator[Finding]:
@@ -38,7 +41,7 @@ def libraries(_site: Site) -> Iterator[Finding]:
 
     python, requirements = _asked_for()
     here = ".".join(map(str, sys.version_info[:3]))
-    install = f"{sys.executable} -m pip install --constraint constraints.txt --editable {PROJECT}"
+    install = f"{_PYTHON} -m pip install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
     if not SpecifierSet(python).contains(here):
         yield Finding("error", sys.executable, f"Python {here}", python, "make the virtual environment with another")
     for requirement in map(Requirement, requirements):
@@ -65,7 +68,7 @@ def code(_site: Site) -> Iterator[Finding]:
     if (here / "batch_scoring" / "definitions.py").is_file() and here.resolve() != PROJECT.resolve():
         yield Finding(
             "warning", str(here), f"this is a checkout, and the code that runs is {PROJECT}'s", "one of the two",
-            f"{sys.executable} -m pip install --editable {here}, or go to {PROJECT}",
+            f"{_PYTHON} -m pip install --editable {shell_word(str(here))}, or go to {PROJECT}",
         )  # fmt: skip
 
 
@@ -75,7 +78,7 @@ def time_zones(_site: Site) -> Iterator[Finding]:
     if len(zoneinfo.available_timezones()) < 100:
         yield Finding(
             "error", f"time zone data ({', '.join(zoneinfo.TZPATH) or 'no folder'})", "none is installed",
-            "the IANA database", f"apt-get install tzdata, or {sys.executable} -m pip install tzdata",
+            "the IANA database", f"apt-get install tzdata, or {_PYTHON} -m pip install tzdata",
         )  # fmt: skip
 
 
@@ -190,13 +193,13 @@ def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding
         yield Finding(
             "error" if free < least else "warning", f"{folder} ({_file_system(folder)})", f"{_shown(free)} free",
             f"at least {_shown(least)} for a night, {_shown(short)} for {what}",
-            f"make room (du -xh {folder} | sort -h | tail), or put it on a larger disk",
+            f"make room (du -xh {shell_word(str(folder))} | sort -h | tail), or put it on a larger disk",
         )  # fmt: skip
     if found.f_files and inodes < SHORT_INODES:  # some file systems have no fixed number of inodes
         yield Finding(
             "error" if inodes < LEAST_INODES else "warning", f"{folder} ({_file_system(folder)})",
             f"{inodes:,} inodes free: that many more files and no more", f"at least {SHORT_INODES:,}",
-            f"remove small files: du -x --inodes {folder} | sort -n | tail",
+            f"remove small files: du -x --inodes {shell_word(str(folder))} | sort -n | tail",
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from batch_scoring.doctor import cloud
 from batch_scoring.doctor.probe import LIMIT, NETWORK_LIMIT, Finding, probe
 from batch_scoring.doctor.traces import new_name, trace
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.printable import shell_word
 from batch_scoring.storage import Folder, S3Folder
 from batch_scoring.tables import TABLES
 
@@ -30,7 +31,8 @@ def landing_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
         yield Finding(
             "error", folder.uri, "it is no folder" if is_file else "there is no such folder",
             "the landing folder, with dt=YYYY-MM-DD/ below it",
-            f"mount or create it (mkdir -p {folder.uri}), or correct input.landing in the spec or BATCH_SCORING_DATA",
+            f"mount or create it (mkdir -p {shell_word(folder.uri)}), or correct input.landing in the spec or "
+            "BATCH_SCORING_DATA",
         )  # fmt: skip
         return
     yield from _reach(folder, "s3:ListBucket, s3:GetObject")
@@ -208,11 +210,12 @@ def _unwritable(folder: Path, error: OSError) -> Finding:
 
 
 def _remedy(error: OSError, folder: Path) -> str:
+    place = shell_word(str(folder))
     if error.errno == errno.EROFS:
-        return f"mount it for writing: mount -o remount,rw {folder}; a disk in trouble does that by itself, see dmesg"
+        return f"mount it for writing: mount -o remount,rw {place}; a disk in trouble does that by itself, see dmesg"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"make room: df -h {folder}; df -i {folder}"
-    return f"let user {os.getuid()} write there: ls -ld {folder}; chown -R {os.getuid()} {folder}"
+        return f"make room: df -h {place}; df -i {place}"
+    return f"let user {os.getuid()} write there: ls -ld {place}; chown -R {os.getuid()} {place}"
 
 
 def _remove(file: Path) -> None:

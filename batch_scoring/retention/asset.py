@@ -1,8 +1,8 @@
 """The asset retention: what nobody needs any more is counted, and taken away when asked to.
 
 `retention:` in the spec says after how many days: files of the tables that were replaced or never published, drift
-pages, quarantined rows, weights of former models. A run from the UI only counts, unless `dry_run: false` is in its
-config; the schedule's runs delete. What the tables, a run or a reader may still need is never among it.
+pages, samples, quarantined rows, weights of former models. A run from the UI only counts, unless `dry_run: false` is in
+its config; the schedule's runs delete. What the tables, a run or a reader may still need is never among it.
 """
 
 import json

@@ -19,12 +19,13 @@ from batch_scoring.spec import Retention
 from batch_scoring.state import REFERENCES, Account, ModelInForce
 from batch_scoring.storage import FileVersion
 
-Kind = Literal["superseded", "scratch", "reports", "quarantine", "models"]
+Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "models"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
     "scratch": "what killed processes left half written, and steps told each other",
     "reports": "drift pages of old days",
+    "samples": "rows of old days that drift was found with; the days' figures stay",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
     "models": "weights of models that no recent day was scored with; bundle.json stays",
 }
@@ -40,6 +41,7 @@ SILENCE = timedelta(days=31)
 
 _SHARD = re.compile(r"dt=[^/]+/([^/_.][^/]*/)*[^/_.][^/]*\.parquet")
 _PAGE = re.compile(r"reports/dt=(\d{4}-\d\d-\d\d)/[^/]+\.html")
+_SAMPLE = re.compile(r"state/dt=(\d{4}-\d\d-\d\d)/sample\.parquet")
 SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """Names of `LocalFolder.scratch`."""
 
@@ -53,6 +55,7 @@ class Limits:
     quarantine: timedelta | None
     models: timedelta | None
     longest_run: timedelta = LONGEST_RUN
+    samples: timedelta | None = None
 
     def of(self, kind: Kind) -> timedelta | None:
         """The age of a kind."""
@@ -147,6 +150,7 @@ def limits_of(settings: Retention, longest_run: timedelta = LONGEST_RUN) -> Limi
     return Limits(
         superseded=max(timedelta(days=settings.superseded_days), REUSE_WITHIN + longest_run + AFTER_A_RUN),
         reports=_days(settings.reports_days),
+        samples=_days(settings.samples_days),
         quarantine=_days(settings.quarantine_days),
         models=_days(settings.models_days),
         longest_run=longest_run,
@@ -192,12 +196,24 @@ def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> l
 
 def old_pages(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
     """Drift pages of days, drawn long enough ago; the months' pages stay. `files`: by their paths in the output."""
-    if limits.reports is None:
+    return _of_old_days("reports", _PAGE, files, limits, now)
+
+
+def old_samples(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
+    """Samples of days, taken long enough ago; the documents beside them stay. `files`: by their paths in the output."""
+    return _of_old_days("samples", _SAMPLE, files, limits, now)
+
+
+def _of_old_days(
+    kind: Kind, pattern: re.Pattern[str], files: Iterable[FileVersion], limits: Limits, now: datetime
+) -> list[Expired]:
+    age = limits.of(kind)
+    if age is None:
         return []
     return [
-        Expired("reports", file.path, file.size, f"of {found[1]}")
+        Expired(kind, file.path, file.size, f"of {found[1]}")
         for file in files
-        if (found := _PAGE.fullmatch(file.path)) and _is_past(found[1], file.modified, limits.reports, now)
+        if (found := pattern.fullmatch(file.path)) and _is_past(found[1], file.modified, age, now)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Takes away what `plan.py` says nobody needs: looks at tables, pages and models, commits, deletes.
+"""Takes away what `plan.py` says nobody needs: looks at tables, pages, samples and models, commits, deletes.
 
 Not deltalake's own `vacuum`, for reasons that were each tried: once a checkpoint is written it forgets what was removed
 more than a week ago, whatever retention it is asked for; with `full=True`, without which it leaves what dead runs have
@@ -88,6 +88,9 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
     if limits.reports:
         with _noted(problems, "reports"):
             expired += planner.old_pages(pipeline.output.list("reports/dt="), limits, now)
+    if limits.samples:
+        with _noted(problems, "samples"):
+            expired += planner.old_samples(pipeline.output.list("state/dt="), limits, now)
     if limits.models:
         with _noted(problems, "models"):
             expired += _old_models(pipeline, limits, now)
@@ -132,8 +135,8 @@ def sweep(
                     raise UnsureError(f"{table.folder.uri} has no log any more")
                 needed = {f"tables/{table.name}/{path}" for path in view.needed}
                 _remove(pipeline.output, [file for file in chunk if file.path not in needed], swept)
-    for chunk in _chunks(plan.of("scratch", "reports")):
-        with _noted(swept.problems, "scratch files and reports"):
+    for chunk in _chunks(plan.of("scratch", "reports", "samples")):
+        with _noted(swept.problems, "scratch files, reports and samples"):
             _remove(pipeline.output, chunk, swept)
     if models := plan.of("models"):
         with _noted(swept.problems, "models"):
