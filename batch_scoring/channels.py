@@ -71,11 +71,21 @@ def parse(urls: str) -> list[Channel]:
     logging.getLogger("apprise").disabled = True  # it quotes what it does not understand, passwords included
     from apprise.utils.parse import parse_urls
 
-    addresses = [address.strip() for address in parse_urls(urls)]
+    addresses = [address.strip() for address in parse_urls(urls)] or [urls.strip()]
     return [
         Channel(position, address, address.partition("://")[0].lower() if _client(address) else None)
         for position, address in enumerate(addresses, start=1)
         if address not in addresses[: position - 1]
+    ]
+
+
+def mistakes(named: Sequence[Channel]) -> list[str]:
+    """What is wrong with the addresses that apprise does not understand, in words."""
+    return [
+        f"{channel} is not understood by apprise, nobody is told there: correct the address (commas and spaces in "
+        "passwords want URL encoding); what is told meanwhile waits for it, for seven days"
+        for channel in named
+        if channel.scheme is None
     ]
 
 

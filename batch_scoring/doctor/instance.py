@@ -248,8 +248,7 @@ def waiting_alerts(site: Site) -> Iterator[Finding]:
     """No message waits for a channel that has refused it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
-    understood = [channel for channel in channels.parse(os.environ.get("ALERT_URLS", "")) if channel.scheme]
-    outbox = Outbox(site.instance.daemon_cursor_storage, understood)
+    outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
             yield Finding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
