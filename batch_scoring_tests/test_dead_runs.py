@@ -170,7 +170,12 @@ def test_two_processes_of_a_run_hold_its_lock_together(tmp_path: Path) -> None:
     parent.withdraw()
     assert alive.has_process(tmp_path, "run")
     child.withdraw()
-    assert alive.has_process(tmp_path, "run") is None, "the last one takes the file away"
+    assert alive.has_process(tmp_path, "run") is False
+    parent.give("run")
+    parent.note_end("run")
+    assert alive.has_process(tmp_path, "run"), "until its record says so"
+    parent.give("next")
+    assert alive.has_process(tmp_path, "run") is None and alive.has_process(tmp_path, "next")
 
 
 def test_a_run_that_this_very_process_works_on_lives(instance: dg.DagsterInstance) -> None:

@@ -218,7 +218,8 @@ def dead_runs(site: Site) -> Iterator[Finding]:
     """Every started run has its process, and no run that is over holds a slot of a pool."""
     if site.instance is None:
         return
-    if is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog):
+    is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
+    if is_unknown and site.home and (site.home / "dagster.yaml").is_file():
         yield Finding(
             "warning", "dagster.yaml: event_log_storage", "it is Dagster's own: whether a run still has a process is "
             "not known, and one that is killed holds its slot until its maximum runtime", "batch_scoring.event_log, "
