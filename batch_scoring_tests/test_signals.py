@@ -130,8 +130,9 @@ def test_a_command_that_is_still_importing_ends_with_one_line(
     terminal.text = ""
     terminal.tell(number)
     code, lines = terminal.end()
-    said = [line for line in lines if not line.startswith(("#", "import ")) and "interrupted" in line]
-    assert code == 128 + number and len(said) == 1 and lines[-1] == said[0], lines[-5:]
+    said = [line for line in lines if not line.startswith(("#", "import "))][-1:]  # Python's own, of -v
+    assert code == 128 + number and sum("interrupted" in line for line in lines) == 1, lines[-5:]
+    assert "interrupted" in said[0]
     assert not any("Traceback" in line for line in lines)
     if name == "backfill":
         assert said[0].endswith(f"interrupted; go on with: batch-scoring {arguments}")
