@@ -6,9 +6,11 @@ together with the messages: neither a restart nor a sensor's lost cursor tells a
 
 import functools
 import itertools
+import math
 import operator
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from logging import Logger
@@ -31,6 +33,9 @@ FIRST_LOOK_BACK = 24 * 3600.0
 OVERLAP = 300.0
 """Seconds by which an end may be stored late, or by another machine's clock."""
 PAGE = 50
+SAID_EVERY = 3600.0
+"""Seconds from one line in the log about a mistyped address to the next."""
+_said_at: dict[str, float] = {}
 STORM = 10
 """New messages of one topic in a tick; more are joined."""
 MOST_STATES = 1000
@@ -66,9 +71,8 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
         if not free:
             return "another process is at it"
         named = channels.parse(os.environ.get("ALERT_URLS", ""))
-        said = [f"{channel} is not understood by apprise" for channel in named if not channel.scheme]
-        understood = [channel for channel in named if channel.scheme]
-        outbox = Outbox(storage, understood)
+        mistakes, said = channels.mistakes(named), list[str]()
+        outbox = Outbox(storage, named)
         memory = _remembered(outbox)
         found = [
             *_of_runs(instance, pipelines, memory, began + RUNS_UNTIL),
@@ -76,18 +80,33 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
             *_of_sensors(instance, pipelines, memory),
         ]
         messages = list(_calmed(found))
-        for message in messages if not understood else ():
+        for message in messages if len(mistakes) == len(named) else ():
             log.warning(f"{message.title}\n{message.body}")
         outbox.put(messages, memory.model_dump_json())
         delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
-        for problem in said:
+        for problem in [*filter(_is_due, mistakes), *said]:
             log.error(printable(problem))
         summary = [f"{len(messages)} new"] if messages else []
         summary += [f"delivered {delivered}"] if delivered else []
         waiting = outbox.waiting()
         if outbox.orphaned:
             waiting.append(f"{outbox.orphaned} wait for a channel that is no longer in ALERT_URLS, or for a new one")
-        return "; ".join([*summary, *waiting, *said]) or "nothing to tell"
+        return "; ".join([*summary, *waiting, *mistakes, *said]) or "nothing to tell"
+
+
+def warn_of_mistakes() -> None:
+    """Warn of addresses that nobody understands when the code location is loaded."""
+    for mistake in channels.mistakes(channels.parse(os.environ.get("ALERT_URLS", ""))):
+        warnings.warn(mistake, stacklevel=2)
+
+
+def _is_due(mistake: str) -> bool:
+    """Whether a mistake was not said within the last hour, by this process."""
+    now = time.monotonic()
+    is_due = now - _said_at.get(mistake, -math.inf) >= SAID_EVERY
+    if is_due:
+        _said_at[mistake] = now
+    return is_due
 
 
 def try_channels(out: TextIO) -> int:

@@ -25,7 +25,7 @@ class Sign:
     def __init__(self, place: Path) -> None:
         """`place`: the folder of the locks."""
         self._place = place
-        self._run, self._lock = "", -1
+        self._run, self._lock, self._is_over = "", -1, False
 
     def give(self, run_id: str) -> None:
         """Hold the lock of a run, beside its other processes; that of the run before it no longer."""
@@ -37,14 +37,18 @@ class Sign:
             self._lock = _hold(self._place / f"{run_id}{_ENDING}")
             self._run = run_id
 
+    def note_end(self, run_id: str) -> None:
+        """Note that a run is over; its lock is held until that stands in its record, too."""
+        self._is_over = self._is_over or run_id == self._run
+
     def withdraw(self) -> None:
-        """Hold it no longer; the last process takes the file away."""
+        """Hold it no longer; of a run that is over the last process takes the file away."""
         if self._lock < 0:
             return
-        if _take(self._lock):
+        if self._is_over and _take(self._lock):
             (self._place / f"{self._run}{_ENDING}").unlink(missing_ok=True)
         os.close(self._lock)
-        self._run, self._lock = "", -1
+        self._run, self._lock, self._is_over = "", -1, False
 
 
 def has_process(place: Path, run_id: str) -> bool | None:

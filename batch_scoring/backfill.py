@@ -139,6 +139,7 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
         if instance.is_ephemeral:
             out.write("DAGSTER_HOME is not set: these runs will not be seen in the UI\n")
         out.write(f"{_COLUMNS}\n")
+        out.flush()
         # days of a range are run whatever their state; days that were selected for it may have another one by now
         doubts_after = began if wanted.is_range else -math.inf
         work = _Work(pipeline, _job(pipeline), instance, doubts_after)

@@ -81,7 +81,7 @@ def parse(urls: str) -> list[Channel]:
     logging.getLogger("apprise").disabled = True  # it quotes what it does not understand, passwords included
     from apprise.utils.parse import parse_urls
 
-    addresses = [address.strip() for address in parse_urls(urls)]
+    addresses = [address.strip() for address in parse_urls(urls)] or [urls.strip()]
     alike: Counter[str] = Counter()
     found = []
     for position, address in enumerate(addresses, start=1):
@@ -104,6 +104,16 @@ def _host(client: Any) -> str:  # noqa: ANN401
     [service] = client
     host = service.template_tokens.get("host")
     return f"{service.host}:{service.port or ''}" if host and not host.get("private") else ""
+
+
+def mistakes(named: Sequence[Channel]) -> list[str]:
+    """What is wrong with the addresses that apprise does not understand, in words."""
+    return [
+        f"{channel} is not understood by apprise, nobody is told there: correct the address (commas and spaces in "
+        "passwords want URL encoding); what is told meanwhile waits for it, for seven days"
+        for channel in named
+        if channel.scheme is None
+    ]
 
 
 def _client(address: str) -> Any | None:  # noqa: ANN401  (apprise is not imported for its types)

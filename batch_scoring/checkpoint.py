@@ -10,6 +10,9 @@ bundles. What a bundle is stands in `bundle.py`.
 """
 
 if __name__ == "__main__":  # before anything is imported that takes time
+    from batch_scoring import first
+
+    first.hold_signals()
     from batch_scoring import signals
 
     signals.watch("checkpoint")

@@ -1,9 +1,9 @@
 """The command `batch-scoring` as a process: what it can do is in `subcommands.py`, which takes a second to import."""
 
-import shlex
 import sys
+from collections.abc import Sequence
 
-from batch_scoring import signals
+from batch_scoring import first
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,16 +14,22 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
+        first.hold_signals()
+    from batch_scoring import signals
+
+    if arguments is None:
         signals.watch("batch-scoring")
-    with signals.at_end(lambda: f"go on with: {again(given)}" if given[:1] == ["backfill"] else None):
+    with signals.at_end(lambda: _again(given)):
         from batch_scoring import subcommands
 
         return subcommands.main(given)
 
 
-def again(arguments: list[str]) -> str:
-    """The command line that these arguments make."""
-    return shlex.join(["batch-scoring", *arguments])
+def _again(arguments: Sequence[str]) -> str | None:
+    """How to go on with a backfill that has not begun."""
+    import shlex
+
+    return f"go on with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import yaml
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
@@ -178,7 +179,7 @@ def _newest(found: list[str]) -> str | None:
     """The revision that comes after all others; None if Dagster knows none."""
     scripts = ScriptDirectory.from_config(get_alembic_config(sqlite_run_storage.__file__))
     for revision in found:
-        with contextlib.suppress(CommandError):  # of a newer Dagster
+        with contextlib.suppress(RevisionError):  # of a newer Dagster
             before = {script.revision for script in scripts.iterate_revisions(revision, "base")}
             if before.issuperset(found):
                 return revision

@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from batch_scoring import garbage
+from batch_scoring import alerts, garbage
 from batch_scoring.automation import (
     alerts_sensor,
     dead_runs,
@@ -58,5 +58,6 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 BETA = "allow_nonexistent_upstream_partitions|resource_defs|data_version"
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f"Parameter `({BETA})`")
 
+alerts.warn_of_mistakes()
 defs = deploy(load_pipelines())
 garbage.spare_what_is_loaded()

@@ -16,6 +16,9 @@ for categories Jensen and Shannon's, natural logarithm. Missing and infinite val
 """
 
 if __name__ == "__main__":  # before anything is imported that takes time
+    from batch_scoring import first
+
+    first.hold_signals()
     from batch_scoring import signals
 
     signals.watch("drift")

@@ -27,6 +27,7 @@ from batch_scoring.databases import created_by_one
 
 _AT_WORK = (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START)
 """Events that a process of the run itself writes, before it does anything."""
+_ENDED = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 DATABASES = 8
 """Kept open at most: the index of all runs, and the runs that were last written or read."""
 
@@ -105,6 +106,8 @@ class EventLog(SqliteEventLogStorage):
         """Store an event, and tell those who watch its run: the web server looks at the file, not at SQLite's log."""
         if event.dagster_event and event.dagster_event.event_type in _AT_WORK:
             self._sign.give(event.run_id)
+        elif event.dagster_event and event.dagster_event.event_type in _ENDED:
+            self._sign.note_end(event.run_id)
         super().store_event(event)
         os.utime(self.path_for_shard(event.run_id))
 

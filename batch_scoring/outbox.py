@@ -25,7 +25,7 @@ LEASE = "batch_scoring/alerts/lease"
 MOST_WAITING = 200
 """Messages that wait for a channel; of more, the oldest are joined."""
 KEPT = timedelta(days=7)
-"""How long the queue of a channel that is gone waits for a new one."""
+"""How long the queue of a channel that is gone waits for a new one, and a message for a mistyped address."""
 MOST_LISTED = 100
 """Messages that a joined one lists."""
 
@@ -53,7 +53,10 @@ class Outbox:
     """The queues of the channels that there are now."""
 
     def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
-        """`to`: of a channel that is no longer among them the queue is kept for the next new one."""
+        """`to`: of a channel that is no longer among them the queue is kept for the next new one.
+
+        One whose address is not understood has a queue, too: its correction is such a new one.
+        """
         self._storage, self._channels = storage, to
         stored = storage.get_cursor_values({KEY}).get(KEY)
         before = Content.model_validate_json(stored) if stored else Content()
@@ -66,7 +69,11 @@ class Outbox:
             self._orphans = {}
         for kind in {channels.kind_of(name) for name in ids.symmetric_difference(known)}:
             self._share(kind, known)
-        self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue)}
+        self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue.messages[-1])}
+        for channel in to:
+            if channel.scheme is None:
+                queue = self._queue(channel)
+                queue.messages, queue.error = [*filter(_is_young, queue.messages)], "the address is not understood"
 
     def _share(self, kind: str, known: Mapping[str, Queue]) -> None:
         """Of addresses that are alike but for their secrets nobody can tell which one came or went: each gets all.
@@ -92,7 +99,8 @@ class Outbox:
 
     def deliver(self, seconds: float) -> int:
         """Send what waits, for about so long; each delivery is noted at once. How many messages were delivered."""
-        waiting = {channel: queue.messages for channel in self._channels if (queue := self._queue(channel)).messages}
+        understood = [channel for channel in self._channels if channel.scheme]
+        waiting = {channel: queue.messages for channel in understood if (queue := self._queue(channel)).messages}
         delivered = 0
         for channel, error in channels.send(waiting, seconds):
             queue = self._queue(channel)
@@ -140,8 +148,8 @@ def _inherit(heirs: Sequence[Queue], queues: Iterable[Queue]) -> None:
         heir.messages = sorted((waiting | own).values(), key=lambda message: message.at)
 
 
-def _is_young(queue: Queue) -> bool:
-    return datetime.now(UTC) - queue.messages[-1].at < KEPT
+def _is_young(message: Message) -> bool:
+    return datetime.now(UTC) - message.at < KEPT
 
 
 def join(topic: str, messages: Sequence[Message]) -> Message:
@@ -162,13 +170,13 @@ def stamp(at: datetime) -> str:
 
 @contextlib.contextmanager
 def lease(storage: "DaemonCursorStorage", seconds: float) -> Iterator[bool]:
-    """Whether the outbox is free; it is then ours for so long.
+    """Whether the outbox is free; it is then ours for so long. A lease of the future is of a clock that was wrong.
 
     The process of a killed daemon goes on for a while beside the new one's, and a tick can be tried in the UI: both
     would send the same message. (Two that begin within the same milliseconds are not told apart.)
     """
     held = storage.get_cursor_values({LEASE}).get(LEASE)
-    if held and float(held) > time.time():
+    if held and 0 < float(held) - time.time() <= seconds:
         yield False
         return
     mine = str(time.time() + seconds)

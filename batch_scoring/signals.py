@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,7 +34,8 @@ _said = threading.Lock()
 def watch(program: str) -> None:
     """From here on let a signal end this process with 128 and its number; one that is ignored goes on being so.
 
-    Call it before other threads are started, and before anything that takes time is imported.
+    Call it before other threads are started, and before anything that takes time is imported; what was held until then
+    (`first.py`) is heard of now.
 
     Args:
         program: begins the line that says so.
@@ -51,6 +51,7 @@ def watch(program: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # while a step is on Dagster lets 2 be a file
     threading.Thread(target=_wait, args=(program, told, numbers, os.dup(2)), name="signals", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
 
 
 @contextlib.contextmanager
@@ -135,7 +136,7 @@ def _leave(program: str, number: int, terminal: int, words: str) -> None:
 def _children() -> list[int]:
     """The processes that this one has started: Dagster's, which copy the output of a step; what sends alerts."""
     found: list[int] = []
-    for file in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, file.read_text().split())
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208  (pathlib takes long to import, for a command's start)
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:  # noqa: PTH123
+            found += map(int, file.read().split())
     return found

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring import cli, locks
+from batch_scoring import cli, locks, signals
 from batch_scoring.adhoc import command as adhoc
 from batch_scoring.adhoc import staging
 from batch_scoring.adhoc.command import LINEAGE, Request
@@ -423,15 +423,19 @@ def test_ctrl_c_and_kill_leave_no_output_and_the_old_one_untouched(
     tiny: TinyProject, tmp_path: Path, number: signal.Signals, target: str
 ) -> None:
     put(tmp_path / "standing.parquet", tiny.rows(3))
-    source = put(tmp_path / "in/a.csv", BAD)
-    dawdle(tiny, 0.3)
-    before, handler = tree(tmp_path), signal.getsignal(number)
-    threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
-    code, out, err = score(tiny, source, tmp_path / target, overwrite=True)
-    assert (code, out, err) == (1, "", "batch-scoring: interrupted; nothing is written\n")
+    source, said = put(tmp_path / "in/a.csv", BAD), tmp_path / "said"
+    said.touch()
+    before = tree(tmp_path)
+    arguments = (site_of(tiny), tmp_path, source, tmp_path / target, said)
+    child = SERVER.Process(target=score_elsewhere, args=arguments, daemon=True)
+    child.start()
+    wait_until(lambda: list((tmp_path / target).parent.glob(".*.tmp")))
+    os.kill(child.pid or 0, number)
+    child.join(10)
+    assert (child.exitcode, said.read_text()) == (128 + number, "batch-scoring: interrupted; nothing is written\n")
+    said.write_text("")
     after = {name: data for name, data in tree(tmp_path).items() if "locks/" not in name and "packages" not in name}
     assert after == {name: before[name] for name in after} and len(after) >= 4
-    assert signal.getsignal(number) == handler
 
 
 @pytest.mark.parametrize(
@@ -482,13 +486,21 @@ def test_a_scratch_file_that_cannot_be_removed_is_no_failure_of_an_output_that_i
 
     def unlink(self: Path, missing_ok: bool = False) -> None:
         if self.suffix == ".tmp":
-            os.kill(os.getpid(), signal.SIGTERM)
             raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
         whole(self, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
     assert score(tiny, source, tmp_path / "out.parquet")[::2] == (0, "")
     assert read(tmp_path / "out.parquet").num_rows == 3
+
+
+def test_a_signal_that_comes_while_the_output_is_shown_comes_too_late(tiny: TinyProject, tmp_path: Path) -> None:
+    source, said = put(tmp_path / "a.csv", BAD), tmp_path / "said"
+    arguments = (site_of(tiny), tmp_path, source, tmp_path / "out.parquet", said, True)
+    child = SERVER.Process(target=score_elsewhere, args=arguments, daemon=True)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0 and read(tmp_path / "out.parquet").num_rows == 3
 
 
 def test_where_there_are_no_hard_links_an_output_is_written_and_none_is_overwritten(
@@ -552,8 +564,27 @@ def test_a_killed_writer_leaves_no_output_and_whoever_waits_goes_on(tiny: TinyPr
     assert "rows in      11\n" in out
 
 
-def score_elsewhere(site: Site, place: Path, source: Path, target: Path) -> None:
-    """The command, in a process that hangs in its first forward pass of rows."""
+def score_elsewhere(
+    site: Site, place: Path, source: Path, target: Path, said: Path | None = None, hears_late: bool = False
+) -> None:
+    """The command, in a process that hangs in its first forward pass of rows.
+
+    `said`: where it says what ends it; `hears_late`: it does not hang, and is told to end while it removes a scratch
+    file after the output is shown.
+    """
+    if said:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+        signals.watch("batch-scoring")
+    unlink = Path.unlink
+
+    def told(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".tmp":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        unlink(self, missing_ok=missing_ok)
+
+    if hears_late:
+        Path.unlink = told  # type: ignore[method-assign]
     tempfile.tempdir = str(place / "locks")
     torch.set_num_threads(1)
     pipeline = site.pipeline()
@@ -561,12 +592,13 @@ def score_elsewhere(site: Site, place: Path, source: Path, target: Path) -> None
     forward = network.forward
 
     def hangs(self: torch.nn.Module, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-        if list(place.glob("out/.*.tmp")):
+        if list(target.parent.glob(".*.tmp")) and not hears_late:
             time.sleep(60)
         return forward(self, numeric, categorical)
 
     network.forward = hangs
-    sys.exit(adhoc.command(pipeline, Request(str(source), str(target)), io.StringIO(), io.StringIO()))
+    request = Request(str(source), str(target), overwrite=said is not None)
+    sys.exit(adhoc.command(pipeline, request, io.StringIO(), io.StringIO()))
 
 
 def wait_until(holds: Callable[[], object]) -> None:

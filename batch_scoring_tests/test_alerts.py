@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring import alerts, deadlines, runs
+from batch_scoring import alerts, deadlines, digests, runs
 from batch_scoring.automation import alerts_sensor
 from batch_scoring.landing import day_folder
 from batch_scoring.pipeline import PROJECT, Pipeline
@@ -495,12 +495,51 @@ def test_no_secret_of_an_address_is_written_anywhere(
     assert said.startswith("1 new; 1 wait for ALERT_URLS[1] (json) since ") and "last error: HTTP status 503" in said
     for position in (2, 3):
         assert f"ALERT_URLS[{position}] is not understood by apprise" in said
-        assert f"ALERT_URLS[{position}] is not understood by apprise" in caplog.messages
+        assert any(said.startswith(f"ALERT_URLS[{position}] is not understood by apprise") for said in caplog.messages)
     assert web.attempts == 1
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"HTTP status 503" in stored and PASSWORD.encode() not in stored
     for text in (said, caplog.text, *capfd.readouterr()):
         assert PASSWORD not in text
+
+
+def test_what_is_told_while_an_address_is_mistyped_comes_when_it_is_right(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    web, other = WebServer(), WebServer()
+    monkeypatch.setattr(alerts, "_said_at", {})
+    monkeypatch.setenv("ALERT_URLS", f"{other.url} {web.url.replace('json:', 'jsn:')}")
+    ended(instance, time.time())
+    said = [alerts.tick(instance, [], LOG) for _ in range(2)]
+    assert "1 wait for ALERT_URLS[2] since " in said[1] and "nobody is told there: correct the address" in said[1]
+    loud = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(loud) == 1, "not each tick, but at most hourly"
+    monkeypatch.setenv("ALERT_URLS", f"{other.url} {web.url}")
+    assert alerts.tick(instance, [], LOG) == "delivered 1"
+    assert [title for title, _ in web.received] == [title for title, _ in other.received] == ["other: failed"]
+    web.stop(), other.stop()
+
+
+@pytest.mark.parametrize("wrong", ["jsn://127.0.0.1:1/", "json:/127.0.0.1", "127.0.0.1", ",", "json://"])
+def test_a_mistyped_address_is_said_when_the_code_location_is_loaded(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALERT_URLS", wrong)
+    with pytest.warns(UserWarning, match=r"ALERT_URLS\[1\] is not understood by apprise"):
+        alerts.warn_of_mistakes()
+    assert "warn_of_mistakes()" in (PROJECT / "batch_scoring/definitions.py").read_text()
+
+
+def test_a_run_that_its_command_stopped_is_told_and_wakes_nobody(instance: dg.DagsterInstance, told: Told) -> None:
+    now = time.time()
+    run_id = ended(instance, now, "RUN_CANCELED", **{"dagster/partition": DAY})
+    instance.add_run_tags(run_id, {runs.STOPPED: run_id})
+    other = ended(instance, now, "RUN_CANCELED")
+    instance.add_run_tags(other, {runs.STOPPED: run_id})  # copied by Dagster
+    records = {record.dagster_run.run_id: record for record in instance.get_run_records()}
+    kinds = [digests.digest(instance, digests.read(instance, records[name]), [], "").kind for name in (run_id, other)]
+    assert kinds == ["info", "failure"]
+    assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "stopped: it is over"]
 
 
 DEPLOYMENT = """

@@ -106,7 +106,7 @@ def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_the_run(instan
 def test_a_clock_that_is_set_forward_ends_no_living_run(
     instance: dg.DagsterInstance, wrong_clock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "clock").write_text("-16")
+    (tmp_path / "clock").write_text("-30")  # 16 would do where nothing has to be imported
     with monkeypatch.context() as before:
         before.setenv("LD_PRELOAD", str(wrong_clock))
         before.setenv("CLOCK_FILE", str(tmp_path / "clock"))
@@ -170,7 +170,12 @@ def test_two_processes_of_a_run_hold_its_lock_together(tmp_path: Path) -> None:
     parent.withdraw()
     assert alive.has_process(tmp_path, "run")
     child.withdraw()
-    assert alive.has_process(tmp_path, "run") is None, "the last one takes the file away"
+    assert alive.has_process(tmp_path, "run") is False
+    parent.give("run")
+    parent.note_end("run")
+    assert alive.has_process(tmp_path, "run"), "until its record says so"
+    parent.give("next")
+    assert alive.has_process(tmp_path, "run") is None and alive.has_process(tmp_path, "next")
 
 
 def test_a_run_that_this_very_process_works_on_lives(instance: dg.DagsterInstance) -> None:

@@ -1,5 +1,6 @@
 """Broken set-ups on a disk: for each the right finding, and nothing else."""
 
+import contextlib
 import copy
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import platform
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -522,6 +524,29 @@ def test_a_slot_of_a_pool_that_a_run_holds_which_is_over(deployed: Clinic) -> No
         run = instance.create_run_for_job(idle, status=dg.DagsterRunStatus.CANCELED)
         instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "step")
     told(deployed.look(), "warning", "dead runs", "pool gpu", run.run_id)
+
+
+def test_an_instance_that_two_commands_have_created_at_once_and_what_doctor_says_mends_it(clinic: Clinic) -> None:
+    with clinic.instance():
+        pass
+    file = clinic.home / "schedules/schedules.db"
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
+    report = clinic.look()
+    told(report, "error", "instance", str(file), "two processes have created it at once")
+    remedy = report.findings()[0][0].remedy
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    subprocess.run(remedy, shell=True, check=True, env=environment)
+    assert findings(clinic.look()) == []
+
+
+def test_an_event_log_that_does_not_know_whether_a_run_lives(clinic: Clinic) -> None:
+    settings = yaml.safe_load((clinic.home / "dagster.yaml").read_text())
+    del settings["event_log_storage"]
+    (clinic.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    with clinic.instance():
+        pass
+    told(clinic.look(), "warning", "dead runs", "event_log_storage", "EventLog")
 
 
 # the machine

@@ -201,6 +201,52 @@ def test_what_waits_for_a_removed_channel_is_given_up_after_a_week(
     assert opened(instance).orphaned == 0
 
 
+def test_what_waits_for_a_mistyped_address_goes_to_its_correction_once(
+    instance: dg.DagsterInstance, web: WebServer, mail: MailServer
+) -> None:
+    opened(instance, web.url, mail.url).put([], "")
+    wrong = mail.url.replace("mailto", "mailt")
+    for title in ("one", "two"):
+        box = opened(instance, web.url, wrong)
+        box.put([message(title)], "")
+        assert box.deliver(20) == 1
+    assert [said.split(" since ")[0] for said in box.waiting()] == ["2 wait for ALERT_URLS[2]"]
+    assert box.waiting()[0].endswith("last error: the address is not understood")
+    assert opened(instance, web.url, wrong.replace("mailt", "mailtoo")).deliver(20) == 0, "mistyped again"
+    box = opened(instance, web.url, mail.url)
+    assert box.deliver(20) == 2 and box.waiting() == []
+    assert titles(web) == titles(mail) == ["one", "two"]
+
+
+def test_where_all_addresses_are_mistyped_each_correction_gets_each_message_once(
+    instance: dg.DagsterInstance, web: WebServer, mail: MailServer
+) -> None:
+    opened(instance, "nosuch://a", "nosuch://b").put([message("one"), message("two")], "")
+    assert opened(instance, web.url, mail.url).deliver(20) == 4
+    assert titles(web) == titles(mail) == ["one", "two"]
+
+
+def test_a_mistyped_address_keeps_as_many_messages_as_another_and_none_for_longer_than_a_week(
+    instance: dg.DagsterInstance, web: WebServer
+) -> None:
+    old = message("old").model_copy(update={"at": datetime.now(UTC) - KEPT})
+    opened(instance, "nosuch://x").put([old, *(message(f"number {n}") for n in range(MOST_WAITING - 1))], "")
+    opened(instance, "nosuch://x").put([message("last")], "")
+    box = opened(instance, "nosuch://x")
+    assert box.waiting()[0].startswith(f"{MOST_WAITING} wait")
+    box.put([message("one too many")], "")
+    assert box.waiting()[0].startswith(f"{MOST_WAITING // 2 + 1} wait")
+    assert opened(instance, web.url).deliver(20) == MOST_WAITING // 2 + 1
+    assert "old" not in titles(web) and titles(web)[-1] == "one too many"
+
+
+def test_a_lease_of_a_clock_that_was_ahead_holds_nobody_up(instance: dg.DagsterInstance) -> None:
+    storage = instance.daemon_cursor_storage
+    storage.set_cursor_values({outbox.LEASE: str(time.time() + 3600)})
+    with lease(storage, 60) as free:
+        assert free
+
+
 def test_too_long_a_queue_is_joined_and_loses_no_title(instance: dg.DagsterInstance, web: WebServer) -> None:
     box = opened(instance, web.url)
     box.put([message(f"number {n}") for n in range(MOST_WAITING)], "")

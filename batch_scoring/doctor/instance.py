@@ -220,7 +220,8 @@ def dead_runs(site: Site) -> Iterator[Finding]:
     """Every started run has its process, and no run that is over holds a slot of a pool."""
     if site.instance is None:
         return
-    if is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog):
+    is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
+    if is_unknown and site.home and (site.home / "dagster.yaml").is_file():
         yield Finding(
             "warning", "dagster.yaml: event_log_storage", "it is Dagster's own: whether a run still has a process is "
             "not known, and one that is killed holds its slot until its maximum runtime", "batch_scoring.event_log, "
@@ -250,8 +251,7 @@ def waiting_alerts(site: Site) -> Iterator[Finding]:
     """No message waits for a channel that has refused it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
-    understood = [channel for channel in channels.parse(os.environ.get("ALERT_URLS", "")) if channel.scheme]
-    outbox = Outbox(site.instance.daemon_cursor_storage, understood)
+    outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
             yield Finding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")

@@ -3,8 +3,10 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,23 +161,26 @@ def test_an_object_that_came_meanwhile_stands(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
-    tiny: TinyProject, store: Store, bucket: str, number: signal.Signals
+    tiny: TinyProject, store: Store, bucket: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     store.proxy.faults = [Fault("delay", r"^PUT .*partNumber", seconds=0.5, times=1)]
-    finish = threading.Event()
-
-    def kill_during_upload() -> None:
-        while not store.proxy.faults[0].hits and not finish.wait(0.01):
-            pass
-        os.kill(os.getpid(), number)
-
-    killer = threading.Thread(target=kill_during_upload)
-    killer.start()
-    code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
-    finish.set()
-    killer.join()
-    assert (code, said) == (1, "batch-scoring: interrupted; nothing is written\n")
-    assert objects(store, bucket) == {}
+    code = (
+        "import sys; from batch_scoring import signals; signals.watch('batch-scoring')\n"
+        "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
+        "from batch_scoring.adhoc.command import Request, command\n"
+        "from batch_scoring_tests.reliability.processes import Site\n"
+        "site = Site(*sys.argv[2:0:-1], sys.argv[3])\n"
+        "sys.exit(command(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
+    )
+    where = [str(tiny.packages), tiny.name, tiny.data_root, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv"]
+    with subprocess.Popen([sys.executable, "-c", code, *where], stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not store.proxy.faults[0].hits and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (128 + number, "batch-scoring: interrupted; nothing is written\n")
+    assert objects(store, bucket) == {} and not list(tmp_path.glob("batch_scoring_*"))
 
 
 def test_a_file_of_several_parts_arrives_whole(

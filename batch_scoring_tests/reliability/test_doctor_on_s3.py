@@ -160,6 +160,7 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
     store.proxy.faults = [Fault("delay", on=r"^GET .*batch_scoring_doctor", seconds=1.5)]
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
+        "from batch_scoring import signals; signals.watch('batch-scoring')\n"
         "from batch_scoring.doctor import command; from batch_scoring.pipeline import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
         "command._survey = lambda: survey_pipelines(Path(places), root)\n"
@@ -174,5 +175,5 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
         assert any(stores.new_name()[:20] in item["Key"] for item in keys), "it is there"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == 143, errors
     assert b"interrupted; no probe file has stayed" in errors and b"Traceback" not in errors
