@@ -1,5 +1,8 @@
 """What runs the assets and looks after their runs."""
 
+import hashlib
+import os
+import re
 from collections.abc import Sequence
 from datetime import UTC
 from zoneinfo import ZoneInfo
@@ -10,7 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline, SpecError
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -165,17 +168,40 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"marked as failed: {', '.join(ended)}" if ended else "every started run has its process")
 
 
-def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
+def broken_sensor(broken: Broken) -> dg.SensorDefinition:
+    """What the UI has of a pipeline that is left out of the deployment: a sensor that fails, and says why."""
+
+    @dg.sensor(
+        name=f"{_identifier(broken.name)}_is_broken",
+        minimum_interval_seconds=600,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"The pipeline {broken.name} is left out of the deployment: {'; '.join(broken.faults)}",
+    )
+    def _is_broken(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        raise SpecError([*broken.faults, "correct that, then load the code location again"])
+
+    return _is_broken
+
+
+def _identifier(name: str) -> str:
+    """A folder's name as Dagster takes it; of two folders no two are equal."""
+    if re.fullmatch(r"[a-z0-9_]+", name):
+        return name
+    return f"{re.sub('[^A-Za-z0-9_]', '_', name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+
+
+def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[Broken] = ()) -> dg.SensorDefinition:
     """The sensor of the deployment that tells people; it requests no runs."""
 
     @dg.sensor(
         name="alerts",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
+        description="Tells the channels of ALERT_URLS of failed runs, failed checks, late days and pipelines that are "
+        "left out, each once.",
     )
     def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log))
+        return dg.SkipReason(alerts.tick(context.instance, pipelines, context.log, broken))
 
     return _alerts
 

@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
-from batch_scoring import failures
+from batch_scoring import doors, failures
 from batch_scoring.channels import Message
-from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline
 from batch_scoring.pod_words import BLOCKED, WAITS
 from batch_scoring.runs import ATTEMPT, PARTITION, ended_at
 from batch_scoring.state import State
@@ -134,13 +133,23 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
     )  # fmt: skip
 
 
-def of_sensor(broken: Broken) -> Message:
+def of_sensor(broken: doors.Broken) -> Message:
     """The message of a sensor whose ticks fail: no file that lands is seen until it works again."""
     name = broken.pipeline.name
     body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
     return Message(
         topic=name, title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}", kind="failure",
         body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
+    )  # fmt: skip
+
+
+def of_broken(broken: Broken) -> Message:
+    """The message of a pipeline that is left out of the deployment: no day of it is scored until it is corrected."""
+    count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
+    advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    return Message(
+        topic=broken.name, title=f"{broken.name}: left out of the deployment, {count}", kind="failure",
+        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, link("overview/sensors"))),
     )  # fmt: skip
 
 

@@ -553,7 +553,9 @@ class PipelineSpec(Section):
     @field_validator("owners")
     @classmethod
     def _owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from dagster._core.utils import is_valid_email  # what Dagster itself asks
+
         for owner in value:
-            if not re.fullmatch(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
+            if not (re.fullmatch(r"team:[A-Za-z0-9_-]+", owner) or is_valid_email(owner)):
                 raise ValueError(f"{owner!r} is no owner; expected an e-mail address or team:name")
         return value

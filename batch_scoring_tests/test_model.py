@@ -157,7 +157,9 @@ def test_a_bundle_folder_that_vanishes_after_loading_fails_the_check(tiny: TinyP
 def test_a_bundle_folder_that_is_not_there_is_a_fault_of_the_spec(tiny: TinyProject) -> None:
     tiny.spec["model"]["bundle"] = f"{tiny.name}/models/v9"
     tiny.write_spec()
-    with pytest.raises(SpecError, match=r"pipeline\.yaml: model\.bundle: '.*/models/v9': there is no bundle\.json in"):
+    with pytest.raises(
+        SpecError, match=r"pipeline\.yaml line \d+: model\.bundle: '.*/models/v9': there is no bundle\.json in"
+    ):
         tiny.run(steps=["model"])
 
 

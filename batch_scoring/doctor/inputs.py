@@ -25,7 +25,7 @@ def specs(site: Site) -> Iterator[Finding]:
     for fault in site.faults:
         where, _, found = fault.partition(": ")
         yield Finding(
-            "error", where, found or fault, "a spec without a fault: one with a fault keeps all pipelines from loading",
+            "error", where, found or fault, "a spec without a fault: one with a fault keeps its pipeline from loading",
             "correct it, and see again: batch-scoring doctor",
         )  # fmt: skip
 
