@@ -54,12 +54,11 @@ def line_of(field: str, known: dict[str, int]) -> int | None:
 
 
 def place_of(error: BaseException, folder: Path) -> str:
-    """The line of a pipeline's own code that has raised an error while it was imported, as messages begin with it."""
+    """The line of a pipeline's own code that has raised an error while it was imported, as messages end with it."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name} line {error.lineno}: "
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    return f"{Path(own[-1].filename).name} line {own[-1].lineno}: " if own else ""
+        return f" ({Path(error.filename).name} line {error.lineno})"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+    return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
 def describe(faults: Iterable[Any]) -> Iterator[str]:

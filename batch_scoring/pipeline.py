@@ -84,11 +84,8 @@ class Pipeline:
             with garbage.imports():
                 return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
         except Exception as error:  # whatever a user's module may raise
-            summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            where = place_of(error, self.folder)
-            raise CodeError(
-                f"{self.name}: {reference} cannot be loaded from {self.folder}: {where}{summary}"
-            ) from error
+            summary = f"{type(error).__name__}: {' '.join(str(error).split())}{place_of(error, self.folder)}"
+            raise CodeError(f"{self.name}: {reference} cannot be loaded from {self.folder}: {summary}") from error
 
     @functools.cached_property
     def features_code(self) -> str:
@@ -280,11 +277,10 @@ def find_pipeline(name: str) -> Pipeline:
     pipelines = {pipeline.name: pipeline for pipeline in load_pipelines()}
     if name in pipelines:
         return pipelines[name]
-    survey = survey_pipelines()
-    for broken in survey.broken:
+    for broken in survey_pipelines().broken:
         if broken.name == name:
             raise SpecError(list(broken.faults))
-    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(sorted(survey.names))}")
+    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(pipelines)}")
 
 
 def declared_pipeline(name: str) -> Pipeline:

@@ -218,7 +218,7 @@ def test_a_bundle_that_needs_a_category_the_spec_lacks_is_refused(tiny: TinyProj
 @pytest.mark.parametrize(
     ("code", "raised"),
     [
-        ("import tensorflux", "ModuleNotFoundError: No module named 'tensorflux'"),
+        ("from math import tensorflux", "ImportError: cannot import name 'tensorflux' from 'math'"),
         ("raise RuntimeError('no licence\\nfound')", "RuntimeError: no licence found"),
     ],
 )
@@ -226,6 +226,7 @@ def test_a_network_that_does_not_import_fails_a_recorded_check(tiny: TinyProject
     tiny.write_code(network=f"{code}\n{(tiny.folder / 'network.py').read_text()}")
     result = tiny.run(steps=["model"], raise_on_error=False)
     assert f"{tiny.name}: network:Net cannot be loaded from {tiny.folder}: {raised}" in error_of(result)
+    assert "(network.py line 1)" in error_of(result)
     assert not findings(result, "bundle_is_intact").passed
     assert tiny.state.model_or_none() is None
 
