@@ -8,6 +8,7 @@ import functools
 import itertools
 import operator
 import os
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,6 +39,9 @@ RUNS_UNTIL, DAYS_UNTIL, DELIVER_UNTIL = 10.0, 18.0, 30.0
 STORE_SECONDS = 4.0
 """That the data's store has for an answer."""
 
+_LINE = re.compile(r" line \d+")
+"""Of a fault; it moves as the file is edited."""
+
 
 class Memory(BaseModel):
     """What was told."""
@@ -53,7 +57,7 @@ class Memory(BaseModel):
     broken: set[str] = set()
     """Sensors that were told to be broken, and still are."""
     faults: dict[str, list[str]] = {}
-    """Of the pipelines that are left out of the deployment, by their names: those that were told."""
+    """Of the pipelines that are left out of the deployment, by their names: those that were told, without lines."""
 
 
 def tick(
@@ -251,10 +255,11 @@ def _of_sensors(
 
 def _of_broken(left_out: Sequence[Broken], memory: Memory) -> Iterator[Message]:
     """The messages of the pipelines that are left out of the deployment: each fault once, as long as it is there."""
+    found = {broken.name: {_LINE.sub("", fault) for fault in broken.faults} for broken in left_out}
     for broken in left_out:
-        if set(broken.faults) - set(memory.faults.get(broken.name, ())):
+        if found[broken.name] - set(memory.faults.get(broken.name, ())):
             yield digests.of_broken(broken)
-    memory.faults = {broken.name: list(broken.faults) for broken in left_out}
+    memory.faults = {name: sorted(faults) for name, faults in found.items()}
 
 
 # days

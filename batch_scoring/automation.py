@@ -13,7 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
-from batch_scoring.pipeline import Broken, Pipeline, SpecError
+from batch_scoring.pipeline import Broken, Pipeline, SpecError, faults_of
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -178,7 +178,7 @@ def broken_sensor(broken: Broken) -> dg.SensorDefinition:
         description=f"The pipeline {broken.name} is left out of the deployment: {'; '.join(broken.faults)}",
     )
     def _is_broken(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        raise SpecError([*broken.faults, "correct that, then load the code location again"])
+        raise SpecError(list(broken.faults))
 
     return _is_broken
 
@@ -246,8 +246,14 @@ def _sensor_status(name: str) -> dg.DefaultSensorStatus:
 
 
 def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """What a tick has decided, as Dagster takes it."""
+    """What a tick has decided, as Dagster takes it.
+
+    Raises:
+        SpecError: the pipeline's files have been changed and are broken now; its runs would load them, and die.
+    """
     context.log.info(tick.summary)
+    if tick.plan.requests and (faults := faults_of(pipeline)):
+        raise SpecError(faults)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,

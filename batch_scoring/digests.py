@@ -38,6 +38,8 @@ class Ended:
     """The first step that failed, and its error."""
     last_words: str
     """What Dagster said of the end, if it was no good one."""
+    unloaded: str | None = None
+    """What its code raised when it was loaded, if the run has died of that."""
 
     @property
     def topic(self) -> str:
@@ -68,6 +70,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
+        None if record.dagster_run.is_success else failures.why_unloaded(instance, record.dagster_run),
     )
 
 
@@ -200,6 +203,8 @@ def _check(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
     """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
+    if ended.unloaded:
+        return [f"its code does not load: {' '.join(ended.unloaded.split())}; see batch-scoring doctor {ended.topic}"]
     if ended.step_error is None:
         # what the code server says of a run whose process it has seen end
         is_killed = "from outside the execution context" in ended.last_words

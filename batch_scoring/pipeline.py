@@ -233,6 +233,11 @@ def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Surve
     return Survey(tuple(sound), tuple(broken))
 
 
+def faults_of(pipeline: Pipeline) -> list[str]:
+    """What is wrong by now with the files of a pipeline that was sound when it was loaded."""
+    return _examined(pipeline.folder / "pipeline.yaml", pipeline.data_root)[1]
+
+
 def _examined(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
     """The pipeline of a spec, and all that is wrong with it and with what it refers to."""
     try:
