@@ -1,8 +1,5 @@
 """What runs the assets and looks after their runs."""
 
-import hashlib
-import os
-import re
 from collections.abc import Sequence
 from datetime import UTC
 from zoneinfo import ZoneInfo
@@ -172,7 +169,7 @@ def broken_sensor(broken: Broken) -> dg.SensorDefinition:
     """What the UI has of a pipeline that is left out of the deployment: a sensor that fails, and says why."""
 
     @dg.sensor(
-        name=f"{_identifier(broken.name)}_is_broken",
+        name=doors.broken_name(broken.name),
         minimum_interval_seconds=600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"The pipeline {broken.name} is left out of the deployment: {'; '.join(broken.faults)}",
@@ -181,13 +178,6 @@ def broken_sensor(broken: Broken) -> dg.SensorDefinition:
         raise SpecError(list(broken.faults))
 
     return _is_broken
-
-
-def _identifier(name: str) -> str:
-    """A folder's name as Dagster takes it; of two folders no two are equal."""
-    if re.fullmatch(r"[a-z0-9_]+", name):
-        return name
-    return f"{re.sub('[^A-Za-z0-9_]', '_', name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[Broken] = ()) -> dg.SensorDefinition:

@@ -15,6 +15,9 @@ At once, where Dagster does it (`run_retries`, for what its daemon has launched)
 A run that is run again goes on from the finished shards. `runs.retries` and `runs.retry_minutes` of the spec say how
 often and after which pauses; the pauses double, and differ from day to day so that days that failed together do not
 come back together. What was published before stands until a run succeeds. The class is a tag of the run.
+
+A run whose code does not load at all is, for Dagster, one that was killed: where its code server still has the code of
+before, it starts the run twice more within seconds. That is no try of the files once the code loads again.
 """
 
 import contextlib

@@ -92,6 +92,13 @@ BREAKS: dict[str, tuple[Breaks, str]] = {
         lambda tiny: [(tiny.folder / "pipeline.yaml").unlink(), (tiny.folder / "pipeline.yaml").mkdir()],
         "Is a directory",
     ),
+    "a link that leads nowhere": (
+        lambda tiny: (
+            (tiny.folder / "pipeline.yaml").rename(tiny.folder / "spec")
+            and (tiny.folder / "pipeline.yaml").symlink_to("nowhere")
+        ),
+        "No such file or directory",
+    ),
     "another ending": (lambda tiny: (tiny.folder / "pipeline.yaml").rename(tiny.folder / "pipeline.yml"), "call it pi"),
 }
 
@@ -335,17 +342,6 @@ def test_a_pod_whose_code_does_not_load_is_the_codes_fault_if_its_step_has_faile
 # a daemon
 
 
-DEFINITIONS = """
-import pathlib, warnings
-import batch_scoring.pipelines
-from batch_scoring.definitions import deploy_sound
-from batch_scoring.pipeline import survey_pipelines
-warnings.simplefilter("ignore")
-batch_scoring.pipelines.__path__.append({packages!r})
-defs = deploy_sound(survey_pipelines(pathlib.Path({packages!r}), {root!r}))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_daemon_goes_on_with_the_others_tells_it_once_and_goes_on_with_it_when_it_is_mended(
@@ -360,8 +356,6 @@ def test_a_daemon_goes_on_with_the_others_tells_it_once_and_goes_on_with_it_when
     known = {tiny.name: tiny.pipeline for tiny in (pair.mine, pair.other)}
     web = WebServer()
     deployment = Deployment(tmp_path / "site", [pair.mine], {"ALERT_URLS": web.url}, {}, reloads_every=2)
-    definitions = DEFINITIONS.format(packages=str(pair.mine.packages), root=pair.mine.data_root)
-    (tmp_path / "site" / "deployed.py").write_text(definitions)
 
     def land(tiny: TinyProject, name: str, first: int) -> None:
         folder = Path(known[tiny.name].landing.uri, f"dt={yesterday}")

@@ -20,12 +20,13 @@ from batch_scoring_tests.tiny import TinyProject
 _DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
-from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import load_pipelines
+from batch_scoring.definitions import deploy_sound
+from batch_scoring.pipeline import Survey, survey_pipelines
 warnings.simplefilter("ignore")
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
-defs = deploy([p for packages, root in PLACES for p in load_pipelines(pathlib.Path(packages), root)])
+surveys = [survey_pipelines(pathlib.Path(packages), root) for packages, root in dict.fromkeys(PLACES)]
+defs = deploy_sound(Survey(tuple(p for s in surveys for p in s.sound), tuple(b for s in surveys for b in s.broken)))
 """
 
 _DAEMON = """
