@@ -4,6 +4,7 @@ A pipeline with a fault is left out of the deployment, and all of its faults are
 business. Nothing here opens a table, imports torch or talks to S3.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -315,12 +316,7 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
         marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
         return None, [_told(file, f"is no YAML: {said}", marks[0].line + 1 if marks else None)]
-    except (
-        yaml.YAMLError,
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:  # also a text that is no UTF-8, a day that is none
+    except (yaml.YAMLError, OSError, ValueError, TypeError) as error:  # ValueError: no UTF-8, or a day that is none
         return None, [_told(file, " ".join(str(error).split()))]
     unset: dict[tuple[str, ...], str] = {}
     content = _expand(content, (), unset)
@@ -338,12 +334,11 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
 
 def _placed(file: Path, faults: Iterable[str]) -> list[str]:
     """Faults that begin with their fields, with the spec's path and the fields' lines."""
-    known: dict[str, int] | None = None
-    placed = []
-    for fault in faults:
-        known = lines(file.read_text(encoding="utf-8")) if known is None else known
-        placed.append(_told(file, fault, line_of(fault.partition(": ")[0], known)))
-    return placed
+    found, known = list(faults), {}
+    if found:
+        with contextlib.suppress(OSError, ValueError):  # what is wrong is said all the same
+            known = lines(file.read_text(encoding="utf-8"))
+    return [_told(file, fault, line_of(fault.partition(": ")[0], known)) for fault in found]
 
 
 def _told(file: Path, fault: str, line: int | None = None) -> str:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from batch_scoring.faults import line_of, lines
 from batch_scoring.pipeline import (
     PROJECT,
     SpecError,
@@ -600,6 +603,29 @@ def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyPr
     assert faults(tiny, change) == [
         "features.numerics: unknown field; accepted here: schema, numeric, categorical, day_grain"
     ]
+
+
+SECTIONS = st.recursive(
+    st.integers() | st.text("abc\n#", max_size=60),
+    lambda inner: st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner, min_size=1, max_size=4),
+    max_leaves=15,
+).filter(lambda value: isinstance(value, dict))
+
+
+@given(content=SECTIONS, flow=st.sampled_from([None, False]), width=st.sampled_from([20, 80]))
+def test_every_field_of_a_spec_has_its_line(content: dict[str, Any], flow: bool | None, width: int) -> None:
+    text = yaml.safe_dump(content, default_flow_style=flow, width=width)
+    known, written = lines(text), text.splitlines()
+
+    def walk(section: dict[str, Any], path: str) -> Iterator[str]:
+        for name, value in section.items():
+            yield path + name
+            yield from walk(value, f"{path}{name}.") if isinstance(value, dict) else ()
+
+    assert sorted(known) == sorted(walk(content, ""))
+    assert all(re.search(rf"\b{path.rpartition('.')[2]}\b", written[line - 1]) for path, line in known.items())
+    assert all(line_of(f"{path}.nothing.like_it", known) == line for path, line in known.items())
+    assert line_of("nothing", {}) is None
 
 
 @pytest.mark.parametrize("key", ["on: 1", "1: x", "null: x"])
