@@ -9,9 +9,10 @@ import itertools
 import math
 import operator
 import os
+import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from logging import Logger
 from typing import TextIO
@@ -23,7 +24,7 @@ from batch_scoring import channels, deadlines, digests, doors, failures, landing
 from batch_scoring.channels import Message
 from batch_scoring.outbox import Outbox, join, lease
 from batch_scoring.patience import answer
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline
 from batch_scoring.printable import printable
 from batch_scoring.state import State, StateError
 
@@ -44,6 +45,9 @@ RUNS_UNTIL, DAYS_UNTIL, DELIVER_UNTIL = 10.0, 18.0, 30.0
 STORE_SECONDS = 4.0
 """That the data's store has for an answer."""
 
+_LINE = re.compile(r" line \d+")
+"""Of a fault; it moves as the file is edited."""
+
 
 class Memory(BaseModel):
     """What was told."""
@@ -58,12 +62,22 @@ class Memory(BaseModel):
     """Deadlines that were kept, or whose miss was told."""
     broken: set[str] = set()
     """Sensors that were told to be broken, and still are."""
+    faults: dict[str, list[str]] = {}
+    """Of the pipelines that are left out of the deployment, by their names: those that were told, without lines."""
 
 
-def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger) -> str:
+def tick(
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger, left_out: Sequence[Broken] = ()
+) -> str:
     """Find what is new, store it, deliver what waits; what was done, in words.
 
     Without a channel the messages go to the log.
+
+    Args:
+        instance: whose runs and sensors are looked at.
+        pipelines: that the deployment has.
+        log: is told what cannot be delivered.
+        left_out: pipelines that it does not have, since they are broken.
     """
     began = time.monotonic()
     storage = instance.daemon_cursor_storage
@@ -74,10 +88,12 @@ def tick(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logge
         mistakes, said = channels.mistakes(named), list[str]()
         outbox = Outbox(storage, named)
         memory = _remembered(outbox)
+        gone = {broken.name for broken in left_out}
         found = [
+            *_of_broken(left_out, memory),
             *_of_runs(instance, pipelines, memory, began + RUNS_UNTIL),
-            *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said),
-            *_of_sensors(instance, pipelines, memory),
+            *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said, gone),
+            *_of_sensors(instance, pipelines, memory, gone),
         ]
         messages = list(_calmed(found))
         for message in messages if len(mistakes) == len(named) else ():
@@ -244,24 +260,43 @@ def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
 # sensors
 
 
-def _of_sensors(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory) -> Iterator[Message]:
+def _of_sensors(
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, gone: Collection[str]
+) -> Iterator[Message]:
     """The messages of the sensors that have stopped working: Dagster shows it, and tells nobody."""
     broken = {door.sensor: door for door in doors.broken(instance, pipelines)}
     for name in sorted(set(broken) - memory.broken):
         yield digests.of_sensor(broken[name])
-    memory.broken = set(broken)
+    memory.broken = {*broken, *(name for name in memory.broken if name.rpartition("_")[0] in gone)}
+
+
+# pipelines
+
+
+def _of_broken(left_out: Sequence[Broken], memory: Memory) -> Iterator[Message]:
+    """The messages of the pipelines that are left out of the deployment: each fault once, as long as it is there."""
+    found = {broken.name: {_LINE.sub("", fault) for fault in broken.faults} for broken in left_out}
+    for broken in left_out:
+        if found[broken.name] - set(memory.faults.get(broken.name, ())):
+            yield digests.of_broken(broken)
+    memory.faults = {name: sorted(faults) for name, faults in found.items()}
 
 
 # days
 
 
 def _of_days(
-    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, stop_at: float, problems: list[str]
+    instance: dg.DagsterInstance,
+    pipelines: Sequence[Pipeline],
+    memory: Memory,
+    stop_at: float,
+    problems: list[str],
+    gone: Collection[str],
 ) -> Iterator[Message]:
     """The messages of the days that are late; a pipeline whose store does not answer goes into `problems`."""
     now = datetime.now(UTC)
     late = list(deadlines.passed(pipelines, now))
-    memory.days &= {deadline.name for deadline in late}
+    memory.days &= {*(deadline.name for deadline in late), *(name for name in memory.days if name.split()[0] in gone)}
     unreachable = set()
     for deadline in late:
         if deadline.name in memory.days or deadline.pipeline.name in unreachable or time.monotonic() > stop_at:

@@ -10,7 +10,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from batch_scoring import alerts, doors, events, runs, schedules, uploads
 from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline, SpecError, faults_of
 from batch_scoring.printable import cleaned, printable
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
@@ -166,18 +166,34 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"marked as failed: {', '.join(ended)}" if ended else "every started run has its process")
 
 
-def alerts_sensor(pipelines: Sequence[Pipeline]) -> dg.SensorDefinition:
+def broken_sensor(broken: Broken) -> dg.SensorDefinition:
+    """What the UI has of a pipeline that is left out of the deployment: a sensor that fails, and says why."""
+
+    @dg.sensor(
+        name=doors.broken_name(broken.name),
+        minimum_interval_seconds=600,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"The pipeline {broken.name} is left out of the deployment: {'; '.join(broken.faults)}",
+    )
+    def _is_broken(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        raise SpecError(list(broken.faults))
+
+    return _is_broken
+
+
+def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[Broken] = ()) -> dg.SensorDefinition:
     """The sensor of the deployment that tells people; it requests no runs."""
 
     @dg.sensor(
         name="alerts",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the channels of ALERT_URLS of failed runs, failed checks and late days, each once.",
+        description="Tells the channels of ALERT_URLS of failed runs, failed checks, late days and pipelines that are "
+        "left out, each once.",
     )
     def _alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         with cleaned():
-            return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log)))
+            return dg.SkipReason(printable(alerts.tick(context.instance, pipelines, context.log, broken)))
 
     return _alerts
 
@@ -226,9 +242,15 @@ def _sensor_status(name: str) -> dg.DefaultSensorStatus:
 
 
 def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """What a tick has decided, as Dagster takes it."""
+    """What a tick has decided, as Dagster takes it.
+
+    Raises:
+        SpecError: the pipeline's files have been changed and are broken now; its runs would load them, and die.
+    """
     summary = printable(tick.summary)
     context.log.info(summary)
+    if tick.plan.requests and (faults := faults_of(pipeline)):
+        raise SpecError(faults)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,

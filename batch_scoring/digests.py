@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
-from batch_scoring import failures
+from batch_scoring import doors, failures
 from batch_scoring.channels import Message
-from batch_scoring.doors import Broken
 from batch_scoring.outbox import stamp
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline
 from batch_scoring.pod_words import BLOCKED, WAITS
 from batch_scoring.runs import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.state import State
@@ -39,6 +38,8 @@ class Ended:
     """The first step that failed, and its error."""
     last_words: str
     """What Dagster said of the end, if it was no good one."""
+    unloaded: str | None = None
+    """What its code raised when it was loaded, if the run has died of that."""
 
     @property
     def topic(self) -> str:
@@ -69,6 +70,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
+        None if record.dagster_run.is_success else failures.why_unloaded(instance, record.dagster_run),
     )
 
 
@@ -134,13 +136,23 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
     )  # fmt: skip
 
 
-def of_sensor(broken: Broken) -> Message:
+def of_sensor(broken: doors.Broken) -> Message:
     """The message of a sensor whose ticks fail: no file that lands is seen until it works again."""
     name = broken.pipeline.name
     body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
     return Message(
         topic=name, title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}", kind="failure",
         body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
+    )  # fmt: skip
+
+
+def of_broken(broken: Broken) -> Message:
+    """The message of a pipeline that is left out of the deployment: no day of it is scored until it is corrected."""
+    count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
+    advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    return Message(
+        topic=broken.name, title=f"{broken.name}: left out of the deployment, {count}", kind="failure",
+        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, link("overview/sensors"))),
     )  # fmt: skip
 
 
@@ -191,6 +203,8 @@ def _check(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
     """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
+    if ended.unloaded:
+        return [f"its code does not load: {' '.join(ended.unloaded.split())}; see batch-scoring doctor {ended.topic}"]
     if ended.step_error is None:
         # what the code server says of a run whose process it has seen end
         is_killed = "from outside the execution context" in ended.last_words

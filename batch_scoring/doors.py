@@ -1,5 +1,8 @@
 """The sensors that ask for a pipeline's runs, as the instance knows them: which are on, which have stopped working."""
 
+import hashlib
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +38,13 @@ def uploads_name(pipeline: Pipeline) -> str:
 def events_name(pipeline: Pipeline) -> str:
     """`<pipeline>_events`."""
     return f"{pipeline.name}_events"
+
+
+def broken_name(name: str) -> str:
+    """`<pipeline>_is_broken`, of a pipeline by its folder's name; where Dagster would not take that, another one."""
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        name = f"{re.sub('[^A-Za-z0-9_]', '_', name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f"{name}_is_broken"
 
 
 def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:

@@ -15,11 +15,15 @@ At once, where Dagster does it (`run_retries`, for what its daemon has launched)
 A run that is run again goes on from the finished shards. `runs.retries` and `runs.retry_minutes` of the spec say how
 often and after which pauses; the pauses double, and differ from day to day so that days that failed together do not
 come back together. What was published before stands until a run succeeds. The class is a tag of the run.
+
+A run whose code does not load at all is, for Dagster, one that was killed: where its code server still has the code of
+before, it starts the run twice more within seconds. That is no try of the files once the code loads again.
 """
 
 import contextlib
 import errno
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +68,17 @@ _OTHER_ENDS: dict[str, Failure] = {
     "START_TIMEOUT": "timeout",
 }  # fmt: skip
 """By Dagster's reason, where no step has noted a class; every other end is a lost process."""
+_NOT_LOADED = "Could not load job definition."
+_STEP_NOT_LOADED = "An exception was thrown during step execution that is likely a framework error"
+"""What the process of a run or of a step says whose code does not load; then Dagster calls it killed, or gone."""
+_LOADING = re.compile(
+    r"^(?:In process \d+: )?(.*(?:SpecError|SyntaxError|IndentationError|ImportError|ModuleNotFoundError"
+    r"|DagsterInvariantViolationError: Could not find job).*)",
+    re.MULTILINE,
+)
+"""Errors of loading; a job that is not found is one of a pipeline that is left out."""
+UNLOADED = "batch_scoring/unloaded"
+"""Tag of a run that has died of code that does not load."""
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
 _DEATHS: dict[str, Failure] = {
@@ -180,15 +195,38 @@ def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None
     """
     failure = of_run(run)
     if failure and not is_noted(run):
-        reason = run.tags.get(RUN_FAILURE_REASON_TAG)
-        if reason == _STEP_FAILURE:
+        reason, noted_too = run.tags.get(RUN_FAILURE_REASON_TAG), {}
+        if why_unloaded(instance, run):
+            failure, noted_too = "bad_model", {UNLOADED: run.run_id}
+        elif reason == _STEP_FAILURE:
             failure = _of_lost_step(instance, run) or failure
         elif failure == "lost":
             failure = "timeout" if _has_timed_out(instance, run) else failure
-        instance.add_run_tags(run.run_id, tags(failure, run.run_id))
+        instance.add_run_tags(run.run_id, tags(failure, run.run_id) | noted_too)
     elif failure is None and run.is_finished and run.tags.get(TAG):
         instance.add_run_tags(run.run_id, {TAG: ""})  # of the run before it
     return failure
+
+
+def why_unloaded(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """What the code of a run, or of a step that failed, raised when its process loaded it; None if it was loaded."""
+    kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    events = [entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds) if entry.dagster_event]
+    failed = {event.step_key for event in events if event.is_step_failure}
+    for event in events:
+        error, said = getattr(event.event_specific_data, "error", None), event.message or ""
+        if error and said == _NOT_LOADED:
+            return str(error.message.strip())
+        is_of_step = said.startswith(_STEP_NOT_LOADED) and event.step_key in failed
+        is_told = is_of_step or event.event_type == dg.DagsterEventType.RUN_FAILURE
+        if error and is_told and (found := _LOADING.search(error.message)):
+            return found[1].strip()
+    return None
+
+
+def is_unloaded(run: dg.DagsterRun) -> bool:
+    """Whether a run has died of code that does not load."""
+    return run.tags.get(UNLOADED) == run.run_id
 
 
 def _of_lost_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:

@@ -1,17 +1,21 @@
 """What is wrong with a spec, in words: field, value found, what is accepted.
 
 Everything that can be known without running anything is looked at: fields, clashes of names, files, references into
-the pipeline's own package (read as syntax: importing it would import torch and pandera).
+the pipeline's own package (read as syntax: importing it would import torch and pandera), modules that it imports.
 """
 
 import ast
 import contextlib
 import copy
+import importlib.util
 import itertools
+import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from batch_scoring.spec import PipelineSpec
@@ -21,6 +25,40 @@ RESERVED = (
     "prediction", "prediction_proba", "model_version", "scored_at",
 )  # fmt: skip
 """Column names that the tables use themselves."""
+
+
+def lines(text: str) -> dict[str, int]:
+    """The line of every field of a spec, by its dotted path; of none if it is no YAML."""
+    found: dict[str, int] = {}
+
+    def walk(node: yaml.Node | None, path: str) -> None:
+        children: Iterable[tuple[str, yaml.Node, yaml.Node]] = ()
+        if isinstance(node, yaml.MappingNode):
+            children = [(str(key.value), key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            children = [(str(index), item, item) for index, item in enumerate(node.value)]
+        for name, place, value in children:
+            found[path + name] = place.start_mark.line + 1
+            walk(value, f"{path}{name}.")
+
+    with contextlib.suppress(yaml.YAMLError):
+        walk(yaml.compose(text, yaml.SafeLoader), "")
+    return found
+
+
+def line_of(field: str, known: dict[str, int]) -> int | None:
+    """The line of a field, or of the section that lacks it."""
+    while field and field not in known:
+        field = field.rpartition(".")[0]
+    return known.get(field)
+
+
+def place_of(error: BaseException, folder: Path) -> str:
+    """The line of a pipeline's own code that has raised an error while it was imported, as messages end with it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({Path(error.filename).name} line {error.lineno})"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+    return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
 def describe(faults: Iterable[Any]) -> Iterator[str]:
@@ -122,20 +160,18 @@ def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
     references = [("features.schema", features.contract)] if features else []
     references += [("model.network", model.network)] if model else []
+    pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
+    has_images = any(pod.image for pod in pods)  # besides the code location's; they may have other libraries
     for field, reference in references:
         module, attribute = reference.split(":")
         file = folder / f"{module}.py"
         if not file.is_file():
             yield f"{field}: {reference!r}: there is no {module}.py beside the spec"
             continue
-        try:
-            classes = _classes(file)
-        except SyntaxError as error:
-            yield f"{field}: {reference!r}: {module}.py line {error.lineno} is no Python: {error.msg}"
+        if trouble := list(_trouble(file, libraries=not has_images)):
+            yield from (f"{field}: {reference!r}: {one}" for one in trouble)
             continue
-        except ValueError as error:
-            yield f"{field}: {reference!r}: {module}.py is no Python: {error}"
-            continue
+        classes = _classes(file)
         if attribute not in classes:
             there = ", ".join(classes) or "none"
             yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
@@ -143,6 +179,58 @@ def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]
             yield from _unknown_columns(spec, classes, attribute)
     if bundle and not bundle.startswith("s3://") and not Path(bundle, "bundle.json").is_file():
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
+
+
+def _trouble(file: Path, *, libraries: bool) -> Iterator[str]:
+    """What keeps a module of the pipeline's package from being imported, as far as its text tells.
+
+    Args:
+        file: the module; those of the package that it imports are looked at too.
+        libraries: whether what it imports from elsewhere must be installed here.
+    """
+    folder, package = file.parent, f"batch_scoring.pipelines.{file.parent.name}"
+    pending, seen = [folder / "__init__.py", file], set[Path]()
+    while pending:
+        module = pending.pop()
+        if module in seen or not module.is_file():
+            continue
+        seen.add(module)
+        try:
+            source = module.read_text(encoding="utf-8")
+            tree = ast.parse(source)
+            with warnings.catch_warnings(action="ignore"):  # the import gives them
+                compile(tree, str(module), "exec", dont_inherit=True)  # a return outside of a function parses
+        except SyntaxError as error:
+            yield f"{module.name} line {error.lineno} is no Python: {error.msg}"
+            continue
+        except ValueError as error:
+            yield f"{module.name} is no Python: {error}"
+            continue
+        for line, name in _imports(tree, package):
+            if name.startswith(f"{package}."):
+                own = folder.joinpath(*name.removeprefix(f"{package}.").split("."))
+                pending += [own.with_suffix(".py"), own / "__init__.py"]
+                if not own.with_suffix(".py").is_file() and not own.is_dir():
+                    yield f"{module.name} line {line} imports {name}, which is not there"
+            elif libraries and "sys.path" not in source and not _is_there(name.partition(".")[0]):
+                yield f"{module.name} line {line} imports {name}, which is not installed"
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of the modules that a module imports; within if, try and functions they may be missing."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level <= 1:  # two dots leave the package
+            yield node.lineno, ".".join(part for part in (package if node.level else "", node.module) if part)
+
+
+def _is_there(name: str) -> bool:
+    """Whether a top-level module can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # of a module that somebody has put there by hand
+        return True
 
 
 def _classes(file: Path) -> dict[str, ast.ClassDef]:

@@ -1,5 +1,6 @@
 """What the checks of validated_features say of a day, from its shards' accounts alone: no row is read again."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +8,7 @@ from batch_scoring.assets import ui_table
 from batch_scoring.bundle import BundleError, read_description
 from batch_scoring.invariants import Finding
 from batch_scoring.profile import Profile
-from batch_scoring.quarantine import shortened
+from batch_scoring.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.spec import Checks
 from batch_scoring.state import DayInput, ShardAccount, State
 from batch_scoring.steps import DayStep, Prepared
@@ -86,22 +87,36 @@ def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
     )  # fmt: skip
 
 
-def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks) -> Finding:
-    """The finding quarantine_is_small."""
+def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_in: int | None = None) -> Finding:
+    """The finding quarantine_is_small.
+
+    Args:
+        accounts: of every stage that has lost rows.
+        thresholds: of the spec.
+        rows_in: rows that went into the first stage; those of all accounts if None.
+    """
     bounds = thresholds.quarantine_is_small
-    rows_in, rejected = sum(shard.rows_in for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    share = rejected / max(rows_in, 1)
-    passed, blocks = rejected <= max(bounds.rows, bounds.share * rows_in), share > bounds.blocking_share
-    expected = f"at most {bounds.rows} rows or {bounds.share:.1%}; beyond {bounds.blocking_share:.0%} the day stops"
+    rows_in = sum(shard.rows_in for shard in accounts) if rows_in is None else rows_in
+    rejected = sum(shard.rows_quarantined for shard in accounts)
+    share, most = rejected / max(rows_in, 1), math.floor(bounds.most(rows_in))
+    passed, blocks = rejected <= most, share > bounds.blocking_share
+    expected = f"at most {_rows(most)} of so many; beyond {bounds.blocking_share:.0%} the day stops"
     message = f"{rejected} of {rows_in} rows ({share:.1%}) are in the quarantine, expected {expected}"
     if rejected:
         message += f"; reasons: {_worst(accounts)}"
     if blocks:
-        message += "; nothing is published: upload corrected files, or correct the schema"
+        message += f"; nothing is published: {_way_out(accounts)}"
     return Finding(
         "quarantine_is_small", passed and not blocks, message, {"rows": rows_in, "rows_quarantined": rejected},
-        observed=share, expected=expected, limits=[max(bounds.share, bounds.rows / max(rows_in, 1))], blocks=blocks,
+        observed=share, expected=expected, limits=[most / max(rows_in, 1)], blocks=blocks,
     )  # fmt: skip
+
+
+def _way_out(accounts: Iterable[ShardAccount]) -> str:
+    (stage, _), _ = rejected_by_reason(accounts)[0]
+    if stage in STAGES_OF_PREDICTIONS:
+        return "see the rows and the model that cannot score them"
+    return "upload corrected files, or correct the schema"
 
 
 def known_categories(

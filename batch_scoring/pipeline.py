@@ -1,16 +1,17 @@
 """A pipeline: its spec with its place, and how the pipelines of the deployment are found.
 
-Every fault of every spec is collected, so a deployment fails once with the whole list. Nothing here opens a table,
-imports torch or talks to S3.
+A pipeline with a fault is left out of the deployment, and all of its faults are collected: the others are none of its
+business. Nothing here opens a table, imports torch or talks to S3.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from batch_scoring import garbage, own_code, spec_file
-from batch_scoring.faults import clashes, describe, right_part, unmet
+from batch_scoring.faults import clashes, describe, line_of, lines, place_of, right_part, unmet
 from batch_scoring.secret_names import is_secret_name, is_secret_value
 from batch_scoring.spec import PipelineSpec
 from batch_scoring.storage import Folder, open_folder
@@ -87,7 +88,7 @@ class Pipeline:
             with garbage.imports():
                 return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
         except Exception as error:  # whatever a user's module may raise
-            summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            summary = f"{type(error).__name__}: {' '.join(str(error).split())}{place_of(error, self.folder)}"
             raise CodeError(f"{self.name}: {reference} cannot be loaded from {self.folder}: {summary}") from error
 
     @functools.cached_property
@@ -108,9 +109,7 @@ class Pipeline:
         return [features.contract, features.numeric, features.categorical]
 
     def _place(self, location: str) -> Folder:
-        if location.startswith(("/", "s3://")):
-            return open_folder(location)
-        return open_folder(f"{self.data_root.rstrip('/')}/{location}")
+        return _place(location, self.data_root)
 
     def _source(self, reference: str) -> bytes:
         return own_code.source(self.folder, self.package, reference.split(":")[0])
@@ -123,6 +122,13 @@ class Pipeline:
         for setting in settings:
             hasher.update((setting.model_dump_json() if isinstance(setting, BaseModel) else repr(setting)).encode())
         return hasher.hexdigest()[:32]
+
+
+def _place(location: str, root: str) -> Folder:
+    """A folder that a spec names; a relative one stands under the data root."""
+    if location.startswith(("/", "s3://")):
+        return open_folder(location)
+    return open_folder(f"{root.rstrip('/')}/{location}")
 
 
 def data_root() -> str:
@@ -139,20 +145,16 @@ def data_root() -> str:
     return root
 
 
-def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pipeline]:
-    """Read every `<folder>/*/pipeline.yaml`.
+@dataclass(frozen=True)
+class Broken:
+    """A pipeline that is left out of the deployment until its faults are corrected."""
 
-    Args:
-        folder: the folder of pipeline packages, itself importable as `batch_scoring.pipelines`.
-        root: the data root; `data_root()` if None.
-
-    Raises:
-        SpecError: listing every fault of every spec.
-    """
-    survey = survey_pipelines(folder, root)
-    if survey.faults:
-        raise SpecError(list(survey.faults))
-    return list(survey.sound)
+    name: str
+    """Its folder's: what the spec says may be what is wrong."""
+    faults: tuple[str, ...]
+    """Each with its file, line and field."""
+    output: Folder
+    """Where its tables are, as far as its spec can be read."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,47 @@ class Survey:
     """What the specs of a deployment are worth."""
 
     sound: tuple[Pipeline, ...]
-    """The pipelines without a fault of their own."""
-    faults: tuple[str, ...]
-    """All faults of all specs; none of the pipelines loads as long as there is one."""
-    names: frozenset[str]
-    """Folders' names of all that there are, also of those that are wrong."""
+    """The pipelines without a fault."""
+    broken: tuple[Broken, ...]
+    """The others."""
+
+    @property
+    def faults(self) -> list[str]:
+        """All faults of all specs."""
+        return [fault for pipeline in self.broken for fault in pipeline.faults]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Folders' names of all that there are."""
+        return frozenset(pipeline.name for part in (self.sound, self.broken) for pipeline in part)
+
+    def without(self, pipeline: Pipeline, fault: str) -> "Survey":
+        """The same, with a fault of one more pipeline."""
+        broken = Broken(pipeline.name, (_told(pipeline.folder / "pipeline.yaml", fault),), pipeline.output)
+        return Survey(tuple(one for one in self.sound if one is not pipeline), (*self.broken, broken))
+
+    def deployable(self) -> list[Pipeline]:
+        """The pipelines that the deployment has.
+
+        Raises:
+            SpecError: none is left; listing every fault of every spec.
+        """
+        if not self.sound:
+            raise SpecError(self.faults)
+        return list(self.sound)
+
+
+def load_pipelines(folder: Path = PIPELINES, root: str | None = None) -> list[Pipeline]:
+    """The sound ones of all `<folder>/*/pipeline.yaml`.
+
+    Args:
+        folder: the folder of pipeline packages, itself importable as `batch_scoring.pipelines`.
+        root: the data root; `data_root()` if None.
+
+    Raises:
+        SpecError: there is none; listing every fault of every spec.
+    """
+    return survey_pipelines(folder, root).deployable()
 
 
 def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Survey:
@@ -175,50 +213,84 @@ def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Surve
         root: the data root; `data_root()` if None.
 
     Raises:
-        SpecError: the data root itself is neither a folder nor s3://bucket/prefix.
+        SpecError: there is no spec at all, or the data root itself is neither a folder nor s3://bucket/prefix.
     """
     root = root or data_root()
-    pipelines: list[Pipeline] = []
-    sound: list[Pipeline] = []
-    faults: list[str] = []
-    files = sorted(folder.glob("*/pipeline.yaml"))
-    for file in files:
-        pipeline, wrong = _declared(file, root)
-        wrong = [*wrong, *(_missing(pipeline) if pipeline else ())]
-        faults += [f"{_shown(file)}: {fault}" for fault in wrong]
-        pipelines += [pipeline] if pipeline else []
-        sound += [pipeline] if pipeline and not wrong else []
-    faults += _shared_outputs(pipelines)
-    faults += [
-        f"{_shown(file)}: no spec has this name; call it pipeline.yaml" for file in folder.glob("*/pipeline.yml")
-    ]
-    if not faults and not pipelines:
-        faults = [f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"]
-    return Survey(tuple(sound), tuple(faults), frozenset(file.parent.name for file in files))
+    pipelines: dict[str, Pipeline | None] = {}
+    faults: dict[str, list[str]] = {}
+    files = (place / "pipeline.yaml" for place in folder.iterdir())
+    for file in sorted(file for file in files if os.path.lexists(file)):  # a link that leads nowhere is a fault
+        pipelines[file.parent.name], faults[file.parent.name] = _examined(file, root)
+    for file in folder.glob("*/pipeline.yml"):
+        wrong = f"{_shown(file)}: no spec has this name; call it pipeline.yaml"
+        faults.setdefault(file.parent.name, []).append(wrong)
+    if not faults:
+        raise SpecError([f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"])
+    outputs = _outputs(pipelines, root)
+    for name, wrong in _shared_outputs({name: outputs[name].uri for name in pipelines}, root):
+        faults[name] += _placed(folder / name / "pipeline.yaml", [wrong])
+    sound = (pipeline for name, pipeline in pipelines.items() if pipeline and not faults[name])
+    broken = (
+        Broken(name, tuple(found), outputs.get(name) or _place(name, root))
+        for name, found in sorted(faults.items())
+        if found
+    )
+    return Survey(tuple(sound), tuple(broken))
 
 
-def _shared_outputs(pipelines: list[Pipeline]) -> Iterator[str]:
-    """Pipelines that would take each other's tables for their own."""
-    places = [(pipeline, f"{pipeline.output.uri}/") for pipeline in pipelines if hasattr(pipeline.spec, "name")]
-    for (one, mine), (other, theirs) in itertools.combinations(places, 2):
-        if mine.startswith(theirs) or theirs.startswith(mine):
-            yield (
-                f"{_shown(other.folder / 'pipeline.yaml')}: output: {theirs.rstrip('/')} is, or is within, the output "
-                f"of {one.name}, {mine.rstrip('/')} (or the other way round); expected a folder of its own"
-            )
+def faults_of(pipeline: Pipeline) -> list[str]:
+    """What is wrong by now with the files of a pipeline that was sound when it was loaded."""
+    return _examined(pipeline.folder / "pipeline.yaml", pipeline.data_root)[1]
+
+
+def _examined(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
+    """The pipeline of a spec, and all that is wrong with it and with what it refers to."""
+    try:
+        pipeline, faults = _declared(file, root)
+        return pipeline, [*faults, *(_placed(file, _missing(pipeline)) if pipeline else ())]
+    except Exception as error:  # whatever the files of one pipeline hold, the others go on
+        return None, [_told(file, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())}")]
+
+
+def _outputs(pipelines: Mapping[str, Pipeline | None], root: str) -> dict[str, Folder]:
+    """Where each pipeline writes; one whose spec does not say so, where it would by default."""
+    own = {name: getattr(pipeline.spec, "output", "") if pipeline else "" for name, pipeline in pipelines.items()}
+    return {name: _place(output or name, root) for name, output in own.items()}
+
+
+def _shared_outputs(places: Mapping[str, str], root: str) -> Iterator[tuple[str, str]]:
+    """Pipelines that would take another one's tables for their own, and what is wrong with them.
+
+    One that writes into the folder of its own name is in the right; where neither does, nobody knows whose it is.
+    """
+    for pair in itertools.combinations(places, 2):
+        mine, theirs = (f"{places[name]}/" for name in pair)
+        if not (mine.startswith(theirs) or theirs.startswith(mine)):
+            continue
+        at_home = [name for name in pair if places[name] == _place(name, root).uri]
+        for name, other in (pair, pair[::-1]):
+            if at_home != [name]:
+                yield (
+                    name,
+                    f"output: {places[name]} is, or is within, the output of {other}, {places[other]} (or the other "
+                    "way round); expected a folder of its own",
+                )
 
 
 def find_pipeline(name: str) -> Pipeline:
-    """The pipeline of that name.
+    """The pipeline of that name; what is wrong with others does not matter.
 
     Raises:
         UnknownPipelineError: no pipeline has the name.
-        SpecError: a spec is wrong.
+        SpecError: it is left out of the deployment; listing its faults. Or no pipeline is left.
     """
     pipelines = {pipeline.name: pipeline for pipeline in load_pipelines()}
-    if name not in pipelines:
-        raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(pipelines)}")
-    return pipelines[name]
+    if name in pipelines:
+        return pipelines[name]
+    for broken in survey_pipelines().broken:
+        if broken.name == name:
+            raise SpecError(list(broken.faults))
+    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(pipelines)}")
 
 
 def declared_pipeline(name: str) -> Pipeline:
@@ -232,7 +304,7 @@ def declared_pipeline(name: str) -> Pipeline:
         raise SpecError([f"no pipeline {name!r}: there is no {_shown(file)}"])
     pipeline, faults = _declared(file, data_root())
     if pipeline is None or faults:
-        raise SpecError([f"{_shown(file)}: {fault}" for fault in faults])
+        raise SpecError(faults)
     return pipeline
 
 
@@ -243,8 +315,12 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
     """
     try:
         content, repeated = _read_yaml(file)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError) as error:
-        return None, [" ".join(str(error).split())]
+    except yaml.MarkedYAMLError as error:
+        marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
+        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        return None, [_told(file, f"is no YAML: {said}", marks[0].line + 1 if marks else None)]
+    except (yaml.YAMLError, OSError, ValueError, TypeError) as error:  # ValueError: no UTF-8, or a day that is none
+        return None, [_told(file, " ".join(str(error).split()))]
     refused: dict[tuple[str, ...], str] = {}
     content = _expand(content, (), refused)
     faults = repeated + [f"{'.'.join(path)}: {fault}" for path, fault in refused.items()]
@@ -255,7 +331,21 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
         faults += describe(wrong)
         spec = right_part(content, error)
     faults += clashes(spec)
-    return Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root), faults
+    pipeline = Pipeline(spec, file.parent, f"batch_scoring.pipelines.{file.parent.name}", root)
+    return pipeline, _placed(file, faults)
+
+
+def _placed(file: Path, faults: Iterable[str]) -> list[str]:
+    """Faults that begin with their fields, with the spec's path and the fields' lines."""
+    found, known = list(faults), {}
+    if found:
+        with contextlib.suppress(OSError, ValueError):  # what is wrong is said all the same
+            known = lines(file.read_text(encoding="utf-8"))
+    return [_told(file, fault, line_of(fault.partition(": ")[0], known)) for fault in found]
+
+
+def _told(file: Path, fault: str, line: int | None = None) -> str:
+    return f"{_shown(file)}{f' line {line}' if line else ''}: {fault}"
 
 
 def _shown(file: Path) -> str:

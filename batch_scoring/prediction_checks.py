@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from batch_scoring import trailing
 from batch_scoring.bundle import read_description
 from batch_scoring.drift import LEAST_ROWS
+from batch_scoring.feature_checks import quarantine_size
 from batch_scoring.invariants import Finding
 from batch_scoring.manifest import Manifest
 from batch_scoring.profile import Profile
@@ -16,6 +17,7 @@ from batch_scoring.steps import DayStep, Prepared
 
 CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
+    "quarantine_is_small": "Few rows of the day are lost, the unscored ones included; beyond a second bound it stops.",
     "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
     "confidence_is_usual": "The mean confidence is near that of the 28 days before, as on the reference's days.",
     "classes_are_balanced": "No class has nearly all rows, unless that happens on the reference's days.",
@@ -37,6 +39,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
     ]
     return [
         *_conservation(accounts, features),
+        _quarantine_size(accounts, features, thresholds),
         _confidence(accounts, before, manifest, profile, thresholds),
         _balance(accounts, manifest, profile, thresholds),
         _spread(accounts, manifest, profile, thresholds),
@@ -56,6 +59,14 @@ def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[F
         ),
         probabilities(accounts, features.rows),
     ]  # fmt: skip
+
+
+def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresholds: Checks) -> Finding:
+    """Both stages together; what validated_features has lost alone is told there."""
+    if not sum(shard.rows_quarantined for shard in accounts):
+        check, rows = "quarantine_is_small", features.rows
+        return Finding(check, True, f"none of {rows} rows is lost in scoring", {"rows": rows}, observed=0.0)
+    return quarantine_size([*features.shards, *accounts], thresholds, features.rows_in)
 
 
 def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:

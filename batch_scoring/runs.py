@@ -34,6 +34,8 @@ MOST = 200
 PAGE = 100
 UNDECIDED = 60.0
 """Seconds after a failure within which Dagster has said whether it runs the work again."""
+LOADED_AT = time.time()
+"""When this process has loaded the code location's code: what did not load before is mended."""
 TO_RETRY = 120.0
 """Seconds after a failure within which it does so, if it does: not for a run of a job's backfill, whatever it says."""
 
@@ -85,12 +87,15 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps or is_stopped(run):
             continue
-        failure = failures.note_end(instance, run)
+        if (failure := failures.note_end(instance, run)) and not failures.is_noted(run):
+            record = instance.get_run_record_by_id(run.run_id) or record
+            run = record.dagster_run
         status = _status(instance, record, failure)
         found.append(
             DayRun(
                 run.run_id, status, _since(record, status),
-                "" if failure == "superseded" else run.tags.get(FINGERPRINT, ""), run.tags.get(CODE, ""),
+                "" if failure == "superseded" or _is_mended(record) else run.tags.get(FINGERPRINT, ""),
+                run.tags.get(CODE, ""),
                 is_whole=steps >= WHOLE, is_launched=run.remote_job_origin is not None, failure=failure,
             )
         )  # fmt: skip
@@ -100,6 +105,11 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
 def is_stopped(run: dg.DagsterRun) -> bool:
     """Whether the command that it was of was told to end, by Ctrl-C or SIGTERM, and it is over."""
     return run.is_finished and run.tags.get(STOPPED) == run.run_id and not run.is_success
+
+
+def _is_mended(record: dg.RunRecord) -> bool:
+    """Whether a run has died of code that did not load, and it has been loaded since: that was no try of the files."""
+    return failures.is_unloaded(record.dagster_run) and ended_at(record) < LOADED_AT
 
 
 def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:

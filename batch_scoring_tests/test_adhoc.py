@@ -220,8 +220,22 @@ def test_more_rejected_rows_than_the_spec_allows_write_nothing_and_say_why(tiny:
     source = put(tmp_path / "in/a.csv", BAD)
     code, out, err = score(tiny, source, tmp_path / "new/out.parquet")
     assert code == 1 and "output       nothing is written\n" in out and "x: less_than_or_equal_to(1000)" in out
-    assert err.startswith("batch-scoring: quarantine_is_small: 6 of 11 rows (54.5%)")
+    assert err.startswith("batch-scoring: quarantine_is_small: 8 of 11 rows (72.7%)")
     assert not (tmp_path / "new").exists(), "nor the folder"
+
+
+@pytest.mark.parametrize(("lost", "code"), [(6, 1), (4, 0)])
+def test_rows_that_could_not_be_scored_count_as_lost_too(
+    tiny: TinyProject, tmp_path: Path, lost: int, code: int
+) -> None:
+    tiny.spec["checks"]["quarantine_is_small"] = {}
+    tiny.write_spec()
+    rows = tiny.rows(10).set_column(1, "x", pa.array([555.0] * lost + [1.0] * (10 - lost)))
+    found, out, err = score(tiny, put(tmp_path / "in/a.parquet", rows), tmp_path / "out.parquet")
+    told = f"quarantine_is_small: {lost} of 10 rows ({lost}0.0%) are in the quarantine, expected at most 3 rows"
+    assert found == code and told in (err if code else out)
+    assert (tmp_path / "out.parquet").exists() == (code == 0)
+    assert code or f"warning      {told}" in out
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ CHECKS = {
     },
     "predictions": {
         "rows_are_conserved": "blocks",
+        "quarantine_is_small": "warns",
         "scores_are_probabilities": "blocks",
         "confidence_is_usual": "warns",
         "classes_are_balanced": "warns",

@@ -199,8 +199,15 @@ def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
 
 
 def test_a_schema_that_does_not_import(clinic: Clinic) -> None:
+    clinic.tiny.write_code(schema="from math import no_such_name\n" + SCHEMA)
+    told(clinic.look(), "error", "newest landing file", "schema:Rows", "no_such_name", "schema.py line 1")
+
+
+def test_a_library_that_is_not_installed(clinic: Clinic) -> None:
     clinic.tiny.write_code(schema="import no_such_library\n" + SCHEMA)
-    told(clinic.look(), "error", "newest landing file", "schema:Rows", "no_such_library")
+    told(
+        clinic.look(), "error", "specs", "features.schema", "schema.py line 1", "no_such_library", "pipeline.yaml line"
+    )
 
 
 # model

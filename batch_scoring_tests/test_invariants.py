@@ -1,17 +1,22 @@
 """Every check of the assets, made to fail through the whole pipeline (raw_input's and the model's own stand there)."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import dagster as dg
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
 
+from batch_scoring import failures
 from batch_scoring.automation import STEPS
 from batch_scoring.bundle import read_bundle
 from batch_scoring.feature_checks import known_categories
 from batch_scoring.profile import Profile, Scores
-from batch_scoring.spec import Checks
+from batch_scoring.spec import Checks, QuarantineSize
 from batch_scoring.trailing import days_before
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, checks, error_of
 
@@ -96,16 +101,22 @@ def spoiled(tiny: TinyProject, bad: int, of: int) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("bad", "of", "outcome"),
+    ("bad", "of", "bounds", "outcome"),
     [
-        pytest.param(100, 201, "passes", id="a hundred rows"),
-        pytest.param(101, 2020, "passes", id="five percent"),
-        pytest.param(102, 2020, "warns", id="more than either"),
-        pytest.param(2, 3, "stops", id="beyond the second bound, however small the day"),
+        pytest.param(52, 811, {}, "passes", id="five percent and what chance adds"),
+        pytest.param(75, 811, {}, "warns", id="nearly a tenth of a small day"),
+        pytest.param(10, 100, {}, "warns", id="a tenth of a smaller one"),
+        pytest.param(3, 10, {}, "passes", id="three rows are never worth a word"),
+        pytest.param(100, 201, {"rows": 100}, "passes", id="rows that the spec names"),
+        pytest.param(101, 2020, {"rows": 100}, "passes", id="or the share, as it is"),
+        pytest.param(102, 2020, {"rows": 100}, "warns", id="more than either"),
+        pytest.param(2, 3, {}, "stops", id="beyond the second bound, however small the day"),
     ],
 )
-def test_the_quarantine_is_small_in_rows_or_in_share(tiny: TinyProject, bad: int, of: int, outcome: str) -> None:
-    settings(tiny, categories_are_known={"share": 1})
+def test_the_quarantine_is_small_in_rows_or_in_share(
+    tiny: TinyProject, bad: int, of: int, bounds: dict[str, int], outcome: str
+) -> None:
+    settings(tiny, categories_are_known={"share": 1}, quarantine_is_small=bounds)
     tiny.land(DAY, spoiled(tiny, bad, of))
     result = tiny.run(raise_on_error=False)
     found = finding(result, "quarantine_is_small")
@@ -122,6 +133,81 @@ def test_nothing_is_published_beyond_the_second_bound_and_what_stood_stands(tiny
     result = tiny.run(raise_on_error=False)
     assert error_of(result).startswith("quarantine_is_small: 8 of 10 rows (80.0%)")
     assert tiny.read().num_rows == 10
+
+
+FAILS_TO_SCORE, SCORED_NAN = 666.0, 555.0
+"""Values of x for which the network raises, and gives NaN."""
+
+
+def unscorable(tiny: TinyProject, lost: int, of: int, x: float = SCORED_NAN) -> pa.Table:
+    return tiny.rows(of).set_column(1, "x", pa.array([x] * lost + [1.0] * (of - lost)))
+
+
+@pytest.mark.parametrize("shards", ["one_step", "fan_out"])
+@pytest.mark.parametrize("x", [FAILS_TO_SCORE, SCORED_NAN])
+def test_a_day_of_which_nearly_all_rows_could_not_be_scored_is_not_published(
+    tiny: TinyProject, shards: str, x: float
+) -> None:
+    tiny.spec["scoring"]["shards"] = shards
+    settings(tiny, categories_are_known={"share": 1})
+    tiny.land(DAY, tiny.rows(20))
+    tiny.run()
+    tiny.land(DAY, unscorable(tiny, 99, 100, x))
+    result = tiny.run(raise_on_error=False)
+    assert error_of(result).startswith("quarantine_is_small: 99 of 100 rows (99.0%) are in the quarantine, expected ")
+    assert error_of(result).endswith("nothing is published: see the rows and the model that cannot score them")
+    assert failed_of(result) == {"predictions": dg.AssetCheckSeverity.ERROR}
+    said = tiny.state.checks("predictions", DAY)
+    assert said is not None and said.checks["quarantine_is_small"].stopped, "it is remembered all the same"
+    assert result.dagster_run.tags[failures.TAG] == "bad_model"
+    assert tiny.read().num_rows == 20, "what stood stands"
+
+
+@pytest.mark.parametrize(
+    ("bad", "lost", "of", "told"),
+    [
+        pytest.param(0, 9, 100, {}, id="few rows"),
+        pytest.param(0, 10, 100, {"predictions": "WARN"}, id="a tenth could not be scored"),
+        pytest.param(5, 5, 100, {"predictions": "WARN"}, id="neither stage alone"),
+        pytest.param(10, 0, 100, {"validated_features": "WARN"}, id="all before scoring: told once"),
+        pytest.param(30, 21, 100, {"validated_features": "WARN", "predictions": "ERROR"}, id="half, both together"),
+    ],
+)
+def test_the_rows_of_both_stages_count_together(
+    tiny: TinyProject, bad: int, lost: int, of: int, told: dict[str, str]
+) -> None:
+    settings(tiny, categories_are_known={"share": 1})
+    rows = unscorable(tiny, lost, of)
+    tiny.land(DAY, rows.set_column(3, "n", pa.array([1] * (of - bad) + [-1] * bad, pa.int64())))
+    result = tiny.run(raise_on_error=False)
+    assert {asset: severity.value for asset, severity in failed_of(result).items()} == told
+    assert result.success == ("ERROR" not in told.values())
+    if lost:
+        last = [e for e in result.get_asset_check_evaluations() if e.check_name == "quarantine_is_small"][-1]
+        assert (last.description or "").startswith(f"{bad + lost} of {of} rows (")
+
+
+def failed_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
+    """Assets whose check quarantine_is_small did not pass, with its severity."""
+    found = (e for e in result.get_asset_check_evaluations() if e.check_name == "quarantine_is_small" and not e.passed)
+    return {e.asset_key.path[-1]: e.severity for e in found}
+
+
+@given(rows=st.integers(1, 2_000_000), share=st.floats(0, 1), fewest=st.none() | st.integers(0, 1000))
+def test_what_a_day_may_lose_is_never_less_than_its_share_and_grows_with_the_day(
+    rows: int, share: float, fewest: int | None
+) -> None:
+    bounds = QuarantineSize(rows=fewest, share=share)
+    assert bounds.most(rows + 1) >= bounds.most(rows) >= share * rows
+    if fewest is not None:
+        assert bounds.most(rows) == max(fewest, share * rows), "a spec that names rows means just these"
+
+
+@pytest.mark.parametrize(("loss", "often"), [(0.001, 1e-7), (0.01, 1 / 3900), (0.03, 1 / 74)])
+def test_an_ordinary_loss_is_rarely_told_whatever_the_size_of_the_day(loss: float, often: float) -> None:
+    """By the exact binomial tail, of every size up to 2,000 rows and some up to a million."""
+    for rows in [*range(1, 2_001), 10_000, 100_000, 1_000_000]:
+        assert binom.sf(math.floor(QuarantineSize().most(rows)), rows, loss) < often, rows
 
 
 # categories_are_known

@@ -157,7 +157,9 @@ def test_a_bundle_folder_that_vanishes_after_loading_fails_the_check(tiny: TinyP
 def test_a_bundle_folder_that_is_not_there_is_a_fault_of_the_spec(tiny: TinyProject) -> None:
     tiny.spec["model"]["bundle"] = f"{tiny.name}/models/v9"
     tiny.write_spec()
-    with pytest.raises(SpecError, match=r"pipeline\.yaml: model\.bundle: '.*/models/v9': there is no bundle\.json in"):
+    with pytest.raises(
+        SpecError, match=r"pipeline\.yaml line \d+: model\.bundle: '.*/models/v9': there is no bundle\.json in"
+    ):
         tiny.run(steps=["model"])
 
 
@@ -216,7 +218,7 @@ def test_a_bundle_that_needs_a_category_the_spec_lacks_is_refused(tiny: TinyProj
 @pytest.mark.parametrize(
     ("code", "raised"),
     [
-        ("import tensorflux", "ModuleNotFoundError: No module named 'tensorflux'"),
+        ("from math import tensorflux", "ImportError: cannot import name 'tensorflux' from 'math'"),
         ("raise RuntimeError('no licence\\nfound')", "RuntimeError: no licence found"),
     ],
 )
@@ -224,6 +226,7 @@ def test_a_network_that_does_not_import_fails_a_recorded_check(tiny: TinyProject
     tiny.write_code(network=f"{code}\n{(tiny.folder / 'network.py').read_text()}")
     result = tiny.run(steps=["model"], raise_on_error=False)
     assert f"{tiny.name}: network:Net cannot be loaded from {tiny.folder}: {raised}" in error_of(result)
+    assert "(network.py line 1)" in error_of(result)
     assert not findings(result, "bundle_is_intact").passed
     assert tiny.state.model_or_none() is None
 

@@ -1,5 +1,6 @@
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,19 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from batch_scoring.pipeline import PROJECT, SpecError, UnknownPipelineError, data_root, find_pipeline, load_pipelines
+from batch_scoring.faults import line_of, lines
+from batch_scoring.pipeline import (
+    PROJECT,
+    SpecError,
+    UnknownPipelineError,
+    data_root,
+    find_pipeline,
+    load_pipelines,
+    survey_pipelines,
+)
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
 
 Change = Callable[[dict[str, Any]], Any]
@@ -38,10 +50,27 @@ def faults(tiny: TinyProject, change: Change | None = None) -> list[str]:
     tiny.write_spec()
     with pytest.raises(SpecError) as caught:
         load_pipelines(tiny.packages, tiny.data_root)
-    prefix = f"{tiny.folder}/pipeline.yaml: "
-    assert all(fault.startswith(prefix) for fault in caught.value.faults), caught.value.faults
-    assert all("\n" not in fault for fault in caught.value.faults)
-    return [normalised(fault.removeprefix(prefix)) for fault in caught.value.faults]
+    return [normalised(at_its_line(tiny.folder / "pipeline.yaml", fault)) for fault in caught.value.faults]
+
+
+def at_its_line(spec: Path, fault: str) -> str:
+    """A fault without its file and line, in which its field must stand, or the section that lacks it."""
+    assert "\n" not in fault
+    found = re.fullmatch(rf"{re.escape(str(spec))}(?: line (\d+))?: ((\S+?): .*)", fault)
+    assert found, fault
+    line, text, field = found.groups()
+    parts = field.split(".")
+    if line is None:
+        assert len(parts) == 1 and "missing" in text, "nothing of it is there"
+    else:
+        said = spec.read_text().splitlines()[int(line) - 1]
+        key = "- " if parts[-1].isdigit() else f"{parts[-1]}:"
+        section = f"{parts[-2]}:" if len(parts) > 1 else key
+        assert re.sub("^- ", "", said.strip()).startswith((key, section)) or said.strip().startswith("- "), (
+            fault,
+            said,
+        )
+    return text
 
 
 def put(*path: str, value: Any) -> Change:  # noqa: ANN401  (any YAML value)
@@ -224,6 +253,10 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
         put("owners", value=["team:risk", "Bob"]),
         "owners: ['team:risk', 'Bob']: 'Bob' is no owner; expected an e-mail address or team:name",
     ),
+    "owner whom Dagster does not take": (
+        put("owners", value=["müller@example.org"]),
+        "owners: ['müller@example.org']: 'müller@example.org' is no owner; expected an e-mail address or team:name",
+    ),
     "name that is not the folder's": (
         put("name", value="other"),
         "name: 'other'; expected the folder's name, 'tiny'",
@@ -348,7 +381,9 @@ def test_a_column_name_that_the_tables_use_is_refused_wherever_it_stands(tiny: T
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"name: [tiny\n", "while parsing a flow sequence"),
+        (b"name: [tiny\n", "line 2: is no YAML: while parsing a flow sequence expected ',' or ']'"),
+        (b"name: tiny\ninput: {key: id}\n key: x\n", "line 3: is no YAML: while parsing a block mapping"),
+        (b"name: tiny\npartitions: {start: 2024-13-45}\n", "month must be in 1..12"),
         (b"- name\n", "is list; expected a mapping with name, description, partitions, …"),
         (b"", "is NoneType; expected a mapping"),
         (b"name: caf\xe9\n", "can't decode byte 0xe9"),
@@ -356,7 +391,7 @@ def test_a_column_name_that_the_tables_use_is_refused_wherever_it_stands(tiny: T
 )
 def test_a_file_that_is_no_spec_is_a_fault(tiny: TinyProject, text: bytes, fault: str) -> None:
     (tiny.folder / "pipeline.yaml").write_bytes(text)
-    with pytest.raises(SpecError, match=r"pipeline\.yaml: ") as caught:
+    with pytest.raises(SpecError, match=r"pipeline\.yaml( line \d)?: ") as caught:
         load_pipelines(tiny.packages, tiny.data_root)
     assert fault in caught.value.faults[0]
 
@@ -365,6 +400,15 @@ def test_a_file_that_is_no_spec_is_a_fault(tiny: TinyProject, text: bytes, fault
     ("source", "fault"),
     [
         (b"class Rows(:\n", "schema.py line 1 is no Python: invalid syntax"),
+        (b"class Rows: ...\nreturn\n", "schema.py line 2 is no Python: 'return' outside function"),
+        (
+            b"import os\nfrom nowhere import Base\nclass Rows: ...\n",
+            "schema.py line 2 imports nowhere, which is not in",
+        ),
+        (
+            b"from .rules import A\nclass Rows: ...\n",
+            "schema.py line 1 imports batch_scoring.pipelines.tiny.rules, whi",
+        ),
         (b"# caf\xe9\nclass Rows: ...\n", "schema.py is no Python: 'utf-8' codec can't decode"),
         (b"x = 1\n", "schema.py defines no class Rows; its classes: none"),
     ],
@@ -373,6 +417,44 @@ def test_code_that_does_not_define_the_class_is_a_fault(tiny: TinyProject, sourc
     (tiny.folder / "schema.py").write_bytes(source)
     [found] = faults(tiny)
     assert found.startswith(f"features.schema: 'schema:Rows': {fault}")
+
+
+def test_what_the_packages_own_modules_hold_counts_too(tiny: TinyProject) -> None:
+    helper, package = tiny.folder / "rules.py", tiny.folder / "__init__.py"
+    try:
+        tiny.write_code(schema=f"from .rules import A\n{SCHEMA}")
+        helper.write_text("A = 1\nimport nowhere.at_all\n")
+        expected = "features.schema: 'schema:Rows': rules.py line 2 imports nowhere.at_all, which is not installed"
+        assert faults(tiny) == [expected]
+        helper.write_text("A = 1\n")
+        assert tiny.pipeline.name == tiny.name
+        package.write_text("A = (\n")
+        assert [fault.split(": ")[2] for fault in faults(tiny)] == ["__init__.py line 1 is no Python"] * 2
+    finally:
+        helper.unlink(missing_ok=True)
+        package.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n", id="it may be missing"),
+        pytest.param("import sys\nsys.path.append('/opt')\nimport nowhere\n", id="nobody knows where it looks"),
+        pytest.param("import os.path\nimport xml.dom.minidom as dom\n", id="it is there"),
+    ],
+)
+def test_a_module_that_may_be_imported_is_no_fault(tiny: TinyProject, source: str) -> None:
+    tiny.write_code(schema=source + SCHEMA)
+    assert tiny.pipeline.name == tiny.name
+
+
+def test_libraries_of_another_image_are_not_missed(tiny: TinyProject) -> None:
+    tiny.write_code(network=f"import nowhere\n{NETWORK}")
+    expected = ["model.network: 'network:Net': network.py line 1 imports nowhere, which is not installed"]
+    assert faults(tiny) == expected
+    tiny.spec["compute"] = {"predictions": {"image": "registry/with-nowhere:1"}}
+    tiny.write_spec()
+    assert tiny.pipeline.name == tiny.name
 
 
 def test_a_missing_schema_is_a_fault(tiny: TinyProject) -> None:
@@ -399,7 +481,11 @@ class Rows(Base):
     assert tiny.pipeline.spec.features.numeric == ("x", "Y value", "n")
 
 
-def test_columns_of_a_schema_that_inherits_from_elsewhere_are_left_to_the_run(tiny: TinyProject) -> None:
+def test_columns_of_a_schema_that_inherits_from_elsewhere_are_left_to_the_run(
+    tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     tiny.write_code(schema="from shared import Base\nclass Rows(Base):\n    x: float\n")
     assert tiny.pipeline.spec.input.key == "id"
 
@@ -480,8 +566,12 @@ def test_every_fault_of_every_spec_is_listed_in_one_error(tmp_path: Path) -> Non
     second.spec["model"]["network"] = "network:Nett"
     for project in (first, second):
         (together / project.name / "pipeline.yaml").write_text(yaml.safe_dump(project.spec))
+    survey = survey_pipelines(together, good.data_root)
+    assert [pipeline.name for pipeline in survey.sound] == [good.name]
+    shutil.rmtree(together / good.name)
     with pytest.raises(SpecError) as caught:
         load_pipelines(together, good.data_root)
+    assert caught.value.faults == survey.faults
     found = [(fault.split(": ")[0].split("/")[-2], fault.split(": ")[1]) for fault in caught.value.faults]
     assert sorted(found) == sorted(
         [(first.name, field) for field in ("colour", "partitions.timezone", "model.bundle", "features.schema")]
@@ -561,7 +651,8 @@ def test_dagster_shows_every_fault_and_the_deployment_does_not_start_half(tmp_pa
     assert validated.returncode == 1
     assert "2 faults in the pipelines' specs" in said
     for name, zone in (("flight_delay", "Mars"), ("customer_churn", "Venus")):
-        assert f"batch_scoring/pipelines/{name}/pipeline.yaml: partitions.timezone: '{zone}': not an IANA" in said
+        wrong = rf"batch_scoring/pipelines/{name}/pipeline\.yaml line \d+: partitions\.timezone: '{zone}': not an IANA"
+        assert re.search(wrong, said)
 
 
 def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyProject) -> None:
@@ -617,6 +708,29 @@ def test_merge_keys_and_anchors_stay_what_they_are(tiny: TinyProject) -> None:
     assert (compute.validated_features.cpu, compute.validated_features.memory) == (1, "2Gi")
 
 
+SECTIONS = st.recursive(
+    st.integers() | st.text("abc\n#", max_size=60),
+    lambda inner: st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner, min_size=1, max_size=4),
+    max_leaves=15,
+).filter(lambda value: isinstance(value, dict))
+
+
+@given(content=SECTIONS, flow=st.sampled_from([None, False]), width=st.sampled_from([20, 80]))
+def test_every_field_of_a_spec_has_its_line(content: dict[str, Any], flow: bool | None, width: int) -> None:
+    text = yaml.safe_dump(content, default_flow_style=flow, width=width)
+    known, written = lines(text), text.splitlines()
+
+    def walk(section: dict[str, Any], path: str) -> Iterator[str]:
+        for name, value in section.items():
+            yield path + name
+            yield from walk(value, f"{path}{name}.") if isinstance(value, dict) else ()
+
+    assert sorted(known) == sorted(walk(content, ""))
+    assert all(re.search(rf"\b{path.rpartition('.')[2]}\b", written[line - 1]) for path, line in known.items())
+    assert all(line_of(f"{path}.nothing.like_it", known) == line for path, line in known.items())
+    assert line_of("nothing", {}) is None
+
+
 @pytest.mark.parametrize("key", ["on: 1", "1: x", "null: x"])
 def test_a_key_that_is_no_name_is_a_fault(tiny: TinyProject, key: str) -> None:
     tiny.write_spec()
@@ -647,9 +761,19 @@ def test_two_pipelines_never_share_an_output(tiny: TinyProject, tmp_path: Path, 
     shutil.copytree(tiny.folder, packages / "zweite")
     spec = {**tiny.spec, "name": "zweite", "output": shared.format(name=tiny.name)}
     (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump(spec))
-    with pytest.raises(SpecError, match=r"zweite/pipeline\.yaml: output: .* expected a folder of its own") as caught:
+    survey = survey_pipelines(packages, tiny.data_root)
+    assert [pipeline.name for pipeline in survey.sound] == [tiny.name], "it writes into the folder of its own name"
+    [fault] = survey.faults
+    assert re.search(r"zweite/pipeline\.yaml line \d+: output: .* expected a folder of its own", fault)
+    (packages / tiny.name / "pipeline.yaml").write_text("name: [")
+    broken = {one.name: one.faults for one in survey_pipelines(packages, tiny.data_root).broken}
+    assert broken["zweite"] == (fault,), "whatever becomes of the other, its tables are not to be had"
+    for name in (tiny.name, "zweite"):
+        both = {**tiny.spec, "name": name, "output": "elsewhere"}
+        (packages / name / "pipeline.yaml").write_text(yaml.safe_dump(both))
+    with pytest.raises(SpecError, match="2 faults"):  # nobody knows whose they are
         load_pipelines(packages, tiny.data_root)
-    assert len(caught.value.faults) == 1
+    (packages / tiny.name / "pipeline.yaml").write_text(yaml.safe_dump(tiny.spec))
     (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump({**spec, "output": f"{tiny.name}_2"}))
     assert len(load_pipelines(packages, tiny.data_root)) == 2
 

@@ -81,6 +81,8 @@ class There:
         for project in (self.tiny, self.held, self.stuck):
             project.spec["uploads"] = {"default_status": "stopped"}
             project.deliver("v1")
+        self.broken = TinyProject(folder / "broken")
+        self.broken.write_code(schema="class Rows(:")
         rows = self.tiny.rows(500)
         beyond = [5000.0] * 3  # what the schema allows
         self.held.land(DAY, rows)
@@ -89,7 +91,7 @@ class There:
         self.tiny.land(LAST_DAY, b"no Parquet file")
         self.hold.touch()
         (folder / "never mind").touch()
-        self.deployment = Deployment(folder, [self.tiny, self.held, self.stuck], {}, {})
+        self.deployment = Deployment(folder, [self.tiny, self.held, self.stuck, self.broken], {}, {})
         settings = self.deployment.home / "dagster.yaml"
         content = yaml.safe_load(settings.read_text())
         content["concurrency"]["runs"]["max_concurrent_runs"] = 5
@@ -156,6 +158,14 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
 
 
 # submit, status, wait
+
+
+def test_a_pipeline_that_is_left_out_there_is_no_unknown_one(there: There) -> None:
+    said = command(f"submit {there.broken.name} --day {DAY}", there.url)
+    assert said.code == 2
+    start = f"The pipeline {there.broken.name} is left out of the deployment: {there.broken.folder}/pipeline.yaml line "
+    assert said.line.startswith(start) and said.line.endswith(f"(at {there.url})")
+    assert "features.schema: 'schema:Rows': schema.py line 1 is no Python" in said.line
 
 
 def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from batch_scoring import landing
-from batch_scoring.pipeline import Pipeline
+from batch_scoring.pipeline import Broken, Pipeline
 from batch_scoring.storage import FileVersion, Folder, open_folder
 
 Form = Literal[".parquet", ".csv.gz", ".csv"]
@@ -112,8 +112,14 @@ def name_output(uri: str) -> Output:
     return Output(folder, form, name, f"{stem}.quarantine{form}", None)
 
 
-def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline]) -> None:
+def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline], broken: Iterable[Broken] = ()) -> None:
     """An output must not be input, now or the next time, nor lie in what one of the pipelines keeps for itself.
+
+    Args:
+        source: what is read.
+        output: what is written.
+        pipelines: whose parts are known.
+        broken: of which the output folder is known, and all of it theirs.
 
     Raises:
         AddressError: saying where it may not lie.
@@ -132,6 +138,8 @@ def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline])
         _refuse_within(pipeline.bundle, targets, f"the model of {pipeline.name}")
         for part in ("tables", "state"):
             _refuse_within(pipeline.output.subfolder(part), targets, f"the {part} of {pipeline.name}")
+    for one in broken:
+        _refuse_within(one.output, targets, f"the folder of {one.name}, whose spec is broken")
 
 
 def _refuse_within(folder: Folder, targets: list[str], what: str) -> None:

@@ -26,7 +26,7 @@ from batch_scoring.adhoc.summary import Summary
 from batch_scoring.bundle import BundleError
 from batch_scoring.contract import ContractError
 from batch_scoring.invariants import stops
-from batch_scoring.pipeline import CodeError, Pipeline, load_pipelines
+from batch_scoring.pipeline import CodeError, Pipeline, survey_pipelines
 from batch_scoring.progress import Bar
 from batch_scoring.rows import UnreadableFileError
 from batch_scoring.scoring import ScoringError, is_out_of_memory
@@ -103,7 +103,8 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
         with signals.at_end(lambda: "nothing is written"):
             output = name_output(request.output)
             source = find_input(request.input)
-            refuse_overlap(source, output, [pipeline, *load_pipelines()])
+            survey = survey_pipelines()
+            refuse_overlap(source, output, [pipeline, *survey.sound], survey.broken)
             held.enter_context(_held(output, request, note))
             _refuse_standing(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)

@@ -216,7 +216,7 @@ class Stream:
             self._conservation(features, predictions),
             self._uniqueness(),
             feature_checks.acceptance([features]),
-            feature_checks.quarantine_size([features], thresholds),
+            feature_checks.quarantine_size([features, predictions], thresholds, features.rows_in),
             feature_checks.known_categories(feature_checks.categories_of([features]), manifest.categorical, thresholds),
             prediction_checks.probabilities([predictions], self.accepted),
         ]

@@ -12,7 +12,7 @@ from batch_scoring.doctor import cloud, commits, inputs, instance, machine, stor
 from batch_scoring.doctor.probe import Probe, Site, examine
 from batch_scoring.doctor.report import Report
 from batch_scoring.instance import home
-from batch_scoring.pipeline import Pipeline, SpecError, Survey, UnknownPipelineError, survey_pipelines
+from batch_scoring.pipeline import Pipeline, SpecError, UnknownPipelineError, survey_pipelines
 from batch_scoring.printable import unguarded
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
@@ -80,13 +80,9 @@ def doctor(
         UnknownPipelineError: no pipeline has one of the names.
     """
     began = time.monotonic()
-    survey = _survey()
-    if unknown := [name for name in names if survey.names and name not in survey.names]:
-        raise UnknownPipelineError(
-            f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
-        )
     with signals.at_end(_clear_up):
-        report = look(chosen(survey, names), survey.faults, send_test=send_test, began=began)
+        pipelines, faults = chosen(names)
+        report = look(pipelines, faults, send_test=send_test, began=began)
     out.write(report.json() if as_json else report.text())
     code = 1 if report.fails(fail_on) else 0
     return _left(code, out) if any(outcome.hangs for outcome in report.outcomes) else code
@@ -118,9 +114,23 @@ def look(
     return Report([outcome for outcome in outcomes if _matters(outcome.probe, site)], time.monotonic() - began)
 
 
-def chosen(survey: Survey, names: Sequence[str]) -> list[Pipeline]:
-    """The pipelines of the names whose specs are right; all of those if there are no names."""
-    return [pipeline for pipeline in survey.sound if not names or pipeline.name in names]
+def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:
+    """The sound pipelines of the names, and the faults of the others; of all if there are no names.
+
+    Raises:
+        UnknownPipelineError: no pipeline has one of the names.
+    """
+    try:
+        survey = survey_pipelines()
+    except SpecError as error:  # of the data root, or there is no pipeline
+        return [], error.faults
+    if unknown := [name for name in names if name not in survey.names]:
+        raise UnknownPipelineError(
+            f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
+        )
+    wanted = set(names) or survey.names
+    faults = [fault for broken in survey.broken if broken.name in wanted for fault in broken.faults]
+    return [pipeline for pipeline in survey.sound if pipeline.name in wanted], faults
 
 
 def _left(code: int, out: TextIO) -> int:
@@ -135,13 +145,6 @@ def _clear_up() -> str:
     """Remove what probes have written."""
     left = traces.remove_all()
     return f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
-
-
-def _survey() -> Survey:
-    try:
-        return survey_pipelines()
-    except SpecError as error:  # of the data root
-        return Survey((), tuple(error.faults), frozenset())
 
 
 def _matters(probe: Probe, site: Site) -> bool:

@@ -15,8 +15,6 @@ from batch_scoring.storage import FileVersion
 
 LOOKED_AT = 1_000
 """Rows of the newest file that are judged."""
-FEW = 5
-"""Rejected rows that are never worth a word."""
 READ_WHOLE = 64 * 2**20
 """Bytes up to which a file is read to its end."""
 MOST_DAYS = 30
@@ -29,7 +27,7 @@ def specs(site: Site) -> Iterator[Finding]:
     for fault in site.faults:
         where, _, found = fault.partition(": ")
         yield Finding(
-            "error", where, found or fault, "a spec without a fault: one with a fault keeps all pipelines from loading",
+            "error", where, found or fault, "a spec without a fault: one with a fault keeps its pipeline from loading",
             "correct it, and see again: batch-scoring doctor",
         )  # fmt: skip
 
@@ -142,10 +140,10 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
         )  # fmt: skip
     limits = pipeline.spec.checks.quarantine_is_small
     stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
-    if stops or rejected > max(FEW, limits.share * seen):
+    if stops or rejected > limits.most(seen):
         main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
         yield Finding(
             "error" if stops else "warning", where, f"{rejected} of its first {seen} rows are rejected: {main}",
-            f"at most {limits.share:.0%} of a day's rows",
+            f"at most {limits.most(seen):.0f} of so many rows",
             f"see what has changed upstream; correct the file or {_schema(pipeline)}",
         )  # fmt: skip

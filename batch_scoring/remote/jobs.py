@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 from batch_scoring.claims import SILENCE
+from batch_scoring.doors import broken_name
 from batch_scoring.remote.connection import Remote, UnreachableError, WrongCommandError, python_error
 from batch_scoring.runs import PARTITION
 
@@ -20,7 +21,7 @@ _WHY = {"batch_scoring/why": "submitted"}
 _WORKSPACE = """
 query { workspaceOrError { __typename
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
-    ... on RepositoryLocation { repositories { name jobs { name } } }
+    ... on RepositoryLocation { repositories { name jobs { name } sensors { name description } } }
     ... on PythonError { message causes { message } } } } }
   ... on PythonError { message causes { message } } } }
 """
@@ -67,7 +68,7 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
         WrongCommandError: there is none, or there are several.
         UnreachableError: a code location that may have it does not load.
     """
-    found, broken = _jobs(remote)
+    found, broken, sensors = _jobs(remote)
     if location is not None:
         known = sorted({job.location for job in found} | set(broken))
         if location not in known:
@@ -82,6 +83,8 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
         raise WrongCommandError(f"several code locations have {pipeline}: {names}; pass --location")
     if matching:
         return matching[0]
+    if said := sensors.get(broken_name(pipeline)):
+        raise WrongCommandError(f"{said} (at {remote.address.url})")
     names = _names(sorted({job.pipeline for job in found}))
     missing = f"no pipeline {pipeline!r} at {remote.address.url}; there are: {names}"
     if broken:
@@ -90,10 +93,11 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
     raise WrongCommandError(missing)
 
 
-def _jobs(remote: Remote) -> tuple[list[Job], dict[str, str]]:
-    """The pipelines' jobs; the code locations that have none to show, with the reason."""
+def _jobs(remote: Remote) -> tuple[list[Job], dict[str, str], dict[str, str]]:
+    """The pipelines' jobs; the code locations that have none to show, with the reason; what each sensor is for."""
     found: list[Job] = []
     broken: dict[str, str] = {}
+    sensors: dict[str, str] = {}
     for entry in remote.ask("workspaceOrError", _WORKSPACE)["locationEntries"]:
         place: dict[str, Any] = entry["locationOrLoadError"] or {"__typename": "nothing yet"}
         if place["__typename"] == "PythonError":
@@ -101,13 +105,15 @@ def _jobs(remote: Remote) -> tuple[list[Job], dict[str, str]]:
         elif place["__typename"] != "RepositoryLocation":
             broken[entry["name"]] = "is still loading: try again in a minute"
         else:
+            for repository in place["repositories"]:
+                sensors |= {sensor["name"]: sensor["description"] for sensor in repository["sensors"]}
             found += [
                 Job(job["name"].removeprefix(PREFIX), repository["name"], entry["name"])
                 for repository in place["repositories"]
                 for job in repository["jobs"]
                 if job["name"].startswith(PREFIX)
             ]
-    return found, broken
+    return found, broken, sensors
 
 
 def days(remote: Remote, job: Job) -> list[str]:

@@ -20,12 +20,23 @@ from batch_scoring_tests.tiny import TinyProject
 _DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
-from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import load_pipelines
+from batch_scoring.definitions import deploy_sound
+from batch_scoring.pipeline import Survey, survey_pipelines
 warnings.simplefilter("ignore")
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
-defs = deploy([p for packages, root in PLACES for p in load_pipelines(pathlib.Path(packages), root)])
+surveys = [survey_pipelines(pathlib.Path(packages), root) for packages, root in dict.fromkeys(PLACES)]
+defs = deploy_sound(Survey(tuple(p for s in surveys for p in s.sound), tuple(b for s in surveys for b in s.broken)))
+"""
+
+_DAEMON = """
+import sys
+from dagster._daemon import controller
+from dagster._daemon.cli import main
+_, _, seconds, file = sys.argv
+controller.RELOAD_WORKSPACE_INTERVAL = float(seconds)
+sys.argv = ["dagster-daemon", "run", "-f", file]
+main()
 """
 
 Part = Literal["daemon", "code server", "run"]
@@ -35,9 +46,14 @@ class Deployment:
     """What `make dev` starts, less the web server."""
 
     def __init__(
-        self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str], settings: dict[str, Any]
-    ) -> None:
-        """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped."""
+        self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str], settings: dict[str, Any],
+        *, reloads_every: float = 60,
+    ) -> None:  # fmt: skip
+        """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped.
+
+        `reloads_every`: seconds after which the daemon loads the code anew, 60 as Dagster ships it.
+        """
+        self._reloads_every = reloads_every
         self.home = folder / "dagster_home"
         self.home.mkdir(parents=True)
         settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text()) | settings
@@ -56,7 +72,7 @@ class Deployment:
 
     def start(self) -> None:
         """Start the daemon; it starts its code server."""
-        command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-f", str(self._definitions)]
+        command = [sys.executable, "-c", _DAEMON, "dagster-daemon", str(self._reloads_every), str(self._definitions)]
         self._daemon = subprocess.Popen(
             command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
         )

@@ -163,7 +163,7 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
         "from batch_scoring import signals; signals.watch('batch-scoring')\n"
         "from batch_scoring.doctor import command; from batch_scoring.pipeline import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
-        "command._survey = lambda: survey_pipelines(Path(places), root)\n"
+        "command.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
         "sys.exit(command.doctor([], sys.stdout))\n"
     )
     arguments = [sys.executable, "-c", code, str(clinic.tiny.packages), clinic.tiny.data_root]
