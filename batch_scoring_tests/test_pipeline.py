@@ -689,8 +689,8 @@ def test_a_key_that_stands_twice_is_a_fault_with_both_lines(tiny: TinyProject, c
     with pytest.raises(SpecError) as caught:
         load_pipelines(tiny.packages, tiny.data_root)
     assert caught.value.faults[0] == (
-        f"{file}: {name}: stands twice, in line {first} and line {lines + second}; YAML would drop the first: expected "
-        "once, with all of both"
+        f"{file} line {lines + second}: {name}: stands twice, in line {first} and line {lines + second}; YAML would "
+        "drop the first: expected once, with all of both"
     )
 
 
