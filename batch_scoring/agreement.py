@@ -1,0 +1,61 @@
+"""Whether two computations of the same outputs agree: each value within its own bound."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from batch_scoring.manifest import Tolerance
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The value that is furthest beyond what is accepted, or nearest to it."""
+
+    row: int
+    output: int
+    found: float
+    expected: float
+    bound: float
+
+    @property
+    def size(self) -> float:
+        """Absolute difference."""
+        return 0.0 if np.isnan(self.found) and np.isnan(self.expected) else abs(self.found - self.expected)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the values agree; NaN agrees with NaN alone."""
+        return self.size <= self.bound
+
+
+def bounds(expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
+    """What each of float[rows, outputs] may differ by: see `Tolerance`."""
+    sizes = np.abs(expected, dtype=np.float64)
+    present = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
+    typical = [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in present.T]
+    return tolerance.absolute + tolerance.relative * np.maximum(np.nan_to_num(sizes), typical)
+
+
+def ratios(found: np.ndarray, expected: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Each difference as a multiple of its bound; 0 where both are NaN or both the same infinity."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        differences = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        shares = np.where(differences == 0, 0.0, differences / limits)
+    shares[np.isnan(shares)] = np.inf
+    shares[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
+    return shares
+
+
+def worst(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> Deviation:
+    """The worst of float[rows, outputs], of at least one row."""
+    limits = bounds(expected, tolerance)
+    row, output = np.unravel_index(np.argmax(ratios(found, expected, limits)), expected.shape)
+    place = int(row), int(output)
+    return Deviation(*place, float(found[place]), float(expected[place]), float(limits[place]))
+
+
+def accepts_anything(expected: np.ndarray, tolerance: Tolerance) -> bool:
+    """Whether one constant a column would agree with outputs that are not constant."""
+    low, high = expected.min(axis=0), expected.max(axis=0)
+    constant = np.broadcast_to((low + high) / 2, expected.shape)
+    return bool((high > low).any()) and worst(constant, expected, tolerance).is_accepted
