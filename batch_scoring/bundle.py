@@ -256,23 +256,32 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
 
 
 def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Read, build and prove a bundle in one step: what comes back has scored its golden rows on that device.
+    """Read and build a bundle: what comes back has scored its golden rows on that device, each row for itself.
 
     Raises:
-        BundleError: anything about it is not as its manifest says.
+        BundleError: anything about its weights or golden rows is not as its manifest says.
         ScoringError: the device is not there.
     """
-    return prove(read_bundle(folder), network_class, device)
+    bundle = read_bundle(folder)
+    model = build_network(bundle, network_class)
+    _check_golden(bundle, model, device)
+    return model
 
 
 def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Build a bundle's network and score its golden rows: the model, if they come out as they must.
+    """As `load_bundle`, and look at all else that a bundle is delivered with.
 
     Raises:
-        BundleError: weights or golden rows are not as the manifest says, or a row's outputs depend on other rows.
+        BundleError: anything about it is not as its manifest says, or a row's outputs depend on other rows.
         ScoringError: the device is not there.
     """
     model = build_network(bundle, network_class)
+    check_contents(bundle, model)
+    _check_golden(bundle, model, device)
+    return model
+
+
+def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
     deviation = golden_deviation(bundle, model, device)
     check_rows(bundle, model)  # before: rows that depend on each other would look like other weights
     if not deviation.is_accepted:
@@ -281,7 +290,6 @@ def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], devic
             "other weights, another network class, another build of torch or another machine than the bundle was "
             "written with"
         )
-    return model
 
 
 def check_rows(bundle: Bundle, model: LoadedModel) -> None:
@@ -370,7 +378,6 @@ def write_bundle(
     content[MANIFEST] = _dump(manifest)
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     model = prove(written, type(network))
-    check_contents(written, model)
     with _refused(place.uri):
         owned.check_engine(model, expected)
     written.write(place)

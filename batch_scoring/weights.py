@@ -108,7 +108,7 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
         raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
         raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not know")
-    for weight, values in weights.items():
+    for weight, values in sorted(weights.items()):
         if values.shape != own[weight].shape:
             raise UnsoundError(
                 f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(own[weight].shape)}"
@@ -117,11 +117,11 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
             raise UnsoundError(
                 f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {own[weight].dtype}, dense"
             )
-    other = [weight for weight, values in weights.items() if values.dtype != own[weight].dtype]
+    other = sorted(weight for weight, values in weights.items() if values.dtype != own[weight].dtype)
     if other:
-        first, more = other[0], f" and {len(other) - 1} more" if other[1:] else ""
+        first, more = other[0], f" and {len(other) - 1} more are" if other[1:] else " is"
         raise UnsoundError(
-            f"{where}: {first}{more} is {weights[first].dtype}; {name} expects {own[first].dtype}: save the network "
+            f"{where}: {first}{more} {weights[first].dtype}; {name} expects {own[first].dtype}: save the network "
             f"after network.to({own[first].dtype})"
         )
 
@@ -131,7 +131,7 @@ def _check_values(network: "torch.nn.Module", weights: Weights, where: str, name
     import torch
 
     own, parameters = network.state_dict(), dict(network.named_parameters(remove_duplicate=False))
-    for weight, values in weights.items():
+    for weight, values in sorted(weights.items()):
         bad = ~torch.isfinite(values)
         if weight not in parameters:
             bad &= torch.isnan(values) | (values != own[weight])

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from batch_scoring.bundle import BundleError, build_network, golden_deviation, load_bundle, read_bundle, write_bundle
+from batch_scoring.bundle import (
+    BundleError,
+    build_network,
+    golden_deviation,
+    load_bundle,
+    prove,
+    read_bundle,
+    write_bundle,
+)
 from batch_scoring.pipeline import PROJECT
 from batch_scoring.scoring import Scorer
 from batch_scoring.storage import open_folder
@@ -67,7 +75,7 @@ def test_the_reference_holds_features_and_predictions(delivery: Delivery) -> Non
 def test_a_broken_bundle_is_refused_with_what_and_where(delivery: Delivery, name: str) -> None:
     FAULTS[name].spoil(delivery.folder)
     with pytest.raises(BundleError) as raised:
-        load_bundle(open_folder(delivery.place), delivery.network)
+        prove(read_bundle(open_folder(delivery.place)), delivery.network)
     message = str(raised.value)
     assert delivery.place in message
     for words in FAULTS[name].says:

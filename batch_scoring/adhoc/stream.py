@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from batch_scoring import feature_checks, keys, landing, model, prediction_checks, quarantine, scored_rows
 from batch_scoring.adhoc.addresses import Input
-from batch_scoring.bundle import check_contents, prove, read_bundle
+from batch_scoring.bundle import prove, read_bundle
 from batch_scoring.contract import Contract
 from batch_scoring.features import ColumnCounts
 from batch_scoring.invariants import Finding
@@ -128,7 +128,6 @@ class Stream:
         model.refuse_other_features(pipeline, self.bundle)
         scoring = pipeline.spec.scoring
         loaded = prove(self.bundle, pipeline.load(pipeline.spec.model.network), scoring.device)
-        check_contents(self.bundle, loaded)
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)
         self.judge = Judge(Contract(pipeline))
         self.key = self.judge.contract.key
