@@ -50,8 +50,10 @@ class Expected:
         wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
         if not len(wrong):
             return
-        lines = [f"{self._row(row)}: {self._values(theirs[row])} expected, {self._values(ours[row])} found"
-                 for row in wrong[:NAMED]]  # fmt: skip
+        lines = [
+            f"{self._row(row)}: {self._values(theirs[row])} expected, {self._values(ours[row])} found"
+            for row in wrong[:NAMED]
+        ]
         raise UnsoundError(
             f"{len(wrong)} of {len(theirs)} rows are not as expected: {'; '.join(lines)}. The training code gives the "
             "network other inputs: look at the order of the features, at the codes of the categories (1 for the first "
@@ -112,9 +114,10 @@ def _keys(expected: pa.Table, manifest: Manifest, reference: pa.Table) -> list[s
     """The key, which both tables have beside features and outputs, and the day where it is given."""
     known = {"dt", "prediction", "prediction_proba", *manifest.features, *manifest.output_columns}
     keys = [
-        name for name in expected.column_names
+        name
+        for name in expected.column_names
         if name in reference.column_names and name not in known and not name.startswith("prob_class_")
-    ]  # fmt: skip
+    ]
     if len(keys) != 1:
         raise UnsoundError(
             f"has the key columns {', '.join(keys) or 'none'} in common with the reference; expected one (it has "

@@ -12,15 +12,50 @@ if TYPE_CHECKING:
     import torch
 
 SQUASHING = {
-    "softmax", "_softmax", "_safe_softmax", "sigmoid", "sigmoid_", "special_expit", "hardsigmoid", "hardsigmoid_"
-}  # fmt: skip
+    "softmax",
+    "_softmax",
+    "_safe_softmax",
+    "sigmoid",
+    "sigmoid_",
+    "special_expit",
+    "hardsigmoid",
+    "hardsigmoid_",
+}
 """Operators of torch that give values between 0 and 1. A log_softmax is not among them: its softmax is the same."""
 
 PASSING = {
-    "view", "reshape", "_unsafe_view", "_reshape_alias", "squeeze", "unsqueeze", "transpose", "t", "permute", "flatten",
-    "contiguous", "clone", "to", "_to_copy", "detach", "alias", "select", "slice", "cat", "stack", "where", "clamp",
-    "clamp_min", "clamp_max", "nan_to_num", "masked_fill", "view_as", "expand", "unflatten", "narrow", "dropout",
-}  # fmt: skip
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "_reshape_alias",
+    "squeeze",
+    "unsqueeze",
+    "transpose",
+    "t",
+    "permute",
+    "flatten",
+    "contiguous",
+    "clone",
+    "to",
+    "_to_copy",
+    "detach",
+    "alias",
+    "select",
+    "slice",
+    "cat",
+    "stack",
+    "where",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "nan_to_num",
+    "masked_fill",
+    "view_as",
+    "expand",
+    "unflatten",
+    "narrow",
+    "dropout",
+}
 """Operators that leave the values what they are, or nearly."""
 
 NEARLY = 1e-4

@@ -70,8 +70,11 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
         unknown = Counter({word: count for word, count in seen.items() if word not in set(vocabulary)})
         least = HARDLY * seen.total()
         meant = {_bare(word): word for word in vocabulary if word not in seen}
-        twins = [(word, meant[_bare(word)]) for word, count in unknown.most_common()
-                 if count >= least and _bare(word) in meant]  # fmt: skip
+        twins = [
+            (word, meant[_bare(word)])
+            for word, count in unknown.most_common()
+            if count >= least and _bare(word) in meant
+        ]
         known = seen.total() - unknown.total()
         if twins:
             pairs = ", ".join(f"{ours!r} in place of {theirs!r}" for theirs, ours in twins[:5])

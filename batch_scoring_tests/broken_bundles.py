@@ -89,10 +89,21 @@ def profile_of(*features: str, **changes: Any) -> str:  # noqa: ANN401
     column = Column(kind="numeric", grain="row", day=0.1, sampling=1.0, trailing=None, missing=1.0)
     days = Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None)
     profile = Profile(
-        first="2024-01-01", last="2024-03-31", days=91, rows=60, weekends_apart=False, factor=1.2, scores={},
-        columns=dict.fromkeys(features, column), left_out={}, everyday={}, score_days=days, held_out=(),
-        share_alarms=0.0, exceeding={},
-    )  # fmt: skip
+        first="2024-01-01",
+        last="2024-03-31",
+        days=91,
+        rows=60,
+        weekends_apart=False,
+        factor=1.2,
+        scores={},
+        columns=dict.fromkeys(features, column),
+        left_out={},
+        everyday={},
+        score_days=days,
+        held_out=(),
+        share_alarms=0.0,
+        exceeding={},
+    )
     return json.dumps({**profile.model_dump(mode="json"), **changes})
 
 

@@ -29,9 +29,10 @@ from batch_scoring.storage import open_folder
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """For torch's own kernels, for oneDNN's and for MKL's."""
 SETS = {
-    "AVX-512": ("avx512", "AVX512_CORE_AMX", "AVX512"), "AVX2": ("avx2", "AVX2", "AVX2"),
+    "AVX-512": ("avx512", "AVX512_CORE_AMX", "AVX512"),
+    "AVX2": ("avx2", "AVX2", "AVX2"),
     "SSE": ("default", "SSE41", "SSE4_2"),
-}  # fmt: skip
+}
 EXAMPLES = {"customer_churn v1": ChurnNet, "flight_delay v1": DelayNet, "flight_delay v2": DelayNet}
 WIDTHS = {"regression, 64-64": (64, 64), "regression, 512-512-512": (512, 512, 512)}
 SIZES = {"12,000": (12_000, 3_000), "1,000,000": (1_000_000, 250_000), "1,000,000 ± 100": (1_000_000, 100)}
@@ -75,9 +76,17 @@ def models() -> dict[str, tuple[LoadedModel, pa.Table]]:
             network.head.weight.mul_(factor)
             network.head.bias.copy_((network.head.bias - values.mean()) * factor + mean)
             manifest = Manifest(
-                name="r", version="v", task="regression", arguments={}, numeric=tuple(table.column_names),
-                categorical={}, classes=(), training={}, metrics={}, files={},
-            )  # fmt: skip
+                name="r",
+                version="v",
+                task="regression",
+                arguments={},
+                numeric=tuple(table.column_names),
+                categorical={},
+                classes=(),
+                training={},
+                metrics={},
+                files={},
+            )
             found[f"{shape}, {size}"] = LoadedModel(manifest, "", network), table
     return found
 
