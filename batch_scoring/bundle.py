@@ -247,10 +247,10 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
     if not np.isfinite(expected).all():
         count = int((~np.isfinite(expected)).sum())
         raise BundleError(f"{where}: {count} of the outputs to compare with are not finite numbers")
-    if manifest.tolerance.is_wide and agreement.accepts_anything(expected, manifest.tolerance):
+    if manifest.tolerance.is_wide and agreement.is_no_check(expected, manifest.tolerance):
         raise BundleError(
-            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) would accept one output for all golden "
-            f"rows, from {expected.min():.6g} to {expected.max():.6g}; expected far less than half of that range"
+            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) is no check of golden outputs from "
+            f"{expected.min():.6g} to {expected.max():.6g}: expected less than {agreement.WIDEST:.0%} of their range"
         )
     return expected
 
@@ -318,7 +318,7 @@ def write_bundle(
     golden: pa.Table,
     reference: pa.Table,
     expected: pa.Table | None = None,
-    golden_tolerance: Tolerance | None = None,
+    golden_tolerance: Tolerance | float | None = None,
 ) -> str:
     """Write a trained network as a bundle.
 
@@ -342,7 +342,8 @@ def write_bundle(
         expected: what the training code itself gives for some of these rows, in any order: the key (and `dt`, if a key
             stands in several days) and either the network's outputs (`output_0` …) or the scores (`prob_class_0` …, of
             two classes one is enough; a regression: `prediction`).
-        golden_tolerance: what outputs may differ by on another machine; the task's of `GOLDEN_TOLERANCES` if None.
+        golden_tolerance: what outputs may differ by on another machine, a number if absolute; the task's of
+            `GOLDEN_TOLERANCES` if None.
 
     Returns:
         The bundle's sha256.
@@ -359,7 +360,7 @@ def write_bundle(
             name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
             categorical={column: tuple(words) for column, words in categorical.items()},
             classes=tuple(classes), training=training, metrics=metrics, files={},
-            golden_tolerance=golden_tolerance or GOLDEN_TOLERANCES[task],
+            golden_tolerance=GOLDEN_TOLERANCES.get(task, 0.0) if golden_tolerance is None else golden_tolerance,
         )  # fmt: skip
         _dump(draft)
     except PydanticSerializationError as error:
@@ -369,10 +370,10 @@ def write_bundle(
     except ValidationError as error:
         raise BundleError(f"{place.uri}/{MANIFEST} would be no manifest: {_faults(error)}") from error
     with _refused(place.uri):
+        content = {WEIGHTS: weights.saved(network)}
+        build_network(Bundle(draft, "", content, place.uri), type(network))  # before: types that differ show in forward
         owned = truth.compute(network.eval(), draft, golden, reference)
-        content = {
-            WEIGHTS: weights.saved(network), GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference),
-        }  # fmt: skip
+    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
     manifest = draft.model_copy(update={"files": digests})
     content[MANIFEST] = _dump(manifest)

@@ -96,11 +96,8 @@ def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: p
 
 
 def _compared(expected: pa.Table, manifest: Manifest) -> list[str]:
-    outputs = list(manifest.output_columns)
-    if manifest.task == "classification":
-        scores = [f"prob_class_{index}" for index in range(manifest.outputs)]
-    else:
-        scores = ["prediction"]
+    outputs = manifest.output_columns
+    scores = [name for name in manifest.prediction_columns if manifest.task == "regression" or name.startswith("prob_")]
     found = [name for name in (*outputs, *scores) if name in expected.column_names]
     if not found:
         raise UnsoundError(

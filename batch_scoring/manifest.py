@@ -158,6 +158,12 @@ class Manifest(BaseModel):
         return tuple(f"prob_class_{index}" for index in range(1 if self.outputs == 2 else 0, self.outputs))
 
     @property
+    def prediction_columns(self) -> tuple[str, ...]:
+        """All columns of predictions that scoring adds."""
+        probabilities = tuple(f"prob_class_{index}" for index in range(len(self.classes)))
+        return ("prediction", "prediction_proba", *probabilities) if probabilities else ("prediction",)
+
+    @property
     def confidence_column(self) -> str:
         """The column whose mean over a day is watched."""
         return "prediction" if self.task == "regression" else "prediction_proba"

@@ -1,6 +1,7 @@
 """Whether a network's outputs are probabilities already: scoring takes the softmax of logits, and would do it again."""
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,51 +12,14 @@ from batch_scoring.manifest import Manifest, UnsoundError
 if TYPE_CHECKING:
     import torch
 
-SQUASHING = {
-    "softmax",
-    "_softmax",
-    "_safe_softmax",
-    "sigmoid",
-    "sigmoid_",
-    "special_expit",
-    "hardsigmoid",
-    "hardsigmoid_",
-}
+SQUASHING = re.compile("_?softmax|_safe_softmax|sigmoid_?|special_expit|hardsigmoid_?")
 """Operators of torch that give values between 0 and 1. A log_softmax is not among them: its softmax is the same."""
 
-PASSING = {
-    "view",
-    "reshape",
-    "_unsafe_view",
-    "_reshape_alias",
-    "squeeze",
-    "unsqueeze",
-    "transpose",
-    "t",
-    "permute",
-    "flatten",
-    "contiguous",
-    "clone",
-    "to",
-    "_to_copy",
-    "detach",
-    "alias",
-    "select",
-    "slice",
-    "cat",
-    "stack",
-    "where",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "nan_to_num",
-    "masked_fill",
-    "view_as",
-    "expand",
-    "unflatten",
-    "narrow",
-    "dropout",
-}
+PASSING = re.compile(
+    "view|view_as|reshape|_unsafe_view|_reshape_alias|squeeze|unsqueeze|transpose|t|permute|flatten|unflatten|alias|"
+    "contiguous|clone|to|_to_copy|detach|select|slice|narrow|expand|cat|stack|where|clamp|clamp_min|clamp_max|"
+    "nan_to_num|masked_fill|dropout"
+)
 """Operators that leave the values what they are, or nearly."""
 
 NEARLY = 1e-4
@@ -110,8 +74,8 @@ def _last_squashing(network: "torch.nn.Module", numeric: np.ndarray, categorical
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
             result = func(*args, **(kwargs or {}))
             name = func.overloadpacket.__name__
-            by = name.strip("_") if name in SQUASHING else ""
-            if name in PASSING:
+            by = name.strip("_") if SQUASHING.fullmatch(name) else ""
+            if PASSING.fullmatch(name):
                 by = next(filter(None, (made.get(id(value)) for value in _flat([*args, *(kwargs or {}).values()]))), "")
             for value in _flat([result]):
                 made[id(value)] = by

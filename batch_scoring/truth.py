@@ -80,10 +80,13 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
     """Run the network over golden and reference rows, and look at it while it is here.
 
     Raises:
-        UnsoundError: it is not on the CPU, does not take all codes, gives no finite output for a row or probabilities,
-            or a row's outputs depend on other rows; or the rows are not those of its features.
+        UnsoundError: it does not take all codes, gives no finite output for a row or probabilities, or a row's outputs
+            depend on other rows; or the rows are not those of its features.
     """
-    _check_is_at_hand(network)
+    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    for what, rows in (("golden", golden), ("reference", reference)):
+        if there := sorted(ours.intersection(rows.column_names)):
+            raise UnsoundError(f"{what}: it has {', '.join(there)} already; leave out what the network is to give")
     with _of("reference"):
         check_features(manifest, reference)
     check_codes(network, manifest, reference)
@@ -107,14 +110,6 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
     for name, scores in eager.scores(manifest, of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(manifest, reference, golden, outputs)
-
-
-def _check_is_at_hand(network: "torch.nn.Module") -> None:
-    """A bundle is written on the CPU."""
-    for name, value in network.state_dict().items():
-        kind = getattr(getattr(value, "device", None), "type", "cpu")
-        if kind != "cpu":
-            raise UnsoundError(f"{name} is on the device {kind}; write the bundle of network.cpu()")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def saved(network: "torch.nn.Module") -> bytes:
     what it ties.
 
     Raises:
-        UnsoundError: it has more than tensors.
+        UnsoundError: it has more than tensors, or they are not on the CPU.
     """
     import safetensors.torch
     import torch
@@ -30,6 +30,9 @@ def saved(network: "torch.nn.Module") -> bytes:
     own = network.state_dict()
     if other := [name for name, value in own.items() if not isinstance(value, torch.Tensor)]:
         raise UnsoundError(f"{', '.join(other)} of the network's state_dict() is no tensor; expected tensors only")
+    if other := [name for name, value in own.items() if value.device.type != "cpu"]:
+        kind = own[other[0]].device.type
+        raise UnsoundError(f"{other[0]} is on the device {kind}; write the bundle of network.cpu()")
     return safetensors.torch.save({name: value.contiguous().clone() for name, value in own.items()})
 
 
