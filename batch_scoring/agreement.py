@@ -6,7 +6,6 @@ import numpy as np
 
 from batch_scoring.manifest import Tolerance
 
-
 WIDEST = 0.05
 """Share of an output's range over the golden rows that a tolerance is below. A bundle's tolerance is for rounding; the
 weights of the next training move outputs by more than a twentieth of their range."""

@@ -106,21 +106,22 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
     import torch
 
     own = network.state_dict(keep_vars=True)
-    given = {id(value) for key, value in own.items() if key in weights}
-    if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in given):
+    there = {id(value) for key, value in own.items() if key in weights}  # a tied weight goes under several names
+    if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in there):
         raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
         raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not know")
-    for weight, values in sorted(weights.items()):
-        if values.shape != own[weight].shape:
+    given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
+    for weight, values, expected in given:
+        if values.shape != expected.shape:
             raise UnsoundError(
-                f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(own[weight].shape)}"
+                f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(expected.shape)}"
             )
         if values.layout != torch.strided:
             raise UnsoundError(
-                f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {own[weight].dtype}, dense"
+                f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {expected.dtype}, dense"
             )
-    other = sorted(weight for weight, values in weights.items() if values.dtype != own[weight].dtype)
+    other = [weight for weight, values, expected in given if values.dtype != expected.dtype]
     if other:
         first, more = other[0], f" and {len(other) - 1} more are" if other[1:] else " is"
         raise UnsoundError(

@@ -315,7 +315,7 @@ FAULTS = {
     ),
     "halves": Fault(
         lambda f: change_weights(f, lambda w: {k: v.half() for k, v in w.items()}),
-        ("layers.0.bias and 4 more are torch.float16; Net expects torch.float32: save the network after network.to",),
+        ("word.weight and 4 more are torch.float16; Net expects torch.float32: save the network after network.to",),
     ),
     # the golden rows
     "other_weights": Fault(

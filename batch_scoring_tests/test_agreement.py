@@ -1,4 +1,4 @@
-"""Outputs agree within an absolute and a relative bound, each value for itself; a bound that other weights meet is none."""
+"""Outputs agree within an absolute and a relative bound, each value for itself; too wide a bound is refused."""
 
 from pathlib import Path
 from typing import Any
