@@ -53,12 +53,11 @@ def check_profile(manifest: Manifest, profile: Profile) -> None:
         known = {name for name, column in profile.columns.items() if column.kind == kind}
         if other := sorted(known - set(names)):
             raise UnsoundError(f"it has thresholds of {', '.join(other)}, no {kind} feature of the model")
-    if absent := [name for name in manifest.features if name not in {*profile.columns, *profile.left_out}]:
-        raise UnsoundError(f"it says nothing of {', '.join(absent)}, which the model needs")
     if other := sorted(set(profile.everyday) - set(manifest.categorical)):
         raise UnsoundError(f"it has everyday values of {', '.join(other)}, no categorical feature of the model")
     if other := sorted(set(profile.scores) - set(manifest.score_columns)):
-        raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {manifest.score_columns}")
+        scores = ", ".join(manifest.score_columns)
+        raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 
 def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:

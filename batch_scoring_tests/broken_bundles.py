@@ -279,9 +279,17 @@ FAULTS = {
         lambda f: add_profile(f, profile_of("x", "y", "age")),
         ("/profile.json: it has thresholds of age, no numeric feature of the model",),
     ),
-    "profile_of_too_few_features": Fault(
-        lambda f: add_profile(f, profile_of("x", "n")),
-        ("/profile.json: it says nothing of y, c, which the model needs",),
+    "profile_of_another_kind": Fault(
+        lambda f: add_profile(f, profile_of("x", "c")),
+        ("/profile.json: it has thresholds of c, no numeric feature of the model",),
+    ),
+    "profile_of_other_scores": Fault(
+        lambda f: add_profile(f, profile_of("x", scores={"prob_class_7": json.loads(profile_of("x"))["columns"]["x"]})),
+        ("/profile.json: it has thresholds of prob_class_7; the model's scores are prob_class_1",),
+    ),
+    "profile_of_other_words": Fault(
+        lambda f: add_profile(f, profile_of("x", everyday={"colour": {"red": 0.3}})),
+        ("/profile.json: it has everyday values of colour, no categorical feature of the model",),
     ),
     # the weights, under their right sha256
     "pickle": Fault(write_pickle, ("model.safetensors is no safetensors file",)),

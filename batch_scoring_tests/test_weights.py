@@ -159,8 +159,8 @@ def test_another_type_is_said_in_one_line(tmp_path: Path, change: Any) -> None: 
     network = change(made(Base))
     message = refusal(tmp_path, network)
     assert message.endswith(
-        f"model.safetensors: word.weight and 4 more are {network.head.bias.dtype}; Base expects torch.float32: save the "
-        "network after network.to(torch.float32)"
+        f"model.safetensors: word.weight and 4 more are {network.head.bias.dtype}; Base expects torch.float32: save "
+        "the network after network.to(torch.float32)"
     )
 
 
