@@ -371,7 +371,8 @@ def write_bundle(
         raise BundleError(f"{place.uri}/{MANIFEST} would be no manifest: {_faults(error)}") from error
     with _refused(place.uri):
         content = {WEIGHTS: weights.saved(network)}
-        build_network(Bundle(draft, "", content, place.uri), type(network))  # before: types that differ show in forward
+        # before all else: types that differ from the class's would raise in forward, with less to say
+        weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
         owned = truth.compute(network.eval(), draft, golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}

@@ -4,7 +4,8 @@ A score must not depend on the batch that its row happened to be in. The golden 
 number missing in each, every other category unknown), pass through the network again, reversed, in smaller and larger
 batches, among copies of another row, and some of them alone among copies. Batch statistics, a mean over rows,
 attention over rows, a state that is carried on and dropout that stays on show in one of these. It is done whenever a
-bundle is written or loaded: about 15 small forward passes, on the CPU.
+bundle is written or loaded: 14 small forward passes on the CPU, 2.4 ms for the network of customer_churn and 4.8 ms
+for that of flight_delay.
 """
 
 from collections.abc import Iterator

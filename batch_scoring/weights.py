@@ -75,14 +75,15 @@ def build(
     import torch
 
     name = getattr(network_class, "__name__", "the network")
-    try:
-        with torch.device("meta"):
-            sketch = network_class(**arguments)
-    except Exception:  # a class may need real numbers to be built at all; what it says of them counts
-        sketch = None
-    if sketch is not None:
-        _check_fit(sketch, weights, where, name)
-    network = _built(network_class, arguments, name)
+    with torch.random.fork_rng(devices=[]):  # a training script may go on after it has written its bundle
+        try:
+            with torch.device("meta"):
+                sketch = network_class(**arguments)
+        except Exception:  # a class may need real numbers to be built at all; what it says of them counts
+            sketch = None
+        if sketch is not None:
+            _check_fit(sketch, weights, where, name)
+        network = _built(network_class, arguments, name)
     if sketch is None:
         _check_fit(network, weights, where, name)
     _check_values(network, weights, where, name)
