@@ -44,21 +44,20 @@ def matrices(manifest: Manifest, rows: pa.Table) -> tuple[np.ndarray, np.ndarray
     categorical = np.empty((rows.num_rows, len(manifest.categorical)), np.int64)
     for index, (name, vocabulary) in enumerate(manifest.categorical.items()):
         codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary, 1)}
-        categorical[:, index] = [codes.get(word, 0) for word in words(name, rows[name])]
+        categorical[:, index] = [codes.get(word, 0) for word in texts(name, rows[name]).to_pylist()]
     return numeric, categorical
 
 
-def words(name: str, column: pa.ChunkedArray) -> list[str | None]:
-    """The texts of a categorical column.
+def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A categorical column as text.
 
     Raises:
-        UnsoundError: it has no texts.
+        UnsoundError: it cannot be text.
     """
     try:
-        found: list[str | None] = column.cast(pa.string()).to_pylist()
+        return column.cast(pa.string())
     except pa.ArrowException as error:
         raise UnsoundError(f"column {name} is {column.type}; expected text") from error
-    return found
 
 
 def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray, width: int) -> np.ndarray:

@@ -50,21 +50,20 @@ class Expected:
         wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
         if not len(wrong):
             return
-        lines = [
-            f"{self._row(row)}: {self._values(theirs[row])} expected, {self._values(ours[row])} found"
-            for row in wrong[:NAMED]
-        ]
+        rows = "; ".join(self._row(int(row), ours[row], theirs[row]) for row in wrong[:NAMED])
         raise UnsoundError(
-            f"{len(wrong)} of {len(theirs)} rows are not as expected: {'; '.join(lines)}. The training code gives the "
+            f"{len(wrong)} of {len(theirs)} rows are not as expected: {rows}. The training code gives the "
             "network other inputs: look at the order of the features, at the codes of the categories (1 for the first "
             "word of the vocabulary, 0 for an unknown one), at a scaler outside of the network, and at eval()"
         )
 
-    def _row(self, row: int) -> str:
-        return " ".join(f"{name} {self.rows[name][int(row)].as_py()!s}" for name in self.keys)
-
-    def _values(self, values: np.ndarray) -> str:
-        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self.columns, values, strict=True))
+    def _row(self, row: int, ours: np.ndarray, theirs: np.ndarray) -> str:
+        key = " ".join(f"{name} {self.rows[name][row].as_py()!s}" for name in self.keys)
+        values = (
+            f"{name} is {found:.6g}, expected {value:.6g}"
+            for name, found, value in zip(self.columns, ours, theirs, strict=True)
+        )
+        return f"{key}: {', '.join(values)}"
 
 
 def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: pa.Table) -> Expected:

@@ -20,7 +20,8 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
     if absent := [name for name in dict.fromkeys(wanted) if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}; expected the model's scores beside the features")
     for name in dict.fromkeys(wanted):
-        values = _numbers(name, rows[name])
+        _check_numbers(name, rows[name].type)
+        values = rows[name].cast(pa.float64()).to_numpy()
         bad = ~np.isfinite(values)
         if name.startswith("prob_class_"):
             bad |= (values < 0) | (values > 1)
@@ -39,7 +40,7 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
     if absent := [name for name in manifest.features if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}, which the model needs")
     for name in manifest.numeric:
-        _numbers(name, rows[name])
+        _check_numbers(name, rows[name].type)
     check_words(manifest, rows)
 
 
@@ -60,9 +61,6 @@ def check_profile(manifest: Manifest, profile: Profile) -> None:
         raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 
-def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    kind = column.type
+def _check_numbers(name: str, kind: pa.DataType) -> None:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise UnsoundError(f"column {name} is {kind}; expected numbers")
-    values: np.ndarray = column.to_numpy().astype(np.float64)
-    return values

@@ -15,8 +15,11 @@ from batch_scoring.manifest import Manifest, UnsoundError
 if TYPE_CHECKING:
     import torch
 
-HARDLY = 0.02
-"""Share of a column's rows with a word of the vocabulary, from which on the vocabulary can be the column's."""
+HARDLY = 0.002
+"""Share of a column's rows that have a word of its vocabulary, at least: some vocabularies name rare words alone."""
+
+OFTEN = 0.02
+"""Share of a column's rows that have an unknown word, from which on it is looked at how that is spelled."""
 
 
 def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> None:
@@ -66,14 +69,15 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
         UnsoundError: a vocabulary is not that of its column.
     """
     for name, vocabulary in manifest.categorical.items():
-        seen = Counter(word for word in eager.words(name, rows[name]) if word is not None)
-        unknown = Counter({word: count for word, count in seen.items() if word not in set(vocabulary)})
-        least = HARDLY * seen.total()
+        counts = eager.texts(name, rows[name]).value_counts().to_pylist()
+        seen = Counter({item["values"]: item["counts"] for item in counts if item["values"] is not None})
+        words = set(vocabulary)
+        unknown = Counter({word: count for word, count in seen.items() if word not in words})
         meant = {_bare(word): word for word in vocabulary if word not in seen}
         twins = [
             (word, meant[_bare(word)])
             for word, count in unknown.most_common()
-            if count >= least and _bare(word) in meant
+            if count >= OFTEN * seen.total() and _bare(word) in meant
         ]
         known = seen.total() - unknown.total()
         if twins:
@@ -82,7 +86,7 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
                 f"the vocabulary of {name} has {pairs}: {known} of {seen.total()} rows have a known word. Spell "
                 "the vocabulary as the rows are spelled"
             )
-        if unknown and known < least:
+        if unknown and known < HARDLY * seen.total():
             raise UnsoundError(
                 f"the vocabulary of {name} is not that of the rows: {known} of {seen.total()} have a known word. They "
                 f"have {_listed(unknown)}; the vocabulary has {_listed(vocabulary)}"

@@ -54,7 +54,7 @@ def test_golden_rows_that_are_not_in_the_reference_are_compared_too(tmp_path: Pa
     changes = {"golden": golden.drop_columns("dt")}
     write(tmp_path / "b", NETWORK, expected=pa.table({"id": golden["id"], "output_1": own}), **changes)
     message = refusal(tmp_path / "c", NETWORK, expected=pa.table({"id": golden["id"], "output_1": own + 1}), **changes)
-    assert "64 of 64 rows are not as expected: id k1000: output_1 " in message
+    assert "64 of 64 rows are not as expected: id k1000: output_1 is " in message
 
 
 def labels_from_zero(rows: pa.Table) -> np.ndarray:
@@ -95,7 +95,8 @@ def test_rows_that_are_not_as_expected_are_named(
     message = refusal(tmp_path, NETWORK, expected=pa.table({"id": ROWS["id"], name: theirs[:, 1]}))
     wrong = np.flatnonzero(np.abs(theirs - (OUTPUTS if kind == "outputs" else CHANCES))[:, 1] > 3e-4)
     assert len(wrong) > 40, "the trial is one"
-    assert f" of 96 rows are not as expected: id k{wrong[0]}: {name} {theirs[wrong[0], 1]:.6g} expected, " in message
+    assert f" of 96 rows are not as expected: id k{wrong[0]}: {name} is " in message
+    assert f", expected {theirs[wrong[0], 1]:.6g}; id k" in message
     assert "look at the order of the features, at the codes of the categories" in message
 
 
