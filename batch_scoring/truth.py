@@ -5,6 +5,7 @@ in eager torch.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,11 +84,10 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
         UnsoundError: it does not take all codes, gives no finite output for a row or probabilities, or a row's outputs
             depend on other rows; or the rows are not those of its features.
     """
-    ours = {*manifest.output_columns, *manifest.prediction_columns}
-    for what, rows in (("golden", golden), ("reference", reference)):
-        if there := sorted(ours.intersection(rows.column_names)):
-            raise UnsoundError(f"{what}: it has {', '.join(there)} already; leave out what the network is to give")
+    with _of("golden"):
+        _check_columns(manifest, golden)
     with _of("reference"):
+        _check_columns(manifest, reference)
         check_features(manifest, reference)
     check_codes(network, manifest, reference)
     with _of("golden"):
@@ -110,6 +110,15 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
     for name, scores in eager.scores(manifest, of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(manifest, reference, golden, outputs)
+
+
+def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
+    """Refuse columns that have one name, and those that are still to come."""
+    if twice := [name for name, count in Counter(rows.column_names).items() if count > 1]:
+        raise UnsoundError(f"it has two columns {', '.join(twice)}")
+    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    if there := sorted(ours.intersection(rows.column_names)):
+        raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to give")
 
 
 @contextlib.contextmanager

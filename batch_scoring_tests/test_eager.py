@@ -152,6 +152,7 @@ REGRESSION = {"task": "regression", "classes": []}
         (Base, {"reference": table().drop_columns("x2")}, "reference: it has no column x2"),
         (Base, {"golden": table(64).drop_columns("x2")}, "golden: there is no column x2"),
         (Base, {"reference": table().append_column("prediction", [[1] * 96])}, "reference: it has prediction already"),
+        (Base, {"golden": table(64).append_column("x1", [[1.0] * 64])}, "golden: it has two columns x1"),
         (Base, {"arguments": {"depth": 3}}, "Base(**{'depth': 3}) failed: TypeError"),
     ],
 )

@@ -14,6 +14,7 @@ import torch
 
 from batch_scoring import scored_day
 from batch_scoring.bundle import BundleError, read_bundle
+from batch_scoring.failures import TAG
 from batch_scoring.model import Delivered, metrics, ranges
 from batch_scoring.pipeline import SpecError
 from batch_scoring.state import ModelInForce
@@ -141,6 +142,8 @@ def test_a_broken_bundle_changes_nothing_and_its_check_is_recorded(scored: TinyP
         dg.AssetCheckKey(dg.AssetKey([scored.name, "model"]), fault.check), limit=10
     )
     assert ("FAILED", None) in {(record.status.value, record.partition) for record in records}
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None and run.tags[TAG] == "bad_model", "it is not tried again with the same files"
     assert not result.asset_materializations_for_node(f"{scored.name}__model")
     assert not result.asset_materializations_for_node(f"{scored.name}__predictions")
     assert (scored.state.model(), scored.account("predictions"), scored.state.models.list()) == before

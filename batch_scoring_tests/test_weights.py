@@ -212,6 +212,15 @@ def test_arguments_for_which_there_is_no_memory_are_the_bundles_fault(tmp_path: 
     assert "head.weight has shape (2, 4); Wide expects (2, 60000000000)" in message
 
 
+def test_a_script_that_goes_on_after_its_bundle_draws_the_same_numbers(tmp_path: Path) -> None:
+    network = made(Base)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    write(tmp_path, network)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_the_file_holds_every_name(tmp_path: Path) -> None:
     write(tmp_path, made(Tied))
     content = read_bundle(open_folder(str(tmp_path))).content["model.safetensors"]
