@@ -22,11 +22,16 @@ def saved(network: "torch.nn.Module") -> bytes:
     what it ties.
 
     Raises:
-        UnsoundError: it has more than tensors, or they are not on the CPU.
+        UnsoundError: it is a wrapper of torch's, has more than tensors, or they are not on the CPU.
     """
     import safetensors.torch
     import torch
 
+    if type(network).__module__.partition(".")[0] == "torch":
+        raise UnsoundError(
+            f"the network is a {type(network).__name__}, torch's own class; expected the pipeline's, which can be "
+            "built again: the module within (network.module, or network._orig_mod of a compiled one)"
+        )
     own = network.state_dict()
     if other := [name for name, value in own.items() if not isinstance(value, torch.Tensor)]:
         raise UnsoundError(f"{', '.join(other)} of the network's state_dict() is no tensor; expected tensors only")
@@ -105,6 +110,7 @@ def _built(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str,
 def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
     """Compare names, shapes and types; the network may be on the meta device."""
     import torch
+    from torch.nn.parameter import is_lazy
 
     own = network.state_dict(keep_vars=True)
     there = {id(value) for key, value in own.items() if key in weights}  # a tied weight goes under several names
@@ -114,7 +120,7 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
         raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not know")
     given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
     for weight, values, expected in given:
-        if values.shape != expected.shape:
+        if not is_lazy(expected) and values.shape != expected.shape:
             raise UnsoundError(
                 f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(expected.shape)}"
             )
@@ -134,11 +140,12 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
 def _check_values(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
     """Refuse NaN, and infinity where the network as built has none: the -inf of a causal mask is meant."""
     import torch
+    from torch.nn.parameter import is_lazy
 
     own, parameters = network.state_dict(), dict(network.named_parameters(remove_duplicate=False))
     for weight, values in sorted(weights.items()):
         bad = ~torch.isfinite(values)
-        if weight not in parameters:
+        if weight not in parameters and not is_lazy(own[weight]):
             bad &= torch.isnan(values) | (values != own[weight])
         if count := int(bad.sum()):
             advice = "" if weight in parameters else f"; a buffer may hold infinity where {name} builds it so"

@@ -85,6 +85,18 @@ class Parametrised(Base):
         return self.layer(values)
 
 
+class Lazy(Base):
+    """Its shapes come with the first rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(WIDTH)
+        self.norm = nn.LazyBatchNorm1d()
+
+    def body(self, values: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(values))
+
+
 class Own(Base):
     """It computes in half on purpose: its class says so."""
 
@@ -96,9 +108,10 @@ class Own(Base):
         return self.layer(values.bfloat16()).float()
 
 
-@pytest.mark.parametrize("kind", [Tied, Masked, Views, Built, Scheduled, Parametrised, Own])
+@pytest.mark.parametrize("kind", [Tied, Masked, Views, Built, Scheduled, Parametrised, Lazy, Own])
 def test_a_network_comes_back_as_it_was(tmp_path: Path, kind: type[Base]) -> None:
     network = made(kind)
+    own_outputs(network, table(64))
     with torch.no_grad():
         network.head.weight.add_(0.1)  # trained, that is: not as it is built
     write(tmp_path, network)
@@ -168,6 +181,12 @@ def test_a_network_on_another_device_is_said_so(tmp_path: Path) -> None:
     assert "word.weight is on the device meta; write the bundle of network.cpu()" in refusal(
         tmp_path, made(Base).to("meta")
     )
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, nn.Sequential])
+def test_a_network_that_something_is_around_is_said_so(tmp_path: Path, wrap: Any) -> None:  # noqa: ANN401
+    message = refusal(tmp_path, wrap(made(Base)))
+    assert "torch's own class; expected the pipeline's" in message and "network._orig_mod of a compiled one" in message
 
 
 def test_a_buffer_that_is_not_kept_must_be_the_classs_own(tmp_path: Path) -> None:
