@@ -157,6 +157,14 @@ def test_a_bundle_that_does_not_prove_itself_is_not_written(project: TinyProject
     assert not (tmp_path / "b").exists()
 
 
+def test_bundles_written_before_are_what_they_were() -> None:
+    """Their manifests come out byte by byte as they were read: an identity that days are current by."""
+    for pipeline, version in (("customer_churn", "v1"), ("flight_delay", "v1"), ("flight_delay", "v2")):
+        bundle = read_bundle(open_folder(str(PROJECT / "data" / pipeline / "models" / version)))
+        assert bundle.profile is not None and bundle.manifest.golden_tolerance == 1e-5
+        assert bundle.with_profile(bundle.profile, version).sha256 == bundle.sha256
+
+
 @pytest.mark.slow
 def test_a_short_process_that_loads_a_bundle_ends_well() -> None:
     """Arrow's I/O threads must hold none of Python's bytes when it ends: they abort the process then."""
