@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batch_scoring.manifest import Tolerance
+from batch_scoring.manifest import GOLDEN_TOLERANCES, Task, Tolerance
 
 WIDEST = 0.05
 """Share of an output's range over the golden rows that a tolerance is below. A bundle's tolerance is for rounding; the
@@ -62,3 +62,11 @@ def is_no_check(expected: np.ndarray, tolerance: Tolerance) -> bool:
     """Whether every value may move by a share of its output's range that other weights would move it by."""
     ranges = expected.max(axis=0) - expected.min(axis=0)
     return bool((ranges > 0).any() and (bounds(expected, tolerance) > ranges * WIDEST).all())
+
+
+def usual(task: Task, expected: np.ndarray) -> Tolerance:
+    """The tolerance of a task, without its absolute part where that would be no check of the outputs."""
+    tolerance = GOLDEN_TOLERANCES[task]
+    if is_no_check(expected, tolerance):
+        return Tolerance(relative=tolerance.relative)
+    return tolerance

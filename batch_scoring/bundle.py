@@ -26,7 +26,7 @@ from pydantic_core import PydanticSerializationError
 
 from batch_scoring import agreement, independence, reference, truth, vocabularies, weights
 from batch_scoring.agreement import Deviation
-from batch_scoring.manifest import GOLDEN_TOLERANCES, LoadedModel, Manifest, Task, Tolerance, UnsoundError
+from batch_scoring.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
 from batch_scoring.profile import Profile
 from batch_scoring.storage import Folder, open_folder
 
@@ -342,8 +342,8 @@ def write_bundle(
         expected: what the training code itself gives for some of these rows, in any order: the key (and `dt`, if a key
             stands in several days) and either the network's outputs (`output_0` …) or the scores (`prob_class_0` …, of
             two classes one is enough; a regression: `prediction`).
-        golden_tolerance: what outputs may differ by on another machine, a number if absolute; the task's of
-            `GOLDEN_TOLERANCES` if None.
+        golden_tolerance: what outputs may differ by on another machine, a number if absolute; `agreement.usual` if
+            None.
 
     Returns:
         The bundle's sha256.
@@ -360,7 +360,7 @@ def write_bundle(
             name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
             categorical={column: tuple(words) for column, words in categorical.items()},
             classes=tuple(classes), training=training, metrics=metrics, files={},
-            golden_tolerance=GOLDEN_TOLERANCES.get(task, 0.0) if golden_tolerance is None else golden_tolerance,
+            golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
         )  # fmt: skip
         _dump(draft)
     except PydanticSerializationError as error:
@@ -375,8 +375,9 @@ def write_bundle(
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
         owned = truth.compute(network.eval(), draft, golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
+    tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
-    manifest = draft.model_copy(update={"files": digests})
+    manifest = draft.model_copy(update={"files": digests, "golden_tolerance": tolerance})
     content[MANIFEST] = _dump(manifest)
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     model = prove(written, type(network))

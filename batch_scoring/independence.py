@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring import agreement, eager
-from batch_scoring.manifest import GOLDEN_TOLERANCES, Manifest, UnsoundError
+from batch_scoring.manifest import Manifest, UnsoundError
 from batch_scoring.scoring import GRID
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
     """Try the network on its golden rows in several orders and batches.
 
     Every batch is a multiple of the engine's grid, in which sound networks gave the same bits in all trials; what is
-    accepted is the default tolerance of the task, for builds of torch that round differently there.
+    accepted is the task's own tolerance, for builds of torch that round differently there.
 
     Raises:
         UnsoundError: a row's outputs are others beside other rows, or in the same batch a second time.
@@ -50,9 +50,10 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
     except UnsoundError:  # it does not take holes: such rows are quarantined
         numeric, categorical = eager.matrices(manifest, golden)
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
+    tolerance = agreement.usual(manifest.task, expected)
     for trial in _trials(len(numeric)):
         found = eager.forward(network, numeric[trial.order], categorical[trial.order], manifest.outputs)
-        seen = agreement.worst(found, expected[trial.order], GOLDEN_TOLERANCES[manifest.task])
+        seen = agreement.worst(found, expected[trial.order], tolerance)
         if not seen.is_accepted:
             raise UnsoundError(
                 f"the network's output for a row depends on more than that row: golden rows {trial.what} give "

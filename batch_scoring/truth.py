@@ -54,7 +54,8 @@ class Truth:
         scorer = Scorer(model, device="cpu")
         parts = [_scored(scorer, table, what) for what, table in self._tables]
         found = np.concatenate([outputs for outputs, _ in parts])
-        deviation = agreement.worst(found, self.outputs, self.manifest.tolerance)
+        tolerance = model.manifest.tolerance
+        deviation = agreement.worst(found, self.outputs, tolerance)
         if not deviation.is_accepted:
             raise UnsoundError(
                 f"the engine gives {deviation.found:.6g} for {self._place(deviation.row)}, the network as trained "
@@ -65,7 +66,12 @@ class Truth:
             columns = {name: scores[name].to_numpy() for name in scores.column_names}
             columns |= dict(zip(self.manifest.output_columns, found.T, strict=True))
             with _of("expected"):
-                match(expected, self.manifest, self.reference, self.golden).check(columns, self.manifest.tolerance)
+                match(expected, self.manifest, self.reference, self.golden).check(columns, tolerance)
+
+    @property
+    def golden_outputs(self) -> np.ndarray:
+        """float32[golden rows, outputs]."""
+        return self.outputs[self.reference.num_rows :]
 
     @property
     def _tables(self) -> list[tuple[str, pa.Table]]:

@@ -110,3 +110,25 @@ def test_a_network_that_gives_one_output_needs_no_range(tmp_path: Path) -> None:
     write(tmp_path, made(Constant))
     change_manifest(tmp_path, lambda m: m)
     loaded(tmp_path, made(Constant))
+
+
+class Returns(Large):
+    """Small values that large terms add up to: their rounding is that of the terms."""
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return super().forward(numeric, categorical) - self.mean
+
+
+def test_small_values_of_large_terms_are_bounded_absolutely(tmp_path: Path) -> None:
+    network = made(Returns, mean=1.0, spread=0.001)
+    write(tmp_path, network, arguments={"mean": 1.0, "spread": 0.001}, **REGRESSION)
+    change_golden(tmp_path, lambda table: golden_output(table, lambda values: values + np.float32(1.2e-7)))
+    assert loaded(tmp_path, network).manifest.tolerance == Tolerance(absolute=1e-6, relative=1e-5)
+    change_golden(tmp_path, lambda table: golden_output(table, lambda values: values * 1.01))
+    with pytest.raises(BundleError, match="the golden rows differ by"):
+        loaded(tmp_path, network)
+
+
+def test_smaller_values_are_bounded_by_their_size_alone(tmp_path: Path) -> None:
+    network = delivered(tmp_path, 0, 1e-6)
+    assert loaded(tmp_path, network).manifest.tolerance == Tolerance(relative=1e-5)
