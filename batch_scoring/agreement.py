@@ -24,7 +24,8 @@ class Deviation:
     @property
     def size(self) -> float:
         """Absolute difference."""
-        return 0.0 if np.isnan(self.found) and np.isnan(self.expected) else abs(self.found - self.expected)
+        both_nan = np.isnan(self.found) and np.isnan(self.expected)
+        return 0.0 if both_nan or self.found == self.expected else abs(self.found - self.expected)
 
     @property
     def is_accepted(self) -> bool:

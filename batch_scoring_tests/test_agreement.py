@@ -76,8 +76,9 @@ def test_each_output_has_its_own_size() -> None:
     [(np.nan, np.nan, True), (np.inf, np.inf, True), (np.inf, -np.inf, False), (np.nan, 1, False), (1, np.nan, False)],
 )
 def test_what_is_not_finite_agrees_with_itself_alone(found: float, expected: float, agrees: bool) -> None:
-    row = agreement.worst(np.array([[0.0], [found]]), np.array([[0.0], [expected]]), Tolerance(absolute=1.0))
-    assert row.is_accepted == agrees
+    for beside in ([], [[0.0]]):
+        ours, theirs = np.array([[found], *beside]), np.array([[expected], *beside])
+        assert agreement.worst(ours, theirs, Tolerance(absolute=1.0)).is_accepted == agrees
 
 
 def test_a_bundle_may_state_its_own_tolerance(tmp_path: Path) -> None:
