@@ -10,22 +10,25 @@ A bundle is verified before anything is scored with it, and it is data only: loa
 runs code that is not in the pipeline's own package. Which version is in force is `model.py`'s business.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
-from batch_scoring import parquet
-from batch_scoring.manifest import LoadedModel, Manifest
+from batch_scoring import agreement, independence, parquet, reference, truth, vocabularies, weights
+from batch_scoring.agreement import Deviation
+from batch_scoring.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
 from batch_scoring.profile import Profile
-from batch_scoring.storage import Folder
+from batch_scoring.storage import Folder, open_folder
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +112,13 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
         raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {_faults(error)}") from error
 
 
+def read_version(folder: Folder) -> str | None:
+    """The version that a manifest names, also one that would be refused today: its name stands in scored rows."""
+    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
+        return json.loads(folder.read(MANIFEST)).get("version")
+    return None
+
+
 def read_sha256(folder: Folder) -> str:
     """The sha256 that names a bundle: its manifest's, which vouches for the other files. These are not read.
 
@@ -172,123 +182,124 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
     """Build the network from the pipeline's own class and the bundle's weights.
 
     Raises:
-        BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape, NaN or infinite.
+        BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape or type, NaN or
+            infinite.
     """
-    import safetensors.torch
-
-    from batch_scoring.scoring import is_out_of_memory
-
-    where = f"{bundle.uri}/{WEIGHTS}"
-    name = getattr(network_class, "__name__", "the network")
-    try:
-        network = network_class(**bundle.manifest.arguments)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise  # the machine's fault, not the bundle's
-        raise BundleError(f"{bundle.uri}: {name}(**{bundle.manifest.arguments}) failed: {error!r}") from error
-    try:
-        weights = safetensors.torch.load(bundle.content[WEIGHTS])
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise BundleError(f"{where} is no safetensors file: {error}") from error
-    refuse_unfit(network.state_dict(), weights, where, name)
-    network.load_state_dict(weights)
-    return LoadedModel(bundle.manifest, bundle.sha256, network.eval().requires_grad_(False))
+    with _refused(bundle.uri):
+        found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
+        network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
+    return LoadedModel(bundle.manifest, bundle.sha256, network)
 
 
-def refuse_unfit(
-    own: "Mapping[str, torch.Tensor]", weights: "Mapping[str, torch.Tensor]", where: str, name: str
-) -> None:
-    """Refuse weights that are not exactly those of a network.
-
-    Args:
-        own: the network's own state dict, on any device.
-        weights: those found in the file.
-        where: the file, for the message.
-        name: the network's class, for the message.
+def check_contents(bundle: Bundle, model: LoadedModel) -> None:
+    """Look at what a day needs beside the weights: vocabularies, reference and profile. Once, where it is delivered.
 
     Raises:
-        BundleError: a weight is missing, surplus, of another shape or type, NaN or infinite.
+        BundleError: the reference has no rows, lacks a column or has words that the vocabularies do not, the network
+            does not take all of their codes, or the profile is in another form or of other features.
     """
-    import torch
-
-    if missing := sorted(own.keys() - weights.keys()):
-        raise BundleError(f"{where} lacks {', '.join(missing)}, which {name} needs")
-    if extra := sorted(weights.keys() - own.keys()):
-        raise BundleError(f"{where} has {', '.join(extra)}, which {name} does not know")
-    for weight, values in weights.items():
-        expected = own[weight]
-        if values.shape != expected.shape:
-            raise BundleError(
-                f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(expected.shape)}"
-            )
-        if values.dtype != expected.dtype or values.layout != torch.strided:
-            raise BundleError(f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {expected.dtype}")
-        if bad := int((~torch.isfinite(values)).sum()):
-            raise BundleError(f"{where}: {weight} has {bad} of {values.numel()} values that are NaN or infinite")
+    rows, profile = bundle.reference, bundle.profile
+    with _refused(f"{bundle.uri}/{REFERENCE}"):
+        reference.check_reference(bundle.manifest, rows)
+    with _refused(bundle.uri):
+        vocabularies.check_codes(model.network, bundle.manifest, rows)
+    if profile is not None:
+        with _refused(f"{bundle.uri}/{PROFILE}"):
+            reference.check_profile(bundle.manifest, profile)
 
 
-def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> float:
-    """Largest absolute difference between the golden rows' outputs now and as they were when the bundle was written.
+def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> Deviation:
+    """The golden rows' outputs now, compared with those of when the bundle was written: the furthest apart.
 
     Raises:
         ScoringError: the device is not there.
-        BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite.
+        BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite,
+            or any outputs would be accepted.
     """
     from batch_scoring.scoring import Scorer, is_out_of_memory
 
-    golden = bundle.golden
-    if golden.num_rows != GOLDEN_ROWS:
-        raise BundleError(f"{bundle.uri}/{GOLDEN} has {golden.num_rows} rows; expected {GOLDEN_ROWS}")
-    names = [f"output_{index}" for index in range(bundle.manifest.outputs)]
-    if absent := [name for name in names if name not in golden.column_names]:
-        raise BundleError(f"{bundle.uri}/{GOLDEN} has no column {', '.join(absent)}; expected {', '.join(names)}")
-    scorer = Scorer(replace(model, golden=golden), device=device)
+    expected = _golden_outputs(bundle)
+    scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
-        outputs = scorer.outputs(golden)
+        outputs = scorer.outputs(bundle.golden)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
-    expected = np.column_stack([golden[name].to_numpy() for name in names])
-    if not np.isfinite(expected).all():
-        count = int((~np.isfinite(expected)).sum())
-        raise BundleError(f"{bundle.uri}/{GOLDEN}: {count} of the outputs to compare with are not finite numbers")
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         raise BundleError(
             f"{bundle.uri}/{GOLDEN}: the network gives {int(np.isfinite(outputs).sum())} finite outputs of shape "
             f"{outputs.shape}; expected {expected.shape}, all finite"
         )
-    return float(np.abs(outputs - expected).max())
+    return agreement.worst(outputs, expected, bundle.manifest.tolerance)
+
+
+def _golden_outputs(bundle: Bundle) -> np.ndarray:
+    """The outputs to compare with, float32[rows, outputs]."""
+    golden, manifest = bundle.golden, bundle.manifest
+    where = f"{bundle.uri}/{GOLDEN}"
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{where} has {golden.num_rows} rows; expected {GOLDEN_ROWS}")
+    names = manifest.output_columns
+    if absent := [name for name in names if name not in golden.column_names]:
+        raise BundleError(f"{where} has no column {', '.join(absent)}; expected {', '.join(names)}")
+    expected = np.column_stack([golden[name].to_numpy() for name in names])
+    if not np.isfinite(expected).all():
+        count = int((~np.isfinite(expected)).sum())
+        raise BundleError(f"{where}: {count} of the outputs to compare with are not finite numbers")
+    if manifest.tolerance.is_wide and agreement.is_no_check(expected, manifest.tolerance):
+        raise BundleError(
+            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) is no check of golden outputs from "
+            f"{expected.min():.6g} to {expected.max():.6g}: expected less than {agreement.WIDEST:.0%} of their range"
+        )
+    return expected
 
 
 def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Read, build and prove a bundle in one step: what comes back has scored its golden rows on that device.
+    """Read and build a bundle: what comes back has scored its golden rows on that device, each row for itself.
 
     Raises:
-        BundleError: anything about it is not as its manifest says.
+        BundleError: anything about its weights or golden rows is not as its manifest says.
         ScoringError: the device is not there.
     """
-    return prove(read_bundle(folder), network_class, device)
+    bundle = read_bundle(folder)
+    model = build_network(bundle, network_class)
+    _check_golden(bundle, model, device)
+    return replace(model, golden=bundle.golden)
 
 
 def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Build a bundle's network and score its golden rows: the model, if they come out as they must.
+    """As `load_bundle`, and look at all else that a bundle is delivered with.
 
     Raises:
-        BundleError: weights or golden rows are not as the manifest says.
+        BundleError: anything about it is not as its manifest says, or a row's outputs depend on other rows.
         ScoringError: the device is not there.
     """
     model = build_network(bundle, network_class)
-    deviation = golden_deviation(bundle, model, device)
-    bound = model.manifest.golden_tolerance
-    if deviation > bound:
-        raise BundleError(
-            f"{bundle.uri}: the golden rows differ by {deviation:.2g}, expected at most {bound:.2g}: other weights, "
-            "another network class, another build of torch or another machine than the bundle was written with"
-        )
+    check_contents(bundle, model)
+    _check_golden(bundle, model, device)
     return replace(model, golden=bundle.golden)
+
+
+def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
+    deviation = golden_deviation(bundle, model, device)
+    check_rows(bundle, model)  # before: rows that depend on each other would look like other weights
+    if not deviation.is_accepted:
+        raise BundleError(
+            f"{bundle.uri}: the golden rows differ by {deviation.size:.2g}, expected at most {deviation.bound:.2g}: "
+            "other weights, another network class, another build of torch or another machine than the bundle was "
+            "written with"
+        )
+
+
+def check_rows(bundle: Bundle, model: LoadedModel) -> None:
+    """Give the network its golden rows in other batches.
+
+    Raises:
+        BundleError: a row's outputs depend on other rows.
+    """
+    with _refused(bundle.uri):
+        independence.check_rows_are_independent(model.network, bundle.manifest, bundle.golden)
 
 
 def write_bundle(
@@ -298,7 +309,7 @@ def write_bundle(
     arguments: dict[str, Any],
     name: str,
     version: str,
-    task: Literal["classification", "regression"],
+    task: Task,
     numeric: list[str],
     categorical: dict[str, list[str]],
     classes: list[str],
@@ -306,12 +317,17 @@ def write_bundle(
     metrics: dict[str, float],
     golden: pa.Table,
     reference: pa.Table,
+    expected: pa.Table | None = None,
+    golden_tolerance: Tolerance | float | None = None,
 ) -> str:
     """Write a trained network as a bundle.
 
+    Outputs and scores in it are the network's own, in eager torch; then the bundle is built anew, and what scores the
+    days has to give the same.
+
     Args:
         folder: the new bundle's folder; files of the same names are replaced.
-        network: trained, with its normalisation in buffers.
+        network: trained, on the CPU, with its normalisation in buffers.
         arguments: keyword arguments that build the same class again; plain JSON.
         name: the pipeline's name.
         version: the version's name, which stands in every scored row.
@@ -323,62 +339,73 @@ def write_bundle(
         metrics: honest figures, by name.
         golden: 64 rows with the key and the feature columns.
         reference: a sample of the training window with the key, `dt` (date) and the feature columns.
+        expected: what the training code itself gives for some of these rows, in any order: the key (and `dt`, if a key
+            stands in several days) and either the network's outputs (`output_0` …) or the scores (`prob_class_0` …, of
+            two classes one is enough; a regression: `prediction`).
+        golden_tolerance: what outputs may differ by on another machine, a number if absolute; `agreement.usual` if
+            None.
 
     Returns:
         The bundle's sha256.
 
     Raises:
-        BundleError: `golden` has another number of rows, the network gives no finite output for a golden or reference
-            row, or the bundle would not load again; nothing is written then.
+        BundleError: the network cannot be scored with as it is, or gives other outputs than expected, or the bundle
+            would not load again; nothing is written then.
     """
-    import safetensors.torch
-
-    from batch_scoring.scoring import Scorer
-    from batch_scoring.storage import open_folder
-
-    if golden.num_rows != GOLDEN_ROWS:
-        raise BundleError(f"{folder}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
-    draft = Manifest(
-        name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
-        categorical={column: tuple(words) for column, words in categorical.items()},
-        classes=tuple(classes), training=training, metrics=metrics, files={},
-    )  # fmt: skip
-    scorer = Scorer(LoadedModel(draft, "", network.eval()), device="cpu")
-    outputs = scorer.outputs(golden)
-    if not np.isfinite(outputs).all():
-        raise BundleError(f"{folder}: the network's outputs for the golden rows are not all finite")
-    for index in range(draft.outputs):
-        golden = golden.append_column(f"output_{index}", pa.array(outputs[:, index], pa.float32()))
-    scored = [scorer.score_batch(batch) for batch in reference.combine_chunks().to_batches()]
-    if failed := [row for batch in scored for row in batch.failed]:
-        raise BundleError(
-            f"{folder}: the network gives no score for {len(failed)} of {reference.num_rows} reference rows; "
-            f"the first of them: {failed[0].detail}"
-        )
-    scores = pa.Table.from_batches([batch.scores for batch in scored])
-    for column in scores.column_names:
-        reference = reference.append_column(column, scores[column])
-    content = {
-        WEIGHTS: safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}),
-        GOLDEN: _parquet(golden),
-        REFERENCE: _parquet(reference),
-    }
-    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
-    manifest = draft.model_copy(update={"files": digests})
-    content[MANIFEST] = _dump(manifest)
     place = open_folder(str(folder))
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
+    try:
+        draft = Manifest(
+            name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
+            categorical={column: tuple(words) for column, words in categorical.items()},
+            classes=tuple(classes), training=training, metrics=metrics, files={},
+            golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
+        )  # fmt: skip
+        _dump(draft)
+    except PydanticSerializationError as error:
+        raise BundleError(
+            f"{place.uri}/{MANIFEST} would be no JSON: {error}; expected plain numbers, texts, lists"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{place.uri}/{MANIFEST} would be no manifest: {_faults(error)}") from error
+    with _refused(place.uri):
+        content = {WEIGHTS: weights.saved(network)}
+        # before all else: types that differ from the class's would raise in forward, with less to say
+        weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
+        owned = truth.compute(network.eval(), draft, golden, reference)
+    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
+    tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    manifest = draft.model_copy(update={"files": digests, "golden_tolerance": tolerance})
+    content[MANIFEST] = _dump(manifest)
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
-    prove(written, type(network))
+    model = prove(written, type(network))
+    with _refused(place.uri):
+        owned.check_engine(model, expected)
     written.write(place)
     return written.sha256
 
 
+@contextlib.contextmanager
+def _refused(where: str) -> Iterator[None]:
+    """Say where it is that something is not sound."""
+    try:
+        yield
+    except UnsoundError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
 def _dump(manifest: Manifest) -> bytes:
-    return (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
+    return (json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg'].removeprefix('Value error, ')}"
+        + (f", found {e['input']}" if e["type"] == "finite_number" else "")
+        for e in error.errors()
+    )
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -6,7 +6,7 @@ A plain checkpoint is what a training script leaves behind: `torch.save` of a di
 bundles. What a bundle is stands in `bundle.py`.
 
     python -m batch_scoring.checkpoint --pipeline customer_churn --checkpoint churn.pt \
-        --sample sample.parquet --classes stays leaves --out data/customer_churn/models/v1
+        --sample sample.parquet --classes stays leaves --expected expected.parquet --out data/customer_churn/models/v1
 """
 
 if __name__ == "__main__":  # before anything is imported that takes time
@@ -21,20 +21,18 @@ import argparse
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring import parquet
-from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, refuse_unfit, write_bundle
+from batch_scoring import parquet, weights
+from batch_scoring.bundle import GOLDEN_ROWS, MANIFEST, BundleError, write_bundle
+from batch_scoring.eager import summary
+from batch_scoring.manifest import UnsoundError
 from batch_scoring.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
 from batch_scoring.printable import printable
-
-if TYPE_CHECKING:
-    import torch
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a checkpoint that are also the arguments of the network's class."""
@@ -55,6 +53,7 @@ def convert(
     folder: Path,
     training: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
+    expected: pa.Table | None = None,
 ) -> str:
     """Write the bundle of a plain checkpoint.
 
@@ -67,6 +66,7 @@ def convert(
         folder: the new bundle's folder.
         training: window, rows and validation, for people; the sample's days if None.
         metrics: honest figures, by name.
+        expected: what the training code itself gives for some rows of the sample, as `write_bundle` takes it.
 
     Returns:
         The bundle's sha256.
@@ -86,16 +86,18 @@ def convert(
     numeric = list(spec.features.numeric)
     content = _read(checkpoint)
     arguments = {name: content[name] for name in DIMENSIONS}
-    for name, expected, meaning in (
+    for name, wanted, meaning in (
         ("input_dim", len(numeric), f"the features of {pipeline.name}: {', '.join(numeric)}"),
         ("output_dim", len(classes), f"the classes: {', '.join(classes)}"),
     ):
-        if arguments[name] != expected:
-            raise CheckpointError(f"{checkpoint}: {name} is {arguments[name]}; expected {expected} ({meaning})")
+        if arguments[name] != wanted:
+            raise CheckpointError(f"{checkpoint}: {name} is {arguments[name]}; expected {wanted} ({meaning})")
     reference = _reference(sample, spec.input.key, numeric)
-    network = _network(pipeline.load(spec.model.network), arguments, content["model_state_dict"], str(checkpoint))
     days = pc.min_max(reference["dt"]).as_py()
     try:
+        network = weights.build(
+            pipeline.load(spec.model.network), arguments, content["model_state_dict"], "model_state_dict"
+        )
         return write_bundle(
             folder,
             network=network,
@@ -110,7 +112,10 @@ def convert(
             metrics=metrics or {},
             golden=reference.slice(0, GOLDEN_ROWS).drop_columns("dt"),
             reference=reference,
+            expected=expected,
         )
+    except UnsoundError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
     except BundleError as error:
         raise CheckpointError(f"{checkpoint}: its bundle is not sound: {error}") from error
 
@@ -139,37 +144,10 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             raise CheckpointError(f"{checkpoint}: {name} is {content[name]!r}; expected a whole number from 1")
     if not isinstance(content["version"], str) or not content["version"]:
         raise CheckpointError(f"{checkpoint}: version is {content['version']!r}; expected a name such as 'v1'")
-    weights = content["model_state_dict"]
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    found = content["model_state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise CheckpointError(f"{checkpoint}: model_state_dict is no state dict; expected tensors by name")
     return content
-
-
-def _network(
-    network_class: Callable[..., "torch.nn.Module"],
-    arguments: dict[str, int],
-    weights: dict[str, "torch.Tensor"],
-    where: str,
-) -> "torch.nn.Module":
-    """The class with the weights, when they fit it exactly: names, shapes, types, finite values.
-
-    The shapes are compared on the meta device first, so that dimensions from the file allocate nothing yet.
-    """
-    import torch
-
-    name = getattr(network_class, "__name__", "the network")
-    try:
-        with torch.device("meta"):
-            own = network_class(**arguments).state_dict()
-    except Exception as error:
-        raise CheckpointError(f"{where}: {name}(**{arguments}) failed: {_summary(error)}") from error
-    try:
-        refuse_unfit(own, weights, f"{where}: model_state_dict", name)
-    except BundleError as error:
-        raise CheckpointError(str(error)) from error
-    network = network_class(**arguments)
-    network.load_state_dict(weights)
-    return network.eval()
 
 
 def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:
@@ -199,11 +177,17 @@ def _refusal(error: Exception) -> str:
         return "is a TorchScript archive, which holds code; expected a state dict saved by torch.save"
     if "weights_only" in text:
         return "is no file of torch.save or holds more than tensors, numbers and strings; it was not loaded"
-    return f"is damaged or no checkpoint ({_summary(error)}); expected a whole file of torch.save"
+    return f"is damaged or no checkpoint ({summary(error)}); expected a whole file of torch.save"
 
 
-def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+def _table(file: Path) -> pa.Table:
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; expected a Parquet file")
+    try:
+        with file.open("rb") as stream:
+            return parquet.open_file(stream).read()
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(f"{file} is no Parquet file that can be read: {error}") from error
 
 
 def _metric(text: str) -> tuple[str, float]:
@@ -221,6 +205,13 @@ def main() -> None:
     )
     parser.add_argument("--classes", nargs="+", required=True, help="meaning of each class, in the order of the logits")
     parser.add_argument("--metric", type=_metric, nargs="*", default=[], metavar="NAME=VALUE", help="honest figures")
+    parser.add_argument(
+        "--expected",
+        type=Path,
+        help="Parquet: the key (and dt, if a key stands in several days) with the training code's own outputs of some "
+        "rows of the sample: output_0 … (logits) or prob_class_0 … (probabilities, of two classes one is enough); a "
+        "bundle that gives others is refused",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the new bundle's folder")
     arguments = parser.parse_args()
     try:
@@ -229,20 +220,14 @@ def main() -> None:
                 f"{arguments.out} holds a bundle already; a delivered version is never replaced: give the new model "
                 "a version and a folder of its own, then change model.bundle in the spec"
             )
-        if not arguments.sample.is_file():
-            raise CheckpointError(f"{arguments.sample} does not exist; expected a Parquet file")
-        try:
-            with arguments.sample.open("rb") as file:
-                sample = parquet.open_file(file).read()
-        except (OSError, pa.ArrowException) as error:
-            raise CheckpointError(f"{arguments.sample} is no Parquet file that can be read: {error}") from error
         sha256 = convert(
             arguments.checkpoint,
             pipeline=declared_pipeline(arguments.pipeline),
-            sample=sample,
+            sample=_table(arguments.sample),
             classes=arguments.classes,
             folder=arguments.out,
             metrics=dict(arguments.metric),
+            expected=_table(arguments.expected) if arguments.expected else None,
         )
     except (CheckpointError, SpecError, CodeError) as error:
         sys.exit(printable(str(error)))

@@ -1,16 +1,110 @@
 """What a model bundle says of itself, and a model as the engine takes it. Reading bundles is `bundle.py`'s business."""
 
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-GOLDEN_TOLERANCE = 1e-5
-"""Largest absolute difference of an output between the machine that wrote the bundle and the one that loads it."""
+Task = Literal["classification", "regression"]
+
+
+class UnsoundError(ValueError):
+    """A network, or what belongs to it, is not fit for a bundle; says what was found, what was expected, what to do."""
+
+
+ROUNDING = 1e-5
+"""What float32 outputs of one network may differ by for the order of its sums alone: of their size, or of a logit."""
+
+
+class Tolerance(BaseModel):
+    """How far an output may be from what it was: `absolute + relative * size`, for each value.
+
+    The size of a value is its own magnitude or the typical one of its output (the median of those that are not 0),
+    whichever is larger: sums round relative to their terms, and some rows come out near 0 by cancellation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    absolute: float = Field(default=0.0, ge=0, description="in the unit of the output; a logit has none")
+    relative: float = Field(default=0.0, ge=0, description="share of the value's size")
+
+    @model_validator(mode="after")
+    def _accepts_something(self) -> Self:
+        if not self.absolute and not self.relative:
+            raise ValueError("absolute and relative are both 0; no other machine rounds exactly alike")
+        return self
+
+    def __str__(self) -> str:
+        parts = f"{self.absolute:g}" * bool(self.absolute), f"{self.relative:g} of the size" * bool(self.relative)
+        return " + ".join(filter(None, parts))
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it accepts more than rounding."""
+        return self.absolute > ROUNDING or self.relative > ROUNDING
+
+
+GOLDEN_TOLERANCES: dict[Task, Tolerance] = {
+    "classification": Tolerance(absolute=ROUNDING, relative=ROUNDING),
+    "regression": Tolerance(absolute=1e-6, relative=ROUNDING),
+}
+"""What outputs may differ by between the machine that wrote the bundle and the one that loads it.
+
+Between instruction sets (AVX-512, AVX2, SSE) the examples' outputs differ by 4e-7 of their size, those of regressions
+around 12,000 and 1,000,000 by up to 8e-7: `python -m benchmarks.instruction_sets`. A logit, or a value such as a daily
+return, may be near 0 in all rows and a sum of terms around 1 all the same: so there is an absolute part. It is left out
+of a bundle whose values are so small that it would accept any (`agreement.usual`).
+"""
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse numbers that are not finite, however deep they stand."""
+    if bad := next(_not_finite(value), None):
+        raise ValueError(f"{bad}; expected finite numbers")
+    return value
+
+
+def _not_finite(value: object, where: str = "") -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    for name, inner in items:
+        yield from _not_finite(inner, f"{where}.{name}" if where else str(name))
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a name that stands twice."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{', '.join(map(repr, twice[:5]))} stands twice; expected every name once")
+    return names
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+AnyTolerance = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False), Tag("number")] | Annotated[Tolerance, Tag("object")],
+    Discriminator(lambda value: "object" if isinstance(value, dict | Tolerance) else "number"),
+]
 
 
 class Manifest(BaseModel):
@@ -21,17 +115,37 @@ class Manifest(BaseModel):
     format: Literal[1] = 1
     name: str = Field(min_length=1)
     version: str = Field(min_length=1)
-    task: Literal["classification", "regression"]
-    arguments: dict[str, Any] = Field(description="keyword arguments of the network's class")
-    numeric: tuple[str, ...]
-    categorical: dict[str, tuple[str, ...]] = Field(
-        description="vocabulary a column; code = position + 1, 0 is unknown"
+    task: Task
+    arguments: Plain = Field(description="keyword arguments of the network's class")
+    numeric: Names
+    categorical: dict[str, Names] = Field(description="vocabulary a column; code = position + 1, 0 is unknown")
+    classes: Names = Field(description="meaning of prob_class_0 …; empty for a regression")
+    training: Plain
+    metrics: dict[str, FiniteFloat]
+    golden_tolerance: AnyTolerance = Field(
+        default=ROUNDING, description="what golden outputs may differ by; a number: absolute (as older bundles have it)"
     )
-    classes: tuple[str, ...] = Field(description="meaning of prob_class_0 …; empty for a regression")
-    training: dict[str, Any]
-    metrics: dict[str, float]
-    golden_tolerance: float = Field(default=GOLDEN_TOLERANCE, gt=0)
     files: dict[str, str] = Field(description="sha256 of every other file of the bundle")
+
+    @model_validator(mode="after")
+    def _has_classes(self) -> Self:
+        if self.task == "classification" and len(self.classes) < 2:
+            raise ValueError(
+                f"classes are {list(self.classes)}; a classification has at least two (one class has probability 1 in "
+                "every row). A network with one output, a logit z, returns torch.cat([torch.zeros_like(z), z], dim=1)"
+            )
+        return self
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What golden outputs may differ by."""
+        stated = self.golden_tolerance
+        return stated if isinstance(stated, Tolerance) else Tolerance(absolute=stated)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns that the network needs."""
+        return (*self.numeric, *self.categorical)
 
     @property
     def outputs(self) -> int:
@@ -39,11 +153,22 @@ class Manifest(BaseModel):
         return len(self.classes) if self.task == "classification" else 1
 
     @property
+    def output_columns(self) -> tuple[str, ...]:
+        """The columns of the network's outputs in `golden.parquet`."""
+        return tuple(f"output_{index}" for index in range(self.outputs))
+
+    @property
     def score_columns(self) -> tuple[str, ...]:
         """The columns of predictions that say all of a score: with two classes one probability, else all of them."""
         if self.task == "regression":
             return ("prediction",)
         return tuple(f"prob_class_{index}" for index in range(1 if self.outputs == 2 else 0, self.outputs))
+
+    @property
+    def prediction_columns(self) -> tuple[str, ...]:
+        """All columns of predictions that scoring adds."""
+        probabilities = tuple(f"prob_class_{index}" for index in range(len(self.classes)))
+        return ("prediction", "prediction_proba", *probabilities) if probabilities else ("prediction",)
 
     @property
     def confidence_column(self) -> str:

@@ -18,9 +18,11 @@ from batch_scoring.bundle import (
     Bundle,
     BundleError,
     build_network,
+    check_contents,
+    check_rows,
     golden_deviation,
     read_bundle,
-    read_manifest,
+    read_version,
 )
 from batch_scoring.failures import step_run
 from batch_scoring.invariants import Finding, report, specs
@@ -29,7 +31,7 @@ from batch_scoring.state import ModelInForce, State, StateError
 from batch_scoring.steps import Run
 
 CHECKS = {
-    "bundle_is_intact": "Every file of the bundle has its sha256, and its weights fit the pipeline's network.",
+    "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",
     "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
     "metrics_meet_threshold": "The bundle's metrics are at least, or at most, what the spec asks for.",
     "days_are_current": "Every scored day is of the model in force, the code in force and its present landing files.",
@@ -92,13 +94,16 @@ def examine(pipeline: Pipeline) -> Delivered:
         bundle = read_bundle(pipeline.bundle)
         refuse_other_features(pipeline, bundle)
         refuse_reused_version(pipeline, bundle)
-        network = build_network(bundle, pipeline.load(pipeline.spec.model.network))
+        loaded = build_network(bundle, pipeline.load(pipeline.spec.model.network))
+        check_contents(bundle, loaded)
         intact = Finding("bundle_is_intact", True, f"{bundle.uri} is version {bundle.manifest.version}")
-        deviation, bound = golden_deviation(bundle, network), bundle.manifest.golden_tolerance
-        message = f"{bundle.uri}: the golden rows differ by {deviation:.2g}, at most {bound:.2g} is accepted"
-        if deviation > bound:
+        deviation = golden_deviation(bundle, loaded)
+        check_rows(bundle, loaded)
+        size, bound, agree = deviation.size, deviation.bound, deviation.is_accepted
+        message = f"{bundle.uri}: the golden rows differ by {size:.2g}, at most {bound:.2g} is accepted"
+        if not agree:
             message += "; other weights, network class or build of torch than the bundle was written with"
-        golden = Finding("golden_rows_agree", deviation <= bound, message, {"deviation": deviation, "bound": bound})
+        golden = Finding("golden_rows_agree", agree, message, {"deviation": size, "bound": bound})
     except (BundleError, CodeError) as error:
         if intact is None:
             intact = Finding("bundle_is_intact", False, str(error))
@@ -119,7 +124,7 @@ def metrics(pipeline: Pipeline, delivered: Delivered) -> Finding:
         f"{name} is {found.get(name, 'not recorded')}, expected at {word} {limit:g}"
         for word, limits in (("least", asked.least), ("most", asked.most))
         for name, limit in limits.items()
-        if name not in found or (found[name] < limit if word == "least" else found[name] > limit)
+        if name not in found or not (found[name] >= limit if word == "least" else found[name] <= limit)
     ]
     asked_for = len(asked.least) + len(asked.most)
     message = f"{asked_for - len(missed)} of {asked_for} metrics meet their threshold"
@@ -137,10 +142,10 @@ def refuse_reused_version(pipeline: Pipeline, bundle: Bundle) -> None:
     for file in State(pipeline.output).models.list():
         sha256, _, name = file.path.partition("/")
         if name == MANIFEST and sha256 != bundle.sha256:
-            _, other = read_manifest(State(pipeline.output).models.subfolder(sha256))
-            if other.version == bundle.manifest.version:
+            version = read_version(State(pipeline.output).models.subfolder(sha256))
+            if version == bundle.manifest.version:
                 raise BundleError(
-                    f"{bundle.uri}: version {other.version} was in force before with other content (sha256 "
+                    f"{bundle.uri}: version {version} was in force before with other content (sha256 "
                     f"{sha256[:12]}…, this one has {bundle.sha256[:12]}…); give the new model a new version"
                 )
 

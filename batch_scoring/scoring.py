@@ -419,7 +419,8 @@ class Scorer:
             if isinstance(output, torch.Tensor):
                 widest.append(output.numel() // GRID)
 
-        hooks = [module.register_forward_hook(measure) for module in self._network.modules()]
+        modules = (each for each in self._network.modules() if not isinstance(each, torch.jit.ScriptModule))
+        hooks = [module.register_forward_hook(measure) for module in modules]
         numeric = np.zeros((GRID, len(self.manifest.numeric)), np.float32)
         categorical = np.zeros((GRID, len(self._vocabularies)), np.int64)
         with contextlib.suppress(Exception):  # a network that fails on zeros is judged on its real rows

@@ -38,7 +38,7 @@ def _time_zone(name: str) -> str:
 class Section(BaseModel):
     """A part of the spec: immutable, and a field it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Partitions(Section):

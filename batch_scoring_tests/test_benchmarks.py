@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import engine, networks, peers, side_by_side, workload
+from batch_scoring import agreement
+from batch_scoring.manifest import GOLDEN_TOLERANCES
+from benchmarks import engine, instruction_sets, networks, peers, side_by_side, workload
 
 ROWS = 1_000
 HOLDS_AND_WORKS = """
@@ -127,3 +129,12 @@ def test_memory_and_cpu_of_a_child_count() -> None:
     assert 300 < measures["memory"] < 400
     assert 1 <= measures["cpu"] < 3
     assert measures["process"] >= 1
+
+
+def test_the_networks_of_the_instruction_sets_are_scored_by_both_ways_alike() -> None:
+    found = instruction_sets.outputs()
+    networks = instruction_sets.models()
+    assert found.keys() == {f"{name}/{way}" for name in networks for way in ("eager", "engine")}
+    for name, (model, _) in networks.items():
+        tolerance = GOLDEN_TOLERANCES[model.manifest.task]
+        assert agreement.worst(found[f"{name}/engine"], found[f"{name}/eager"], tolerance).is_accepted

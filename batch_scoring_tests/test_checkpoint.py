@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from batch_scoring.checkpoint import CheckpointError, convert, main
 from batch_scoring.pipeline import PROJECT, SpecError, declared_pipeline
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.storage import open_folder
+from batch_scoring_tests.tiny import TinyProject
 
 MODELS = PROJECT / "data/customer_churn/models"
 SAMPLE = pq.read_table(MODELS / "sample.parquet")
@@ -247,6 +249,70 @@ def test_a_pipeline_with_categorical_features_needs_more_than_a_plain_checkpoint
         )
 
 
+def expected_rows(shift: float = 0.0) -> pa.Table:
+    """What the training code gives for some rows of the sample: torch alone, on numpy's own matrix."""
+    network = ChurnNet(**ARGUMENTS)
+    network.load_state_dict(content()["model_state_dict"])
+    rows = SAMPLE.slice(0, 200)
+    features = declared_pipeline("customer_churn").spec.features.numeric
+    numeric = torch.from_numpy(rows.select(list(features)).to_pandas().to_numpy("float32"))
+    with torch.inference_mode():
+        leaving = network(numeric, torch.empty(200, 0, dtype=torch.int64)).softmax(dim=1)[:, 1] + shift
+    return rows.select(["id", "dt"]).append_column("prob_class_1", pa.array(leaving.numpy()))
+
+
+def test_the_training_codes_own_numbers_are_compared(tmp_path: Path) -> None:
+    file = saved(tmp_path, content())
+    converted(file, tmp_path / "sound", expected=expected_rows())
+    message = refusal(file, tmp_path, expected=expected_rows(0.01))
+    first = SAMPLE["id"][0].as_py()
+    assert f"expected: 200 of 200 rows are not as expected: id {first} dt 2023-10-01: prob_class_1 " in message
+
+
+def test_one_class_is_none(tmp_path: Path) -> None:
+    one = ChurnNet(6, 8, 1).state_dict()
+    message = refusal(saved(tmp_path, content(model_state_dict=one, output_dim=1)), tmp_path, classes=["leaves"])
+    assert "classes are ['leaves']; a classification has at least two" in message
+    assert "torch.cat([torch.zeros_like(z), z], dim=1)" in message
+
+
+SOFTMAX = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, input_dim, hidden_dim, output_dim):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(input_dim, output_dim), END)
+
+    def forward(self, numeric, categorical):
+        return self.layers(numeric.nan_to_num(0.0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("torch.nn.Softmax(dim=1)", "the network's outputs are probabilities already"),
+        ("torch.nn.Sigmoid()", "the network's outputs are probabilities already"),
+        ("torch.nn.Softmax(dim=0)", "depends on more than that row"),
+        ("torch.nn.Flatten(0)", "output has shape (128,) for 64 rows; expected (64, 2)"),
+        ("torch.nn.Linear(7, 2)", "the network raises RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_a_network_that_is_not_to_be_scored_with_is_refused_in_one_line(tiny: TinyProject, end: str, says: str) -> None:
+    tiny.write_code(network=SOFTMAX.replace("END", end))
+    tiny.spec["features"] |= {"categorical": []}
+    tiny.write_spec()
+    network = tiny.pipeline.load("network:Net")
+    rows = tiny.rows(64).drop_columns("c")
+    sample = rows.append_column("dt", pa.array([date(2024, 3, 1)] * 64))
+    dimensions = {"input_dim": 3, "hidden_dim": 1, "output_dim": 2}
+    file = saved(tiny.folder, {"model_state_dict": network(**dimensions).state_dict(), "version": "v1", **dimensions})
+    with pytest.raises(CheckpointError) as raised:
+        convert(file, pipeline=tiny.pipeline, sample=sample, classes=["no", "yes"], folder=tiny.folder / "b")
+    assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
 def test_a_pipeline_that_is_not_there_is_an_error_of_the_spec() -> None:
     with pytest.raises(SpecError, match="no_such_pipeline"):
         declared_pipeline("no_such_pipeline")
@@ -280,5 +346,10 @@ def test_the_command_converts_and_refuses(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"{tmp_path}/b holds a bundle already" in refused(*command[2:], "--checkpoint", str(MODELS / "churn.pt"))
     assert (tmp_path / "b/bundle.json").read_bytes() == delivered
     command[-1] = str(tmp_path / "c")
+    pq.write_table(expected_rows(), tmp_path / "expected.parquet")  # of another network than that of churn.pt
+    options = ["--checkpoint", str(MODELS / "churn.pt"), "--expected", str(tmp_path / "expected.parquet")]
+    assert "200 of 200 rows are not as expected: id " in refused(*command[2:], *options)
+    options[-1] = str(tmp_path / "nowhere.parquet")
+    assert refused(*command[2:], *options) == f"{tmp_path}/nowhere.parquet does not exist; expected a Parquet file"
     missing = refused(*command[2:], "--checkpoint", str(tmp_path / "no.pt"))
     assert missing == f"{tmp_path}/no.pt cannot be read: No such file or directory"

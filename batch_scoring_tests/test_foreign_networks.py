@@ -4,7 +4,9 @@ The truth is one plain forward pass of the network in eager torch over all rows 
 """
 
 import math
-from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from batch_scoring.bundle import load_bundle, write_bundle
 from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.packing import LAST_BITS
 from batch_scoring.scoring import Scorer
+from batch_scoring.storage import open_folder
 
 NUMBERS = tuple(f"x{index}" for index in range(12))
 WORDS = {"colour": ("red", "green", "blue"), "size": ("s", "m", "l", "xl")}
@@ -114,9 +118,9 @@ class LayerNormed(Foreign):
 class Recurrent(Foreign):
     """Reads the numbers as a sequence."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.cells = kind(1, 16, num_layers=2, batch_first=True)
+        self.cells = getattr(nn, kind)(1, 16, num_layers=2, batch_first=True)
         self.head = nn.Sequential(nn.Linear(16 + 4, 16), nn.ReLU(), nn.Linear(16, CLASSES))
 
     def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
@@ -219,20 +223,20 @@ class Branching(Foreign):
         return self.head(result)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "perceptron": Perceptron,
-    "residual": Residual,
-    "pre-activation": PreActivation,
-    "batch norm": BatchNormed,
-    "layer norm": LayerNormed,
-    "GRU": lambda: Recurrent(nn.GRU),
-    "LSTM": lambda: Recurrent(nn.LSTM),
-    "convolution": Convolved,
-    "transformer": Attending,
-    "tied": Tied,
-    "parametrised": Parametrised,
-    "scripted": Scripted,
-    "branches": Branching,
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, str]]] = {
+    "perceptron": (Perceptron, {}),
+    "residual": (Residual, {}),
+    "pre-activation": (PreActivation, {}),
+    "batch norm": (BatchNormed, {}),
+    "layer norm": (LayerNormed, {}),
+    "GRU": (Recurrent, {"kind": "GRU"}),
+    "LSTM": (Recurrent, {"kind": "LSTM"}),
+    "convolution": (Convolved, {}),
+    "transformer": (Attending, {}),
+    "tied": (Tied, {}),
+    "parametrised": (Parametrised, {}),
+    "scripted": (Scripted, {}),
+    "branches": (Branching, {}),
 }
 
 
@@ -260,15 +264,21 @@ def matrices(batch: pa.RecordBatch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> nn.Module:
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def network(name: str) -> nn.Module:
     torch.manual_seed(3)
-    network = NETWORKS[request.param]().eval().requires_grad_(False)
+    kind, arguments = NETWORKS[name]
+    network = kind(**arguments).eval().requires_grad_(False)
     with torch.inference_mode():
         network(*matrices(BATCH.slice(0, 4)))  # a spectral norm settles
     return network
 
 
-def scorer(network: nn.Module, batch_rows: int) -> Scorer:
+def scorer(network: nn.Module, batch_rows: int | Literal["auto"]) -> Scorer:
     manifest = Manifest(
         name="foreign", version="v1", task="classification", arguments={}, numeric=NUMBERS, categorical=WORDS,
         classes=tuple(map(str, range(CLASSES))), training={}, metrics={}, files={},
@@ -302,10 +312,30 @@ def test_the_scores_are_the_eager_networks(network: nn.Module) -> None:
 
 def test_a_row_has_the_same_bits_whatever_the_batch_and_the_thread(network: nn.Module) -> None:
     expected = scorer(network, 256).score_batch(BATCH)
-    for batch_rows, size, helpers in ((64, ROWS, 0), (64, 700, 2), (1024, 129, 1), (4096, ROWS, 0), (128, 64, 2)):
+    ways: list[tuple[int | Literal["auto"], int, int]] = [
+        (64, ROWS, 0), (64, 700, 2), (1024, 129, 1), (4096, ROWS, 0), (128, 64, 2), ("auto", ROWS, 1),
+    ]  # fmt: skip
+    for batch_rows, size, helpers in ways:
         parts = list(scorer(network, batch_rows).score(cut(size), helpers=helpers))
         found = pa.Table.from_batches([part.scores for part in parts]).combine_chunks().to_batches()[0]
         assert found.equals(expected.scores), (batch_rows, size, helpers)
+
+
+def test_its_bundle_is_written_and_loads_again(name: str, network: nn.Module, tmp_path: Path) -> None:
+    kind, arguments = NETWORKS[name]
+    with torch.inference_mode():
+        has_score = np.isfinite(network(*matrices(BATCH)).numpy()).all(axis=1)
+    whole = pa.Table.from_batches([BATCH]).append_column("id", pa.array(map(str, range(ROWS))))
+    sound = whole.filter(pa.array(has_score))
+    write_bundle(
+        tmp_path, network=network, arguments=arguments, name="foreign", version="v1",
+        task="classification", numeric=list(NUMBERS), categorical={name: list(words) for name, words in WORDS.items()},
+        classes=["a", "b", "c"], training={}, metrics={}, golden=sound.slice(0, 64),
+        reference=sound.append_column("dt", pa.array([date(2024, 3, 4)] * len(sound))),
+    )  # fmt: skip
+    model = load_bundle(open_folder(str(tmp_path)), kind)
+    found = Scorer(model, device="cpu").score_batch(BATCH)
+    assert found.scores.equals(scorer(network, 256).score_batch(BATCH).scores)
 
 
 def test_a_network_with_missing_values_in_it_scores_only_rows_without() -> None:

@@ -1,8 +1,10 @@
 """A model comes in force verified or not at all; what is scored while that happens is never a mix."""
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -11,12 +13,13 @@ import pytest
 import torch
 
 from batch_scoring import scored_day
-from batch_scoring.bundle import BundleError
-from batch_scoring.model import ranges
+from batch_scoring.bundle import BundleError, read_bundle
+from batch_scoring.failures import TAG
+from batch_scoring.model import Delivered, metrics, ranges
 from batch_scoring.pipeline import SpecError
 from batch_scoring.state import ModelInForce
 from batch_scoring.steps import DayStep, SupersededError
-from batch_scoring_tests.broken_bundles import FAULTS, PROOF
+from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_manifest
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
 CALL = 777.0
@@ -139,6 +142,8 @@ def test_a_broken_bundle_changes_nothing_and_its_check_is_recorded(scored: TinyP
         dg.AssetCheckKey(dg.AssetKey([scored.name, "model"]), fault.check), limit=10
     )
     assert ("FAILED", None) in {(record.status.value, record.partition) for record in records}
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None and run.tags[TAG] == "bad_model", "it is not tried again with the same files"
     assert not result.asset_materializations_for_node(f"{scored.name}__model")
     assert not result.asset_materializations_for_node(f"{scored.name}__predictions")
     assert (scored.state.model(), scored.account("predictions"), scored.state.models.list()) == before
@@ -228,6 +233,46 @@ def test_a_network_that_does_not_import_fails_a_recorded_check(tiny: TinyProject
     assert f"{tiny.name}: network:Net cannot be loaded from {tiny.folder}: {raised}" in error_of(result)
     assert "(network.py line 1)" in error_of(result)
     assert not findings(result, "bundle_is_intact").passed
+    assert tiny.state.model_or_none() is None
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_a_model_of_before_that_would_be_refused_today_keeps_no_other_one_out(tiny: TinyProject, version: str) -> None:
+    """Its copy in the state is read for its version alone, which still counts."""
+    folder = Path(tiny.state.models.uri, "0" * 64)
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_bytes(tiny.pipeline.bundle.read("bundle.json"))
+    change_manifest(folder, lambda m: {**m, "version": version, "classes": ["one"], "metrics": {"auc": float("nan")}})
+    result = tiny.run(steps=["model"], raise_on_error=False)
+    assert result.success == (version == "v0")
+    if version == "v1":
+        assert "version v1 was in force before with other content (sha256 000000000000…" in error_of(result)
+
+
+def test_a_metric_that_is_no_number_meets_no_threshold(tiny: TinyProject) -> None:
+    tiny.spec["checks"] |= {"metrics_meet_threshold": {"least": {"auc": -1e9}, "most": {"loss": 1e9}}}
+    tiny.write_spec()
+    bundle = read_bundle(tiny.pipeline.bundle)
+    manifest = bundle.manifest.model_copy(update={"metrics": {"auc": math.nan, "loss": math.nan}})
+    found = metrics(tiny.pipeline, Delivered(replace(bundle, manifest=manifest), []))
+    assert not found.passed
+    assert found.message == (
+        "0 of 2 metrics meet their threshold; auc is nan, expected at least -1e+09; loss is nan, expected at most 1e+09"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("result - result.mean(0)", "depends on more than that row"),
+        ("torch.nn.functional.dropout(result, 0.2)", "depends on more than that row: golden rows a second time"),
+    ],
+)
+def test_a_network_that_looks_beside_a_row_comes_not_in_force(tiny: TinyProject, code: str, says: str) -> None:
+    network = (tiny.folder / "network.py").read_text()
+    tiny.write_code(network=network.replace("torch.nan, result)", f"torch.nan, {code})"))
+    result = tiny.run(steps=["model"], raise_on_error=False)
+    assert not checks(result)["model/golden_rows_agree"] and says in error_of(result)
     assert tiny.state.model_or_none() is None
 
 

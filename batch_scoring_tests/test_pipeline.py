@@ -344,6 +344,19 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
         "input.complete.file: 'SUCCESS': string should match pattern '^([._][^/]*)?$'; expected the marker's or "
         "manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
     ),
+    "threshold that no metric meets": (
+        put("checks", "metrics_meet_threshold", value={"least": {"auc": float("nan")}}),
+        "checks.metrics_meet_threshold.least.auc: nan: input should be a finite number; expected a value",
+    ),
+    "threshold that every metric meets": (
+        put("checks", "metrics_meet_threshold", value={"most": {"error": yaml.safe_load(".inf")}}),
+        "checks.metrics_meet_threshold.most.error: inf: input should be a finite number; expected a value",
+    ),
+    "deviation that nothing exceeds": (
+        put("checks", "confidence_is_usual", value={"deviation": float("inf")}),
+        "checks.confidence_is_usual.deviation: inf: input should be a finite number; expected of the day's mean from "
+        "that of the 28 days before; none: the bundle's profile",
+    ),
     "unset variable": (
         put("model", "bundle", value="${NOBODY_SETS_THIS}/v1"),
         "model.bundle: '${NOBODY_SETS_THIS}/v1': the environment variable NOBODY_SETS_THIS is not set; "

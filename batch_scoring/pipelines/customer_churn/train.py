@@ -56,9 +56,7 @@ def main() -> None:
         (held_out if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else known).append(day)
     network = _fit(*_examples(known, features))
     numeric, leaves = _examples(held_out, features)
-    with torch.inference_mode():
-        scores = network(numeric, torch.empty(len(numeric), 0, dtype=torch.int64)).softmax(dim=1)[:, 1]
-    metrics = {"auc_held_out_days": round(_auc(scores.numpy(), leaves.numpy()), 4)}
+    metrics = {"auc_held_out_days": round(_auc(_scores(network, numeric), leaves.numpy()), 4)}
 
     torch.save(
         {
@@ -72,6 +70,7 @@ def main() -> None:
     )
     sample = _sample(pa.concat_tables(known + held_out))
     pq.write_table(sample, out / "sample.parquet", compression="zstd")
+    leaving = pa.array(_scores(network, _numeric(sample, features)))
     checkpoint.convert(
         out / "churn.pt",
         pipeline=pipeline,
@@ -85,6 +84,7 @@ def main() -> None:
             "validation": f"every {HELD_OUT_EVERY}th day",
         },
         metrics=metrics,
+        expected=sample.select(["id", "dt"]).append_column("prob_class_1", leaving),
     )
     bundle = read_bundle(open_folder(str(out / VERSION)))
     complete = bundle.with_profile(calibrate(bundle, pipeline.spec.features.day_grain), VERSION)
@@ -102,9 +102,20 @@ def _training_days() -> Iterator[pa.Table]:
 def _examples(days: list[pa.Table], features: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """float32[rows, features] and int64[rows]: 1 for a customer who left, drawn from the true probability."""
     table = pa.concat_tables(days)
-    numeric = np.column_stack([table[name].to_numpy().astype(np.float32) for name in features])
     leaves = np.random.default_rng(len(table)).random(len(table)) < churn_probability(table)
-    return torch.from_numpy(numeric), torch.from_numpy(leaves.astype(np.int64))
+    return _numeric(table, features), torch.from_numpy(leaves.astype(np.int64))
+
+
+def _numeric(table: pa.Table, features: list[str]) -> torch.Tensor:
+    return torch.from_numpy(np.column_stack([table[name].to_numpy().astype(np.float32) for name in features]))
+
+
+def _scores(network: ChurnNet, numeric: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Probability of leaving."""
+    with torch.inference_mode():
+        logits = network(numeric, torch.empty(len(numeric), 0, dtype=torch.int64))
+        scores: npt.NDArray[np.float32] = logits.softmax(dim=1)[:, 1].numpy()
+    return scores
 
 
 def _fit(numeric: torch.Tensor, leaves: torch.Tensor) -> ChurnNet:

@@ -183,6 +183,7 @@ def write_version(rows: pd.DataFrame, version: str, folder: Path) -> dict[str, f
     baseline = fit(training, training["late_15"], SCHEDULE, categorical)
     figures = metrics(trained, baseline, labelled, until)
     reference = sample(window, REFERENCE_ROWS)
+    expected = pa.table({"flight_id": reference["flight_id"], "prob_class_1": trained.scores(reference)})
     write_bundle(
         folder,
         network=trained.network,
@@ -206,6 +207,7 @@ def write_version(rows: pd.DataFrame, version: str, folder: Path) -> dict[str, f
         metrics=figures,
         golden=_table(sample(reference, GOLDEN_ROWS)),
         reference=_table(reference, dt=True),
+        expected=expected,
     )
     bundle = read_bundle(open_folder(str(folder)))
     bundle.with_profile(calibrate(bundle, _spec()["features"]["day_grain"]), version).write(open_folder(str(folder)))

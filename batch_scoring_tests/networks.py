@@ -1,0 +1,99 @@
+"""Small networks over one table, and their bundles: what a network may be, and what it may not."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from batch_scoring.bundle import BundleError, prove, read_bundle, write_bundle
+from batch_scoring.manifest import LoadedModel
+from batch_scoring.storage import open_folder
+
+NUMERIC, WORDS, WIDTH = 4, ("red", "green", "blue"), 8
+
+
+def table(rows: int = 96, start: int = 0) -> pa.Table:
+    """Rows with a key, a day, numbers with gaps, and a word that is unknown now and then."""
+    random = np.random.default_rng(7 + start)
+    columns: dict[str, Any] = {"id": [f"k{number}" for number in range(start, start + rows)]}
+    columns["dt"] = [date(2024, 1, 1 + number % 28) for number in range(rows)]
+    for index in range(NUMERIC):
+        values = random.normal(size=rows)
+        columns[f"x{index}"] = pa.array(values, mask=random.random(rows) < 0.1)
+    columns["c"] = random.choice([*WORDS, "mauve", None], rows, p=[0.4, 0.3, 0.2, 0.05, 0.05])
+    return pa.table(columns)
+
+
+class Base(nn.Module):
+    """Numbers and an embedded word side by side, float32[rows, WIDTH]; what follows is each network's own."""
+
+    outputs = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word = nn.Embedding(len(WORDS) + 1, NUMERIC)
+        self.first = nn.Linear(2 * NUMERIC, WIDTH)
+        self.head = nn.Linear(WIDTH, self.outputs)
+
+    def inputs(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return self.first(torch.cat([numeric.nan_to_num(0.0), self.word(categorical[:, 0])], dim=1)).tanh()
+
+    def body(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.inputs(numeric, categorical)))
+
+
+def made(kind: Callable[..., nn.Module], **arguments: Any) -> nn.Module:  # noqa: ANN401
+    """A network with the same random weights each time."""
+    torch.manual_seed(3)
+    return kind(**arguments).eval()
+
+
+def write(folder: Path, network: nn.Module, **changes: Any) -> str:  # noqa: ANN401
+    """Write a network's bundle; a classification of two classes, unless the changes say otherwise."""
+    rows = table()
+    options: dict[str, Any] = {
+        "arguments": {},
+        "name": "n",
+        "version": "v1",
+        "task": "classification",
+        "classes": ["no", "yes"],
+        "numeric": [f"x{index}" for index in range(NUMERIC)],
+        "categorical": {"c": list(WORDS)},
+        "training": {},
+        "metrics": {},
+        "golden": rows.slice(0, 64).drop_columns("dt"),
+        "reference": rows,
+    }
+    return write_bundle(folder, network=network, **(options | changes))
+
+
+def refusal(folder: Path, network: nn.Module, **changes: Any) -> str:  # noqa: ANN401
+    """What `write` says; nothing may have been written."""
+    try:
+        write(folder / "bundle", network, **changes)
+    except BundleError as error:
+        assert not (folder / "bundle").exists()
+        assert "\n" not in str(error) and len(str(error)) < 1000
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+def loaded(folder: Path, network: nn.Module) -> LoadedModel:
+    """The model of a bundle that was written of a network."""
+    return prove(read_bundle(open_folder(str(folder))), type(network))
+
+
+def own_outputs(network: nn.Module, rows: pa.Table) -> np.ndarray:
+    """The network's outputs by torch alone, the rows encoded row by row."""
+    numeric = [[np.nan if row[f"x{i}"] is None else row[f"x{i}"] for i in range(NUMERIC)] for row in rows.to_pylist()]
+    codes = [[WORDS.index(word) + 1 if word in WORDS else 0] for word in rows["c"].to_pylist()]
+    with torch.inference_mode():
+        return network(torch.tensor(numeric, dtype=torch.float32), torch.tensor(codes)).numpy()
