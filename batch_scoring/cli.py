@@ -285,3 +285,7 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day; expected YYYY-MM-DD") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
