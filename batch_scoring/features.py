@@ -137,7 +137,7 @@ class _Validation:
             if extra:
                 self._run.log(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
             for start in range(0, max(file.rows, 1), size):
-                base = shards.digest("features", file.path, file.token, start, pipeline.features_code)
+                base = shards.digest("features", file.path, file.content or file.token, start, pipeline.features_code)
                 shard = self._reused(base) or self._validate(file, rows, start, start + size, base)
                 self._progress.advance(shard.account.rows_in)
                 yield shard
