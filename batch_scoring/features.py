@@ -36,7 +36,7 @@ from batch_scoring.runs import halvings
 from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.steps import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
-from batch_scoring.storage import FileChangedError
+from batch_scoring.storage import EntryError, FileChangedError
 from batch_scoring.tables import features_table
 
 CATEGORIES = 50_000
@@ -103,7 +103,7 @@ def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Pre
     work = _Validation(step, contract, schema, run, pinned.rows, landing.BATCH_ROWS >> halvings)
     try:
         done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
-    except (FileChangedError, FileNotFoundError) as error:
+    except (FileChangedError, FileNotFoundError, EntryError) as error:
         raise SupersededError(f"superseded: {error}; run the day again from raw_input") from error
     return Prepared(
         tuple(sorted(done, key=lambda shard: shard.account.source)), schema, distinct_keys=work.distinct_keys

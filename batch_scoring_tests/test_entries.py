@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -215,6 +216,7 @@ def test_a_link_that_is_put_there_while_a_file_is_opened_is_never_followed(
         while not stop.is_set():
             swapped.rename(kept)
             link.rename(swapped)
+            time.sleep(0.0002)
             swapped.rename(link)
             kept.rename(swapped)
 

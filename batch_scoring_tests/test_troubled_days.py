@@ -8,6 +8,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,16 +20,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from batch_scoring import landing, runs, selection, settled, uploads
+from batch_scoring import failures, landing, runs, selection, settled, uploads
 from batch_scoring.bundle import BundleError, read_bundle, read_sha256
 from batch_scoring.completeness import waits_for
 from batch_scoring.model import stale_days
+from batch_scoring.pipeline import PROJECT
 from batch_scoring.selection import Wanted
 from batch_scoring.spec import Complete
 from batch_scoring.state import StateError
 from batch_scoring.steps import SupersededError, check_input
 from batch_scoring.triggers import Memory
 from batch_scoring.uploads import Tick
+from batch_scoring_tests.deployed import PACKAGES, ROOT
 from batch_scoring_tests.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
@@ -130,7 +135,6 @@ def test_a_days_trouble_is_that_days_told_once_and_mended_it_is_scored_whole(
     make(place)
     tick = look(tiny, instance)
     assert asked(tick) == [OTHER_DAY, NEXT_DAY, DAY]
-    assert run(tiny, instance, tick, DAY).success and run(tiny, instance, tick, OTHER_DAY).success
     result = run(tiny, instance, tick, NEXT_DAY)
     assert checks(result)["raw_input/input_is_complete"] is False
     said = error_of(result)
@@ -138,12 +142,16 @@ def test_a_days_trouble_is_that_days_told_once_and_mended_it_is_scored_whole(
     json.dumps(said).encode("ascii"), said.encode()
     assert "\n" not in said.strip() and all(char.isprintable() for char in said.strip())
     after = look(tiny, instance, tick.plan.memory)
-    assert asked(after) == [] and "refused by its checks" in after.plan.waiting[NEXT_DAY] and after.plan.reports == ()
+    assert (
+        asked(after) == [OTHER_DAY, DAY]
+        and "refused by its checks" in after.plan.waiting[NEXT_DAY]
+        and after.plan.reports == ()
+    )
     mend(place)
     tiny.land(NEXT_DAY, tiny.rows(8))
     again = look(tiny, instance, after.plan.memory)
-    assert asked(again) == [NEXT_DAY] and run(tiny, instance, again, NEXT_DAY).success
-    assert tiny.read(NEXT_DAY).num_rows == 8 and asked(look(tiny, instance)) == []
+    assert asked(again) == [OTHER_DAY, NEXT_DAY, DAY] and run(tiny, instance, again, NEXT_DAY).success
+    assert tiny.read(NEXT_DAY).num_rows == 8 and asked(look(tiny, instance)) == [OTHER_DAY, DAY]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
@@ -251,6 +259,14 @@ def test_a_document_of_the_state_that_is_none_is_its_days_trouble(tiny: TinyProj
         assert list(settled.fingerprints(tiny.pipeline, [DAY, NEXT_DAY])) == [NEXT_DAY]
 
 
+def test_a_link_that_took_a_pinned_files_place_is_never_read(tiny: TinyProject, place: Place) -> None:
+    tiny.run(NEXT_DAY, steps=["raw_input"])
+    (place.day / "a.parquet").rename(place.outside / "a.parquet")
+    (place.day / "a.parquet").symlink_to(place.outside / "a.parquet")
+    said = error_of(tiny.run(NEXT_DAY, steps=["validated_features"], raise_on_error=False))
+    assert f"superseded: {place.day}/a.parquet: it is a link to " in said and "leads out of" in said
+
+
 # corrections that look like the original
 
 
@@ -320,7 +336,7 @@ def former(tiny: TinyProject, day: str = DAY) -> str:
     for file in sorted(pinned["files"], key=lambda file: (file["modified"], file["path"]), reverse=True):
         found = (root / file["path"]).stat()
         file["token"] = f"{found.st_mtime_ns:x}-{found.st_size:x}"
-        file.pop("content")
+        file.pop("content", None)
         lines.append(f"{file['path']}\0{file['token']}\0{found.st_size}\n")
     pinned["fingerprint"] = hashlib.sha256("".join(lines).encode()).hexdigest()
     (state / "input.json").write_text(json.dumps(pinned))
@@ -380,3 +396,57 @@ def test_a_change_of_a_day_from_before_is_seen_and_a_deletion_told(
     assert asked(look(upgraded, instance)) == [DAY]
     with pytest.raises(SupersededError, match="have changed since raw_input pinned them"):
         check_input(upgraded.pipeline, upgraded.state.day_input(DAY), may_be_archived=False)
+
+
+# a real daemon
+
+DEPLOYMENT = """
+from batch_scoring_tests.deployed import deployment
+
+defs = deployment()
+"""
+
+
+@pytest.mark.slow
+def test_under_a_real_daemon_the_other_days_are_scored_and_each_trouble_is_one_failed_run(
+    tiny: TinyProject, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.alarm(300)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
+    (home / "deployment.py").write_text(DEPLOYMENT)
+    for name, value in ((PACKAGES, tiny.packages), (ROOT, tiny.data_root), ("DAGSTER_HOME", home)):
+        monkeypatch.setenv(name, str(value))
+    tiny.spec["input"]["complete"] = {"quiet_minutes": 0}
+    tiny.spec["uploads"] = {"interval_seconds": 2}
+    tiny.write_spec()
+    bad_name(place)
+    os.mkfifo(place.root / f"dt={OTHER_DAY}" / "x.csv")
+    (place.root / "dt=2024-03-07").symlink_to("dt=2024-03-07")
+    troubled = [NEXT_DAY, OTHER_DAY, "2024-03-07"]
+    program = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-f", "deployment.py"]
+    with (home / "log").open("wb") as log:
+        daemon = subprocess.Popen(program, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            give_up = time.monotonic() + 240
+            while (done := ended(instance)).keys() != {DAY, *troubled} and time.monotonic() < give_up:
+                time.sleep(0.5)
+            time.sleep(6)  # some ticks more
+            assert ended(instance) == done == {DAY: ["SUCCESS"]} | {day: ["FAILURE"] for day in troubled}
+            tags = [run.tags[failures.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE]
+            assert tags == ["bad_input"] * 3
+    finally:
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    assert tiny.read().num_rows == 8
+
+
+def ended(instance: dg.DagsterInstance) -> dict[str, list[str]]:
+    """How the runs of each day have ended."""
+    found: dict[str, list[str]] = {}
+    for run in instance.get_runs():
+        if run.is_finished:
+            found.setdefault(run.tags[runs.PARTITION], []).append(run.status.value)
+    return found
