@@ -146,10 +146,11 @@ def see(
             listed[day] = pipeline.landing.look(day_folder(day))
         except PermissionError as error:  # of one day: it must not hold up the others
             denied[day] = Landed(day, (), denied=str(error))
-    if denied and not listed:
-        raise PermissionError(next(iter(denied.values())).denied)
     found = denied | {day.day: day for day in judged(pipeline, listed)}
     landed = [found[day] for day in (*first, *slice_) if day in found]
+    if landed and all(day.denied for day in landed):
+        # no single day's trouble: the sensor fails, which is told
+        raise (PermissionError if denied else OSError)(landed[0].denied)
     return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(landed))
 
 

@@ -186,6 +186,23 @@ def test_what_the_disk_does_not_give_is_waited_for_and_told_once(
     assert asked(look(tiny, instance, tick.plan.memory)) == [OTHER_DAY, NEXT_DAY, DAY]
 
 
+def test_where_no_day_can_be_read_the_sensor_fails_which_is_told(
+    tiny: TinyProject, instance: dg.DagsterInstance, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.listdir
+
+    def broken(where: Any) -> Any:  # noqa: ANN401
+        if Path(where).name.startswith("dt="):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), where)
+        return real(where)
+
+    monkeypatch.setattr(os, "listdir", broken)
+    with pytest.raises(OSError, match=rf"{place.root}/dt={OTHER_DAY}: Input/output error: see to its disk or mount"):
+        look(tiny, instance)
+    monkeypatch.undo()
+    assert len(asked(look(tiny, instance))) == 3
+
+
 def test_a_scored_day_whose_file_gets_into_trouble_keeps_its_scores_and_is_told_once(
     tiny: TinyProject, instance: dg.DagsterInstance, place: Place
 ) -> None:
