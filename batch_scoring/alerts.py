@@ -219,7 +219,7 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
 def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:
     """Whether a sensor has something to do for a day, and whether nobody has: it is settled by the model in force."""
     files = landing.list_day(pipeline.landing, day)
-    is_settled = settled.fingerprints(pipeline, [day]).get(day) == landing.fingerprint(files)
+    is_settled = landing.is_of(settled.fingerprints(pipeline, [day]).get(day), files)
     state = State(pipeline.output)
     account, model = state.account("predictions", day), state.model_or_none()
     is_current = bool(account and model and account.model_sha256 == model.sha256)
@@ -303,14 +303,15 @@ def _of_days(
             continue
         try:
             judge = functools.partial(deadlines.judge, deadline, now)
-            verdict = answer(f"alerts of {deadline.pipeline.name}", STORE_SECONDS, judge)
+            result = answer(f"alerts of {deadline.pipeline.name}", STORE_SECONDS, judge)
         except (OSError, StateError) as error:
-            unreachable.add(deadline.pipeline.name)
+            if isinstance(error, OSError):  # else it is about this day alone
+                unreachable.add(deadline.pipeline.name)
             problems.append(f"{deadline.name}: {error}; tried again")
             continue
-        if verdict == "missed":
+        if result.verdict == "missed":
             if deadline.aim == "landed":
-                instance.report_runless_asset_event(deadlines.evaluation(deadline))
-            yield deadlines.message(deadline)
-        if verdict != "open":
+                instance.report_runless_asset_event(deadlines.evaluation(deadline, result))
+            yield deadlines.message(deadline, result)
+        if result.verdict != "open":
             memory.days.add(deadline.name)

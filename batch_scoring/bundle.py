@@ -28,7 +28,7 @@ from batch_scoring import agreement, independence, parquet, reference, truth, vo
 from batch_scoring.agreement import Deviation
 from batch_scoring.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
 from batch_scoring.profile import Profile
-from batch_scoring.storage import Folder, open_folder
+from batch_scoring.storage import EntryError, Folder, open_folder
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
         BundleError: it is missing or not in its form.
     """
     try:
-        raw = folder.read(MANIFEST)
+        raw = _read(folder, MANIFEST)
         return raw, Manifest.model_validate_json(raw)
     except FileNotFoundError as error:
         raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
@@ -137,7 +137,7 @@ def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
     """
     raw, manifest = read_manifest(folder)
     try:
-        content = {PROFILE: folder.read(PROFILE)} if PROFILE in manifest.files else {}
+        content = {PROFILE: _read(folder, PROFILE)} if PROFILE in manifest.files else {}
     except FileNotFoundError as error:
         raise BundleError(
             f"{folder.uri}: {PROFILE} is missing; {MANIFEST} says that it belongs to the bundle"
@@ -164,7 +164,7 @@ def read_bundle(folder: Folder) -> Bundle:
                 f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
             )
         try:
-            content[name] = folder.read(name)
+            content[name] = _read(folder, name)
         except FileNotFoundError as error:
             raise BundleError(
                 f"{folder.uri}: {name} is missing; {MANIFEST} says that it belongs to the bundle"
@@ -394,6 +394,13 @@ def _refused(where: str) -> Iterator[None]:
         yield
     except UnsoundError as error:
         raise BundleError(f"{where}: {error}") from error
+
+
+def _read(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name)
+    except EntryError as error:
+        raise BundleError(f"{error}; a bundle has files of its own folder: deliver it again") from error
 
 
 def _dump(manifest: Manifest) -> bytes:

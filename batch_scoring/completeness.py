@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from batch_scoring.landing import day_folder
+from batch_scoring.aws import StoreError
+from batch_scoring.entries import printable
+from batch_scoring.landing import day_folder, in_words
 from batch_scoring.spec import Complete
 from batch_scoring.storage import FileVersion, Folder
 
@@ -21,13 +23,16 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         complete: what the spec says.
         landing: the folder above the days.
         day: YYYY-MM-DD.
-        there: all files in the day's folder, data or not.
+        there: all files in the day's folder, data or not, those in trouble too.
     """
     if complete.by == "quiet":
         return ""
     folder = day_folder(day)
-    sizes = {file.path.removeprefix(folder): file.size for file in there}
     name = complete.name
+    known = {file.path.removeprefix(folder): file for file in there}
+    if (own := known.get(name)) and own.trouble:
+        return in_words(landing, [own])
+    sizes = {path: file.size for path, file in known.items() if not file.trouble}
     if name not in sizes:
         return f"there is no {name} in {landing.uri}/{folder}; it is expected when all files of the day are there"
     if complete.by == "marker":
@@ -36,13 +41,15 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         listed = dict(_listed(landing.read(f"{folder}{name}"), folder))
     except FileNotFoundError:
         return f"{name} has just gone"
-    except PermissionError as error:
+    except StoreError:
+        raise
+    except OSError as error:  # of this one file: it must not hold up the other days
         return f"{landing.uri}/{folder}{name} may not be read: {error}"
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())
         return f"{landing.uri}/{folder}{name} is no manifest ({type(error).__name__}: {said}); expected {_FORMS}"
     wrong = [
-        f"{path} is not there" if path not in sizes else f"{path} has {sizes[path]} bytes, {size} are listed"
+        f"{printable(path)} is not there" if path not in sizes else f"{path} has {sizes[path]} bytes, {size} are listed"
         for path, size in listed.items()
         if path not in sizes or size not in (None, sizes[path])
     ]

@@ -37,7 +37,7 @@ from batch_scoring.runs import halvings
 from batch_scoring.spec import Features
 from batch_scoring.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.steps import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
-from batch_scoring.storage import FileChangedError
+from batch_scoring.storage import EntryError, FileChangedError
 from batch_scoring.tables import features_table
 
 CATEGORIES = 50_000
@@ -104,7 +104,7 @@ def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Pre
     work = _Validation(step, contract, schema, run, pinned.rows, BATCH_ROWS >> halvings)
     try:
         done = [shard for file in landing.newest_first(pinned.files) for shard in work.shards_of(file)]
-    except (FileChangedError, FileNotFoundError) as error:
+    except (FileChangedError, FileNotFoundError, EntryError) as error:
         raise SupersededError(f"superseded: {error}; run the day again from raw_input") from error
     return Prepared(
         tuple(sorted(done, key=lambda shard: shard.account.source)), schema, distinct_keys=work.distinct_keys
@@ -139,7 +139,7 @@ class _Validation:
             if extra:
                 self._run.log(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
             for start in range(0, max(file.rows, 1), size):
-                base = shards.digest("features", file.path, file.token, start, pipeline.features_code)
+                base = shards.digest("features", file.path, file.content or file.token, start, pipeline.features_code)
                 shard = self._reused(base) or self._validate(file, rows, start, start + size, base)
                 self._progress.advance(shard.account.rows_in)
                 yield shard

@@ -6,7 +6,7 @@ A file is read in the version that was pinned. `rows.py` says what its rows are.
 import collections
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
@@ -16,11 +16,13 @@ from batch_scoring.parquet_rows import ParquetRows
 from batch_scoring.rows import BATCH_ROWS, FileRows, UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
-from batch_scoring.storage import FileVersion, Folder
+from batch_scoring.storage import FileVersion, Folder, former_token
 
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
 
 ENDINGS = (".parquet", ".csv", ".csv.gz")
+_HASHED = 1024 * 1024
+"""Bytes hashed at a time."""
 
 _MEANINGS = (
     ("magic bytes", "it may be truncated or of another format"),
@@ -39,8 +41,8 @@ def day_folder(day: str) -> str:
 
 
 def list_day(landing: Folder, day: str) -> list[FileVersion]:
-    """The day's data files, sorted by path. Names that begin with `_` or `.` are not data."""
-    return data_files(landing.list(day_folder(day)))
+    """The day's data files, sorted by path, those in trouble too. Names that begin with `_` or `.` are not data."""
+    return data_files(landing.look(day_folder(day)))
 
 
 def data_files(listed: Iterable[FileVersion]) -> list[FileVersion]:
@@ -51,8 +53,8 @@ def data_files(listed: Iterable[FileVersion]) -> list[FileVersion]:
 def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
     """The data files of all days, in one listing."""
     found: dict[str, list[FileVersion]] = {}
-    for file in landing.list("dt="):
-        if is_data(file.path) and "/" in file.path:
+    for file in landing.look("dt="):
+        if is_data(file.path) and ("/" in file.path or file.trouble):
             found.setdefault(file.path.split("/")[0].removeprefix("dt="), []).append(file)
     return found
 
@@ -60,6 +62,13 @@ def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
 def is_data(path: str) -> bool:
     """Whether a path is meant to be read: no part of it begins with `_` or `.`."""
     return not any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+def in_words(landing: Folder, troubled: Sequence[FileVersion]) -> str:
+    """What is wrong with files of a listing."""
+    said = [f"{landing.uri}/{file.path}: {file.trouble.reason}" for file in troubled if file.trouble]
+    more = [f"and {len(said) - 3} more"] if len(said) > 3 else []
+    return "; ".join([*said[:3], *more])
 
 
 def newest_first(files: Iterable[AnyFile]) -> list[AnyFile]:
@@ -72,7 +81,18 @@ def fingerprint(files: Iterable[FileVersion | LandingFile]) -> str:
 
     Their order counts: the same files, one of them uploaded once more, can mean other accepted rows.
     """
-    lines = [f"{file.path}\0{file.token}\0{file.size}\n" for file in newest_first(files)]
+    return _digest((file.path, file.token, file.size) for file in newest_first(files))
+
+
+def is_of(name: str | None, files: Iterable[FileVersion]) -> bool:
+    """Whether a fingerprint names just these files; one from before 2026-11 does so by the tokens of that time."""
+    ordered = newest_first(files)
+    former = ((file.path, former_token(file.token), file.size) for file in ordered)
+    return name is not None and name in (fingerprint(ordered), _digest(former))
+
+
+def _digest(files: Iterable[tuple[str, str, int]]) -> str:
+    lines = (f"{path}\0{token}\0{size}\n" for path, token, size in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -87,7 +107,16 @@ def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
         return LandingFile(
             path=file.path, token=file.token, size=file.size, modified=file.modified,
             rows=rows.count(), columns={field.name: str(field.type) for field in rows.schema},
+            content=_content(landing, file) if landing.is_local else None,
         )  # fmt: skip
+
+
+def _content(landing: Folder, file: FileVersion) -> str:
+    hasher = hashlib.sha256()
+    with landing.open(file.path, file.token) as stream:
+        while block := stream.read(_HASHED):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 @contextlib.contextmanager

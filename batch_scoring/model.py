@@ -197,7 +197,7 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
         reasons = {
             "model": account.model_sha256 != model_sha256,
             "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
-            "input": bool(files) and landing.fingerprint(files) != account.fingerprint,
+            "input": bool(files) and not landing.is_of(account.fingerprint, files),
         }
         if not files:
             stale.archived.add(account.day)

@@ -18,7 +18,7 @@ from batch_scoring.invariants import Finding, report, specs
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.rows import UnreadableFileError
 from batch_scoring.state import DayInput, LandingFile, State
-from batch_scoring.storage import FileChangedError, OutsideFolderError
+from batch_scoring.storage import EntryError, FileChangedError, OutsideFolderError
 
 FILES_SHOWN = 50
 LISTINGS = 3
@@ -88,21 +88,32 @@ def _find(pipeline: Pipeline, day: str) -> Found:
     files, broken = [], {}
     where = f"{pipeline.landing.uri}/{landing.day_folder(day)}"
     try:
-        everything = pipeline.landing.list(landing.day_folder(day))
+        everything = pipeline.landing.look(landing.day_folder(day))
     except PermissionError as error:
         denied = {where: f"{where} cannot be listed: {error}; let this process read it"}
         return Found((), denied, "", where, is_denied=True)
     is_denied = is_changing = False
     listed = landing.data_files(everything)
     for file in listed:
+        if file.trouble:
+            broken[file.path] = landing.in_words(pipeline.landing, [file])
+            is_denied |= file.trouble.may_pass
+            continue
         try:
             files.append(landing.inspect(pipeline.landing, file, pipeline.spec.input.csv))
         except PermissionError as error:
             broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
             is_denied = True
-        except (UnreadableFileError, FileChangedError, FileNotFoundError, OutsideFolderError) as error:
+        except (UnreadableFileError, OutsideFolderError) as error:
             broken[file.path] = str(error)
-            is_changing |= isinstance(error, FileChangedError | FileNotFoundError)
+        except (FileChangedError, FileNotFoundError, EntryError) as error:
+            broken[file.path] = str(error)
+            is_changing = True
+        except OSError as error:
+            if error.errno is None:
+                raise  # of the store as a whole
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; see to its disk or mount"
+            is_denied = True
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
     return Found(tuple(files), broken, landing.fingerprint(listed), where, missing, is_denied, is_changing)
 

@@ -133,7 +133,7 @@ def standing(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str]:
         for account in state.accounts_of("predictions", days)
         if (account.code, account.features_code, account.model_sha256) == in_force
         and validated.get(account.day) == pipeline.features_code
-        and (not listed[account.day] or landing.fingerprint(listed[account.day]) == settled_with[account.day])
+        and (not listed[account.day] or landing.is_of(settled_with[account.day], listed[account.day]))
     }
 
 
@@ -146,7 +146,7 @@ def failures(pipeline: Pipeline, listed: Listed, instance: dg.DagsterInstance) -
         OSError: the store did not answer.
     """
     settled_with = settled.fingerprints(pipeline, list(listed))
-    open_days = [day for day, files in listed.items() if settled_with.get(day) != landing.fingerprint(files)]
+    open_days = [day for day, files in listed.items() if not landing.is_of(settled_with.get(day), files)]
     stopped, dead = _stopped(pipeline, open_days), find_dead_runs(instance)
     found = {day: _failed_run(pipeline, day, instance, dead) or stopped.get(day) for day in open_days}
     return {day: f"failed: {failure}" for day, failure in found.items() if failure}

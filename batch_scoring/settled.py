@@ -5,12 +5,12 @@ that they name are the tables'. raw_input alone tells nothing: it is the first s
 would make the day look done. No Dagster instance has a part in this, so a new one loses nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import DayInput, State, StepName
+from batch_scoring.state import DayInput, LandingFile, State, StepName
 from batch_scoring.steps import DayStep
-from batch_scoring.storage import FileVersion
+from batch_scoring.storage import FileVersion, is_version
 from batch_scoring.tables import Part, Table, features_table, predictions_table, quarantine_table
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
@@ -53,8 +53,20 @@ def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
     return stands_at
 
 
-def is_rest_of(files: Iterable[FileVersion], pinned: DayInput) -> bool:
-    """Whether the files are those that were pinned, less some: then nothing new has come, something was deleted."""
-    before = {(file.path, file.token, file.size) for file in pinned.files}
-    now = {(file.path, file.token, file.size) for file in files}
-    return now < before
+def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:
+    """Whether the files are those that were pinned, less some that were deleted or are in trouble: nothing has come.
+
+    A folder in trouble stands for all files below it.
+    """
+    before = {file.path: file for file in pinned.files}
+    left = [file for file in files if not file.trouble]
+    names = [f"{path}/" for path in before]
+    return (
+        len(left) < len(before)
+        and all(file.path in before and _is_as_pinned(file, before[file.path]) for file in left)
+        and all(any(name.startswith(f"{file.path}/") for name in names) for file in files if file.trouble)
+    )
+
+
+def _is_as_pinned(file: FileVersion, pinned: LandingFile) -> bool:
+    return file.size == pinned.size and is_version(file.token, pinned.token)

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from batch_scoring.storage import Folder
+from batch_scoring.storage import EntryError, Folder
 
 REFERENCES = "state/steps"
 """Folder of what steps told each other, below the pipeline's output."""
@@ -55,6 +55,8 @@ class LandingFile(Document):
     rows: int
     columns: dict[str, str]
     """Name and Arrow type of each column."""
+    content: str | None = None
+    """sha256 of its bytes, on disk, where the token changes more often than they do; S3 has the ETag for it."""
 
 
 class DayInput(Document):
@@ -345,17 +347,34 @@ class State:
         """The documents of a name that some days have. `or_none`: a damaged one is left out."""
         paths = [f"dt={day}/{name}" for day in days]
         found: list[AnyDocument] = []
-        for path, content in zip(paths, self._folder.read_each(paths), strict=True):
+        for path, content in zip(paths, self._each(paths, or_none=or_none), strict=True):
             if content is not None:
                 with contextlib.suppress(*([StateError] if or_none else [])):
                     found.append(self._parsed(path, content, kind))
         return found
+
+    def _each(self, paths: Sequence[str], *, or_none: bool) -> list[bytes | None]:
+        """The documents' content, None for one that is not there; `or_none`: or, on a disk, cannot be read."""
+        try:
+            return self._folder.read_each(paths)
+        except OSError:
+            if not or_none or not self._folder.is_local:
+                raise
+        return [self._content_or_none(path) for path in paths]
+
+    def _content_or_none(self, path: str) -> bytes | None:
+        try:
+            return self._folder.read(path)
+        except OSError:
+            return None
 
     def _read(self, path: str, kind: type[AnyDocument]) -> AnyDocument | None:
         try:
             return self._parsed(path, self._folder.read(path), kind)
         except FileNotFoundError:
             return None
+        except EntryError as error:
+            raise StateError(f"{error}; then run the day again") from error
 
     def _parsed(self, path: str, content: bytes, kind: type[AnyDocument]) -> AnyDocument:
         try:

@@ -282,7 +282,7 @@ def check_input(pipeline: Pipeline, pinned: DayInput, *, may_be_archived: bool) 
         SupersededError: a file came, changed or went.
     """
     listed = landing.list_day(pipeline.landing, pinned.day)
-    if landing.fingerprint(listed) != pinned.fingerprint and (listed or not may_be_archived):
+    if not landing.is_of(pinned.fingerprint, listed) and (listed or not may_be_archived):
         raise SupersededError(
             f"superseded: the files of {pipeline.name} {pinned.day} have changed since raw_input pinned them; "
             "nothing was published: run the day again from raw_input"

@@ -2,6 +2,18 @@
 
 A folder lists files with version tokens, opens one version of a file, and puts files so that a reader sees the
 old bytes or the new ones. It knows no pipeline, no day and no table.
+
+What belongs to a folder on disk, wherever something is read (landing files, markers, manifests, bundles, state):
+
+- its address may be a link, or lead over links: what it leads to is the folder;
+- below it, its regular files, and its folders with theirs;
+- a link below it, if it leads, over however many links, to one of these: `a.csv -> ..data/a.csv`. A linked folder is
+  walked into, unless it lies above the link or the link itself lies in a linked folder.
+
+Everything else is in trouble, and never opened: a link that leads out of the folder, to nothing or back to itself; a
+FIFO, a socket, a device; a name that is not UTF-8 or has a backslash; what the operating system gives an error for. A
+listing shows it with the reason (`look`), so that whoever reads for others can say what is left out, and goes on with
+the rest; opening it is an `EntryError`. `list` is for folders in which only our own files count.
 """
 
 import builtins
@@ -10,12 +22,14 @@ import errno
 import functools
 import io
 import os
+import re
+import stat
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -25,6 +39,8 @@ import pyarrow as pa
 from batch_scoring import aws
 from batch_scoring.aws import FileChangedError as FileChangedError  # of either kind of folder
 from batch_scoring.aws import as_os_errors
+from batch_scoring.entries import Entry, Tree, Trouble, printable, why_not_a_name
+from batch_scoring.entries import EntryError as EntryError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -46,11 +62,13 @@ class FileVersion:
     path: str
     """Relative to the folder, with forward slashes."""
     token: str
-    """Changes whenever the content does: the ETag on S3, modification time and size on disk."""
+    """Changes whenever the content does: the ETag on S3; on disk modification time, size, inode and change time."""
     size: int
     """Bytes."""
     modified: datetime
     """UTC."""
+    trouble: Trouble | None = field(default=None, compare=False)
+    """Why it cannot be read, if it cannot: its token and its size say nothing then."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,8 @@ class Children:
     folders: tuple[str, ...]
     """Names, sorted."""
     files: tuple[str, ...]
+    troubled: tuple[FileVersion, ...] = ()
+    """What is neither, with the reason."""
 
 
 class Folder(ABC):
@@ -71,6 +91,10 @@ class Folder(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> list[FileVersion]:
         """All files whose path begins with `prefix`, sorted by path. Nothing there is an empty list."""
+
+    def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
+        """The same in a folder that others write: also what is in trouble, and what linked folders hold."""
+        return [_with_name_trouble(file) for file in self.list(prefix)]
 
     @abstractmethod
     def children(self) -> Children:
@@ -87,6 +111,7 @@ class Folder(ABC):
         Raises:
             FileNotFoundError: there is no such file.
             FileChangedError: its version is not `token`, now or (on S3) at any later read.
+            EntryError: what is there is not a file of this folder.
         """
 
     @abstractmethod
@@ -132,6 +157,7 @@ class Folder(ABC):
 
         Raises:
             FileNotFoundError: there is no such file.
+            EntryError: what is there is not a file of this folder.
         """
         with self.open(path) as file:
             return file.read()
@@ -181,7 +207,7 @@ class LocalFolder(Folder):
         self.uri = str(self._root)
 
     def list(self, prefix: str = "") -> list[FileVersion]:
-        """See `Folder.list`. Symbolic links to folders are not followed.
+        """See `Folder.list`. Links to folders are not followed, and what is not a file is left out.
 
         Raises:
             PermissionError: a folder below may not be looked into; what it holds would be missed in silence.
@@ -194,31 +220,62 @@ class LocalFolder(Folder):
                 file = Path(folder, name)
                 path = file.relative_to(self._root).as_posix()
                 if path.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):  # gone since the walk saw it
-                        found.append(_version(path, file.stat()))
+                    with contextlib.suppress(FileNotFoundError, EntryError):  # gone since the walk saw it
+                        found.append(_version(path, self._stat(path, file)))
         return sorted(found)
+
+    def _stat(self, path: str, file: Path) -> os.stat_result:
+        found = file.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return found
+        entry = self._tree.find(path)
+        if entry.stat is None or entry.is_folder:
+            raise EntryError(f"{self.uri}/{path}", Trouble("it is a folder"))
+        return entry.stat
+
+    def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
+        """See `Folder.look`.
+
+        Raises:
+            OSError: the folder itself cannot be looked at.
+        """
+        return sorted(map(_seen, self._tree.below(inside(prefix))))
 
     def children(self) -> Children:
         """See `Folder.children`."""
-        folder = next(os.walk(self._root, onerror=_raise_unless_gone), ("", [], []))
-        return Children(tuple(sorted(folder[1])), tuple(sorted(folder[2])))
+        names: dict[bool, list[str]] = {True: [], False: []}
+        troubled = []
+        for entry in self._tree.children():
+            if entry.trouble:
+                troubled.append(_seen(entry))
+            else:
+                names[entry.is_folder].append(entry.path)
+        return Children(tuple(names[True]), tuple(names[False]), tuple(troubled))
 
     def version(self, path: str) -> FileVersion | None:
-        """See `Folder.version`."""
-        file = self._root / inside(path)
+        """See `Folder.version`.
+
+        Raises:
+            EntryError: what is there is neither a file nor a folder of this one.
+        """
         try:
-            return _version(path, file.stat()) if not file.is_dir() else None
+            entry = self._tree.find(inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return None if entry.is_folder else replace(_seen(entry), path=path)
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
-        file = (self._root / inside(path)).open("rb")
+        file = os.fdopen(self._tree.open(inside(path)), "rb")
         found = _version(path, os.fstat(file.fileno())).token
-        if token is not None and found != token:
+        if token is not None and not is_version(found, token):
             file.close()
             raise FileChangedError(f"{self.uri}/{path} has changed: version {found}, expected {token}")
         return file
+
+    @property
+    def _tree(self) -> Tree:
+        return Tree(self._root)  # resolved each time: a link to the folder may be turned elsewhere
 
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
@@ -259,7 +316,7 @@ class LocalFolder(Folder):
 
     def open_arrow(self, path: str) -> pa.NativeFile:
         """See `Folder.open_arrow`."""
-        return pa.OSFile(str(self._root / inside(path)))
+        return pa.OSFile(self._tree.find(inside(path)).real)
 
     def delta_options(self) -> dict[str, str]:
         """See `Folder.delta_options`."""
@@ -278,9 +335,43 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
-def _version(path: str, stat: os.stat_result) -> FileVersion:
-    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-    return FileVersion(path, f"{stat.st_mtime_ns:x}-{stat.st_size:x}", stat.st_size, modified)
+def _version(path: str, found: os.stat_result) -> FileVersion:
+    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    token = f"{found.st_mtime_ns:x}-{found.st_size:x}.{found.st_ino:x}.{found.st_ctime_ns:x}"
+    return FileVersion(path, token, found.st_size, modified)
+
+
+def _seen(entry: Entry) -> FileVersion:
+    """An entry as a listing shows it."""
+    if entry.trouble is None:
+        assert entry.stat is not None, "it was looked at"
+        return _version(entry.path, entry.stat)
+    modified = datetime.fromtimestamp(entry.stat.st_mtime if entry.stat else 0, UTC)
+    return _troubled(entry.path, modified, entry.trouble)
+
+
+def _with_name_trouble(file: FileVersion) -> FileVersion:
+    reason = why_not_a_name(file.path)
+    return _troubled(printable(file.path), file.modified, Trouble(reason)) if reason else file
+
+
+def _troubled(path: str, modified: datetime, trouble: Trouble) -> FileVersion:
+    return FileVersion(path, "in trouble", 0, modified, trouble)
+
+
+def is_version(found: str, pinned: str) -> bool:
+    """Whether a file has the token that was pinned.
+
+    Until 2026-11 the token of a file on disk was modification time and size alone; one that was pinned then is
+    compared as it was then.
+    """
+    return pinned in (found, former_token(found))
+
+
+def former_token(token: str) -> str:
+    """What the token of a file on disk was until 2026-11; another token as it is."""
+    first, *rest = token.split(".")
+    return first if len(rest) == 2 and re.fullmatch("-?[0-9a-f]+-[0-9a-f]+", first) else token
 
 
 def force_to_disk(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.failures import Pauses
-from batch_scoring.landing import fingerprint
+from batch_scoring.landing import fingerprint, is_of
 from batch_scoring.runs import TO_RETRY, DayRun, fingerprint_tag
 from batch_scoring.storage import FileVersion
 
@@ -89,11 +89,11 @@ class Landed:
 
     day: str
     files: tuple[FileVersion, ...]
-    """Data only."""
+    """Data only, what is in trouble included."""
     waits_for: str = ""
     """What its marker or manifest lacks."""
     has_lost: bool = False
-    """Whether its files are those with which it is settled, less some."""
+    """Whether its files are those with which it is settled, less some that are gone or in trouble."""
     settled: str | None = None
     """The fingerprint with which it is settled."""
     denied: str = ""
@@ -104,10 +104,10 @@ class Landed:
         """Of its files; asked for several times, and there may be thousands of them."""
         return fingerprint(self.files)
 
-    @property
+    @functools.cached_property
     def is_settled(self) -> bool:
         """Whether it is scored as its files stand."""
-        return bool(self.files) and self.settled == self.fingerprint
+        return bool(self.files) and is_of(self.settled, self.files)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Plan:
 
 
 def sort_names(
-    names: Iterable[str], files: Iterable[str], first: date, today: date
+    names: Iterable[str], files: Iterable[str], first: date, today: date, troubled: Iterable[FileVersion] = ()
 ) -> tuple[list[str], list[Stranger]]:
     """The days among the names of a landing folder's children, newest first, and what is none of them.
 
@@ -161,6 +161,7 @@ def sort_names(
         files: names of files beside them.
         first: first day of the pipeline.
         today: in the pipeline's time zone.
+        troubled: what is neither, but has a name: one of a day is that day's trouble.
     """
     days, strangers = [], []
     for name in names:
@@ -175,6 +176,12 @@ def sort_names(
         for name in files
         if not name.startswith(("_", "."))
     ]
+    for one in troubled:
+        if one.trouble and not one.path.startswith(("_", ".")):
+            if why_no_day(one.path, first, today):
+                strangers.append(Stranger(one.path, one.trouble.reason))
+            else:
+                days.append(one.path.removeprefix("dt="))
     if len(strangers) > MOST_STRANGERS:
         rest = Stranger("…", f"more names that are no days; the first {MOST_STRANGERS} of them are told")
         strangers = [*sorted(strangers, key=lambda one: one.name)[:MOST_STRANGERS], rest]
@@ -295,6 +302,8 @@ def _worth_telling(day: Landed, today: date) -> str:
     is_gone = day.settled is not None and not day.files and date.fromisoformat(day.day) > today - ARCHIVED
     if not (is_gone or day.has_lost):
         return ""
+    if troubled := [f"{file.path}: {file.trouble.reason}" for file in day.files if file.trouble]:
+        return f"{day.day}: files that it was scored from cannot be read any more, its scores stand; {troubled[0]}"
     which = "all of its files were" if is_gone else "some of its files were"
     return f"{day.day}: {which} deleted after it was scored; its scores stand. Run the day if they shall follow"
 

@@ -7,7 +7,7 @@ there, its cost is bounded. A folder on disk and one on S3 are the same to it.
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from time import monotonic
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ import dagster as dg
 from batch_scoring import runs, settled, triggers
 from batch_scoring.completeness import waits_for
 from batch_scoring.failures import Pauses
-from batch_scoring.landing import data_files, day_folder
+from batch_scoring.landing import data_files, day_folder, in_words
 from batch_scoring.patience import answer
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.state import State
@@ -143,23 +143,23 @@ def see(
         if (listed or denied) and monotonic() > stop_at:
             break
         try:
-            listed[day] = pipeline.landing.list(day_folder(day))
+            listed[day] = pipeline.landing.look(day_folder(day))
         except PermissionError as error:  # of one day: it must not hold up the others
             denied[day] = Landed(day, (), denied=str(error))
-    if denied and not listed:
-        raise PermissionError(next(iter(denied.values())).denied)
     found = denied | {day.day: day for day in judged(pipeline, listed)}
     landed = [found[day] for day in (*first, *slice_) if day in found]
+    if landed and all(day.denied for day in landed):
+        # no single day's trouble: the sensor fails, which is told
+        raise (PermissionError if denied else OSError)(landed[0].denied)
     return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(landed))
 
 
 def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[Stranger]]:
     """The days that have landed or were scored, and the names in the landing folder that are no days."""
     first = pipeline.spec.partitions.start
-    children = pipeline.landing.children()
-    days, strangers = triggers.sort_names(children.folders, children.files, first, newest)
-    scored = _state_folder(pipeline).children().folders
-    scored_days, _ = triggers.sort_names(scored, (), first, newest)
+    landed, scored = pipeline.landing.children(), _state_folder(pipeline).children()
+    days, strangers = triggers.sort_names(landed.folders, landed.files, first, newest, landed.troubled)
+    scored_days, _ = triggers.sort_names(scored.folders, (), first, newest, scored.troubled)
     return [*days, *scored_days], strangers
 
 
@@ -185,6 +185,8 @@ def _judged(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], sta
     landed = Landed(day, tuple(data_files(everything)), settled=stands)
     if landed.is_settled or not landed.files:
         return landed
+    if unseen := [file for file in landed.files if file.trouble and file.trouble.may_pass]:
+        return replace(landed, files=(), denied=in_words(pipeline.landing, unseen))
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
     pinned = State(pipeline.output).day_inputs([day]) if stands else []
     lost = any(before.fingerprint == stands and settled.is_rest_of(landed.files, before) for before in pinned)

@@ -637,3 +637,25 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end_and_a_file_none(
     assert len(drawn) == 4 and " 100%  200 rows" in drawn[-1] and "█" * 30 in drawn[-1] and "░" in drawn[0]
     assert err.getvalue().endswith("\r") and "\n" not in err.getvalue()
     assert score(tiny, tmp_path / "in", tmp_path / "two.csv")[2] == ""
+
+
+def test_an_input_may_be_a_link_but_what_it_holds_may_not_lead_out_of_it(tiny: TinyProject, tmp_path: Path) -> None:
+    exported = put(tmp_path / "exports" / "2024.csv", tiny.rows(5))
+    (tmp_path / "latest.csv").symlink_to(exported)
+    (tmp_path / "latest").symlink_to("exports")
+    for name in ("latest.csv", "latest"):
+        code, _, err = score(tiny, tmp_path / name, tmp_path / f"out of {name}" / "scores.csv")
+        assert code == 0, err
+        assert read(tmp_path / f"out of {name}" / "scores.csv").num_rows == 5
+    (tmp_path / "exports" / "x.csv").symlink_to("/etc/passwd")
+    code, _, err = score(tiny, tmp_path / "exports", tmp_path / "scores.csv")
+    assert (
+        code != 0 and "exports/x.csv: it is a link to '/etc/passwd', which leads out of" in err and "root:" not in err
+    )
+
+
+def test_an_output_that_is_no_file_stands_there_already(tiny: TinyProject, tmp_path: Path) -> None:
+    source = put(tmp_path / "rows.csv", tiny.rows(5))
+    os.mkfifo(tmp_path / "scores.csv")
+    code, _, err = score(tiny, source, tmp_path / "scores.csv")
+    assert code != 0 and "stands there already" in err

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -386,10 +387,114 @@ def test_a_missing_day_is_told_once_and_shown(instance: dg.DagsterInstance, awai
     assert told() == [] and len(presence(instance, awaited)) == 1
 
 
+Incomplete = Callable[[TinyProject], None]
+
+
+def with_a_marker(tiny: TinyProject) -> None:
+    tiny.spec["input"]["complete"] = {"by": "marker"}
+    tiny.land(days_ago(2), tiny.rows(8), age=7200)
+
+
+def with_a_manifest(tiny: TinyProject) -> None:
+    tiny.spec["input"]["complete"] = {"by": "manifest"}
+    tiny.land(days_ago(2), tiny.rows(8), age=7200)
+    tiny.land(days_ago(2), b'["a.parquet", "b.parquet"]', "_manifest.json")
+
+
+def with_an_empty_file(tiny: TinyProject) -> None:
+    tiny.land(days_ago(2), b"", age=7200)
+
+
+def with_a_link_to_nothing(tiny: TinyProject) -> None:
+    tiny.land(days_ago(2), tiny.rows(8), age=7200)
+    link = Path(tiny.pipeline.landing.uri, f"dt={days_ago(2)}", "b.parquet")
+    link.symlink_to("gone")
+    os.utime(link, (time.time() - 7200,) * 2, follow_symlinks=False)
+
+
+INCOMPLETE: dict[str, tuple[Incomplete, str, str]] = {
+    "marker": (with_a_marker, "1 file: there is no _SUCCESS in ", "_SUCCESS"),
+    "manifest": (
+        with_a_manifest,
+        "1 file: of 2 files that dt={day}/_manifest.json lists, b.parquet is not",
+        "b.parquet",
+    ),
+    "empty": (with_an_empty_file, "1 file: {folder}/a.parquet: 0 bytes; upload it again", "a.parquet"),
+    "trouble": (
+        with_a_link_to_nothing,
+        "2 files: {folder}/b.parquet: it is a link to 'gone', where there",
+        "b.parquet",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_an_incomplete_day_has_not_landed_and_what_is_missing_is_told_once(
+    instance: dg.DagsterInstance, awaited: TinyProject, told: Told, case: str
+) -> None:
+    make, lacks, name = INCOMPLETE[case]
+    make(awaited)
+    awaited.write_spec()
+    folder = f"{normalised(awaited.pipeline.landing.uri)}/dt={days_ago(2)}"
+    (message,) = told()
+    title, text, _ = message.splitlines()
+    assert title == f"tiny {days_ago(2)}: incomplete, not all of it has landed"
+    expected = lacks.format(day=days_ago(2), folder=folder)
+    assert text.startswith(
+        f"incomplete: tiny {days_ago(2)}, expected in {folder}/ by {days_ago(0)} 00:00 UTC, {expected}"
+    )
+    key = dg.AssetCheckKey(dg.AssetKey([awaited.name, "raw_input"]), "input_is_complete")
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert (record.status.value, record.partition) == ("FAILED", days_ago(2))
+    assert told() == [] and presence(instance, awaited) == []
+    awaited.spec["input"].pop("deadline_hours")
+    awaited.spec["alerts"] = {"scored_hours": 48}
+    awaited.write_spec()
+    (message,) = told()
+    assert message.splitlines()[0] == f"tiny {days_ago(2)}: incomplete, and not scored"
+    assert "since the day is not complete" in message and name in message and "backfill" not in message
+
+
+def test_a_complete_day_has_landed(instance: dg.DagsterInstance, awaited: TinyProject, told: Told) -> None:
+    with_a_manifest(awaited)
+    awaited.land(days_ago(2), awaited.rows(8, start=50), "b.parquet", age=7200)
+    awaited.land(days_ago(2), b"", "_SUCCESS")
+    for by in ("manifest", "marker"):
+        awaited.spec["input"]["complete"] = {"by": by}
+        awaited.write_spec()
+        with dg.DagsterInstance.ephemeral() as other:
+            assert alerts.tick(other, [awaited.pipeline], LOG) == "nothing to tell"
+
+
+def test_files_that_still_come_at_the_deadline_have_an_hour(awaited: TinyProject) -> None:
+    awaited.land(days_ago(2), awaited.rows(8))
+    (deadline,) = deadlines.passed([awaited.pipeline], datetime.now(UTC))
+    (file,) = awaited.pipeline.landing.look(f"dt={days_ago(2)}/")
+
+    def result(after_the_file: float, after_the_deadline: float) -> deadlines.Result:
+        now = file.modified + timedelta(seconds=after_the_file)
+        return deadlines.judge(replace(deadline, at=now - timedelta(seconds=after_the_deadline)), now)
+
+    assert result(30, 300).verdict == "open"
+    assert result(61, 300).verdict == result(61, 7200).verdict == result(-10, 7200).verdict == "kept"
+    late = result(30, 3601)
+    assert late.verdict == "missed" and f"still coming, the last was dt={days_ago(2)}/a.parquet at " in late.lacks
+
+
+def test_a_damaged_account_of_one_day_keeps_no_other_days_alert(
+    instance: dg.DagsterInstance, awaited: TinyProject, told: Told
+) -> None:
+    awaited.spec["partitions"]["start"] = days_ago(3)
+    awaited.write_spec()
+    awaited.pipeline.output.put(f"state/dt={days_ago(3)}/predictions.json", b"{")
+    (message,) = told()
+    assert message.splitlines()[0] == f"tiny {days_ago(2)}: missing, no file has landed"
+
+
 def test_a_day_that_has_landed_or_is_scored_and_archived_is_not_missing(
     instance: dg.DagsterInstance, awaited: TinyProject, told: Told
 ) -> None:
-    awaited.land(days_ago(2), awaited.rows(64))
+    awaited.land(days_ago(2), awaited.rows(64), age=120)
     assert told() == []
     awaited.run(days_ago(2), instance=instance)
     (Path(awaited.pipeline.landing.uri) / day_folder(days_ago(2)) / "a.parquet").unlink()

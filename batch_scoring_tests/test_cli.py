@@ -251,3 +251,12 @@ def test_the_embedded_days_of_customers_are_scored_from_csv(data: Path, monkeypa
             "id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1", "model_version", "scored_at", "dt",
         ]  # fmt: skip
         assert read_day(pipeline, day, "quarantine").num_rows == features.rows_quarantined + scored.rows_quarantined
+
+
+@pytest.mark.parametrize("module", ["batch_scoring", "batch_scoring.cli"])
+def test_the_module_is_the_command(module: str, tmp_path: Path) -> None:
+    ran = command("python", "-m", module, "backfill", "nobodys", "2024-01-01", data=tmp_path / "data", cwd=PROJECT)
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert ran.stderr.endswith(
+        "batch-scoring backfill: error: the following arguments are required: last (or --stale, --failed)\n"
+    )

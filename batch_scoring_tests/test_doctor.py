@@ -198,6 +198,13 @@ def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
     told(clinic.look(), "warning", "landing names", "dt=20240306", "dt=YYYY-MM-DD")
 
 
+def test_an_entry_of_a_newest_day_that_is_no_file(clinic: Clinic) -> None:
+    Path(clinic.tiny.pipeline.landing.uri, f"dt={DAY}", "b.csv").symlink_to("/etc/passwd")
+    report = clinic.look()
+    told(report, "error", "landing names", "b.csv", "a link to '/etc/passwd', which leads out of", "put there what it")
+    assert "root:" not in report.text()
+
+
 def test_a_schema_that_does_not_import(clinic: Clinic) -> None:
     clinic.tiny.write_code(schema="from math import no_such_name\n" + SCHEMA)
     told(clinic.look(), "error", "newest landing file", "schema:Rows", "no_such_name", "schema.py line 1")

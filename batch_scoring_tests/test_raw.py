@@ -106,8 +106,8 @@ def busy(tiny: TinyProject, disturb: Callable[[int], object]) -> Any:  # noqa: A
     count = itertools.count(1)
 
     class Meanwhile(type(landing)):  # type: ignore[misc]
-        def list(self, prefix: str = "") -> list:  # type: ignore[type-arg]
-            listed = super().list(prefix)
+        def look(self, prefix: str = "") -> list:  # type: ignore[type-arg]
+            listed = super().look(prefix)
             disturb(next(count))
             return listed
 
@@ -160,9 +160,10 @@ def test_what_may_not_be_read_is_a_failed_check_and_never_left_out(tiny: TinyPro
         place.chmod(0o755)
 
 
-def test_a_file_with_a_name_that_no_path_can_have_is_a_failed_check(tiny: TinyProject) -> None:
+def test_a_file_whose_name_would_separate_folders_elsewhere_is_a_failed_check(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(10))
     tiny.land(DAY, tiny.rows(10, start=10))
     Path(tiny.pipeline.landing.uri, f"dt={DAY}", "b\\c.parquet").write_bytes(b"PAR1")
     result = tiny.run(steps=RAW, raise_on_error=False)
-    assert checks(result)["raw_input/input_is_complete"] is False and "leaves its folder" in error_of(result)
+    assert checks(result)["raw_input/input_is_complete"] is False
+    assert f"dt={DAY}/b\\c.parquet: its name has a backslash" in error_of(result)

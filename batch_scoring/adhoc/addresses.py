@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from batch_scoring import landing
 from batch_scoring.pipeline import Broken, Pipeline
-from batch_scoring.storage import FileVersion, Folder, open_folder
+from batch_scoring.storage import EntryError, FileVersion, Folder, open_folder
 
 Form = Literal[".parquet", ".csv.gz", ".csv"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -60,7 +60,13 @@ class Output:
 
     def standing(self) -> list[str]:
         """Addresses of those that are there already."""
-        return [self.uri(name) for name in self.names if self.folder.version(name)]
+        return [self.uri(name) for name in self.names if self._is_there(name)]
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            return self.folder.version(name) is not None
+        except EntryError:
+            return True
 
 
 def find_input(uri: str) -> Input:
@@ -70,19 +76,30 @@ def find_input(uri: str) -> Input:
         AddressError: there is nothing to read.
         PermissionError, StoreError: it cannot be told.
     """
-    folder, name = _split(uri)
-    file = folder.version(name) if name else None
+    folder, name = _split(_followed(uri))
+    try:
+        file = folder.version(name) if name else None
+    except EntryError as error:
+        raise AddressError(f"--input {error}") from error
     if file:
         if not name.endswith(FORMS):
             raise AddressError(f"{uri}: its name ends in none of {', '.join(FORMS)}; expected such a file, or a folder")
         return Input(uri, folder, (file,), is_file=True)
     below = folder.subfolder(name) if name else folder
-    files = landing.newest_first(landing.data_files(below.list()))
+    files = landing.newest_first(landing.data_files(below.look()))
+    if troubled := [file for file in files if file.trouble]:
+        raise AddressError(f"--input {landing.in_words(below, troubled)}")
     if not files:
         there = below.list() or (below.is_local and Path(below.uri).is_dir())
         found = "no data file is in it (names that begin with '_' or '.' are not data)" if there else "there is nothing"
         raise AddressError(f"--input {uri}: {found}; expected a file or folder of {', '.join(FORMS)}")
     return Input(uri, below, tuple(files), is_file=False)
+
+
+def _followed(uri: str) -> str:
+    """An address with the link that it names followed: whoever names a link means what it leads to."""
+    path = Path(uri).expanduser()
+    return str(path.resolve()) if "://" not in uri and path.is_symlink() else uri
 
 
 def name_output(uri: str) -> Output:

@@ -64,16 +64,21 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
 
 @probe("landing names", "landing")
 def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
-    """Every name in the landing folder is a day: nobody reads what else there is."""
+    """Every name in the landing folder is a day, what lies in its newest days is files: nothing else is read."""
     children = pipeline.landing.children()
-    today = uploads.today(pipeline, time.time())
-    _, strangers = triggers.sort_names(children.folders, children.files, pipeline.spec.partitions.start, today)
+    first, today = pipeline.spec.partitions.start, uploads.today(pipeline, time.time())
+    days, strangers = triggers.sort_names(children.folders, children.files, first, today, children.troubled)
     for stranger in strangers:
         yield Finding(
             "info" if stranger.reason.startswith("in the future") else "warning",
             f"{pipeline.landing.uri}/{stranger.name}", f"never scored: {stranger.reason}", "dt=YYYY-MM-DD/",
             "move it to its day, or let its name begin with _",
         )  # fmt: skip
+    for day in days[:MOST_DAYS]:
+        for file in landing.list_day(pipeline.landing, day):
+            if file.trouble:
+                found, _, todo = file.trouble.reason.rpartition(": ")
+                yield Finding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
 
 
 @probe("model bundle", "bundle", "output", "libraries", seconds=60)
@@ -111,7 +116,8 @@ def _newest(pipeline: Pipeline) -> FileVersion | None:
     """The file that was uploaded last, of the newest day that has one."""
     names = (name for name in pipeline.landing.children().folders if name.startswith("dt="))
     for name in sorted(names, reverse=True)[:MOST_DAYS]:
-        if files := landing.list_day(pipeline.landing, name.removeprefix("dt=")):
+        listed = landing.list_day(pipeline.landing, name.removeprefix("dt="))
+        if files := [file for file in listed if not file.trouble]:
             return landing.newest_first(files)[0]
     return None
 

@@ -61,6 +61,14 @@ def test_more_files_than_two_pages_are_listed_in_order_and_by_prefix(store: Stor
     assert paths(S3Folder(f"s3://{bucket}"), "other") == ["other"]
 
 
+def test_a_key_that_no_path_can_have_is_in_trouble_and_the_others_are_files(place: S3Folder, store: Store) -> None:
+    for key in ("dt=1/a.csv", "dt=1/b\\c.csv", "dt=1/../d.csv"):
+        store.client_of_moto().put_object(Bucket=place.bucket, Key=f"some/prefix/{key}", Body=b"x")
+    troubled = {file.path: file.trouble.reason for file in place.look("dt=1/") if file.trouble}
+    assert [file.path for file in place.look("dt=1/") if not file.trouble] == ["dt=1/a.csv"]
+    assert "a backslash" in troubled["dt=1/b\\c.csv"] and "'..'" in troubled["dt=1/../d.csv"]
+
+
 def test_a_subfolder_is_the_same_place(place: S3Folder) -> None:
     place.subfolder("state").put("dt=1/input.json", b"{}")
     assert paths(place) == ["state/dt=1/input.json"]

@@ -1,10 +1,12 @@
 """Storage on disk, with real Delta tables: every call to it is an operation of the simulated world."""
 
+import builtins
 import contextlib
 import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from batch_scoring import shards, tables
-from batch_scoring.storage import FileVersion, LocalFolder
+from batch_scoring.storage import FileVersion, LocalFolder, former_token
 from batch_scoring_tests.simulation.memory import rows_of
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, NAMES, OTHER_DAY, VACUUM_AFTER, Row, World
 
@@ -33,6 +35,11 @@ class PointedFolder(LocalFolder):
 
     def list(self, prefix: str = "") -> list[FileVersion]:
         return self._world.operation(f"list {self._name}", lambda: super(PointedFolder, self).list(prefix))
+
+    def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
+        # with the tokens of old: a file that is brought back has its token again, as on S3
+        seen = self._world.operation(f"list {self._name}", lambda: super(PointedFolder, self).look(prefix))
+        return [replace(file, token=former_token(file.token)) for file in seen]
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         return self._world.operation(f"read {path}", lambda: super(PointedFolder, self).open(path, token))
