@@ -23,6 +23,11 @@ CHECKS = {
 }
 
 WORDS_SHOWN = 50
+_SETTINGS = {
+    "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
+    "quotes_end_cells": "; see input.csv.escape and quote in the spec",
+}
+"""What may mend rows that are rejected for a reason, where the schema and the rows cannot."""
 """Values that a message or table names."""
 
 Categories = dict[str, Counter[str]]
@@ -216,7 +221,8 @@ def _remedy(suspects: Sequence[ShardAccount], pinned: DayInput) -> str:
 
 
 def _worst(accounts: Sequence[ShardAccount]) -> str:
-    reasons = [f"{reason} ({_rows(n)})" for (_, reason), n in rejected_by_reason(accounts)[:3]]
+    worst = rejected_by_reason(accounts)[:3]
+    reasons = [f"{reason} ({_rows(n)}{_SETTINGS.get(reason, '')})" for (_, reason), n in worst]
     return ", ".join(reasons) or "no rows at all"
 
 

@@ -363,3 +363,9 @@ def test_what_no_schema_asks_for_is_not_decoded(tiny: TinyProject) -> None:
     assert tiny.run().success
     [row] = tiny.read(table="quarantine").to_pylist()
     assert json.loads(row["raw"]) == {"id": "k9", "x": "5000", "y": "1", "n": "1", "c": "red"}
+
+
+def test_a_day_that_needs_another_dialect_says_which_setting_it_is(tiny: TinyProject) -> None:
+    tiny.land(DAY, HEADER + b'"L\\"1",1,2,3,red\n"L\\"2\\"",1,2,3,red\n', "a.csv")
+    message = error_of(tiny.run(raise_on_error=False))
+    assert "quotes_end_cells (2 rows; see input.csv.escape and quote in the spec)" in message
