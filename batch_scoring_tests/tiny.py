@@ -84,7 +84,10 @@ class TinyProject:
             "model": {"bundle": f"{self.name}/models/v1", "network": "network:Net"},
             "scoring": {"device": "cpu"},
             # tests of bad rows have few good ones, and a quarter of the good ones has a colour unknown to the model
-            "checks": {"quarantine_is_small": {"blocking_share": 1}, "categories_are_known": {"share": 1}},
+            "checks": {
+                "quarantine_is_small": {"rows": 100, "blocking_share": 1},
+                "categories_are_known": {"share": 1},
+            },
         }
         self.write_code(SCHEMA, NETWORK)
         self.deliver("v1")
