@@ -132,13 +132,14 @@ def known_categories(
     expected = f"at most {bounds.share:.1%} of a column's rows, or {bounds.rows} rows"
     if why:
         return Finding(check, True, f"not tested: {why}", expected=expected)
-    records, shares, beyond, bare = [], [0.0], [], False
+    records, shares, beyond, trimmed = [], [0.0], [], []
     for column, vocabulary in vocabularies.items():
         counts = categories.get(column, Counter())
         unknown = {value: rows for value, rows in counts.most_common() if value not in set(vocabulary)}
         strange, rows = sum(unknown.values()), max(counts.total(), 1)
         shares.append(strange / rows)
-        bare = bare or any(word != word.strip() and word.strip() in unknown for word in vocabulary)
+        if any(word != word.strip() and word.strip() in unknown for word in vocabulary):
+            trimmed.append(column)
         if strange > max(bounds.rows, bounds.share * rows):
             beyond.append(f"{column} ({strange} of {rows} rows: {_listed(unknown)})")
         shown = ((shortened(word), rows) for word, rows in list(unknown.items())[:WORDS_SHOWN])
@@ -148,10 +149,16 @@ def known_categories(
     )
     if beyond:
         message += f"; beyond: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
-    if bare:
-        message += "; the model knows the same words with blanks around: set input.csv.trim: false, or train it anew"
+    if trimmed:
+        message += (
+            f"; of {', '.join(trimmed)} the model knows the same words with blanks around, which are trimmed here: set "
+            "input.csv.trim: false, or train it anew; nothing is published with such scores"
+        )
     figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
-    return Finding(check, not beyond, message, figures, observed=max(shares), expected=expected, limits=[bounds.share])
+    return Finding(
+        check, not (beyond or trimmed), message, figures, observed=max(shares), expected=expected,
+        limits=[bounds.share], blocks=bool(trimmed),
+    )  # fmt: skip
 
 
 def _present(categories: Categories, rows: int, profile: Profile | None, thresholds: Checks, why: str) -> Finding:

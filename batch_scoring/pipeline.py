@@ -96,12 +96,12 @@ class Pipeline:
         """Digest of all code and settings, besides the input, that decide which rows are accepted and how."""
         spec = self.spec
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
-        return self._digest("features 2", self._source(spec.features.contract), settings)
+        return self._digest("features 3", self._source(spec.features.contract), settings)
 
     @functools.cached_property
     def scoring_code(self) -> str:
         """Digest of all code and settings, besides features and weights, that decide a score."""
-        return self._digest("scoring 3", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
+        return self._digest("scoring 4", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
 
     @property
     def _columns(self) -> list[Any]:

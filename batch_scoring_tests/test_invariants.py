@@ -3,12 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import date
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.csv import write_csv
 from scipy.stats import binom
 
 from batch_scoring import failures
@@ -226,14 +228,34 @@ def test_values_that_the_model_has_not_seen_are_listed(tiny: TinyProject) -> Non
     ]  # fmt: skip
 
 
-def test_words_that_lost_the_blanks_which_the_model_knows_are_told_with_the_setting() -> None:
+def test_words_that_lost_the_blanks_which_the_model_knows_stop_the_day_with_the_setting() -> None:
     day = {"c": Counter({"Private": 9, "x" * 5_000: 1})}
     told = known_categories(day, {"c": (" Private", " Public")}, Checks())
-    assert not told.passed and told.message.endswith(
+    assert not told.passed and told.blocks
+    assert told.message.endswith(
         f'(10 of 10 rows: "Private", "{"x" * 200}… (5000 characters)"); they are scored as unknown: train a model that '
-        "knows them; the model knows the same words with blanks around: set input.csv.trim: false, or train it anew"
+        "knows them; of c the model knows the same words with blanks around, which are trimmed here: set "
+        "input.csv.trim: false, or train it anew; nothing is published with such scores"
     )
-    assert "blanks" not in known_categories(day, {"c": ("Public",)}, Checks()).message
+    other = known_categories(day, {"c": ("Public",)}, Checks())
+    assert "blanks" not in other.message and not other.passed and not other.blocks
+
+
+def test_a_model_of_words_with_blanks_scores_csv_files_only_where_blanks_are_kept(tiny: TinyProject) -> None:
+    words = (" red", " green", " blue")
+    rows = tiny.rows(100).set_column(4, "c", pa.array([words[number % 3] for number in range(100)]))
+    reference = rows.append_column("dt", pa.array([date(2024, 1, 1)] * 100))
+    tiny.deliver("v2", words=words, reference=reference, calibrated=False)
+    sink = pa.BufferOutputStream()
+    write_csv(rows, sink)
+    tiny.land(DAY, sink.getvalue().to_pybytes(), "a.csv")
+    result = tiny.run(raise_on_error=False)
+    assert not result.success and not finding(result, "categories_are_known").passed
+    assert "input.csv.trim: false" in error_of(result)
+    tiny.spec["input"]["csv"] = {"trim": False}
+    tiny.write_spec()
+    assert finding(tiny.run(), "categories_are_known").passed
+    assert tiny.read().num_rows == 100
 
 
 def test_two_unknown_rows_of_a_small_day_are_no_failure(tiny: TinyProject) -> None:

@@ -107,11 +107,12 @@ class TinyProject:
 
     def deliver(
         self, version: str, *, seed: int = 0, outputs: int = 2, task: str = "classification", promote: bool = True,
-        reference: pa.Table | None = None, calibrated: bool = True,
+        reference: pa.Table | None = None, calibrated: bool = True, words: Sequence[str] = ("red", "green", "blue"),
     ) -> str:  # fmt: skip
         """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256.
 
         `reference`: rows with `dt`, such as `reference_rows` gives; the bundle gets their profile if `calibrated`.
+        `words`: three, of the column c.
         """
         torch.manual_seed(seed)
         self.write_spec()
@@ -132,7 +133,7 @@ class TinyProject:
             version=version,
             task=task,  # type: ignore[arg-type]
             numeric=numeric,
-            categorical={"c": ["red", "green", "blue"]},
+            categorical={"c": list(words)},
             classes=[str(index) for index in range(outputs)] if task == "classification" else [],
             training={},
             metrics={},
