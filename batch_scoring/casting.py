@@ -65,9 +65,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 def kind_of(kind: pa.DataType) -> str:
     """The kind of a type, whatever its width or unit."""
     for name, test in (
-        ("integer", pa.types.is_integer), ("floating", pa.types.is_floating), ("boolean", pa.types.is_boolean),
-        ("timestamp", pa.types.is_timestamp), ("date", pa.types.is_date),
-    ):  # fmt: skip
+        ("integer", pa.types.is_integer),
+        ("floating", pa.types.is_floating),
+        ("boolean", pa.types.is_boolean),
+        ("timestamp", pa.types.is_timestamp),
+        ("date", pa.types.is_date),
+    ):
         if test(kind):
             return name
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
