@@ -4,6 +4,7 @@ Types are enforced here in Arrow: a missing or retyped column stops the day, a c
 rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -56,12 +57,14 @@ class _Group:
     column: str
     rows: np.ndarray
     """Positions, ascending."""
-    values: pa.Array | None
+    values: pa.Array
     """What stood in each."""
 
-    def reason(self, row: int) -> Reason:
-        place = int(np.searchsorted(self.rows, row))
-        return Reason(self.stage, self.rule, self.column, None if self.values is None else shown(self.values, place))
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Those of some of the rows."""
+        cells = all_plain(self.values.take(pa.array(np.searchsorted(self.rows, rows))))
+        texts = [None if cell is None else str(cell) for cell in cells]
+        return [Reason(self.stage, self.rule, self.column, text) for text in texts]
 
 
 class Rejections(Mapping[int, Reason]):
@@ -98,7 +101,15 @@ class Rejections(Mapping[int, Reason]):
         """Why a row is rejected."""
         if not 0 <= row < len(self._group) or self._group[row] < 0:
             raise KeyError(row)
-        return self._groups[self._group[row]].reason(row)
+        return self.reasons(np.array([row]))[0]
+
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Why each of some rejected rows is rejected."""
+        found: dict[int, Reason] = {}
+        for number in np.unique(self._group[rows]):
+            mine = rows[self._group[rows] == number]
+            found |= zip(mine.tolist(), self._groups[number].reasons(mine), strict=True)
+        return [found[row] for row in rows.tolist()]
 
     def __iter__(self) -> Iterator[int]:
         """Positions, ascending."""
@@ -352,6 +363,23 @@ def plain(values: pa.Array, row: int) -> object:
             value = cell.cast(pa.string() if pa.types.is_temporal(cell.type) else pa.binary())[0].as_py()
         except pa.ArrowException:
             return f"a {cell.type} that cannot be shown"
+    return _readable(value)
+
+
+def all_plain(values: pa.Array) -> list[object]:
+    """Each cell as `plain` has it."""
+    with contextlib.suppress(pa.ArrowInvalid):
+        if pa.types.is_binary(values.type):  # of a CSV file: nearly always text
+            values = values.cast(pa.string())
+    try:
+        if pa.types.is_string(values.type):
+            return list(values.to_pylist())
+        return [_readable(value) for value in values.to_pylist()]
+    except (ValueError, OverflowError):
+        return [plain(values, row) for row in range(len(values))]
+
+
+def _readable(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, float) and not math.isfinite(value):

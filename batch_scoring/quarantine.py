@@ -6,15 +6,19 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.contract import Reason, plain
+from batch_scoring.contract import Reason, Rejections, all_plain
 from batch_scoring.landing import BrokenRow
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
 STAGES_OF_PREDICTIONS = ("score",)
+
+_AT_ONCE = 128
+"""Rows that are put into words at a time."""
 
 
 def schema(key: str) -> pa.Schema:
@@ -39,16 +43,29 @@ def from_rows(
     batch: pa.RecordBatch, numbers: np.ndarray, reasons: Mapping[int, Reason], key: str, source_file: str
 ) -> Iterator[Rejected]:
     """The rows of a batch that `reasons` names by position."""
-    for position in sorted(reasons):
-        cells = {name: plain(batch.column(name), position) for name in batch.schema.names}
-        named = cells.get(key)
-        yield Rejected(
-            reasons[position],
-            key=None if named is None else str(named),
-            source_file=source_file,
-            row_number=int(numbers[position]),
-            raw=json.dumps(cells, ensure_ascii=False, default=str),
-        )
+    positions = np.array(sorted(reasons), np.int64)
+    for start in range(0, len(positions), _AT_ONCE):
+        part = positions[start : start + _AT_ONCE]
+        rows = batch.take(pa.array(part))
+        cells = {name: all_plain(rows.column(name)) for name in rows.schema.names}
+        named = [None if cell is None else str(cell) for cell in cells.get(key, [None] * len(part))]
+        why = reasons.reasons(part) if isinstance(reasons, Rejections) else [reasons[row] for row in part.tolist()]
+        for reason, name, number, raw in zip(why, named, numbers[part].tolist(), _raw(cells), strict=True):
+            yield Rejected(reason, key=name, source_file=source_file, row_number=number, raw=raw)
+
+
+def _raw(cells: dict[str, list[object]]) -> Iterator[str]:
+    """Each row's cells as a JSON object."""
+    form = ", ".join(encode_basestring(name).replace("%", "%%") + ": %s" for name in cells)
+    return (f"{{{form}}}" % row for row in zip(*map(_json, cells.values()), strict=True))
+
+
+def _json(cells: list[object]) -> list[str]:
+    """Each cell as JSON."""
+    try:
+        return list(map(encode_basestring, cells))  # type: ignore[arg-type]  # of a CSV file all are texts
+    except TypeError:
+        return [json.dumps(cell, ensure_ascii=False, default=str) for cell in cells]
 
 
 def from_broken(row: BrokenRow, source_file: str) -> Rejected:
