@@ -49,8 +49,8 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Rows of one reason, up to the value."""
+class Shared:
+    """A reason that rows share, up to the value."""
 
     stage: Stage
     rule: str
@@ -74,7 +74,8 @@ class Rejections(Mapping[int, Reason]):
     """
 
     def __init__(self, rows: int) -> None:
-        self._groups: list[_Group] = []
+        self.groups: list[Shared] = []
+        """Of the reasons, without the words."""
         self._group = np.full(rows, -1, np.int32)  # of each row
 
     def add(
@@ -84,8 +85,8 @@ class Rejections(Mapping[int, Reason]):
         fresh = self._group[rows] < 0
         rows, places = rows[fresh], (rows if places is None else places)[fresh]
         if len(rows):
-            self._group[rows] = len(self._groups)
-            self._groups.append(_Group(stage, rule, column, rows, values.take(pa.array(places))))
+            self._group[rows] = len(self.groups)
+            self.groups.append(Shared(stage, rule, column, rows, values.take(pa.array(places))))
 
     @property
     def positions(self) -> np.ndarray:
@@ -108,7 +109,7 @@ class Rejections(Mapping[int, Reason]):
         found: dict[int, Reason] = {}
         for number in np.unique(self._group[rows]):
             mine = rows[self._group[rows] == number]
-            found |= zip(mine.tolist(), self._groups[number].reasons(mine), strict=True)
+            found |= zip(mine.tolist(), self.groups[number].reasons(mine), strict=True)
         return [found[row] for row in rows.tolist()]
 
     def __iter__(self) -> Iterator[int]:

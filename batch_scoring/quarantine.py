@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.contract import Reason, Rejections, all_plain
+from batch_scoring.contract import Reason, Rejections, Shared, all_plain
 from batch_scoring.landing import BrokenRow
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
@@ -40,10 +40,15 @@ class Rejected:
 
 
 def from_rows(
-    batch: pa.RecordBatch, numbers: np.ndarray, reasons: Mapping[int, Reason], key: str, source_file: str
+    batch: pa.RecordBatch,
+    numbers: np.ndarray,
+    reasons: Mapping[int, Reason],
+    key: str,
+    source_file: str,
+    positions: np.ndarray | None = None,
 ) -> Iterator[Rejected]:
-    """The rows of a batch that `reasons` names by position."""
-    positions = np.array(sorted(reasons), np.int64)
+    """The rows of a batch that `reasons` names by position, or those of them at `positions`, ascending."""
+    positions = np.array(sorted(reasons), np.int64) if positions is None else positions
     for start in range(0, len(positions), _AT_ONCE):
         part = positions[start : start + _AT_ONCE]
         rows = batch.take(pa.array(part))
@@ -57,15 +62,18 @@ def from_rows(
 def _raw(cells: dict[str, list[object]]) -> Iterator[str]:
     """Each row's cells as a JSON object."""
     form = ", ".join(encode_basestring(name).replace("%", "%%") + ": %s" for name in cells)
-    return (f"{{{form}}}" % row for row in zip(*map(_json, cells.values()), strict=True))
+    return (f"{{{form}}}" % row for row in zip(*map(as_json, cells.values()), strict=True))
 
 
-def _json(cells: list[object]) -> list[str]:
+def as_json(cells: list[object]) -> list[str]:
     """Each cell as JSON."""
     try:
         return list(map(encode_basestring, cells))  # type: ignore[arg-type]  # of a CSV file all are texts
     except TypeError:
-        return [json.dumps(cell, ensure_ascii=False, default=str) for cell in cells]
+        together = json.dumps(cells, ensure_ascii=False, default=str)
+    if not any(mark in together[1:] for mark in '"[{'):  # numbers alone
+        return together[1:-1].split(", ")
+    return [json.dumps(cell, ensure_ascii=False, default=str) for cell in cells]
 
 
 def from_broken(row: BrokenRow, source_file: str) -> Rejected:
@@ -107,6 +115,6 @@ def count(counts: dict[str, dict[str, int]], row: Rejected) -> None:
     reasons[name] = reasons.get(name, 0) + 1
 
 
-def reason_name(reason: Reason) -> str:
+def reason_name(reason: Reason | Shared) -> str:
     """How accounts and messages name a reason."""
     return f"{reason.column}: {reason.rule}" if reason.column else reason.rule

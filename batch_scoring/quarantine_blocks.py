@@ -1,0 +1,140 @@
+"""Rows of the quarantine without an object for each: where many rows of a record batch are rejected, and most plainly.
+
+A day of which a column is wrong in every row is to take little longer than others. A row is plain if its cells are
+short and have no blanks around them; the others are put into words one by one (`quarantine.py`).
+"""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring import quarantine
+from batch_scoring.contract import Rejections, Shared, Stage, all_plain
+
+_MANY = 512
+"""Rejected rows of a record batch from which on they are worth it."""
+
+_LONGEST = 128
+"""Bytes of a plain cell."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that were rejected in one stage."""
+
+    stage: Stage
+    rows: pa.RecordBatch
+    """As the quarantine table has them, in the order of their file."""
+    counts: dict[str, int]
+    """By reason, as accounts have them."""
+
+
+def blocks_of(
+    batch: pa.RecordBatch, numbers: np.ndarray, reasons: Rejections, key: str, source_file: str
+) -> tuple[list[Block], np.ndarray]:
+    """The plain ones of the rejected rows; and the positions of the others."""
+    positions = reasons.positions
+    if len(positions) < _MANY:
+        return [], positions
+    cells = {name: _Texts(batch.column(name).take(pa.array(positions))) for name in batch.schema.names}
+    is_plain = np.logical_and.reduce([column.is_plain for column in cells.values()])
+    plain, odd = positions[is_plain], [positions[~is_plain]]
+    raw = _raw(cells).filter(pa.array(is_plain))
+    named = cells[key].shown.filter(pa.array(is_plain))
+    parts: dict[Stage, list[tuple[Shared, pa.Table]]] = {}
+    for group in reasons.groups:
+        rows = group.rows[np.isin(group.rows, plain, assume_unique=True)]
+        value = _Texts(group.values.take(pa.array(np.searchsorted(group.rows, rows))))
+        odd.append(rows[~value.is_plain])
+        rows, shown = rows[value.is_plain], value.shown.filter(pa.array(value.is_plain))
+        if len(rows):
+            places = pa.array(np.searchsorted(plain, rows))
+            said = [_constant(text, len(rows)) for text in (group.rule, group.column, source_file)]
+            columns = [named.take(places), *said[:2], shown, said[2], pa.array(numbers[rows]), raw.take(places)]
+            table = pa.Table.from_arrays(columns, schema=quarantine.schema(key))
+            parts.setdefault(group.stage, []).append((group, table))
+    return [_block(stage, found) for stage, found in parts.items()], np.sort(np.concatenate(odd))
+
+
+def _block(stage: Stage, parts: list[tuple[Shared, pa.Table]]) -> Block:
+    counts: dict[str, int] = {}
+    for shared, rows in parts:
+        name = quarantine.reason_name(shared)
+        counts[name] = counts.get(name, 0) + rows.num_rows
+    table = pa.concat_tables([rows for _, rows in parts])
+    if len(parts) > 1:
+        table = table.sort_by("row_number")
+    return Block(stage, table.combine_chunks().to_batches()[0], counts)
+
+
+def _constant(text: str, rows: int) -> pa.Array:
+    return pa.array([text]).take(pa.array(np.zeros(rows, np.int32)))
+
+
+class _Texts:
+    """A column as text."""
+
+    def __init__(self, values: pa.Array) -> None:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        with contextlib.suppress(pa.ArrowInvalid):
+            if pa.types.is_binary(values.type):
+                values = values.cast(pa.string())
+        self._is_number, self._cells = pa.types.is_integer(values.type), list[object]()
+        if not pa.types.is_string(values.type) and not self._is_number:
+            self._cells = all_plain(values)
+            values = pa.array([None if cell is None else str(cell) for cell in self._cells], pa.string())
+        self.shown = values.cast(pa.string())
+        """As a person reads it; null if there is nothing."""
+
+    @property
+    def in_json(self) -> pa.Array:
+        """As a JSON object has it."""
+        if self._cells:
+            return pa.array(quarantine.as_json(self._cells), pa.string())
+        return self.shown.fill_null("null") if self._is_number else _as_json(self.shown)
+
+    @functools.cached_property
+    def is_plain(self) -> np.ndarray:
+        """bool[rows]: what is short, with no blanks around it, so that it is shown everywhere in full."""
+        wrong = pc.greater(pc.binary_length(self.shown), _LONGEST)
+        if _may_have_blanks_around(self.shown):
+            trimmed = pc.utf8_trim_whitespace(self.shown)
+            wrong = pc.or_(wrong, pc.not_equal(pc.binary_length(trimmed), pc.binary_length(self.shown)))
+        found: np.ndarray = ~pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
+        return found
+
+
+def _as_json(texts: pa.Array) -> pa.Array:
+    """Texts as JSON has them. A look at all bytes is cheap, and most have nothing to escape."""
+    offsets, data = _bytes_of(texts)
+    data = data[offsets[0] : offsets[-1]]
+    if ((data < ord(" ")) | (data == ord('"')) | (data == ord("\\"))).any():
+        return pa.array(quarantine.as_json(texts.to_pylist()), pa.string())
+    return pc.binary_join_element_wise('"', texts, '"', "").fill_null("null")
+
+
+def _may_have_blanks_around(texts: pa.Array) -> bool:
+    """Whether a text begins or ends with a byte that is a blank, or may be a part of one."""
+    offsets, data = _bytes_of(texts)
+    filled = np.flatnonzero(np.diff(offsets))
+    edges = data[np.concatenate([offsets[filled], offsets[filled + 1] - 1])]
+    return bool(((edges <= ord(" ")) | (edges >= 0x80)).any())
+
+
+def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """int32[rows + 1] and uint8: where each text begins and ends, and all bytes."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return offsets, np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+
+
+def _raw(columns: dict[str, _Texts]) -> pa.Array:
+    """Each row's cells as a JSON object."""
+    parts: list[object] = []
+    for name, found in columns.items():
+        parts += [f"{', ' if parts else '{'}{quarantine.as_json([name])[0]}: ", found.in_json]
+    return pc.binary_join_element_wise(*parts, "}", "")
