@@ -38,6 +38,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.day
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.materialize
+	$(BIN)/python -m benchmarks.rejected
 
 ## the engine side by side with its peers, each table within 15 minutes on 2 cores
 bench-peers: $(VENV)/.bench-installed

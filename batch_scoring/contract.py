@@ -31,6 +31,11 @@ _TEXT_CHECKS = frozenset(
 )
 """pandera's checks that give the same answer, only faster, for a dictionary-encoded column."""
 
+_WHOLE_FLOATS = (
+    "a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole floats by "
+    "Field(coerce=True); nullable=True takes the missing ones"
+)
+
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
 
 
@@ -46,6 +51,12 @@ class Reason:
     rule: str
     column: str
     value: str | None
+
+    @property
+    def advice(self) -> str:
+        """What may be behind it, and what to do; empty if the reason says all."""
+        is_whole_float = self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or "")
+        return f"{self.column}: {_WHOLE_FLOATS}" if is_whole_float else ""
 
 
 @dataclass(frozen=True)
@@ -375,6 +386,8 @@ def all_plain(values: pa.Array) -> list[object]:
     try:
         if pa.types.is_string(values.type):
             return list(values.to_pylist())
+        if pa.types.is_binary(values.type):
+            return [None if cell is None else cell.decode("utf-8", "backslashreplace") for cell in values.to_pylist()]
         return [_readable(value) for value in values.to_pylist()]
     except (ValueError, OverflowError):
         return [plain(values, row) for row in range(len(values))]
@@ -428,8 +441,5 @@ def _hint(found: pa.DataType, expected: pa.DataType) -> str:
     if not casting.is_coercible(found, expected):
         return ""
     if pa.types.is_floating(found) and pa.types.is_integer(expected):
-        return (
-            " (a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole "
-            "floats by Field(coerce=True); nullable=True takes the missing ones)"
-        )
+        return f" ({_WHOLE_FLOATS})"
     return f" (Field(coerce=True) takes what is exactly one {expected})"

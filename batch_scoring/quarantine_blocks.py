@@ -48,9 +48,9 @@ def blocks_of(
     parts: dict[Stage, list[tuple[Shared, pa.Table]]] = {}
     for group in reasons.groups:
         rows = group.rows[np.isin(group.rows, plain, assume_unique=True)]
-        value = _Texts(group.values.take(pa.array(np.searchsorted(group.rows, rows))))
-        odd.append(rows[~value.is_plain])
-        rows, shown = rows[value.is_plain], value.shown.filter(pa.array(value.is_plain))
+        shown, is_shown = _values(group, rows, cells, positions)
+        odd.append(rows[~is_shown])
+        rows, shown = rows[is_shown], shown.filter(pa.array(is_shown))
         if len(rows):
             places = pa.array(np.searchsorted(plain, rows))
             said = [_constant(text, len(rows)) for text in (group.rule, group.column, source_file)]
@@ -58,6 +58,16 @@ def blocks_of(
             table = pa.Table.from_arrays(columns, schema=quarantine.schema(key))
             parts.setdefault(group.stage, []).append((group, table))
     return [_block(stage, found) for stage, found in parts.items()], np.sort(np.concatenate(odd))
+
+
+def _values(
+    group: Shared, rows: np.ndarray, cells: "dict[str, _Texts]", positions: np.ndarray
+) -> tuple[pa.Array, np.ndarray]:
+    """What was wrong in each of some rows, and whether it can be shown in full."""
+    if group.stage == "read":  # the cell as it stands
+        return cells[group.column].shown.take(pa.array(np.searchsorted(positions, rows))), np.ones(len(rows), bool)
+    texts = _Texts(group.values.take(pa.array(np.searchsorted(group.rows, rows))))
+    return texts.shown, texts.is_plain
 
 
 def _block(stage: Stage, parts: list[tuple[Shared, pa.Table]]) -> Block:
@@ -79,8 +89,7 @@ class _Texts:
     """A column as text."""
 
     def __init__(self, values: pa.Array) -> None:
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
+        values, self._is_long = _without_long(values)
         with contextlib.suppress(pa.ArrowInvalid):
             if pa.types.is_binary(values.type):
                 values = values.cast(pa.string())
@@ -89,7 +98,7 @@ class _Texts:
             self._cells = all_plain(values)
             values = pa.array([None if cell is None else str(cell) for cell in self._cells], pa.string())
         self.shown = values.cast(pa.string())
-        """As a person reads it; null if there is nothing."""
+        """As a person reads it; null if there is nothing, or too much."""
 
     @property
     def in_json(self) -> pa.Array:
@@ -105,8 +114,24 @@ class _Texts:
         if _may_have_blanks_around(self.shown):
             trimmed = pc.utf8_trim_whitespace(self.shown)
             wrong = pc.or_(wrong, pc.not_equal(pc.binary_length(trimmed), pc.binary_length(self.shown)))
-        found: np.ndarray = ~pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
-        return found
+        found: np.ndarray = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
+        return ~(found | self._is_long)
+
+
+def _without_long(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """A column with null for every long text, and where they are; a dictionary's are never written out."""
+    if pa.types.is_dictionary(values.type):
+        words, is_long = _without_long(values.dictionary)
+        places = values.indices.fill_null(len(words)).to_numpy()
+        return pa.DictionaryArray.from_arrays(values.indices, words).dictionary_decode(), np.append(is_long, False)[
+            places
+        ]
+    if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+        return values, np.zeros(len(values), bool)
+    is_long = pc.fill_null(pc.greater(pc.binary_length(values), _LONGEST), False)
+    if pc.any(is_long).as_py():
+        values = pc.if_else(is_long, pa.scalar(None, values.type), values)
+    return values, is_long.to_numpy(zero_copy_only=False)
 
 
 def _as_json(texts: pa.Array) -> pa.Array:

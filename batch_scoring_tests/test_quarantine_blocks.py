@@ -23,6 +23,7 @@ COLUMNS = {
     "n": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "b": (pa.bool_(), st.booleans()),
     "t": (pa.timestamp("us", "UTC"), st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))),  # noqa: DTZ001
+    "w": (pa.dictionary(pa.int32(), pa.string()), TEXT),
     "l": (pa.list_(pa.string()), st.lists(TEXT, max_size=2)),
 }
 ROWS = st.lists(st.fixed_dictionaries({name: cell | st.none() for name, (_, cell) in COLUMNS.items()}), max_size=12)
@@ -40,7 +41,9 @@ def test_blocks_and_the_other_rows_are_what_rows_alone_would_be(
 ) -> None:
     names |= {key, *(name for name, _ in faults)}
     form = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items() if name in names])
-    batch = pa.RecordBatch.from_pylist([{name: row[name] for name in form.names} for row in rows], form)
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([row[field.name] for row in rows], field.type) for field in form], schema=form
+    )
     reasons = Rejections(len(rows))
     for column, wrong in faults:
         positions = np.array(sorted(row for row in wrong if row < len(rows)), np.int64)
