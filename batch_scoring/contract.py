@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas
 
-_TEXT_CHECKS = frozenset(
-    {"isin", "notin", "str_matches", "str_contains", "str_startswith", "str_endswith", "str_length"}
-)
-"""pandera's checks that give the same answer, only faster, for a dictionary-encoded column."""
-
 _WHOLE_FLOATS = (
     "a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole floats by "
     "Field(coerce=True); nullable=True takes the missing ones"
@@ -189,11 +184,6 @@ class Contract:
                 raise ContractError(
                     f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
                 )
-        self._encoded = {
-            name
-            for name in spec.features.categorical
-            if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
-        }
         self._checks = {
             name: [_of_all_rows(check) for check in column.checks]
             for name, column in schema.columns.items()
@@ -334,9 +324,7 @@ class Contract:
 
     def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
         """Values as pandera alone would see them."""
-        if name in self._encoded:
-            values = values.dictionary_encode()
-        elif self.columns[name].naive:
+        if self.columns[name].naive:
             values = values.cast(pa.timestamp("us"))
         series = values.to_pandas()
         series.index, series.name = labels, name

@@ -1,4 +1,5 @@
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from pandera.pandas import DataFrameSchema
 
 from batch_scoring import casting
 from batch_scoring.contract import Contract, ContractError, Verdict
+from batch_scoring_tests.test_keys import by_arrows_own_hash, ordinary
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 HEAD = "import pandas as pd\nimport pandera.pandas as pa\n"
@@ -280,6 +282,21 @@ def test_a_sliced_batch_is_judged_by_its_own_rows(tiny: TinyProject) -> None:
     verdict = asked.judge(rows(x=[-1.0, 1.0, -2.0, 3.0]).slice(1, 2), is_text=False)
     assert reasons(verdict) == {1: ("rule", "greater_than_or_equal_to(0)", "x", "-2.0")}
     assert verdict.accepted["id"].to_pylist() == ["k1"]
+
+
+def test_chosen_texts_take_the_time_of_others(tiny: TinyProject) -> None:
+    """Arrow's dictionaries hash without a seed: no column of the file's goes through one."""
+    asked = contract(tiny, schema(c="str = pa.Field(isin=['red'], str_matches='.', notin=['x'])"))
+    seconds = []
+    for words in (chosen := by_arrows_own_hash(8192), ordinary(chosen)):
+        batch = rows(c=words)
+        found = []
+        for _ in range(3):
+            start = time.process_time()
+            assert len(asked.judge(batch, is_text=False).rejected) == 8192
+            found.append(time.process_time() - start)
+        seconds.append(min(found))
+    assert seconds[0] < 3 * seconds[1] + 0.01
 
 
 # what is refused
