@@ -68,7 +68,7 @@ class Shared:
 
     def reasons(self, rows: np.ndarray) -> list[Reason]:
         """Those of some of the rows."""
-        cells = all_plain(self.values.take(pa.array(np.searchsorted(self.rows, rows))))
+        cells = plain_cells(self.values, np.searchsorted(self.rows, rows))
         texts = [None if cell is None else str(cell) for cell in cells]
         return [Reason(self.stage, self.rule, self.column, text) for text in texts]
 
@@ -366,7 +366,15 @@ def plain(values: pa.Array, row: int) -> object:
     return _readable(value)
 
 
-def all_plain(values: pa.Array) -> list[object]:
+def plain_cells(values: pa.Array, rows: np.ndarray) -> list[object]:
+    """Some of the cells, each as `plain` has it."""
+    try:
+        return _all_plain(values.take(pa.array(rows)))
+    except pa.ArrowNotImplementedError:  # of string views, for one
+        return [plain(values, int(row)) for row in rows]
+
+
+def _all_plain(values: pa.Array) -> list[object]:
     """Each cell as `plain` has it."""
     with contextlib.suppress(pa.ArrowInvalid):
         if pa.types.is_binary(values.type):  # of a CSV file: nearly always text

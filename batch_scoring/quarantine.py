@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.contract import Reason, Rejections, Shared, all_plain
+from batch_scoring.contract import Reason, Rejections, Shared, plain_cells
 from batch_scoring.landing import BrokenRow
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
@@ -51,8 +51,7 @@ def from_rows(
     positions = np.array(sorted(reasons), np.int64) if positions is None else positions
     for start in range(0, len(positions), _AT_ONCE):
         part = positions[start : start + _AT_ONCE]
-        rows = batch.take(pa.array(part))
-        cells = {name: all_plain(rows.column(name)) for name in rows.schema.names}
+        cells = {name: plain_cells(batch.column(name), part) for name in batch.schema.names}
         named = [None if cell is None else str(cell) for cell in cells.get(key, [None] * len(part))]
         why = reasons.reasons(part) if isinstance(reasons, Rejections) else [reasons[row] for row in part.tolist()]
         for reason, name, number, raw in zip(why, named, numbers[part].tolist(), _raw(cells), strict=True):

@@ -1,10 +1,10 @@
 """Rows of the quarantine without an object for each: where many rows of a record batch are rejected, and most plainly.
 
 A day of which a column is wrong in every row is to take little longer than others. A row is plain if its cells are
-short and have no blanks around them; the others are put into words one by one (`quarantine.py`).
+short and have no blanks around them; the others, and rows with nested values, are put into words one by one
+(`quarantine.py`).
 """
 
-import contextlib
 import functools
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring import quarantine
-from batch_scoring.contract import Rejections, Shared, Stage, all_plain
+from batch_scoring.contract import Rejections, Shared, Stage, plain_cells
 
 _MANY = 512
 """Rejected rows of a record batch from which on they are worth it."""
@@ -38,9 +38,9 @@ def blocks_of(
 ) -> tuple[list[Block], np.ndarray]:
     """The plain ones of the rejected rows; and the positions of the others."""
     positions = reasons.positions
-    if len(positions) < _MANY:
+    if len(positions) < _MANY or not all(_is_simple(field.type) for field in batch.schema):
         return [], positions
-    cells = {name: _Texts(batch.column(name).take(pa.array(positions))) for name in batch.schema.names}
+    cells = {name: _Texts(batch.column(name), positions) for name in batch.schema.names}
     is_plain = np.logical_and.reduce([column.is_plain for column in cells.values()])
     plain, odd = positions[is_plain], [positions[~is_plain]]
     raw = _raw(cells).filter(pa.array(is_plain))
@@ -66,7 +66,7 @@ def _values(
     """What was wrong in each of some rows, and whether it can be shown in full."""
     if group.stage == "read":  # the cell as it stands
         return cells[group.column].shown.take(pa.array(np.searchsorted(positions, rows))), np.ones(len(rows), bool)
-    texts = _Texts(group.values.take(pa.array(np.searchsorted(group.rows, rows))))
+    texts = _Texts(group.values, np.searchsorted(group.rows, rows))
     return texts.shown, texts.is_plain
 
 
@@ -88,16 +88,15 @@ def _constant(text: str, rows: int) -> pa.Array:
 class _Texts:
     """A column as text."""
 
-    def __init__(self, values: pa.Array) -> None:
-        values, self._is_long = _without_long(values)
-        with contextlib.suppress(pa.ArrowInvalid):
-            if pa.types.is_binary(values.type):
-                values = values.cast(pa.string())
-        self._is_number, self._cells = pa.types.is_integer(values.type), list[object]()
-        if not pa.types.is_string(values.type) and not self._is_number:
-            self._cells = all_plain(values)
-            values = pa.array([None if cell is None else str(cell) for cell in self._cells], pa.string())
-        self.shown = values.cast(pa.string())
+    def __init__(self, column: pa.Array, rows: np.ndarray) -> None:
+        self._cells = list[object]()
+        self._is_number = pa.types.is_integer(column.type)
+        values, self._is_long = _without_long(column.take(pa.array(rows)))
+        shown = values.cast(pa.string()) if self._is_number else _utf8(values)
+        if shown is None:
+            self._cells = plain_cells(values, np.arange(len(values)))
+            shown = pa.array([None if cell is None else str(cell) for cell in self._cells], pa.string())
+        self.shown: pa.Array = shown
         """As a person reads it; null if there is nothing, or too much."""
 
     @property
@@ -118,15 +117,36 @@ class _Texts:
         return ~(found | self._is_long)
 
 
+def _is_simple(kind: pa.DataType) -> bool:
+    """Whether values of a type are taken here; those of nested ones, and views, are not."""
+    if pa.types.is_dictionary(kind):
+        return _is_simple(kind.value_type)
+    return _is_text(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _utf8(values: pa.Array) -> pa.Array | None:
+    """The texts of a column; None if it has no texts, or one that is not UTF-8."""
+    if not _is_text(values.type):
+        return None
+    try:
+        return values.cast(pa.binary()).cast(pa.string())  # looks at the bytes
+    except pa.ArrowInvalid:
+        return None
+
+
 def _without_long(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """A column with null for every long text, and where they are; a dictionary's are never written out."""
     if pa.types.is_dictionary(values.type):
         words, is_long = _without_long(values.dictionary)
         places = values.indices.fill_null(len(words)).to_numpy()
-        return pa.DictionaryArray.from_arrays(values.indices, words).dictionary_decode(), np.append(is_long, False)[
-            places
-        ]
-    if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+        short = pa.DictionaryArray.from_arrays(values.indices, words).dictionary_decode()
+        return short, np.append(is_long, False)[places]
+    if not _is_text(values.type):
         return values, np.zeros(len(values), bool)
     is_long = pc.fill_null(pc.greater(pc.binary_length(values), _LONGEST), False)
     if pc.any(is_long).as_py():

@@ -23,8 +23,9 @@ COLUMNS = {
     "n": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "b": (pa.bool_(), st.booleans()),
     "t": (pa.timestamp("us", "UTC"), st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))),  # noqa: DTZ001
+    "z": (pa.null(), st.none()),
+    "d": (pa.decimal128(9, 2), st.decimals(-100, 100, places=2)),
     "w": (pa.dictionary(pa.int32(), pa.string()), TEXT),
-    "l": (pa.list_(pa.string()), st.lists(TEXT, max_size=2)),
 }
 ROWS = st.lists(st.fixed_dictionaries({name: cell | st.none() for name, (_, cell) in COLUMNS.items()}), max_size=12)
 
@@ -70,6 +71,52 @@ def as_rows(stage: str, rows: pa.RecordBatch) -> list[dict[str, object]]:
 
 def as_rows_of(rows: list[quarantine.Rejected], key: str) -> list[dict[str, object]]:
     return [each for row in rows for each in as_rows(row.reason.stage, quarantine.table([row], key))]
+
+
+TEXTS = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()]
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_text_of_any_kind_is_shown_also_if_it_is_not_utf8_or_long(kind: pa.DataType) -> None:
+    cells = [b"red", b"gr\xfcn", b"l" * 9000, None, b'"q"']
+    texts = pa.array(cells, pa.binary())
+    plain = pa.Array.from_buffers(pa.string(), len(cells), texts.buffers())  # as a Parquet file may have it
+    if pa.types.is_dictionary(kind):
+        column = pa.DictionaryArray.from_arrays(pa.array(range(5), pa.int8()), plain)
+    else:
+        large = texts.cast(pa.large_binary())
+        forms = {
+            pa.string(): plain,
+            pa.binary(): texts,
+            pa.large_binary(): large,
+            pa.large_string(): pa.Array.from_buffers(pa.large_string(), len(cells), large.buffers()),
+        }
+        column = forms[kind]
+    batch = pa.RecordBatch.from_arrays([pa.array(["a", "b", "c", "d", "e"]), column], ["id", "c"])
+    reasons = Rejections(5)
+    reasons.add("read", "is_utf8", "c", np.arange(5), column)
+    given_ = batch, np.arange(5), reasons, "id", "a.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quarantine_blocks, "_MANY", 0)
+        [block], others = quarantine_blocks.blocks_of(*given_)
+    alone = as_rows_of(list(quarantine.from_rows(*given_)), "id")
+    assert as_rows("read", block.rows) == [row for row in alone if row["row_number"] not in others]
+    assert others.tolist() == [2]
+    block.rows.validate(full=True)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.list_(pa.string())], ids=str)
+def test_rows_with_views_or_nested_values_are_put_into_words_one_by_one(kind: pa.DataType) -> None:
+    column = pa.array(["a", None, "b"] if kind == pa.string_view() else [["a"], None, ["b", "c"]], kind)
+    batch = pa.RecordBatch.from_arrays([pa.array(["x", "y", "z"]), column], ["id", "c"])
+    reasons = Rejections(3)
+    reasons.add("schema", "is_int64", "id", np.arange(3), batch.column("id"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quarantine_blocks, "_MANY", 0)
+        blocks, others = quarantine_blocks.blocks_of(batch, np.arange(3), reasons, "id", "a.csv")
+    assert (blocks, others.tolist()) == ([], [0, 1, 2])
+    rows = list(quarantine.from_rows(batch, np.arange(3), reasons, "id", "a.csv"))
+    assert [json.loads(row.raw)["c"] for row in rows] == column.to_pylist()
 
 
 def test_a_few_rows_are_no_block() -> None:
