@@ -37,6 +37,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.materialize
 	$(BIN)/python -m benchmarks.instruction_sets
+	$(BIN)/python -m benchmarks.rejected
 
 ## the engine side by side with its peers, each table within 15 minutes on 2 cores
 bench-peers: $(VENV)/.bench-installed

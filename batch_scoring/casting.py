@@ -29,6 +29,8 @@ _TIME_TEXT = rf"^{_DATE}[ T]{_HOUR}(?::{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?
 
 _DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_LOOK = 256
+"""Cells that are tried before the others: where one of them does not fit, many may not."""
 _EXACT = 2**53
 """Whole numbers up to this are floats too."""
 
@@ -65,9 +67,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 def kind_of(kind: pa.DataType) -> str:
     """The kind of a type, whatever its width or unit."""
     for name, test in (
-        ("integer", pa.types.is_integer), ("floating", pa.types.is_floating), ("boolean", pa.types.is_boolean),
-        ("timestamp", pa.types.is_timestamp), ("date", pa.types.is_date),
-    ):  # fmt: skip
+        ("integer", pa.types.is_integer),
+        ("floating", pa.types.is_floating),
+        ("boolean", pa.types.is_boolean),
+        ("timestamp", pa.types.is_timestamp),
+        ("date", pa.types.is_date),
+    ):
         if test(kind):
             return name
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -124,6 +129,7 @@ def is_plain(texts: pa.Array) -> bool:
 def _each(shown: pa.Array, values: pa.Array, attempt: Cast, misfits: Misfits) -> tuple[pa.Array, np.ndarray, pa.Array]:
     """`attempt` for each value by itself: its results, the rows for which it fails, and what stood there."""
     with contextlib.suppress(pa.ArrowInvalid):
+        attempt(values.slice(0, _LOOK))  # Arrow words an error for each cell, and shows one
         return attempt(values), np.zeros(0, np.int64), shown
     wrong = misfits()
     others = _blanked(values, wrong)

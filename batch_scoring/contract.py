@@ -4,6 +4,7 @@ Types are enforced here in Arrow: a missing or retyped column stops the day, a c
 rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas
 
-_TEXT_CHECKS = frozenset(
-    {"isin", "notin", "str_matches", "str_contains", "str_startswith", "str_endswith", "str_length"}
+_WHOLE_FLOATS = (
+    "a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole floats by "
+    "Field(coerce=True); nullable=True takes the missing ones"
 )
-"""pandera's checks that give the same answer, only faster, for a dictionary-encoded column."""
 
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
 
@@ -47,22 +48,30 @@ class Reason:
     column: str
     value: str | None
 
+    @property
+    def advice(self) -> str:
+        """What may be behind it, and what to do; empty if the reason says all."""
+        is_whole_float = self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or "")
+        return f"{self.column}: {_WHOLE_FLOATS}" if is_whole_float else ""
+
 
 @dataclass(frozen=True)
-class _Group:
-    """Rows of one reason, up to the value."""
+class Shared:
+    """A reason that rows share, up to the value."""
 
     stage: Stage
     rule: str
     column: str
     rows: np.ndarray
     """Positions, ascending."""
-    values: pa.Array | None
+    values: pa.Array
     """What stood in each."""
 
-    def reason(self, row: int) -> Reason:
-        place = int(np.searchsorted(self.rows, row))
-        return Reason(self.stage, self.rule, self.column, None if self.values is None else shown(self.values, place))
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Those of some of the rows."""
+        cells = plain_cells(self.values, np.searchsorted(self.rows, rows))
+        texts = [None if cell is None else one_line(str(cell)) for cell in cells]
+        return [Reason(self.stage, self.rule, self.column, text) for text in texts]
 
 
 class Rejections(Mapping[int, Reason]):
@@ -72,7 +81,8 @@ class Rejections(Mapping[int, Reason]):
     """
 
     def __init__(self, rows: int) -> None:
-        self._groups: list[_Group] = []
+        self.groups: list[Shared] = []
+        """Of the reasons, without the words."""
         self._group = np.full(rows, -1, np.int32)  # of each row
 
     def add(
@@ -82,8 +92,8 @@ class Rejections(Mapping[int, Reason]):
         fresh = self._group[rows] < 0
         rows, places = rows[fresh], (rows if places is None else places)[fresh]
         if len(rows):
-            self._group[rows] = len(self._groups)
-            self._groups.append(_Group(stage, rule, column, rows, values.take(pa.array(places))))
+            self._group[rows] = len(self.groups)
+            self.groups.append(Shared(stage, rule, column, rows, values.take(pa.array(places))))
 
     @property
     def positions(self) -> np.ndarray:
@@ -99,7 +109,15 @@ class Rejections(Mapping[int, Reason]):
         """Why a row is rejected."""
         if not 0 <= row < len(self._group) or self._group[row] < 0:
             raise KeyError(row)
-        return self._groups[self._group[row]].reason(row)
+        return self.reasons(np.array([row]))[0]
+
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Why each of some rejected rows is rejected."""
+        found: dict[int, Reason] = {}
+        for number in np.unique(self._group[rows]):
+            mine = rows[self._group[rows] == number]
+            found |= zip(mine.tolist(), self.groups[number].reasons(mine), strict=True)
+        return [found[row] for row in rows.tolist()]
 
     def __iter__(self) -> Iterator[int]:
         """Positions, ascending."""
@@ -168,11 +186,6 @@ class Contract:
                 raise ContractError(
                     f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
                 )
-        self._encoded = {
-            name
-            for name in spec.features.categorical
-            if all(check.name in _TEXT_CHECKS for check in schema.columns[name].checks)
-        }
         self._checks = {
             name: [_of_all_rows(check) for check in column.checks]
             for name, column in schema.columns.items()
@@ -313,9 +326,7 @@ class Contract:
 
     def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
         """Values as pandera alone would see them."""
-        if name in self._encoded:
-            values = values.dictionary_encode()
-        elif self.columns[name].naive:
+        if self.columns[name].naive:
             values = values.cast(pa.timestamp("us"))
         series = values.to_pandas()
         series.index, series.name = labels, name
@@ -354,6 +365,33 @@ def plain(values: pa.Array, row: int) -> object:
             value = cell.cast(pa.string() if pa.types.is_temporal(cell.type) else pa.binary())[0].as_py()
         except pa.ArrowException:
             return f"a {cell.type} that cannot be shown"
+    return _readable(value)
+
+
+def plain_cells(values: pa.Array, rows: np.ndarray) -> list[object]:
+    """Some of the cells, each as `plain` has it."""
+    try:
+        return _all_plain(values.take(pa.array(rows)))
+    except pa.ArrowNotImplementedError:  # of string views, for one
+        return [plain(values, int(row)) for row in rows]
+
+
+def _all_plain(values: pa.Array) -> list[object]:
+    """Each cell as `plain` has it."""
+    with contextlib.suppress(pa.ArrowInvalid):
+        if pa.types.is_binary(values.type):  # of a CSV file: nearly always text
+            values = values.cast(pa.string())
+    try:
+        if pa.types.is_string(values.type):
+            return list(values.to_pylist())
+        if pa.types.is_binary(values.type):
+            return [None if cell is None else cell.decode("utf-8", "backslashreplace") for cell in values.to_pylist()]
+        return [_readable(value) for value in values.to_pylist()]
+    except (ValueError, OverflowError):
+        return [plain(values, row) for row in range(len(values))]
+
+
+def _readable(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, float) and not math.isfinite(value):
@@ -401,8 +439,5 @@ def _hint(found: pa.DataType, expected: pa.DataType) -> str:
     if not casting.is_coercible(found, expected):
         return ""
     if pa.types.is_floating(found) and pa.types.is_integer(expected):
-        return (
-            " (a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole "
-            "floats by Field(coerce=True); nullable=True takes the missing ones)"
-        )
+        return f" ({_WHOLE_FLOATS})"
     return f" (Field(coerce=True) takes what is exactly one {expected})"

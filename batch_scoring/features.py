@@ -173,7 +173,10 @@ class _Validation:
                 for judged in self._run.timed_each("validate", blocks):
                     with self._run.timed("write"):
                         draft.accept(_with_lineage(judged))
-                        draft.reject(judged.rejected())
+                        blocks_of_rejected, others = judged.quarantine()
+                        for block in blocks_of_rejected:
+                            draft.reject_block(block)
+                        draft.reject(others)
                     counts.add(judged.accepted)
                     dropped += judged.duplicates
                     rows_in += len(judged.block)

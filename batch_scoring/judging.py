@@ -5,13 +5,14 @@ files are read newest first. Days (`features.py`) and files at the command line 
 """
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring import keys, quarantine
+from batch_scoring import keys, quarantine, quarantine_blocks
 from batch_scoring.contract import Contract, Rejections, Verdict
 from batch_scoring.overlap import in_order
 from batch_scoring.rows import Rows
@@ -38,6 +39,13 @@ class Judged:
         for row in self.block.broken:
             yield quarantine.from_broken(row, self.file)
         yield from quarantine.from_rows(self.block.batch, self.block.numbers, self.reasons, self.key, self.file)
+
+    def quarantine(self) -> tuple[list[quarantine_blocks.Block], Iterator[quarantine.Rejected]]:
+        """The same rows: as many as can be in blocks, and the others."""
+        place = self.block.batch, self.block.numbers
+        blocks, others = quarantine_blocks.blocks_of(*place, self.reasons, self.key, self.file)
+        rows = quarantine.from_rows(*place, self.reasons, self.key, self.file, others)
+        return blocks, itertools.chain((quarantine.from_broken(row, self.file) for row in self.block.broken), rows)
 
     @property
     def accounted(self) -> np.ndarray:

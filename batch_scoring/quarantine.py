@@ -6,11 +6,12 @@ A row stands here once, under the first fault found, with all its cells as JSON.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from json.encoder import encode_basestring
 
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.contract import Reason, plain
+from batch_scoring.contract import Reason, Rejections, Shared, plain_cells
 from batch_scoring.rows import BrokenRow
 
 VALUE_CHARACTERS = 200
@@ -24,6 +25,9 @@ _WAITING_BYTES = 4 * 1024 * 1024
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
 STAGES_OF_PREDICTIONS = ("score",)
+
+_AT_ONCE = 128
+"""Rows that are put into words at a time."""
 
 
 def schema(key: str) -> pa.Schema:
@@ -77,19 +81,41 @@ def shortened(text: str, most: int = VALUE_CHARACTERS) -> str:
 
 
 def from_rows(
-    batch: pa.RecordBatch, numbers: np.ndarray, reasons: Mapping[int, Reason], key: str, source_file: str
+    batch: pa.RecordBatch,
+    numbers: np.ndarray,
+    reasons: Mapping[int, Reason],
+    key: str,
+    source_file: str,
+    positions: np.ndarray | None = None,
 ) -> Iterator[Rejected]:
-    """The rows of a batch that `reasons` names by position."""
-    for position in sorted(reasons):
-        cells = {name: _bounded(plain(batch.column(name), position)) for name in batch.schema.names}
-        named = cells.get(key)
-        yield Rejected(
-            _as_it_stood(reasons[position], cells),
-            key=None if named is None else str(named),
-            source_file=source_file,
-            row_number=int(numbers[position]),
-            raw=json.dumps(cells, ensure_ascii=False, default=str),
-        )
+    """The rows of a batch that `reasons` names by position, or those of them at `positions`, ascending."""
+    positions = np.array(sorted(reasons), np.int64) if positions is None else positions
+    for start in range(0, len(positions), _AT_ONCE):
+        part = positions[start : start + _AT_ONCE]
+        cells = {name: list(map(_bounded, plain_cells(batch.column(name), part))) for name in batch.schema.names}
+        named = [None if cell is None else str(cell) for cell in cells.get(key, [None] * len(part))]
+        why = reasons.reasons(part) if isinstance(reasons, Rejections) else [reasons[row] for row in part.tolist()]
+        rows = zip(why, named, numbers[part].tolist(), _raw(cells), strict=True)
+        for place, (reason, name, number, raw) in enumerate(rows):
+            stood = cells[reason.column][place] if reason.column in cells else None
+            yield Rejected(_as_it_stood(reason, stood), name, source_file, number, raw)
+
+
+def _raw(cells: dict[str, list[object]]) -> Iterator[str]:
+    """Each row's cells as a JSON object."""
+    form = ", ".join(encode_basestring(name).replace("%", "%%") + ": %s" for name in cells)
+    return (f"{{{form}}}" % row for row in zip(*map(as_json, cells.values()), strict=True))
+
+
+def as_json(cells: list[object]) -> list[str]:
+    """Each cell as JSON."""
+    try:
+        return list(map(encode_basestring, cells))  # type: ignore[arg-type]  # of a CSV file all are texts
+    except TypeError:
+        together = json.dumps(cells, ensure_ascii=False, default=str)
+    if not any(mark in together[1:] for mark in '"[{'):  # numbers alone
+        return together[1:-1].split(", ")
+    return [json.dumps(cell, ensure_ascii=False, default=str) for cell in cells]
 
 
 def from_broken(row: BrokenRow, source_file: str) -> Rejected:
@@ -103,9 +129,9 @@ def _bounded(cell: object) -> object:
     return shortened(cell, CELL_CHARACTERS) if isinstance(cell, str) else cell
 
 
-def _as_it_stood(reason: Reason, cells: dict[str, object]) -> Reason:
+def _as_it_stood(reason: Reason, cell: object) -> Reason:
     """The reason with a value that can be shown; with quotes around it where blanks stood at its ends."""
-    value, cell = reason.value, cells.get(reason.column)
+    value = reason.value
     if value is None:
         return reason
     if isinstance(cell, str) and cell != cell.strip() == value.strip():
@@ -146,6 +172,6 @@ def count(counts: dict[str, dict[str, int]], row: Rejected) -> None:
     reasons[name] = reasons.get(name, 0) + 1
 
 
-def reason_name(reason: Reason) -> str:
+def reason_name(reason: Reason | Shared) -> str:
     """How accounts and messages name a reason."""
     return f"{reason.column}: {reason.rule}" if reason.column else reason.rule

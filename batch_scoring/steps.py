@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from batch_scoring import keys, landing, quarantine, shards, tables
 from batch_scoring.pipeline import Pipeline
+from batch_scoring.quarantine_blocks import Block
 from batch_scoring.shards import ShardFile, ShardWriter
 from batch_scoring.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
 from batch_scoring.tables import Part
@@ -249,6 +250,13 @@ class Draft:
             if waiting.is_full:
                 self._flush(row.reason.stage)
 
+    def reject_block(self, block: Block) -> None:
+        """Send many rows of one stage to the quarantine."""
+        counts = self.quarantined.setdefault(block.stage, {})
+        for reason, rows in block.counts.items():
+            counts[reason] = counts.get(reason, 0) + rows
+        self._quarantine(block.stage).write(block.rows)
+
     def finish(self, account: ShardAccount) -> Finished:
         """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it."""
         filed = []
@@ -262,12 +270,16 @@ class Draft:
         file = self._writer.finish(self._step.table.prefixes[0], account)
         return Finished(account, file, tuple(filed), reused=False)
 
-    def _flush(self, stage: str) -> None:
+    def _quarantine(self, stage: str) -> ShardWriter:
         if stage not in self._writers:
             folder = self._step.quarantine.table.folder
             opened = shards.writing(folder, quarantine.schema(self._key), ["rule", "column", "source_file"])
             self._writers[stage] = self._files.enter_context(opened)
-        self._writers[stage].write(quarantine.table(self._rejected[stage].take(), self._key))
+        return self._writers[stage]
+
+    def _flush(self, stage: str) -> None:
+        if rows := self._rejected[stage].take():
+            self._quarantine(stage).write(quarantine.table(rows, self._key))
 
 
 def check_input(pipeline: Pipeline, pinned: DayInput, *, may_be_archived: bool) -> None:

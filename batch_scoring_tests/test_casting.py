@@ -13,8 +13,16 @@ from batch_scoring import casting
 QUICK = settings(max_examples=60, deadline=None)
 UTC = pa.timestamp("us", "UTC")
 TYPES = [
-    pa.int64(), pa.int32(), pa.int16(), pa.int8(), pa.float64(), pa.float32(), pa.bool_(), pa.date32(), UTC,
-]  # fmt: skip
+    pa.int64(),
+    pa.int32(),
+    pa.int16(),
+    pa.int8(),
+    pa.float64(),
+    pa.float32(),
+    pa.bool_(),
+    pa.date32(),
+    UTC,
+]
 EDGES = [
     "",
     " ",
@@ -240,11 +248,21 @@ def test_a_column_that_is_wrong_in_every_row_takes_few_calls(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("values", "kind", "expected", "wrong"),
     [
-        (pa.array([360.0, 360.5, None, -0.0, 2.0**53, 2.0**63, -(2.0**63), float("nan"), float("inf")]), pa.int64(),
-         [360, None, None, 0, 2**53, None, -(2**63), None, None], [1, 5, 7, 8]),
+        (
+            pa.array([360.0, 360.5, None, -0.0, 2.0**53, 2.0**63, -(2.0**63), float("nan"), float("inf")]),
+            pa.int64(),
+            [360, None, None, 0, 2**53, None, -(2**63), None, None],
+            [1, 5, 7, 8],
+        ),
         (pa.array([127.0, 128.0], pa.float32()), pa.int8(), [127, None], [1]),
-        (pa.array(["360.0", "360.", "360", "+360", "360.5", "3.6e2", "1e-1", "9007199254740993.0", "1e300", "x", None]),
-         pa.int64(), [360, 360, 360, 360, None, 360, None, 2**53 + 1, None, None, None], [4, 6, 8, 9]),
+        (
+            pa.array(
+                ["360.0", "360.", "360", "+360", "360.5", "3.6e2", "1e-1", "9007199254740993.0", "1e300", "x", None]
+            ),
+            pa.int64(),
+            [360, 360, 360, 360, None, 360, None, 2**53 + 1, None, None, None],
+            [4, 6, 8, 9],
+        ),
         (pa.array([True, False, None]), pa.int64(), [1, 0, None], []),
         (pa.array([True, None]), pa.float64(), [1.0, None], []),
         (pa.array(["1.5", "x", " 2 "]), pa.float64(), [1.5, None, 2.0], [1]),
@@ -258,7 +276,7 @@ def test_a_column_that_is_wrong_in_every_row_takes_few_calls(monkeypatch: pytest
         (pa.array([86400, 86401, None], pa.timestamp("s")), pa.date32(), [1, None, None], [1]),
         (pa.array(["2024-01-01", "soon"]).dictionary_encode(), pa.date32(), [19723, None], [1]),
     ],
-)  # fmt: skip
+)
 def test_a_value_of_another_kind_is_taken_if_it_is_exactly_one_of_the_type(
     values: pa.Array, kind: pa.DataType, expected: list[object], wrong: list[int]
 ) -> None:

@@ -181,6 +181,12 @@ def test_of_a_csv_file_cells_of_another_kind(clinic: Clinic) -> None:
     told(clinic.look(), "error", "newest landing file", "20 of its first 20 rows are rejected", "n is_int64")
 
 
+def test_of_a_csv_file_whole_floats_for_an_integer(clinic: Clinic) -> None:
+    lines = [f"k{number},0.5,0.5,{number}.0,red" for number in range(20)]
+    clinic.tiny.land(NEXT_DAY, "\n".join(["id,x,y,n,c", *lines, ""]).encode(), "a.csv")
+    told(clinic.look(), "error", "newest landing file", "n is_int64", "n: a missing value makes floats", "coerce=True")
+
+
 def test_an_unexpected_column_is_worth_a_word_and_no_more(clinic: Clinic) -> None:
     clinic.tiny.land(NEXT_DAY, clinic.tiny.rows(10).append_column("colour_2", pa.array(["red"] * 10)))
     report = clinic.look()

@@ -108,8 +108,11 @@ def test_a_hash_depends_on_the_key_alone(values: list[str]) -> None:
 
 def test_a_hash_is_the_same_in_every_process() -> None:
     assert hash64(pa.array(["", "a", "ü", "a" * 5000])).tolist() == [
-        16294208416658607535, 2106293278287090, 16148916765659545268, 18342431870269048941,
-    ]  # fmt: skip
+        16294208416658607535,
+        2106293278287090,
+        16148916765659545268,
+        18342431870269048941,
+    ]
     assert hash64(pa.array([0, 1, -1])).tolist() == [16294208416658607535, 10451216379200822465, 16490336266968443936]
 
 

@@ -20,11 +20,16 @@ class Package:
         self.root = root
         self.write(
             {
-                "mine/__init__.py": '"""Mine."""\n', "mine/helper.py": "LEAST = 1\n", "mine/deep/__init__.py": "",
-                "mine/deep/bounds.py": "MOST = 2\n", "mine/unrelated.py": "", "other/__init__.py": "",
-                "other/shared.py": "A = 1\n", "common.py": "B = 1\n",
+                "mine/__init__.py": '"""Mine."""\n',
+                "mine/helper.py": "LEAST = 1\n",
+                "mine/deep/__init__.py": "",
+                "mine/deep/bounds.py": "MOST = 2\n",
+                "mine/unrelated.py": "",
+                "other/__init__.py": "",
+                "other/shared.py": "A = 1\n",
+                "common.py": "B = 1\n",
             }
-        )  # fmt: skip
+        )
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -91,11 +96,12 @@ def test_every_form_of_an_import_counts(package: Package, code: str, file: str) 
 def test_imports_are_followed_at_any_depth_and_in_circles(package: Package) -> None:
     package.write(
         {
-            "mine/schema.py": "from . import helper", "mine/helper.py": "from .deep import bounds",
+            "mine/schema.py": "from . import helper",
+            "mine/helper.py": "from .deep import bounds",
             "mine/deep/bounds.py": "from ..second import X\nfrom .. import schema",
             "mine/second.py": "from . import helper",
         }
-    )  # fmt: skip
+    )
     assert all(package.counts(file) for file in (HELPER, BOUNDS, "mine/second.py"))
     package.write({"mine/__init__.py": "from .unrelated import *"})
     assert package.counts("mine/unrelated.py")

@@ -126,6 +126,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
     """The columns of a file, and what its first rows are rejected for."""
     seen, reasons, rejected = 0, Counter[str](), 0
     examples: dict[str, str | None] = {}
+    advice: set[str] = set()
     with landing.open_rows(pipeline.landing, file, pipeline.spec.input.csv, contract.columns) as rows:
         unexpected = contract.unexpected(rows.schema, where, is_text=rows.is_text)
         for part in rows.read(0, LOOKED_AT):
@@ -136,6 +137,7 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
                 name = f"{reason.column} {reason.rule}"
                 reasons[name] += 1
                 examples.setdefault(name, None if reason.value is None else shortened(reason.value))
+                advice |= {reason.advice} - {""}
             if part.broken:
                 reasons["rows that cannot be parsed"] += len(part.broken)
                 examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
@@ -151,5 +153,5 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
         yield Finding(
             "error" if stops else "warning", where, f"{rejected} of its first {seen} rows are rejected: {main}",
             f"at most {limits.most(seen):.0f} of so many rows",
-            f"see what has changed upstream; correct the file or {_schema(pipeline)}",
+            "; ".join([f"see what has changed upstream; correct the file or {_schema(pipeline)}", *sorted(advice)]),
         )  # fmt: skip
