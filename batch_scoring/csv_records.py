@@ -8,6 +8,7 @@ know where the cell ends: Arrow goes on to the next quote, however many lines aw
 Few lines have quotes that take thought: numpy passes the others, a block at a time.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -293,24 +294,30 @@ def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
 
 def _unclosed(text: bytes, dialect: Dialect) -> Fault:
     if dialect.escape and (len(text) - len(text.rstrip(dialect.escape))) % 2:
-        return Fault(
+        return _fault(
             "cells_end_on_their_line",
             "an escape takes the line's end into a cell; if cells hold line breaks, set input.csv.newlines: true",
         )
     breaks = "if cells hold line breaks, set input.csv.newlines: true"
-    return Fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
+    return _fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
 
 
 def _behind(text: bytes, dialect: Dialect) -> Fault:
-    return Fault("quotes_end_cells", f"there is text behind a closing quote; {_advice(text, dialect)}")
+    return _fault("quotes_end_cells", f"there is text behind a closing quote; {_advice(text, dialect)}")
 
 
 def _swallowing(lines: int) -> Fault:
-    return Fault(
+    return _fault(
         "quotes_are_closed",
         f"a quoted cell has line breaks and delimiters, over {lines} lines: it may be rows that a stray quote has "
         "swallowed; write quotes within cells twice",
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _fault(rule: str, detail: str) -> Fault:
+    """A fault that thousands of rows may have in common."""
+    return Fault(rule, detail)
 
 
 def _advice(text: bytes, dialect: Dialect) -> str:

@@ -42,8 +42,7 @@ class Judged:
     @property
     def accounted(self) -> np.ndarray:
         """int64: the row numbers of all rows, accepted and rejected, in no order."""
-        broken = np.array([row.number for row in self.block.broken], np.int64)
-        return np.concatenate([self.numbers, self.block.numbers[list(self.reasons)], broken])
+        return np.concatenate([self.numbers, self.block.numbers[list(self.reasons)], self.block.broken.numbers])
 
 
 class Judge:
