@@ -245,13 +245,11 @@ def _spanning(
 
 def _without_blanks(found: Records) -> Records:
     """Blank lines are no rows: the parser passes over them."""
-    sizes = found.ends - found.starts
-    short = np.flatnonzero(sizes <= 2)
-    blank = [at for at in short.tolist() if not found.text(at)]
-    if not blank:
+    kept = found.ends > found.starts
+    data = np.frombuffer(found.block, np.uint8)
+    kept[kept] = ~np.isin(data[found.starts[kept]], (_LF, _CR))
+    if kept.all():
         return found
-    kept = np.ones(len(found), bool)
-    kept[blank] = False
     places = np.cumsum(kept) - 1
     return replace(
         found,

@@ -372,9 +372,10 @@ def test_rows_before_a_range_are_passed_over(folder: LocalFolder, small_blocks: 
         (b"id,x\n1,a\0b\n", [{"id": b"1", "x": b"a\0b"}]),
         (b"id , x\n1, 2 \n", [{"id": b"1", "x": b" 2 "}]),
         (b"id,x\n", []),
+        (b"\xef\xbb\xbf\r\n\nid,x" + b"\r\n" * 300, []),
     ],
     ids=["BOM", "CRLF", "CR", "no newline at the end", "blank lines", "null and empty", "quotes", "newline in a cell",
-         "and no newline after it", "latin-1", "an inch", "NUL", "blanks", "header only"],
+         "and no newline after it", "latin-1", "an inch", "NUL", "blanks", "header only", "and blank lines around it"],
 )  # fmt: skip
 def test_cells_are_the_bytes_that_stand_in_the_file(
     folder: LocalFolder, content: bytes, rows: list[dict[str, bytes | None]]
