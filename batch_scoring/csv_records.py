@@ -48,6 +48,7 @@ class Dialect:
             inside = rb"[^%b%b]*+" % (quote, escape)
             quoted = rb"%b%b(?:(?:%b%b|%b)%b)*+%b" % (quote, inside, quote, quote, pair, inside, quote)
             loose = quoted + rest
+            quoted += self._blanks(csv)
         record = rb"(?:%b|%b)(?:%b(?:%b|%b))*+"
         self.cell = re.compile(rb"(?:%b|%b)" % (quoted, bare), re.DOTALL)
         self.record = re.compile(record % (quoted, bare, delimiter, quoted, bare), re.DOTALL)
@@ -55,6 +56,11 @@ class Dialect:
         """A record as Arrow takes it: text behind a closing quote belongs to the cell."""
         special = rb"%b[%b%b%b\r\n]" % (escape, delimiter, quote, escape)
         self._literal = re.compile(rb"(%b)|%b" % (special, escape)) if escape else None
+
+    def _blanks(self, csv: Csv) -> bytes:
+        """What may stand behind a closing quote: blanks that are trimmed."""
+        blanks = b"".join(blank for blank in (b" ", b"\t") if blank not in (self.delimiter, self.quote, self.escape))
+        return rb"[%b]*+" % blanks if csv.trim and blanks else b""
 
     def is_simple(self, block: bytes) -> bool:
         """Whether every line of a block is plainly a row, or blank: no escapes, and all quotes where they belong."""

@@ -68,7 +68,7 @@ def test_every_line_is_one_row_and_its_cells_are_those_of_pythons_csv(
     monkeypatch.setattr(csv_rows, "BLOCK", block)
     content = f"a,b\n{text}".encode()
     file = land(folder, gzip.compress(content) if zipped else content, "a.csv.gz" if zipped else "a.csv")
-    found = read(folder, file, *cuts, dialect=Csv(null_values=("nothing",)), batch_rows=3)
+    found = read(folder, file, *cuts, dialect=Csv(null_values=("nothing",), trim=False), batch_rows=3)
     expected = [cells if (cells := cells_of(line)) and len(cells) == 2 else line for line in lines_of(text)]
     assert [
         row if isinstance(row, str) else [cast("bytes", cell).decode() for cell in row.values()]
@@ -98,7 +98,7 @@ def test_an_escape_takes_its_meaning_from_what_has_one_and_is_text_before_all_el
         return cells if cells and len(cells) == 2 and not dangles else line
 
     file = land(folder, f"a,b\n{text}".encode())
-    found = read(folder, file, dialect=Csv(escape="\\", null_values=("nothing",)))
+    found = read(folder, file, dialect=Csv(escape="\\", null_values=("nothing",), trim=False))
     assert [
         row if isinstance(row, str) else [cast("bytes", cell).decode() for cell in row.values()]
         for _, row in sorted(found.items())
@@ -250,6 +250,14 @@ def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFold
         (3, "quotes_are_closed", "line 8: a quoted cell has line breaks and delimi"),
         (4, "quotes_end_cells", "line 10: there is text behind a closing quote; wr"[:48]),
     ]  # fmt: skip
+
+
+def test_blanks_behind_a_closing_quote_are_no_text_where_they_are_trimmed(folder: LocalFolder) -> None:
+    file = land(folder, b'id,x\n"1" ,"2"\t\n"3" x,4\n')
+    assert read(folder, file) == {1: {"id": b"1 ", "x": b"2\t"}, 2: '"3" x,4'}
+    assert read(folder, file, dialect=Csv(trim=False)) == {1: '"1" ,"2"\t', 2: '"3" x,4'}
+    tabs = land(folder, b'id\tx\n"1" \t"2"\n', "b.csv")
+    assert read(folder, tabs, dialect=Csv(delimiter="\t"))[1] == {"id": b"1 ", "x": b"2"}
 
 
 @pytest.mark.parametrize("content", [b'id,x\n1,2\n2,"3\n3,4\n', b'id,x\n1,2\n"2,3\n3,4\n', b'id,x\n1,2\n2,"3'])
