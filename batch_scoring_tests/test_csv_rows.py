@@ -237,8 +237,11 @@ def test_the_escape_that_a_file_needs_is_named(folder: LocalFolder) -> None:
     assert [row.number for row in rows] == [1, 2, 4]
     assert all('set input.csv.escape: "\\\\"' in row.detail for row in rows)
     assert [row["id"] for row in read(folder, file, dialect=Csv(escape="\\")).values()] == [  # type: ignore[index]
-        b'L"1', b'L2"', b"L3", b'a "b", c',
-    ]  # fmt: skip
+        b'L"1',
+        b'L2"',
+        b"L3",
+        b'a "b", c',
+    ]
 
 
 def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFolder) -> None:
@@ -249,7 +252,7 @@ def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFold
         (2, "quotes_are_closed", "line 5: a quoted cell has line breaks and delimi"),
         (3, "quotes_are_closed", "line 8: a quoted cell has line breaks and delimi"),
         (4, "quotes_end_cells", "line 10: there is text behind a closing quote; wr"[:48]),
-    ]  # fmt: skip
+    ]
 
 
 def test_blanks_behind_a_closing_quote_are_no_text_where_they_are_trimmed(folder: LocalFolder) -> None:
@@ -382,9 +385,24 @@ def test_rows_before_a_range_are_passed_over(folder: LocalFolder, small_blocks: 
         (b"id,x\n", []),
         (b"\xef\xbb\xbf\r\n\nid,x" + b"\r\n" * 300, []),
     ],
-    ids=["BOM", "CRLF", "CR", "no newline at the end", "blank lines", "null and empty", "quotes", "newline in a cell",
-         "and no newline after it", "latin-1", "an inch", "NUL", "blanks", "header only", "and blank lines around it"],
-)  # fmt: skip
+    ids=[
+        "BOM",
+        "CRLF",
+        "CR",
+        "no newline at the end",
+        "blank lines",
+        "null and empty",
+        "quotes",
+        "newline in a cell",
+        "and no newline after it",
+        "latin-1",
+        "an inch",
+        "NUL",
+        "blanks",
+        "header only",
+        "and blank lines around it",
+    ],
+)
 def test_cells_are_the_bytes_that_stand_in_the_file(
     folder: LocalFolder, content: bytes, rows: list[dict[str, bytes | None]]
 ) -> None:
@@ -398,8 +416,9 @@ def test_the_dialect_is_the_specs(folder: LocalFolder) -> None:
     file = land(folder, b"id;x\n1;NA\n2;3,5\n")
     dialect = Csv(delimiter=";", null_values=("", "NA"))
     assert list(read(folder, file, dialect=dialect).values()) == [
-        {"id": b"1", "x": None}, {"id": b"2", "x": b"3,5"},
-    ]  # fmt: skip
+        {"id": b"1", "x": None},
+        {"id": b"2", "x": b"3,5"},
+    ]
     spaced = land(folder, b" id; x\n1;2\n", "b.csv")
     assert list(read(folder, spaced, dialect=Csv(delimiter=";", trim=False))[1]) == [" id", " x"]
 
