@@ -8,6 +8,7 @@ know where the cell ends: Arrow goes on to the next quote, however many lines aw
 Few lines have quotes that take thought: numpy passes the others, a block at a time.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,7 @@ class Dialect:
             inside = rb"[^%b%b]*+" % (quote, escape)
             quoted = rb"%b%b(?:(?:%b%b|%b)%b)*+%b" % (quote, inside, quote, quote, pair, inside, quote)
             loose = quoted + rest
+            quoted += self._blanks(csv)
         record = rb"(?:%b|%b)(?:%b(?:%b|%b))*+"
         self.cell = re.compile(rb"(?:%b|%b)" % (quoted, bare), re.DOTALL)
         self.record = re.compile(record % (quoted, bare, delimiter, quoted, bare), re.DOTALL)
@@ -54,6 +56,11 @@ class Dialect:
         """A record as Arrow takes it: text behind a closing quote belongs to the cell."""
         special = rb"%b[%b%b%b\r\n]" % (escape, delimiter, quote, escape)
         self._literal = re.compile(rb"(%b)|%b" % (special, escape)) if escape else None
+
+    def _blanks(self, csv: Csv) -> bytes:
+        """What may stand behind a closing quote: blanks that are trimmed."""
+        blanks = b"".join(blank for blank in (b" ", b"\t") if blank not in (self.delimiter, self.quote, self.escape))
+        return rb"[%b]*+" % blanks if csv.trim and blanks else b""
 
     def is_simple(self, block: bytes) -> bool:
         """Whether every line of a block is plainly a row, or blank: no escapes, and all quotes where they belong."""
@@ -244,13 +251,11 @@ def _spanning(
 
 def _without_blanks(found: Records) -> Records:
     """Blank lines are no rows: the parser passes over them."""
-    sizes = found.ends - found.starts
-    short = np.flatnonzero(sizes <= 2)
-    blank = [at for at in short.tolist() if not found.text(at)]
-    if not blank:
+    kept = found.ends > found.starts
+    data = np.frombuffer(found.block, np.uint8)
+    kept[kept] = ~np.isin(data[found.starts[kept]], (_LF, _CR))
+    if kept.all():
         return found
-    kept = np.ones(len(found), bool)
-    kept[blank] = False
     places = np.cumsum(kept) - 1
     return replace(
         found,
@@ -293,24 +298,30 @@ def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
 
 def _unclosed(text: bytes, dialect: Dialect) -> Fault:
     if dialect.escape and (len(text) - len(text.rstrip(dialect.escape))) % 2:
-        return Fault(
+        return _fault(
             "cells_end_on_their_line",
             "an escape takes the line's end into a cell; if cells hold line breaks, set input.csv.newlines: true",
         )
     breaks = "if cells hold line breaks, set input.csv.newlines: true"
-    return Fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
+    return _fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
 
 
 def _behind(text: bytes, dialect: Dialect) -> Fault:
-    return Fault("quotes_end_cells", f"there is text behind a closing quote; {_advice(text, dialect)}")
+    return _fault("quotes_end_cells", f"there is text behind a closing quote; {_advice(text, dialect)}")
 
 
 def _swallowing(lines: int) -> Fault:
-    return Fault(
+    return _fault(
         "quotes_are_closed",
         f"a quoted cell has line breaks and delimiters, over {lines} lines: it may be rows that a stray quote has "
         "swallowed; write quotes within cells twice",
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _fault(rule: str, detail: str) -> Fault:
+    """A fault that thousands of rows may have in common."""
+    return Fault(rule, detail)
 
 
 def _advice(text: bytes, dialect: Dialect) -> str:

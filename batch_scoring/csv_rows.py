@@ -5,6 +5,7 @@ against the lines that are counted there. A row is known by its number, from 1 b
 rows. What is said of one that cannot be parsed begins with its line, as an editor counts them.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from batch_scoring.csv_records import Dialect, Fault, Records, count_lines, records
-from batch_scoring.rows import BrokenRow, FileRows, Rows, UnreadableFileError
+from batch_scoring.rows import BrokenRow, BrokenRows, FileRows, Rows, UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.streams import Blocks, Text
 
@@ -147,13 +148,12 @@ class CsvRows(FileRows):
                 f"its lines {self._lines + 1} to {self._lines + found.line_count} are {len(kept)} rows, and "
                 f"{batch.num_rows} were parsed: rows would be lost or doubled; report this"
             )
-        broken = tuple(self._broken(found, at, fault) for at, fault in sorted(found.faults.items()))
+        row, line = self._rows + 1, self._lines + 1
+        broken = BrokenRows(
+            np.array(sorted(found.faults), np.int64) + row, lambda number: _broken(found, number - row, number, line)
+        )
         self._lines += found.line_count
-        return Rows(batch, self._rows + 1 + kept, broken)
-
-    def _broken(self, found: Records, at: int, fault: Fault) -> BrokenRow:
-        detail = f"line {self._lines + 1 + int(found.lines[at])}: {fault.detail}"
-        return BrokenRow(self._rows + 1 + at, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)
+        return Rows(batch, row + kept, broken)
 
     def _skipping_ragged(self, kept: np.ndarray, text: bytes) -> tuple[dict[int, Fault], pa.RecordBatch]:
         """The records that have more or fewer cells than the header, whatever their bytes, and the cells of the others.
@@ -163,9 +163,7 @@ class CsvRows(FileRows):
         faults: dict[int, Fault] = {}
 
         def skip(row: pa.csv.InvalidRow) -> str:
-            count = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
-            fault = Fault("cells_match_header", f"{count}, the header has {row.expected_columns}")
-            faults[int(kept[row.number - 1])] = fault
+            faults[int(kept[row.number - 1])] = _ragged(row.actual_columns, row.expected_columns)
             return "skip"
 
         return faults, self._cells(text if text.isascii() else text.translate(_ASCII), skip)
@@ -208,3 +206,14 @@ class CsvRows(FileRows):
             f"a quote that opens in line {line} is never closed, so that this row swallows the rest of the file; close "
             "it, or upload the whole file if this one is truncated"
         )
+
+
+def _broken(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
+    fault = found.faults[at]
+    detail = f"line {first_line + int(found.lines[at])}: {fault.detail}"
+    return BrokenRow(number, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)
+
+
+@functools.lru_cache(maxsize=256)
+def _ragged(cells: int, expected: int) -> Fault:
+    return Fault("cells_match_header", f"{cells} cell{'s' * (cells != 1)}, the header has {expected}")

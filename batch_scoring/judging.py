@@ -50,8 +50,7 @@ class Judged:
     @property
     def accounted(self) -> np.ndarray:
         """int64: the row numbers of all rows, accepted and rejected, in no order."""
-        broken = np.array([row.number for row in self.block.broken], np.int64)
-        return np.concatenate([self.numbers, self.block.numbers[self.reasons.positions], broken])
+        return np.concatenate([self.numbers, self.block.numbers[self.reasons.positions], self.block.broken.numbers])
 
 
 class Judge:

@@ -1,6 +1,6 @@
 """Rows that were not scored, each with its name and its reason: the quarantine table's rows.
 
-A row stands here once, under the first fault found, with all its cells as JSON.
+A row stands here once, under the first fault found, with its cells as JSON: those of the columns that are read.
 """
 
 import json
@@ -45,7 +45,7 @@ class Rejected:
     source_file: str
     row_number: int
     raw: str
-    """The row's cells as a JSON object; of a row that could not be parsed, its text as a JSON string."""
+    """Its cells that the schema asks for, as a JSON object; of a row that could not be parsed, its text as a string."""
 
 
 class Waiting:

@@ -5,8 +5,9 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,32 @@ class BrokenRow:
 
 
 @dataclass(frozen=True)
+class BrokenRows(Sequence[BrokenRow]):
+    """Rows that could not be parsed, each made when it is asked for: a block may have a million of them."""
+
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64: their row numbers, ascending."""
+    row: Callable[[int], BrokenRow] = lambda number: BrokenRow(number, "", "")
+    """The one with that number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> BrokenRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "BrokenRows": ...
+
+    def __getitem__(self, index: int | slice) -> "BrokenRow | BrokenRows":
+        """One of them, or some."""
+        if isinstance(index, slice):
+            return BrokenRows(self.numbers[index], self.row)
+        return self.row(int(self.numbers[index]))
+
+
+@dataclass(frozen=True)
 class Rows:
     """Consecutive rows of one file."""
 
@@ -39,7 +66,7 @@ class Rows:
     """The parsed rows, of the columns that were asked for; of a CSV file every column is binary, as it stood there."""
     numbers: np.ndarray
     """int64: the row number of each, from 1."""
-    broken: tuple[BrokenRow, ...] = ()
+    broken: BrokenRows = BrokenRows()
 
     def __len__(self) -> int:
         """Rows, broken ones included."""
@@ -48,8 +75,8 @@ class Rows:
     def between(self, start: int, stop: int) -> "Rows":
         """The rows with start < number <= stop."""
         first, last = np.searchsorted(self.numbers, [start, stop], side="right")
-        broken = tuple(row for row in self.broken if start < row.number <= stop)
-        return Rows(self.batch.slice(first, last - first), self.numbers[first:last], broken)
+        begin, end = np.searchsorted(self.broken.numbers, [start, stop], side="right")
+        return Rows(self.batch.slice(first, last - first), self.numbers[first:last], self.broken[begin:end])
 
 
 class FileRows(ABC):

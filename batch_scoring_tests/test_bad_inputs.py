@@ -314,18 +314,25 @@ def test_a_pinned_path_that_leaves_the_landing_folder_is_refused(tiny: TinyProje
 
 DIALECTS = {
     "line breaks in cells": (
-        {"newlines": True}, HEADER + b'"k\n1",1,2,3,red\nk2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"\nk5,1,2,3,red\n',
-        {"k\n1", "k5"}, {2: 'k2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"'},
+        {"newlines": True},
+        HEADER + b'"k\n1",1,2,3,red\nk2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"\nk5,1,2,3,red\n',
+        {"k\n1", "k5"},
+        {2: 'k2,1,2,3,"re\nk3,1,2,3,red\nk4,1,2,3,"'},
     ),
     "no quotes": (
-        {"quote": "none", "delimiter": "|"}, HEADER.replace(b",", b"|") + b'"k1|1|2|3|red\nk2|1|2|3|"red\n',
-        {'"k1', "k2"}, {},
+        {"quote": "none", "delimiter": "|"},
+        HEADER.replace(b",", b"|") + b'"k1|1|2|3|red\nk2|1|2|3|"red\n',
+        {'"k1', "k2"},
+        {},
     ),
     "a backslash before quotes": (
-        {"escape": "\\"}, HEADER + b'"L\\"1",1,2,3,red\nC:\\new,1,2,3,red\n', {'L"1', "C:\\new"}, {}
+        {"escape": "\\"},
+        HEADER + b'"L\\"1",1,2,3,red\nC:\\new,1,2,3,red\n',
+        {'L"1', "C:\\new"},
+        {},
     ),
     "blanks that are meant": ({"trim": False}, HEADER + b"k1,1,2,3,red\nk1 , 1,2,3,red\n", {"k1", "k1 "}, {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DIALECTS)

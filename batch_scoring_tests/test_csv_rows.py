@@ -68,7 +68,7 @@ def test_every_line_is_one_row_and_its_cells_are_those_of_pythons_csv(
     monkeypatch.setattr(csv_rows, "BLOCK", block)
     content = f"a,b\n{text}".encode()
     file = land(folder, gzip.compress(content) if zipped else content, "a.csv.gz" if zipped else "a.csv")
-    found = read(folder, file, *cuts, dialect=Csv(null_values=("nothing",)), batch_rows=3)
+    found = read(folder, file, *cuts, dialect=Csv(null_values=("nothing",), trim=False), batch_rows=3)
     expected = [cells if (cells := cells_of(line)) and len(cells) == 2 else line for line in lines_of(text)]
     assert [
         row if isinstance(row, str) else [cast("bytes", cell).decode() for cell in row.values()]
@@ -98,7 +98,7 @@ def test_an_escape_takes_its_meaning_from_what_has_one_and_is_text_before_all_el
         return cells if cells and len(cells) == 2 and not dangles else line
 
     file = land(folder, f"a,b\n{text}".encode())
-    found = read(folder, file, dialect=Csv(escape="\\", null_values=("nothing",)))
+    found = read(folder, file, dialect=Csv(escape="\\", null_values=("nothing",), trim=False))
     assert [
         row if isinstance(row, str) else [cast("bytes", cell).decode() for cell in row.values()]
         for _, row in sorted(found.items())
@@ -237,8 +237,11 @@ def test_the_escape_that_a_file_needs_is_named(folder: LocalFolder) -> None:
     assert [row.number for row in rows] == [1, 2, 4]
     assert all('set input.csv.escape: "\\\\"' in row.detail for row in rows)
     assert [row["id"] for row in read(folder, file, dialect=Csv(escape="\\")).values()] == [  # type: ignore[index]
-        b'L"1', b'L2"', b"L3", b'a "b", c',
-    ]  # fmt: skip
+        b'L"1',
+        b'L2"',
+        b"L3",
+        b'a "b", c',
+    ]
 
 
 def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFolder) -> None:
@@ -249,7 +252,15 @@ def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFold
         (2, "quotes_are_closed", "line 5: a quoted cell has line breaks and delimi"),
         (3, "quotes_are_closed", "line 8: a quoted cell has line breaks and delimi"),
         (4, "quotes_end_cells", "line 10: there is text behind a closing quote; wr"[:48]),
-    ]  # fmt: skip
+    ]
+
+
+def test_blanks_behind_a_closing_quote_are_no_text_where_they_are_trimmed(folder: LocalFolder) -> None:
+    file = land(folder, b'id,x\n"1" ,"2"\t\n"3" x,4\n')
+    assert read(folder, file) == {1: {"id": b"1 ", "x": b"2\t"}, 2: '"3" x,4'}
+    assert read(folder, file, dialect=Csv(trim=False)) == {1: '"1" ,"2"\t', 2: '"3" x,4'}
+    tabs = land(folder, b'id\tx\n"1" \t"2"\n', "b.csv")
+    assert read(folder, tabs, dialect=Csv(delimiter="\t"))[1] == {"id": b"1 ", "x": b"2"}
 
 
 @pytest.mark.parametrize("content", [b'id,x\n1,2\n2,"3\n3,4\n', b'id,x\n1,2\n"2,3\n3,4\n', b'id,x\n1,2\n2,"3'])
@@ -372,10 +383,26 @@ def test_rows_before_a_range_are_passed_over(folder: LocalFolder, small_blocks: 
         (b"id,x\n1,a\0b\n", [{"id": b"1", "x": b"a\0b"}]),
         (b"id , x\n1, 2 \n", [{"id": b"1", "x": b" 2 "}]),
         (b"id,x\n", []),
+        (b"\xef\xbb\xbf\r\n\nid,x" + b"\r\n" * 300, []),
     ],
-    ids=["BOM", "CRLF", "CR", "no newline at the end", "blank lines", "null and empty", "quotes", "newline in a cell",
-         "and no newline after it", "latin-1", "an inch", "NUL", "blanks", "header only"],
-)  # fmt: skip
+    ids=[
+        "BOM",
+        "CRLF",
+        "CR",
+        "no newline at the end",
+        "blank lines",
+        "null and empty",
+        "quotes",
+        "newline in a cell",
+        "and no newline after it",
+        "latin-1",
+        "an inch",
+        "NUL",
+        "blanks",
+        "header only",
+        "and blank lines around it",
+    ],
+)
 def test_cells_are_the_bytes_that_stand_in_the_file(
     folder: LocalFolder, content: bytes, rows: list[dict[str, bytes | None]]
 ) -> None:
@@ -389,8 +416,9 @@ def test_the_dialect_is_the_specs(folder: LocalFolder) -> None:
     file = land(folder, b"id;x\n1;NA\n2;3,5\n")
     dialect = Csv(delimiter=";", null_values=("", "NA"))
     assert list(read(folder, file, dialect=dialect).values()) == [
-        {"id": b"1", "x": None}, {"id": b"2", "x": b"3,5"},
-    ]  # fmt: skip
+        {"id": b"1", "x": None},
+        {"id": b"2", "x": b"3,5"},
+    ]
     spaced = land(folder, b" id; x\n1;2\n", "b.csv")
     assert list(read(folder, spaced, dialect=Csv(delimiter=";", trim=False))[1]) == [" id", " x"]
 

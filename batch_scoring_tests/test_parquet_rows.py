@@ -65,8 +65,10 @@ def test_times_beyond_nanoseconds_are_what_they_say(folder: LocalFolder) -> None
     times = pa.array([253402214400 * 10**6, -14831769600 * 10**6, 0], pa.timestamp("us"))  # 9999-12-31, 1500-01-01
     file = land(folder, pa.table({"at": times}), "a.parquet", use_deprecated_int96_timestamps=True)
     assert [str(row["at"]) for row in read(folder, file).values()] == [  # type: ignore[index]
-        "9999-12-31 00:00:00", "1500-01-01 00:00:00", "1970-01-01 00:00:00",
-    ]  # fmt: skip
+        "9999-12-31 00:00:00",
+        "1500-01-01 00:00:00",
+        "1970-01-01 00:00:00",
+    ]
 
 
 def test_a_page_with_a_wrong_checksum_stops_the_day_at_its_file(folder: LocalFolder) -> None:
