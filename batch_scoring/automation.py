@@ -12,6 +12,7 @@ from batch_scoring.assets import asset_key
 from batch_scoring.dead_runs import end_dead_runs
 from batch_scoring.pipeline import Broken, Pipeline, SpecError, faults_of
 from batch_scoring.printable import cleaned, printable
+from batch_scoring.spec import Schedule
 from batch_scoring.triggers import LATE, NOW, Memory
 from batch_scoring.uploads import Tick
 
@@ -179,6 +180,32 @@ def broken_sensor(broken: Broken) -> dg.SensorDefinition:
         raise SpecError(list(broken.faults))
 
     return _is_broken
+
+
+def broken_schedules(broken: Broken) -> list[dg.ScheduleDefinition]:
+    """The schedules of a pipeline that is left out, in name alone; none of them asks for a run.
+
+    Dagster forgets within twelve hours that a schedule was switched on which its code location no longer has.
+    """
+    crons = {
+        "score": Schedule().cron, "report": schedules.PAGE_CRON, "retain": schedules.RETENTION_CRON,
+    }  # fmt: skip
+    nothing = dg.GraphDefinition(name=doors.broken_name(broken.name), node_defs=[]).to_job()
+
+    def stand_in(kind: str, cron: str) -> dg.ScheduleDefinition:
+        @dg.schedule(
+            name=f"{kind}_{broken.name}_on_schedule",
+            job=nothing,
+            cron_schedule=cron,
+            description=f"Waits: the pipeline {broken.name} is left out of the deployment.",
+        )
+        def _stand_in(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
+            raise SpecError(list(broken.faults))
+
+        return _stand_in
+
+    was_sound = doors.broken_name(broken.name) == f"{broken.name}_is_broken"  # else it had no schedule either
+    return [stand_in(kind, cron) for kind, cron in crons.items()] if was_sound else []
 
 
 def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[Broken] = ()) -> dg.SensorDefinition:

@@ -9,6 +9,7 @@ import dagster as dg
 from batch_scoring import alerts, garbage
 from batch_scoring.automation import (
     alerts_sensor,
+    broken_schedules,
     broken_sensor,
     dead_runs,
     events_sensor,
@@ -45,7 +46,8 @@ def deploy(pipelines: list[Pipeline], broken: Sequence[Broken] = ()) -> dg.Defin
             schedule(pipeline)
             for pipeline in pipelines
             for schedule in (score_schedule, report_schedule, retention_schedule)
-        ],
+        ]
+        + [schedule for pipeline in broken for schedule in broken_schedules(pipeline)],
         sensors=[
             dead_runs,
             alerts_sensor(pipelines, broken),

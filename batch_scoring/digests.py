@@ -150,9 +150,10 @@ def of_broken(broken: Broken) -> Message:
     """The message of a pipeline that is left out of the deployment: no day of it is scored until it is corrected."""
     count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
     advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
         topic=broken.name, title=f"{broken.name}: left out of the deployment, {count}", kind="failure",
-        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, link("overview/sensors"))),
+        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, missed, link("overview/sensors"))),
     )  # fmt: skip
 
 

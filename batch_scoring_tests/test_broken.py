@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -14,16 +15,20 @@ import yaml
 from dagster._cli.api import _execute_run_command_body
 from dagster._core.events import EngineEventData, JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
+from dagster._core.workspace.load_target import PythonFileTarget
+from dagster._scheduler.scheduler import launch_scheduled_runs
 from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring import alerts, cli, failures, pipeline, runs
 from batch_scoring.automation import uploads_sensor
 from batch_scoring.definitions import deploy, deploy_sound
 from batch_scoring.doctor import command as doctor
-from batch_scoring.pipeline import Pipeline, SpecError, Survey, survey_pipelines
+from batch_scoring.pipeline import PROJECT, Pipeline, SpecError, Survey, survey_pipelines
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.receivers import WebServer
-from batch_scoring_tests.reliability.deployment import Deployment, wait_until
+from batch_scoring_tests.reliability.deployment import DEFINITIONS, Deployment, wait_until
 from batch_scoring_tests.test_alerts import days_ago
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, normalised
 
@@ -111,7 +116,8 @@ def test_the_others_are_deployed_and_the_broken_one_is_a_sensor_that_fails(pair:
     found = deploy_sound(pair.survey())
     keys = found.resolve_asset_graph().get_all_asset_keys()
     assert keys == whole.resolve_asset_graph().get_all_asset_keys()
-    assert {job.name for job in found.resolve_all_job_defs()} == {job.name for job in whole.resolve_all_job_defs()}
+    jobs = {job.name for job in found.resolve_all_job_defs()} - {job.name for job in whole.resolve_all_job_defs()}
+    assert jobs == {f"{pair.mine.name}_is_broken"}, "that of the schedules that wait"
     (more,) = {sensor.name for sensor in found.sensors or []} - {sensor.name for sensor in whole.sensors or []}
     assert more == f"{pair.mine.name}_is_broken"
     sensor = found.resolve_sensor_def(more)
@@ -340,6 +346,38 @@ def test_a_pod_whose_code_does_not_load_is_the_codes_fault_if_its_step_has_faile
 
 
 # a daemon
+
+
+@pytest.mark.slow
+def test_a_schedule_that_somebody_has_switched_on_is_on_when_its_pipeline_is_mended_days_later(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """By Dagster's own scheduler: after twelve hours it would forget one that is gone."""
+    code, queue = tmp_path / "code.py", {"module": "dagster", "class": "QueuedRunCoordinator"}
+    code.write_text(DEFINITIONS.format(places=[(str(pair.mine.packages), pair.mine.data_root)]))
+    name, begin = f"score_{pair.mine.name}_on_schedule", datetime(2024, 3, 5, 5, tzinfo=UTC)
+    (tmp_path / "instance").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance"), overrides={"run_coordinator": queue}) as instance:
+
+        def is_on_after(hours: int) -> bool:
+            now = begin + timedelta(hours=hours)
+            target = PythonFileTarget(str(code), None, str(PROJECT), None)
+            with create_test_daemon_workspace_context(target, instance) as workspace, freeze_time(now):
+                if not hours:
+                    (location,) = workspace.create_request_context().code_locations
+                    (repository,) = location.get_repositories().values()
+                    instance.start_schedule(repository.get_schedule(name))
+                list(launch_scheduled_runs(workspace, logging.getLogger("scheduler"), now, {}))
+            states = {state.name: state.status for state in instance.all_instigator_state()}
+            return states.get(name) == InstigatorStatus.RUNNING
+
+        assert is_on_after(0)
+        pair.break_mine()
+        assert is_on_after(2) and is_on_after(30)
+        assert not instance.get_runs(), "while it is left out nothing is asked for"
+        pair.mend()
+        assert is_on_after(54)
+        assert [run.tags[runs.PARTITION] for run in instance.get_runs()] == ["2024-03-06"]
 
 
 @pytest.mark.slow

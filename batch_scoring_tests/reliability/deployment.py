@@ -17,7 +17,7 @@ import yaml
 from batch_scoring.pipeline import PROJECT
 from batch_scoring_tests.tiny import TinyProject
 
-_DEFINITIONS = """
+DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
 from batch_scoring.definitions import deploy_sound
@@ -28,6 +28,7 @@ batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
 surveys = [survey_pipelines(pathlib.Path(packages), root) for packages, root in dict.fromkeys(PLACES)]
 defs = deploy_sound(Survey(tuple(p for s in surveys for p in s.sound), tuple(b for s in surveys for b in s.broken)))
 """
+"""Of a deployment over pipelines in several places, each a folder of packages with its data root."""
 
 _DAEMON = """
 import sys
@@ -63,7 +64,7 @@ class Deployment:
             instance.all_instigator_state()
         places = [(str(project.packages), project.data_root) for project in projects]
         self._definitions = folder / "deployed.py"
-        self._definitions.write_text(_DEFINITIONS.format(places=places))
+        self._definitions.write_text(DEFINITIONS.format(places=places))
         self._environment = os.environ | environment | {
             "DAGSTER_HOME": str(self.home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
