@@ -196,6 +196,8 @@ class Tree:
             return None
         except EntryError as error:
             trouble = error.trouble
+        except FileChangedError:
+            trouble = Trouble("it was replaced while it was looked at", may_pass=True)
         except OSError as error:
             trouble = _of_disk(error)
         try:
@@ -223,19 +225,19 @@ class Tree:
     def _followed(self, path: str, link: str) -> tuple[str, os.stat_result]:
         """The real path that a link leads to, and what is there."""
         said = f"it is a link to '{printable(str(Path(link).readlink()))}'"
-        real = os.path.realpath(link)
-        if not _is_within(real, self._real):
+        if not _is_within(os.path.realpath(link), self._real):
             raise self._error(path, f"{said}, which leads out of {self._shown}: put there what it leads to")
         try:
-            found = os.lstat(real)
+            found = Path(link).stat()  # `gone/../a.csv` is a.csv by its name alone
+            real = os.path.realpath(link, strict=True)
         except _GONE:
             raise self._error(path, f"{said}, where there is nothing: bring what it leads to, or remove it") from None
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
             raise self._error(path, f"{said}, which leads back to itself: remove it") from error
-        if stat.S_ISLNK(found.st_mode):  # where links lead in a circle they cannot be resolved
-            raise self._error(path, f"{said}, which leads back to itself: remove it")
+        if not _is_within(real, self._real) or not os.path.samestat(found, os.lstat(real)):
+            raise FileChangedError(f"{self._shown}/{path} was replaced while it was looked at")
         return real, found
 
     def _refuse_to_walk(self, path: str, folder: Entry, real: str) -> None:
@@ -264,6 +266,8 @@ def _open_below(folder: str, parts: tuple[str, ...]) -> int:
 
 def _of_disk(error: OSError) -> Trouble:
     """What the operating system says of an entry."""
+    if error.errno == errno.ENAMETOOLONG:
+        return Trouble("its path is too long for this system: put it higher up")
     todo = "let this process read it" if isinstance(error, PermissionError) else "see to its disk or mount"
     return Trouble(f"{error.strerror}: {todo}", may_pass=True)
 

@@ -198,6 +198,27 @@ def test_an_error_of_one_entry_is_that_entrys_and_may_pass(
     assert not any(day(folder, "dt=").values())
 
 
+def test_a_tree_of_any_depth_and_links_that_double_at_every_level_end(folder: LocalFolder) -> None:
+    here, place = Path.cwd(), Path(folder.uri, "dt=1")
+    os.chdir(place)
+    for _ in range(20):  # deeper than a path may be long
+        Path("n" * 250).mkdir()
+        os.chdir("n" * 250)
+    os.chdir(here)
+    for level in range(25):
+        (place / f"d{level}").mkdir()
+        for link in ("a", "b"):
+            (place / f"d{level}" / link).symlink_to(f"../d{level + 1}")
+    (place / "d25").mkdir()
+    (place / "d25" / "x.csv").touch()
+    found = day(folder)
+    assert [path for path, reason in found.items() if not reason] == [
+        "dt=1/a.csv", "dt=1/d24/a/x.csv", "dt=1/d24/b/x.csv", "dt=1/d25/x.csv",
+    ]  # fmt: skip
+    assert [path.count("/") for path, reason in found.items() if "its path is too long" in reason] == [16]
+    assert len(found) < 4 + 25 * 4 + 1
+
+
 # nothing that happens meanwhile leads elsewhere
 
 
@@ -281,6 +302,7 @@ def is_bad(name: str) -> bool:
 
 def kind_of(path: Path, root: Path, bad: bool) -> str:
     try:
+        path.stat()
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
         return "trouble"
@@ -292,6 +314,7 @@ def kind_of(path: Path, root: Path, bad: bool) -> str:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES)
 @example({b"dt=1": {b"sub": {b"x.csv": "{outside}/secret.csv"}, b"x.csv": "sub", b"_tmp": "sub/x.csv"}})
+@example({b"dt=1": {b"x.csv": b"", b"y.parquet": "sub/../x.csv", b"_tmp": "x.csv/../x.csv", b"sub": "sub/../x.csv"}})
 @example({b"dt=1": {b"x.csv": "../dt=2", b"sub": "."}, b"dt=2": {b"x.csv": "../dt=1", b"sub": b"1"}, b"dt=3": "dt=1"})
 def test_every_entry_of_any_tree_is_a_file_of_the_folder_or_named_and_nothing_else_is(tree: Any) -> None:  # noqa: ANN401
     with TemporaryDirectory() as place:
