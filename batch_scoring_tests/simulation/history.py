@@ -32,7 +32,7 @@ from batch_scoring import (
     storage,
     tables,
 )
-from batch_scoring.contract import Reason, Verdict
+from batch_scoring.contract import Rejections, Verdict
 from batch_scoring.manifest import Manifest
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.rows import UnreadableFileError
@@ -68,11 +68,10 @@ class TinyContract:
         return []
 
     def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
-        rejected = batch.column("fate").to_numpy() == REJECTED
-        positions = np.flatnonzero(~rejected)
-        reason = Reason("rule", "fate_is_good", "fate", str(REJECTED))
-        accepted = batch if len(positions) == len(batch) else batch.take(pa.array(positions))
-        return Verdict(accepted, positions, {int(row): reason for row in np.flatnonzero(rejected)})
+        found, fates = Rejections(batch.num_rows), batch.column("fate")
+        found.add("rule", "fate_is_good", "fate", np.flatnonzero(fates.to_numpy() == REJECTED), fates)
+        accepted = batch.take(pa.array(found.others)) if len(found) else batch
+        return Verdict(accepted, found.others, found)
 
 
 class TinyScorer:
