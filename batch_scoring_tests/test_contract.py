@@ -296,7 +296,7 @@ def test_chosen_texts_take_the_time_of_others(tiny: TinyProject) -> None:
             assert len(asked.judge(batch, is_text=False).rejected) == 8192
             found.append(time.process_time() - start)
         seconds.append(min(found))
-    assert seconds[0] < 3 * seconds[1] + 0.01
+    assert seconds[0] < 5 * seconds[1] + 0.01
 
 
 # what is refused

@@ -217,15 +217,15 @@ def ordinary(chosen: pa.Array) -> pa.Array:
 
 
 def seconds_of(chosen: pa.Array, times: int = 3) -> float:
-    """Of an index that sees each key as new, and then each again: the quickest of some times."""
+    """Of the processor, for an index that sees each key as new, then each again: the quickest of some times."""
     half, found = len(chosen) // 2, []
     for _ in range(times):
-        index, start = KeyIndex(), time.perf_counter()
+        index, start = KeyIndex(), time.thread_time()
         for batch, expected in ((chosen[:half], True), (chosen[half:], True), (chosen, False)):
             assert (index.add(batch) == expected).all()
         assert not index.add(pa.concat_arrays([chosen, chosen])).any()
         assert index.seen(chosen).all()
-        found.append(time.perf_counter() - start)
+        found.append(time.thread_time() - start)
     return min(found)
 
 
@@ -239,7 +239,7 @@ def test_chosen_keys_take_the_time_of_others(attack: Callable[[int], pa.Array], 
         chosen, usual = (
             pa.DictionaryArray.from_arrays(pa.array(np.arange(4096), pa.int32()), keys) for keys in (chosen, usual)
         )
-    assert seconds_of(chosen) < 3 * seconds_of(usual) + 0.01
+    assert seconds_of(chosen) < 5 * seconds_of(usual) + 0.01
 
 
 @pytest.mark.parametrize("attack", ATTACKS[:3])
@@ -257,9 +257,9 @@ def test_chosen_texts_are_slow_in_arrows_dictionaries() -> None:
     """Why the index has none: a new release may mend it."""
     seconds = []
     for texts in (chosen := by_arrows_own_hash(8192), ordinary(chosen)):
-        start = time.perf_counter()
+        start = time.thread_time()
         texts.dictionary_encode()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     assert seconds[0] > 10 * seconds[1]
 
 

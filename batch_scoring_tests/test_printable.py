@@ -14,7 +14,7 @@ from dagster_shared.serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_scoring import cli
+from batch_scoring import cli, subcommands
 from batch_scoring.channels import Message
 from batch_scoring.doctor import commits
 from batch_scoring.printable import clean, cleaned, guarded, one_line, printable, shell_word
@@ -142,7 +142,7 @@ def test_nothing_of_it_reaches_the_terminal(
     told: tuple[TinyProject, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny, _ = told
-    monkeypatch.setattr(cli, "find_pipeline", lambda _: tiny.pipeline)
+    monkeypatch.setattr(subcommands, "find_pipeline", lambda _: tiny.pipeline)
     source = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.csv")
     evil = tmp_path / f"b{EVIL}.csv"
     evil.write_bytes(source.read_bytes())
