@@ -172,7 +172,7 @@ def _open(port: int) -> tuple[ReportServer | None, str]:
     except SpecError as error:
         return None, str(error)
     if root.startswith("s3://"):
-        return None, f"they are in {root}, links lead there"
+        return None, f"they are in {root}, none is served from here"
     try:
         server = ReportServer(lambda: survey_pipelines().sound, port)
     except OSError as error:
