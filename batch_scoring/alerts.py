@@ -36,7 +36,6 @@ OVERLAP = 300.0
 PAGE = 50
 SAID_EVERY = 3600.0
 """Seconds from one line in the log about a mistyped address to the next."""
-_said_at: dict[str, float] = {}
 STORM = 10
 """New messages of one topic in a tick; more are joined."""
 MOST_STATES = 1000
@@ -47,6 +46,8 @@ STORE_SECONDS = 4.0
 
 _LINE = re.compile(r" line \d+")
 """Of a fault; it moves as the file is edited."""
+_said_at: dict[str, float] = {}
+"""When this process said a mistake last, on the monotonic clock."""
 
 
 class Memory(BaseModel):

@@ -8,7 +8,7 @@ Where nobody has ever held it nothing is known.
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 _ENDING = ".lock"
@@ -54,9 +54,9 @@ class Sign:
 def has_process(place: Path, run_id: str) -> bool | None:
     """Whether a process works on the run; None if that is not known."""
     try:
-        with (place / f"{run_id}{_ENDING}").open() as file:
+        with (place / f"{run_id}{_ENDING}").open("r+") as file:  # NFS locks what may be written alone
             return not _take(file.fileno())
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
@@ -66,25 +66,22 @@ def sweep(place: Path, started: Callable[[], Collection[str]]) -> None:
     on = started() if there else []
     for file in there:
         if file.stem not in on:
-            with contextlib.suppress(FileNotFoundError), file.open() as opened:
+            with contextlib.suppress(OSError), file.open("r+") as opened:
                 if _take(opened.fileno()):
                     file.unlink(missing_ok=True)
 
 
 def _hold(file: Path) -> int:
     """A shared lock on the file of that name."""
-    for lock in _opened(file):
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        with contextlib.suppress(FileNotFoundError):  # taken away in between
-            if os.path.samestat(os.fstat(lock), file.stat()):
-                return lock
-        os.close(lock)
-    raise AssertionError("there is always a next one")
-
-
-def _opened(file: Path) -> Iterator[int]:
     while True:
-        yield os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        with contextlib.ExitStack() as unless_held:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            unless_held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):  # taken away in between
+                if os.path.samestat(os.fstat(lock), file.stat()):
+                    unless_held.pop_all()
+                    return lock
 
 
 def _take(lock: int) -> bool:

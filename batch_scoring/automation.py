@@ -278,13 +278,14 @@ def _requested(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationConte
     context.log.info(summary)
     if tick.plan.requests and (faults := faults_of(pipeline)):
         raise SpecError(faults)
+    code = runs.code_in_force(pipeline)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,
             partition_key=request.day,
             tags={
                 runs.FINGERPRINT: request.fingerprint,
-                runs.CODE: runs.code_in_force(pipeline),
+                runs.CODE: code,
                 runs.ATTEMPT: str(request.attempt),
                 "batch_scoring/why": printable(request.why),
                 "dagster/priority": str(request.priority),

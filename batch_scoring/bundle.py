@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from batch_scoring import agreement, independence, parquet, reference, truth, vocabularies, weights
+from batch_scoring import agreement, independence, parquet, reference, vocabularies, weights
 from batch_scoring.agreement import Deviation
 from batch_scoring.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
 from batch_scoring.profile import Profile
@@ -352,6 +352,8 @@ def write_bundle(
         BundleError: the network cannot be scored with as it is, or gives other outputs than expected, or the bundle
             would not load again; nothing is written then.
     """
+    from batch_scoring import truth  # late: only who trains or converts needs it
+
     place = open_folder(str(folder))
     if golden.num_rows != GOLDEN_ROWS:
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")

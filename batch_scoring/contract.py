@@ -347,12 +347,6 @@ class Contract:
         return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
 
 
-def shown(values: pa.Array, row: int) -> str | None:
-    """A cell as a person reads it, on one line and with what a terminal obeys made visible; None if it is null."""
-    value = plain(values, row)
-    return None if value is None else one_line(str(value))
-
-
 def plain(values: pa.Array, row: int) -> object:
     """A cell as JSON can hold it, or as `str` can show it, whatever its bytes are."""
     try:

@@ -31,6 +31,8 @@ from dagster._core.storage.sql import get_alembic_config
 from dagster._core.storage.sqlite import create_db_conn_string
 from dagster._serdes import ConfigurableClassData
 
+from batch_scoring.printable import shell_word
+
 MEND = "python -m batch_scoring.databases"
 _LOCK = "history/.lock"
 _HEADS = "more than one head"
@@ -68,7 +70,7 @@ def created_by_one(home: Path) -> Iterator[None]:
                     raise
                 raise dg.DagsterInvariantViolationError(
                     f"{home}: a database of this instance was created by two processes at once, and has two revisions; "
-                    f"mend it: DAGSTER_HOME={home} {MEND}"
+                    f"mend it: DAGSTER_HOME={shell_word(str(home))} {MEND}"
                 ) from error
             finally:
                 _held.remove(home)

@@ -25,7 +25,6 @@ LOOK_BACK = timedelta(days=7)
 """How long ago a deadline may be."""
 TIME_TO_SCORE = timedelta(hours=1)
 """That a file has which came late."""
-
 TIME_TO_COME = timedelta(hours=1)
 """Within which files that are still coming at the deadline must have come."""
 

@@ -47,6 +47,11 @@ def broken_name(name: str) -> str:
     return f"{name}_is_broken"
 
 
+def says_broken(message: str) -> bool:
+    """Whether an error is of a sensor `broken_name`, which fails only to be seen: its faults are told elsewhere."""
+    return bool(re.search(r"for sensor \w+_is_broken\b", message))
+
+
 def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
     """Whether a sensor asks again for a day of the pipeline that is not settled."""
     known = states(instance)

@@ -127,7 +127,8 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     places: dict[tuple[object, ...], int] = {}
     doubled = set()
     for position, key in enumerate(_values(reference, keys)):
-        doubled.add(key) if key in places else places.setdefault(key, position)
+        if places.setdefault(key, position) != position:
+            doubled.add(key)
     if set(keys) <= set(golden.column_names):
         for position, key in enumerate(_values(golden, keys), reference.num_rows):
             places.setdefault(key, position)
@@ -139,7 +140,7 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     _refuse([key for key in wanted if key not in places], f"has rows whose {what} is in neither reference nor golden")
     _refuse(
         [key for key in wanted if key in doubled],
-        f"has rows whose {what} stands in several rows of the reference" + ("; give dt too" if keys[1:] == [] else ""),
+        f"has rows whose {what} stands in several rows of the reference" + ("" if keys[1:] else "; give dt too"),
     )
     return np.array([places[key] for key in wanted])
 

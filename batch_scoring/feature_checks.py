@@ -23,12 +23,13 @@ CHECKS = {
 }
 
 WORDS_SHOWN = 50
+"""Values that a message or table names."""
+
 _SETTINGS = {
     "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
     "quotes_end_cells": "; see input.csv.escape and quote in the spec",
 }
 """What may mend rows that are rejected for a reason, where the schema and the rows cannot."""
-"""Values that a message or table names."""
 
 Categories = dict[str, Counter[str]]
 """Rows by categorical column and value."""
@@ -105,7 +106,7 @@ def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_i
     rejected = sum(shard.rows_quarantined for shard in accounts)
     share, most = rejected / max(rows_in, 1), math.floor(bounds.most(rows_in))
     passed, blocks = rejected <= most, share > bounds.blocking_share
-    expected = f"at most {_rows(most)} of so many; beyond {bounds.blocking_share:.0%} the day stops"
+    expected = f"at most {_rows(most)} of {rows_in}; beyond {bounds.blocking_share:.0%} the day stops"
     message = f"{rejected} of {rows_in} rows ({share:.1%}) are in the quarantine, expected {expected}"
     if rejected:
         message += f"; reasons: {_worst(accounts)}"

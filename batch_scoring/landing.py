@@ -11,8 +11,6 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from batch_scoring.csv_rows import CsvRows
-from batch_scoring.parquet_rows import ParquetRows
 from batch_scoring.rows import BATCH_ROWS, FileRows, UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
@@ -155,6 +153,10 @@ def open_rows(
 def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: Iterable[str] | None) -> FileRows:
     if file.size == 0:
         raise UnreadableFileError("it is empty (0 bytes); expected a header or a Parquet footer")
+    # late: who only lists files is to start soon
+    from batch_scoring.csv_rows import CsvRows
+    from batch_scoring.parquet_rows import ParquetRows
+
     rows: FileRows
     if file.path.endswith(".parquet"):
         rows = ParquetRows(stream, columns)

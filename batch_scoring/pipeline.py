@@ -28,7 +28,7 @@ from batch_scoring.storage import Folder, open_folder
 PROJECT = Path(__file__).resolve().parent.parent
 PIPELINES = Path(__file__).resolve().parent / "pipelines"
 
-_SHOWN = "a spec's values stand in Dagster's UI and database; expected settings alone"
+_EXPOSED = "a spec's values stand in Dagster's UI and database"
 
 
 class SpecError(ValueError):
@@ -282,15 +282,16 @@ def find_pipeline(name: str) -> Pipeline:
 
     Raises:
         UnknownPipelineError: no pipeline has the name.
-        SpecError: it is left out of the deployment; listing its faults. Or no pipeline is left.
+        SpecError: it is left out of the deployment; listing its faults. Or there is no spec at all.
     """
-    pipelines = {pipeline.name: pipeline for pipeline in load_pipelines()}
-    if name in pipelines:
-        return pipelines[name]
-    for broken in survey_pipelines().broken:
+    survey = survey_pipelines()
+    for pipeline in survey.sound:
+        if pipeline.name == name:
+            return pipeline
+    for broken in survey.broken:
         if broken.name == name:
             raise SpecError(list(broken.faults))
-    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(pipelines)}")
+    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(sorted(survey.names))}")
 
 
 def declared_pipeline(name: str) -> Pipeline:
@@ -380,7 +381,7 @@ def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], st
         name, default = match.groups()
         found = os.environ.get(name) or default
         if is_secret_name(name):
-            refused[path] = f"{value!r}: {name} is a secret by its name, and {_SHOWN}, under another kind of name"
+            refused[path] = f"{value!r}: {name} is a secret by its name, and {_EXPOSED}; if it holds none, rename it"
         elif found is None:
             refused[path] = (
                 f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
@@ -391,7 +392,7 @@ def _expand(value: Any, path: tuple[str, ...], refused: dict[tuple[str, ...], st
         text, value = value, re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
         if path not in refused and is_secret_value(value):
             place = "it" if is_secret_value(text) else repr(text)
-            refused[path] = f"{place} holds a password or a private key, and {_SHOWN}"
+            refused[path] = f"{place} holds a password or a private key, and {_EXPOSED}; take it out"
     return None if path in refused else value  # no value at all, so that nobody takes it for one
 
 

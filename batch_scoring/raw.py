@@ -146,8 +146,8 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
 def is_about(pipeline: Pipeline, found: Found, asked_with: Mapping[str, str]) -> dict[str, str]:
     """The tags by which the planner knows what a run has tried.
 
-    A sensor's own word for the code stands: where its process is older than the code on disk, tries under the new name
-    would never count. So does its word for the files, if this process may not see them.
+    A sensor's own word for the code stands: what it has asked for counts as a try of that, whatever was deployed since.
+    So does its word for the files, if this process may not see them.
     """
     tags = {} if runs.CODE in asked_with else {runs.CODE: runs.code_in_force(pipeline)}
     if not found.is_denied:

@@ -29,6 +29,11 @@ _POLICY = re.compile(rb'<meta http-equiv="Content-Security-Policy" content="([^"
 _HEAD = 400_000
 """Bytes of a page within which its policy stands: Evidently's fonts come first."""
 
+_UNSAFE = b"""\
+This page has no content security policy: an earlier version of batch_scoring has drawn it, and it may run what a cell
+says. Have it drawn again: materialise its day's drift checks, or the report.
+"""
+
 _NOTHING = "default-src 'none'"
 _BOUNDS = "sandbox allow-scripts; frame-ancestors 'none'"
 """Beside the page's own policy: no origin, so that no page reads another."""
@@ -103,13 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = page.read_bytes()
         policy = _POLICY.search(content[:_HEAD])
         if policy is None:
-            told = (
-                "This page has no content security policy: an earlier version of batch_scoring has drawn it, and it\n"
-            )
-            told += (
-                "may run what a cell says. Have it drawn again: materialise its day's drift checks, or the report.\n"
-            )
-            return HTTPStatus.FORBIDDEN, "", told.encode()
+            return HTTPStatus.FORBIDDEN, "", _UNSAFE
         return HTTPStatus.OK, policy[1].decode(), content
 
 
@@ -173,7 +172,7 @@ def _open(port: int) -> tuple[ReportServer | None, str]:
     except SpecError as error:
         return None, str(error)
     if root.startswith("s3://"):
-        return None, f"they are in {root}, links lead there"
+        return None, f"they are in {root}, none is served from here"
     try:
         server = ReportServer(lambda: survey_pipelines().sound, port)
     except OSError as error:

@@ -7,7 +7,7 @@ in force, whoever started it. Nothing here says whether a day is done; that is `
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -68,8 +68,12 @@ class DayRun:
 
 
 def code_in_force(pipeline: Pipeline) -> str:
-    """Names what a run's outcome depends on besides the files: code, settings, where the model is delivered."""
-    return digest("code", pipeline.features_code, pipeline.scoring_code, pipeline.bundle.uri)[:12]
+    """Names what a run's outcome depends on besides the files: code, settings, where the model is delivered.
+
+    The code is that on the disk now: a sensor's process may be older, and its runs load the code anew.
+    """
+    now = replace(pipeline)  # without the digests that it has kept
+    return digest("code", now.features_code, now.scoring_code, now.bundle.uri)[:12]
 
 
 def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _ASKS = "; expected checks on the elements of one column, which name the rows that fail"
 _KEY = "the key is unique by input.key"
+_DROPS = "; a row that breaks a rule is quarantined with its reason, never dropped: drop the setting"
 
 
 def refused(schema: "pandera.pandas.DataFrameSchema", model: object) -> Iterator[str]:
@@ -55,9 +56,6 @@ def _of_frame(schema: "pandera.pandas.DataFrameSchema") -> Iterator[str]:
             " has unique_column_names; a column of the schema that stands twice in a file stops the day anyway: drop "
             "the setting"
         )
-
-
-_DROPS = "; a row that breaks a rule is quarantined with its reason, never dropped: drop the setting"
 
 
 def _of_column(column: "pandera.pandas.Column") -> Iterator[str]:

@@ -273,7 +273,7 @@ def _positive(text: str) -> float:
 def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     old = commands.add_parser(
         "retention",
-        help="count what nobody needs any more, or delete it: replaced files, old pages, quarantined rows, weights",
+        help="count what nobody needs any more, or delete it: replaced files, pages, samples, rejected rows, weights",
         description="Count what nobody needs any more, after the days that `retention` in the spec names, and say what "
         "it is; with --delete take it away. What the tables, a run or a reader may still need is never among it.",
     )

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -176,6 +178,40 @@ def test_two_processes_of_a_run_hold_its_lock_together(tmp_path: Path) -> None:
     assert alive.has_process(tmp_path, "run"), "until its record says so"
     parent.give("next")
     assert alive.has_process(tmp_path, "run") is None and alive.has_process(tmp_path, "next")
+
+
+def test_a_file_system_that_locks_only_what_may_be_written_knows_the_processes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS does."""
+    lock = fcntl.flock
+
+    def of_nfs(file: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(file, operation)
+
+    sign = alive.Sign(tmp_path)
+    sign.give("run")
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    assert alive.has_process(tmp_path, "run") is True
+    sign.withdraw()
+    assert alive.has_process(tmp_path, "run") is False
+    alive.sweep(tmp_path, lambda: [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_keeps_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    open_files, sign = Path("/proc/self/fd"), alive.Sign(tmp_path)
+    before = len(list(open_files.iterdir()))
+    for _ in range(5):
+        sign.give("run")
+    assert len(list(open_files.iterdir())) == before
+    assert alive.has_process(tmp_path, "run") is None
 
 
 def test_a_run_that_this_very_process_works_on_lives(instance: dg.DagsterInstance) -> None:

@@ -29,7 +29,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
-from batch_scoring import channels, cli
+from batch_scoring import channels, cli, doors
 from batch_scoring.channels import Message
 from batch_scoring.doctor import command, commits, machine, probe, stores
 from batch_scoring.doctor.probe import Finding, Outcome, Site
@@ -479,6 +479,16 @@ def test_a_part_of_the_daemon_that_is_silent_and_one_that_fails(deployed: Clinic
     report = deployed.look()
     assert findings(report) == [("error", "daemon"), ("warning", "daemon")]
     assert "SENSOR" in report.text() and "database is locked" in report.text()
+
+
+def test_the_sensor_of_a_broken_pipeline_is_no_fault_of_the_daemon(deployed: Clinic) -> None:
+    """The spec's own fault is told; this is what Dagster makes of the sensor that shows it."""
+    words = f"Error occurred during the execution of evaluation_fn for sensor {doors.broken_name('half_made')}\n"
+    with deployed.instance() as instance:
+        for kind in instance.get_required_daemon_types():
+            error = SerializableErrorInfo(f"dagster._core.errors.SensorExecutionError: {words}", [], "x")
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 10, kind, "x", [error]))
+    assert findings(deployed.look()) == []
 
 
 def test_every_sensor_of_a_pipeline_switched_off(deployed: Clinic) -> None:

@@ -1,7 +1,9 @@
 """What a customer's file says reaches no terminal, log, message or shell as anything but text."""
 
+import contextlib
 import io
 import json
+import sqlite3
 import subprocess
 import unicodedata
 from collections.abc import Iterator
@@ -14,9 +16,10 @@ from dagster_shared.serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_scoring import cli, subcommands
+from batch_scoring import cli, databases, subcommands
 from batch_scoring.channels import Message
-from batch_scoring.doctor import commits
+from batch_scoring.doctor import commits, instance
+from batch_scoring.doctor.probe import Site
 from batch_scoring.printable import clean, cleaned, guarded, one_line, printable, shell_word
 from batch_scoring.progress import Bar
 from batch_scoring_tests.tiny import DAY, TinyProject
@@ -183,3 +186,22 @@ def test_the_command_that_doctor_prints_removes_the_file_and_nothing_else(tmp_pa
     subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path)
     assert before - {file for file in tmp_path.rglob("*")} == {torn}
     assert {file for file in tmp_path.rglob("*")} <= before
+
+
+@pytest.mark.parametrize("name", ["it's a home", "two\nlines", "$(touch owned); #"])
+def test_the_commands_for_an_instance_are_of_its_folder_alone(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    site = Site((), home=home)
+    [lacking] = instance.home.look(site)
+    subprocess.run(["bash", "-c", lacking.remedy], check=True, cwd=tmp_path)
+    assert [file.name for file in home.iterdir()] == ["dagster.yaml"]
+    for database in databases.files(home):
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database)) as opened, opened:
+            opened.execute("CREATE TABLE alembic_version (version_num)")
+            opened.execute("INSERT INTO alembic_version VALUES ('29b539ebc72a'), ('7e2f3204cf8e')")
+    assert [finding.remedy.replace(shell_word(str(home)), "HOME") for finding in instance.home.look(site)] == [
+        "DAGSTER_HOME=HOME python -m batch_scoring.databases"
+    ] * 3
+    assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -259,6 +259,35 @@ def test_a_sensor_whose_process_is_older_than_the_code_on_disk_counts_its_tries(
     assert "refused" in uploads.tick(older, instance, Memory()).plan.waiting[DAY]
 
 
+def test_code_that_was_broken_for_a_while_is_asked_for_again_when_it_is_what_it_was(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    """`dagster dev` loads code once, its runs load what stands on the disk."""
+    tiny.spec["input"]["complete"] = {"quiet_minutes": 0}
+    tiny.write_spec()
+    land(tiny, DAY, 64)
+    before = tiny.pipeline
+    sensor, definitions = uploads_sensor(before), tiny.definitions
+    assert before.features_code and before.scoring_code  # read, as the sensor's process has long done
+
+    def asked_for() -> list[str]:
+        result = sensor(dg.build_sensor_context(instance=instance, definitions=definitions))
+        assert isinstance(result, dg.SensorResult)
+        for request in result.run_requests or []:
+            job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
+            job.execute_in_process(
+                instance=instance, tags=request.tags, partition_key=request.partition_key, raise_on_error=False
+            )
+        return [str(request.partition_key) for request in result.run_requests or []]
+
+    tiny.write_code(network=f"{NETWORK}\nraise RuntimeError('half written')\n")
+    assert asked_for() == [DAY] and asked_for() == []
+    assert runs.of_day(instance, before, DAY)[0].failure == "bad_model"
+    tiny.write_code(network=NETWORK)
+    assert asked_for() == [DAY] and asked_for() == []
+    assert tiny.read().num_rows == 64
+
+
 def test_many_runs_of_other_pipelines_do_not_hide_the_days(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
     land(tiny, DAY, 64)
     tiny.run(instance=instance)

@@ -44,9 +44,8 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             self._writers.close()
         with contextlib.ExitStack() as late:
             if self._files and all(file.fate == "shown" for file in self._files.values()):
-                late.enter_context(
-                    signals.uninterrupted()
-                )  # the output is written, whatever becomes of the scratch files
+                # the output is written, whatever becomes of the scratch files
+                late.enter_context(signals.uninterrupted())
                 late.enter_context(contextlib.suppress(OSError))
             self._staged.close()
         self._remove_folders()

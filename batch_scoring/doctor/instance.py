@@ -1,7 +1,6 @@
 """The Dagster instance: its folder and settings, its daemon, what starts days, runs that are dead."""
 
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -50,7 +49,7 @@ def home(site: Site) -> Iterator[Finding]:
     if not (site.home / "dagster.yaml").is_file():
         yield Finding(
             "warning", str(site.home), "there is no dagster.yaml: runs have no maximum time, a crashed one is not run "
-            "again", "the project's", f"cp {PROJECT}/dagster.yaml {site.home}/",
+            "again", "the project's", f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
         )  # fmt: skip
     from dagster._core.instance.ref import InstanceRef
 
@@ -60,7 +59,7 @@ def home(site: Site) -> Iterator[Finding]:
         for file in torn:
             yield Finding(
                 "error", str(file), "two processes have created it at once, it has two revisions: every command fails",
-                "one revision", f"DAGSTER_HOME={shlex.quote(str(site.home))} {databases.MEND}",
+                "one revision", f"DAGSTER_HOME={shell_word(str(site.home))} {databases.MEND}",
             )  # fmt: skip
         if not torn and not _is_new(site.home):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
@@ -162,7 +161,7 @@ def daemon(site: Site) -> Iterator[Finding]:
             "a heartbeat of each", f"see its log; start it again: {_START}",
         )  # fmt: skip
     for kind in sorted(set(needed) - set(silent)):
-        if errors := beats[kind].errors:
+        if errors := [error for error in beats[kind].errors or () if not doors.says_broken(error.message)]:
             first = errors[0].message.strip().splitlines()[0]
             yield Finding("warning", f"daemon ({kind})", f"its last round failed: {first}", "none", "see its log")
 
@@ -260,9 +259,8 @@ def waiting_alerts(site: Site) -> Iterator[Finding]:
 def _switch(site: Site, name: str) -> str:
     """How a sensor or schedule is switched on; dagster's own command finds no instance by itself."""
     kind = "schedule" if name.endswith("_on_schedule") else "sensor"
-    return (
-        f"switch it on in the UI, or: DAGSTER_HOME={site.home or PROJECT} dagster {kind} start {name} -w workspace.yaml"
-    )
+    home = shell_word(str(site.home or PROJECT))
+    return f"switch it on in the UI, or: DAGSTER_HOME={home} dagster {kind} start {name} -w workspace.yaml"
 
 
 def _starters(pipeline: Pipeline) -> dict[str, str]:
