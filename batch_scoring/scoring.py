@@ -143,7 +143,7 @@ class Scorer:
                 self._network, self.why_eager = self._cpu_network, "there are no golden rows to prove packed layers on"
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
-            self._twins = Twins(self._network, self._probe(model.golden))
+            self._twins = Twins(self._network, self._probes_on_device(model.golden))
             self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     @property
@@ -398,12 +398,9 @@ class Scorer:
             failed.append(FailedRow(start, "network_raises", detail))
             _ensure_few(len(failed), failed)
 
-    def _probe(self, golden: pa.Table | None) -> "Probe | None":
-        """The golden rows on the device, if there are some."""
-        if golden is None:
-            return None
-        probe = next(self._probes(golden))
-        return replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
+    def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[Probe]":
+        for probe in self._probes(golden) if golden is not None else ():
+            yield replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
 
     def _probes(self, golden: pa.Table) -> "Iterator[Probe]":
         """The golden rows as they are, with a missing value in each numeric column in turn, and with unknown words."""

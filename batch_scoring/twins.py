@@ -9,7 +9,7 @@ scoring never changes, and nothing else.
 import contextlib
 import copy
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -21,16 +21,16 @@ from batch_scoring.scoring import is_out_of_memory
 class Twins:
     """As many equal networks as there are forward passes at once; one, for one pass at a time, if it has no equal."""
 
-    def __init__(self, network: nn.Module, probe: Probe | None) -> None:
+    def __init__(self, network: nn.Module, probes: Iterable[Probe]) -> None:
         """Keep a network.
 
         Args:
             network: in evaluation mode; nobody else runs it.
-            probe: rows on which a twin proves that it is one, on the network's device; without them there are none.
+            probes: rows on the network's device; on the first of them a twin proves that it is one.
         """
         self._idle: queue.LifoQueue[nn.Module] = queue.LifoQueue()
         self._idle.put(network)
-        self._pattern = _proven_twin(network, probe) if probe is not None else None
+        self._pattern = _proven_twin(network, probes)
 
     @property
     def are_equal(self) -> bool:
@@ -62,16 +62,17 @@ def _twin(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(value): value for value in shared})
 
 
-def _proven_twin(network: nn.Module, probe: Probe) -> nn.Module | None:
+def _proven_twin(network: nn.Module, probes: Iterable[Probe]) -> nn.Module | None:
     """A twin, if it gives the network's very outputs; a hook may still write into the network that it was made for."""
-    numeric, categorical = probe.numeric.flip(0), probe.categorical.flip(0)  # other rows than the network last saw
     try:
+        probe = next(iter(probes))
+        numeric, categorical = probe.numeric.flip(0), probe.categorical.flip(0)  # other rows than the network last saw
         twin = _twin(network)
         with torch.inference_mode():
             found = _twin(twin)(numeric.clone(), categorical.clone())
             expected = network(numeric.clone(), categorical.clone())
         return twin if torch.equal(found.nan_to_num(), expected.nan_to_num()) else None
-    except Exception as error:  # what cannot be copied, or raises for the rows
+    except Exception as error:  # it cannot be copied, raises for the rows, or there are none
         if is_out_of_memory(error):
             raise
         return None
