@@ -133,6 +133,18 @@ class Raising(Base):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nand more")
 
 
+class Whole(Base):
+    """Classes, not logits."""
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return super().forward(numeric, categorical).mul(10).long()
+
+
+class Imaginary(Base):
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return super().forward(numeric, categorical) * 1j
+
+
 REGRESSION = {"task": "regression", "classes": []}
 
 
@@ -142,6 +154,8 @@ REGRESSION = {"task": "regression", "classes": []}
         (Squeezed, REGRESSION, "output has shape (64,) for 64 rows; expected (64, 1)"),
         (Base, {"classes": ["a", "b", "c"]}, "output has shape (64, 2) for 64 rows; expected (64, 3)"),
         (Pair, {}, "the network returns a tuple; expected one tensor of shape (64, 2)"),
+        (Whole, {}, "the network returns numbers of torch.int64; expected torch.float32"),
+        (Imaginary, {}, "the network returns numbers of torch.complex64; expected torch.float32"),
         (Raising, {}, "golden: the network raises RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         (Base, {"task": "ranking"}, "bundle.json would be no manifest: task: Input should be 'classification' or"),
         (Base, {"metrics": {"auc": float("nan")}}, "metrics.auc: Input should be a finite number, found nan"),
