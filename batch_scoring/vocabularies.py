@@ -86,13 +86,12 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
         ]
         known = seen.total() - unknown.total()
         missing = rows[name].null_count
-        if missing >= OFTEN * rows.num_rows and (
-            nothing := [word for word in meant.values() if _bare(word) in NOTHING]
-        ):
+        nothing = [word for bare, word in meant.items() if bare in NOTHING]
+        if nothing and missing >= OFTEN * rows.num_rows:
             raise UnsoundError(
-                f"the vocabulary of {name} has {nothing[0]!r}, which no row has: {missing} of {rows.num_rows} rows have "
-                "no value there, and that is code 0 to the network. Train a missing value as code 0 and leave the word "
-                "out, or write the word into the rows"
+                f"the vocabulary of {name} has {nothing[0]!r}, which no row has: {missing} of {rows.num_rows} rows "
+                "have no value there, and that is code 0 to the network. Train a missing value as code 0 and leave the "
+                "word out, or write the word into the rows"
             )
         if twins:
             pairs = ", ".join(f"{_quoted(ours)} in place of {_quoted(theirs)}" for theirs, ours in twins[:5])
