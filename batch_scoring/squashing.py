@@ -18,7 +18,7 @@ SQUASHING = re.compile("_?softmax|_safe_softmax|sigmoid_?|special_expit|hardsigm
 PASSING = re.compile(
     "view|view_as|reshape|_unsafe_view|_reshape_alias|squeeze|unsqueeze|transpose|t|permute|flatten|unflatten|alias|"
     "contiguous|clone|to|_to_copy|detach|select|slice|narrow|expand|cat|stack|where|clamp|clamp_min|clamp_max|"
-    "nan_to_num|masked_fill|dropout|split|split_with_sizes|unbind|flip|roll|index|index_select|gather|round|rsub"
+    "nan_to_num|masked_fill|dropout|split|split_with_sizes|chunk|unbind|flip|roll|index|index_select|gather|round|rsub"
 )
 """Operators that leave the values what they are, or nearly, or make 1 - p of p."""
 

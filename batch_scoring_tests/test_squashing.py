@@ -56,6 +56,7 @@ SQUASHED = {
     "sigmoid, picked": lambda z: torch.sigmoid(z)[:, [1, 0]],
     "sigmoid, taken apart": lambda z: torch.stack(torch.sigmoid(z).unbind(1), dim=1),
     "sigmoid, cut in two": lambda z: torch.cat(torch.sigmoid(z).split(1, dim=1)[::-1], dim=1),
+    "sigmoid, in chunks": lambda z: torch.cat(torch.sigmoid(z).chunk(2, dim=1)[::-1], dim=1),
     "sigmoid, rounded": lambda z: torch.sigmoid(z).round(decimals=3),
     "sigmoid, of the other class": lambda z: 1 - torch.sigmoid(z),
 }
