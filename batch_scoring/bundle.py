@@ -243,6 +243,10 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
     names = manifest.output_columns
     if absent := [name for name in names if name not in golden.column_names]:
         raise BundleError(f"{where} has no column {', '.join(absent)}; expected {', '.join(names)}")
+    with _refused(where):
+        reference.check_names(golden)
+        for name in names:
+            reference.check_numbers(name, golden.schema.field(name).type)
     expected = np.column_stack([golden[name].to_numpy() for name in names])
     if not np.isfinite(expected).all():
         count = int((~np.isfinite(expected)).sum())
@@ -381,6 +385,7 @@ def write_bundle(
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
     manifest = draft.model_copy(update={"files": digests, "golden_tolerance": tolerance})
     content[MANIFEST] = _dump(manifest)
+    manifest = Manifest.model_validate_json(content[MANIFEST])  # as it will be read: a tuple has become a list
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     model = prove(written, type(network))
     with _refused(place.uri):

@@ -73,7 +73,8 @@ def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.nda
     parts = [np.empty((0, width), np.float32)]
     with one_thread(), torch.inference_mode():
         for start in range(0, len(numeric), ROWS):
-            inputs = [torch.from_numpy(matrix[start : start + ROWS]) for matrix in (numeric, categorical)]
+            # a network may overwrite what it is given, and rounds alike only in memory that is aligned alike
+            inputs = [torch.from_numpy(matrix[start : start + ROWS]).clone() for matrix in (numeric, categorical)]
             try:
                 result = network(*inputs)
             except Exception as error:
@@ -121,6 +122,8 @@ def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
 
     if not isinstance(result, torch.Tensor):
         raise UnsoundError(f"the network returns a {type(result).__name__}; expected one tensor of shape {expected}")
+    if not result.is_floating_point():
+        raise UnsoundError(f"the network returns numbers of {result.dtype}; expected torch.float32")
     if tuple(result.shape) != expected:
         raise UnsoundError(
             f"the network's output has shape {tuple(result.shape)} for {expected[0]} rows; expected {expected}: a row "

@@ -46,7 +46,9 @@ class Expected:
         """
         theirs = np.column_stack([self.rows[name].to_numpy().astype(np.float64) for name in self.columns])
         ours = np.column_stack([found[name][self.positions] for name in self.columns])
-        limits = np.maximum(agreement.bounds(theirs, TOLERANCE), agreement.bounds(theirs, tolerance))
+        # where scores are small, four decimals say nothing of them
+        usual = Tolerance(relative=TOLERANCE.relative) if agreement.is_no_check(theirs, TOLERANCE) else TOLERANCE
+        limits = np.maximum(agreement.bounds(theirs, usual), agreement.bounds(theirs, tolerance))
         wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
         if not len(wrong):
             return

@@ -75,7 +75,11 @@ of a bundle whose values are so small that it would accept any (`agreement.usual
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse numbers that are not finite, however deep they stand."""
-    if bad := next(_not_finite(value), None):
+    try:
+        bad = next(_not_finite(value), None)
+    except RecursionError as error:
+        raise ValueError("it holds itself, or lists in lists without end; expected plain JSON") from error
+    if bad:
         raise ValueError(f"{bad}; expected finite numbers")
     return value
 
@@ -99,7 +103,15 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _printable(name: str) -> str:
+    """Refuse what moves a terminal's cursor, or what a database does not take."""
+    if not name.isprintable():
+        raise ValueError(f"{name[:80]!r} has characters that cannot be printed; expected a name such as 'v1'")
+    return name
+
+
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 AnyTolerance = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False), Tag("number")] | Annotated[Tolerance, Tag("object")],
@@ -113,8 +125,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
+    name: Name
+    version: Name
     task: Task
     arguments: Plain = Field(description="keyword arguments of the network's class")
     numeric: Names

@@ -83,6 +83,9 @@ class PackedLinear(nn.Linear):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _BATCH_ROWS)
         self.eval()
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "PackedLinear":
+        return self  # nothing in it ever changes, and packed weights have no storage to copy
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """float32[…, out_features] of float32[…, in_features]; anything else is torch's own linear layer's business."""
         if not self._takes(values):

@@ -1,5 +1,7 @@
 """Whether the reference of a bundle, and the profile that was learned from it, are of the model beside them."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 
@@ -20,7 +22,7 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
     if absent := [name for name in dict.fromkeys(wanted) if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}; expected the model's scores beside the features")
     for name in dict.fromkeys(wanted):
-        _check_numbers(name, rows[name].type)
+        check_numbers(name, rows[name].type)
         values = rows[name].cast(pa.float64()).to_numpy()
         bad = ~np.isfinite(values)
         if name.startswith("prob_class_"):
@@ -37,10 +39,11 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
     """
     if not rows.num_rows:
         raise UnsoundError("it has no rows; expected a sample of the training window")
+    check_names(rows)
     if absent := [name for name in manifest.features if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}, which the model needs")
     for name in manifest.numeric:
-        _check_numbers(name, rows[name].type)
+        check_numbers(name, rows[name].type)
     check_words(manifest, rows)
 
 
@@ -61,6 +64,21 @@ def check_profile(manifest: Manifest, profile: Profile) -> None:
         raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 
-def _check_numbers(name: str, kind: pa.DataType) -> None:
+def check_names(rows: pa.Table) -> None:
+    """Refuse columns that have one name.
+
+    Raises:
+        UnsoundError: there are some.
+    """
+    if twice := [name for name, count in Counter(rows.column_names).items() if count > 1]:
+        raise UnsoundError(f"it has two columns {', '.join(twice)}")
+
+
+def check_numbers(name: str, kind: pa.DataType) -> None:
+    """Refuse a column of anything but numbers.
+
+    Raises:
+        UnsoundError: it is one.
+    """
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise UnsoundError(f"column {name} is {kind}; expected numbers")

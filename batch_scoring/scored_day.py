@@ -18,7 +18,7 @@ from batch_scoring.manifest import LoadedModel, Manifest
 from batch_scoring.parquet import READ_ROWS
 from batch_scoring.progress import Progress
 from batch_scoring.scored_rows import Tally
-from batch_scoring.scoring import Scorer
+from batch_scoring.scoring import ALONE, Scorer
 from batch_scoring.state import Account, DayInput, ModelInForce, ShardAccount, StateError
 from batch_scoring.steps import DayStep, Finished, Prepared, Run, SupersededError, check_input
 from batch_scoring.tables import features_table
@@ -164,7 +164,8 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(halvings)
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}")
+    alone = "" if scorer.runs_side_by_side else f"; {ALONE}"
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
     before = step.finished()
     schema = output_schema(step, source, scorer.manifest)
     progress = Progress(sum(features.account.rows for features in wanted), run.log, "scored")

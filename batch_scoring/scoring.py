@@ -4,7 +4,8 @@
 
 It knows torch and Arrow, and nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
-another path (and round differently) for a tail of a few rows.
+another path (and round differently) for a tail of a few rows. No two forward passes at once share a
+network (`twins.py`).
 
 On the CPU the linear layers of the network are packed (`packing.py`), where the golden rows prove that they give the
 eager network's outputs. What was tried saves of an eager forward pass, on two AMD cores and for a perceptron of 64-64,
@@ -56,6 +57,10 @@ MOST_FAILING_ROWS = 100
 PROBES = 4_096
 """Golden rows, at most and about, with a missing value in turn in each numeric column, that packed layers are tried
 on: of up to 64 columns all golden rows in each, of thousands one in each."""
+
+
+ALONE = "one thread at a time runs the network: no copy of it gives the same outputs"
+"""What is said of a network that keeps what it computes where a copy does not find it (`Scorer.runs_side_by_side`)."""
 
 
 class ScoringError(RuntimeError):
@@ -115,6 +120,7 @@ class Scorer:
         import torch
 
         from batch_scoring.packing import proven
+        from batch_scoring.twins import Twins
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,7 +143,13 @@ class Scorer:
                 self._network, self.why_eager = self._cpu_network, "there are no golden rows to prove packed layers on"
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
+            self._twins = Twins(self._network, self._probes_on_device(model.golden))
             self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
+
+    @property
+    def runs_side_by_side(self) -> bool:
+        """Whether several threads run the network at once, each a copy (`twins.py`), or one at a time."""
+        return self._twins.are_equal
 
     def halve(self, times: int) -> None:
         """Run so many times smaller forward passes, on the grid; the scores are the same."""
@@ -335,16 +347,17 @@ class Scorer:
         with torch.inference_mode():
             inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
             if self.device == "cpu":
-                return self._outputs(self._network(*inputs), len(numeric), probabilities).numpy()
+                with self._twins.borrowed() as network:
+                    return self._outputs(network(*inputs), len(numeric), probabilities).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
-            with torch.cuda.stream(stream):
+            with self._twins.borrowed() as network, torch.cuda.stream(stream):
                 staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
-                result = self._outputs(self._network(*staged), len(numeric), probabilities)
+                result = self._outputs(network(*staged), len(numeric), probabilities)
                 landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
                 landed.copy_(result, non_blocking=True)
-            stream.synchronize()
+                stream.synchronize()  # before another stream gets the network
             return landed.numpy()
 
     def _outputs(self, result: "torch.Tensor", rows: int, probabilities: bool) -> "torch.Tensor":
@@ -384,6 +397,10 @@ class Scorer:
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
             failed.append(FailedRow(start, "network_raises", detail))
             _ensure_few(len(failed), failed)
+
+    def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[Probe]":
+        for probe in self._probes(golden) if golden is not None else ():
+            yield replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
 
     def _probes(self, golden: pa.Table) -> "Iterator[Probe]":
         """The golden rows as they are, with a missing value in each numeric column in turn, and with unknown words."""

@@ -5,7 +5,6 @@ in eager torch.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from batch_scoring import agreement, eager
 from batch_scoring.expected import match
 from batch_scoring.independence import check_rows_are_independent
 from batch_scoring.manifest import LoadedModel, Manifest, UnsoundError
-from batch_scoring.reference import check_features
+from batch_scoring.reference import check_features, check_names
 from batch_scoring.squashing import check_outputs_are_logits
 from batch_scoring.vocabularies import check_codes
 
@@ -88,7 +87,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
 
     Raises:
         UnsoundError: it does not take all codes, gives no finite output for a row or probabilities, or a row's outputs
-            depend on other rows; or the rows are not those of its features.
+            depend on other rows; or the rows are not those of its features, or the golden ones all alike.
     """
     with _of("golden"):
         _check_columns(manifest, golden)
@@ -109,6 +108,11 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
             f"the network gives no score for {len(bad)} of {len(of_reference)} reference rows: its output is NaN or "
             f"infinite; the first of them: {_row('reference', reference, int(bad[0]))}"
         )
+    if not np.ptp(of_golden, axis=0).any() and np.ptp(of_reference, axis=0).any():
+        raise UnsoundError(
+            "golden: the network gives the same outputs for all rows, so they prove little; expected rows as different "
+            "as those of the reference"
+        )
     outputs = np.concatenate([of_reference, of_golden])
     check_outputs_are_logits(network, manifest, *eager.matrices(manifest, golden), outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
@@ -120,8 +124,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
     """Refuse columns that have one name, and those that are still to come."""
-    if twice := [name for name, count in Counter(rows.column_names).items() if count > 1]:
-        raise UnsoundError(f"it has two columns {', '.join(twice)}")
+    check_names(rows)
     ours = {*manifest.output_columns, *manifest.prediction_columns}
     if there := sorted(ours.intersection(rows.column_names)):
         raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to give")

@@ -1,6 +1,7 @@
 """Whether a model's vocabularies fit what they meet: the network's embeddings, and the words of real rows."""
 
 import bisect
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,7 +20,10 @@ HARDLY = 0.002
 """Share of a column's rows that have a word of its vocabulary, at least: some vocabularies name rare words alone."""
 
 OFTEN = 0.02
-"""Share of a column's rows that have an unknown word, from which on it is looked at how that is spelled."""
+"""Share of a column's rows that have an unknown word, or none, from which on it is looked at how that is spelled."""
+
+NOTHING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "nat"})
+"""What libraries write for a missing value that they take for text."""
 
 
 def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> None:
@@ -63,7 +67,8 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
     """Look for the words of real rows in the vocabularies.
 
     A rare word may be unknown, and a vocabulary may name the frequent ones alone. What cannot be is a column of which
-    hardly any row is known, or frequent words that differ from unused ones in spelling only.
+    hardly any row is known, frequent words that differ from unused ones in spelling only, or a word for a missing value
+    where the rows have none: that is code 0.
 
     Raises:
         UnsoundError: a vocabulary is not that of its column.
@@ -80,8 +85,16 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
             if count >= OFTEN * seen.total() and _bare(word) in meant
         ]
         known = seen.total() - unknown.total()
+        missing = rows[name].null_count
+        nothing = [word for bare, word in meant.items() if bare in NOTHING]
+        if nothing and missing >= OFTEN * rows.num_rows:
+            raise UnsoundError(
+                f"the vocabulary of {name} has {nothing[0]!r}, which no row has: {missing} of {rows.num_rows} rows "
+                "have no value there, and that is code 0 to the network. Train a missing value as code 0 and leave the "
+                "word out, or write the word into the rows"
+            )
         if twins:
-            pairs = ", ".join(f"{ours!r} in place of {theirs!r}" for theirs, ours in twins[:5])
+            pairs = ", ".join(f"{_quoted(ours)} in place of {_quoted(theirs)}" for theirs, ours in twins[:5])
             raise UnsoundError(
                 f"the vocabulary of {name} has {pairs}: {known} of {seen.total()} rows have a known word. Spell "
                 "the vocabulary as the rows are spelled"
@@ -94,10 +107,17 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def _bare(word: str) -> str:
-    """A word without what spellings differ in: blanks around it, upper case, a whole number's decimals."""
-    bare = word.strip().casefold()
+    """A word without what spellings differ in: blanks, upper case, composed letters, a number's zeros."""
+    bare = unicodedata.normalize("NFKC", word).strip().casefold()
     whole, _, decimals = bare.partition(".")
-    return whole if whole.lstrip("+-").isdigit() and not decimals.strip("0") else bare
+    if not whole.lstrip("+-").isdecimal() or decimals.strip("0"):
+        return bare
+    return whole.lstrip("+0") or "0"
+
+
+def _quoted(word: str) -> str:
+    """In quotes; what looks like another spelling, by its code points."""
+    return repr(word) if unicodedata.is_normalized("NFKC", word) else ascii(word)
 
 
 def _listed(words: Iterable[str]) -> str:

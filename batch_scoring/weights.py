@@ -4,6 +4,7 @@ What stands in a file is never trusted: names, shapes, types and values are comp
 anything is allocated for them.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def build(
             sketch = None
         if sketch is not None:
             _check_fit(sketch, weights, where, name)
-        network = _built(network_class, arguments, name)
+        network = _built(network_class, arguments, name, sketch)
     if sketch is None:
         _check_fit(network, weights, where, name)
     _check_values(network, weights, where, name)
@@ -96,15 +97,32 @@ def build(
     return network.eval().requires_grad_(False)
 
 
-def _built(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any], name: str) -> "torch.nn.Module":
+def _built(
+    network_class: Callable[..., "torch.nn.Module"],
+    arguments: dict[str, Any],
+    name: str,
+    sketch: "torch.nn.Module | None",
+) -> "torch.nn.Module":
     from batch_scoring.scoring import is_out_of_memory
 
     try:
         return network_class(**arguments)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and not _is_beyond_memory(sketch):
             raise  # the machine's fault, not the bundle's
         raise UnsoundError(f"{name}(**{arguments}) failed: {error!r}") from error
+
+
+def _is_beyond_memory(sketch: "torch.nn.Module | None") -> bool:
+    """Whether a network on the meta device has tensors, in a file or not, that no free memory would make possible."""
+    import torch
+
+    if sketch is None:
+        return False
+    tensors = [value for module in sketch.modules() for value in vars(module).values()]
+    tensors += [*sketch.parameters(), *sketch.buffers()]
+    wanted = sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
+    return wanted > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:

@@ -257,6 +257,10 @@ FAULTS = {
         lambda f: change_reference(f, lambda t: t.drop_columns(["prob_class_1"])),
         ("/reference.parquet: it has no column prob_class_1",),
     ),
+    "reference_column_twice": Fault(
+        lambda f: change_reference(f, lambda t: t.append_column("x", t["y"])),
+        ("/reference.parquet: it has two columns x",),
+    ),
     "reference_of_text": Fault(
         lambda f: change_reference(f, lambda t: t.set_column(1, "x", t["x"].cast(pa.string()))),
         ("/reference.parquet: column x is string; expected numbers",),
@@ -344,6 +348,18 @@ FAULTS = {
     "golden_outputs_absent": Fault(
         lambda f: change_golden(f, lambda t: t.drop_columns(["output_1"])),
         ("/golden.parquet has no column output_1", "expected output_0, output_1"),
+        "golden_rows_agree",
+    ),
+    "golden_outputs_text": Fault(
+        lambda f: change_golden(
+            f, lambda t: t.set_column(t.column_names.index("output_0"), "output_0", t["output_0"].cast(pa.string()))
+        ),
+        ("/golden.parquet: column output_0 is string; expected numbers",),
+        "golden_rows_agree",
+    ),
+    "golden_column_twice": Fault(
+        lambda f: change_golden(f, lambda t: t.append_column("x", t["y"])),
+        ("/golden.parquet: it has two columns x",),
         "golden_rows_agree",
     ),
     "golden_rows_absent": Fault(

@@ -128,9 +128,36 @@ class Pair(Base):
         return super().forward(numeric, categorical), numeric
 
 
+class Keyed(Base):
+    """JSON has no keys but texts."""
+
+    def __init__(self, factors: dict[int, float] | None = None) -> None:
+        super().__init__()
+        self.factors = {0: 2.0} if factors is None else factors
+
+    def body(self, values: torch.Tensor) -> torch.Tensor:
+        return values * self.factors.get(0, 1.0)
+
+
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["more"] = HOLDS_ITSELF
+
+
 class Raising(Base):
     def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nand more")
+
+
+class Whole(Base):
+    """Classes, not logits."""
+
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return super().forward(numeric, categorical).mul(10).long()
+
+
+class Imaginary(Base):
+    def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+        return super().forward(numeric, categorical) * 1j
 
 
 REGRESSION = {"task": "regression", "classes": []}
@@ -142,6 +169,17 @@ REGRESSION = {"task": "regression", "classes": []}
         (Squeezed, REGRESSION, "output has shape (64,) for 64 rows; expected (64, 1)"),
         (Base, {"classes": ["a", "b", "c"]}, "output has shape (64, 2) for 64 rows; expected (64, 3)"),
         (Pair, {}, "the network returns a tuple; expected one tensor of shape (64, 2)"),
+        (Whole, {}, "the network returns numbers of torch.int64; expected torch.float32"),
+        (Imaginary, {}, "the network returns numbers of torch.complex64; expected torch.float32"),
+        (Keyed, {"arguments": {"factors": {0: 2.0}}}, "the golden rows differ by"),
+        (Base, {"arguments": HOLDS_ITSELF}, "arguments: it holds itself, or lists in lists without end"),
+        (Base, {"version": "v1\x1b[2J"}, r"version: 'v1\x1b[2J' has characters that cannot be printed"),
+        (Base, {"version": "v" * 1000}, "version: String should have at most 200 characters"),
+        (
+            Base,
+            {"golden": pa.concat_tables([table(1)] * 64).drop_columns("dt")},
+            "golden: the network gives the same outputs for all rows",
+        ),
         (Raising, {}, "golden: the network raises RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         (Base, {"task": "ranking"}, "bundle.json would be no manifest: task: Input should be 'classification' or"),
         (Base, {"metrics": {"auc": float("nan")}}, "metrics.auc: Input should be a finite number, found nan"),

@@ -110,6 +110,22 @@ def test_an_expected_regression_is_its_value(tmp_path: Path) -> None:
     assert "96 of 96 rows are not as expected" in refusal(tmp_path, network, expected=expected, **changes)
 
 
+def test_small_values_are_compared_by_their_size(tmp_path: Path) -> None:
+    """Daily returns of some millionths: four decimals would make them all alike."""
+
+    class Returns(Base):
+        outputs = 1
+
+        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            return 1e-5 * super().forward(numeric, categorical)
+
+    network, changes = made(Returns), {"task": "regression", "classes": []}
+    values = own_outputs(network, ROWS)[:, 0]
+    write(tmp_path / "a", network, expected=pa.table({"id": ROWS["id"], "prediction": values}), **changes)
+    expected = pa.table({"id": ROWS["id"], "prediction": -values})
+    assert "96 of 96 rows are not as expected" in refusal(tmp_path / "b", network, expected=expected, **changes)
+
+
 @pytest.mark.parametrize(
     ("expected", "says"),
     [

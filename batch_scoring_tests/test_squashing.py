@@ -50,6 +50,15 @@ SQUASHED = {
     "sigmoid, turned": lambda z: torch.sigmoid(z.t()).t().contiguous(),
     "sigmoid, put together": lambda z: torch.cat([torch.sigmoid(z[:, :1]), torch.sigmoid(z[:, 1:])], dim=1),
     "hard sigmoid": functional.hardsigmoid,
+    "per cent": lambda z: 100 * z.softmax(dim=1),
+    "a temperature behind": lambda z: z.softmax(dim=1) / 2,
+    "sigmoid, classes swapped": lambda z: torch.sigmoid(z).flip(1),
+    "sigmoid, picked": lambda z: torch.sigmoid(z)[:, [1, 0]],
+    "sigmoid, taken apart": lambda z: torch.stack(torch.sigmoid(z).unbind(1), dim=1),
+    "sigmoid, cut in two": lambda z: torch.cat(torch.sigmoid(z).split(1, dim=1)[::-1], dim=1),
+    "sigmoid, in chunks": lambda z: torch.cat(torch.sigmoid(z).chunk(2, dim=1)[::-1], dim=1),
+    "sigmoid, rounded": lambda z: torch.sigmoid(z).round(decimals=3),
+    "sigmoid, of the other class": lambda z: 1 - torch.sigmoid(z),
 }
 
 
@@ -72,6 +81,8 @@ LOGITS = {
     "positive": functional.softplus,
     "gates inside": lambda z: z * torch.sigmoid(z),
     "nothing": lambda z: z,
+    "centred": lambda z: z - z.mean(dim=1, keepdim=True),
+    "the same for all": lambda z: torch.full_like(z, 0.5),
 }
 
 

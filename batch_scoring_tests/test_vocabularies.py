@@ -32,6 +32,11 @@ FLAGS = pa.array([number % 3 == 0 for number in range(96)])
         (["Private", "Self"], pa.array([" Private", "Self "] * 48), "'Private' in place of ' Private'"),
         # most rows are known, and the largest group is not
         ([" Private", "Self"], pa.array(["Private", "Self", "Self", "Self"] * 24), "' Private' in place of 'Private'"),
+        # as an editor on a Mac writes it, as a web page has it, as pandas reads a postcode, as pandas writes nothing
+        (["Köln", "Bonn"], pa.array(["Ko\u0308ln", "Bonn"] * 48), r"'Köln' in place of 'Ko\u0308ln'"),
+        (["New York", "Bonn"], pa.array(["New\u00a0York", "Bonn"] * 48), r"'New York' in place of 'New\xa0York'"),
+        (["1067", "10115"], pa.array(["01067", "10115"] * 48), "'1067' in place of '01067'"),
+        (["nan", "Bonn"], pa.array([None, "Bonn"] * 48), "'nan', which no row has: 48 of 96 rows have no value there"),
         (["a", "b"], pa.array(["x", "y"] * 48), "is not that of the rows: 0 of 96 have a known word"),
     ],
 )
@@ -54,6 +59,8 @@ def test_a_vocabulary_that_cannot_match_is_refused(
         (["a", "b", "c"], pa.array(["a"] * 95 + ["B"])),  # one row, misspelt
         (["a"], pa.array([None] * 96, pa.string())),  # nothing to compare with
         (["a", "b"], pa.array(["a", None] * 48).dictionary_encode()),
+        (["None", "a"], pa.array(["a", "None", None] * 32)),  # a word that means something, and rows without one
+        (["0", "00"], pa.array(["0", "00"] * 48)),
     ],
 )
 def test_a_vocabulary_that_knows_some_of_the_rows_is_taken(

@@ -231,6 +231,20 @@ def test_arguments_for_which_there_is_no_memory_are_the_bundles_fault(tmp_path: 
     assert "head.weight has shape (2, 4); Wide expects (2, 60000000000)" in message
 
 
+@pytest.mark.parametrize("is_buffer", [True, False])
+def test_memory_for_what_no_file_holds_is_the_bundles_fault_too(tmp_path: Path, is_buffer: bool) -> None:
+    class Table(Base):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            if is_buffer:
+                self.register_buffer("table", torch.zeros(size), persistent=False)
+            else:
+                self.table = torch.zeros(size)
+
+    message = refusal(tmp_path, made(Table, size=4), arguments={"size": 10**13})
+    assert "Table(**{'size': 10000000000000}) failed: RuntimeError(" in message and "40000000000000 bytes" in message
+
+
 def test_a_script_that_goes_on_after_its_bundle_draws_the_same_numbers(tmp_path: Path) -> None:
     network = made(Base)
     torch.manual_seed(5)

@@ -25,7 +25,7 @@ from batch_scoring.invariants import Finding
 from batch_scoring.judging import Judge, Judged
 from batch_scoring.pipeline import Pipeline
 from batch_scoring.progress import Bar
-from batch_scoring.scoring import Scored, Scorer
+from batch_scoring.scoring import ALONE, Scored, Scorer
 from batch_scoring.state import ShardAccount
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]
@@ -129,6 +129,8 @@ class Stream:
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)
         if self.scorer.why_eager:
             note(f"the network's layers are eager: {self.scorer.why_eager}")
+        if not self.scorer.runs_side_by_side:
+            note(ALONE)
         self.judge = Judge(Contract(pipeline))
         self.key = self.judge.contract.key
         self.ledger = Ledger()

@@ -77,7 +77,7 @@ class TinyContract:
 class TinyScorer:
     """Stands for `scoring.Scorer`: the prediction is x; a row with the model's own poison has no score."""
 
-    device, batch_rows, why_eager = "cpu", 64, ""
+    device, batch_rows, why_eager, runs_side_by_side = "cpu", 64, "", True
 
     def __init__(self, loaded: ModelInForce, *, device: str, batch_rows: object) -> None:
         self._model = next(model for model in MODELS if model.sha256 == loaded.sha256)
