@@ -240,6 +240,8 @@ class Contract:
             if values.null_count and (not column.nullable or column.name == self.key):
                 missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
                 rejected.add("rule", "not_nullable", column.name, missing, values)
+            if column.name == self.key:
+                rejected.add("rule", "key_is_not_blank", column.name, _blanks(values), values)
             if pa.types.is_floating(values.type):
                 finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
                 rejected.add("rule", "is_finite", column.name, np.flatnonzero(~finite), values)
@@ -345,6 +347,14 @@ class Contract:
             raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
         naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
         return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
+
+
+def _blanks(keys: pa.Array) -> np.ndarray:
+    """Positions of the texts that are empty, or blanks alone: they name nothing, and all are one another's double."""
+    if not pa.types.is_string(keys.type):
+        return np.zeros(0, np.int64)
+    blank = pc.or_(pc.equal(pc.binary_length(keys), 0), pc.utf8_is_space(keys))
+    return np.flatnonzero(pc.fill_null(blank, False).to_numpy(zero_copy_only=False))
 
 
 def shown(values: pa.Array, row: int) -> str | None:

@@ -162,11 +162,15 @@ def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: 
         rows = CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"), columns=columns)
     else:
         raise UnreadableFileError(
-            f"its name ends in none of {', '.join(ENDINGS)}; if it is not data, let its name begin with '_'"
+            f"its name ends in none of {', '.join(ENDINGS)}; if it is one of these, rename it; if it is not data, let "
+            "its name begin with '_'"
         )
     twice = [name for name, count in collections.Counter(rows.schema.names).items() if count > 1]
     if twice:
-        raise UnreadableFileError(f"it has more than one column {', '.join(twice)}; expected distinct names")
+        raise UnreadableFileError(
+            f"it has more than one column {', '.join(map(repr, twice))}; expected distinct names: rename or leave out "
+            "all but one"
+        )
     return rows
 
 

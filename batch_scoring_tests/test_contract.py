@@ -191,6 +191,14 @@ def test_a_key_is_never_null_whatever_the_schema_says(tiny: TinyProject) -> None
     assert reasons(asked.judge(rows(id=[None, "b"]), is_text=False)) == {0: ("rule", "not_nullable", "id", None)}
 
 
+def test_a_key_is_never_blank(tiny: TinyProject) -> None:
+    keys = ["", "b", "\u3000 ", "\u200b", "c d"]
+    assert reasons(contract(tiny, schema()).judge(rows(id=keys), is_text=False)) == {
+        0: ("rule", "key_is_not_blank", "id", ""),
+        2: ("rule", "key_is_not_blank", "id", "\u3000 "),
+    }
+
+
 @pytest.mark.parametrize("is_text", [True, False])
 def test_nan_and_infinity_are_rejected_also_in_a_nullable_column(tiny: TinyProject, is_text: bool) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(nullable=True)", z="pa.Float32"))
