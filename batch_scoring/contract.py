@@ -206,6 +206,7 @@ class Contract:
         Raises:
             ContractError: a column is missing or of another kind than the contract's.
         """
+        where = one_line(where)
         if missing := [name for name in self.columns if name not in schema.names]:
             hint = ""
             if is_text and len(schema.names) == 1:
@@ -214,7 +215,8 @@ class Contract:
                 hint = " (none of them: is the header line missing?)"
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
-                f"it has {', '.join(schema.names)}{hint}: upload the file with all columns, or change the schema"
+                f"it has {one_line(', '.join(schema.names))}{hint}: upload the file with all columns, or change the "
+                "schema"
             )
         if not is_text:
             for column in self.columns.values():

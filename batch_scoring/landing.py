@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batch_scoring.csv_rows import CsvRows
 from batch_scoring.parquet_rows import ParquetRows
+from batch_scoring.printable import one_line
 from batch_scoring.rows import BATCH_ROWS, FileRows, UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
@@ -141,11 +142,12 @@ def open_rows(
         FileChangedError: it is no longer the pinned version, at the start or at the end.
         FileNotFoundError: it is gone.
     """
+    where = one_line(f"{landing.uri}/{file.path}")
     with landing.open(file.path, file.token) as stream:
-        with _explained(f"{landing.uri}/{file.path}", file):
+        with _explained(where, file):
             rows = _rows(stream, file, csv, columns)
         rows.batch_rows = batch_rows
-        rows.explain = lambda: _explained(f"{landing.uri}/{file.path}", file)
+        rows.explain = lambda: _explained(where, file)
         if landing.is_local:  # on S3 every read names the version
             rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
         yield rows

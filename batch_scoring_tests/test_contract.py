@@ -668,3 +668,9 @@ def test_a_cell_of_text_is_coerced_exactly(tiny: TinyProject, kind: str, cell: b
     verdict = asked.judge(texts(rows(n=[1, 1])).set_column(3, "n", pa.array([b"1", cell])), is_text=True)
     assert verdict.accepted["n"].to_pylist()[1:] == ([] if expected is None else [expected])
     assert list(verdict.rejected) == ([1] if expected is None else [])
+
+
+def test_names_of_files_and_columns_with_line_breaks_stay_on_their_line(tiny: TinyProject) -> None:
+    with pytest.raises(ContractError) as caught:
+        contract(tiny, schema()).unexpected(pa.schema([("no\nte", pa.binary())]), "a\nb.csv", is_text=True)
+    assert "\n" not in str(caught.value) and r"a\u000ab.csv has no column" in str(caught.value)

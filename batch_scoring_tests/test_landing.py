@@ -115,3 +115,9 @@ def test_a_damaged_parquet_file_is_refused_when_it_is_read(folder: LocalFolder, 
     content[start : start + 50] = b"\xff" * 50
     with pytest.raises(UnreadableFileError, match=r"is no whole Parquet file: .*: upload it again"):
         read(folder, land(folder, bytes(content), "a.parquet"))
+
+
+def test_a_name_with_a_line_break_stays_one_of_a_message(folder: LocalFolder) -> None:
+    file = land(folder, b"", "a\nb.csv")
+    with pytest.raises(UnreadableFileError, match=r"/a\\u000ab.csv \(0 bytes\) cannot be scored: it is empty"):
+        landing.inspect(folder, file, Csv())
