@@ -206,6 +206,7 @@ class Contract:
         Raises:
             ContractError: a column is missing or of another kind than the contract's.
         """
+        where = one_line(where)
         if missing := [name for name in self.columns if name not in schema.names]:
             hint = ""
             if is_text and len(schema.names) == 1:
@@ -214,7 +215,8 @@ class Contract:
                 hint = " (none of them: is the header line missing?)"
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
-                f"it has {', '.join(schema.names)}{hint}: upload the file with all columns, or change the schema"
+                f"it has {one_line(', '.join(schema.names))}{hint}: upload the file with all columns, or change the "
+                "schema"
             )
         if not is_text:
             for column in self.columns.values():
@@ -240,6 +242,8 @@ class Contract:
             if values.null_count and (not column.nullable or column.name == self.key):
                 missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
                 rejected.add("rule", "not_nullable", column.name, missing, values)
+            if column.name == self.key:
+                rejected.add("rule", "key_is_not_blank", column.name, _blanks(values), values)
             if pa.types.is_floating(values.type):
                 finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
                 rejected.add("rule", "is_finite", column.name, np.flatnonzero(~finite), values)
@@ -345,6 +349,14 @@ class Contract:
             raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
         naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
         return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
+
+
+def _blanks(keys: pa.Array) -> np.ndarray:
+    """Positions of the texts that are empty, or blanks alone: they name nothing, and all are one another's double."""
+    if not pa.types.is_string(keys.type):
+        return np.zeros(0, np.int64)
+    blank = pc.or_(pc.equal(pc.binary_length(keys), 0), pc.utf8_is_space(keys))
+    return np.flatnonzero(pc.fill_null(blank, False).to_numpy(zero_copy_only=False))
 
 
 def plain(values: pa.Array, row: int) -> object:

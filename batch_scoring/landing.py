@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
+from batch_scoring.printable import one_line
 from batch_scoring.rows import BATCH_ROWS, FileRows, UnreadableFileError
 from batch_scoring.spec import Csv
 from batch_scoring.state import LandingFile
@@ -139,11 +140,12 @@ def open_rows(
         FileChangedError: it is no longer the pinned version, at the start or at the end.
         FileNotFoundError: it is gone.
     """
+    where = one_line(f"{landing.uri}/{file.path}")
     with landing.open(file.path, file.token) as stream:
-        with _explained(f"{landing.uri}/{file.path}", file):
+        with _explained(where, file):
             rows = _rows(stream, file, csv, columns)
         rows.batch_rows = batch_rows
-        rows.explain = lambda: _explained(f"{landing.uri}/{file.path}", file)
+        rows.explain = lambda: _explained(where, file)
         if landing.is_local:  # on S3 every read names the version
             rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
         yield rows
@@ -164,11 +166,15 @@ def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: 
         rows = CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"), columns=columns)
     else:
         raise UnreadableFileError(
-            f"its name ends in none of {', '.join(ENDINGS)}; if it is not data, let its name begin with '_'"
+            f"its name ends in none of {', '.join(ENDINGS)}; if it is one of these, rename it; if it is not data, let "
+            "its name begin with '_'"
         )
     twice = [name for name, count in collections.Counter(rows.schema.names).items() if count > 1]
     if twice:
-        raise UnreadableFileError(f"it has more than one column {', '.join(twice)}; expected distinct names")
+        raise UnreadableFileError(
+            f"it has more than one column {', '.join(map(repr, twice))}; expected distinct names: rename or leave out "
+            "all but one"
+        )
     return rows
 
 

@@ -131,7 +131,7 @@ REFUSED = {
     "missing column in CSV": Refused(
         "b.csv", b"id,y,n,c\n", ("b.csv has no column x", "it has id, y, n, c"), step="validated_features"
     ),
-    "column twice": Refused("b.csv", b"id,x,x,y,n,c\n", ("b.csv (", "more than one column x", "distinct names")),
+    "column twice": Refused("b.csv", b"id,x,x,y,n,c\n", ("b.csv (", "more than one column 'x'", "names: rename")),
     "retyped column": Refused(
         "b.parquet", lambda tiny: parquet(replaced(tiny, "x", ["1", "2"])),
         ("b.parquet: column x is string", "schema:Rows expects double", "upload the file with the declared type"),
@@ -237,6 +237,13 @@ TAKEN = {
     ),
     "null keys": Quarantined(
         "b.csv", HEADER + GOOD + b",1,2,3,red\n,4,5,6,red\n", {(None, "rule", "not_nullable", "id")}, {"g1", "g2"}
+    ),
+    "blank keys": Quarantined(
+        "b.csv", HEADER + GOOD + b'"",1,2,3,red\n"",4,5,6,red\n', {("", "rule", "key_is_not_blank", "id")}, {"g1", "g2"}
+    ),
+    "blank keys of Parquet": Quarantined(
+        "b.parquet", lambda tiny: parquet(replaced(tiny, "id", ["", "  ", "g1"])),
+        {(blank, "rule", "key_is_not_blank", "id") for blank in ("", "  ")}, {"g1"},
     ),
     "null where a value must be": Quarantined(
         "b.csv", HEADER + GOOD + b"k1,,2,3,red\n", {("k1", "rule", "not_nullable", "x")}, {"g1", "g2"}

@@ -191,6 +191,14 @@ def test_a_key_is_never_null_whatever_the_schema_says(tiny: TinyProject) -> None
     assert reasons(asked.judge(rows(id=[None, "b"]), is_text=False)) == {0: ("rule", "not_nullable", "id", None)}
 
 
+def test_a_key_is_never_blank(tiny: TinyProject) -> None:
+    keys = ["", "b", "\u3000 ", "\u200b", "c d"]
+    assert reasons(contract(tiny, schema()).judge(rows(id=keys), is_text=False)) == {
+        0: ("rule", "key_is_not_blank", "id", ""),
+        2: ("rule", "key_is_not_blank", "id", "\u3000 "),
+    }
+
+
 @pytest.mark.parametrize("is_text", [True, False])
 def test_nan_and_infinity_are_rejected_also_in_a_nullable_column(tiny: TinyProject, is_text: bool) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(nullable=True)", z="pa.Float32"))
@@ -660,3 +668,9 @@ def test_a_cell_of_text_is_coerced_exactly(tiny: TinyProject, kind: str, cell: b
     verdict = asked.judge(texts(rows(n=[1, 1])).set_column(3, "n", pa.array([b"1", cell])), is_text=True)
     assert verdict.accepted["n"].to_pylist()[1:] == ([] if expected is None else [expected])
     assert list(verdict.rejected) == ([1] if expected is None else [])
+
+
+def test_names_of_files_and_columns_with_line_breaks_stay_on_their_line(tiny: TinyProject) -> None:
+    with pytest.raises(ContractError) as caught:
+        contract(tiny, schema()).unexpected(pa.schema([("no\nte", pa.binary())]), "a\nb.csv", is_text=True)
+    assert "\n" not in str(caught.value) and r"a\u000ab.csv has no column" in str(caught.value)

@@ -77,8 +77,13 @@ def test_a_file_that_is_replaced_while_it_is_read_is_noticed_at_the_end(folder: 
 UNREADABLE = {
     "nothing": ("a.csv", b"", r"a.csv \(0 bytes\) cannot be scored: it is empty"),
     "no header": ("a.csv", b"\n\n", r"a.csv \(2 bytes\) cannot be scored: it has no header line: upload it"),
-    "another kind": ("a.txt", b"id\n1\n", "its name ends in none of .parquet, .csv, .csv.gz; if it is not data, let"),
-    "column twice": ("a.csv", b"id,x,x\n1,2,3\n", "it has more than one column x; expected distinct names"),
+    "another kind": (
+        "a.txt",
+        b"id\n1\n",
+        "its name ends in none of .parquet, .csv, .csv.gz; if it is one of these, rename it; if it is not data, let",
+    ),
+    "column twice": ("a.csv", b"id,x,x\n1,2,3\n", "it has more than one column 'x'; expected distinct names: rename"),
+    "no name twice": ("a.csv", b"id,,\n1,,\n", "it has more than one column ''; expected distinct names: rename or"),
     "header in latin-1": ("a.csv", b"id,gr\xf6\xdfe\n1,2\n", "0xf6 in position 2: .*; its header must be UTF-8"),
     "UTF-16": ("a.csv", "id,x\n1,2\n".encode("utf-16"), "its header must be UTF-8"),
     "open quote in the header": (
@@ -110,3 +115,9 @@ def test_a_damaged_parquet_file_is_refused_when_it_is_read(folder: LocalFolder, 
     content[start : start + 50] = b"\xff" * 50
     with pytest.raises(UnreadableFileError, match=r"is no whole Parquet file: .*: upload it again"):
         read(folder, land(folder, bytes(content), "a.parquet"))
+
+
+def test_a_name_with_a_line_break_stays_one_of_a_message(folder: LocalFolder) -> None:
+    file = land(folder, b"", "a\nb.csv")
+    with pytest.raises(UnreadableFileError, match=r"/a\\u000ab.csv \(0 bytes\) cannot be scored: it is empty"):
+        landing.inspect(folder, file, Csv())

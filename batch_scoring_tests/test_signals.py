@@ -180,7 +180,7 @@ def told(body: str, *numbers: int, ignored: Sequence[int] = ()) -> tuple[int, li
     """Run a program that says "now" when it is to be told; its exit code, its lines, the seconds that it then took."""
     program = [sys.executable, "-c", PROGRAM.format(body)]
     terminal = Terminal(program, {**os.environ, "PYTHONPATH": str(PROJECT)}, ignored=ignored)
-    terminal.read_until(lambda text: "now" in text)
+    terminal.read_until(lambda text: "now\n" in text.replace("\r", ""))
     began = time.monotonic()
     for number in numbers:
         terminal.tell(number)
