@@ -18,7 +18,6 @@ import psutil
 from dagster._core.scheduler.instigation import TickStatus
 
 from batch_scoring import failures, landing, settled
-from batch_scoring.dead_runs import processes_of
 from batch_scoring_tests.receivers import WebServer
 from batch_scoring_tests.reliability import disks
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
@@ -235,6 +234,13 @@ def pens_in(megabytes: int) -> Watch:
                 (group / "cgroup.procs").write_text(str(process.pid))
 
     return watch
+
+
+def processes_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[int]:
+    """The process ids that the run's executor has written down; none in the moment before it begins."""
+    events = (entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT))
+    said = (event.engine_event_data.metadata.get("pid") for event in events if event)
+    return {int(str(pid.value)) for pid in said if pid}
 
 
 def _at_work(of: Provoked, instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> list[psutil.Process]:
