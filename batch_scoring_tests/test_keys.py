@@ -247,7 +247,7 @@ def test_chosen_keys_are_slow_where_the_weights_are_public(
     monkeypatch: pytest.MonkeyPatch, attack: Callable[[int], pa.Array]
 ) -> None:
     """The other way round: these attacks are ones."""
-    chosen = attack(1024)
+    chosen = attack(512)
     assert len(set((hash64(chosen) >> np.uint64(32)).tolist())) == 1
     monkeypatch.setattr(keys, "SeededHash", lambda: hash64)
     assert seconds_of(chosen, 1) > 5 * seconds_of(ordinary(chosen))
