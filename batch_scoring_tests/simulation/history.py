@@ -156,6 +156,12 @@ def steps_of(pipeline: Pipeline) -> Steps:
     return Steps(pipeline, functions)
 
 
+class Sourceless(Pipeline):
+    """A pipeline without files of code."""
+
+    features_code, scoring_code = "features", "scoring"  # type: ignore[assignment]
+
+
 def tiny_pipeline(data_root: str) -> Pipeline:
     """Two rows a shard."""
     declared = PipelineSpec.model_validate(
@@ -170,8 +176,7 @@ def tiny_pipeline(data_root: str) -> Pipeline:
             "checks": {"quarantine_is_small": {"blocking_share": 1}},  # days of a few rows, most of them bad
         }
     )
-    pipeline = Pipeline(declared, Path(), "none", data_root)
-    pipeline.__dict__.update(features_code="features", scoring_code="scoring")  # cached: there are no sources
+    pipeline = Sourceless(declared, Path(), "none", data_root)
     return pipeline
 
 
