@@ -322,7 +322,7 @@ def test_a_column_of_another_kind_is_refused_by_its_name() -> None:
 def deployed(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     """A pipeline where the command looks for it, with a reference of thirty days and no profile yet."""
     monkeypatch.setattr(pipelines, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipelines.load_pipelines, "__defaults__", (tiny.packages, None))
+    monkeypatch.setattr(pipelines.survey_pipelines, "__defaults__", (tiny.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     tiny.deliver("v1", reference=reference_rows(days=30), calibrated=False)
     return tiny

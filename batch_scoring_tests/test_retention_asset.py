@@ -27,7 +27,7 @@ def old(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
             stamp = file.stat().st_mtime - 10 * 86400
             os.utime(file, (stamp, stamp))
     monkeypatch.setattr(pipeline, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipeline.load_pipelines, "__defaults__", (tiny.packages, None))
+    monkeypatch.setattr(pipeline.survey_pipelines, "__defaults__", (tiny.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     return tiny
 
