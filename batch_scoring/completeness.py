@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from batch_scoring.aws import StoreError
-from batch_scoring.entries import printable
+from batch_scoring.entries import readable_name
 from batch_scoring.landing import day_folder, in_words
 from batch_scoring.spec import Complete
 from batch_scoring.storage import FileVersion, Folder
@@ -49,7 +49,9 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         said = " ".join(str(error).split())
         return f"{landing.uri}/{folder}{name} is no manifest ({type(error).__name__}: {said}); expected {_FORMS}"
     wrong = [
-        f"{printable(path)} is not there" if path not in sizes else f"{path} has {sizes[path]} bytes, {size} are listed"
+        f"{readable_name(path)} is not there"
+        if path not in sizes
+        else f"{path} has {sizes[path]} bytes, {size} are listed"
         for path, size in listed.items()
         if path not in sizes or size not in (None, sizes[path])
     ]

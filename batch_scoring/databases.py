@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import dagster as dg
 import yaml
@@ -76,8 +76,8 @@ def created_by_one(home: Path) -> Iterator[None]:
                 _held.remove(home)
 
 
-class RunStorage(SqliteRunStorage):
-    """Dagster's own storage for runs, created by one process at a time."""
+class InPlace:
+    """A storage of Dagster's that is where Dagster has it by default; it opens when it is told of its instance."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         # the rest is done in register_instance: where it is, only the instance knows
@@ -89,11 +89,13 @@ class RunStorage(SqliteRunStorage):
         return {}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "RunStorage":  # fmt: skip
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """What `dagster.yaml` names, before there is an instance."""
         return cls(inst_data, **config_value)
+
+
+class RunStorage(InPlace, SqliteRunStorage):
+    """Dagster's own storage for runs, created by one process at a time."""
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         """Open the database of an instance, below its folder; create it if there is none."""
@@ -101,28 +103,12 @@ class RunStorage(SqliteRunStorage):
         folder = str(home / "history")
         with created_by_one(home):
             SqliteRunStorage.from_local(folder)
-        super().__init__(create_db_conn_string(folder, "runs"), self._inst_data)
+        SqliteRunStorage.__init__(self, create_db_conn_string(folder, "runs"), self._inst_data)
         super().register_instance(instance)
 
 
-class ScheduleStorage(SqliteScheduleStorage):
+class ScheduleStorage(InPlace, SqliteScheduleStorage):
     """Dagster's own storage for schedules and sensors, created by one process at a time."""
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        # as above
-        self._inst_data = inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """Nothing can be configured: it is where Dagster has it by default."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "ScheduleStorage":  # fmt: skip
-        """What `dagster.yaml` names, before there is an instance."""
-        return cls(inst_data, **config_value)
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
         """Open the database of an instance, below its folder; create it if there is none."""
@@ -130,7 +116,7 @@ class ScheduleStorage(SqliteScheduleStorage):
         folder = str(home / "schedules")
         with created_by_one(home):
             SqliteScheduleStorage.from_local(folder)
-        super().__init__(create_db_conn_string(folder, "schedules"), self._inst_data)
+        SqliteScheduleStorage.__init__(self, create_db_conn_string(folder, "schedules"), self._inst_data)
         super().register_instance(instance)
 
 

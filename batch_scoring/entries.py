@@ -60,7 +60,7 @@ class Entry:
         return self.trouble is None and self.stat is not None and stat.S_ISDIR(self.stat.st_mode)
 
 
-def printable(name: str) -> str:
+def readable_name(name: str) -> str:
     r"""A name as it can be shown and encoded: what is not UTF-8 as `\xe9`, control characters as `\n`."""
     return "".join(char if char.isprintable() else _escaped(char) for char in name)
 
@@ -178,7 +178,7 @@ class Tree:
             except _GONE:
                 continue
             except OSError as error:
-                yield Entry(printable(folder.path), stat=folder.stat, trouble=_of_disk(error))
+                yield Entry(readable_name(folder.path), stat=folder.stat, trouble=_of_disk(error))
                 continue
             for name in names:
                 entry = self._look(folder, name) if folder is not place or name.startswith(start) else None
@@ -201,11 +201,11 @@ class Tree:
         except OSError as error:
             trouble = _of_disk(error)
         try:
-            return Entry(printable(path), stat=os.lstat(own), trouble=trouble)
+            return Entry(readable_name(path), stat=os.lstat(own), trouble=trouble)
         except _GONE:
             return None
         except OSError:
-            return Entry(printable(path), trouble=trouble)
+            return Entry(readable_name(path), trouble=trouble)
 
     def _found(self, folder: Entry, name: str) -> Entry:
         path, real, is_linked = _joined(folder.path, name), f"{folder.real}/{name}", folder.is_linked
@@ -224,7 +224,7 @@ class Tree:
 
     def _followed(self, path: str, link: str) -> tuple[str, os.stat_result]:
         """The real path that a link leads to, and what is there."""
-        said = f"it is a link to '{printable(str(Path(link).readlink()))}'"
+        said = f"it is a link to '{readable_name(str(Path(link).readlink()))}'"
         if not _is_within(os.path.realpath(link), self._real):
             raise self._error(path, f"{said}, which leads out of {self._shown}: put there what it leads to")
         try:
@@ -248,7 +248,7 @@ class Tree:
             raise self._error(path, "it is a linked folder within a linked folder: put there what it leads to")
 
     def _error(self, path: str, reason: str) -> EntryError:
-        return EntryError(f"{self._shown}/{printable(path)}", Trouble(reason))
+        return EntryError(f"{self._shown}/{readable_name(path)}", Trouble(reason))
 
 
 def _open_below(folder: str, parts: tuple[str, ...]) -> int:

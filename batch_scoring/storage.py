@@ -39,7 +39,7 @@ import pyarrow as pa
 from batch_scoring import aws
 from batch_scoring.aws import FileChangedError as FileChangedError  # of either kind of folder
 from batch_scoring.aws import as_os_errors
-from batch_scoring.entries import Entry, Tree, Trouble, printable, why_not_a_name
+from batch_scoring.entries import Entry, Tree, Trouble, readable_name, why_not_a_name
 from batch_scoring.entries import EntryError as EntryError
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def _seen(entry: Entry) -> FileVersion:
 
 def _with_name_trouble(file: FileVersion) -> FileVersion:
     reason = why_not_a_name(file.path)
-    return _troubled(printable(file.path), file.modified, Trouble(reason)) if reason else file
+    return _troubled(readable_name(file.path), file.modified, Trouble(reason)) if reason else file
 
 
 def _troubled(path: str, modified: datetime, trouble: Trouble) -> FileVersion:

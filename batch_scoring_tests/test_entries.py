@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_scoring.entries import printable
+from batch_scoring.entries import readable_name
 from batch_scoring.storage import EntryError, FileVersion, LocalFolder, OutsideFolderError
 
 SECRET = b"root:x:0:0"
@@ -331,7 +331,7 @@ def test_every_entry_of_any_tree_is_a_file_of_the_folder_or_named_and_nothing_el
 
 
 def check_against_the_system(folder: LocalFolder, root: Path, found: dict[str, FileVersion]) -> None:
-    kinds = {printable(path): kind for path, kind in expected(root)}
+    kinds = {readable_name(path): kind for path, kind in expected(root)}
     linked = [path for path, kind in kinds.items() if kind == "folder"]
     for path, file in found.items():
         is_below = [link for link in linked if path.startswith(f"{link}/")]
@@ -353,5 +353,5 @@ def check_against_the_system(folder: LocalFolder, root: Path, found: dict[str, F
             assert path in found and bool(found[path].trouble) == (kind == "trouble"), path
         elif not (path in found and found[path].trouble):  # walked: all that its own target holds
             inner = Path(root, path).resolve()
-            names = {f"{path}/{printable(str(Path(p)))}" for p, k in expected(inner) if k in ("file", "trouble")}
+            names = {f"{path}/{readable_name(str(Path(p)))}" for p, k in expected(inner) if k in ("file", "trouble")}
             assert {name for name in names if name not in found} == set(), path
