@@ -49,9 +49,12 @@ def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     run = context.run
     return Run(
-        run.run_id, started, lambda line: context.log.info(printable(line)),
-        tags=run.tags, tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
-    )  # fmt: skip
+        run.run_id,
+        started,
+        lambda line: context.log.info(printable(line)),
+        tags=run.tags,
+        tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
+    )
 
 
 def month_page(month: str) -> str:

@@ -188,8 +188,10 @@ def broken_schedules(broken: Broken) -> list[dg.ScheduleDefinition]:
     Dagster forgets within twelve hours that a schedule was switched on which its code location no longer has.
     """
     crons = {
-        "score": Schedule().cron, "report": schedules.PAGE_CRON, "retain": schedules.RETENTION_CRON,
-    }  # fmt: skip
+        "score": Schedule().cron,
+        "report": schedules.PAGE_CRON,
+        "retain": schedules.RETENTION_CRON,
+    }
     nothing = dg.GraphDefinition(name=doors.broken_name(broken.name), node_defs=[]).to_job()
 
     def stand_in(kind: str, cron: str) -> dg.ScheduleDefinition:

@@ -236,9 +236,13 @@ def run_day(
     run_id = str(uuid4())
     with signals.at_end(functools.partial(_cancel, instance, run_id)):
         result = job.execute_in_process(
-            partition_key=day, instance=instance, run_config=quiet, asset_selection=keys, raise_on_error=False,
+            partition_key=day,
+            instance=instance,
+            run_config=quiet,
+            asset_selection=keys,
+            raise_on_error=False,
             run_id=run_id,
-        )  # fmt: skip
+        )
     seconds = perf_counter() - began
     checks = tuple(
         FailedCheck(

@@ -363,11 +363,18 @@ def write_bundle(
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
     try:
         draft = Manifest(
-            name=name, version=version, task=task, arguments=arguments, numeric=tuple(numeric),
+            name=name,
+            version=version,
+            task=task,
+            arguments=arguments,
+            numeric=tuple(numeric),
             categorical={column: tuple(words) for column, words in categorical.items()},
-            classes=tuple(classes), training=training, metrics=metrics, files={},
+            classes=tuple(classes),
+            training=training,
+            metrics=metrics,
+            files={},
             golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
-        )  # fmt: skip
+        )
         _dump(draft)
     except PydanticSerializationError as error:
         raise BundleError(

@@ -117,23 +117,32 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
 
     def described(name: str, column: ColumnDays, grain: Grain) -> Column:
         return Column(
-            kind=column.kind, grain=grain, day=learned.day.get(name), sampling=sampling.get(name, 0.0),
-            trailing=column.trailing() if name not in left_out else None, missing=usual.get((name, "missing"), 1.0),
+            kind=column.kind,
+            grain=grain,
+            day=learned.day.get(name),
+            sampling=sampling.get(name, 0.0),
+            trailing=column.trailing() if name not in left_out else None,
+            missing=usual.get((name, "missing"), 1.0),
             repeated=usual.get((name, "repeated"), 1.0),
-        )  # fmt: skip
+        )
 
     held_out, share_alarms = work.held_out(), _share_alarms(shares, sizes, rows)
     return Profile(
-        first=str(days[0]), last=str(days[-1]), days=len(days), rows=rows, weekends_apart=bool(apart),
+        first=str(days[0]),
+        last=str(days[-1]),
+        days=len(days),
+        rows=rows,
+        weekends_apart=bool(apart),
         factor=learned.factor,
         columns={name: described(name, column, grains[name]) for name, column in columns.items()},
         scores={name: described(name, column, "day") for name, column in scores.items()},
         left_out=left_out,
         everyday={name: found for name, c in columns.items() if c.kind == "categorical" and (found := c.everyday())},
         score_days=_score_days(reference, manifest.confidence_column, manifest.score_columns[0], parts),
-        held_out=tuple(held_out), share_alarms=share_alarms,
+        held_out=tuple(held_out),
+        share_alarms=share_alarms,
         exceeding=_exceeding(work, learned, days, shares, usual, sizes, rows),
-    )  # fmt: skip
+    )
 
 
 def usual_share(shares: np.ndarray) -> float:
@@ -414,10 +423,11 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
     spreads = reference[spread].to_numpy().astype(np.float64)
     means = np.array([confident[part].mean() for part in parts])
     return Scores(
-        confidence=trailing_deviation(means), confidence_sd=float(confident.std()),
+        confidence=trailing_deviation(means),
+        confidence_sd=float(confident.std()),
         spread=float(min(spreads[part].std() for part in parts)),
         largest_class=_largest_class(reference, parts),
-    )  # fmt: skip
+    )
 
 
 def trailing_deviation(means: np.ndarray) -> float:
@@ -438,9 +448,14 @@ def _largest_class(reference: pa.Table, parts: Sequence[np.ndarray]) -> float | 
 
 
 def _exceeding(
-    work: Calibration, learned: Thresholds, days: Sequence[date], shares: Mapping[tuple[str, str], np.ndarray],
-    usual: Mapping[tuple[str, str], float], sizes: np.ndarray, rows: int,
-) -> dict[str, str]:  # fmt: skip
+    work: Calibration,
+    learned: Thresholds,
+    days: Sequence[date],
+    shares: Mapping[tuple[str, str], np.ndarray],
+    usual: Mapping[tuple[str, str], float],
+    sizes: np.ndarray,
+    rows: int,
+) -> dict[str, str]:
     """Reference days that are beyond a threshold themselves: by what, and whether it alarms."""
     found: dict[int, list[str]] = {}
     for day, columns, alarms in work.exceeding(learned):

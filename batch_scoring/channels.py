@@ -148,9 +148,13 @@ def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterat
     left = {channel.id: (channel, deque(messages)) for channel, messages in waiting.items() if messages}
     stop_at = time.monotonic() + seconds
     with subprocess.Popen(
-        [sys.executable, "-m", "batch_scoring.channels"], cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-    ) as sender:  # fmt: skip
+        [sys.executable, "-m", "batch_scoring.channels"],
+        cwd=Path(__file__).parent.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    ) as sender:
         end = threading.Timer(seconds + SEND_SECONDS + 3, sender.kill)
         end.start()
         try:
@@ -211,9 +215,12 @@ def _send_and_say(client: Any, job: dict[str, Any]) -> None:  # noqa: ANN401
 def _send(client: Any, message: dict[str, str]) -> str | None:  # noqa: ANN401
     """Why the message was not delivered; None if it was."""
     result = client.notify(
-        body=message["body"], title=message["title"], notify_type=message["kind"], body_format="text",
+        body=message["body"],
+        title=message["title"],
+        notify_type=message["kind"],
+        body_format="text",
         timeout=SEND_SECONDS,
-    )  # fmt: skip
+    )
     if result:
         return None
     if result.timeout_count:

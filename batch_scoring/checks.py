@@ -120,9 +120,14 @@ def _finding(
         shown["worst_columns"] = records
     ratios = [_ratio(test) for test in (*of_day, *trailing)]
     return Finding(
-        CHECKS[side][1], not (drifted_day or drifted_trailing), "; ".join(said), shown,
-        observed=max(ratios, default=None), expected="every column below its threshold (1)", limits=[1.0],
-    )  # fmt: skip
+        CHECKS[side][1],
+        not (drifted_day or drifted_trailing),
+        "; ".join(said),
+        shown,
+        observed=max(ratios, default=None),
+        expected="every column below its threshold (1)",
+        limits=[1.0],
+    )
 
 
 def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:

@@ -98,13 +98,16 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
     compared = Compared(
-        day=day, reference=reference, sample=sample, trailing_rows=rows,
+        day=day,
+        reference=reference,
+        sample=sample,
+        trailing_rows=rows,
         days={side: len(known) for side, known in usable.items()},
         day_tests=_day_tests(sample, reference) if "features" in sides else [],
         shares=_shares(features, sample, reference) if "features" in sides else [],
         trailing_tests=tests,
         since={side: _since(state, day, side, sha256) for side in sides if any(test.drifted for test in tests[side])},
-    )  # fmt: skip
+    )
     state.put_drift(_kept(compared, run_id, sha256, known_drift(state, day)))
     return compared
 
@@ -179,25 +182,36 @@ def _kept(compared: Compared, run_id: str, model_sha256: str, earlier: DayDrift 
     def records(horizon: Horizon, tests: Iterable[Tested]) -> list[ColumnDrift]:
         return [
             ColumnDrift(
-                column=test.column, horizon=horizon, rows=test.rows, observed=test.distance, threshold=test.threshold,
+                column=test.column,
+                horizon=horizon,
+                rows=test.rows,
+                observed=test.distance,
+                threshold=test.threshold,
                 drifted=test.drifted,
             )
             for test in tests
-        ]  # fmt: skip
+        ]
 
     shares = [
         ColumnDrift(
-            column=test.column, horizon=test.what, rows=compared.sample.of, observed=test.share,
-            threshold=test.threshold, drifted=test.drifted,
+            column=test.column,
+            horizon=test.what,
+            rows=compared.sample.of,
+            observed=test.share,
+            threshold=test.threshold,
+            drifted=test.drifted,
         )
         for test in compared.shares
-    ]  # fmt: skip
+    ]
     found = {side: tuple(records("trailing", tests)) for side, tests in compared.trailing_tests.items()}
     if "features" in found:
         found["features"] = (*records("day", compared.day_tests), *shares, *found["features"])
     since = {side: day for side, day in earlier.since.items() if side not in found}
     return DayDrift(
-        day=compared.day, run_id=run_id, model_sha256=model_sha256,
-        features=found.get("features", earlier.features), predictions=found.get("predictions", earlier.predictions),
+        day=compared.day,
+        run_id=run_id,
+        model_sha256=model_sha256,
+        features=found.get("features", earlier.features),
+        predictions=found.get("predictions", earlier.predictions),
         since=since | {side: day for side, day in compared.since.items()},
-    )  # fmt: skip
+    )

@@ -37,8 +37,11 @@ MEND = "python -m batch_scoring.databases"
 _LOCK = "history/.lock"
 _HEADS = "more than one head"
 """Alembic's words."""
-_FOLDERS = {"run_storage": ("history", "runs.db"), "event_storage": ("history/runs", "index.db"),
-            "schedule_storage": ("schedules", "schedules.db")}  # fmt: skip
+_FOLDERS = {
+    "run_storage": ("history", "runs.db"),
+    "event_storage": ("history/runs", "index.db"),
+    "schedule_storage": ("schedules", "schedules.db"),
+}
 """Where Dagster has them by default."""
 
 _here = threading.RLock()

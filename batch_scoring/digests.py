@@ -121,9 +121,11 @@ def digest(
     lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
     is_grave = not (run.is_success or is_stopped(run)) or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
     return Message(
-        topic=ended.topic, title=title, body="\n".join(line[:LONGEST] for line in lines),
+        topic=ended.topic,
+        title=title,
+        body="\n".join(line[:LONGEST] for line in lines),
         kind="failure" if is_grave else "warning" if failed else "info" if is_stopped(run) else "success",
-    )  # fmt: skip
+    )
 
 
 def unreadable(record: dg.RunRecord, error: Exception) -> Message:
@@ -131,9 +133,11 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
     run = record.dagster_run
     subject = f"{run.job_name} {run.tags.get(PARTITION, '')}".rstrip()
     return Message(
-        topic=run.job_name, title=f"{subject}: {run.status.value.lower()}, its events cannot be read",
-        body=f"{type(error).__name__}: {error}\n{link(f'runs/{run.run_id}')}", kind="failure",
-    )  # fmt: skip
+        topic=run.job_name,
+        title=f"{subject}: {run.status.value.lower()}, its events cannot be read",
+        body=f"{type(error).__name__}: {error}\n{link(f'runs/{run.run_id}')}",
+        kind="failure",
+    )
 
 
 def of_sensor(broken: doors.Broken) -> Message:
@@ -141,9 +145,11 @@ def of_sensor(broken: doors.Broken) -> Message:
     name = broken.pipeline.name
     body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
     return Message(
-        topic=name, title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}", kind="failure",
+        topic=name,
+        title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}",
+        kind="failure",
         body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
-    )  # fmt: skip
+    )
 
 
 def of_broken(broken: Broken) -> Message:
@@ -152,9 +158,11 @@ def of_broken(broken: Broken) -> Message:
     advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
     missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
-        topic=broken.name, title=f"{broken.name}: left out of the deployment, {count}", kind="failure",
+        topic=broken.name,
+        title=f"{broken.name}: left out of the deployment, {count}",
+        kind="failure",
         body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, missed, link("overview/sensors"))),
-    )  # fmt: skip
+    )
 
 
 def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:

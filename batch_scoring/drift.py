@@ -262,9 +262,12 @@ def trailing_tests(columns: Mapping[str, Column], reference: Reference, current:
 
 
 def _tested(
-    columns: Mapping[str, Column], limit: Callable[[Column, int], float],
-    reference: Reference, current: pa.Table, day: date | None = None,
-) -> Iterator[Tested]:  # fmt: skip
+    columns: Mapping[str, Column],
+    limit: Callable[[Column, int], float],
+    reference: Reference,
+    current: pa.Table,
+    day: date | None = None,
+) -> Iterator[Tested]:
     for name, column in columns.items():
         values = values_of(current[name], column.kind)
         rows = len(values)

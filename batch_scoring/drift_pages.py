@@ -55,9 +55,14 @@ def draw(pipeline: Pipeline, compared: Compared) -> dict[str, Drawn]:
 
 
 def _page(
-    pipeline: Pipeline, compared: Compared, name: str,
-    reference: pa.Table, current: pa.Table, columns: Mapping[str, Column], tests: Sequence[Tested],
-) -> Drawn:  # fmt: skip
+    pipeline: Pipeline,
+    compared: Compared,
+    name: str,
+    reference: pa.Table,
+    current: pa.Table,
+    columns: Mapping[str, Column],
+    tests: Sequence[Tested],
+) -> Drawn:
     from batch_scoring import evidently_page
 
     kinds = {column: described.kind for column, described in columns.items() if column in current.column_names}

@@ -54,9 +54,7 @@ class EventLog(SqliteEventLogStorage):
         return {}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "EventLog":  # fmt: skip
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> "EventLog":
         """What `dagster.yaml` names, before there is an instance."""
         return cls(inst_data, **config_value)
 
@@ -81,9 +79,11 @@ class EventLog(SqliteEventLogStorage):
             self._initialized_dbs.discard(shard)
         if shard not in self._kept:
             engine = create_engine(
-                self.conn_string_for_shard(shard), poolclass=QueuePool, pool_size=1,
+                self.conn_string_for_shard(shard),
+                poolclass=QueuePool,
+                pool_size=1,
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
-            )  # fmt: skip
+            )
             if shard not in self._initialized_dbs or not file.exists():
                 self._initdb(engine)
                 self._initialized_dbs.add(shard)

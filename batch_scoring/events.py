@@ -176,9 +176,11 @@ def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
     with aws.as_os_errors(queue):
         while len(read) < MOST_MESSAGES:
             found = aws.client("sqs").receive_message(
-                QueueUrl=queue, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=0 if read else 1,
+                QueueUrl=queue,
+                MaxNumberOfMessages=_BATCH,
+                WaitTimeSeconds=0 if read else 1,
                 VisibilityTimeout=hidden_for,
-            )  # fmt: skip
+            )
             if not found.get("Messages"):
                 break
             for message in found["Messages"]:

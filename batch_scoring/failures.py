@@ -64,9 +64,11 @@ LONGEST_PAUSE = 24 * 3600.0
 """Seconds."""
 _STEP_FAILURE = "STEP_FAILURE"
 _OTHER_ENDS: dict[str, Failure] = {
-    _STEP_FAILURE: "processing_error", "RUN_EXCEPTION": "processing_error", "JOB_INITIALIZATION_FAILURE": "bad_model",
+    _STEP_FAILURE: "processing_error",
+    "RUN_EXCEPTION": "processing_error",
+    "JOB_INITIALIZATION_FAILURE": "bad_model",
     "START_TIMEOUT": "timeout",
-}  # fmt: skip
+}
 """By Dagster's reason, where no step has noted a class; every other end is a lost process."""
 _NOT_LOADED = "Could not load job definition."
 _STEP_NOT_LOADED = "An exception was thrown during step execution that is likely a framework error"
@@ -82,8 +84,10 @@ UNLOADED = "batch_scoring/unloaded"
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
 _DEATHS: dict[str, Failure] = {
-    "OOMKilled": "out_of_memory", "DeadlineExceeded": "timeout", NOT_STARTED: "timeout",
-}  # fmt: skip
+    "OOMKilled": "out_of_memory",
+    "DeadlineExceeded": "timeout",
+    NOT_STARTED: "timeout",
+}
 """By what Kubernetes, or who watches over the pods, says of a step's end; every other end is a lost pod."""
 INTERRUPTED = "DagsterExecutionInterruptedError"
 """What a step says that is told to end (SIGTERM): its node is drained, its pod's time is over."""
@@ -142,9 +146,12 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         # as Dagster wraps it where there is no policy; anything else would be tried again
         raise DagsterExecutionStepExecutionError(
             f'Error occurred while executing op "{step.op.name}":',
-            user_exception=error, original_exc_info=sys.exc_info(),
-            step_key=step.step.key, op_name=step.op.name, op_def_name=step.op.definition.name,
-        ) from error  # fmt: skip
+            user_exception=error,
+            original_exc_info=sys.exc_info(),
+            step_key=step.step.key,
+            op_name=step.op.name,
+            op_def_name=step.op.definition.name,
+        ) from error
 
 
 def tags(failure: Failure, run_id: str) -> dict[str, str]:

@@ -147,11 +147,12 @@ def plan(step: DayStep, run: Run) -> list[Share]:
         left = [shard for shard in left if finished.find(shard_digest(step, source, shard, device)) is None]
     shares = [
         Share(
-            features=tuple(shard.digest for shard in part), model_sha256=source.model.sha256,
+            features=tuple(shard.digest for shard in part),
+            model_sha256=source.model.sha256,
             rows=sum(shard.account.rows for shard in part),
         )
         for part in divide(left, spec.max_shards, spec.rows_per_shard)
-    ]  # fmt: skip
+    ]
     done = f"{len(source.shards) - len(left)} of {len(source.shards)} shards are finished"
     run.log(f"{step.day}: {source.features.rows} rows, {done}; shares of {[share.rows for share in shares]} rows")
     return shares
@@ -169,15 +170,17 @@ def score_share(step: DayStep, share: Share, run: Run, halvings: int) -> ScoredS
         raise _superseded(step)
     scored = score(step, source, [there[digest] for digest in share.features], run, halvings)
     return ScoredShare(
-        device=scored.device, batch_rows=scored.batch_rows,
+        device=scored.device,
+        batch_rows=scored.batch_rows,
         shards=tuple(
             ScoredShard(
-                features=shard.account.source, digest=shard.account.digest,
+                features=shard.account.source,
+                digest=shard.account.digest,
                 uri=f"{step.table.table.folder.uri}/{shard.file.path}",
             )
             for shard in scored.shards
         ),
-    )  # fmt: skip
+    )
 
 
 def collect(step: DayStep, source: Source, shares: Sequence[ScoredShare], run: Run) -> Prepared:

@@ -21,9 +21,19 @@ from pydantic import BaseModel, ValidationError
 from batch_scoring.spec import PipelineSpec
 
 RESERVED = (
-    "dt", "stage", "rule", "column", "value", "source_file", "row_number", "raw",
-    "prediction", "prediction_proba", "model_version", "scored_at",
-)  # fmt: skip
+    "dt",
+    "stage",
+    "rule",
+    "column",
+    "value",
+    "source_file",
+    "row_number",
+    "raw",
+    "prediction",
+    "prediction_proba",
+    "model_version",
+    "scored_at",
+)
 """Column names that the tables use themselves."""
 
 

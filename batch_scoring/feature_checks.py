@@ -66,31 +66,39 @@ def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
     reused = [shard.account for shard in prepared.shards if shard.reused]
     return [
         Finding(
-            "rows_are_conserved", not damaged,
+            "rows_are_conserved",
+            not damaged,
             f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine"
             + (f"; rows are lost or doubled in {_remedy(damaged, pinned)}" if damaged else ""),
             {"rows_pinned": pinned.rows, "rows_in": rows_in, "rows": rows, "rows_quarantined": rejected},
-            observed=rows + rejected, expected=f"{pinned.rows} rows",
+            observed=rows + rejected,
+            expected=f"{pinned.rows} rows",
         ),
         Finding(
-            "keys_are_unique", distinct == rows,
+            "keys_are_unique",
+            distinct == rows,
             f"{rows} accepted rows have {distinct} distinct keys"
             + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
-            {"rows": rows, "keys": distinct}, observed=rows - distinct, expected="no row whose key another one has",
+            {"rows": rows, "keys": distinct},
+            observed=rows - distinct,
+            expected="no row whose key another one has",
         ),
         acceptance(accounts),
-    ]  # fmt: skip
+    ]
 
 
 def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
     """The finding some_rows_are_accepted."""
     rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
     return Finding(
-        "some_rows_are_accepted", rows > 0,
+        "some_rows_are_accepted",
+        rows > 0,
         f"{rows} of {rows_in} rows are accepted"
         + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
-        {"rows": rows}, observed=rows, expected="at least one row",
-    )  # fmt: skip
+        {"rows": rows},
+        observed=rows,
+        expected="at least one row",
+    )
 
 
 def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_in: int | None = None) -> Finding:
@@ -113,9 +121,15 @@ def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_i
     if blocks:
         message += f"; nothing is published: {_way_out(accounts)}"
     return Finding(
-        "quarantine_is_small", passed and not blocks, message, {"rows": rows_in, "rows_quarantined": rejected},
-        observed=share, expected=expected, limits=[most / max(rows_in, 1)], blocks=blocks,
-    )  # fmt: skip
+        "quarantine_is_small",
+        passed and not blocks,
+        message,
+        {"rows": rows_in, "rows_quarantined": rejected},
+        observed=share,
+        expected=expected,
+        limits=[most / max(rows_in, 1)],
+        blocks=blocks,
+    )
 
 
 def _way_out(accounts: Iterable[ShardAccount]) -> str:
@@ -157,9 +171,15 @@ def known_categories(
         )
     figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
     return Finding(
-        check, not (beyond or trimmed), message, figures, observed=max(shares), expected=expected,
-        limits=[bounds.share], blocks=bool(trimmed),
-    )  # fmt: skip
+        check,
+        not (beyond or trimmed),
+        message,
+        figures,
+        observed=max(shares),
+        expected=expected,
+        limits=[bounds.share],
+        blocks=bool(trimmed),
+    )
 
 
 def _present(categories: Categories, rows: int, profile: Profile | None, thresholds: Checks, why: str) -> Finding:

@@ -78,9 +78,13 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
             findings = feature_checks.findings(step, prepared, pinned)
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             account, committed = step.publish(
-                prepared, run, fingerprint=pinned.fingerprint, code=code, model=None,
+                prepared,
+                run,
+                fingerprint=pinned.fingerprint,
+                code=code,
+                model=None,
                 check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
-            )  # fmt: skip
+            )
             metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
             yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
@@ -184,11 +188,17 @@ class _Validation:
                     identities += keys.row_identity(judged.accounted)
             expected = keys.row_identity(np.arange(start + 1, start + rows_in + 1))
             account = ShardAccount(
-                digest=_name(base, dropped), source=f"{file.path}#{start:012d}", run_id=self._run.id,
-                rows_in=rows_in, rows=accepted, quarantined=draft.quarantined,
-                missing_identity=(expected - identities) % 2**64, keys=draft.keys,
-                missing=counts.missing, categories=counts.categories,
-            )  # fmt: skip
+                digest=_name(base, dropped),
+                source=f"{file.path}#{start:012d}",
+                run_id=self._run.id,
+                rows_in=rows_in,
+                rows=accepted,
+                quarantined=draft.quarantined,
+                missing_identity=(expected - identities) % 2**64,
+                keys=draft.keys,
+                missing=counts.missing,
+                categories=counts.categories,
+            )
             rows.refuse_changed()
             return self._before.find(account.digest) or draft.finish(account)
 

@@ -69,11 +69,14 @@ def specs(
     """
     return [
         dg.AssetCheckSpec(
-            name, asset=asset, description=description, blocking=_settings(pipeline, name).blocking,
+            name,
+            asset=asset,
+            description=description,
+            blocking=_settings(pipeline, name).blocking,
             partitions_def=partitions,
         )
         for name, description in statements.items()
-    ]  # fmt: skip
+    ]
 
 
 def report(
@@ -175,11 +178,13 @@ def _remember(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id
     state = State(pipeline.output)
     said = {
         finding.check: CheckRecord(
-            passed=finding.passed, observed=finding.observed, message=finding.message,
+            passed=finding.passed,
+            observed=finding.observed,
+            message=finding.message,
             stopped=stops(pipeline, finding),
         )
         for finding in findings
-    }  # fmt: skip
+    }
     with contextlib.suppress(StateError):  # a damaged document is replaced
         before = state.checks(name, day)
         if before and before.checks == said:

@@ -104,10 +104,14 @@ def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
     """
     with open_rows(landing, file, csv, columns=()) as rows:
         return LandingFile(
-            path=file.path, token=file.token, size=file.size, modified=file.modified,
-            rows=rows.count(), columns={field.name: str(field.type) for field in rows.schema},
+            path=file.path,
+            token=file.token,
+            size=file.size,
+            modified=file.modified,
+            rows=rows.count(),
+            columns={field.name: str(field.type) for field in rows.schema},
             content=_content(landing, file) if landing.is_local else None,
-        )  # fmt: skip
+        )
 
 
 def _content(landing: Folder, file: FileVersion) -> str:

@@ -180,9 +180,13 @@ def put_in_force(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
     if before and before.sha256 == bundle.sha256:
         return before
     in_force = ModelInForce(
-        name=bundle.manifest.name, version=bundle.manifest.version, sha256=bundle.sha256, source=bundle.uri,
-        run_id=run.id, resolved_at=run.started,
-    )  # fmt: skip
+        name=bundle.manifest.name,
+        version=bundle.manifest.version,
+        sha256=bundle.sha256,
+        source=bundle.uri,
+        run_id=run.id,
+        resolved_at=run.started,
+    )
     state.put_model(in_force)
     run.log(f"model {in_force.version} is in force, before: {before.version if before else 'none'}")
     return in_force
@@ -227,12 +231,16 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     commands += [f"{alone} {day}" for day in archived]
     shown = commands[0] if len(commands) == 1 else f"batch-scoring backfill {pipeline.name} --stale"
     return Finding(
-        "days_are_current", False, f"stale days: {len(stale.days)} ({why}); run: {shown}",
+        "days_are_current",
+        False,
+        f"stale days: {len(stale.days)} ({why}); run: {shown}",
         {
-            "stale": len(stale.days), "days": ", ".join(ranges(stale.days)), "run": "\n".join(commands),
+            "stale": len(stale.days),
+            "days": ", ".join(ranges(stale.days)),
+            "run": "\n".join(commands),
             "state": "\n".join(_told_once(stale, delivered.bundle.sha256)),
         },
-    )  # fmt: skip
+    )
 
 
 def _told_once(stale: StaleDays, model_sha256: str) -> Iterator[str]:

@@ -15,9 +15,11 @@ Result = TypeVar("Result")
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], helpers: int = 1,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    helpers: int = 1,
     prepare: Callable[[], object] = lambda: None,
-) -> Generator[Result, None, None]:  # fmt: skip
+) -> Generator[Result, None, None]:
     """Work on items side by side; the results come in the order of the items.
 
     Whoever is free reads the next item, one at a time, and works on it: a helper, or the caller's thread while the

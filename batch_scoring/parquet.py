@@ -134,9 +134,11 @@ def open_file(
 
 
 def read(
-    stream: BinaryIO | pa.NativeFile, columns: list[str] | None = None, dictionary: Iterable[str] = (),
+    stream: BinaryIO | pa.NativeFile,
+    columns: list[str] | None = None,
+    dictionary: Iterable[str] = (),
     batch_rows: int = READ_ROWS,
-) -> Iterator[pa.RecordBatch]:  # fmt: skip
+) -> Iterator[pa.RecordBatch]:
     """A file's rows, in flat memory.
 
     Args:

@@ -39,11 +39,15 @@ def trend(days: Sequence[tuple[str, float, bool]], limits: Sequence[float], titl
     step = width / max(len(days), 1)
     bars = "".join(
         _bar(
-            index * step, step, height * max(value, 0) / most, height,
-            FAILED if not passed else NOW if index == len(days) - 1 else PLAIN, f"{day}: {value:.4g}",
+            index * step,
+            step,
+            height * max(value, 0) / most,
+            height,
+            FAILED if not passed else NOW if index == len(days) - 1 else PLAIN,
+            f"{day}: {value:.4g}",
         )
         for index, (day, value, passed) in enumerate(days)
-    )  # fmt: skip
+    )
     lines = "".join(
         f'<line x1="0" x2="{width}" y1="{height - height * limit / most:.1f}" y2="{height - height * limit / most:.1f}"'
         f' stroke="#555" stroke-dasharray="4"><title>limit {limit:.4g}</title></line>'

@@ -52,13 +52,15 @@ def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[F
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
     return [
         Finding(
-            "rows_are_conserved", features.rows == rows + rejected and not lost,
+            "rows_are_conserved",
+            features.rows == rows + rejected and not lost,
             f"{features.rows} rows of features, {rows} scored, {rejected} in the quarantine{advice}",
             {"rows_in": features.rows, "rows": rows, "rows_quarantined": rejected},
-            observed=rows + rejected, expected=f"{features.rows} rows",
+            observed=rows + rejected,
+            expected=f"{features.rows} rows",
         ),
         probabilities(accounts, features.rows),
-    ]  # fmt: skip
+    ]
 
 
 def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresholds: Checks) -> Finding:
@@ -74,16 +76,23 @@ def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
     rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
     none = "" if rows or not rows_in else "; the model scores no row at all: is it the right one?"
     return Finding(
-        "scores_are_probabilities", not bad and (rows > 0 or rows_in == 0),
-        f"{bad} of {rows} scored rows are not probabilities{none}", {"rows": rows, "not_probabilities": bad},
-        observed=bad, expected="no row whose scores are not probabilities", limits=[0],
-    )  # fmt: skip
+        "scores_are_probabilities",
+        not bad and (rows > 0 or rows_in == 0),
+        f"{bad} of {rows} scored rows are not probabilities{none}",
+        {"rows": rows, "not_probabilities": bad},
+        observed=bad,
+        expected="no row whose scores are not probabilities",
+        limits=[0],
+    )
 
 
 def _confidence(
-    accounts: Sequence[ShardAccount], before: Sequence[Account], manifest: Manifest, profile: Profile | None,
+    accounts: Sequence[ShardAccount],
+    before: Sequence[Account],
+    manifest: Manifest,
+    profile: Profile | None,
     thresholds: Checks,
-) -> Finding:  # fmt: skip
+) -> Finding:
     check, column = "confidence_is_usual", manifest.confidence_column
     day, learned = moments(accounts, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
@@ -101,9 +110,13 @@ def _confidence(
     expected = f"{usual:.4f} ± {allowed:.4f}, by the {len(before)} days before"
     advice = "" if passed else "; look at the drift of the features, and at the actuals once they are there"
     return Finding(
-        check, passed, f"{seen}, expected {expected}{advice}",
-        observed=day.mean, expected=expected, limits=[usual - allowed, usual + allowed],
-    )  # fmt: skip
+        check,
+        passed,
+        f"{seen}, expected {expected}{advice}",
+        observed=day.mean,
+        expected=expected,
+        limits=[usual - allowed, usual + allowed],
+    )
 
 
 def _balance(
@@ -128,9 +141,14 @@ def _balance(
         return Finding(check, True, f"{seen}; not enough rows, expected at least {LEAST_ROWS}", observed=share)
     advice = "" if share <= limit else "; is this the right model, and are its features what they were in training?"
     return Finding(
-        check, share <= limit, f"{seen}, expected at most {limit:.1%}{advice}", dict(counts),
-        observed=share, expected=f"at most {limit:.1%} of one class", limits=[limit],
-    )  # fmt: skip
+        check,
+        share <= limit,
+        f"{seen}, expected at most {limit:.1%}{advice}",
+        dict(counts),
+        observed=share,
+        expected=f"at most {limit:.1%} of one class",
+        limits=[limit],
+    )
 
 
 def _spread(
@@ -145,6 +163,10 @@ def _spread(
     expected = f"at least {least:.4f}" + ("" if profile else " (the bundle has no profile)")
     advice = "" if passed else "; the model says nearly the same of every row: are its features there?"
     return Finding(
-        check, passed, f"the standard deviation of {column} is {day.deviation:.4f}, expected {expected}{advice}",
-        observed=day.deviation, expected=expected, limits=[least],
-    )  # fmt: skip
+        check,
+        passed,
+        f"the standard deviation of {column} is {day.deviation:.4f}, expected {expected}{advice}",
+        observed=day.deviation,
+        expected=expected,
+        limits=[least],
+    )

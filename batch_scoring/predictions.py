@@ -79,9 +79,14 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: Run) -> Resu
     findings = prediction_checks.findings(step, prepared, source.features, source.model)
     yield from report(pipeline, key, findings, run.id, step.day)
     account, committed = step.publish(
-        prepared, run, fingerprint=source.features.fingerprint, code=pipeline.scoring_code, model=source.model,
-        features_code=source.features.code, check_current=lambda: check_current(step, source),
-    )  # fmt: skip
+        prepared,
+        run,
+        fingerprint=source.features.fingerprint,
+        code=pipeline.scoring_code,
+        model=source.model,
+        features_code=source.features.code,
+        check_current=lambda: check_current(step, source),
+    )
     metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 

@@ -65,14 +65,23 @@ class Found:
         advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
         return [
             Finding(
-                "input_is_present", present, seen + advice, figures,
-                observed=len(self.files), expected="at least one file with rows",
+                "input_is_present",
+                present,
+                seen + advice,
+                figures,
+                observed=len(self.files),
+                expected="at least one file with rows",
             ),
             Finding(
-                "input_is_complete", not troubles, complete, observed=len(self.broken), expected="no unreadable file",
-                limits=[0], transient=self.is_denied or self.is_changing,
+                "input_is_complete",
+                not troubles,
+                complete,
+                observed=len(self.broken),
+                expected="no unreadable file",
+                limits=[0],
+                transient=self.is_denied or self.is_changing,
             ),
-        ]  # fmt: skip
+        ]
 
 
 def find(pipeline: Pipeline, day: str) -> Found:
@@ -167,9 +176,13 @@ def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
     passed = low <= rows <= high
     advice = "" if passed else "; ask who delivers the files, then upload what is missing or take away what is too much"
     return Finding(
-        "row_count_is_usual", passed, f"{rows} rows, expected {expected}{advice}",
-        observed=rows, expected=expected, limits=usual,
-    )  # fmt: skip
+        "row_count_is_usual",
+        passed,
+        f"{rows} rows, expected {expected}{advice}",
+        observed=rows,
+        expected=expected,
+        limits=usual,
+    )
 
 
 def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -> DayInput:

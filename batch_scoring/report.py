@@ -115,16 +115,19 @@ def read_day(state: State, day: str) -> Day:
     accounts = [account for account in (features, scored) if account]
     column = _score_column(scored) if scored else ""
     return Day(
-        day=day, status=_status(said, pinned, features, scored), checks=said,
+        day=day,
+        status=_status(said, pinned, features, scored),
+        checks=said,
         scored=scored.rows if scored else 0,
         waiting=features.rows if features and not scored else 0,
         quarantined=sum(account.rows_quarantined for account in accounts),
         model_version=(scored and scored.model_version) or "",
-        score=scored.moments(column) if scored and scored.rows else None, score_column=column,
+        score=scored.moments(column) if scored and scored.rows else None,
+        score_column=column,
         drift=_worst(drift) if drift else {},
         rows_per_second={account.step: speed for account in accounts if (speed := account.rows_per_second)},
         damage=tuple(damage),
-    )  # fmt: skip
+    )
 
 
 def describe(month: Month) -> dict[str, dg.MetadataValue]:

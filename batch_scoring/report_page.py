@@ -132,9 +132,13 @@ def draw(month: Month) -> bytes:
     title = escaped(f"{month.pipeline} {month.month}")
     plotly = get_plotlyjs() if begun else ""
     return _PAGE.format(
-        title=title, style=_STYLE, policy=markup.policy_element([plotly, _SCRIPT]),
-        library=f"<script>{plotly}</script>" if plotly else "", body="\n".join(body), script=_SCRIPT,
-    ).encode()  # fmt: skip
+        title=title,
+        style=_STYLE,
+        policy=markup.policy_element([plotly, _SCRIPT]),
+        library=f"<script>{plotly}</script>" if plotly else "",
+        body="\n".join(body),
+        script=_SCRIPT,
+    ).encode()
 
 
 # the words
@@ -213,14 +217,20 @@ def _sections(month: Month) -> list[str]:
         _section("quarantine", "Quarantine", "Share of the day's rows.", _quarantine(month), "No row is in it."),
         _section("score", "Mean score", "Bars: one standard deviation of the day's rows.", _score(month)),
         _section(
-            "drift", "Drift",
+            "drift",
+            "Drift",
             "The column that lies furthest from the model's reference, in units of its own threshold: 1 is an alarm.",
-            _drift(month), "No day was compared with a reference.",
+            _drift(month),
+            "No day was compared with a reference.",
         ),
-        _section("throughput", "Throughput", "Rows a second of a whole step, of the rows that it did not reuse.",
-                 _throughput(month)),
+        _section(
+            "throughput",
+            "Throughput",
+            "Rows a second of a whole step, of the rows that it did not reuse.",
+            _throughput(month),
+        ),
         _failures(month),
-    ]  # fmt: skip
+    ]
 
 
 def _section(name: str, title: str, text: str, figure: "Figure", none: str = "No day has figures.") -> str:
@@ -244,12 +254,21 @@ def _heat_map(month: Month) -> "Figure":
     labels = ["<b>the day</b>", *(_label(*checked) for checked in rows)]
     bands = [(edge / len(VERDICTS), v.colour) for n, v in enumerate(VERDICTS) for edge in (n, n + 1)]
     trace = Heatmap(
-        x=[day.day for day in month.days], y=names,
-        z=[[verdict for verdict, _ in row] for row in cells], zmin=-0.5, zmax=len(VERDICTS) - 0.5,
-        text=[[VERDICTS[verdict].sign for verdict, _ in row] for row in cells], texttemplate="%{text}",
-        hovertext=[[text for _, text in row] for row in cells], hoverinfo="text",
-        colorscale=bands, showscale=False, xgap=2, ygap=2, textfont={"color": "#fff", "size": 12},
-    )  # fmt: skip
+        x=[day.day for day in month.days],
+        y=names,
+        z=[[verdict for verdict, _ in row] for row in cells],
+        zmin=-0.5,
+        zmax=len(VERDICTS) - 0.5,
+        text=[[VERDICTS[verdict].sign for verdict, _ in row] for row in cells],
+        texttemplate="%{text}",
+        hovertext=[[text for _, text in row] for row in cells],
+        hoverinfo="text",
+        colorscale=bands,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        textfont={"color": "#fff", "size": 12},
+    )
     figure = _plot(month, [trace], height=50 + 22 * len(names), left=LEFT + 60, top=10)
     figure.update_yaxes(
         autorange="reversed", tickvals=names, ticktext=labels, tickfont_color=INK, showgrid=False, ticks=""
@@ -300,10 +319,8 @@ def _quarantine(month: Month) -> "Figure":
     from plotly.graph_objects import Bar
 
     shares = [
-        (day.day, day.quarantined / rows)
-        for day in month.days
-        if (rows := day.scored + day.waiting + day.quarantined)
-    ]  # fmt: skip
+        (day.day, day.quarantined / rows) for day in month.days if (rows := day.scored + day.waiting + day.quarantined)
+    ]
     trace = Bar(name="quarantined", **_points(shares), marker_color=FAILED, hovertemplate="%{y:.2%}")
     return _plot(month, [trace] if month.quarantined else [], tickformat="~%")
 
@@ -319,12 +336,14 @@ def _score(month: Month) -> "Figure":
             Scatter(
                 name=escaped(f"{version}: {', '.join(dict.fromkeys(day.score_column for day in days))}"),
                 mode="markers",
-                x=[day.day for day in days], y=[score.mean for score in scores],
+                x=[day.day for day in days],
+                y=[score.mean for score in scores],
                 error_y={"array": [score.deviation for score in scores], "color": colour, "thickness": 1, "width": 2},
                 marker={"color": colour, "size": 8},
-                customdata=[score.deviation for score in scores], hovertemplate="%{y:.4f} ± %{customdata:.4f}",
+                customdata=[score.deviation for score in scores],
+                hovertemplate="%{y:.4f} ± %{customdata:.4f}",
             )
-        )  # fmt: skip
+        )
     return _plot(month, [trace for trace in traces if trace.x])
 
 
@@ -337,12 +356,15 @@ def _drift(month: Month) -> "Figure":
         found = [(day.day, day.drift[name]) for day in month.days if name in day.drift]
         traces.append(
             Scatter(
-                name=name, mode="lines+markers", line={"color": colour}, marker={"size": 7},
+                name=name,
+                mode="lines+markers",
+                line={"color": colour},
+                marker={"size": 7},
                 **_points([(day, worst.observed / worst.threshold) for day, worst in found]),
                 customdata=[[escaped(worst.column), worst.observed, worst.threshold] for _, worst in found],
                 hovertemplate="%{y:.2f}: %{customdata[0]}, %{customdata[1]:.4f}, threshold %{customdata[2]:.4f}",
             )
-        )  # fmt: skip
+        )
     figure = _plot(month, traces)
     figure.add_hline(y=1, line={"color": FAILED, "dash": "dash", "width": 1.5})
     return figure
@@ -354,11 +376,13 @@ def _throughput(month: Month) -> "Figure":
     steps = list(dict.fromkeys(step for day in month.days for step in day.rows_per_second))
     traces = [
         Bar(
-            name=step, marker_color=colour, hovertemplate="%{y:,.0f} rows/s",
+            name=step,
+            marker_color=colour,
+            hovertemplate="%{y:,.0f} rows/s",
             **_points([(d.day, d.rows_per_second[step]) for d in month.days if step in d.rows_per_second]),
         )
         for step, colour in zip(steps, (PLAIN, NOW), strict=False)
-    ]  # fmt: skip
+    ]
     return _plot(month, traces)
 
 
@@ -371,9 +395,15 @@ def _colours(count: int) -> list[str]:
 
 
 def _plot(
-    month: Month, traces: Iterable[Any], *, height: int = 230, left: int = 60, top: int = 30,
-    barmode: str = "group", tickformat: str = "",
-) -> "Figure":  # fmt: skip
+    month: Month,
+    traces: Iterable[Any],
+    *,
+    height: int = 230,
+    left: int = 60,
+    top: int = 30,
+    barmode: str = "group",
+    tickformat: str = "",
+) -> "Figure":
     """A chart over all days of the calendar month, so that a day stands at one place on the whole page.
 
     Args:
@@ -390,22 +420,37 @@ def _plot(
     first = date.fromisoformat(f"{month.month}-01")
     days = [first.replace(day=n + 1) for n in range(calendar.monthrange(first.year, first.month)[1])]
     layout = {
-        "template": "none", "height": height, "margin": {"l": left, "r": 16, "t": top, "b": 40}, "barmode": barmode,
-        "bargap": 0.25, "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        "hovermode": "x unified", "hoverlabel": {"align": "left", "bgcolor": "#fff"},
+        "template": "none",
+        "height": height,
+        "margin": {"l": left, "r": 16, "t": top, "b": 40},
+        "barmode": barmode,
+        "bargap": 0.25,
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        "hovermode": "x unified",
+        "hoverlabel": {"align": "left", "bgcolor": "#fff"},
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         "xaxis": {
-            "type": "category", "categoryorder": "array", "categoryarray": [str(day) for day in days],
-            "range": [-0.5, len(days) - 0.5], "tickvals": [str(day) for day in days], "tickangle": 0,
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [str(day) for day in days],
+            "range": [-0.5, len(days) - 0.5],
+            "tickvals": [str(day) for day in days],
+            "tickangle": 0,
             "ticktext": [f"{day.day}<br>{calendar.day_abbr[day.weekday()][:2]}" for day in days],
-            "tickfont": {"size": 11, "color": GREY}, "fixedrange": True, "showgrid": False,
+            "tickfont": {"size": 11, "color": GREY},
+            "fixedrange": True,
+            "showgrid": False,
         },
         "yaxis": {
-            "rangemode": "tozero", "gridcolor": "#ececf0", "zerolinecolor": LIGHT, "fixedrange": True,
-            "tickformat": tickformat, "tickfont": {"size": 11, "color": GREY},
+            "rangemode": "tozero",
+            "gridcolor": "#ececf0",
+            "zerolinecolor": LIGHT,
+            "fixedrange": True,
+            "tickformat": tickformat,
+            "tickfont": {"size": 11, "color": GREY},
         },
-    }  # fmt: skip
+    }
     return Figure(list(traces), layout)
 
 

@@ -97,12 +97,16 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         status = _status(instance, record, failure)
         found.append(
             DayRun(
-                run.run_id, status, _since(record, status),
+                run.run_id,
+                status,
+                _since(record, status),
                 "" if failure == "superseded" or _is_mended(record) else run.tags.get(FINGERPRINT, ""),
                 run.tags.get(CODE, ""),
-                is_whole=steps >= WHOLE, is_launched=run.remote_job_origin is not None, failure=failure,
+                is_whole=steps >= WHOLE,
+                is_launched=run.remote_job_origin is not None,
+                failure=failure,
             )
-        )  # fmt: skip
+        )
     return found
 
 

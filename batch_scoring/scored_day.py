@@ -209,10 +209,16 @@ def _score_shard(
                 lost -= scored_rows.failed_keys(scored, key)
                 tally.add(scored)
         account = ShardAccount(
-            digest=shard_digest(step, source, features, scorer.device), source=features.digest, run_id=run.id,
-            rows_in=features.account.rows, rows=draft.rows, quarantined=draft.quarantined,
-            missing_identity=(lost - draft.keys) % 2**64, keys=draft.keys, **tally.figures(),
-        )  # fmt: skip
+            digest=shard_digest(step, source, features, scorer.device),
+            source=features.digest,
+            run_id=run.id,
+            rows_in=features.account.rows,
+            rows=draft.rows,
+            quarantined=draft.quarantined,
+            missing_identity=(lost - draft.keys) % 2**64,
+            keys=draft.keys,
+            **tally.figures(),
+        )
         return draft.finish(account)
 
 

@@ -369,9 +369,15 @@ class Scorer:
         return columns.softmax(dim=0) if probabilities and self.manifest.task == "classification" else columns
 
     def _bisect(
-        self, numeric: np.ndarray, categorical: np.ndarray, start: int, stop: int,
-        probabilities: bool, block: np.ndarray, failed: list[FailedRow],
-    ) -> None:  # fmt: skip
+        self,
+        numeric: np.ndarray,
+        categorical: np.ndarray,
+        start: int,
+        stop: int,
+        probabilities: bool,
+        block: np.ndarray,
+        failed: list[FailedRow],
+    ) -> None:
         """Score what can be scored of rows that raised together; on the same device, so that bits do not differ."""
         rows, padded = stop - start, _padded(stop - start)
         part, codes = (

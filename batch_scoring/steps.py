@@ -178,11 +178,21 @@ class DayStep:
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
             account = Account(
-                pipeline=self.pipeline.name, day=self.day, step=self.name, run_id=run.id,
-                finished_at=datetime.now(UTC), fingerprint=fingerprint, code=code, features_code=features_code,
-                model_version=model.version if model else None, model_sha256=model.sha256 if model else None,
-                shards=accounts, table=table, quarantine=kept, seconds=round(run.elapsed, 4),
-            )  # fmt: skip
+                pipeline=self.pipeline.name,
+                day=self.day,
+                step=self.name,
+                run_id=run.id,
+                finished_at=datetime.now(UTC),
+                fingerprint=fingerprint,
+                code=code,
+                features_code=features_code,
+                model_version=model.version if model else None,
+                model_sha256=model.sha256 if model else None,
+                shards=accounts,
+                table=table,
+                quarantine=kept,
+                seconds=round(run.elapsed, 4),
+            )
             self.state.put_account(account)
         return account, some or more
 

@@ -111,9 +111,14 @@ def _backfill(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     if missing and not (options.stale or options.failed):
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
     return backfill.backfill(
-        options.pipeline, options.first, options.last, _out(),
-        stale=options.stale, failed=options.failed, dry_run=options.dry_run,
-    )  # fmt: skip
+        options.pipeline,
+        options.first,
+        options.last,
+        _out(),
+        stale=options.stale,
+        failed=options.failed,
+        dry_run=options.dry_run,
+    )
 
 
 def _add_doctor(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
@@ -128,9 +133,11 @@ def _add_doctor(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     doctor.add_argument("--json", action="store_true", dest="as_json", help="one JSON object instead of text")
     doctor.add_argument("--send-test", action="store_true", help="send a test message to every channel of ALERT_URLS")
     doctor.add_argument(
-        "--fail-on", choices=("warning", "error"), default="warning",
+        "--fail-on",
+        choices=("warning", "error"),
+        default="warning",
         help="what makes the exit code 1: errors alone (a night fails), or warnings too (something is lost or unsafe)",
-    )  # fmt: skip
+    )
     doctor.set_defaults(run=_doctor)
 
 
@@ -153,9 +160,10 @@ def _add_score(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     files.add_argument("--pipeline", required=True, help="name of the pipeline, for example flight_delay")
     files.add_argument("--input", required=True, help="a file, or a folder with all data files below it")
     files.add_argument(
-        "--output", required=True,
+        "--output",
+        required=True,
         help="a file that ends in .parquet, .csv or .csv.gz, rejected rows go beside it; or a folder",
-    )  # fmt: skip
+    )
     files.add_argument("--overwrite", action="store_true", help="replace an output that exists, whole")
     files.add_argument("--wait", action="store_true", help="wait for a process that writes the same output")
     files.add_argument("--json", dest="as_json", action="store_true", help="the summary as JSON")
@@ -242,10 +250,17 @@ def _submit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     if options.timeout is not None and not options.wait:
         parser.error("--timeout is for --wait")
     return remote_commands.submit(
-        address(options.url, options.header), options.pipeline, options.day or options.first, options.last,
-        _out(), _err(),
-        location=options.location, as_json=options.json, waits=options.wait, timeout=options.timeout,
-    )  # fmt: skip
+        address(options.url, options.header),
+        options.pipeline,
+        options.day or options.first,
+        options.last,
+        _out(),
+        _err(),
+        location=options.location,
+        as_json=options.json,
+        waits=options.wait,
+        timeout=options.timeout,
+    )
 
 
 def _status(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -255,9 +270,13 @@ def _status(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
 
 def _wait(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     return remote_commands.wait(
-        address(options.url, options.header), _subject(parser, options), _out(), _err(),
-        as_json=options.json, timeout=options.timeout,
-    )  # fmt: skip
+        address(options.url, options.header),
+        _subject(parser, options),
+        _out(),
+        _err(),
+        as_json=options.json,
+        timeout=options.timeout,
+    )
 
 
 def _positive(text: str) -> float:
@@ -285,10 +304,13 @@ def _add_retention(commands: "argparse._SubParsersAction[_Subcommand]") -> None:
     )
     old.set_defaults(
         run=lambda options: retention.clean(
-            options.pipeline, _out(),
-            delete=options.delete, as_json=options.json, clock_is_right=options.clock_is_right,
+            options.pipeline,
+            _out(),
+            delete=options.delete,
+            as_json=options.json,
+            clock_is_right=options.clock_is_right,
         )
-    )  # fmt: skip
+    )
 
 
 def _day(text: str) -> date:

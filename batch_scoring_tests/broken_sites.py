@@ -54,8 +54,11 @@ def without_hard_links(act: Callable[[], Report]) -> Report:
 
     class Instruction(ctypes.Structure):
         _fields_: Sequence[Any] = [
-            ("code", ctypes.c_ushort), ("true", ctypes.c_ubyte), ("false", ctypes.c_ubyte), ("value", ctypes.c_uint),
-        ]  # fmt: skip
+            ("code", ctypes.c_ushort),
+            ("true", ctypes.c_ubyte),
+            ("false", ctypes.c_ubyte),
+            ("value", ctypes.c_uint),
+        ]
 
     class Program(ctypes.Structure):
         _fields_: Sequence[Any] = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]

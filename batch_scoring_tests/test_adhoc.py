@@ -573,8 +573,9 @@ def test_a_killed_writer_leaves_no_output_and_whoever_waits_goes_on(tiny: TinyPr
     assert child.exitcode == -signal.SIGKILL
     assert (code, f"process {child.pid} works on it; waiting for its end" in said) == (0, True), said
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
-        "scores.parquet", "scores.quarantine.parquet",
-    }  # fmt: skip
+        "scores.parquet",
+        "scores.quarantine.parquet",
+    }
     assert "rows in      11\n" in out
 
 

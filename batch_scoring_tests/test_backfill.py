@@ -464,8 +464,10 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(tmp_path: 
     started = subprocess.Popen(
         [BIN / "batch-scoring", "backfill", "customer_churn", "--stale", "--failed", "--dry-run"],
         env=os.environ | {"BATCH_SCORING_DATA": str(tmp_path / "data"), "PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert started.stdout is not None and started.stderr is not None
     started.stdout.close()
     assert (started.stderr.read(), started.wait(30)) == ("", 1)

@@ -83,19 +83,25 @@ class Refused:
 REUPLOAD = "upload it again"
 REFUSED = {
     "truncated Parquet": Refused(
-        "b.parquet", lambda tiny: parquet(tiny.rows(50))[:-20],
+        "b.parquet",
+        lambda tiny: parquet(tiny.rows(50))[:-20],
         ("b.parquet (", "is no whole Parquet file", "it may be truncated or of another format", REUPLOAD),
     ),
     "Parquet with its head cut off": Refused(
-        "b.parquet", lambda tiny: parquet(tiny.rows(50))[300:], ("b.parquet (", "its pages are damaged", REUPLOAD),
+        "b.parquet",
+        lambda tiny: parquet(tiny.rows(50))[300:],
+        ("b.parquet (", "its pages are damaged", REUPLOAD),
         step="validated_features",
     ),
     "Parquet with a damaged page": Refused(
-        "b.parquet", lambda tiny: (whole := parquet(tiny.rows(50)))[:60] + b"\xff" * 40 + whole[100:],
-        ("b.parquet (", "its pages are damaged", REUPLOAD), step="validated_features",
+        "b.parquet",
+        lambda tiny: (whole := parquet(tiny.rows(50)))[:60] + b"\xff" * 40 + whole[100:],
+        ("b.parquet (", "its pages are damaged", REUPLOAD),
+        step="validated_features",
     ),
     "wrong magic": Refused(
-        "b.parquet", b"PK\x03\x04" + b"x" * 500,
+        "b.parquet",
+        b"PK\x03\x04" + b"x" * 500,
         ("b.parquet (504 bytes) is no whole Parquet file", "or of another format", REUPLOAD),
     ),
     "CSV named Parquet": Refused("b.parquet", HEADER + GOOD, ("b.parquet (", "is no whole Parquet file", REUPLOAD)),
@@ -103,12 +109,15 @@ REFUSED = {
         "b.csv", lambda tiny: parquet(tiny.rows(50)), ("b.csv (", "is no whole CSV file", REUPLOAD)
     ),
     "CSV with semicolons": Refused(
-        "b.csv", (HEADER + GOOD).replace(b",", b";"),
+        "b.csv",
+        (HEADER + GOOD).replace(b",", b";"),
         ("b.csv has no column id, x, y, n, c", "it has id;x;y;n;c", "is input.csv.delimiter ',' in the spec the right"),
         step="validated_features",
     ),
     "CSV with tabs": Refused(
-        "b.csv", (HEADER + GOOD).replace(b",", b"\t"), ("b.csv has no column id", "is input.csv.delimiter ','"),
+        "b.csv",
+        (HEADER + GOOD).replace(b",", b"\t"),
+        ("b.csv has no column id", "is input.csv.delimiter ','"),
         step="validated_features",
     ),
     "UTF-16": Refused(
@@ -124,7 +133,8 @@ REFUSED = {
         "b.csv", b'id,x,y,"n,c\n1,1,1,1,red\n', ("b.csv (", "its header: a quote is not closed on its line", REUPLOAD)
     ),
     "missing column in Parquet": Refused(
-        "b.parquet", lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
+        "b.parquet",
+        lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
         ("b.parquet has no column x", "schema:Rows demands", "it has id, y, n, c", "upload the file with all columns"),
         step="validated_features",
     ),
@@ -133,20 +143,29 @@ REFUSED = {
     ),
     "column twice": Refused("b.csv", b"id,x,x,y,n,c\n", ("b.csv (", "more than one column 'x'", "names: rename")),
     "retyped column": Refused(
-        "b.parquet", lambda tiny: parquet(replaced(tiny, "x", ["1", "2"])),
+        "b.parquet",
+        lambda tiny: parquet(replaced(tiny, "x", ["1", "2"])),
         ("b.parquet: column x is string", "schema:Rows expects double", "upload the file with the declared type"),
         step="validated_features",
     ),
     "integers turned floats between two files of a day": Refused(
-        "b.parquet", lambda tiny: parquet(replaced(tiny, "n", [1.0, None, 3.0])),
-        ("b.parquet: column n is double", "expects int64", "or change the schema"), step="validated_features",
+        "b.parquet",
+        lambda tiny: parquet(replaced(tiny, "n", [1.0, None, 3.0])),
+        ("b.parquet: column n is double", "expects int64", "or change the schema"),
+        step="validated_features",
     ),
     "stray file": Refused(
-        "notes.txt", b"hello", ("notes.txt (5 bytes)", "its name ends in none of .parquet, .csv, .csv.gz",
-        "if it is not data, let its name begin with '_'"),
+        "notes.txt",
+        b"hello",
+        (
+            "notes.txt (5 bytes)",
+            "its name ends in none of .parquet, .csv, .csv.gz",
+            "if it is not data, let its name begin with '_'",
+        ),
     ),
     "truncated gzip": Refused(
-        "b.csv.gz", lambda tiny: gzip.compress(text(tiny.rows(3000)))[:-500],
+        "b.csv.gz",
+        lambda tiny: gzip.compress(text(tiny.rows(3000)))[:-500],
         ("b.csv.gz (", "Truncated compressed stream", "it may be truncated", REUPLOAD),
     ),
     "gzip without its last bytes": Refused(
@@ -156,7 +175,7 @@ REFUSED = {
         "b.csv.gz", gzip.compress(HEADER + GOOD)[:-8] + bytes(8), ("b.csv.gz (", "incorrect data check", REUPLOAD)
     ),
     "CSV named gzip": Refused("b.csv.gz", HEADER + GOOD, ("b.csv.gz (", "it is not compressed, but its name ends in")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pyarrow decodes broken rows itself
@@ -193,32 +212,42 @@ LE, GE = "less_than_or_equal_to(1000)", "greater_than_or_equal_to(0)"
 TAKEN = {
     "BOM": Quarantined("b.csv", b"\xef\xbb\xbf" + HEADER + GOOD, set(), {"g1", "g2"}),
     "cells in latin-1": Quarantined(
-        "b.csv", HEADER + GOOD + b"k\xf6,1,2,3,red\nk9,1,2,3,gr\xfcn\n",
-        {("k\\xf6", "read", "is_utf8", "id"), ("k9", "read", "is_utf8", "c")}, {"g1", "g2"},
+        "b.csv",
+        HEADER + GOOD + b"k\xf6,1,2,3,red\nk9,1,2,3,gr\xfcn\n",
+        {("k\\xf6", "read", "is_utf8", "id"), ("k9", "read", "is_utf8", "c")},
+        {"g1", "g2"},
     ),
     "latin-1 in Parquet": Quarantined(
         "b.parquet",
-        lambda tiny: parquet(replaced(tiny, "c", pa.Array.from_buffers(
-            pa.string(), 2, pa.array([b"red", b"gr\xfcn"]).buffers()))),
-        {("k0000101", "read", "is_utf8", "c")}, {"k0000100"},
+        lambda tiny: parquet(
+            replaced(tiny, "c", pa.Array.from_buffers(pa.string(), 2, pa.array([b"red", b"gr\xfcn"]).buffers()))
+        ),
+        {("k0000101", "read", "is_utf8", "c")},
+        {"k0000100"},
     ),
     "ragged row in latin-1": Quarantined(
         "b.csv", HEADER + GOOD + b"k\xf6,1\n", {(None, "read", "cells_match_header", "")}, {"g1", "g2"}
     ),
     "a quote that nothing closes": Quarantined(
-        "b.csv", HEADER + b'k1,1,2,3,"5 pipe\n' + GOOD + b'k2,1,2,3,half 5"\nk3,1,2,3,"re\n',
-        {(None, "read", "quotes_are_closed", "")}, {"g1", "g2", "k2"},
+        "b.csv",
+        HEADER + b'k1,1,2,3,"5 pipe\n' + GOOD + b'k2,1,2,3,half 5"\nk3,1,2,3,"re\n',
+        {(None, "read", "quotes_are_closed", "")},
+        {"g1", "g2", "k2"},
     ),
     "a backslash before a quote": Quarantined(
-        "b.csv", HEADER + b'"L\\"1",1,2,3,red\n"L\\"2\\"",1,2,3,red\n' + GOOD,
-        {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"},
+        "b.csv",
+        HEADER + b'"L\\"1",1,2,3,red\n"L\\"2\\"",1,2,3,red\n' + GOOD,
+        {(None, "read", "quotes_end_cells", "")},
+        {"g1", "g2"},
     ),
     "text behind a quote": Quarantined(
         "b.csv", HEADER + b'"k1"x,1,2,3,red\n' + GOOD, {(None, "read", "quotes_end_cells", "")}, {"g1", "g2"}
     ),
     "blanks around cells": Quarantined(
-        "b.csv", b" id ,x, y,n,c\n g1,1 ,\t2,3, red \n\"g1 \",1,2,3,red\n\xc2\xa0g2,1, ,3,red\n ,1,2,3,red\n",
-        {("g1 ", "duplicate", "key_is_unique", "id"), (" ", "rule", "not_nullable", "id")}, {"g1", "g2"},
+        "b.csv",
+        b' id ,x, y,n,c\n g1,1 ,\t2,3, red \n"g1 ",1,2,3,red\n\xc2\xa0g2,1, ,3,red\n ,1,2,3,red\n',
+        {("g1 ", "duplicate", "key_is_unique", "id"), (" ", "rule", "not_nullable", "id")},
+        {"g1", "g2"},
     ),
     "header only": Quarantined("b.csv", HEADER, set(), set()),
     "zero rows": Quarantined("b.parquet", lambda tiny: parquet(tiny.rows(0)), set(), set()),
@@ -242,8 +271,10 @@ TAKEN = {
         "b.csv", HEADER + GOOD + b'"",1,2,3,red\n"",4,5,6,red\n', {("", "rule", "key_is_not_blank", "id")}, {"g1", "g2"}
     ),
     "blank keys of Parquet": Quarantined(
-        "b.parquet", lambda tiny: parquet(replaced(tiny, "id", ["", "  ", "g1"])),
-        {(blank, "rule", "key_is_not_blank", "id") for blank in ("", "  ")}, {"g1"},
+        "b.parquet",
+        lambda tiny: parquet(replaced(tiny, "id", ["", "  ", "g1"])),
+        {(blank, "rule", "key_is_not_blank", "id") for blank in ("", "  ")},
+        {"g1"},
     ),
     "null where a value must be": Quarantined(
         "b.csv", HEADER + GOOD + b"k1,,2,3,red\n", {("k1", "rule", "not_nullable", "x")}, {"g1", "g2"}
@@ -252,38 +283,49 @@ TAKEN = {
         "b.csv", HEADER + GOOD + b"g2,9,9,9,red\n", {("g2", "duplicate", "key_is_unique", "id")}, {"g1", "g2"}
     ),
     "duplicate keys across files": Quarantined(
-        "b.parquet", lambda tiny: parquet(tiny.rows(2)),
-        {("k0000000", "duplicate", "key_is_unique", "id"), ("k0000001", "duplicate", "key_is_unique", "id")}, set(),
+        "b.parquet",
+        lambda tiny: parquet(tiny.rows(2)),
+        {("k0000000", "duplicate", "key_is_unique", "id"), ("k0000001", "duplicate", "key_is_unique", "id")},
+        set(),
     ),
     "NaN and infinity in CSV": Quarantined(
-        "b.csv", HEADER + GOOD + b"k1,nan,2,3,red\nk2,1,inf,3,red\nk3,1,-inf,3,red\n",
+        "b.csv",
+        HEADER + GOOD + b"k1,nan,2,3,red\nk2,1,inf,3,red\nk3,1,-inf,3,red\n",
         {("k1", "rule", "is_finite", "x"), ("k2", "rule", "is_finite", "y"), ("k3", "rule", "is_finite", "y")},
         {"g1", "g2"},
     ),
     "NaN and infinity in Parquet": Quarantined(
-        "b.parquet", lambda tiny: parquet(replaced(tiny, "y", [1.0, float("nan"), float("inf")])),
-        {("k0000101", "rule", "is_finite", "y"), ("k0000102", "rule", "is_finite", "y")}, {"k0000100"},
+        "b.parquet",
+        lambda tiny: parquet(replaced(tiny, "y", [1.0, float("nan"), float("inf")])),
+        {("k0000101", "rule", "is_finite", "y"), ("k0000102", "rule", "is_finite", "y")},
+        {"k0000100"},
     ),
     "out of range": Quarantined(
-        "b.csv", HEADER + GOOD + b"k1,1001,2,3,red\nk2,1,2,-1,red\n",
-        {("k1", "rule", LE, "x"), ("k2", "rule", GE, "n")}, {"g1", "g2"},
+        "b.csv",
+        HEADER + GOOD + b"k1,1001,2,3,red\nk2,1,2,-1,red\n",
+        {("k1", "rule", LE, "x"), ("k2", "rule", GE, "n")},
+        {"g1", "g2"},
     ),
     "unknown category": Quarantined("b.csv", HEADER + b"g1,1,2,3,ultraviolet\n", set(), {"g1"}),
     "ids with unicode, quotes and delimiters": Quarantined(
-        "b.csv", HEADER + '"k ""q"" 😀, new",1,2,3,red\n"b ""q"" é, x",5000,2,3,red\n'.encode(),
-        {('b "q" é, x', "rule", LE, "x")}, {'k "q" 😀, new'},
+        "b.csv",
+        HEADER + '"k ""q"" 😀, new",1,2,3,red\n"b ""q"" é, x",5000,2,3,red\n'.encode(),
+        {('b "q" é, x', "rule", LE, "x")},
+        {'k "q" 😀, new'},
     ),
     "dates beyond all calendars beside a bad cell": Quarantined(
         "b.parquet",
-        lambda tiny: parquet(replaced(tiny, "x", [1.0, 5000.0]).append_column(
-            "when", pa.array([2**62] * 2, pa.timestamp("us")))),
-        {("k0000101", "rule", LE, "x")}, {"k0000100"},
+        lambda tiny: parquet(
+            replaced(tiny, "x", [1.0, 5000.0]).append_column("when", pa.array([2**62] * 2, pa.timestamp("us")))
+        ),
+        {("k0000101", "rule", LE, "x")},
+        {"k0000100"},
     ),
     "gzip of several members": Quarantined(
         "b.csv.gz", gzip.compress(HEADER + b"g1,1,2,3,red\n") + gzip.compress(b"g2,1,2,3,red\n"), set(), {"g1", "g2"}
     ),
     "Windows line ends": Quarantined("b.csv", (HEADER + GOOD).replace(b"\n", b"\r\n"), set(), {"g1", "g2"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", TAKEN)

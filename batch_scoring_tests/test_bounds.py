@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 from batch_scoring.bounds import answers
 
 CHECKS = {
-    "ge": pa.Check.ge(3), "gt": pa.Check.gt(3), "le": pa.Check.le(3), "lt": pa.Check.lt(3), "half": pa.Check.ge(2.5),
-    "within": pa.Check.in_range(1, 3), "between": pa.Check.in_range(1, 3, include_min=False, include_max=False),
-    "far": pa.Check.le(2**53 - 1), "named": pa.Check.ge(3, name="at least three"),
-}  # fmt: skip
+    "ge": pa.Check.ge(3),
+    "gt": pa.Check.gt(3),
+    "le": pa.Check.le(3),
+    "lt": pa.Check.lt(3),
+    "half": pa.Check.ge(2.5),
+    "within": pa.Check.in_range(1, 3),
+    "between": pa.Check.in_range(1, 3, include_min=False, include_max=False),
+    "far": pa.Check.le(2**53 - 1),
+    "named": pa.Check.ge(3, name="at least three"),
+}
 COLUMNS = [
     [],
     [None],
@@ -60,8 +66,15 @@ def test_words(check: pa.Check) -> None:
 
 
 PATTERNS = (
-    r"^[A-Z0-9]{2}$", r"^\d{4}-\d{2}_[A-Z]{1,3}$", r"\w+\s?a*", r"(a|b)+c$", r"a|b$", r"^$", "é.", r"\.+|[\d.]+b",
-)  # fmt: skip
+    r"^[A-Z0-9]{2}$",
+    r"^\d{4}-\d{2}_[A-Z]{1,3}$",
+    r"\w+\s?a*",
+    r"(a|b)+c$",
+    r"a|b$",
+    r"^$",
+    "é.",
+    r"\.+|[\d.]+b",
+)
 
 
 @given(st.sampled_from(PATTERNS), st.lists(st.none() | st.text("aAbcé0١9-_. \n\v", max_size=6), max_size=3))
@@ -91,11 +104,16 @@ def test_a_pattern_that_means_more_in_arrow_is_pandera_s(pattern: str) -> None:
 @pytest.mark.parametrize(
     "check",
     [
-        pa.Check(lambda values: values > 3, name="greater_than"), pa.Check.ge(2**53), pa.Check.ge(3, ignore_na=False),
-        pa.Check.gt(0, name="greater_than_or_equal_to"), pa.Check.lt(1, name="in_range"),
-        pa.Check.ge(float("nan")), pa.Check.notin([3]), pa.Check(lambda value: value > 3, element_wise=True),
+        pa.Check(lambda values: values > 3, name="greater_than"),
+        pa.Check.ge(2**53),
+        pa.Check.ge(3, ignore_na=False),
+        pa.Check.gt(0, name="greater_than_or_equal_to"),
+        pa.Check.lt(1, name="in_range"),
+        pa.Check.ge(float("nan")),
+        pa.Check.notin([3]),
+        pa.Check(lambda value: value > 3, element_wise=True),
     ],
-)  # fmt: skip
+)
 def test_what_arrow_cannot_answer_is_pandera_s(check: pa.Check) -> None:
     assert answers([pa.Check.ge(0), check], pyarrow.int64()) is None
     assert answers([pa.Check.ge(0)], pyarrow.float32()) is None, "pandas rounds the bound to float32"

@@ -271,16 +271,21 @@ def launched(pair: Pair, instance: dg.DagsterInstance, monkeypatch: pytest.Monke
     job = job_of(pair.mine, monkeypatch)
     definition = job.get_definition()
     return instance.create_run_for_job(
-        definition, status=dg.DagsterRunStatus.STARTING, tags={runs.PARTITION: DAY, runs.FINGERPRINT: "f"},
+        definition,
+        status=dg.DagsterRunStatus.STARTING,
+        tags={runs.PARTITION: DAY, runs.FINGERPRINT: "f"},
         job_code_origin=job.get_python_origin(),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_run_whose_code_does_not_load_is_the_codes_fault_and_says_so(
-    pair: Pair, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    pair: Pair,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     alone: bool,
-) -> None:  # fmt: skip
+) -> None:
     """In Dagster's own function, as the process of a run has it."""
     run, known = launched(pair, instance, monkeypatch), pair.mine.pipeline
     pair.break_mine()

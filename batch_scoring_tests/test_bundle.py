@@ -122,9 +122,20 @@ class Plain(torch.nn.Module):
 
 def written(project: TinyProject, folder: Path, network: torch.nn.Module, rows: int = 64) -> str:
     return write_bundle(
-        folder, network=network, arguments={}, name="tiny", version="v1", task="regression", numeric=["x", "y"],
-        categorical={}, classes=[], training={}, metrics={}, golden=project.rows(rows), reference=project.rows(10),
-    )  # fmt: skip
+        folder,
+        network=network,
+        arguments={},
+        name="tiny",
+        version="v1",
+        task="regression",
+        numeric=["x", "y"],
+        categorical={},
+        classes=[],
+        training={},
+        metrics={},
+        golden=project.rows(rows),
+        reference=project.rows(10),
+    )
 
 
 def test_a_bundle_has_64_golden_rows(project: TinyProject, tmp_path: Path) -> None:
@@ -150,10 +161,20 @@ def test_a_bundle_that_does_not_prove_itself_is_not_written(project: TinyProject
     network = network_class(numeric=3, words=3, outputs=2)
     with pytest.raises(BundleError, match="Net expects"):
         write_bundle(
-            tmp_path / "b", network=network, arguments={"numeric": 4, "words": 3, "outputs": 2}, name="n", version="v",
-            task="classification", numeric=["x", "y", "n"], categorical={"c": ["red"]}, classes=["0", "1"],
-            training={}, metrics={}, golden=project.rows(64), reference=project.rows(64),
-        )  # fmt: skip
+            tmp_path / "b",
+            network=network,
+            arguments={"numeric": 4, "words": 3, "outputs": 2},
+            name="n",
+            version="v",
+            task="classification",
+            numeric=["x", "y", "n"],
+            categorical={"c": ["red"]},
+            classes=["0", "1"],
+            training={},
+            metrics={},
+            golden=project.rows(64),
+            reference=project.rows(64),
+        )
     assert not (tmp_path / "b").exists()
 
 

@@ -179,8 +179,10 @@ def test_columns_that_no_test_can_use_are_left_out_with_the_reason(learn: Callab
     rows = with_column(rows, "y", pa.nulls(len(rows), pa.float64()))
     learned = learn(rows)
     assert learned.left_out == {
-        "x": "one value a day", "n": "one value in the reference", "y": "no value in the reference",
-    }  # fmt: skip
+        "x": "one value a day",
+        "n": "one value in the reference",
+        "y": "no value in the reference",
+    }
     for name in learned.left_out:
         assert (learned.columns[name].day, learned.columns[name].trailing) == (None, None)
     assert learned.columns["y"].missing == 1.0 and learned.columns["n"].missing == 0.0

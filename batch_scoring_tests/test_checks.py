@@ -64,7 +64,7 @@ def test_an_ordinary_day_passes_and_its_figures_and_sample_are_kept(project: Tin
     assert {(column.column, column.horizon) for column in kept.features} == {
         *((name, what) for name in "xync" for what in ("day", "missing")),
         *((name, "repeated") for name in "xyn"),  # c has three values: one of them may have nearly all rows
-    }  # fmt: skip
+    }
     assert found.metadata["observed"].value == max(column.observed / column.threshold for column in kept.features)
     sample = pq.read_table(Path(project.pipeline.output.uri, "state", f"dt={DAY}", "sample.parquet"), partitioning=None)
     assert sample.num_rows == 60 and {"x", "prob_class_1"} <= set(sample.column_names)

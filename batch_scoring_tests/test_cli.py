@@ -52,9 +52,18 @@ def command(
 
 def materialize(selection: str, day: str, data: Path, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     return command(
-        "dagster", "asset", "materialize", "-m", "batch_scoring.definitions", "--select", selection, "--partition", day,
-        data=data, home=home,
-    )  # fmt: skip
+        "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        "batch_scoring.definitions",
+        "--select",
+        selection,
+        "--partition",
+        day,
+        data=data,
+        home=home,
+    )
 
 
 def use(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,8 +257,15 @@ def test_the_embedded_days_of_customers_are_scored_from_csv(data: Path, monkeypa
         rows = read_day(pipeline, day)
         assert rows.num_rows == scored.rows > 0
         assert rows.column_names == [
-            "id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1", "model_version", "scored_at", "dt",
-        ]  # fmt: skip
+            "id",
+            "prediction",
+            "prediction_proba",
+            "prob_class_0",
+            "prob_class_1",
+            "model_version",
+            "scored_at",
+            "dt",
+        ]
         assert read_day(pipeline, day, "quarantine").num_rows == features.rows_quarantined + scored.rows_quarantined
 
 

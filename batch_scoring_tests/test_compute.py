@@ -42,13 +42,15 @@ def cluster(tmp_path: Path) -> dict[str, Any]:
     file.write_text(
         yaml.safe_dump(
             {
-                "apiVersion": "v1", "kind": "Config", "current-context": "c",
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
                 "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
                 "users": [{"name": "u", "user": {}}],
                 "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
             }
         )
-    )  # fmt: skip
+    )
     return {"load_incluster_config": False, "kubeconfig_file": str(file)}
 
 
@@ -84,9 +86,14 @@ def policies(tiny: TinyProject) -> dict[str, tuple[int, str | None]]:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [(None, "in_process"), ("", "in_process"), ("in_process", "in_process"),
-     ("multiprocess", "multiprocess"), ("k8s", "k8s")],
-)  # fmt: skip
+    [
+        (None, "in_process"),
+        ("", "in_process"),
+        ("in_process", "in_process"),
+        ("multiprocess", "multiprocess"),
+        ("k8s", "k8s"),
+    ],
+)
 def test_the_environment_says_where_steps_run(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, value: str | None, name: str
 ) -> None:
@@ -194,9 +201,13 @@ def test_pods_and_a_local_folder_are_refused_by_its_name_with_both_remedies(
 
 @pytest.mark.parametrize("local", ["landing", "output", None])
 def test_only_the_folders_of_the_job_s_own_pipeline_count(
-    tiny: TinyProject, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch,
-    cluster: dict[str, Any], local: str | None,
-) -> None:  # fmt: skip
+    tiny: TinyProject,
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: dict[str, Any],
+    local: str | None,
+) -> None:
     remote = TinyProject(tmp_path)
     remote.spec["input"]["landing"], remote.spec["output"] = S3["landing"], S3["output"]
     if local == "landing":
@@ -247,8 +258,9 @@ def test_a_pool_of_the_spec_takes_the_place_of_the_one_for_gpus(
     tiny.spec["compute"] = {"predictions": {"gpu": 1, "pool": "a100"}, "raw_input": {"pool": "readers"}}
     tiny.write_spec()
     assert {name: pool for name, (_, pool) in policies(tiny).items() if pool} == {
-        "predictions": "a100", "raw_input": "readers",
-    }  # fmt: skip
+        "predictions": "a100",
+        "raw_input": "readers",
+    }
 
 
 DEADLY = """

@@ -48,8 +48,13 @@ def schema(**fields: str) -> str:
 def rows(**columns: object) -> pa.RecordBatch:
     """As many good rows as the columns given have."""
     count = len(next(iter(columns.values())))  # type: ignore[call-overload]
-    good = {"id": [f"k{n}" for n in range(count)], "x": [1.0] * count, "y": [2.0] * count, "n": [3] * count,
-            "c": ["red"] * count}  # fmt: skip
+    good = {
+        "id": [f"k{n}" for n in range(count)],
+        "x": [1.0] * count,
+        "y": [2.0] * count,
+        "n": [3] * count,
+        "c": ["red"] * count,
+    }
     return pa.RecordBatch.from_pydict(good | columns)
 
 
@@ -89,12 +94,22 @@ def test_accepted_rows_are_typed_and_hold_the_key_and_the_features_in_the_specs_
 @pytest.mark.parametrize(
     ("kind", "cell", "expected"),
     [
-        ("int", b"7", 7), ("int", b" -7 ", -7), ("int", b"7.0", None), ("int", b"7.5", None), ("int", b"", None),
-        ("int", b"x", None), ("int", b"9223372036854775808", None),
-        ("float", b"7", 7.0), ("float", b" 1e3 ", 1000.0), ("float", b"1,5", None), ("float", b"x", None),
-        ("bool", b"true", True), ("bool", b"0", False), ("bool", b"maybe", None),
+        ("int", b"7", 7),
+        ("int", b" -7 ", -7),
+        ("int", b"7.0", None),
+        ("int", b"7.5", None),
+        ("int", b"", None),
+        ("int", b"x", None),
+        ("int", b"9223372036854775808", None),
+        ("float", b"7", 7.0),
+        ("float", b" 1e3 ", 1000.0),
+        ("float", b"1,5", None),
+        ("float", b"x", None),
+        ("bool", b"true", True),
+        ("bool", b"0", False),
+        ("bool", b"maybe", None),
     ],
-)  # fmt: skip
+)
 def test_a_cell_of_text_is_cast_or_its_row_rejected(
     tiny: TinyProject, kind: str, cell: bytes, expected: object
 ) -> None:
@@ -124,10 +139,13 @@ def test_a_cell_of_text_is_cast_or_its_row_rejected(
         ("str", pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
         ("int", pa.array([5, 5]).dictionary_encode(), [5, 5]),
         ("bool", pa.array([True, False]), [True, False]),
-        ("pd.Timestamp", pa.array([0, 1], pa.timestamp("s")),
-         [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (0, 1)]),
+        (
+            "pd.Timestamp",
+            pa.array([0, 1], pa.timestamp("s")),
+            [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (0, 1)],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_parquet_column_of_the_same_kind_is_taken(
     tiny: TinyProject, kind: str, column: pa.Array, expected: list[object]
 ) -> None:
@@ -231,8 +249,10 @@ def test_rules_decide_about_rows_whose_types_fit(tiny: TinyProject) -> None:
     batch = texts(rows(x=[1, -1, -1, 1])).set_column(3, "n", pa.array([b"1", b"1", b"no", b"no"]))
     verdict = asked.judge(batch, is_text=True)
     assert {row: rule for row, (_, rule, _, _) in reasons(verdict).items()} == {
-        1: "greater_than_or_equal_to(0)", 2: "is_int64", 3: "is_int64",
-    }  # fmt: skip
+        1: "greater_than_or_equal_to(0)",
+        2: "is_int64",
+        3: "is_int64",
+    }
     assert verdict.positions.tolist() == [0]
 
 
@@ -470,9 +490,16 @@ ROW = st.fixed_dictionaries(
     }
 )
 FORM = pa.schema(
-    [("id", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("n", pa.int64()), ("c", pa.string()),
-     ("d", pa.string()), ("b", pa.bool_())]
-)  # fmt: skip
+    [
+        ("id", pa.string()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("n", pa.int64()),
+        ("c", pa.string()),
+        ("d", pa.string()),
+        ("b", pa.bool_()),
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -544,8 +571,11 @@ def test_nanoseconds_are_rounded_and_large_integers_become_floats(tiny: TinyProj
 
 def test_a_hexadecimal_number_is_no_integer(tiny: TinyProject) -> None:
     verdict = contract(tiny, schema()).judge(texts(rows(n=["0x10", "+7", "-0X1", "010"])), is_text=True)
-    assert reasons(verdict) == {0: ("schema", "is_int64", "n", "0x10"), 1: ("schema", "is_int64", "n", "+7"),
-                                2: ("schema", "is_int64", "n", "-0X1")}  # fmt: skip
+    assert reasons(verdict) == {
+        0: ("schema", "is_int64", "n", "0x10"),
+        1: ("schema", "is_int64", "n", "+7"),
+        2: ("schema", "is_int64", "n", "-0X1"),
+    }
     assert verdict.accepted["n"].to_pylist() == [10]
 
 

@@ -102,8 +102,10 @@ def test_an_instance_of_postgresql_has_no_files_and_its_folder_may_be_read_only(
 def test_an_instance_where_its_settings_say_is_found(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text(f"storage: {{sqlite: {{base_dir: {tmp_path}/elsewhere}}}}\n")
     assert [str(file.relative_to(tmp_path)) for file in databases.files(tmp_path)] == [
-        "elsewhere/history/runs.db", "elsewhere/history/runs/index.db", "elsewhere/schedules/schedules.db",
-    ]  # fmt: skip
+        "elsewhere/history/runs.db",
+        "elsewhere/history/runs/index.db",
+        "elsewhere/schedules/schedules.db",
+    ]
 
 
 def tear(home: Path, revision: str = OLD) -> None:

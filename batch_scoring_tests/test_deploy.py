@@ -229,11 +229,15 @@ class JobsApi:
         self.kubeconfig.write_text(
             yaml.safe_dump(
                 {
-                    "apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context],
-                    "current-context": "here", "users": [{"name": "nobody", "user": {}}],
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [cluster],
+                    "contexts": [context],
+                    "current-context": "here",
+                    "users": [{"name": "nobody", "user": {}}],
                 }
             )
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -245,10 +249,15 @@ def jobs_api(tmp_path: Path) -> Iterator[JobsApi]:
 
 
 ENVIRONMENT = {
-    "DAGSTER_PG_HOST": "db.example.org", "DAGSTER_PG_USERNAME": "dagster", "DAGSTER_PG_PASSWORD": "s3cr/t@",
-    "DAGSTER_PG_DB": "dagster", "COMPUTE_LOGS_BUCKET": "bucket", "AWS_DEFAULT_REGION": "eu-central-1",
-    "BATCH_SCORING_DATA": "s3://bucket/scoring", "DAGSTER_UI_URL": "https://dagster.example.org",
-}  # fmt: skip
+    "DAGSTER_PG_HOST": "db.example.org",
+    "DAGSTER_PG_USERNAME": "dagster",
+    "DAGSTER_PG_PASSWORD": "s3cr/t@",
+    "DAGSTER_PG_DB": "dagster",
+    "COMPUTE_LOGS_BUCKET": "bucket",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "BATCH_SCORING_DATA": "s3://bucket/scoring",
+    "DAGSTER_UI_URL": "https://dagster.example.org",
+}
 
 
 @pytest.fixture(params=["values.yaml", "dagster.yaml"])
@@ -440,10 +449,13 @@ def manifests(name: str) -> list[dict[str, Any]]:
         text for text in re.findall(r"^    (sed -e (?:.*\\\n)*.*) \| kubectl", README, re.MULTILINE) if name in text
     ]
     given = dict.fromkeys(string.Template(command).get_identifiers(), "x1") | {
-        "INGRESS_NAMESPACE": "edge", "DB_CIDR": "10.0.4.0/24", "PROXY_IMAGE": "proxy@sha256:x",
-        "ISSUER": "https://login.example.org", "EDITORS_HOST": "dagster.example.org",
+        "INGRESS_NAMESPACE": "edge",
+        "DB_CIDR": "10.0.4.0/24",
+        "PROXY_IMAGE": "proxy@sha256:x",
+        "ISSUER": "https://login.example.org",
+        "EDITORS_HOST": "dagster.example.org",
         "VIEWERS_HOST": "view.dagster.example.org",
-    }  # fmt: skip
+    }
     done = subprocess.run(
         ["sh", "-c", command], cwd=PROJECT, capture_output=True, text=True, check=True, env=os.environ | given
     )
@@ -680,9 +692,13 @@ def test_the_placeholders_are_listed_and_the_readme_replaces_each() -> None:
     [command] = re.findall(r"^    (sed -e (?:.*\\\n)*.*values\.mine\.yaml)$", README, re.MULTILINE)
     environment = dict.fromkeys(string.Template(command).get_identifiers(), "x1")
     replaced = subprocess.run(
-        ["sh", "-c", command.rpartition(" > ")[0]], cwd=PROJECT, capture_output=True, text=True, check=True,
+        ["sh", "-c", command.rpartition(" > ")[0]],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
     assert not PLACEHOLDER.search(replaced.stdout)
     assert yaml.safe_load(replaced.stdout)["dagster-user-deployments"]["deployments"][0]["image"]["tag"] == "x1"
 
@@ -755,9 +771,13 @@ def test_torch_comes_from_the_index_that_the_build_names(index: str, options: li
     shown = install.replace("pip install", "printf '%s\\n'")
 
     done = subprocess.run(
-        ["sh", "-c", shown], cwd=PROJECT, env={"TORCH_INDEX": index, "PATH": os.environ["PATH"]}, capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
+        ["sh", "-c", shown],
+        cwd=PROJECT,
+        env={"TORCH_INDEX": index, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == ["--no-deps", *options, "torch==2.13.0"]
 
 
@@ -796,10 +816,18 @@ def test_docker_is_sent_what_is_copied_and_nothing_else() -> None:
     assert all(is_sent(source) and (PROJECT / source).exists() for source in copied)
     assert is_sent("batch_scoring/pipelines/flight_delay/pipeline.yaml")
     for path in (
-        ".git/config", ".venv/bin/python", ".env", "data/flight_delay/landing/dt=2013-07-01/flights.parquet",
-        "batch_scoring_tests/test_deploy.py", "benchmarks/engine.py", "storage/x", "history/runs.db",
-        "batch_scoring/__pycache__/cli.cpython-311.pyc", "values.mine.yaml", "deploy/dagster.yaml",
-    ):  # fmt: skip
+        ".git/config",
+        ".venv/bin/python",
+        ".env",
+        "data/flight_delay/landing/dt=2013-07-01/flights.parquet",
+        "batch_scoring_tests/test_deploy.py",
+        "benchmarks/engine.py",
+        "storage/x",
+        "history/runs.db",
+        "batch_scoring/__pycache__/cli.cpython-311.pyc",
+        "values.mine.yaml",
+        "deploy/dagster.yaml",
+    ):
         assert not is_sent(path), path
 
 
@@ -852,7 +880,7 @@ def test_a_gpu_that_has_no_time_for_a_second_step_does_one() -> None:
         (["--rows", "1e12", "--rows-per-second", "1e4", "--window-hours", "1"], "takes 200"),
         (["--rows", "0", "--window-hours", "1"], "above 0"),
     ],
-)  # fmt: skip
+)
 def test_a_window_that_cannot_be_met_is_said(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -931,8 +959,10 @@ def test_a_step_as_the_readme_asks_for_it_is_a_job_that_kubernetes_takes(
 
     built = construct_dagster_k8s_job(
         DagsterK8sJobConfig(job_image="image:1f3a9c2", dagster_home="/opt/dagster/dagster_home"),
-        ["dagster", "api", "execute_step"], "dagster-step-1", merged.run_k8s_config,
-    )  # fmt: skip
+        ["dagster", "api", "execute_step"],
+        "dagster-step-1",
+        merged.run_k8s_config,
+    )
 
     job = ApiClient().sanitize_for_serialization(built)
     kubernetes_validate.validate(job, KUBERNETES, strict=True)

@@ -380,9 +380,12 @@ def test_a_disk_that_has_become_read_only(
 
 @pytest.mark.parametrize(
     ("options", "severity", "says"),
-    [("size=4m", "error", "MiB free"), ("size=300m", "warning", "300 MiB free"),
-     ("size=600m,nr_inodes=100", "error", "inodes free")],
-)  # fmt: skip
+    [
+        ("size=4m", "error", "MiB free"),
+        ("size=300m", "warning", "300 MiB free"),
+        ("size=600m,nr_inodes=100", "error", "inodes free"),
+    ],
+)
 def test_a_disk_that_is_nearly_full(
     disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, severity: str, says: str
 ) -> None:
@@ -532,10 +535,10 @@ def test_a_run_whose_process_is_gone(deployed: Clinic) -> None:
     with deployed.instance() as instance:
         run = instance.create_run_for_job(idle, status=dg.DagsterRunStatus.STARTING)
         instance.report_engine_event(
-            "began", run, engine_event_data=EngineEventData(
-                metadata={"pid": dg.MetadataValue.text(str(process.pid))}
-            ),
-        )  # fmt: skip
+            "began",
+            run,
+            engine_event_data=EngineEventData(metadata={"pid": dg.MetadataValue.text(str(process.pid))}),
+        )
         instance.handle_new_event(_started(run))
     told(deployed.look(), "warning", "dead runs", run.run_id, "its process is gone")
 
@@ -543,9 +546,14 @@ def test_a_run_whose_process_is_gone(deployed: Clinic) -> None:
 def _started(run: dg.DagsterRun) -> dg.EventLogEntry:
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
     return dg.EventLogEntry(
-        error_info=None, level=10, user_message="", run_id=run.run_id, timestamp=time.time(), job_name=run.job_name,
+        error_info=None,
+        level=10,
+        user_message="",
+        run_id=run.run_id,
+        timestamp=time.time(),
+        job_name=run.job_name,
         dagster_event=event,
-    )  # fmt: skip
+    )
 
 
 def test_a_slot_of_a_pool_that_a_run_holds_which_is_over(deployed: Clinic) -> None:
@@ -717,9 +725,13 @@ def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
 def doctor(cwd: Path, *arguments: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     cleaned = {name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "ALERT_URLS")}
     return subprocess.run(
-        [str(BIN / "batch-scoring"), "doctor", *arguments], cwd=cwd, capture_output=True, text=True, check=False,
+        [str(BIN / "batch-scoring"), "doctor", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
         env=cleaned | (environment or {}),
-    )  # fmt: skip
+    )
 
 
 def test_a_fresh_checkout_is_well_within_ten_seconds(tmp_path: Path) -> None:

@@ -63,16 +63,23 @@ class Sensor:
 
     def ticks(self, count: int, status: TickStatus = TickStatus.FAILURE, *, ago: float) -> None:
         error = SerializableErrorInfo(
-            "SensorExecutionError: of Dagster\n", [], "x",
+            "SensorExecutionError: of Dagster\n",
+            [],
+            "x",
             SerializableErrorInfo("StoreError: s3://bucket does not answer\n", [], "y"),
-        )  # fmt: skip
+        )
         for _ in range(count):
             self._instance.create_tick(
                 TickData(
-                    self.state.instigator_origin_id, self._name, InstigatorType.SENSOR, status, time.time() - ago,
-                    error=error if status == TickStatus.FAILURE else None, selector_id=self.state.selector_id,
+                    self.state.instigator_origin_id,
+                    self._name,
+                    InstigatorType.SENSOR,
+                    status,
+                    time.time() - ago,
+                    error=error if status == TickStatus.FAILURE else None,
+                    selector_id=self.state.selector_id,
                 )
-            )  # fmt: skip
+            )
 
 
 # which are on

@@ -29,11 +29,21 @@ WORDS = st.one_of(st.none(), st.sampled_from(["", "red", "green", "blue"]), st.t
 
 def profile(columns: dict[str, Column], **changed: object) -> Profile:
     settings: dict[str, object] = {
-        "first": "2024-01-01", "last": "2024-03-31", "days": 91, "rows": 60, "weekends_apart": True, "factor": 1.25,
-        "columns": columns, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "share_alarms": 0.0,
+        "first": "2024-01-01",
+        "last": "2024-03-31",
+        "days": 91,
+        "rows": 60,
+        "weekends_apart": True,
+        "factor": 1.25,
+        "columns": columns,
+        "scores": {},
+        "left_out": {},
+        "everyday": {},
+        "held_out": (),
+        "share_alarms": 0.0,
         "exceeding": {},
         "score_days": Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None),
-    }  # fmt: skip
+    }
     return Profile.model_validate(settings | changed)
 
 

@@ -21,9 +21,17 @@ from batch_scoring_tests.networks import Base, loaded, made, own_outputs, refusa
 
 def manifest(**changes: Any) -> Manifest:  # noqa: ANN401
     options = {
-        "name": "n", "version": "v", "task": "regression", "arguments": {}, "numeric": ("x",), "categorical": {},
-        "classes": (), "training": {}, "metrics": {}, "files": {},
-    }  # fmt: skip
+        "name": "n",
+        "version": "v",
+        "task": "regression",
+        "arguments": {},
+        "numeric": ("x",),
+        "categorical": {},
+        "classes": (),
+        "training": {},
+        "metrics": {},
+        "files": {},
+    }
     return Manifest(**(options | changes))
 
 
@@ -94,9 +102,11 @@ def test_golden_and_reference_hold_what_the_network_gives(tmp_path: Path) -> Non
 def test_rows_beyond_one_pass_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network, rows = made(Base), table(150)
     model = manifest(
-        task="classification", classes=("a", "b"), numeric=("x0", "x1", "x2", "x3"),
+        task="classification",
+        classes=("a", "b"),
+        numeric=("x0", "x1", "x2", "x3"),
         categorical={"c": ("red", "green", "blue")},
-    )  # fmt: skip
+    )
     monkeypatch.setattr(eager, "ROWS", 64)
     assert np.allclose(eager.outputs(network, model, rows), own_outputs(network, rows), rtol=0, atol=1e-6)
 

@@ -8,8 +8,15 @@ def test_a_day_is_scored_and_every_row_accounted_for(tiny: TinyProject) -> None:
     scored = tiny.read()
     assert scored.num_rows == 1000
     assert scored.column_names == [
-        "id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1", "model_version", "scored_at", "dt",
-    ]  # fmt: skip
+        "id",
+        "prediction",
+        "prediction_proba",
+        "prob_class_0",
+        "prob_class_1",
+        "model_version",
+        "scored_at",
+        "dt",
+    ]
     assert set(scored["model_version"].to_pylist()) == {"v1"}
 
 

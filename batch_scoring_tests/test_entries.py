@@ -213,8 +213,11 @@ def test_a_tree_of_any_depth_and_links_that_double_at_every_level_end(folder: Lo
     (place / "d25" / "x.csv").touch()
     found = day(folder)
     assert [path for path, reason in found.items() if not reason] == [
-        "dt=1/a.csv", "dt=1/d24/a/x.csv", "dt=1/d24/b/x.csv", "dt=1/d25/x.csv",
-    ]  # fmt: skip
+        "dt=1/a.csv",
+        "dt=1/d24/a/x.csv",
+        "dt=1/d24/b/x.csv",
+        "dt=1/d25/x.csv",
+    ]
     assert [path.count("/") for path, reason in found.items() if "its path is too long" in reason] == [16]
     assert len(found) < 4 + 25 * 4 + 1
 
@@ -261,9 +264,25 @@ NAMES = st.sampled_from(
     [b"x.csv", b"y.parquet", b"sub", b"_tmp", b".hidden", b"caf\xe9.csv", b"a\\b.csv", "ü".encode()]
 )
 TARGETS = [
-    "{outside}/secret.csv", "{outside}", "{outside}/within", "{root}/dt=2", "{root}/dt=1/x.csv", "{root}", ".", "..",
-    "../..", "../dt=1", "../dt=2", "x.csv", "sub", "sub/x.csv", "nothing", "../nothing/x", "sub/../x.csv", "_tmp",
-]  # fmt: skip
+    "{outside}/secret.csv",
+    "{outside}",
+    "{outside}/within",
+    "{root}/dt=2",
+    "{root}/dt=1/x.csv",
+    "{root}",
+    ".",
+    "..",
+    "../..",
+    "../dt=1",
+    "../dt=2",
+    "x.csv",
+    "sub",
+    "sub/x.csv",
+    "nothing",
+    "../nothing/x",
+    "sub/../x.csv",
+    "_tmp",
+]
 LEAVES = st.one_of(st.binary(max_size=3), st.none(), st.sampled_from(TARGETS))
 TREES = st.dictionaries(
     st.sampled_from([b"dt=1", b"dt=2", b"dt=3"]),

@@ -115,7 +115,7 @@ def test_without_dagster_home_the_log_is_where_the_runs_are(tmp_path: Path) -> N
 
 def test_only_so_many_databases_are_open(
     home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(event_log, "DATABASES", 3)
     runs = [_materialize(instance) for _ in range(5)]
     assert len(_log(instance)._kept) == 3

@@ -140,9 +140,10 @@ def test_the_class_is_a_tag_of_the_run(tiny: TinyProject) -> None:
 def ended(instance: dg.DagsterInstance, tiny: TinyProject, message: str, **tags: str) -> dg.DagsterRun:
     """A run of the day that ended without a word of its steps."""
     run = dg.DagsterRun(
-        f"score_{tiny.name}", status=dg.DagsterRunStatus.STARTED,
+        f"score_{tiny.name}",
+        status=dg.DagsterRunStatus.STARTED,
         tags={runs.PARTITION: DAY, runs.FINGERPRINT: "f", runs.CODE: "c", **tags},
-    )  # fmt: skip
+    )
     instance.add_run(run)
     instance.report_run_failed(run, message)
     found = instance.get_run_by_id(run.run_id)

@@ -84,10 +84,17 @@ def source_of(rows: list[int]) -> Source:
     )
     files = tuple(f"dt={DAY}/{account.digest}-{'0' * 8}.parquet" for account in accounts)
     features = Account(
-        pipeline="p", day=DAY, step="validated_features", run_id="r", finished_at=at, fingerprint="f", code="c",
-        shards=accounts, table=PublishedPart(transaction=1, version=1, files=files),
+        pipeline="p",
+        day=DAY,
+        step="validated_features",
+        run_id="r",
+        finished_at=at,
+        fingerprint="f",
+        code="c",
+        shards=accounts,
+        table=PublishedPart(transaction=1, version=1, files=files),
         quarantine=PublishedPart(transaction=0, version=-1, files=()),
-    )  # fmt: skip
+    )
     pinned = DayInput(day=DAY, fingerprint="f", files=(), run_id="r", pinned_at=at)
     return Source(
         pinned, features, ModelInForce(name="m", version="v", sha256="s", source="", run_id="r", resolved_at=at)
@@ -328,8 +335,9 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
         assert again.success
     assert [e.step_key for e in again.all_events if e.is_step_start] == [
-        f"{fan.name}__predictions.{fan.name}_publish", f"{fan.name}_drift",
-    ]  # fmt: skip
+        f"{fan.name}__predictions.{fan.name}_publish",
+        f"{fan.name}_drift",
+    ]
     assert fan.read().num_rows == 250
     assert 0 < fan.account("predictions").seconds < 60
     told = fan.pipeline.output.list(f"{REFERENCES}/")

@@ -152,8 +152,11 @@ def test_every_input_row_is_accepted_or_quarantined_exactly_once(tiny: TinyProje
     def places(rows: pa.Table) -> list[tuple[str, int]]:
         return list(zip(rows["source_file"].to_pylist(), rows["row_number"].to_pylist(), strict=True))
 
-    expected = [(f"dt={DAY}/{name}", n + 1) for name, count in (("a.csv", 60), ("b.parquet", 40), ("c.parquet", 40))
-                for n in range(count)]  # fmt: skip
+    expected = [
+        (f"dt={DAY}/{name}", n + 1)
+        for name, count in (("a.csv", 60), ("b.parquet", 40), ("c.parquet", 40))
+        for n in range(count)
+    ]
     assert sorted(places(kept) + places(rejected)) == sorted(expected)
     assert scored["id"].to_pylist() == kept["id"].to_pylist()
     account = tiny.account("validated_features")
@@ -176,8 +179,10 @@ def test_adding_a_file_validates_that_file_alone(tiny: TinyProject, name: str) -
     second = tiny.run(steps=VALIDATE)
     after = shards_by_file(tiny)
     assert {file: shard.run_id for file, shard in after.items()} == {
-        "a.parquet": first.run_id, "b.parquet": first.run_id, name: second.run_id,
-    }  # fmt: skip
+        "a.parquet": first.run_id,
+        "b.parquet": first.run_id,
+        name: second.run_id,
+    }
     assert {file: after[file] for file in before[0]} == before[0]
     assert before[1] < set(tiny.account("validated_features").table.files)
 
@@ -189,8 +194,10 @@ def test_a_late_file_that_takes_a_key_validates_the_file_that_loses_it_once_more
     tiny.land(DAY, tiny.rows(1), "c.parquet")
     second = tiny.run(steps=VALIDATE)
     assert {file: shard.run_id for file, shard in shards_by_file(tiny).items()} == {
-        "a.parquet": second.run_id, "b.parquet": first.run_id, "c.parquet": second.run_id,
-    }  # fmt: skip
+        "a.parquet": second.run_id,
+        "b.parquet": first.run_id,
+        "c.parquet": second.run_id,
+    }
     assert duplicates(tiny) == [("a.parquet", 1)]
     Path(tiny.pipeline.landing.uri, f"dt={DAY}", "c.parquet").unlink()
     tiny.run(steps=VALIDATE)

@@ -91,9 +91,13 @@ class BatchNormed(Foreign):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.BatchNorm1d(self.width), nn.Linear(self.width, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5),
+            nn.BatchNorm1d(self.width),
+            nn.Linear(self.width, 32),
+            nn.BatchNorm1d(32),
+            nn.ReLU(),
+            nn.Dropout(0.5),
             nn.Linear(32, CLASSES),
-        )  # fmt: skip
+        )
         for norm in (self.net[0], self.net[2]):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
@@ -135,9 +139,14 @@ class Convolved(Foreign):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv1d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+            nn.Conv1d(1, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(8, 8, 3),
+            nn.ReLU(),
+            nn.Flatten(),
             nn.Linear(48, CLASSES),
-        )  # fmt: skip
+        )
 
     def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
         return self.net(self.joined(numeric, categorical).nan_to_num()[:, None])
@@ -183,10 +192,14 @@ class Parametrised(Foreign):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.utils.parametrizations.weight_norm(nn.Linear(self.width, 24)), nn.ReLU(),
-            nn.utils.weight_norm(nn.Linear(24, 24)), nn.ReLU(),
-            nn.utils.parametrizations.spectral_norm(nn.Linear(24, 24)), nn.ReLU(), nn.Linear(24, CLASSES),
-        )  # fmt: skip
+            nn.utils.parametrizations.weight_norm(nn.Linear(self.width, 24)),
+            nn.ReLU(),
+            nn.utils.weight_norm(nn.Linear(24, 24)),
+            nn.ReLU(),
+            nn.utils.parametrizations.spectral_norm(nn.Linear(24, 24)),
+            nn.ReLU(),
+            nn.Linear(24, CLASSES),
+        )
 
     def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
         return self.net(self.joined(numeric, categorical))
@@ -280,9 +293,17 @@ def network(name: str) -> nn.Module:
 
 def scorer(network: nn.Module, batch_rows: int | Literal["auto"]) -> Scorer:
     manifest = Manifest(
-        name="foreign", version="v1", task="classification", arguments={}, numeric=NUMBERS, categorical=WORDS,
-        classes=tuple(map(str, range(CLASSES))), training={}, metrics={}, files={},
-    )  # fmt: skip
+        name="foreign",
+        version="v1",
+        task="classification",
+        arguments={},
+        numeric=NUMBERS,
+        categorical=WORDS,
+        classes=tuple(map(str, range(CLASSES))),
+        training={},
+        metrics={},
+        files={},
+    )
     golden = pa.Table.from_batches([rows(64, seed=2)])
     return Scorer(LoadedModel(manifest, "", network, golden), device="cpu", batch_rows=batch_rows)
 
@@ -313,8 +334,13 @@ def test_the_scores_are_the_eager_networks(network: nn.Module) -> None:
 def test_a_row_has_the_same_bits_whatever_the_batch_and_the_thread(network: nn.Module) -> None:
     expected = scorer(network, 256).score_batch(BATCH)
     ways: list[tuple[int | Literal["auto"], int, int]] = [
-        (64, ROWS, 0), (64, 700, 2), (1024, 129, 1), (4096, ROWS, 0), (128, 64, 2), ("auto", ROWS, 1),
-    ]  # fmt: skip
+        (64, ROWS, 0),
+        (64, 700, 2),
+        (1024, 129, 1),
+        (4096, ROWS, 0),
+        (128, 64, 2),
+        ("auto", ROWS, 1),
+    ]
     for batch_rows, size, helpers in ways:
         parts = list(scorer(network, batch_rows).score(cut(size), helpers=helpers))
         found = pa.Table.from_batches([part.scores for part in parts]).combine_chunks().to_batches()[0]
@@ -328,11 +354,20 @@ def test_its_bundle_is_written_and_loads_again(name: str, network: nn.Module, tm
     whole = pa.Table.from_batches([BATCH]).append_column("id", pa.array(map(str, range(ROWS))))
     sound = whole.filter(pa.array(has_score))
     write_bundle(
-        tmp_path, network=network, arguments=arguments, name="foreign", version="v1",
-        task="classification", numeric=list(NUMBERS), categorical={name: list(words) for name, words in WORDS.items()},
-        classes=["a", "b", "c"], training={}, metrics={}, golden=sound.slice(0, 64),
+        tmp_path,
+        network=network,
+        arguments=arguments,
+        name="foreign",
+        version="v1",
+        task="classification",
+        numeric=list(NUMBERS),
+        categorical={name: list(words) for name, words in WORDS.items()},
+        classes=["a", "b", "c"],
+        training={},
+        metrics={},
+        golden=sound.slice(0, 64),
         reference=sound.append_column("dt", pa.array([date(2024, 3, 4)] * len(sound))),
-    )  # fmt: skip
+    )
     model = load_bundle(open_folder(str(tmp_path)), kind)
     found = Scorer(model, device="cpu").score_batch(BATCH)
     assert found.scores.equals(scorer(network, 256).score_batch(BATCH).scores)

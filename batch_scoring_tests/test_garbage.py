@@ -55,6 +55,9 @@ def test_a_process_with_the_definitions_ends_without_looking_through_them() -> N
     asked = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects())))"  # the first is called last
     done = subprocess.run(
         [sys.executable, "-c", f"{asked}; import batch_scoring.definitions; later = [[] for _ in range(1000)]"],
-        cwd=PROJECT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert int(done.stdout) < 100

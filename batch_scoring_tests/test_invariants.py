@@ -47,11 +47,21 @@ def profiled(tiny: TinyProject, **changes: object) -> None:
     """Give the bundle a profile, as a calibration might have learned it."""
     bundle = read_bundle(tiny.pipeline.bundle)
     values: dict[str, object] = {
-        "first": "2023-12-01", "last": "2024-02-28", "days": 90, "rows": 100, "weekends_apart": False, "factor": 1.1,
-        "columns": {}, "scores": {}, "left_out": {}, "everyday": {}, "held_out": (), "share_alarms": 0.0,
+        "first": "2023-12-01",
+        "last": "2024-02-28",
+        "days": 90,
+        "rows": 100,
+        "weekends_apart": False,
+        "factor": 1.1,
+        "columns": {},
+        "scores": {},
+        "left_out": {},
+        "everyday": {},
+        "held_out": (),
+        "share_alarms": 0.0,
         "exceeding": {},
         "score_days": Scores(confidence=0.02, confidence_sd=0.0, spread=0.001, largest_class=0.5),
-    } | changes  # fmt: skip
+    } | changes
     bundle.with_profile(Profile.model_validate(values), "v1").write(tiny.pipeline.bundle)
 
 
@@ -70,9 +80,11 @@ def test_a_day_with_half_of_the_rows_warns_and_is_scored(tiny: TinyProject) -> N
     )
     figures = {name: value.value for name, value in found.metadata.items() if name != "trend"}
     assert figures == {
-        "observed": 50.0, "expected": "75 to 134 rows, by the 8 days before", "threshold_low": 75.0,
+        "observed": 50.0,
+        "expected": "75 to 134 rows, by the 8 days before",
+        "threshold_low": 75.0,
         "threshold_high": 133.75,
-    }  # fmt: skip
+    }
     assert "row_count_is_usual, 9 days" in str(found.metadata["trend"].value)
 
 
@@ -224,8 +236,9 @@ def test_values_that_the_model_has_not_seen_are_listed(tiny: TinyProject) -> Non
     table = found.metadata["unknown_values"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data for record in table.records] == [
-        {"column": "c", "value": "mauve", "rows": 3}, {"column": "c", "value": "puce", "rows": 2},
-    ]  # fmt: skip
+        {"column": "c", "value": "mauve", "rows": 3},
+        {"column": "c", "value": "puce", "rows": 2},
+    ]
 
 
 def test_words_that_lost_the_blanks_which_the_model_knows_stop_the_day_with_the_setting() -> None:

@@ -34,8 +34,11 @@ def test_data_files_are_those_of_the_day_whose_names_do_not_begin_with_a_dot_or_
     for path in ("dt=2024-03-04/_SUCCESS", "dt=2024-03-04/.a.tmp", "dt=2024-03-04/_tmp/a.csv", "dt=2024-03-05/a.csv"):
         folder.put(path, b"x")
     assert [file.path.removeprefix("dt=2024-03-04/") for file in landing.list_day(folder, DAY)] == [
-        "a.parquet", "b.csv", "notes.txt", "sub/c.csv",
-    ]  # fmt: skip
+        "a.parquet",
+        "b.csv",
+        "notes.txt",
+        "sub/c.csv",
+    ]
 
 
 def test_a_fingerprint_names_paths_versions_and_sizes_in_any_order(folder: LocalFolder) -> None:

@@ -54,11 +54,19 @@ def report() -> bytes:
         worst = ColumnDrift(column=villain, horizon="day", rows=10, observed=0.2, threshold=0.1, drifted=True)
         days.append(
             Day(
-                f"2024-03-{n:02}", "scored", {("validated_features", villain): record}, scored=10, quarantined=1,
-                model_version=villain, score=Moments(10, 0.5, 0.1), score_column=villain, drift={"the day": worst},
-                rows_per_second={"predictions": 5.0}, damage=(villain,),
+                f"2024-03-{n:02}",
+                "scored",
+                {("validated_features", villain): record},
+                scored=10,
+                quarantined=1,
+                model_version=villain,
+                score=Moments(10, 0.5, 0.1),
+                score_column=villain,
+                drift={"the day": worst},
+                rows_per_second={"predictions": 5.0},
+                damage=(villain,),
             )
-        )  # fmt: skip
+        )
     return report_page.draw(Month(VILLAINS[0], "2024-03", tuple(days), (), datetime.now(UTC), VILLAINS[0]))
 
 

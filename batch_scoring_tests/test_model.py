@@ -346,9 +346,13 @@ def test_a_promotion_before_the_commit_ends_the_run(tiny: TinyProject) -> None:
     tiny.run(steps=["model"])
     with pytest.raises(SupersededError, match="model v2 came in force"):
         step.publish(
-            prepared, run, fingerprint=source.features.fingerprint, code="", model=source.model,
+            prepared,
+            run,
+            fingerprint=source.features.fingerprint,
+            code="",
+            model=source.model,
             check_current=lambda: scored_day.check_current(step, source),
-        )  # fmt: skip
+        )
     assert tiny.state.account("predictions", DAY) is None
     assert step.table.snapshot().version == -1
 

@@ -309,8 +309,11 @@ def test_the_outbox_is_leased_to_one_process_at_a_time(instance: dg.DagsterInsta
 def test_addresses_are_split_as_apprise_does_it() -> None:
     found = channels.parse("json://h1/a, mailto://h2?from=a@b.cd&to=e@f.gh\njson://h1/a nosuch://x  json://h3")
     assert [str(channel) for channel in found] == [
-        "ALERT_URLS[1] (json)", "ALERT_URLS[2] (mailto)", "ALERT_URLS[4]", "ALERT_URLS[5] (json)",
-    ]  # fmt: skip
+        "ALERT_URLS[1] (json)",
+        "ALERT_URLS[2] (mailto)",
+        "ALERT_URLS[4]",
+        "ALERT_URLS[5] (json)",
+    ]
     assert len({channel.id for channel in found}) == 4
     assert channels.parse(" ") == []
     assert [str(channel) for channel in channels.parse("no-address")] == ["ALERT_URLS[1]"]
@@ -326,8 +329,9 @@ def test_the_command_tries_every_channel(web: WebServer, mail: MailServer, monke
     assert titles(web) == titles(mail) == ["batch_scoring: test message"]
     wrong = mail.url.replace(PASSWORD, "battery-staple")
     assert tried(wrong, "nosuch://x") == (
-        1, ["ALERT_URLS[1] (mailto): not accepted or not reached", "ALERT_URLS[2]: not understood by apprise"],
-    )  # fmt: skip
+        1,
+        ["ALERT_URLS[1] (mailto): not accepted or not reached", "ALERT_URLS[2]: not understood by apprise"],
+    )
     assert tried() == (1, ["ALERT_URLS is not set: messages go to the log of the sensor alerts"])
 
 

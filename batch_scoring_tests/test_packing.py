@@ -68,9 +68,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.TransformerEncoder(
             nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 2, enable_nested_tensor=False
         ),
-        nn.Flatten(), nn.Linear(WIDTH, 2),
+        nn.Flatten(),
+        nn.Linear(WIDTH, 2),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -120,7 +121,7 @@ def own_forward() -> nn.Module:
 @pytest.mark.parametrize(
     "network",
     [nn.Sequential(Own(4, 4), nn.ReLU()), own_forward(), torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))],
-)  # fmt: skip
+)
 def test_what_is_more_than_a_plain_layer_is_left_alone(network: nn.Module) -> None:
     assert packed(network) is network
 
@@ -307,8 +308,9 @@ def test_a_missing_value_that_packed_layers_would_lose_leaves_the_network_eager(
     assert proven(network, probes(values))[0] is not network
     values[3, 7] = torch.nan
     assert proven(network, probes(values)) == (
-        network, "packed layers give other outputs for these rows: NaN or infinity in other places",
-    )  # fmt: skip
+        network,
+        "packed layers give other outputs for these rows: NaN or infinity in other places",
+    )
 
 
 def test_a_network_that_packing_does_not_change_is_packed(network: nn.Module) -> None:

@@ -528,9 +528,22 @@ def test_an_empty_variable_counts_as_unset(tiny: TinyProject, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "name",
-    ["ALERT_URLS", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "DAGSTER_PG_PASSWORD", "DB_PWD",
-     "STRIPE_KEY", "stripe_api_key", "SENTRY_DSN", "DATABASE_URL", "SLACK_WEBHOOK", "PASSWORD", "BATCH_SCORING_TOKEN"],
-)  # fmt: skip
+    [
+        "ALERT_URLS",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SESSION_TOKEN",
+        "DAGSTER_PG_PASSWORD",
+        "DB_PWD",
+        "STRIPE_KEY",
+        "stripe_api_key",
+        "SENTRY_DSN",
+        "DATABASE_URL",
+        "SLACK_WEBHOOK",
+        "PASSWORD",
+        "BATCH_SCORING_TOKEN",
+    ],
+)
 def test_a_secret_is_never_a_setting(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hunter2-hunter2")
     for text in (f"${{{name}}}", f"at ${{{name}:-nothing}}"):

@@ -41,17 +41,31 @@ def test_only_the_rows_with_a_reason_are_taken_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [
-        (None, None), (True, True), (2**60, 2**60), (math.nan, "nan"), (math.inf, "inf"), (0.1, 0.1),
-        ("ü😀\u2028", "ü😀\u2028"), (b"gr\xfcn", "gr\\xfcn"), (b"plain", "plain"), ("", ""),
-        (date(2024, 3, 4), "2024-03-04"), (datetime(2024, 3, 4, tzinfo=UTC), "2024-03-04 00:00:00+00:00"),
-        ([1, 2], [1, 2]), ({"a": 1}, {"a": 1}),
+        (None, None),
+        (True, True),
+        (2**60, 2**60),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (0.1, 0.1),
+        ("ü😀\u2028", "ü😀\u2028"),
+        (b"gr\xfcn", "gr\\xfcn"),
+        (b"plain", "plain"),
+        ("", ""),
+        (date(2024, 3, 4), "2024-03-04"),
+        (datetime(2024, 3, 4, tzinfo=UTC), "2024-03-04 00:00:00+00:00"),
+        ([1, 2], [1, 2]),
+        ({"a": 1}, {"a": 1}),
         (pa.array(["red"]).dictionary_encode(), "red"),
         (pa.array([2**62], pa.timestamp("us")), "<value out of range: 4611686018427387904>"),
         (pa.Array.from_buffers(pa.string(), 1, pa.array([b"gr\xfcn"]).buffers()), "gr\\xfcn"),
-        (pa.DictionaryArray.from_arrays(
-            pa.array([0]), pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())), "\\xff"),
+        (
+            pa.DictionaryArray.from_arrays(
+                pa.array([0]), pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+            ),
+            "\\xff",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_cell_has_a_form_in_json(cell: object, expected: object) -> None:
     assert cells(id="k", cell=cell)["cell"] == expected
 
@@ -103,9 +117,16 @@ def test_the_table_has_the_promised_columns_and_the_key_under_its_own_name() -> 
     table = quarantine.table([rejected(pa.RecordBatch.from_pydict({"flight": [5]}), "flight")], "flight")
     assert table.schema == quarantine.schema("flight")
     assert table.to_pylist() == [
-        {"flight": "5", "rule": "ge(0)", "column": "x", "value": "-1.0", "source_file": "dt=1/a.csv",
-         "row_number": 7, "raw": '{"flight": 5}'}
-    ]  # fmt: skip
+        {
+            "flight": "5",
+            "rule": "ge(0)",
+            "column": "x",
+            "value": "-1.0",
+            "source_file": "dt=1/a.csv",
+            "row_number": 7,
+            "raw": '{"flight": 5}',
+        }
+    ]
     assert quarantine.table([], "flight").num_rows == 0
 
 

@@ -31,8 +31,10 @@ def test_the_days_files_are_pinned_by_version_with_what_they_hold(tiny: TinyProj
     ]
     assert pinned.rows == 12
     listed = {file.path: file for file in tiny.pipeline.landing.list()}
-    assert all((f.token, f.size, f.modified) == (listed[f.path].token, listed[f.path].size, listed[f.path].modified)
-               for f in pinned.files)  # fmt: skip
+    assert all(
+        (f.token, f.size, f.modified) == (listed[f.path].token, listed[f.path].size, listed[f.path].modified)
+        for f in pinned.files
+    )
     assert pinned.run_id == result.run_id
 
 

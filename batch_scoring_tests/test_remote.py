@@ -171,9 +171,14 @@ def test_a_pipeline_that_is_left_out_there_is_no_unknown_one(there: There) -> No
 def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> None:
     name = there.tiny.name
     assert json.loads(there.range.out) == {
-        "kind": "backfill", "id": there.range_id, "url": f"{there.url}/runs/b/{there.range_id}", "pipeline": name,
-        "first": NEXT_DAY, "last": LAST_DAY, "days": 2,
-    }  # fmt: skip
+        "kind": "backfill",
+        "id": there.range_id,
+        "url": f"{there.url}/runs/b/{there.range_id}",
+        "pipeline": name,
+        "first": NEXT_DAY,
+        "last": LAST_DAY,
+        "days": 2,
+    }
     silence = "batch-scoring: the deployment's daemon has never run: nothing is started until it runs\n"
     assert (there.range.code, there.range.err) == (0, silence)
     requested, idle, _ = there.idle.err.splitlines()
@@ -215,10 +220,28 @@ def test_a_days_newest_run_is_told_as_text_and_as_json(there: There) -> None:
     assert (told.code, told.err) == (0, "")
     found = json.loads(told.out)
     assert list(found) == [
-        "kind", "id", "url", "pipeline", "day", "job", "state", "failure", "created_at", "started_at", "ended_at",
-        "seconds", "retry_of", "retried_as", "rows", "rows_per_second", "model_version", "metrics", "failed_checks",
-        "errors", "tags",
-    ]  # fmt: skip
+        "kind",
+        "id",
+        "url",
+        "pipeline",
+        "day",
+        "job",
+        "state",
+        "failure",
+        "created_at",
+        "started_at",
+        "ended_at",
+        "seconds",
+        "retry_of",
+        "retried_as",
+        "rows",
+        "rows_per_second",
+        "model_version",
+        "metrics",
+        "failed_checks",
+        "errors",
+        "tags",
+    ]
     assert (found["kind"], found["pipeline"], found["day"], found["state"]) == ("run", name, NEXT_DAY, "succeeded")
     assert found["rows"] == {"in": 500, "scored": 497, "quarantined": 3} and found["model_version"] == "v1"
     assert found["metrics"]["raw_input"]["rows"] == 500 and found["seconds"] > 0
@@ -228,9 +251,7 @@ def test_a_days_newest_run_is_told_as_text_and_as_json(there: There) -> None:
 
     page = command(f"status {found['id']}", there.url)
     lines = page.out.splitlines()
-    assert (page.code, lines[0], lines[-1]) == (
-        0, f"{name} {NEXT_DAY}: succeeded", f"  {there.url}/runs/{found['id']}"
-    )  # fmt: skip
+    assert (page.code, lines[0], lines[-1]) == (0, f"{name} {NEXT_DAY}: succeeded", f"  {there.url}/runs/{found['id']}")
     assert "\n  rows        500 in, 497 scored, 3 quarantined, " in page.out
 
 
@@ -352,9 +373,13 @@ def test_what_the_deployment_has_not_is_one_line(there: There, arguments: str, c
 def test_from_a_process_with_nothing_around_it(there: There, tmp_path: Path) -> None:
     program = "import sys; from batch_scoring.cli import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", program, "status", there.range_id, "--url", there.url], cwd=tmp_path,
-        env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, "status", there.range_id, "--url", there.url],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stderr == "" and f"  {there.url}/runs/b/{there.range_id}\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -495,11 +520,29 @@ def test_nobody_there_is_one_line(there: There) -> None:
 def test_a_certificate_that_nobody_vouches_for_is_refused_and_one_of_an_own_authority_is_not(tmp_path: Path) -> None:
     certificate = tmp_path / "own.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-keyout", certificate, "-out", tmp_path / "authority.pem", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-keyout",
+            certificate,
+            "-out",
+            tmp_path / "authority.pem",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ],
+        check=True,
+        capture_output=True,
+    )
     certificate.write_bytes(certificate.read_bytes() + (tmp_path / "authority.pem").read_bytes())
     place = Stranger(certificate)
     try:
@@ -520,9 +563,11 @@ def test_headers_come_from_the_environment_and_from_options_and_a_netrc_does_not
     address = remote.address(f"{stranger.url}/empty", ["X-Team: b"])
     assert address.headers == {"X-Team": "b"}
     said = command(
-        "status abcdefgh --header X-Team:b", f"{stranger.url}/empty", NETRC=str(netrc),
+        "status abcdefgh --header X-Team:b",
+        f"{stranger.url}/empty",
+        NETRC=str(netrc),
         DAGSTER_UI_HEADERS="Authorization: Bearer of the night\n\nX-TEAM: a\n",
-    )  # fmt: skip
+    )
     assert said.code == 3
     sent = stranger.headers[-1]
     assert sent["Authorization"] == "Bearer of the night" and sent["X-Team"] == "b"
@@ -533,9 +578,12 @@ def test_a_deployment_that_stays_away_is_waited_for_a_bounded_time(there: There)
     began = time.monotonic()
     with pytest.raises(remote.UnreachableError, match=r"the connection broke off; try again \(tried for 1 s\)"):
         remote_commands.wait(
-            remote.address(there.proxied), remote_commands.Subject(there.range_id), io.StringIO(), io.StringIO(),
+            remote.address(there.proxied),
+            remote_commands.Subject(there.range_id),
+            io.StringIO(),
+            io.StringIO(),
             patience=1.0,
-        )  # fmt: skip
+        )
     assert time.monotonic() - began < 10
     there.proxy.faults = []
 
@@ -547,7 +595,11 @@ def test_other_commands_do_not_pay_for_the_client(tmp_path: Path) -> None:
         "except SystemExit: print(sorted({'gql', 'requests', 'dagster_graphql', 'graphql'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == "[]"

@@ -102,9 +102,13 @@ def test_the_days_are_counted_by_what_became_of_them(march: TinyProject) -> None
     found = draw(march)
     counts = {name: value for name, value in found.items() if name.startswith(("days_", "rows_"))}
     assert counts == {
-        "days_scored": 3, "days_failed": 2, "days_unfinished": 1, "days_missing": 25,
-        "rows_scored": 100 + 89 + 120 + 30, "rows_quarantined": 10 + 1,
-    }  # fmt: skip
+        "days_scored": 3,
+        "days_failed": 2,
+        "days_unfinished": 1,
+        "days_missing": 25,
+        "rows_scored": 100 + 89 + 120 + 30,
+        "rows_quarantined": 10 + 1,
+    }
     assert found["models"] == "v1, v2"
     assert found["summary"] == (
         "31 days: 3 scored, 2 failed, 1 unfinished, 25 missing. 339 rows scored, 11 quarantined (3.14%)."
@@ -127,8 +131,11 @@ def test_today_is_not_missing_and_tomorrow_is_not_there(tiny: TinyProject) -> No
     tiny.run(FINE)
     late = datetime(2024, 3, 5, 23, 59, tzinfo=UTC)
     assert [(day.day, day.status) for day in gather(tiny.pipeline, "2024-03", late, "r").days] == [
-        ("2024-03-01", "missing"), ("2024-03-02", "missing"), ("2024-03-03", "missing"), (FINE, "scored"),
-    ]  # fmt: skip
+        ("2024-03-01", "missing"),
+        ("2024-03-02", "missing"),
+        ("2024-03-03", "missing"),
+        (FINE, "scored"),
+    ]
     tiny.spec["partitions"]["timezone"] = "Asia/Tokyo"
     tiny.write_spec()
     assert gather(tiny.pipeline, "2024-03", late, "r").days[-1].day == QUARANTINED, "there it is the 6th already"
@@ -211,7 +218,7 @@ def test_rows_are_those_of_the_accounts(march: TinyProject) -> None:
     assert {day: rows for day, rows in found["quarantined"].items() if rows} == {QUARANTINED: 11}
     assert series(march, "quarantine") == {
         "quarantined": {FINE: 0, QUARANTINED: 11 / 100, PROMOTED: 0, OVERTAKEN: 0},
-    }  # fmt: skip
+    }
 
 
 def test_accepted_rows_of_a_day_without_predictions_are_told_apart(tiny: TinyProject) -> None:
@@ -226,8 +233,9 @@ def test_accepted_rows_of_a_day_without_predictions_are_told_apart(tiny: TinyPro
 def test_mean_scores_are_those_of_the_tables_by_model(march: TinyProject) -> None:
     traces = chart(march, "score")
     assert [(trace["name"], trace["x"]) for trace in traces] == [
-        ("v1: prob_class_1", [FINE, QUARANTINED, OVERTAKEN]), ("v2: prob_class_1", [PROMOTED]),
-    ]  # fmt: skip
+        ("v1: prob_class_1", [FINE, QUARANTINED, OVERTAKEN]),
+        ("v2: prob_class_1", [PROMOTED]),
+    ]
     for trace in traces:
         for day, mean, deviation in zip(trace["x"], trace["y"], trace["error_y"]["array"], strict=True):
             scores = march.read(day)["prob_class_1"].to_numpy()
@@ -263,7 +271,7 @@ def test_throughput_is_of_the_rows_that_the_run_worked_on(tiny: TinyProject) -> 
     assert series(tiny, "throughput") == {
         step: {FINE: pytest.approx(tiny.account(step, FINE).rows_per_second)}
         for step in ("validated_features", "predictions")
-    }  # fmt: skip
+    }
 
 
 # drift
@@ -280,10 +288,21 @@ def calibrated(tiny: TinyProject) -> None:
         for name, day in (("x", 0.2), ("n", 0.4))
     }
     profile = Profile(
-        first="2024-01-01", last="2024-01-31", days=31, rows=64, weekends_apart=False, factor=1, columns=columns,
-        scores={}, left_out={}, everyday={}, held_out=(), share_alarms=0, exceeding={},
+        first="2024-01-01",
+        last="2024-01-31",
+        days=31,
+        rows=64,
+        weekends_apart=False,
+        factor=1,
+        columns=columns,
+        scores={},
+        left_out={},
+        everyday={},
+        held_out=(),
+        share_alarms=0,
+        exceeding={},
         score_days=Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None),
-    )  # fmt: skip
+    )
     bundle.with_profile(profile, "v1").write(tiny.pipeline.bundle)
 
 
@@ -307,23 +326,35 @@ def test_drift_is_the_column_furthest_beyond_its_threshold(tiny: TinyProject) ->
 def test_trailing_days_have_lines_of_their_own(tiny: TinyProject) -> None:
     def column(name: str, horizon: str, observed: float, threshold: float) -> ColumnDrift:
         return ColumnDrift(
-            column=name, horizon=horizon, rows=99, observed=observed, threshold=threshold, drifted=False,  # type: ignore[arg-type]
-        )  # fmt: skip
+            column=name,
+            horizon=horizon,
+            rows=99,
+            observed=observed,
+            threshold=threshold,
+            drifted=False,  # type: ignore[arg-type]
+        )
 
     tiny.state.put_drift(
         DayDrift(
-            day=FINE, run_id="r", model_sha256="s",
+            day=FINE,
+            run_id="r",
+            model_sha256="s",
             features=(
-                column("x", "day", 0.45, 0.9), column("y", "missing", 0.4, 0.5), column("flat", "day", 0.0, 0.0),
-                column("x", "trailing", 0.6, 0.9), column("n", "trailing", 0.5, 0.25),
+                column("x", "day", 0.45, 0.9),
+                column("y", "missing", 0.4, 0.5),
+                column("flat", "day", 0.0, 0.0),
+                column("x", "trailing", 0.6, 0.9),
+                column("n", "trailing", 0.5, 0.25),
             ),
             predictions=(column("prob_class_1", "trailing", 0.3, 0.4),),
         )
-    )  # fmt: skip
+    )
     (day,) = [day for day in gather(tiny.pipeline, "2024-03", datetime.now(UTC), "r").days if day.day == FINE]
     assert {name: worst.column for name, worst in day.drift.items()} == {
-        "the day": "y", "28 days, features": "n", "28 days, scores": "prob_class_1",
-    }  # fmt: skip
+        "the day": "y",
+        "28 days, features": "n",
+        "28 days, scores": "prob_class_1",
+    }
 
 
 # the file

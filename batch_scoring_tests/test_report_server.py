@@ -140,9 +140,13 @@ SAYS = "import os, sys, time; print(os.environ.get('REPORTS_URL'), flush=True); 
 def beside(seconds: float, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "batch_scoring.report_server", sys.executable, "-c", SAYS, str(seconds)],
-        cwd=PROJECT, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def test_in_s3_and_with_another_server_none_is_started() -> None:

@@ -51,9 +51,13 @@ def test_a_run_counts_and_the_schedules_run_deletes(old: TinyProject) -> None:
         assert found["superseded_files"].value == 2 and int(found["superseded_bytes"].value) > 0  # type: ignore[arg-type]
         table = [record.data for record in found["would_go"].records]  # type: ignore[union-attr]
         assert [(row["kind"], row["after_days"], row["files"]) for row in table] == [
-            ("superseded", 7.0, 2), ("scratch", 7.0, 0),
-            ("reports", None, 0), ("samples", None, 0), ("quarantine", None, 0), ("models", None, 0),
-        ]  # fmt: skip
+            ("superseded", 7.0, 2),
+            ("scratch", 7.0, 0),
+            ("reports", None, 0),
+            ("samples", None, 0),
+            ("quarantine", None, 0),
+            ("models", None, 0),
+        ]
 
         schedule = retention_schedule(old.pipeline)
         assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED

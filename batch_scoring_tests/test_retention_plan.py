@@ -39,10 +39,20 @@ def test_twice_the_age_of_reuse_is_the_least() -> None:
 @given(
     days=st.integers(1, 100),
     stamps=st.lists(st.tuples(st.integers(0, 200), st.floats(0, 200)), max_size=8),
-    kept=st.sets(st.sampled_from(["state/dt=2024-03-04/input.json", "state/model.json", "state/dt=odd/sample.parquet",
-        "state/dt=2024-03-04/deep/sample.parquet", "state/dt=2024-03-04/sample.parquet.tmp",
-        "landing/dt=2024-03-04/sample.parquet", "tables/predictions/dt=2024-03-04/sample.parquet"])),
-)  # fmt: skip
+    kept=st.sets(
+        st.sampled_from(
+            [
+                "state/dt=2024-03-04/input.json",
+                "state/model.json",
+                "state/dt=odd/sample.parquet",
+                "state/dt=2024-03-04/deep/sample.parquet",
+                "state/dt=2024-03-04/sample.parquet.tmp",
+                "landing/dt=2024-03-04/sample.parquet",
+                "tables/predictions/dt=2024-03-04/sample.parquet",
+            ]
+        )
+    ),
+)
 def test_samples_go_when_their_day_and_their_file_are_old_and_nothing_else_does(
     days: int, stamps: list[tuple[int, float]], kept: set[str]
 ) -> None:
@@ -113,9 +123,18 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
     def going(promoted: timedelta, finished: timedelta = 60 * DAY, sha256: str = "old") -> list[str]:
         in_force = ModelInForce(name="n", version="v", sha256="new", source="", run_id="r", resolved_at=NOW - promoted)
         account = Account(
-            pipeline="p", day="2024-03-04", step="predictions", run_id="r", finished_at=NOW - finished, fingerprint="f",
-            code="c", model_sha256=sha256, shards=(), table=nothing, quarantine=nothing,
-        )  # fmt: skip
+            pipeline="p",
+            day="2024-03-04",
+            step="predictions",
+            run_id="r",
+            finished_at=NOW - finished,
+            fingerprint="f",
+            code="c",
+            model_sha256=sha256,
+            shards=(),
+            table=nothing,
+            quarantine=nothing,
+        )
         return [expired.path for expired in old_models(copies, in_force, None, [account], limits, NOW)]
 
     assert going(timedelta(hours=8)) == ["state/models/old/model.safetensors"]

@@ -63,8 +63,15 @@ def test_all_rows_of_a_small_day_are_its_sample(tiny: TinyProject) -> None:
     sample = taken(tiny, 100)
     assert sorted(keys_of(sample)) == tiny.rows(40)["id"].to_pylist()
     assert sample.rows.column_names == [
-        "id", "x", "y", "n", "c", "prediction_proba", "prob_class_0", "prob_class_1",
-    ]  # fmt: skip
+        "id",
+        "x",
+        "y",
+        "n",
+        "c",
+        "prediction_proba",
+        "prob_class_0",
+        "prob_class_1",
+    ]
 
 
 def test_a_sample_is_spread_evenly_over_the_day(large: TinyProject) -> None:

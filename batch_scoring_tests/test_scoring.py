@@ -39,9 +39,12 @@ class Net(torch.nn.Module):
         torch.manual_seed(0)
         self.word = torch.nn.Embedding(len(COLOURS) + 1, 4)
         self.layers = torch.nn.Sequential(
-            torch.nn.Linear(7, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(),
+            torch.nn.Linear(7, width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(width, width),
+            torch.nn.ReLU(),
             torch.nn.Linear(width, outputs),
-        )  # fmt: skip
+        )
         self.passes: list[int] = []
 
     def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
@@ -54,9 +57,17 @@ class Net(torch.nn.Module):
 
 def model_of(network: torch.nn.Module, outputs: int = 2, task: str = "classification") -> LoadedModel:
     manifest = Manifest(
-        name="tiny", version="v1", task=task, arguments={}, numeric=("x", "y", "n"), categorical={"c": COLOURS},
-        classes=tuple(map(str, range(outputs))) if task == "classification" else (), training={}, metrics={}, files={},
-    )  # fmt: skip
+        name="tiny",
+        version="v1",
+        task=task,
+        arguments={},
+        numeric=("x", "y", "n"),
+        categorical={"c": COLOURS},
+        classes=tuple(map(str, range(outputs))) if task == "classification" else (),
+        training={},
+        metrics={},
+        files={},
+    )
     return LoadedModel(manifest, "", network.eval(), pa.Table.from_batches([rows(64, seed=99)]))
 
 
@@ -338,8 +349,10 @@ def test_poison_rows_are_found_and_the_others_score_as_without_them(positions: l
 def test_rows_without_a_finite_output_are_named_and_the_others_kept() -> None:
     found = scorer().score_batch(rows(200, x={0: LIMP, 7: POISON, 199: LIMP}))
     assert [(row.position, row.rule) for row in found.failed] == [
-        (0, "output_is_finite"), (7, "network_raises"), (199, "output_is_finite"),
-    ]  # fmt: skip
+        (0, "output_is_finite"),
+        (7, "network_raises"),
+        (199, "output_is_finite"),
+    ]
     good = [row for row in range(200) if row not in (0, 7, 199)]
     assert found.scores.equals(scorer().score_batch(rows(200)).scores.take(good))
 

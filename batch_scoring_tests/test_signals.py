@@ -42,9 +42,15 @@ class Terminal:
                 signal.signal(number, signal.SIG_IGN)
 
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=environment, cwd=PROJECT,
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=environment,
+            cwd=PROJECT,
             preexec_fn=prepare,
-        )  # fmt: skip
+        )
         os.close(slave)
         self.text = ""
 

@@ -23,17 +23,33 @@ FILE = LandingFile(path=f"dt={DAY}/a.csv", token="t", size=10, modified=NOW, row
 INPUT = DayInput(day=DAY, fingerprint="f", files=(FILE, FILE), run_id="run", pinned_at=NOW)
 MODEL = ModelInForce(name="tiny", version="v1", sha256="0" * 64, source="/models/v1", run_id="run", resolved_at=NOW)
 SHARD = ShardAccount(
-    digest="d", source="s", run_id="run", rows_in=10, rows=7,
-    quarantined={"rule": {"x: ge": 1}, "duplicate": {"id: key_is_unique": 2}}, missing_identity=0, keys=2**64 - 1,
-)  # fmt: skip
+    digest="d",
+    source="s",
+    run_id="run",
+    rows_in=10,
+    rows=7,
+    quarantined={"rule": {"x: ge": 1}, "duplicate": {"id: key_is_unique": 2}},
+    missing_identity=0,
+    keys=2**64 - 1,
+)
 PART = PublishedPart(transaction=2, version=5, files=("a", "b"), bytes=100)
 
 
 def account(day: str = DAY, **changes: object) -> Account:
     return Account(
-        pipeline="tiny", day=day, step="predictions", run_id="run", finished_at=NOW, fingerprint="f", code="c",
-        model_version="v1", model_sha256="0" * 64, shards=(SHARD, SHARD), table=PART, quarantine=PART,
-    ).model_copy(update=changes)  # fmt: skip
+        pipeline="tiny",
+        day=day,
+        step="predictions",
+        run_id="run",
+        finished_at=NOW,
+        fingerprint="f",
+        code="c",
+        model_version="v1",
+        model_sha256="0" * 64,
+        shards=(SHARD, SHARD),
+        table=PART,
+        quarantine=PART,
+    ).model_copy(update=changes)
 
 
 @pytest.fixture

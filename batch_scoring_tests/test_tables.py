@@ -57,9 +57,13 @@ def commit(
     patience: float = 30.0,
 ) -> tuple[PublishedPart, bool]:
     return publish(
-        Part(table, day, "things"), {file.identity: file for file in files}, schema,
-        check_current=check_current, lineage={"run_id": "r"}, patience=patience,
-    )  # fmt: skip
+        Part(table, day, "things"),
+        {file.identity: file for file in files},
+        schema,
+        check_current=check_current,
+        lineage={"run_id": "r"},
+        patience=patience,
+    )
 
 
 def keys(table: Table) -> str:
@@ -262,8 +266,9 @@ def test_the_log_is_kept_for_ten_years(table: Table) -> None:
     delta = table.load()
     assert delta is not None
     assert delta.metadata().configuration == {
-        "delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "10",
-    }  # fmt: skip
+        "delta.logRetentionDuration": "interval 3650 days",
+        "delta.checkpointInterval": "10",
+    }
     assert delta.metadata().partition_columns == ["dt"]
 
 
@@ -332,8 +337,16 @@ def test_all_three_tables_are_read_with_their_partitions_as_columns(tiny: TinyPr
     assert scored.num_rows == features.num_rows == 99 and lost.num_rows == 1
     assert features.column_names == ["id", "x", "y", "n", "c", "source_file", "row_number", "dt"]
     assert lost.column_names == [
-        "id", "rule", "column", "value", "source_file", "row_number", "raw", "dt", "stage",
-    ]  # fmt: skip
+        "id",
+        "rule",
+        "column",
+        "value",
+        "source_file",
+        "row_number",
+        "raw",
+        "dt",
+        "stage",
+    ]
     for found in (scored, features, lost):
         assert set(found["dt"].to_pylist()) == {date.fromisoformat(DAY)}
         assert found["id"].to_pylist() == sorted(found["id"].to_pylist())

@@ -43,9 +43,14 @@ def run(number: int, status: Any = "failed", ended: float = NOON - 3600, **more:
 
 
 def decide(
-    *days: Landed, runs: list[DayRun] | None = None, now: float = NOON, bounds: Bounds | None = None,
-    memory: Memory | None = None, strangers: list[Stranger] | None = None, turn: list[str] | None = None,
-) -> Plan:  # fmt: skip
+    *days: Landed,
+    runs: list[DayRun] | None = None,
+    now: float = NOON,
+    bounds: Bounds | None = None,
+    memory: Memory | None = None,
+    strangers: list[Stranger] | None = None,
+    turn: list[str] | None = None,
+) -> Plan:
     return plan(
         days,
         turn or [],
@@ -195,10 +200,14 @@ def test_a_day_with_a_run_in_flight_waits(status: str) -> None:
 @pytest.mark.parametrize(
     ("status", "age", "goes_on"),
     [
-        ("queued", 10 * 86400, False), ("started", 21_599, False), ("started", 21_601, True), ("created", 61, True),
-        ("to be retried", 121, True), ("started", -3600, False),
+        ("queued", 10 * 86400, False),
+        ("started", 21_599, False),
+        ("started", 21_601, True),
+        ("created", 61, True),
+        ("to be retried", 121, True),
+        ("started", -3600, False),
     ],
-)  # fmt: skip
+)
 def test_a_run_is_in_flight_for_so_long(status: str, age: float, goes_on: bool) -> None:
     assert bool(decide(landed(), runs=[run(1, status, NOON - age)]).requests) == goes_on
 
@@ -220,7 +229,7 @@ def test_a_failed_day_is_tried_again_with_growing_pauses_three_times_in_all() ->
 @pytest.mark.parametrize(
     "change",
     [{"fingerprint": "others"}, {"code": "other"}, {"is_whole": False}, {"fingerprint": ""}, {"status": "succeeded"}],
-)  # fmt: skip
+)
 def test_a_try_counts_for_its_own_files_and_code_and_since_the_last_success(change: dict[str, Any]) -> None:
     before = [run(4), run(3, **change), run(2), run(1)]
     counted = 3 if "is_whole" in change or change == {"fingerprint": ""} else 1
@@ -271,8 +280,18 @@ def test_a_failure_is_followed_by_another_try_unless_it_was_the_last_or_no_try()
 
 
 def test_names_are_days_or_are_told_once_with_the_reason() -> None:
-    folders = ("dt=2024-03-04", "dt=2024-03-09", "dt=2024-02-30", "2024-03-04", "dt=20240304", "dt=2023-12-31",
-               "dt=2024-03-11", "_staging", ".cache", "dt=")  # fmt: skip
+    folders = (
+        "dt=2024-03-04",
+        "dt=2024-03-09",
+        "dt=2024-02-30",
+        "2024-03-04",
+        "dt=20240304",
+        "dt=2023-12-31",
+        "dt=2024-03-11",
+        "_staging",
+        ".cache",
+        "dt=",
+    )
     days, strangers = sort_names(folders, ("notes.txt", "_SUCCESS"), date(2024, 3, 1), TODAY)
     assert days == ["2024-03-09", "2024-03-04"]
     assert {one.name: one.reason.split(";")[0] for one in strangers} == {
@@ -321,9 +340,13 @@ def test_many_bad_names_are_told_a_few_a_tick() -> None:
 
 
 @given(
-    count=st.integers(0, 60), recent=st.integers(1, 9), older=st.integers(1, 9), named=st.integers(1, 9),
-    hinted=st.sets(st.integers(0, 59)), begin=st.integers(0, 70),
-)  # fmt: skip
+    count=st.integers(0, 60),
+    recent=st.integers(1, 9),
+    older=st.integers(1, 9),
+    named=st.integers(1, 9),
+    hinted=st.sets(st.integers(0, 59)),
+    begin=st.integers(0, 70),
+)
 def test_every_day_comes_in_turn_and_the_newest_each_time(
     count: int, recent: int, older: int, named: int, hinted: set[int], begin: int
 ) -> None:

@@ -103,7 +103,7 @@ TROUBLES: dict[str, tuple[Callable[[Place], None], str, str]] = {
     "a day that is a link elsewhere": (folder_out, "", "which leads out of"),
     "a day that is a link to itself": (day_of(None, f"dt={NEXT_DAY}"), "", "which leads back to itself: remove it"),
     "a day that is a link to nothing": (day_of(None, "gone"), "", "where there is nothing: bring what it leads to"),
-}  # fmt: skip
+}
 
 
 def mend(place: Place) -> None:

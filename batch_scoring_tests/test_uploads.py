@@ -79,8 +79,11 @@ def test_bad_names_are_observed_once_and_stop_nothing(tiny: TinyProject, instanc
     observed = [event for event in result.asset_events if isinstance(event, dg.AssetObservation)]
     assert {event.asset_key.to_user_string() for event in observed} == {f"{tiny.name}/raw_input"}
     assert sorted(str(event.metadata["key"].value) for event in observed) == [
-        "2024-03-04/", "dt=1999-01-01/", "dt=9999-99-99/", "notes.txt",
-    ]  # fmt: skip
+        "2024-03-04/",
+        "dt=1999-01-01/",
+        "dt=9999-99-99/",
+        "notes.txt",
+    ]
     assert evaluated(tiny, instance, result.cursor).asset_events == []
 
 

@@ -106,9 +106,17 @@ class TinyProject:
         (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
 
     def deliver(
-        self, version: str, *, seed: int = 0, outputs: int = 2, task: str = "classification", promote: bool = True,
-        reference: pa.Table | None = None, calibrated: bool = True, words: Sequence[str] = ("red", "green", "blue"),
-    ) -> str:  # fmt: skip
+        self,
+        version: str,
+        *,
+        seed: int = 0,
+        outputs: int = 2,
+        task: str = "classification",
+        promote: bool = True,
+        reference: pa.Table | None = None,
+        calibrated: bool = True,
+        words: Sequence[str] = ("red", "green", "blue"),
+    ) -> str:
         """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256.
 
         `reference`: rows with `dt`, such as `reference_rows` gives; the bundle gets their profile if `calibrated`.

@@ -37,9 +37,16 @@ from benchmarks.side_by_side import Measures
 DAY = date(2024, 1, 1)
 PIPELINE, NAME = "customer_churn", "customers.csv"
 LIBRARIES = (
-    "torch", "pandas", "pandera.pandas", "safetensors.torch", "boto3", "pyarrow.dataset", "batch_scoring.adhoc.command",
-    "batch_scoring.pipelines.customer_churn.network", "batch_scoring.pipelines.customer_churn.schema",
-)  # fmt: skip
+    "torch",
+    "pandas",
+    "pandera.pandas",
+    "safetensors.torch",
+    "boto3",
+    "pyarrow.dataset",
+    "batch_scoring.adhoc.command",
+    "batch_scoring.pipelines.customer_churn.network",
+    "batch_scoring.pipelines.customer_churn.schema",
+)
 OUTPUT = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]
 
 

@@ -88,9 +88,11 @@ def _materialize(scoring: Scoring, *assets: str) -> float:
     """Seconds of the command that materialises assets of the day, a process a step."""
     with tempfile.TemporaryDirectory() as home:
         environment = {
-            **os.environ, "DAGSTER_HOME": home, "BATCH_SCORING_EXECUTOR": "multiprocess",
+            **os.environ,
+            "DAGSTER_HOME": home,
+            "BATCH_SCORING_EXECUTOR": "multiprocess",
             VARIABLE: scoring.model_dump_json(),
-        }  # fmt: skip
+        }
         keys = ",".join(f"{NAME}/{asset}" for asset in assets)
         command = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.fan_out"]
         seconds, _ = side_by_side.run(

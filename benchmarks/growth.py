@@ -86,8 +86,11 @@ def _run(what: str, size: int, folder: Path) -> Callable[[], Measures]:
         home.mkdir()
         shutil.copy(PROJECT / "dagster.yaml", home)
         environment = {
-            **os.environ, "BATCH_SCORING_DATA": str(root), "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1",
-        }  # fmt: skip
+            **os.environ,
+            "BATCH_SCORING_DATA": str(root),
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
         command = ["-c", BATCH_SCORING, "backfill", "customer_churn", str(FIRST), str(last)]
         return side_by_side.watched(command, cwd=PROJECT, env=environment)[0]
 

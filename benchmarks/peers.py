@@ -187,9 +187,11 @@ def polars_streaming(task: Task) -> None:
     network = task.network()
     numeric, categorical = list(workload.NUMERIC), list(workload.CATEGORICAL)
     scores = {
-        "prediction": pl.Int64(), "prediction_proba": pl.Float32(),
-        "prob_class_0": pl.Float32(), "prob_class_1": pl.Float32(),
-    }  # fmt: skip
+        "prediction": pl.Int64(),
+        "prediction_proba": pl.Float32(),
+        "prob_class_0": pl.Float32(),
+        "prob_class_1": pl.Float32(),
+    }
 
     def score(frame: pl.DataFrame) -> pl.DataFrame:
         numbers = np.ascontiguousarray(frame.select(numeric).to_numpy())
@@ -225,9 +227,11 @@ def daft_udf(task: Task) -> None:
 
     features = [*workload.NUMERIC, *workload.CATEGORICAL]
     scores = {
-        "prediction": DataType.int64(), "prediction_proba": DataType.float32(),
-        "prob_class_0": DataType.float32(), "prob_class_1": DataType.float32(),
-    }  # fmt: skip
+        "prediction": DataType.int64(),
+        "prediction_proba": DataType.float32(),
+        "prob_class_0": DataType.float32(),
+        "prob_class_1": DataType.float32(),
+    }
 
     # max_concurrency of 1 and 2, with and without processes of their own: two to four times as long; batches of
     # 32,768 rows or of Daft's own choice, two torch threads: no faster
@@ -378,8 +382,13 @@ CONTENDERS = {
         ours,
         "batch_scoring",
         (
-            "pandas", "pyarrow.csv", "safetensors.torch", "batch_scoring.bundle", "batch_scoring.scored_rows",
-            "batch_scoring.scoring", "batch_scoring.shards",
+            "pandas",
+            "pyarrow.csv",
+            "safetensors.torch",
+            "batch_scoring.bundle",
+            "batch_scoring.scored_rows",
+            "batch_scoring.scoring",
+            "batch_scoring.shards",
         ),
     ),
     "polars": Contender(polars_streaming, "Polars streaming + torch UDF", ("numpy.ma", "polars")),
@@ -390,7 +399,7 @@ CONTENDERS = {
     "spark": Contender(
         spark_map_in_pandas, "Spark mapInPandas", ("pyspark.sql", "pyspark.sql.pandas.types"), start_spark
     ),
-}  # fmt: skip
+}
 
 
 def _matrices(frame: "pd.DataFrame") -> tuple["np.ndarray", "np.ndarray"]:

@@ -134,9 +134,12 @@ def _s3(folder: Path, days: list[str], objects: int) -> Iterator[Pipeline]:
         moto.stdin.flush()
         port = next(line for line in moto.stdout if line.strip().isdigit()).strip()  # after words of moto's own
         os.environ |= {
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "no_proxy": "127.0.0.1",
-        }  # fmt: skip
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "no_proxy": "127.0.0.1",
+        }
         pipeline = project.pipeline
         yield Pipeline(pipeline.spec, pipeline.folder, pipeline.package, "s3://bucket/data")
         moto.stdin.close()
@@ -150,10 +153,18 @@ def _settle(pipeline: Pipeline, days: list[str]) -> None:
         for step in ("validated_features", "predictions"):
             state.put_account(
                 Account(
-                    pipeline=pipeline.name, day=day, step=step, run_id="bench", finished_at=datetime.now(UTC),  # type: ignore[arg-type]
-                    fingerprint=fingerprint, code="c", shards=(), table=none, quarantine=none,
+                    pipeline=pipeline.name,
+                    day=day,
+                    step=step,
+                    run_id="bench",
+                    finished_at=datetime.now(UTC),  # type: ignore[arg-type]
+                    fingerprint=fingerprint,
+                    code="c",
+                    shards=(),
+                    table=none,
+                    quarantine=none,
                 )
-            )  # fmt: skip
+            )
 
 
 if __name__ == "__main__":

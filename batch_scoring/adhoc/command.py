@@ -138,8 +138,9 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
         rejected_form = quarantine.file_schema(stream.key).with_metadata(lineage)
         rejections = Rejections(
             lambda: files.begin(output.quarantine, rejected_form, ("stage", "rule", "column", "source_file")),
-            stream.key, stream.ledger,
-        )  # fmt: skip
+            stream.key,
+            stream.ledger,
+        )
         write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.DICTIONARY)
         stream.run(write, rejections, at, bar)
         bar.clear()
@@ -149,14 +150,25 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
         if not stopping:
             files.finish()
         summary = Summary(
-            pipeline=pipeline.name, source=source, output=output, run_id=run_id, started=at,
-            seconds=perf_counter() - began, loading=loading, rows_in=stream.ledger.rows_in, rows_scored=stream.scored,
-            counts=rejections.counts, examples=rejections.examples, model_version=stream.scorer.manifest.version,
-            model_sha256=stream.bundle.sha256, device=stream.scorer.device, batch_rows=stream.scorer.batch_rows,
+            pipeline=pipeline.name,
+            source=source,
+            output=output,
+            run_id=run_id,
+            started=at,
+            seconds=perf_counter() - began,
+            loading=loading,
+            rows_in=stream.ledger.rows_in,
+            rows_scored=stream.scored,
+            counts=rejections.counts,
+            examples=rejections.examples,
+            model_version=stream.scorer.manifest.version,
+            model_sha256=stream.bundle.sha256,
+            device=stream.scorer.device,
+            batch_rows=stream.scorer.batch_rows,
             unknown=stream.tally.figures()["unknown"],
             failed=[finding for finding in findings if not finding.passed],
             stopping=stopping,
-        )  # fmt: skip
+        )
         if summary.written:
             if output.summary:
                 files.put(output.summary, json.dumps(summary.document(), indent=1).encode() + b"\n")

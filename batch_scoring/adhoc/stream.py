@@ -203,17 +203,25 @@ class Stream:
         """What the checks say, before anything is shown; those that compare with days before have nothing to say."""
         source, thresholds, manifest = self._source.uri, self._pipeline.spec.checks, self.scorer.manifest
         features = ShardAccount(
-            digest="", source=source, run_id=run_id, rows_in=self.ledger.rows_in, rows=self.accepted,
+            digest="",
+            source=source,
+            run_id=run_id,
+            rows_in=self.ledger.rows_in,
+            rows=self.accepted,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_FEATURES},
             categories=self.counts.categories,
-        )  # fmt: skip
+        )
         predictions = ShardAccount(
-            digest="", source=source, run_id=run_id, rows_in=self.accepted, rows=self.scored,
+            digest="",
+            source=source,
+            run_id=run_id,
+            rows_in=self.accepted,
+            rows=self.scored,
             keys=self.written_keys % 2**64,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_PREDICTIONS},
             missing_identity=(self.accepted_keys - self.written_keys - self.failed_keys) % 2**64,
             **self.tally.figures(),
-        )  # fmt: skip
+        )
         return [
             self._conservation(features, predictions),
             self._uniqueness(),
@@ -229,11 +237,13 @@ class Stream:
         sound = features.rows_in == self.scored + rejected and not damaged and not predictions.missing_identity
         where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this" * (not sound)
         return Finding(
-            "rows_are_conserved", sound,
+            "rows_are_conserved",
+            sound,
             f"{features.rows_in} rows read, {self.scored} scored, {rejected} in the quarantine{where}",
             {"rows_in": features.rows_in, "rows": self.scored, "rows_quarantined": rejected},
-            observed=self.scored + rejected, expected=f"{features.rows_in} rows",
-        )  # fmt: skip
+            observed=self.scored + rejected,
+            expected=f"{features.rows_in} rows",
+        )
 
     def _uniqueness(self) -> Finding:
         distinct = len(self.judge.seen)

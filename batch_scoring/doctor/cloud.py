@@ -25,7 +25,7 @@ _MEANINGS = {
     "ExpiredToken": ("AWS credentials", "credentials that are still good", "log in again, or use a role: it renews"),
     "ExpiredTokenException": ("AWS credentials", "credentials that are still good", "log in again, or use a role"),
     "RequestTimeTooSkewed": ("clock", "this machine's time within 15 minutes of AWS's", "set it: chronyc makestep"),
-}  # fmt: skip
+}
 
 
 def explain(error: Exception, where: str, action: str) -> Finding:
@@ -54,9 +54,12 @@ def explain(error: Exception, where: str, action: str) -> Finding:
         return Finding("error", "AWS region", said, "a region", "set AWS_REGION")
     if isinstance(error, ConnectionError | HTTPClientError):
         return Finding(
-            "error", "AWS endpoint", re.sub(r'(: )?"(https?://[^/"]+)[^"]*"', r": \2", said), "an answer",
+            "error",
+            "AWS endpoint",
+            re.sub(r'(: )?"(https?://[^/"]+)[^"]*"', r": \2", said),
+            "an answer",
             "see AWS_ENDPOINT_URL, AWS_REGION and the network between here and there",
-        )  # fmt: skip
+        )
     if not isinstance(error, ClientError):
         return Finding("error", where, said, "an answer")
     code = error.response.get("Error", {}).get("Code", "")
@@ -91,9 +94,12 @@ def identity(site: Site) -> Iterator[Finding]:
         return
     if known.endpoint is None and known.session_token and _is_fixed():
         yield Finding(
-            "warning", "AWS credentials", "AWS_SESSION_TOKEN is set: these credentials end, and nobody renews them",
-            "a role, or a profile that renews", "use a role or AWS_PROFILE for the daemon",
-        )  # fmt: skip
+            "warning",
+            "AWS credentials",
+            "AWS_SESSION_TOKEN is set: these credentials end, and nobody renews them",
+            "a role, or a profile that renews",
+            "use a role or AWS_PROFILE for the daemon",
+        )
     try:
         answer = aws.quick_client("sts").get_caller_identity()
     except Exception as error:  # boto3 raises of many kinds; each is explained
@@ -117,22 +123,29 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
     kept, waiting = int(found.get("MessageRetentionPeriod", 345_600)), int(found.get("ApproximateNumberOfMessages", 0))
     if kept < LEAST_RETENTION:
         yield Finding(
-            "warning", url, f"messages are kept for {timedelta(seconds=kept)}", "at least a day: what comes while no "
-            "daemon runs is else lost until the next look at the landing folder",
+            "warning",
+            url,
+            f"messages are kept for {timedelta(seconds=kept)}",
+            "at least a day: what comes while no daemon runs is else lost until the next look at the landing folder",
             f"aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600",
-        )  # fmt: skip
+        )
     if int(found.get("VisibilityTimeout", 30)) == 0:
         yield Finding(
-            "warning", url, "VisibilityTimeout is 0: other readers of the queue see a message at once again",
+            "warning",
+            url,
+            "VisibilityTimeout is 0: other readers of the queue see a message at once again",
             "the default, 30 seconds, or more",
             f"aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30",
-        )  # fmt: skip
+        )
     receives = re.search(r'"maxReceiveCount"\s*:\s*"?(\d+)', found.get("RedrivePolicy", ""))
     if receives and int(receives[1]) < LEAST_RECEIVES:
         yield Finding(
-            "warning", url, f"a message is given up after {receives[1]} reads", f"at least {LEAST_RECEIVES}: sensors "
-            "that share the queue give back what is not theirs", "raise maxReceiveCount in its RedrivePolicy",
-        )  # fmt: skip
+            "warning",
+            url,
+            f"a message is given up after {receives[1]} reads",
+            f"at least {LEAST_RECEIVES}: sensors that share the queue give back what is not theirs",
+            "raise maxReceiveCount in its RedrivePolicy",
+        )
     if waiting > FULL:
         yield Finding("warning", url, f"{waiting:,} messages wait", "few", "start the daemon; see the sensor's ticks")
 
@@ -150,9 +163,12 @@ def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
     there, known = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"), aws.access()
     if known.endpoint is None and there and known.region and there != known.region:
         yield Finding(
-            "error", where, f"the bucket is in {there}, our region is {known.region}: no table opens", "one region",
+            "error",
+            where,
+            f"the bucket is in {there}, our region is {known.region}: no table opens",
+            "one region",
             f"export AWS_REGION={there}",
-        )  # fmt: skip
+        )
 
 
 def server_time(answer: dict[str, Any]) -> datetime | None:

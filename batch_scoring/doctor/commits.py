@@ -46,9 +46,12 @@ def logs(pipeline: Pipeline) -> Iterator[Finding]:
             table.load()
         except DeltaError as error:
             yield Finding(
-                "error", table.folder.uri, f"the table does not open: {' '.join(str(error).split())[:300]}",
-                "a Delta table", "restore its _delta_log from a backup, or move the table away and run its days again",
-            )  # fmt: skip
+                "error",
+                table.folder.uri,
+                f"the table does not open: {' '.join(str(error).split())[:300]}",
+                "a Delta table",
+                "restore its _delta_log from a backup, or move the table away and run its days again",
+            )
 
 
 @probe("table rows", "output", seconds=60)
@@ -68,10 +71,11 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
         for table in sorted({mismatch.table for mismatch in wrong} if in_flight else ()):
             if days := sorted(day for name, day in in_flight if name == table):
                 yield Finding(
-                    "info", f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
+                    "info",
+                    f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
                     f"committed within the last {IN_FLIGHT / 60:.0f} minutes, the account is to come: a run is at work",
                     remedy=f"if none is: batch-scoring doctor {pipeline.name}, {IN_FLIGHT / 60:.0f} minutes later",
-                )  # fmt: skip
+                )
         wrong = [mismatch for mismatch in wrong if mismatch.kind == "files" or _place(mismatch) not in in_flight]
     by_kind: dict[tuple[str, str], list[_Mismatch]] = {}
     for mismatch in wrong:
@@ -81,10 +85,11 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
         more = f" (and {len(group) - 1} more days)" if len(group) > 1 else ""
         yield Finding(
             "warning" if kind == "no account" else "error",
-            f"{group[0].uri}: {', '.join(ranges(days))}", f"{group[0].day}: {group[0].text}{more}",
+            f"{group[0].uri}: {', '.join(ranges(days))}",
+            f"{group[0].day}: {group[0].text}{more}",
             "the rows that the day's account in state/ counts, in files that are there",
             f"batch-scoring backfill {pipeline.name} {days[0]} {days[-1]}; never run two OPTIMIZE or VACUUM at once",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -154,9 +159,12 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
     needed = range(start, max(commits, default=-1) + 1)
     if gaps := [version for version in needed if version not in commits]:
         yield Finding(
-            "error", f"{folder.uri}/_delta_log/{gaps[0]:020}.json", "this commit is missing, later ones are there",
-            "commits without a gap", "restore it from a backup, or move the table away and run its days again",
-        )  # fmt: skip
+            "error",
+            f"{folder.uri}/_delta_log/{gaps[0]:020}.json",
+            "this commit is missing, later ones are there",
+            "commits without a gap",
+            "restore it from a backup, or move the table away and run its days again",
+        )
     again = f"batch-scoring doctor {pipeline.name}: it names the day that is to be run again"
     there = [version for version in needed if version in commits]
     for version in there:
@@ -164,15 +172,22 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
         name = f"{folder.uri}/{file.path}"
         if file.size == 0 and is_last:
             yield Finding(
-                "warning", name, "the last commit is empty: a power cut has taken it, the table is as it was before",
-                "a commit", "the probe of the tables' rows names the day and the command",
-            )  # fmt: skip
+                "warning",
+                name,
+                "the last commit is empty: a power cut has taken it, the table is as it was before",
+                "a commit",
+                "the probe of the tables' rows names the day and the command",
+            )
         elif file.size and (fault := _torn(folder.read(file.path))):
             yield Finding(
-                "error", name, f"this commit is torn ({file.size} bytes: {fault}): nobody can open the table",
-                "JSON, a line an action", f"{_removal(folder, [file.path])}, then {again}" if is_last else
-                "restore it from a backup, or move the table away and run its days again",
-            )  # fmt: skip
+                "error",
+                name,
+                f"this commit is torn ({file.size} bytes: {fault}): nobody can open the table",
+                "JSON, a line an action",
+                f"{_removal(folder, [file.path])}, then {again}"
+                if is_last
+                else "restore it from a backup, or move the table away and run its days again",
+            )
 
 
 def _bad_checkpoint(
@@ -193,10 +208,14 @@ def _bad_checkpoint(
     last = max(commits, default=-1)
     is_whole = all(version in commits for version in range(before + 1, last + 1)) and last >= 0
     yield Finding(
-        "error", f"{folder.uri}/{bad[0]}", f"{found}: nobody can open the table", "a Parquet file, and a pointer to it",
-        f"{_removal(folder, bad)}; the commits hold all that it held" if is_whole else
-        "restore it from a backup: commits that it held are gone; or move the table away and run its days again",
-    )  # fmt: skip
+        "error",
+        f"{folder.uri}/{bad[0]}",
+        f"{found}: nobody can open the table",
+        "a Parquet file, and a pointer to it",
+        f"{_removal(folder, bad)}; the commits hold all that it held"
+        if is_whole
+        else "restore it from a backup: commits that it held are gone; or move the table away and run its days again",
+    )
 
 
 def _removal(folder: Folder, paths: Iterable[str]) -> str:

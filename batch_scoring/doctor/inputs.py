@@ -27,9 +27,12 @@ def specs(site: Site) -> Iterator[Finding]:
     for fault in site.faults:
         where, _, found = fault.partition(": ")
         yield Finding(
-            "error", where, found or fault, "a spec without a fault: one with a fault keeps its pipeline from loading",
+            "error",
+            where,
+            found or fault,
+            "a spec without a fault: one with a fault keeps its pipeline from loading",
             "correct it, and see again: batch-scoring doctor",
-        )  # fmt: skip
+        )
 
 
 @probe("newest landing file", "landing", "libraries", seconds=60)
@@ -39,16 +42,22 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
         contract = Contract(pipeline)
     except (ContractError, CodeError) as error:
         yield Finding(
-            "error", f"{pipeline.folder}: {pipeline.spec.features.contract}", str(error), "a schema that decides row "
-            "by row", "correct the pipeline's code",
-        )  # fmt: skip
+            "error",
+            f"{pipeline.folder}: {pipeline.spec.features.contract}",
+            str(error),
+            "a schema that decides row by row",
+            "correct the pipeline's code",
+        )
         return
     file = _newest(pipeline)
     if file is None:
         yield Finding(
-            "warning", pipeline.landing.uri, "no data file in any of its days", "dt=YYYY-MM-DD/ with files that end in "
-            f"{', '.join(landing.ENDINGS)}", "see what uploads them, and input.landing in the spec",
-        )  # fmt: skip
+            "warning",
+            pipeline.landing.uri,
+            "no data file in any of its days",
+            f"dt=YYYY-MM-DD/ with files that end in {', '.join(landing.ENDINGS)}",
+            "see what uploads them, and input.landing in the spec",
+        )
         return
     where = f"{pipeline.landing.uri}/{file.path}"
     remedy = f"upload it again, or correct {_schema(pipeline)}"
@@ -71,9 +80,11 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
     for stranger in strangers:
         yield Finding(
             "info" if stranger.reason.startswith("in the future") else "warning",
-            f"{pipeline.landing.uri}/{stranger.name}", f"never scored: {stranger.reason}", "dt=YYYY-MM-DD/",
+            f"{pipeline.landing.uri}/{stranger.name}",
+            f"never scored: {stranger.reason}",
+            "dt=YYYY-MM-DD/",
             "move it to its day, or let its name begin with _",
-        )  # fmt: skip
+        )
     for day in days[:MOST_DAYS]:
         for file in landing.list_day(pipeline.landing, day):
             if file.trouble:
@@ -88,24 +99,33 @@ def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     for finding in delivered.findings:
         if not finding.passed and not finding.message.startswith("not tried"):
             yield Finding(
-                "error", f"{pipeline.bundle.uri} ({finding.check})", finding.message, model.CHECKS[finding.check],
+                "error",
+                f"{pipeline.bundle.uri} ({finding.check})",
+                finding.message,
+                model.CHECKS[finding.check],
                 "deliver the bundle again, or name another in model.bundle of the spec",
-            )  # fmt: skip
+            )
     metrics = model.metrics(pipeline, delivered)
     if not metrics.passed:
         blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
         yield Finding(
-            "error" if blocks else "warning", f"{pipeline.bundle.uri} (metrics_meet_threshold)", metrics.message,
-            model.CHECKS["metrics_meet_threshold"], "deliver a better model, or change the threshold in the spec",
-        )  # fmt: skip
+            "error" if blocks else "warning",
+            f"{pipeline.bundle.uri} (metrics_meet_threshold)",
+            metrics.message,
+            model.CHECKS["metrics_meet_threshold"],
+            "deliver a better model, or change the threshold in the spec",
+        )
     if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # where it is a pod's matter
         import torch
 
         if not torch.cuda.is_available():
             yield Finding(
-                "error", f"{pipeline.name}: scoring.device", "cuda, and torch sees no GPU on this machine", "a GPU",
+                "error",
+                f"{pipeline.name}: scoring.device",
+                "cuda, and torch sees no GPU on this machine",
+                "a GPU",
                 "nvidia-smi; install the CUDA build of torch; or scoring.device: auto",
-            )  # fmt: skip
+            )
 
 
 def _schema(pipeline: Pipeline) -> str:
@@ -143,15 +163,19 @@ def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: st
                 examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
     if unexpected:
         yield Finding(
-            "info", where, f"columns that the schema does not know: {', '.join(unexpected)}; they are ignored",
+            "info",
+            where,
+            f"columns that the schema does not know: {', '.join(unexpected)}; they are ignored",
             remedy=f"if the model needs them: {_schema(pipeline)}",
-        )  # fmt: skip
+        )
     limits = pipeline.spec.checks.quarantine_is_small
     stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
     if stops or rejected > limits.most(seen):
         main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
         yield Finding(
-            "error" if stops else "warning", where, f"{rejected} of its first {seen} rows are rejected: {main}",
+            "error" if stops else "warning",
+            where,
+            f"{rejected} of its first {seen} rows are rejected: {main}",
             f"at most {limits.most(seen):.0f} of so many rows",
             "; ".join([f"see what has changed upstream; correct the file or {_schema(pipeline)}", *sorted(advice)]),
-        )  # fmt: skip
+        )

@@ -36,21 +36,30 @@ def home(site: Site) -> Iterator[Finding]:
     """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
     if site.home is None:
         yield Finding(
-            "warning", "DAGSTER_HOME", "it is not set, and there is no dagster.yaml in this folder: runs that are "
-            "started from here are not kept", "the instance that the daemon has", _EXPORT,
-        )  # fmt: skip
+            "warning",
+            "DAGSTER_HOME",
+            "it is not set, and there is no dagster.yaml in this folder: runs that are started from here are not kept",
+            "the instance that the daemon has",
+            _EXPORT,
+        )
         return
     if not site.home.is_absolute() or not site.home.is_dir():
         yield Finding(
-            "error", "DAGSTER_HOME", f"{site.home} is no folder, or no absolute path", "an absolute path of a folder",
+            "error",
+            "DAGSTER_HOME",
+            f"{site.home} is no folder, or no absolute path",
+            "an absolute path of a folder",
             f"mkdir -p {shell_word(str(site.home))}, or {_EXPORT}",
-        )  # fmt: skip
+        )
         return
     if not (site.home / "dagster.yaml").is_file():
         yield Finding(
-            "warning", str(site.home), "there is no dagster.yaml: runs have no maximum time, a crashed one is not run "
-            "again", "the project's", f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
-        )  # fmt: skip
+            "warning",
+            str(site.home),
+            "there is no dagster.yaml: runs have no maximum time, a crashed one is not run again",
+            "the project's",
+            f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
+        )
     from dagster._core.instance.ref import InstanceRef
 
     try:
@@ -58,19 +67,24 @@ def home(site: Site) -> Iterator[Finding]:
         torn = [file for file in databases.files(site.home) if len(databases.revisions(file)) > 1]
         for file in torn:
             yield Finding(
-                "error", str(file), "two processes have created it at once, it has two revisions: every command fails",
-                "one revision", f"DAGSTER_HOME={shell_word(str(site.home))} {databases.MEND}",
-            )  # fmt: skip
+                "error",
+                str(file),
+                "two processes have created it at once, it has two revisions: every command fails",
+                "one revision",
+                f"DAGSTER_HOME={shell_word(str(site.home))} {databases.MEND}",
+            )
         if not torn and not _is_new(site.home):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
             site.instance.get_daemon_heartbeats()
     except Exception as error:  # Dagster's, or whatever its database raises
         site.instance = None
         yield Finding(
-            "error", str(site.home / "dagster.yaml"), " ".join(f"{type(error).__name__}: {error}".split())[:400],
-            "settings that Dagster takes, and a storage that opens", f"compare it with {PROJECT}/dagster.yaml; see "
-            "whether its database answers and is not damaged",
-        )  # fmt: skip
+            "error",
+            str(site.home / "dagster.yaml"),
+            " ".join(f"{type(error).__name__}: {error}".split())[:400],
+            "settings that Dagster takes, and a storage that opens",
+            f"compare it with {PROJECT}/dagster.yaml; see whether its database answers and is not damaged",
+        )
 
 
 @probe("instance settings", "instance")
@@ -100,23 +114,31 @@ def _is_longest(value: object) -> bool:
 _SETTINGS = (
     ("run_monitoring.enabled", lambda v: v is True, "true", "a run that hangs is never ended"),
     (
-        "run_monitoring.max_runtime_seconds", _is_longest, "21600, or what your longest day needs",
+        "run_monitoring.max_runtime_seconds",
+        _is_longest,
+        "21600, or what your longest day needs",
         "a run that hangs holds its slot, and its day, for ever",
     ),
     (
-        "run_monitoring.free_slots_after_run_end_seconds", lambda v: isinstance(v, int) and v > 0, "60",
+        "run_monitoring.free_slots_after_run_end_seconds",
+        lambda v: isinstance(v, int) and v > 0,
+        "60",
         "slots of pools that a cancelled run held are never free again",
     ),
     ("run_retries.enabled", lambda v: v is True, "true", "a run whose worker died is not run again"),
     (
-        "run_retries.retry_on_asset_or_op_failure", lambda v: v is False, "false",
+        "run_retries.retry_on_asset_or_op_failure",
+        lambda v: v is False,
+        "false",
         "a day that a check has refused is run again in vain",
     ),
     (
-        "concurrency.runs.max_concurrent_runs", lambda v: isinstance(v, int) and v > 0, "2, or what memory allows",
+        "concurrency.runs.max_concurrent_runs",
+        lambda v: isinstance(v, int) and v > 0,
+        "2, or what memory allows",
         "a backfill starts more runs at once than the machine bears (Dagster's own bound is 10), or none",
     ),
-)  # fmt: skip
+)
 
 
 @probe("executor", "instance")
@@ -133,9 +155,12 @@ def executor(site: Site) -> Iterator[Finding]:
     launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
     if launcher == "DefaultRunLauncher":
         yield Finding(
-            "error", "dagster.yaml: run_launcher", f"{launcher}, and {compute.VARIABLE} is k8s", "K8sRunLauncher",
+            "error",
+            "dagster.yaml: run_launcher",
+            f"{launcher}, and {compute.VARIABLE} is k8s",
+            "K8sRunLauncher",
             "see deploy/dagster.yaml; on one machine use in_process or multiprocess",
-        )  # fmt: skip
+        )
 
 
 @probe("daemon", "instance")
@@ -152,14 +177,20 @@ def daemon(site: Site) -> Iterator[Finding]:
     if silent and len(silent) == len(needed):
         last = datetime.fromtimestamp(max(silent.values()), UTC)
         yield Finding(
-            "error", "daemon", f"it has not been heard since {last:%Y-%m-%d %H:%M} UTC: nothing is scored by itself",
-            f"a heartbeat within {SILENCE:g} s", f"start it: {_START}",
-        )  # fmt: skip
+            "error",
+            "daemon",
+            f"it has not been heard since {last:%Y-%m-%d %H:%M} UTC: nothing is scored by itself",
+            f"a heartbeat within {SILENCE:g} s",
+            f"start it: {_START}",
+        )
     elif silent:
         yield Finding(
-            "error", "daemon", f"parts of it have not been heard for {SILENCE:g} s: {', '.join(sorted(silent))}",
-            "a heartbeat of each", f"see its log; start it again: {_START}",
-        )  # fmt: skip
+            "error",
+            "daemon",
+            f"parts of it have not been heard for {SILENCE:g} s: {', '.join(sorted(silent))}",
+            "a heartbeat of each",
+            f"see its log; start it again: {_START}",
+        )
     for kind in sorted(set(needed) - set(silent)):
         if errors := [error for error in beats[kind].errors or () if not doors.says_broken(error.message)]:
             first = errors[0].message.strip().splitlines()[0]
@@ -178,15 +209,20 @@ def starters(site: Site) -> Iterator[Finding]:
         if not on:
             how = "switched off by hand" if by_hand else "as the spec says"
             yield Finding(
-                "error" if by_hand else "warning", f"{pipeline.name}: {', '.join(starts)}",
-                f"all are stopped ({how}): nothing starts a day", "at least one that is on",
+                "error" if by_hand else "warning",
+                f"{pipeline.name}: {', '.join(starts)}",
+                f"all are stopped ({how}): nothing starts a day",
+                "at least one that is on",
                 switch,
-            )  # fmt: skip
+            )
         elif by_hand:
             yield Finding(
-                "warning", f"{pipeline.name}: {', '.join(by_hand)}", f"switched off by hand; on: {', '.join(on)}",
-                "on, as the spec says", f"{switch}; or say stopped in the spec",
-            )  # fmt: skip
+                "warning",
+                f"{pipeline.name}: {', '.join(by_hand)}",
+                f"switched off by hand; on: {', '.join(on)}",
+                "on, as the spec says",
+                f"{switch}; or say stopped in the spec",
+            )
 
 
 @probe("guards", "instance")
@@ -196,9 +232,12 @@ def guards(site: Site) -> Iterator[Finding]:
     for name, lost in OF_ALL.items():
         if not doors.is_on(known.get(name), "running"):
             yield Finding(
-                "warning", f"sensor {name}", f"it is stopped: {lost}", "on",
+                "warning",
+                f"sensor {name}",
+                f"it is stopped: {lost}",
+                "on",
                 _switch(site, name),
-            )  # fmt: skip
+            )
 
 
 @probe("ticks", "instance")
@@ -208,10 +247,12 @@ def ticks(site: Site) -> Iterator[Finding]:
         return
     for door in doors.broken(site.instance, site.pipelines):
         yield Finding(
-            "error", f"sensor {door.sensor}", f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: "
-            f"{door.error.splitlines()[0]}", "a tick that works: files that land are not scored until then",
+            "error",
+            f"sensor {door.sensor}",
+            f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
+            "a tick that works: files that land are not scored until then",
             "put right what the error says; its ticks are in the UI under Automation",
-        )  # fmt: skip
+        )
 
 
 @probe("dead runs", "instance", seconds=60)
@@ -222,16 +263,22 @@ def dead_runs(site: Site) -> Iterator[Finding]:
     is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
     if is_unknown and site.home and (site.home / "dagster.yaml").is_file():
         yield Finding(
-            "warning", "dagster.yaml: event_log_storage", "it is Dagster's own: whether a run still has a process is "
-            "not known, and one that is killed holds its slot until its maximum runtime", "batch_scoring.event_log, "
-            "EventLog", f"take the block over from {PROJECT}/dagster.yaml",
-        )  # fmt: skip
+            "warning",
+            "dagster.yaml: event_log_storage",
+            "it is Dagster's own: whether a run still has a process is "
+            "not known, and one that is killed holds its slot until its maximum runtime",
+            "batch_scoring.event_log, EventLog",
+            f"take the block over from {PROJECT}/dagster.yaml",
+        )
     for run in find_dead_runs(site.instance):
         yield Finding(
-            "warning", f"run {run}", "it is STARTED, and its process is gone: it holds a slot of the queue and its "
-            "day", "a process on this machine", "the daemon's sensor dead_runs ends it within a minute, any "
+            "warning",
+            f"run {run}",
+            "it is STARTED, and its process is gone: it holds a slot of the queue and its day",
+            "a process on this machine",
+            "the daemon's sensor dead_runs ends it within a minute, any "
             f"batch-scoring backfill too; by hand in the UI: /runs/{run}, terminate",
-        )  # fmt: skip
+        )
     storage = site.instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return
@@ -240,9 +287,12 @@ def dead_runs(site: Site) -> Iterator[Finding]:
             record = site.instance.get_run_record_by_id(run)
             if record is None or record.dagster_run.is_finished:
                 yield Finding(
-                    "warning", f"pool {pool}", f"run {run} is over and still holds a slot: others wait for it",
-                    "slots of living runs alone", "in the UI: Deployment, Concurrency, free the slots of that run",
-                )  # fmt: skip
+                    "warning",
+                    f"pool {pool}",
+                    f"run {run} is over and still holds a slot: others wait for it",
+                    "slots of living runs alone",
+                    "in the UI: Deployment, Concurrency, free the slots of that run",
+                )
 
 
 @probe("waiting alerts", "instance")

@@ -67,9 +67,12 @@ def code(_site: Site) -> Iterator[Finding]:
     here = Path.cwd()
     if (here / "batch_scoring" / "definitions.py").is_file() and here.resolve() != PROJECT.resolve():
         yield Finding(
-            "warning", str(here), f"this is a checkout, and the code that runs is {PROJECT}'s", "one of the two",
+            "warning",
+            str(here),
+            f"this is a checkout, and the code that runs is {PROJECT}'s",
+            "one of the two",
             f"{_PYTHON} -m pip install --editable {shell_word(str(here))}, or go to {PROJECT}",
-        )  # fmt: skip
+        )
 
 
 @probe("time zones")
@@ -77,9 +80,12 @@ def time_zones(_site: Site) -> Iterator[Finding]:
     """This machine knows time zones: days begin in them."""
     if len(zoneinfo.available_timezones()) < 100:
         yield Finding(
-            "error", f"time zone data ({', '.join(zoneinfo.TZPATH) or 'no folder'})", "none is installed",
-            "the IANA database", f"apt-get install tzdata, or {_PYTHON} -m pip install tzdata",
-        )  # fmt: skip
+            "error",
+            f"time zone data ({', '.join(zoneinfo.TZPATH) or 'no folder'})",
+            "none is installed",
+            "the IANA database",
+            f"apt-get install tzdata, or {_PYTHON} -m pip install tzdata",
+        )
 
 
 @probe("disk", "output")
@@ -104,9 +110,12 @@ def temporary_files(_site: Site) -> Iterator[Finding]:
             file.flush()
     except OSError as error:
         yield Finding(
-            "error", tempfile.gettempdir(), f"no temporary file can be written: {error}", "a folder that "
-            "takes them", "make room or correct its rights, or set TMPDIR",
-        )  # fmt: skip
+            "error",
+            tempfile.gettempdir(),
+            f"no temporary file can be written: {error}",
+            "a folder that takes them",
+            "make room or correct its rights, or set TMPDIR",
+        )
 
 
 @probe("lasting storage", "output")
@@ -127,9 +136,12 @@ def lasting_instance(site: Site) -> Iterator[Finding]:
     yield from _room(site.home, 0, 0, "runs and their logs")
     if (kind := _file_system(site.home)) in NETWORK_DISKS and (site.home / "history").is_dir():
         yield Finding(
-            "warning", str(site.home), f"SQLite on {kind}: its locks do not hold there", "a local disk, or PostgreSQL",
+            "warning",
+            str(site.home),
+            f"SQLite on {kind}: its locks do not hold there",
+            "a local disk, or PostgreSQL",
             "set DAGSTER_HOME to a local folder, or give dagster.yaml a PostgreSQL storage",
-        )  # fmt: skip
+        )
 
 
 @probe("alert channels", seconds=60)
@@ -138,15 +150,21 @@ def alert_channels(site: Site) -> Iterator[Finding]:
     named = channels.parse(os.environ.get("ALERT_URLS", ""))
     if not named:
         yield Finding(
-            "warning" if site.send_test else "info", "ALERT_URLS", "not set: failures go to a log, nobody is told",
-            "addresses as apprise has them", "export ALERT_URLS=…; the README's section on alerts has examples",
-        )  # fmt: skip
+            "warning" if site.send_test else "info",
+            "ALERT_URLS",
+            "not set: failures go to a log, nobody is told",
+            "addresses as apprise has them",
+            "export ALERT_URLS=…; the README's section on alerts has examples",
+        )
     for channel in named:
         if channel.scheme is None:
             yield Finding(
-                "warning", str(channel), "apprise does not understand it: nobody is told there", "an address as "
-                "apprise has them", "correct that address; commas and spaces in passwords want URL encoding",
-            )  # fmt: skip
+                "warning",
+                str(channel),
+                "apprise does not understand it: nobody is told there",
+                "an address as apprise has them",
+                "correct that address; commas and spaces in passwords want URL encoding",
+            )
     if site.send_test:
         text = "This channel receives what batch_scoring tells."
         message = Message(topic="test", title="batch_scoring: test message", body=text, kind="info")
@@ -154,9 +172,12 @@ def alert_channels(site: Site) -> Iterator[Finding]:
         for channel, error in channels.send(waiting, seconds=30):
             if error:
                 yield Finding(
-                    "warning", str(channel), f"the test message was not delivered: {error}", "a channel that takes it",
+                    "warning",
+                    str(channel),
+                    f"the test message was not delivered: {error}",
+                    "a channel that takes it",
                     "see whether its host is reached from here, and whether its token is still good",
-                )  # fmt: skip
+                )
 
 
 def _asked_for() -> tuple[str, list[str]]:
@@ -191,30 +212,39 @@ def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding
     least, short = max(needed, LEAST_FREE), max(wanted, SHORT_FREE)
     if free < short:
         yield Finding(
-            "error" if free < least else "warning", f"{folder} ({_file_system(folder)})", f"{_shown(free)} free",
+            "error" if free < least else "warning",
+            f"{folder} ({_file_system(folder)})",
+            f"{_shown(free)} free",
             f"at least {_shown(least)} for a night, {_shown(short)} for {what}",
             f"make room (du -xh {shell_word(str(folder))} | sort -h | tail), or put it on a larger disk",
-        )  # fmt: skip
+        )
     if found.f_files and inodes < SHORT_INODES:  # some file systems have no fixed number of inodes
         yield Finding(
-            "error" if inodes < LEAST_INODES else "warning", f"{folder} ({_file_system(folder)})",
-            f"{inodes:,} inodes free: that many more files and no more", f"at least {SHORT_INODES:,}",
+            "error" if inodes < LEAST_INODES else "warning",
+            f"{folder} ({_file_system(folder)})",
+            f"{inodes:,} inodes free: that many more files and no more",
+            f"at least {SHORT_INODES:,}",
             f"remove small files: du -x --inodes {shell_word(str(folder))} | sort -n | tail",
-        )  # fmt: skip
+        )
 
 
 def _fleeting(folder: Path, what: str, setting: str) -> Iterator[Finding]:
     kind = _file_system(folder)
     if kind in MEMORY_DISKS:
         yield Finding(
-            "warning", str(folder), f"it is in memory ({kind}): {what} are gone when the machine restarts", "a disk",
+            "warning",
+            str(folder),
+            f"it is in memory ({kind}): {what} are gone when the machine restarts",
+            "a disk",
             f"move {setting} to a disk",
-        )  # fmt: skip
+        )
     elif kind == "overlay":
         yield Finding(
-            "info", str(folder), f"it is in a container's own layer: {what} are gone with the container",
+            "info",
+            str(folder),
+            f"it is in a container's own layer: {what} are gone with the container",
             remedy=f"mount a volume for {setting}",
-        )  # fmt: skip
+        )
 
 
 def _file_system(folder: Path) -> str:

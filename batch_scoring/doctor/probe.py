@@ -140,10 +140,12 @@ class Look(threading.Thread):
             return self.outcome
         known, limit = self.outcome, self.outcome.probe.seconds
         late = Finding(
-            "error", known.pipeline or known.probe.name,
-            f"no answer within {limit:g} s, so nobody knows: {known.probe.states}", "an answer in time",
+            "error",
+            known.pipeline or known.probe.name,
+            f"no answer within {limit:g} s, so nobody knows: {known.probe.states}",
+            "an answer in time",
             "see whether its disk, store or database answers at all; a hung mount does not",
-        )  # fmt: skip
+        )
         return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
 
 
@@ -183,6 +185,9 @@ def _raised(outcome: Outcome, error: Exception) -> Finding:
     if isinstance(error, _EXPLAINED):
         return Finding("error", where, str(error), outcome.probe.states)
     return Finding(
-        "error", where, f"the probe itself has failed: {type(error).__name__}: {error}", outcome.probe.states,
+        "error",
+        where,
+        f"the probe itself has failed: {type(error).__name__}: {error}",
+        outcome.probe.states,
         "nobody knows whether this is well; look by hand, and report the probe's failure",
-    )  # fmt: skip
+    )

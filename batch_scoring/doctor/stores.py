@@ -29,11 +29,13 @@ def landing_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
     if folder.is_local and not Path(folder.uri).is_dir():
         is_file = Path(folder.uri).exists()
         yield Finding(
-            "error", folder.uri, "it is no folder" if is_file else "there is no such folder",
+            "error",
+            folder.uri,
+            "it is no folder" if is_file else "there is no such folder",
             "the landing folder, with dt=YYYY-MM-DD/ below it",
             f"mount or create it (mkdir -p {shell_word(folder.uri)}), or correct input.landing in the spec or "
             "BATCH_SCORING_DATA",
-        )  # fmt: skip
+        )
         return
     yield from _reach(folder, "s3:ListBucket, s3:GetObject")
 
@@ -93,10 +95,13 @@ def hard_links(pipeline: Pipeline) -> Iterator[Finding]:
             os.link(first, second)
         except OSError as error:
             yield Finding(
-                "error", str(folder), f"it takes no hard links: {error.strerror}", "a file system with hard links: the "
-                "commit of a table is one, so that of two writers one fails", "put the data root on a local disk or on "
+                "error",
+                str(folder),
+                f"it takes no hard links: {error.strerror}",
+                "a file system with hard links: the commit of a table is one, so that of two writers one fails",
+                "put the data root on a local disk or on "
                 "NFS (not FAT, not every FUSE or SMB mount), or on S3: set BATCH_SCORING_DATA",
-            )  # fmt: skip
+            )
 
 
 @probe("conditional writes", "output", seconds=LIMIT)
@@ -112,11 +117,13 @@ def conditional_writes(pipeline: Pipeline) -> Iterator[Finding]:
             return  # not writable: the probe of that name says so
         if statuses != [200, 412]:
             yield Finding(
-                "error", folder.uri, f"two PUTs with If-None-Match: * of one name were answered with {statuses[0]} and "
-                f"{statuses[1]}", "200 and 412: two writers of one commit would else both win, and rows be lost or "
-                "doubled", "use a store with conditional writes: AWS S3, MinIO, R2, Ceph from Squid on; see whether a "
+                "error",
+                folder.uri,
+                f"two PUTs with If-None-Match: * of one name were answered with {statuses[0]} and {statuses[1]}",
+                "200 and 412: two writers of one commit would else both win, and rows be lost or doubled",
+                "use a store with conditional writes: AWS S3, MinIO, R2, Ceph from Squid on; see whether a "
                 "proxy in between drops the header",
-            )  # fmt: skip
+            )
 
 
 @probe("clock", "output", seconds=NETWORK_LIMIT)
@@ -127,11 +134,13 @@ def clock(pipeline: Pipeline) -> Iterator[Finding]:
         where = f"s3://{pipeline.output.bucket}" if isinstance(pipeline.output, S3Folder) else pipeline.output.uri
         is_refused = isinstance(pipeline.output, S3Folder) and abs(off) > REFUSED_SKEW
         yield Finding(
-            "error" if is_refused else "warning", where, f"this machine's clock is {abs(off):.0f} s "
+            "error" if is_refused else "warning",
+            where,
+            f"this machine's clock is {abs(off):.0f} s "
             f"{'behind' if off > 0 else 'ahead of'} the store's ({datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC here)",
-            f"at most {SKEW:g} s: files' ages, deadlines and leases are compared with it", "set the clock, and keep it "
-            "set: timedatectl set-ntp true, or chronyc makestep",
-        )  # fmt: skip
+            f"at most {SKEW:g} s: files' ages, deadlines and leases are compared with it",
+            "set the clock, and keep it set: timedatectl set-ntp true, or chronyc makestep",
+        )
 
 
 def existing(path: Path) -> Path:
@@ -156,9 +165,12 @@ def _reach(folder: Folder, action: str) -> Iterator[Finding]:
         folder.children()
     except OSError as error:
         yield Finding(
-            "error", folder.uri, f"it cannot be listed: {error.strerror or error}", f"a folder that user {os.getuid()} "
-            "may read", f"see its mount and its rights: ls -ld {folder.uri}",
-        )  # fmt: skip
+            "error",
+            folder.uri,
+            f"it cannot be listed: {error.strerror or error}",
+            f"a folder that user {os.getuid()} may read",
+            f"see its mount and its rights: ls -ld {folder.uri}",
+        )
 
 
 def _key(folder: S3Folder, name: str = "") -> str:
@@ -204,9 +216,12 @@ def _write(file: Path) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> Finding:
     return Finding(
-        "error", str(folder), f"nothing can be written here: {error.strerror or error}", "a folder that user "
-        f"{os.getuid()} may write to", _remedy(error, folder),
-    )  # fmt: skip
+        "error",
+        str(folder),
+        f"nothing can be written here: {error.strerror or error}",
+        f"a folder that user {os.getuid()} may write to",
+        _remedy(error, folder),
+    )
 
 
 def _remedy(error: OSError, folder: Path) -> str:

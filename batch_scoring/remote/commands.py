@@ -57,9 +57,18 @@ class Subject:
 
 
 def submit(
-    address: Address, pipeline: str, first: date, last: date | None, out: TextIO, err: TextIO,
-    *, location: str | None = None, as_json: bool = False, waits: bool = False, timeout: float | None = None,
-) -> int:  # fmt: skip
+    address: Address,
+    pipeline: str,
+    first: date,
+    last: date | None,
+    out: TextIO,
+    err: TextIO,
+    *,
+    location: str | None = None,
+    as_json: bool = False,
+    waits: bool = False,
+    timeout: float | None = None,
+) -> int:
     """Start a day, or a backfill of a range.
 
     Args:
@@ -113,9 +122,15 @@ def status(address: Address, subject: Subject, out: TextIO, *, as_json: bool = F
 
 
 def wait(
-    address: Address, subject: Subject, out: TextIO, err: TextIO,
-    *, as_json: bool = False, timeout: float | None = None, patience: float = PATIENCE,
-) -> int:  # fmt: skip
+    address: Address,
+    subject: Subject,
+    out: TextIO,
+    err: TextIO,
+    *,
+    as_json: bool = False,
+    timeout: float | None = None,
+    patience: float = PATIENCE,
+) -> int:
     """Follow a run, through its retries, or a backfill to its end; then as `status`.
 
     Args:

@@ -130,14 +130,19 @@ class Remote:
         # a .netrc must not replace the header that was asked for
         auth = (lambda request: request) if "Authorization" in address.headers else None
         self._transport = RequestsHTTPTransport(
-            url=address.graphql, headers=dict(address.headers), auth=auth,  # type: ignore[arg-type]
+            url=address.graphql,
+            headers=dict(address.headers),
+            auth=auth,  # type: ignore[arg-type]
             allow_redirects=False,  # a login page would be taken for an answer, and be given the headers
-        )  # fmt: skip
+        )
         self._transport.default_timeout = (CONNECT_SECONDS, ANSWER_SECONDS)  # type: ignore[assignment]
         self.client = DagsterGraphQLClient(
-            parts.hostname or "", port_number=parts.port, transport=self._transport,
-            use_https=parts.scheme == "https", path_prefix=parts.path,
-        )  # fmt: skip
+            parts.hostname or "",
+            port_number=parts.port,
+            transport=self._transport,
+            use_https=parts.scheme == "https",
+            path_prefix=parts.path,
+        )
 
     def ask(self, field: str, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask a query; the answer's field of that name.

@@ -15,9 +15,16 @@ from batch_scoring.runs import PARTITION, TO_RETRY, WHOLE
 
 """Tag: the class of a run's failure."""
 STATES = {
-    "NOT_STARTED": "created", "QUEUED": "queued", "STARTING": "starting", "STARTED": "started", "MANAGED": "started",
-    "CANCELING": "canceling", "SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "canceled",
-}  # fmt: skip
+    "NOT_STARTED": "created",
+    "QUEUED": "queued",
+    "STARTING": "starting",
+    "STARTED": "started",
+    "MANAGED": "started",
+    "CANCELING": "canceling",
+    "SUCCESS": "succeeded",
+    "FAILURE": "failed",
+    "CANCELED": "canceled",
+}
 ENDS = ("succeeded", "failed", "canceled")
 PAGE = 500
 """Events or runs of one answer."""

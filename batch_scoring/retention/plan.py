@@ -189,9 +189,10 @@ def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> l
     return [
         Expired("scratch", file.path, file.size, f"of a run of {file.modified:%Y-%m-%d}")
         for file in files
-        if file.path.startswith(f"{REFERENCES}/") and file.path.endswith(".json")
+        if file.path.startswith(f"{REFERENCES}/")
+        and file.path.endswith(".json")
         and file.modified < now - limits.superseded
-    ]  # fmt: skip
+    ]
 
 
 def old_pages(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
@@ -271,9 +272,13 @@ def old_models(
 
 
 def doubts(
-    now: datetime, machine: datetime, files: Iterable[FileVersion], commits: Iterable[datetime | None], *,
+    now: datetime,
+    machine: datetime,
+    files: Iterable[FileVersion],
+    commits: Iterable[datetime | None],
+    *,
     store_has_a_clock: bool,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Reasons to believe that the present is another time than it seems: then ages mean nothing.
 
     Args:

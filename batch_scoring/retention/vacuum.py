@@ -95,16 +95,23 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
         with _noted(problems, "models"):
             expired += _old_models(pipeline, limits, now)
     doubts = planner.doubts(
-        now, machine, [file for view in views for file in view.files], [view.newest_commit for view in views],
+        now,
+        machine,
+        [file for view in views for file in view.files],
+        [view.newest_commit for view in views],
         store_has_a_clock=not pipeline.output.is_local,
-    )  # fmt: skip
+    )
     return Plan(now, limits, tuple(expired), tuple(problems), tuple(doubts))
 
 
 def sweep(
-    pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object] = lambda _: None, *,
+    pipeline: Pipeline,
+    plan: Plan,
+    run_id: str,
+    log: Callable[[str], object] = lambda _: None,
+    *,
     clock_is_right: bool = False,
-) -> Swept:  # fmt: skip
+) -> Swept:
     """Take away what a plan names and is still not needed.
 
     Args:

@@ -123,10 +123,12 @@ def test_dagster_itself_takes_a_share_for_waiting_that_was_tried_again(instance:
 @pytest.mark.parametrize(
     ("status", "goes_on"),
     [
-        (dg.DagsterRunStatus.STARTED, True), (dg.DagsterRunStatus.CANCELING, False),
-        (dg.DagsterRunStatus.CANCELED, False), (dg.DagsterRunStatus.FAILURE, False),
+        (dg.DagsterRunStatus.STARTED, True),
+        (dg.DagsterRunStatus.CANCELING, False),
+        (dg.DagsterRunStatus.CANCELED, False),
+        (dg.DagsterRunStatus.FAILURE, False),
     ],
-)  # fmt: skip
+)
 def test_only_a_run_that_nobody_has_ended_goes_on_in_another_worker(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, status: dg.DagsterRunStatus, goes_on: bool
 ) -> None:

@@ -78,9 +78,12 @@ class Work:
     """A tiny project whose days always have something new to do."""
 
     def __init__(
-        self, folder: Path, data_root: str | None = None, environment: dict[str, str] | None = None,
+        self,
+        folder: Path,
+        data_root: str | None = None,
+        environment: dict[str, str] | None = None,
         rows_per_shard: int = ROWS_PER_SHARD,
-    ) -> None:  # fmt: skip
+    ) -> None:
         os.environ.update(environment or {})
         folder.mkdir(parents=True, exist_ok=True)
         self.project = TinyProject(folder, data_root)
@@ -296,11 +299,14 @@ FAULTS = {
     "bodies are cut short": [Fault("cut short", r"^GET .*\.(parquet|json|safetensors)", chance=0.2)],
     "accounts meet 500": [Fault("500", r"^PUT .*/state/", chance=0.4)],
     "all at once": [
-        Fault("503", chance=0.05), Fault("500", chance=0.03), Fault("reset", chance=0.03),
-        Fault("lose answer", chance=0.02), Fault("cut short", "^GET", chance=0.03),
+        Fault("503", chance=0.05),
+        Fault("500", chance=0.03),
+        Fault("reset", chance=0.03),
+        Fault("lose answer", chance=0.02),
+        Fault("cut short", "^GET", chance=0.03),
         Fault("delay", chance=0.1, seconds=0.05),
     ],
-}  # fmt: skip
+}
 """What S3 does to a run, by what it is called."""
 
 
@@ -384,16 +390,24 @@ def score(pipeline: Pipeline, day: str, run_id: str) -> None:
     step = DayStep(pipeline, day, "validated_features")
     prepared = features.prepare(step, pinned, run)
     step.publish(
-        prepared, run, fingerprint=pinned.fingerprint, code=pipeline.features_code, model=None,
+        prepared,
+        run,
+        fingerprint=pinned.fingerprint,
+        code=pipeline.features_code,
+        model=None,
         check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
-    )  # fmt: skip
+    )
     step = DayStep(pipeline, day, "predictions")
     source = scored_day.read_source(step)
     prepared = scored_day.prepare(step, source, run)
     step.publish(
-        prepared, run, fingerprint=pinned.fingerprint, code=pipeline.scoring_code, model=source.model,
+        prepared,
+        run,
+        fingerprint=pinned.fingerprint,
+        code=pipeline.scoring_code,
+        model=source.model,
         check_current=lambda: scored_day.check_current(step, source),
-    )  # fmt: skip
+    )
 
 
 def _age(log: Path, seconds: float) -> None:

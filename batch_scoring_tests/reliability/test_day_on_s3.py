@@ -113,9 +113,13 @@ def test_a_store_that_is_down_for_longer_than_botocore_is_patient_delays_a_publi
     listing = Fault("503", f"^GET .*landing%2Fdt%3D{DAY}", times=25)
     store.proxy.faults = [listing]
     _, committed = step.publish(
-        prepared, run, fingerprint=pinned.fingerprint, code=tiny.pipeline.features_code, model=None,
+        prepared,
+        run,
+        fingerprint=pinned.fingerprint,
+        code=tiny.pipeline.features_code,
+        model=None,
         check_current=lambda: check_input(tiny.pipeline, pinned, may_be_archived=False),
-    )  # fmt: skip
+    )
     assert committed and listing.hits == 25
     assert sum("is not committed yet, trying again" in line for line in said) == 2
 

@@ -53,9 +53,22 @@ def test_a_message_of_any_kind_is_understood(message: object, expected: list[obj
 
 @pytest.mark.parametrize(
     "body",
-    ["", "hello", "[]", "3", "null", "{}", '{"Records": 3}', '{"Records": [{"s3": {}}]}', '{"pipeline": "p"}',
-     "[" * 100_000, '{"Type": "Notification"}', '{"Type": "Notification", "Message": 7}', '{"source": "aws.s3"}'],
-)  # fmt: skip
+    [
+        "",
+        "hello",
+        "[]",
+        "3",
+        "null",
+        "{}",
+        '{"Records": 3}',
+        '{"Records": [{"s3": {}}]}',
+        '{"pipeline": "p"}',
+        "[" * 100_000,
+        '{"Type": "Notification"}',
+        '{"Type": "Notification", "Message": 7}',
+        '{"source": "aws.s3"}',
+    ],
+)
 def test_what_is_no_message_is_an_error_that_says_what_is(body: str) -> None:
     with pytest.raises(ValueError, match="a message that is not understood: ") as raised:
         list(said(body))
@@ -168,16 +181,23 @@ def test_bad_messages_are_reported_and_deleted(
     bucket = project.data_root.removeprefix("s3://").partition("/")[0]
     landing = project.pipeline.landing.uri.removeprefix(f"s3://{bucket}/")
     send(
-        "hello", {"pipeline": "nobody", "day": DAY}, {"pipeline": project.name, "day": "yesterday"},
-        {"pipeline": project.name, "day": "1999-01-01"}, s3_event(f"{landing}/notes.txt", bucket),
-        s3_event(f"{landing}/dt%3D2024-13-01/a.csv", bucket), s3_event("data/x/tables/a.parquet", bucket),
+        "hello",
+        {"pipeline": "nobody", "day": DAY},
+        {"pipeline": project.name, "day": "yesterday"},
+        {"pipeline": project.name, "day": "1999-01-01"},
+        s3_event(f"{landing}/notes.txt", bucket),
+        s3_event(f"{landing}/dt%3D2024-13-01/a.csv", bucket),
+        s3_event("data/x/tables/a.parquet", bucket),
         {"Event": "s3:TestEvent"},
-    )  # fmt: skip
+    )
     tick = look(project, instance)
     texts = sorted(report.text for report in tick.plan.reports)
     assert [text.split(": ")[0].replace(project.name, "tiny") for text in texts] == [
-        "a message", f"nobody {DAY}", "tiny 1999-01-01", "tiny yesterday",
-    ]  # the look at the landing folder tells the names there # fmt: skip
+        "a message",
+        f"nobody {DAY}",
+        "tiny 1999-01-01",
+        "tiny yesterday",
+    ]  # the look at the landing folder tells the names there
     look(project, instance, tick)
     assert left(store, queue) == 0
 

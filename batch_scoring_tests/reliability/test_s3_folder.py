@@ -241,8 +241,13 @@ def test_what_lasts_is_an_os_error_that_says_where(
     scratch.write_bytes(b"x")
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     store.proxy.faults = [Fault(action)]
-    for operation in (place.list, lambda: place.read("a"), lambda: place.open("a"), lambda: place.put("a", b""),
-                      lambda: place.put_file(scratch, "b")):  # fmt: skip
+    for operation in (
+        place.list,
+        lambda: place.read("a"),
+        lambda: place.open("a"),
+        lambda: place.put("a", b""),
+        lambda: place.put_file(scratch, "b"),
+    ):
         with pytest.raises(OSError, match=place.uri) as caught:
             operation()
         assert isinstance(caught.value, error)

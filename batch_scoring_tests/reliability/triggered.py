@@ -23,9 +23,11 @@ from batch_scoring_tests.tiny import TinyProject
 FIRST = date(2024, 3, 4)
 SHOWN_ELSEWHERE = {PARTITION, "batch_scoring/fingerprint", "batch_scoring/code", "dagster/repository"}
 ACTIVE = [
-    dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
-]  # fmt: skip
+]
 
 
 def days(count: int) -> list[str]:

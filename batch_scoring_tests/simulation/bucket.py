@@ -45,9 +45,14 @@ MOST_FAILURES = 2
 """In a row of one day's same files: after three the planner rightly gives up."""
 PAUSE = 30.0
 WRITES = (
-    "input.json", "quarantine of features", "features", "account of features",
-    "quarantine of predictions", "predictions", "account of predictions",
-)  # fmt: skip
+    "input.json",
+    "quarantine of features",
+    "features",
+    "account of features",
+    "quarantine of predictions",
+    "predictions",
+    "account of predictions",
+)
 
 
 class Crash(Exception):
@@ -323,9 +328,17 @@ class World:
     def bad_key(self) -> None:
         """A name that nobody expects."""
         path = self.random.choice(
-            ("notes.txt", "dt=2024-13-45/a.parquet", "2024-03-20/a.parquet", "dt=1999-01-01/a.parquet",
-             "dt=2030-01-01/a.parquet", "dt=2024-3-2/a.parquet", "dt=/a.parquet", "x y/é+ü/a.parquet")
-        )  # fmt: skip
+            (
+                "notes.txt",
+                "dt=2024-13-45/a.parquet",
+                "2024-03-20/a.parquet",
+                "dt=1999-01-01/a.parquet",
+                "dt=2030-01-01/a.parquet",
+                "dt=2024-3-2/a.parquet",
+                "dt=/a.parquet",
+                "x y/é+ü/a.parquet",
+            )
+        )
         self.put(path, self.token())
 
     def crowd(self) -> None:
@@ -363,9 +376,11 @@ class World:
 
     def tick(self) -> None:
         """The daemon evaluates the sensor; it may die anywhere."""
-        dies = self.random.choice(("before", "after plan", "between requests", "before cursor")) if (
-            self.random.random() < self.habits.crashes and not self.is_calm
-        ) else ""  # fmt: skip
+        dies = (
+            self.random.choice(("before", "after plan", "between requests", "before cursor"))
+            if (self.random.random() < self.habits.crashes and not self.is_calm)
+            else ""
+        )
         self.figures.ticks += 1
         with contextlib.suppress(Crash):
             self._tick(dies)
@@ -470,12 +485,15 @@ class World:
         """One write of a run, as the steps do it; False if it gives way to newer files."""
         day, fingerprint = run.day, run.fingerprint
         pinned = DayInput(
-            day=day, fingerprint=fingerprint, run_id=run.id, pinned_at=datetime.now(UTC),
+            day=day,
+            fingerprint=fingerprint,
+            run_id=run.id,
+            pinned_at=datetime.now(UTC),
             files=tuple(
                 LandingFile(path=f.path, token=f.token, size=f.size, modified=f.modified, rows=1, columns={})
                 for f in run.files
             ),
-        )  # fmt: skip
+        )
         if what == "input.json":
             self.state.put_day_input(pinned)
             return True
@@ -501,10 +519,18 @@ class World:
             ]
             self.state.put_account(
                 Account(
-                    pipeline="sim", day=day, step=name, run_id=run.id, finished_at=datetime.now(UTC),
-                    fingerprint=fingerprint, code="c", shards=(), table=parts[0], quarantine=parts[1],
+                    pipeline="sim",
+                    day=day,
+                    step=name,
+                    run_id=run.id,
+                    finished_at=datetime.now(UTC),
+                    fingerprint=fingerprint,
+                    code="c",
+                    shards=(),
+                    table=parts[0],
+                    quarantine=parts[1],
                 )
-            )  # fmt: skip
+            )
             return True
         part = step.quarantine if what.startswith("quarantine") else step.table
         if self.contents.get((part.transaction, day)) != fingerprint:
@@ -517,9 +543,14 @@ class World:
     def play(self) -> None:
         """Disturbed for a while, then calm until nothing more happens; then look."""
         weights = {
-            self.upload: 6, self.correction: 3, self.again: 1, self.and_back: 2, self.multipart: 2, self.deletion: 1,
+            self.upload: 6,
+            self.correction: 3,
+            self.again: 1,
+            self.and_back: 2,
+            self.multipart: 2,
+            self.deletion: 1,
             self.bad_key: 0.5,
-        }  # fmt: skip
+        }
         if self.habits.crowded:
             self.crowd()
         wipe_at = self.random.randrange(self.habits.steps) if self.habits.wipes_runs else -1
@@ -600,19 +631,31 @@ INSTANCE: Any = SimpleNamespace(run_monitoring_max_runtime_seconds=3600)
 def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object, str, Any]] = ()) -> World:
     """One history; of the seed's own kind if no habits are given. `without`: patches that take a rule out."""
     rng = random.Random(~seed)
-    world = World(seed, habits or Habits(
-        door=rng.choice(("uploads", "uploads", "events")), days=rng.choice((3, 12, 25)), crowded=rng.random() < 0.05,
-        wipes_runs=rng.random() < 0.3, steps=rng.choice((30, 60)), jumps=rng.choice((0, 0, 0.1)),
-    ))  # fmt: skip
+    world = World(
+        seed,
+        habits
+        or Habits(
+            door=rng.choice(("uploads", "uploads", "events")),
+            days=rng.choice((3, 12, 25)),
+            crowded=rng.random() < 0.05,
+            wipes_runs=rng.random() < 0.3,
+            steps=rng.choice((30, 60)),
+            jumps=rng.choice((0, 0, 0.1)),
+        ),
+    )
     substitutes: list[tuple[object, str, Any]] = [
-        (pipeline, "open_folder", world.folder), (storage, "open_folder", world.folder),
+        (pipeline, "open_folder", world.folder),
+        (storage, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
         (settled, "_transactions", lambda _pipeline: world.stands_at),
-        (runs, "of_day", world.of_day), (runs, "code_in_force", lambda _pipeline: CODE),
-        (uploads, "answer", lambda _who, _seconds, ask: ask()), (events, "answer", lambda _who, _seconds, ask: ask()),
-        (events, "time", SimpleNamespace(time=world.clock)), (aws, "client", lambda _service: world.queue),
+        (runs, "of_day", world.of_day),
+        (runs, "code_in_force", lambda _pipeline: CODE),
+        (uploads, "answer", lambda _who, _seconds, ask: ask()),
+        (events, "answer", lambda _who, _seconds, ask: ask()),
+        (events, "time", SimpleNamespace(time=world.clock)),
+        (aws, "client", lambda _service: world.queue),
         *without,
-    ]  # fmt: skip
+    ]
     with replaced(substitutes):
         world.play()
     return world

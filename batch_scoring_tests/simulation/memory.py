@@ -222,10 +222,14 @@ class MemoryTable:
                     removed[action.path] = (*removed.get(action.path, ()), now)
             log.append(
                 Version(
-                    files, log[-1].schema, log[-1].transactions | applications, removed, frozenset(applications),
+                    files,
+                    log[-1].schema,
+                    log[-1].transactions | applications,
+                    removed,
+                    frozenset(applications),
                     is_conflict=any(isinstance(action, RemoveAction) for action in actions),
                 )
-            )  # fmt: skip
+            )
             self.world.committed(name, len(log) - 1, actions)
             self.world.replaces_newer(name, before)
 
@@ -233,9 +237,14 @@ class MemoryTable:
 
     @classmethod
     def create(
-        cls, uri: str, schema: pa.Schema, mode: str, partition_by: list[str],
-        configuration: dict[str, str], storage_options: dict[str, str],
-    ) -> None:  # fmt: skip
+        cls,
+        uri: str,
+        schema: pa.Schema,
+        mode: str,
+        partition_by: list[str],
+        configuration: dict[str, str],
+        storage_options: dict[str, str],
+    ) -> None:
         def effect() -> None:
             log = store(cls.world).log(uri)
             if not log:

@@ -217,9 +217,11 @@ class RealStore:
         counted = Transaction(application, (loaded.transaction_version(application) or 0) + 1)
         loaded.create_write_transaction(
             [AddAction(path, file.stat().st_size, dict(partition), 0, True, '{"numRecords": 0}')],
-            mode="append", schema=loaded.schema(), partition_by=list(partition),
+            mode="append",
+            schema=loaded.schema(),
+            partition_by=list(partition),
             commit_properties=CommitProperties(app_transactions=[counted]),
-        )  # fmt: skip
+        )
         return True
 
     def _vacuum(self, table: str, *, dry: bool) -> list[str]:
