@@ -1,25 +1,46 @@
-"""The command that calibrates a model's bundle.
+"""The subcommand `calibrate`: learn a model's drift thresholds and write them into its bundle."""
 
-    python -m batch_scoring.monitoring.drift.distances calibrate flight_delay
-
-It learns the thresholds, says how often they would have been wrong, and writes them into the bundle.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 
+import click
+
+from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.config.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
 from batch_scoring.defs.assets.model import refuse_reused_version
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
-from batch_scoring.monitoring.drift import distances
-from batch_scoring.monitoring.drift.calibration import CalibrationError, calibrate
+from batch_scoring.monitoring.drift import calibration, distances
+from batch_scoring.monitoring.drift.calibration import CalibrationError
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage.folders import Folder, open_folder
 
 
-def describe(profile: Profile) -> str:
+@click.command(cls=Subcommand)
+@click.argument("pipeline", help="Name of the pipeline; its spec names the bundle.")
+@click.option("--bundle", metavar="URI", help="Another bundle's folder or s3:// address.")
+@click.option("--version", metavar="NAME", help="Write a copy under this version's name, beside the bundle.")
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run: bool) -> int:
+    """Learn the thresholds of drift from the reference of a model's bundle.
+
+    They are tried on days held out; the command says how many alarms to expect, and writes the thresholds into the
+    bundle as profile.json. The exit code is 2 if it cannot calibrate.
+    """
+    out = guarded(sys.stdout)
+    try:
+        found = find_pipeline(pipeline)
+        delivered = read_bundle(open_folder(bundle) if bundle else found.bundle)
+        profile = calibration.calibrate(delivered, found.spec.features.day_grain)
+        out.write(summary(profile))
+        if not dry_run:
+            out.write(f"\n{store(found, delivered, profile, version)}\n")
+    except (SpecError, UnknownPipelineError, BundleError, CalibrationError) as error:
+        guarded(sys.stderr).write(f"batch-scoring: {error}\n")
+        return 2
+    return 0
+
+
+def summary(profile: Profile) -> str:
     """What was learned and how often it would have been wrong, for a person to decide on."""
     lines = [
         f"reference: {profile.days} days, {profile.first} to {profile.last}, {profile.rows} rows a day; "
@@ -55,33 +76,6 @@ def describe(profile: Profile) -> str:
     )
     lines.append(f"expect {profile.alarms_a_month:.1f} false alarms of single days a month; {trailing}")
     return "\n".join(lines) + "\n"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command `python -m batch_scoring.monitoring.drift.distances calibrate`; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m batch_scoring.monitoring.drift.distances")
-    command = parser.add_subparsers(required=True).add_parser(
-        "calibrate",
-        help="learn a model's drift thresholds",
-        description="Learn the thresholds of drift from the reference of a model's bundle, try them on days held out, "
-        "say how many alarms to expect, and write them into the bundle as profile.json.",
-    )
-    command.add_argument("pipeline", help="name of the pipeline; its spec names the bundle")
-    command.add_argument("--bundle", help="another bundle's folder or s3:// address")
-    command.add_argument("--version", help="write a copy under this version's name, beside the bundle")
-    command.add_argument("--dry-run", action="store_true", help="write nothing")
-    options = parser.parse_args(arguments)
-    try:
-        pipeline = find_pipeline(options.pipeline)
-        bundle = read_bundle(open_folder(options.bundle) if options.bundle else pipeline.bundle)
-        profile = calibrate(bundle, pipeline.spec.features.day_grain)
-        guarded(sys.stdout).write(describe(profile))
-        if not options.dry_run:
-            guarded(sys.stdout).write(f"\n{store(pipeline, bundle, profile, options.version)}\n")
-    except (SpecError, UnknownPipelineError, BundleError, CalibrationError) as error:
-        guarded(sys.stderr).write(f"calibrate: {error}\n")
-        return 2
-    return 0
 
 
 def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | None = None) -> str:

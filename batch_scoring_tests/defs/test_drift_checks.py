@@ -182,8 +182,7 @@ def test_without_a_profile_it_is_said_and_nothing_fails(tiny: TinyProject) -> No
     for check in (FEATURES, PREDICTIONS):
         assert said(result, check).passed
         assert said(result, check).description == (
-            "not tested: the model's bundle has no profile; "
-            f"learn one with python -m batch_scoring.monitoring.drift.distances calibrate {tiny.name}"
+            f"not tested: the model's bundle has no profile; learn one with batch-scoring calibrate {tiny.name}"
         )
     assert tiny.state.drift(DAY) is None
     assert Path(tiny.pipeline.output.uri, "state", f"dt={DAY}", "sample.parquet").is_file(), "for days to come"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.cli.score import command as adhoc
-from batch_scoring.cli.score.command import Request
+from batch_scoring.cli.score import score_files as adhoc
+from batch_scoring.cli.score.score_files import Request
 from batch_scoring.storage import staged_files
 from batch_scoring.storage.folders import S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Fault
@@ -167,7 +167,7 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
     code = (
         "import sys; from batch_scoring import signals; signals.watch('batch-scoring')\n"
         "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
-        "from batch_scoring.cli.score.command import Request, command\n"
+        "from batch_scoring.cli.score.score_files import Request, command\n"
         "from batch_scoring_tests.reliability.processes import Site\n"
         "site = Site(*sys.argv[2:0:-1], sys.argv[3])\n"
         "sys.exit(command(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"

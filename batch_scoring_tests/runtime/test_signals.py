@@ -19,7 +19,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.cli.backfill import command as backfill
+from batch_scoring.cli.backfill import run_days as backfill
 from batch_scoring.config.pipeline import PROJECT
 from batch_scoring.operations import run_history
 from batch_scoring.runtime import signals
@@ -119,10 +119,10 @@ EARLY = {
     "backfill": ("batch_scoring.cli.main", "backfill customer_churn 2024-01-01 2024-01-02"),
     "score": ("batch_scoring.cli.main", "score --pipeline customer_churn --input a --output b"),
     "doctor": ("batch_scoring.cli.main", "doctor"),
-    "calibrate": ("batch_scoring.monitoring.drift.distances", "calibrate customer_churn"),
+    "calibrate": ("batch_scoring.cli.main", "calibrate customer_churn"),
     "checkpoint": (
-        "batch_scoring.inference.checkpoint",
-        "--pipeline customer_churn --checkpoint a --sample b --classes c d --out e",
+        "batch_scoring.cli.main",
+        "checkpoint --pipeline customer_churn --checkpoint a --sample b --classes c d --out e",
     ),
 }
 

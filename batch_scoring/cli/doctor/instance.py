@@ -73,7 +73,7 @@ def home(site: Site) -> Iterator[Finding]:
                 str(file),
                 "two processes have created it at once, it has two revisions: every command fails",
                 "one revision",
-                f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.MEND}",
+                f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.REPAIR}",
             )
         if not torn and not _is_new(site.home):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)

@@ -5,14 +5,12 @@ of an old Dagster, and adds that one's revision to the first's. From then on eve
 created under a lock: by the classes that `dagster.yaml` names whoever opens the instance, `dagster`'s own commands too;
 by `instance.opened` also where another `dagster.yaml` has Dagster's. What was created without it this mends:
 
-    DAGSTER_HOME=… python -m batch_scoring.defs.execution.sqlite_databases
+    DAGSTER_HOME=… batch-scoring repair-instance
 """
 
 import contextlib
 import fcntl
-import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +31,7 @@ from dagster._serdes import ConfigurableClassData
 
 from batch_scoring.runtime.printable import shell_word
 
-MEND = "python -m batch_scoring.defs.execution.sqlite_databases"
+REPAIR = "batch-scoring repair-instance"
 _LOCK = "history/.lock"
 _HEADS = "more than one head"
 """Alembic's words."""
@@ -73,7 +71,7 @@ def created_by_one(home: Path) -> Iterator[None]:
                     raise
                 raise dg.DagsterInvariantViolationError(
                     f"{home}: a database of this instance was created by two processes at once, and has two revisions; "
-                    f"mend it: DAGSTER_HOME={shell_word(str(home))} {MEND}"
+                    f"repair it: DAGSTER_HOME={shell_word(str(home))} {REPAIR}"
                 ) from error
             finally:
                 _held.remove(home)
@@ -150,7 +148,7 @@ def revisions(file: Path) -> list[str]:
             return []
 
 
-def mend(home: Path) -> list[str]:
+def repair(home: Path) -> list[str]:
     """Let the databases that two processes have created name one revision, the newest; what was done, in words.
 
     The tables are those of the newest: whoever came second has found them there.
@@ -175,21 +173,3 @@ def _newest(found: list[str]) -> str | None:
             if before.issuperset(found):
                 return revision
     return None
-
-
-def main() -> int:
-    """Mend the databases of DAGSTER_HOME and say so."""
-    home = os.environ.get("DAGSTER_HOME", "")
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        sys.stderr.write(f"databases: DAGSTER_HOME is {home!r}; expected the absolute path of the instance's folder\n")
-        return 2
-    said = mend(Path(home))
-    left = [str(file) for file in files(Path(home)) if len(revisions(file)) > 1]
-    sys.stdout.writelines(f"{line}\n" for line in said or ([] if left else [f"{home}: nothing to mend"]))
-    if left:
-        sys.stderr.write(f"databases: {', '.join(left)}: revisions that this Dagster does not know; take a newer one\n")
-    return 1 if left else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -92,7 +92,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         raise NotComparableError("no model is in force yet")
     reference = _reference(state.models.subfolder(sha256).uri)
     if reference is None:
-        advice = f"python -m batch_scoring.monitoring.drift.distances calibrate {pipeline.name}"
+        advice = f"batch-scoring calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no profile; learn one with {advice}")
     window = [*samples.before(pipeline.output, history.days_before(day, TRAILING_DAYS - 1)), sample]
     usable = {side: _usable(window, side, reference) for side in sides}

@@ -15,15 +15,6 @@ Distances are those of scipy and Evidently: for numbers Wasserstein's first, in 
 for categories Jensen and Shannon's, natural logarithm. Missing and infinite values are left out of both.
 """
 
-if __name__ == "__main__":  # before anything is imported that takes time
-    from batch_scoring.runtime import early_signals
-
-    early_signals.hold_signals()
-    from batch_scoring.runtime import signals
-
-    signals.watch("drift")
-
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -313,9 +304,3 @@ def repeated_tests(profile: Profile, current: pa.Table) -> list[Share]:
 def share_threshold(usual: float | np.ndarray, rows: int | np.ndarray) -> np.ndarray:
     """What the share of n rows may reach by chance, where that of ordinary days stays below `usual`."""
     return np.asarray(usual + 3 * np.sqrt(usual * (1 - usual) / rows) + SLACK)
-
-
-if __name__ == "__main__":
-    from batch_scoring.cli.calibrate import main
-
-    sys.exit(main())

@@ -29,7 +29,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
-from batch_scoring.cli.doctor import command, commits, machine, probe, stores
+from batch_scoring.cli.doctor import commits, machine, probe, run_probes, stores
 from batch_scoring.cli.doctor.probe import Finding, Outcome, Site
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.main import main
@@ -696,11 +696,11 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
         yield Finding("warning", "here", "found before")
         release.wait()
 
-    monkeypatch.setattr(command, "OF_DEPLOYMENT", (raises, hangs))
+    monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (raises, hangs))
     monkeypatch.setenv("ALERT_URLS", "json://user:hunter11@127.0.0.1/hook")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
     try:
-        report = command.look([])
+        report = run_probes.look([])
     finally:
         release.set()
     assert findings(report) == [("error", "raising"), ("error", "hanging"), ("warning", "hanging")]
@@ -710,14 +710,14 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
 
 def test_no_pipeline_of_that_name() -> None:
     with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
-        command.doctor(["flight_delay", "flights"], io.StringIO())
+        run_probes.doctor(["flight_delay", "flights"], io.StringIO())
 
 
 def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
-    probes = [*command.OF_DEPLOYMENT, *command.OF_PIPELINE]
+    probes = [*run_probes.OF_DEPLOYMENT, *run_probes.OF_PIPELINE]
     declared = [
         value
-        for module in (command.cloud, command.commits, command.inputs, command.instance, machine, stores)
+        for module in (run_probes.cloud, run_probes.commits, run_probes.inputs, run_probes.instance, machine, stores)
         for value in vars(module).values()
         if isinstance(value, probe.Probe)
     ]

@@ -24,8 +24,8 @@ import pytest
 import torch
 
 from batch_scoring.cli.main import main
-from batch_scoring.cli.score import command as adhoc
-from batch_scoring.cli.score.command import LINEAGE, Request
+from batch_scoring.cli.score import score_files as adhoc
+from batch_scoring.cli.score.score_files import LINEAGE, Request
 from batch_scoring.cli.score.stream import Ledger
 from batch_scoring.config.pipeline import find_pipeline
 from batch_scoring.ingest.formats.rows import Rows
