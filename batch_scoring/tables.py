@@ -21,11 +21,12 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import quarantine, shards
-from batch_scoring.pipeline import Pipeline, find_pipeline
-from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.state import PublishedPart, State
-from batch_scoring.storage import Folder
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.ingest import quarantine
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.shards import ShardFile, identity_of
+from batch_scoring.storage.state import PublishedPart, State
 
 PATIENCE = 600.0
 """Seconds for which a publication is tried again while others commit or the store does not answer."""
@@ -301,9 +302,11 @@ def _stored(part: Part) -> dict[str, int]:
 
 def _published(snapshot: Snapshot) -> PublishedPart:
     return PublishedPart(
-        transaction=snapshot.transaction, version=snapshot.version,
-        files=tuple(sorted(snapshot.files)), bytes=sum(snapshot.files.values()),
-    )  # fmt: skip
+        transaction=snapshot.transaction,
+        version=snapshot.version,
+        files=tuple(sorted(snapshot.files)),
+        bytes=sum(snapshot.files.values()),
+    )
 
 
 def _difference(snapshot: Snapshot, planned: Mapping[str, ShardFile]) -> tuple[list[ShardFile], dict[str, int]]:
@@ -343,9 +346,13 @@ def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaT
         if folder.is_local:
             Path(folder.uri).mkdir(parents=True, exist_ok=True)
         DeltaTable.create(
-            folder.uri, full, mode="ignore", partition_by=partition_by, configuration=_CONFIGURATION,
+            folder.uri,
+            full,
+            mode="ignore",
+            partition_by=partition_by,
+            configuration=_CONFIGURATION,
             storage_options=options,
-        )  # fmt: skip
+        )
         raise CommitFailedError("the table has just been created")  # load it, and whatever others did meanwhile
     if new := _new_columns(table, part.table, schema):
         table.alter.add_columns([Field.from_arrow(field.with_nullable(True)) for field in new])
@@ -382,9 +389,13 @@ def settle(table: Table, version: int) -> None:
 
 
 def _commit(
-    table: DeltaTable, part: Part, snapshot: Snapshot, adds: list[ShardFile], removes: Mapping[str, int],
+    table: DeltaTable,
+    part: Part,
+    snapshot: Snapshot,
+    adds: list[ShardFile],
+    removes: Mapping[str, int],
     lineage: Mapping[str, str],
-) -> None:  # fmt: skip
+) -> None:
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
         AddAction(

@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring.doctor.command import look
-from batch_scoring.doctor.report import Report
-from batch_scoring.pipeline import PROJECT, survey_pipelines
+from batch_scoring.cli.doctor.command import look
+from batch_scoring.cli.doctor.report import Report
+from batch_scoring.config.pipeline import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
 
 
@@ -54,8 +54,11 @@ def without_hard_links(act: Callable[[], Report]) -> Report:
 
     class Instruction(ctypes.Structure):
         _fields_: Sequence[Any] = [
-            ("code", ctypes.c_ushort), ("true", ctypes.c_ubyte), ("false", ctypes.c_ubyte), ("value", ctypes.c_uint),
-        ]  # fmt: skip
+            ("code", ctypes.c_ushort),
+            ("true", ctypes.c_ubyte),
+            ("false", ctypes.c_ubyte),
+            ("value", ctypes.c_uint),
+        ]
 
     class Program(ctypes.Structure):
         _fields_: Sequence[Any] = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]

@@ -26,11 +26,23 @@ def look(url: str, profile: Path) -> Seen:
     assert CHROMIUM
     done = subprocess.run(
         [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server",
-            f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--enable-logging=stderr", "--dump-dom", url,
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+            f"--user-data-dir={profile}",
+            "--virtual-time-budget=10000",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            url,
         ],
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
     title = re.search(r"<title>(.*?)</title>", done.stdout.partition("<body")[0], re.DOTALL)
     console = re.findall(r'CONSOLE[^"]*"(.*)", source:', done.stderr)
     return Seen(title[1] if title else "", done.stdout, tuple(console))

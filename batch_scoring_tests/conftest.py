@@ -58,10 +58,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the user's deployment, instance or cloud."""
     for name in (
-        "BATCH_SCORING_DATA", "DAGSTER_HOME", "ALERT_URLS", "DAGSTER_UI_URL", "AWS_PROFILE", "AWS_ENDPOINT_URL",
-        "BATCH_SCORING_EXECUTOR", "BATCH_SCORING_DATA_SHARED", "DAGSTER_CURRENT_IMAGE",
+        "BATCH_SCORING_DATA",
+        "DAGSTER_HOME",
+        "ALERT_URLS",
+        "DAGSTER_UI_URL",
+        "AWS_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "BATCH_SCORING_EXECUTOR",
+        "BATCH_SCORING_DATA_SHARED",
+        "DAGSTER_CURRENT_IMAGE",
         "REPORTS_URL",
-    ):  # fmt: skip
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -361,10 +361,14 @@ def test_a_failed_run_of_a_jobs_backfill_is_announced_to_be_retried_and_never_is
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides=retries) as instance:
         instance.add_backfill(
             PartitionBackfill(
-                backfill_id="b", status=BulkActionStatus.COMPLETED, from_failure=False, tags={}, backfill_timestamp=0.0,
+                backfill_id="b",
+                status=BulkActionStatus.COMPLETED,
+                from_failure=False,
+                tags={},
+                backfill_timestamp=0.0,
                 partition_names=[DAY],
             )
-        )  # fmt: skip
+        )
         run = instance.create_run_for_job(
             dg.GraphDefinition(name="job", node_defs=[]).to_job(), tags={"dagster/backfill": "b"}
         )

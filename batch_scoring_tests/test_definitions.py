@@ -9,9 +9,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from batch_scoring import cli
+from batch_scoring.cli.main import main
+from batch_scoring.config.pipeline import PROJECT, load_pipelines
 from batch_scoring.definitions import defs
-from batch_scoring.pipeline import PROJECT, load_pipelines
 from batch_scoring.tables import TABLES
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -113,9 +113,22 @@ PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quaranti
 COMMANDS = ["backfill", "score", "submit", "status", "wait", "doctor", "retention", "test-alert"]
 
 NEVER_AT_LOAD = [
-    "torch", "evidently", "pandera", "pandas", "boto3", "botocore", "mlflow", "kubernetes", "dagster_aws",
-    "dagster_k8s", "polars", "safetensors", "scipy", "plotly", "apprise",
-]  # fmt: skip
+    "torch",
+    "evidently",
+    "pandera",
+    "pandas",
+    "boto3",
+    "botocore",
+    "mlflow",
+    "kubernetes",
+    "dagster_aws",
+    "dagster_k8s",
+    "polars",
+    "safetensors",
+    "scipy",
+    "plotly",
+    "apprise",
+]
 
 GRAPH = defs.resolve_asset_graph()
 
@@ -210,14 +223,24 @@ def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
     }
     sha256 = scored.state.model().sha256
     assert {folder for folder in folders if not folder.endswith("_delta_log")} == {
-        "landing", f"landing/dt={DAY}",
-        "models", "models/v1",
-        "state", f"state/dt={DAY}", f"state/dt={DAY}/checks", "state/models", f"state/models/{sha256}",
+        "landing",
+        f"landing/dt={DAY}",
+        "models",
+        "models/v1",
+        "state",
+        f"state/dt={DAY}",
+        f"state/dt={DAY}/checks",
+        "state/models",
+        f"state/models/{sha256}",
         "tables",
-        "tables/validated_features", f"tables/validated_features/dt={DAY}",
-        "tables/predictions", f"tables/predictions/dt={DAY}",
-        "tables/quarantine", f"tables/quarantine/dt={DAY}", f"tables/quarantine/dt={DAY}/stage=rule",
-    }  # fmt: skip
+        "tables/validated_features",
+        f"tables/validated_features/dt={DAY}",
+        "tables/predictions",
+        f"tables/predictions/dt={DAY}",
+        "tables/quarantine",
+        f"tables/quarantine/dt={DAY}",
+        f"tables/quarantine/dt={DAY}/stage=rule",
+    }
     documents = {path.relative_to(root).as_posix() for path in (root / "state").rglob("*.json")}
     assert documents == {
         "state/model.json",
@@ -245,7 +268,7 @@ def test_commits_carry_these_names(scored: TinyProject) -> None:
 
 def test_the_command_has_these_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--help"])
+        main(["--help"])
     assert ended.value.code == 0
     named = re.search(r"\{([\w,-]+)\}", capsys.readouterr().out)
     assert named and named[1].split(",") == COMMANDS

@@ -12,10 +12,10 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring import shards, storage
-from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.state import PublishedPart, ShardAccount
-from batch_scoring.storage import open_folder
+from batch_scoring.storage import folders, shards
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.shards import ShardFile, identity_of
+from batch_scoring.storage.state import PublishedPart, ShardAccount
 from batch_scoring.tables import (
     NotPublishedError,
     Part,
@@ -57,9 +57,13 @@ def commit(
     patience: float = 30.0,
 ) -> tuple[PublishedPart, bool]:
     return publish(
-        Part(table, day, "things"), {file.identity: file for file in files}, schema,
-        check_current=check_current, lineage={"run_id": "r"}, patience=patience,
-    )  # fmt: skip
+        Part(table, day, "things"),
+        {file.identity: file for file in files},
+        schema,
+        check_current=check_current,
+        lineage={"run_id": "r"},
+        patience=patience,
+    )
 
 
 def keys(table: Table) -> str:
@@ -262,8 +266,9 @@ def test_the_log_is_kept_for_ten_years(table: Table) -> None:
     delta = table.load()
     assert delta is not None
     assert delta.metadata().configuration == {
-        "delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "10",
-    }  # fmt: skip
+        "delta.logRetentionDuration": "interval 3650 days",
+        "delta.checkpointInterval": "10",
+    }
     assert delta.metadata().partition_columns == ["dt"]
 
 
@@ -275,8 +280,8 @@ def test_a_commit_and_its_checkpoint_withstand_a_power_cut(table: Table, monkeyp
         real(path)
         on_disk.append(path.name)
 
-    real = storage.force_to_disk
-    monkeypatch.setattr(storage, "force_to_disk", force_to_disk)
+    real = folders.force_to_disk
+    monkeypatch.setattr(folders, "force_to_disk", force_to_disk)
     for number in range(1, 10):  # the table's creation is commit 0
         on_disk.clear()
         commit(table, shard(table, f"{number}", "a" * number))
@@ -332,8 +337,16 @@ def test_all_three_tables_are_read_with_their_partitions_as_columns(tiny: TinyPr
     assert scored.num_rows == features.num_rows == 99 and lost.num_rows == 1
     assert features.column_names == ["id", "x", "y", "n", "c", "source_file", "row_number", "dt"]
     assert lost.column_names == [
-        "id", "rule", "column", "value", "source_file", "row_number", "raw", "dt", "stage",
-    ]  # fmt: skip
+        "id",
+        "rule",
+        "column",
+        "value",
+        "source_file",
+        "row_number",
+        "raw",
+        "dt",
+        "stage",
+    ]
     for found in (scored, features, lost):
         assert set(found["dt"].to_pylist()) == {date.fromisoformat(DAY)}
         assert found["id"].to_pylist() == sorted(found["id"].to_pylist())

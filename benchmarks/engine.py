@@ -94,9 +94,18 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> str:
             ]
         )
     header = [
-        "", "work / ours", "work, s", "of which start", "M rows/s", "CPU, s", "process / ours", "peak, MB",
-        "max difference", "flips", "order",
-    ]  # fmt: skip
+        "",
+        "work / ours",
+        "work, s",
+        "of which start",
+        "M rows/s",
+        "CPU, s",
+        "process / ours",
+        "peak, MB",
+        "max difference",
+        "flips",
+        "order",
+    ]
     return side_by_side.table(header, lines)
 
 

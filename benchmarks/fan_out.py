@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.spec import Scoring
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
-from batch_scoring.spec import Scoring
 from batch_scoring.tables import read_day
 from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures
@@ -88,9 +88,11 @@ def _materialize(scoring: Scoring, *assets: str) -> float:
     """Seconds of the command that materialises assets of the day, a process a step."""
     with tempfile.TemporaryDirectory() as home:
         environment = {
-            **os.environ, "DAGSTER_HOME": home, "BATCH_SCORING_EXECUTOR": "multiprocess",
+            **os.environ,
+            "DAGSTER_HOME": home,
+            "BATCH_SCORING_EXECUTOR": "multiprocess",
             VARIABLE: scoring.model_dump_json(),
-        }  # fmt: skip
+        }
         keys = ",".join(f"{NAME}/{asset}" for asset in assets)
         command = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.fan_out"]
         seconds, _ = side_by_side.run(

@@ -26,7 +26,7 @@ from batch_scoring.pipelines.customer_churn.data import customers, write_day
 from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures
 
-BATCH_SCORING = "import sys; from batch_scoring.cli import main; sys.exit(main())"
+BATCH_SCORING = "import sys; from batch_scoring.cli.main import main; sys.exit(main())"
 """The command batch-scoring, with this Python."""
 
 FIRST = date(2024, 1, 1)
@@ -86,8 +86,11 @@ def _run(what: str, size: int, folder: Path) -> Callable[[], Measures]:
         home.mkdir()
         shutil.copy(PROJECT / "dagster.yaml", home)
         environment = {
-            **os.environ, "BATCH_SCORING_DATA": str(root), "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1",
-        }  # fmt: skip
+            **os.environ,
+            "BATCH_SCORING_DATA": str(root),
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
         command = ["-c", BATCH_SCORING, "backfill", "customer_churn", str(FIRST), str(last)]
         return side_by_side.watched(command, cwd=PROJECT, env=environment)[0]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring.bundle import GOLDEN_ROWS, write_bundle
+from batch_scoring.inference.bundle import GOLDEN_ROWS, write_bundle
 from benchmarks import workload
 
 VERSION = "v1"
@@ -118,12 +118,20 @@ def write(folder: Path, name: str) -> None:
     _spread(network)
     rows = workload.table(1_000)
     write_bundle(
-        bundle(folder, name), network=network, arguments=kind.arguments, name=name, version=VERSION,
-        task="classification", numeric=list(workload.NUMERIC),
+        bundle(folder, name),
+        network=network,
+        arguments=kind.arguments,
+        name=name,
+        version=VERSION,
+        task="classification",
+        numeric=list(workload.NUMERIC),
         categorical={column: list(words) for column, words in workload.CATEGORICAL.items()},
-        classes=["stays", "leaves"], training={"rows": 0}, metrics={}, golden=rows.slice(0, GOLDEN_ROWS),
+        classes=["stays", "leaves"],
+        training={"rows": 0},
+        metrics={},
+        golden=rows.slice(0, GOLDEN_ROWS),
         reference=rows.append_column("dt", pa.repeat(pa.scalar(date(2024, 1, 1)), len(rows))),
-    )  # fmt: skip
+    )
     torch.save(network.state_dict(), folder / f"{name}.pt")
 
 

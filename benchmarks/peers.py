@@ -76,10 +76,11 @@ def ours(task: Task) -> None:
     """
     import pyarrow as pa
 
-    from batch_scoring import scored_rows, shards
-    from batch_scoring.bundle import load_bundle
-    from batch_scoring.scoring import Scorer
-    from batch_scoring.storage import open_folder
+    from batch_scoring.daily import scored_rows
+    from batch_scoring.inference.bundle import load_bundle
+    from batch_scoring.inference.scorer import Scorer
+    from batch_scoring.storage import shards
+    from batch_scoring.storage.folders import open_folder
     from benchmarks import networks, workload
 
     network = networks.MODELS[task.model].network
@@ -187,9 +188,11 @@ def polars_streaming(task: Task) -> None:
     network = task.network()
     numeric, categorical = list(workload.NUMERIC), list(workload.CATEGORICAL)
     scores = {
-        "prediction": pl.Int64(), "prediction_proba": pl.Float32(),
-        "prob_class_0": pl.Float32(), "prob_class_1": pl.Float32(),
-    }  # fmt: skip
+        "prediction": pl.Int64(),
+        "prediction_proba": pl.Float32(),
+        "prob_class_0": pl.Float32(),
+        "prob_class_1": pl.Float32(),
+    }
 
     def score(frame: pl.DataFrame) -> pl.DataFrame:
         numbers = np.ascontiguousarray(frame.select(numeric).to_numpy())
@@ -225,9 +228,11 @@ def daft_udf(task: Task) -> None:
 
     features = [*workload.NUMERIC, *workload.CATEGORICAL]
     scores = {
-        "prediction": DataType.int64(), "prediction_proba": DataType.float32(),
-        "prob_class_0": DataType.float32(), "prob_class_1": DataType.float32(),
-    }  # fmt: skip
+        "prediction": DataType.int64(),
+        "prediction_proba": DataType.float32(),
+        "prob_class_0": DataType.float32(),
+        "prob_class_1": DataType.float32(),
+    }
 
     # max_concurrency of 1 and 2, with and without processes of their own: two to four times as long; batches of
     # 32,768 rows or of Daft's own choice, two torch threads: no faster
@@ -378,8 +383,13 @@ CONTENDERS = {
         ours,
         "batch_scoring",
         (
-            "pandas", "pyarrow.csv", "safetensors.torch", "batch_scoring.bundle", "batch_scoring.scored_rows",
-            "batch_scoring.scoring", "batch_scoring.shards",
+            "pandas",
+            "pyarrow.csv",
+            "safetensors.torch",
+            "batch_scoring.inference.bundle",
+            "batch_scoring.daily.scored_rows",
+            "batch_scoring.inference.scorer",
+            "batch_scoring.storage.shards",
         ),
     ),
     "polars": Contender(polars_streaming, "Polars streaming + torch UDF", ("numpy.ma", "polars")),
@@ -390,7 +400,7 @@ CONTENDERS = {
     "spark": Contender(
         spark_map_in_pandas, "Spark mapInPandas", ("pyspark.sql", "pyspark.sql.pandas.types"), start_spark
     ),
-}  # fmt: skip
+}
 
 
 def _matrices(frame: "pd.DataFrame") -> tuple["np.ndarray", "np.ndarray"]:

@@ -77,10 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="How many GPUs to plan. Formulas: the docstring of this file.")
     parser.add_argument("--rows", type=float, required=True, help="rows of a day, for example 500e6")
     parser.add_argument(
-        "--rows-per-second", type=float, default=CPU_ROWS_PER_SECOND,
+        "--rows-per-second",
+        type=float,
+        default=CPU_ROWS_PER_SECOND,
         help="rows that one pod scores: rows_per_second of the materialisations of predictions, on one GPU; "
         "default: %(default)g, a small MLP on 2 cores",
-    )  # fmt: skip
+    )
     parser.add_argument("--window-hours", type=float, required=True, help="hours within which all must be scored")
     parser.add_argument("--backfill-days", type=int, default=0, help="days to catch up besides the newest; default: 0")
     parser.add_argument("--start-seconds", type=float, default=120, help="of a pod, to its first row; default: 120")
@@ -89,9 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
     days = options.backfill_days + 1
     try:
         found = plan(
-            options.rows, options.rows_per_second, options.window_hours * 3600, days, options.start_seconds,
+            options.rows,
+            options.rows_per_second,
+            options.window_hours * 3600,
+            days,
+            options.start_seconds,
             options.shards,
-        )  # fmt: skip
+        )
     except ValueError as error:
         sys.stderr.write(f"plan.py: {error}\n")
         return 2

@@ -89,9 +89,14 @@ class Pod:
         program, *arguments = container["args"]
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [str(_BIN / program), *arguments], cwd=self.folder / "work", env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [str(_BIN / program), *arguments],
+                cwd=self.folder / "work",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""
@@ -297,12 +302,14 @@ def kubeconfig(server: str) -> str:
     """For clients of a server without users and certificates."""
     return yaml.safe_dump(
         {
-            "apiVersion": "v1", "kind": "Config", "current-context": "stand-in",
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "stand-in",
             "clusters": [{"name": "stand-in", "cluster": {"server": server}}],
             "users": [{"name": "test", "user": {}}],
             "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "test"}}],
         }
-    )  # fmt: skip
+    )
 
 
 def _job_json(job: Job) -> dict[str, Any]:
@@ -344,27 +351,40 @@ def _pod_json(pod: Pod) -> dict[str, Any]:
     if pod.death == "Evicted" and pod.exit_code is not None:
         status |= {"reason": "Evicted", "message": "The node was low on resource: memory."}
     container = {
-        "name": pod.job.container["name"], "image": pod.job.container["image"], "imageID": "", "ready": False,
-        "restartCount": 0, "state": state,
-    }  # fmt: skip
+        "name": pod.job.container["name"],
+        "image": pod.job.container["image"],
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": state,
+    }
     if pod.trouble != "Unschedulable":
         status["containerStatuses"] = [container]
     return {
-        "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "spec": template["spec"],
         "metadata": {
-            "name": pod.name, "namespace": NAMESPACE, "creationTimestamp": _stamp(pod.created),
+            "name": pod.name,
+            "namespace": NAMESPACE,
+            "creationTimestamp": _stamp(pod.created),
             "labels": template["metadata"]["labels"] | {"job-name": pod.job.name},
         },
         "status": status | {"conditions": [scheduled]},
-    }  # fmt: skip
+    }
 
 
 def _event(kind: str, name: str, reason: Trouble, at: datetime) -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
-        "involvedObject": {"kind": kind, "name": name}, "reason": reason, "message": MESSAGES[reason],
-        "type": "Warning", "lastTimestamp": _stamp(at),
-    }  # fmt: skip
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
+        "involvedObject": {"kind": kind, "name": name},
+        "reason": reason,
+        "message": MESSAGES[reason],
+        "type": "Warning",
+        "lastTimestamp": _stamp(at),
+    }
 
 
 def _stamp(at: datetime) -> str:

@@ -21,8 +21,8 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._utils.error import SerializableErrorInfo
 
-from batch_scoring.pipeline import PROJECT
-from batch_scoring.step_pods import WatchedSteps
+from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring_tests import deployed
 from batch_scoring_tests.pods.cluster import NAMESPACE, Cluster, Job
 from batch_scoring_tests.reliability.deployment import wait_until
@@ -41,18 +41,23 @@ def instance_of(folder: Path, cluster: Cluster, environment: Mapping[str, str]) 
         environment: of every pod.
     """
     launcher = {
-        "load_incluster_config": False, "kubeconfig_file": str(cluster.kubeconfig), "job_image": IMAGE,
-        "job_namespace": NAMESPACE, "service_account_name": "dagster", "instance_config_map": "dagster-instance",
+        "load_incluster_config": False,
+        "kubeconfig_file": str(cluster.kubeconfig),
+        "job_image": IMAGE,
+        "job_namespace": NAMESPACE,
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster-instance",
         "env_vars": [f"{name}={value}" for name, value in environment.items()],
-    }  # fmt: skip
+    }
     settings = {
         "telemetry": {"enabled": False},
         "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": launcher},
         "run_monitoring": {"enabled": True, "max_resume_run_attempts": 3},
         "compute_logs": {
-            "module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager",
+            "module": "dagster._core.storage.noop_compute_log_manager",
+            "class": "NoOpComputeLogManager",
         },
-    }  # fmt: skip
+    }
     home = folder / "instance"
     home.mkdir()
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
@@ -73,9 +78,12 @@ def create_run(instance: dg.DagsterInstance, job: ReconstructableJob, day: str) 
     tags = {"dagster/partition": day}
     plan = create_execution_plan(job, {}, tags=tags)
     run = instance.create_run_for_job(
-        job.get_definition(), plan, tags=tags, job_code_origin=job.get_python_origin(),
+        job.get_definition(),
+        plan,
+        tags=tags,
+        job_code_origin=job.get_python_origin(),
         asset_selection=set(job.get_definition().asset_layer.executable_asset_keys),
-    )  # fmt: skip
+    )
     return run, plan
 
 
@@ -148,8 +156,12 @@ class Steps:
     def _of(self, key: str, attempt: int) -> StepHandlerContext:
         state = KnownExecutionState(previous_retry_attempts={key: attempt} if attempt else {})
         arguments = ExecuteStepArgs(
-            job_origin=self._job.get_python_origin(), run_id=self.run.run_id, step_keys_to_execute=[key],
-            instance_ref=self.instance.get_ref(), known_state=state, should_verify_step=True,
+            job_origin=self._job.get_python_origin(),
+            run_id=self.run.run_id,
+            step_keys_to_execute=[key],
+            instance_ref=self.instance.get_ref(),
+            known_state=state,
+            should_verify_step=True,
             print_serialized_events=False,
-        )  # fmt: skip
+        )
         return StepHandlerContext(self.instance, self._context, [self.all[key]], arguments, self.run)

@@ -11,7 +11,7 @@ from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.retries import RetryMode
 
-from batch_scoring.pod_executor import Resumed, _while_started
+from batch_scoring.defs.execution.k8s_executor import Resumed, _while_started
 
 SHARES = [f"score[share_{number}]" for number in range(1, 5)]
 
@@ -123,10 +123,12 @@ def test_dagster_itself_takes_a_share_for_waiting_that_was_tried_again(instance:
 @pytest.mark.parametrize(
     ("status", "goes_on"),
     [
-        (dg.DagsterRunStatus.STARTED, True), (dg.DagsterRunStatus.CANCELING, False),
-        (dg.DagsterRunStatus.CANCELED, False), (dg.DagsterRunStatus.FAILURE, False),
+        (dg.DagsterRunStatus.STARTED, True),
+        (dg.DagsterRunStatus.CANCELING, False),
+        (dg.DagsterRunStatus.CANCELED, False),
+        (dg.DagsterRunStatus.FAILURE, False),
     ],
-)  # fmt: skip
+)
 def test_only_a_run_that_nobody_has_ended_goes_on_in_another_worker(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, status: dg.DagsterRunStatus, goes_on: bool
 ) -> None:

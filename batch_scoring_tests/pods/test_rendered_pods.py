@@ -15,9 +15,9 @@ import pytest
 from dagster._core.definitions.job_definition import JobDefinition
 from pydantic import ValidationError
 
-from batch_scoring.compute import K8S_TAG, SPOT_TAINTS, VARIABLE
-from batch_scoring.pipeline import PIPELINES, SpecError, load_pipelines
-from batch_scoring.spec import PipelineSpec
+from batch_scoring.config.pipeline import PIPELINES, SpecError, load_pipelines
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.defs.execution.executors import K8S_TAG, SPOT_TAINTS, VARIABLE
 from batch_scoring_tests.deployed import PACKAGES
 from batch_scoring_tests.pods.cluster import Cluster, running_cluster
 from batch_scoring_tests.pods.deployment import IMAGE, Steps, instance_of, job_named
@@ -28,15 +28,23 @@ SCORING = re.compile(r"(__predictions|_score_share\[share_\d+\])$")
 GPU = "nvidia.com/gpu"
 RICH: dict[str, Any] = {
     "default": {
-        "cpu": 0.5, "memory": "1Gi", "node_selector": {"pool": "batch"}, "max_hours": 2.5,
+        "cpu": 0.5,
+        "memory": "1Gi",
+        "node_selector": {"pool": "batch"},
+        "max_hours": 2.5,
         "tolerations": [{"key": "batch", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}],
     },
     "predictions": {
-        "cpu": 3, "memory": "8Gi", "gpu": 2, "image": "registry.example/batch-scoring:0123abc-cuda", "spot": True,
-        "shared_memory": "2Gi", "node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
+        "cpu": 3,
+        "memory": "8Gi",
+        "gpu": 2,
+        "image": "registry.example/batch-scoring:0123abc-cuda",
+        "spot": True,
+        "shared_memory": "2Gi",
+        "node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
         "tolerations": [{"key": "dedicated", "effect": ""}],
     },
-}  # fmt: skip
+}
 """A spec's section that says all there is to say."""
 
 
@@ -189,8 +197,9 @@ def check_scoring(manifest: dict[str, Any], gpu: int) -> None:
     spec, container = spec_of(manifest), container_of(manifest)
     gpus = {GPU: str(gpu)} if gpu else {}
     assert container["resources"] == {
-        "requests": {"cpu": "3", "memory": "8Gi", **gpus}, "limits": {"memory": "8Gi", **gpus},
-    }  # fmt: skip
+        "requests": {"cpu": "3", "memory": "8Gi", **gpus},
+        "limits": {"memory": "8Gi", **gpus},
+    }
     assert container["image"] == "registry.example/batch-scoring:0123abc-cuda"
     assert {"name": "OMP_NUM_THREADS", "value": "3"} in container["env"]
     assert container["volumeMounts"] == [{"name": "shared-memory", "mountPath": "/dev/shm"}]

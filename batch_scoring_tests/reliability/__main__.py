@@ -58,8 +58,11 @@ def main() -> int:
                 reports.append(report := runs[name](folder))
             print(
                 f"{report.scenario:48}  {report.trials:>6}  {len(report.violations):>10}  {report.reused:>6}  "
-                f"{report.seconds:>7.0f}  {report.notes}", *report.violations, sep="\n    ", flush=True,
-            )  # fmt: skip
+                f"{report.seconds:>7.0f}  {report.notes}",
+                *report.violations,
+                sep="\n    ",
+                flush=True,
+            )
     return 1 if any(report.violations for report in reports) else 0
 
 

@@ -14,14 +14,14 @@ import dagster as dg
 import psutil
 import yaml
 
-from batch_scoring.pipeline import PROJECT
+from batch_scoring.config.pipeline import PROJECT
 from batch_scoring_tests.tiny import TinyProject
 
 DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
 from batch_scoring.definitions import deploy_sound
-from batch_scoring.pipeline import Survey, survey_pipelines
+from batch_scoring.config.pipeline import Survey, survey_pipelines
 warnings.simplefilter("ignore")
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
@@ -47,9 +47,14 @@ class Deployment:
     """What `make dev` starts, less the web server."""
 
     def __init__(
-        self, folder: Path, projects: Sequence[TinyProject], environment: dict[str, str], settings: dict[str, Any],
-        *, reloads_every: float = 60,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        projects: Sequence[TinyProject],
+        environment: dict[str, str],
+        settings: dict[str, Any],
+        *,
+        reloads_every: float = 60,
+    ) -> None:
         """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped.
 
         `reloads_every`: seconds after which the daemon loads the code anew, 60 as Dagster ships it.
@@ -65,9 +70,15 @@ class Deployment:
         places = [(str(project.packages), project.data_root) for project in projects]
         self._definitions = folder / "deployed.py"
         self._definitions.write_text(DEFINITIONS.format(places=places))
-        self._environment = os.environ | environment | {
-            "DAGSTER_HOME": str(self.home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        self._environment = (
+            os.environ
+            | environment
+            | {
+                "DAGSTER_HOME": str(self.home),
+                "PYTHONPATH": str(PROJECT),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
         self._log = (folder / "daemon.log").open("wb")
         self._daemon: subprocess.Popen[bytes] | None = None
 

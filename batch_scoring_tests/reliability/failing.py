@@ -17,7 +17,9 @@ import dagster as dg
 import psutil
 from dagster._core.scheduler.instigation import TickStatus
 
-from batch_scoring import failures, landing, settled
+from batch_scoring.daily import freshness
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations import failures
 from batch_scoring_tests.receivers import WebServer
 from batch_scoring_tests.reliability import disks
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
@@ -30,10 +32,12 @@ from batch_scoring_tests.tiny import DAY, TinyProject
 SETTINGS = {
     "concurrency": {"runs": {"max_concurrent_runs": 4}},
     "run_monitoring": {
-        "enabled": True, "max_runtime_seconds": 21600, "poll_interval_seconds": 2,
+        "enabled": True,
+        "max_runtime_seconds": 21600,
+        "poll_interval_seconds": 2,
         "free_slots_after_run_end_seconds": 60,
     },
-}  # fmt: skip
+}
 NAP = """
         import sys, time
         frame = sys._getframe()
@@ -93,8 +97,8 @@ class Provoked:
     @property
     def is_settled(self) -> bool:
         pipeline = self.project.pipeline
-        now = landing.fingerprint(landing.list_day(pipeline.landing, DAY))
-        return settled.fingerprints(pipeline, [DAY]).get(DAY) == now
+        now = landing_files.fingerprint(landing_files.list_day(pipeline.landing, DAY))
+        return freshness.fingerprints(pipeline, [DAY]).get(DAY) == now
 
     @property
     def failed(self) -> list[dg.DagsterRun]:
@@ -275,29 +279,77 @@ SLOW = (
     Case("rows that the network cannot score", "bad_model", 1, 1, "untouched", lands_what_nothing_can_score),
     Case("a damaged state file, for good", "processing_error", 3, 1, "untouched", damages_state),
     Case(
-        "longer than its maximum", "timeout", 2, 0, "right", lands, forward=NAP.format(4.5),
+        "longer than its maximum",
+        "timeout",
+        2,
+        0,
+        "right",
+        lands,
+        forward=NAP.format(4.5),
         spec={"runs": {"max_hours": 45 / 3600}, "scoring": {"rows_per_shard": 20}},
     ),
-    Case("ulimit -v", "out_of_memory", 2, 0, "right", lands, leaves_no_memory, NAP.format(3) + HUGE,
-         spec={"scoring": {"batch_rows": 64}}),
     Case(
-        "a memory cgroup's limit", "lost", 2, 0, "right", lands, pens_in(1500), NAP.format(3) + WIDE.format(2_000_000),
+        "ulimit -v",
+        "out_of_memory",
+        2,
+        0,
+        "right",
+        lands,
+        leaves_no_memory,
+        NAP.format(3) + HUGE,
+        spec={"scoring": {"batch_rows": 64}},
+    ),
+    Case(
+        "a memory cgroup's limit",
+        "lost",
+        2,
+        0,
+        "right",
+        lands,
+        pens_in(1500),
+        NAP.format(3) + WIDE.format(2_000_000),
         spec={"scoring": {"batch_rows": 256}},
     ),
     Case("a full disk, until there is room", "storage", 2, 0, "right", fills_disk, heals, place="small disk"),
     Case("a read-only disk, until mended", "storage", 2, 0, "right", locks_disk, heals, place="small disk"),
-)  # fmt: skip
+)
 ON_S3 = (
     Case("S3: 500", "storage", 2, 0, "right", breaks_store("500", ON_STATE), heals, place="s3", seconds=420),
     Case("S3: 503 SlowDown", "storage", 2, 0, "right", breaks_store("503", ON_STATE), heals, place="s3", seconds=420),
-    Case("S3: connections reset", "storage", 2, 0, "right", breaks_store("reset", ON_STATE), heals, place="s3",
-         seconds=420),
-    Case("S3: bodies cut short", "storage", 2, 0, "right", breaks_store("cut short", r"^GET /{}/.*/landing/.*parquet"),
-         heals, place="s3", seconds=420),
+    Case(
+        "S3: connections reset",
+        "storage",
+        2,
+        0,
+        "right",
+        breaks_store("reset", ON_STATE),
+        heals,
+        place="s3",
+        seconds=420,
+    ),
+    Case(
+        "S3: bodies cut short",
+        "storage",
+        2,
+        0,
+        "right",
+        breaks_store("cut short", r"^GET /{}/.*/landing/.*parquet"),
+        heals,
+        place="s3",
+        seconds=420,
+    ),
     Case("S3: 403", "storage", 2, 0, "right", breaks_store("403", ON_STATE), heals, place="s3"),
-    Case("S3: stays down for what is written", "storage", 3, 1, "untouched", breaks_store("reset", ON_STATE),
-         place="s3", seconds=600),
-)  # fmt: skip
+    Case(
+        "S3: stays down for what is written",
+        "storage",
+        3,
+        1,
+        "untouched",
+        breaks_store("reset", ON_STATE),
+        place="s3",
+        seconds=600,
+    ),
+)
 AHEAD = (Case("the clock jumps 8 hours ahead", "timeout", 2, 0, "right", lands, jumps(8 * 3600), NAP.format(3)),)
 BACK = (Case("the clock jumps 8 hours back", None, 1, 0, "right", lands, jumps(-8 * 3600), NAP.format(3)),)
 

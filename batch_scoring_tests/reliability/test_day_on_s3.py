@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from batch_scoring.features import prepare
-from batch_scoring.raw import find
-from batch_scoring.steps import DayStep, Run, check_input
+from batch_scoring.daily.publish import DayStep, Run, check_input
+from batch_scoring.defs.assets.raw_input import find
+from batch_scoring.defs.assets.validated_features import prepare
 from batch_scoring_tests.reliability.audit import some_rows, versions
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
@@ -113,9 +113,13 @@ def test_a_store_that_is_down_for_longer_than_botocore_is_patient_delays_a_publi
     listing = Fault("503", f"^GET .*landing%2Fdt%3D{DAY}", times=25)
     store.proxy.faults = [listing]
     _, committed = step.publish(
-        prepared, run, fingerprint=pinned.fingerprint, code=tiny.pipeline.features_code, model=None,
+        prepared,
+        run,
+        fingerprint=pinned.fingerprint,
+        code=tiny.pipeline.features_code,
+        model=None,
         check_current=lambda: check_input(tiny.pipeline, pinned, may_be_archived=False),
-    )  # fmt: skip
+    )
     assert committed and listing.hits == 25
     assert sum("is not committed yet, trying again" in line for line in said) == 2
 

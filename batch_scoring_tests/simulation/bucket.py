@@ -24,16 +24,22 @@ from urllib.parse import quote_plus
 
 import pyarrow as pa
 
-from batch_scoring import aws, events, landing, pipeline, runs, settled, storage, uploads
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.runs import DayRun
-from batch_scoring.spec import PipelineSpec
-from batch_scoring.state import Account, DayInput, LandingFile, PublishedPart, State
-from batch_scoring.steps import DayStep
-from batch_scoring.storage import Children, FileVersion, Folder
+from batch_scoring.config import pipeline
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import freshness
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations import run_history
+from batch_scoring.operations.automation import landing_scan, sqs
+from batch_scoring.operations.automation.landing_scan import Tick
+from batch_scoring.operations.automation.planner import Bounds, Memory
+from batch_scoring.operations.run_history import DayRun
+from batch_scoring.storage import aws
+from batch_scoring.storage import folders as storage
+from batch_scoring.storage.folders import Children, FileVersion, Folder
+from batch_scoring.storage.state import Account, DayInput, LandingFile, PublishedPart, State
 from batch_scoring.tables import Part
-from batch_scoring.triggers import Bounds, Memory
-from batch_scoring.uploads import Tick
 from batch_scoring_tests.simulation.history import replaced
 
 ROOT = "s3://bucket"
@@ -45,9 +51,14 @@ MOST_FAILURES = 2
 """In a row of one day's same files: after three the planner rightly gives up."""
 PAUSE = 30.0
 WRITES = (
-    "input.json", "quarantine of features", "features", "account of features",
-    "quarantine of predictions", "predictions", "account of predictions",
-)  # fmt: skip
+    "input.json",
+    "quarantine of features",
+    "features",
+    "account of features",
+    "quarantine of predictions",
+    "predictions",
+    "account of predictions",
+)
 
 
 class Crash(Exception):
@@ -260,14 +271,14 @@ class World:
         return State(PIPELINE.output)
 
     def files_of(self, day: str) -> tuple[FileVersion, ...]:
-        return tuple(landing.list_day(self.landing, day))
+        return tuple(landing_files.list_day(self.landing, day))
 
     def stands_at(self, part: Part) -> int:
         return self.transactions[part.transaction]
 
     def is_settled(self, day: str) -> bool:
         files = self.files_of(day)
-        return bool(files) and settled.fingerprints(PIPELINE, [day]).get(day) == landing.fingerprint(files)
+        return bool(files) and freshness.fingerprints(PIPELINE, [day]).get(day) == landing_files.fingerprint(files)
 
     def note(self, text: str) -> None:
         self.trace.append(f"{self.now - self.start:8.0f} s  {text}")
@@ -323,9 +334,17 @@ class World:
     def bad_key(self) -> None:
         """A name that nobody expects."""
         path = self.random.choice(
-            ("notes.txt", "dt=2024-13-45/a.parquet", "2024-03-20/a.parquet", "dt=1999-01-01/a.parquet",
-             "dt=2030-01-01/a.parquet", "dt=2024-3-2/a.parquet", "dt=/a.parquet", "x y/é+ü/a.parquet")
-        )  # fmt: skip
+            (
+                "notes.txt",
+                "dt=2024-13-45/a.parquet",
+                "2024-03-20/a.parquet",
+                "dt=1999-01-01/a.parquet",
+                "dt=2030-01-01/a.parquet",
+                "dt=2024-3-2/a.parquet",
+                "dt=/a.parquet",
+                "x y/é+ü/a.parquet",
+            )
+        )
         self.put(path, self.token())
 
     def crowd(self) -> None:
@@ -363,9 +382,11 @@ class World:
 
     def tick(self) -> None:
         """The daemon evaluates the sensor; it may die anywhere."""
-        dies = self.random.choice(("before", "after plan", "between requests", "before cursor")) if (
-            self.random.random() < self.habits.crashes and not self.is_calm
-        ) else ""  # fmt: skip
+        dies = (
+            self.random.choice(("before", "after plan", "between requests", "before cursor"))
+            if (self.random.random() < self.habits.crashes and not self.is_calm)
+            else ""
+        )
         self.figures.ticks += 1
         with contextlib.suppress(Crash):
             self._tick(dies)
@@ -391,8 +412,8 @@ class World:
 
     def _evaluate(self, memory: Memory) -> Tick:
         if self.habits.door == "events":
-            return events.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
-        return uploads.tick(PIPELINE, INSTANCE, memory, now=self.clock())
+            return sqs.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
+        return landing_scan.tick(PIPELINE, INSTANCE, memory, now=self.clock())
 
     def clock(self) -> float:
         """What the daemon's clock says."""
@@ -445,7 +466,7 @@ class World:
         if run.status == "queued":
             run.status = "started"
             run.files = self.files_of(run.day)
-            run.fingerprint = landing.fingerprint(run.files)
+            run.fingerprint = landing_files.fingerprint(run.files)
             if not run.files:
                 return self.end(run, "failed")
             self.figures.overtaken += self.is_settled(run.day) and not run.is_needless
@@ -470,18 +491,21 @@ class World:
         """One write of a run, as the steps do it; False if it gives way to newer files."""
         day, fingerprint = run.day, run.fingerprint
         pinned = DayInput(
-            day=day, fingerprint=fingerprint, run_id=run.id, pinned_at=datetime.now(UTC),
+            day=day,
+            fingerprint=fingerprint,
+            run_id=run.id,
+            pinned_at=datetime.now(UTC),
             files=tuple(
                 LandingFile(path=f.path, token=f.token, size=f.size, modified=f.modified, rows=1, columns={})
                 for f in run.files
             ),
-        )  # fmt: skip
+        )
         if what == "input.json":
             self.state.put_day_input(pinned)
             return True
         is_features = what.endswith("features")
         now = self.files_of(day)
-        if landing.fingerprint(now) != fingerprint and (now or is_features):
+        if landing_files.fingerprint(now) != fingerprint and (now or is_features):
             return False
         name: Any = "validated_features" if is_features else "predictions"
         step = DayStep(PIPELINE, day, name)
@@ -501,10 +525,18 @@ class World:
             ]
             self.state.put_account(
                 Account(
-                    pipeline="sim", day=day, step=name, run_id=run.id, finished_at=datetime.now(UTC),
-                    fingerprint=fingerprint, code="c", shards=(), table=parts[0], quarantine=parts[1],
+                    pipeline="sim",
+                    day=day,
+                    step=name,
+                    run_id=run.id,
+                    finished_at=datetime.now(UTC),
+                    fingerprint=fingerprint,
+                    code="c",
+                    shards=(),
+                    table=parts[0],
+                    quarantine=parts[1],
                 )
-            )  # fmt: skip
+            )
             return True
         part = step.quarantine if what.startswith("quarantine") else step.table
         if self.contents.get((part.transaction, day)) != fingerprint:
@@ -517,9 +549,14 @@ class World:
     def play(self) -> None:
         """Disturbed for a while, then calm until nothing more happens; then look."""
         weights = {
-            self.upload: 6, self.correction: 3, self.again: 1, self.and_back: 2, self.multipart: 2, self.deletion: 1,
+            self.upload: 6,
+            self.correction: 3,
+            self.again: 1,
+            self.and_back: 2,
+            self.multipart: 2,
+            self.deletion: 1,
             self.bad_key: 0.5,
-        }  # fmt: skip
+        }
         if self.habits.crowded:
             self.crowd()
         wipe_at = self.random.randrange(self.habits.steps) if self.habits.wipes_runs else -1
@@ -561,12 +598,12 @@ class World:
             if not files or self.is_settled(day):
                 tables = [DayStep(PIPELINE, day, step).table for step in ("validated_features", "predictions")]
                 held = {self.contents.get((table.transaction, day)) for table in tables}
-                if files and held != {landing.fingerprint(files)}:
+                if files and held != {landing_files.fingerprint(files)}:
                     self.figures.wrong_days.append(f"seed {self.seed}: {day} is settled, and of other files")
                 continue
             pinned = self.state.day_inputs([day])
-            stands = settled.fingerprints(PIPELINE, [day]).get(day)
-            if not any(p.fingerprint == stands and settled.is_rest_of(files, p) for p in pinned):
+            stands = freshness.fingerprints(PIPELINE, [day]).get(day)
+            if not any(p.fingerprint == stands and freshness.is_rest_of(files, p) for p in pinned):
                 self.figures.wrong_days.append(f"seed {self.seed}: {day} is not of its files")
         # one that is forgotten while it is on is asked for again, and one that seems to be on for longer than it may
         is_excused = bool(self.forgotten or self.habits.jumps)
@@ -600,19 +637,31 @@ INSTANCE: Any = SimpleNamespace(run_monitoring_max_runtime_seconds=3600)
 def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object, str, Any]] = ()) -> World:
     """One history; of the seed's own kind if no habits are given. `without`: patches that take a rule out."""
     rng = random.Random(~seed)
-    world = World(seed, habits or Habits(
-        door=rng.choice(("uploads", "uploads", "events")), days=rng.choice((3, 12, 25)), crowded=rng.random() < 0.05,
-        wipes_runs=rng.random() < 0.3, steps=rng.choice((30, 60)), jumps=rng.choice((0, 0, 0.1)),
-    ))  # fmt: skip
+    world = World(
+        seed,
+        habits
+        or Habits(
+            door=rng.choice(("uploads", "uploads", "events")),
+            days=rng.choice((3, 12, 25)),
+            crowded=rng.random() < 0.05,
+            wipes_runs=rng.random() < 0.3,
+            steps=rng.choice((30, 60)),
+            jumps=rng.choice((0, 0, 0.1)),
+        ),
+    )
     substitutes: list[tuple[object, str, Any]] = [
-        (pipeline, "open_folder", world.folder), (storage, "open_folder", world.folder),
+        (pipeline, "open_folder", world.folder),
+        (storage, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
-        (settled, "_transactions", lambda _pipeline: world.stands_at),
-        (runs, "of_day", world.of_day), (runs, "code_in_force", lambda _pipeline: CODE),
-        (uploads, "answer", lambda _who, _seconds, ask: ask()), (events, "answer", lambda _who, _seconds, ask: ask()),
-        (events, "time", SimpleNamespace(time=world.clock)), (aws, "client", lambda _service: world.queue),
+        (freshness, "_transactions", lambda _pipeline: world.stands_at),
+        (run_history, "of_day", world.of_day),
+        (run_history, "code_in_force", lambda _pipeline: CODE),
+        (landing_scan, "answer", lambda _who, _seconds, ask: ask()),
+        (sqs, "answer", lambda _who, _seconds, ask: ask()),
+        (sqs, "time", SimpleNamespace(time=world.clock)),
+        (aws, "client", lambda _service: world.queue),
         *without,
-    ]  # fmt: skip
+    ]
     with replaced(substitutes):
         world.play()
     return world

@@ -18,29 +18,22 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import (
-    failures,
-    feature_checks,
-    features,
-    model,
-    pipeline,
-    prediction_checks,
-    predictions,
-    raw,
-    scored_day,
-    shards,
-    storage,
-    tables,
-)
-from batch_scoring.contract import Rejections, Verdict
-from batch_scoring.manifest import Manifest
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.rows import UnreadableFileError
-from batch_scoring.scoring import FailedRow, Scored
-from batch_scoring.spec import PipelineSpec
-from batch_scoring.state import ModelInForce, StateError
-from batch_scoring.steps import Run, SupersededError
-from batch_scoring.storage import Folder
+from batch_scoring import tables
+from batch_scoring.config import pipeline
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import score as scored_day
+from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
+from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.scorer import FailedRow, Scored
+from batch_scoring.ingest.formats.rows import UnreadableFileError
+from batch_scoring.ingest.schema.contract import Rejections, Verdict
+from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.operations import failures
+from batch_scoring.storage import folders, shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.state import ModelInForce, StateError
 from batch_scoring.tables import PublicationError
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
@@ -82,9 +75,12 @@ class TinyScorer:
     def __init__(self, loaded: ModelInForce, *, device: str, batch_rows: object) -> None:
         self._model = next(model for model in MODELS if model.sha256 == loaded.sha256)
         self.manifest = SimpleNamespace(
-            version=self._model.version, numeric=("x", "fate"), categorical={}, task="classification",
+            version=self._model.version,
+            numeric=("x", "fate"),
+            categorical={},
+            task="classification",
             outputs=self._model.outputs,
-        )  # fmt: skip
+        )
 
     def halve(self, times: int) -> None: ...
 
@@ -148,7 +144,7 @@ class Steps:
 
 def steps_of(pipeline: Pipeline) -> Steps:
     """What Dagster would call."""
-    makers = (raw.raw_input, features.validated_features, model.model, predictions.predictions)
+    makers = (raw_input.raw_input, validated_features.validated_features, model.model, predictions.predictions)
     functions = {
         name: make(pipeline).op.compute_fn.decorated_fn  # type: ignore[union-attr]
         for name, make in zip(ASSETS, makers, strict=True)
@@ -192,9 +188,17 @@ def _examined(pipeline: Pipeline) -> model.Delivered:
 def _described(folder: Folder) -> tuple[Manifest, None]:
     """Stands for `bundle.read_description`: a bundle without a profile, so no check compares with it."""
     manifest = Manifest(
-        name="sim", version="any", task="classification", arguments={}, numeric=("x", "fate"), categorical={},
-        classes=("0", "1"), training={}, metrics={}, files={},
-    )  # fmt: skip
+        name="sim",
+        version="any",
+        task="classification",
+        arguments={},
+        numeric=("x", "fate"),
+        categorical={},
+        classes=("0", "1"),
+        training={},
+        metrics={},
+        files={},
+    )
     return manifest, None
 
 
@@ -208,7 +212,7 @@ def _nothing(*_arguments: object) -> dict[str, Any]:
 
 
 SUBSTITUTES: Substitutes = [
-    (features, "Contract", TinyContract),
+    (validated_features, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
     (scored_day, "Tally", NoTally),
@@ -221,11 +225,11 @@ SUBSTITUTES: Substitutes = [
     (tables, "time", Clock),
     *(
         (module, "step_run", lambda context: failures.noted(context.run))
-        for module in (raw, features, model, predictions)
+        for module in (raw_input, validated_features, model, predictions)
     ),
-    *((module, "halvings", lambda *_: 0) for module in (features, predictions)),
-    *((module, "describe", _nothing) for module in (raw, features, model, predictions)),
-    *((module, "figures", _nothing) for module in (features, predictions)),
+    *((module, "halvings", lambda *_: 0) for module in (validated_features, predictions)),
+    *((module, "describe", _nothing) for module in (raw_input, validated_features, model, predictions)),
+    *((module, "figures", _nothing) for module in (validated_features, predictions)),
 ]
 
 
@@ -265,7 +269,7 @@ class Player:
         store = real.RealStore(world, folder) if folder else memory.MemoryStore(world)
         world.pipeline, world.store = steps.pipeline, store
         Clock.world = memory.MemoryTable.world = real.PointedTable.world = world
-        places = [(pipeline, "open_folder", store.folder), (storage, "open_folder", store.folder)]
+        places = [(pipeline, "open_folder", store.folder), (folders, "open_folder", store.folder)]
         own = real.substitutes() if folder else memory.substitutes()
         with replaced([*places, *own, *SUBSTITUTES, *without]):
             _History(world, steps).play()
@@ -275,82 +279,140 @@ class Player:
 def _corrections(rng: random.Random) -> Habits:
     """Files come and change while some assets are run, and processes die."""
     return Habits(
-        {"late_file": 2, "corrected_file": 3, "file_back": 4, "file_again": 1, "file_removed": 1, "archived": 0.3,
-         "overtaking": 0.5},
-        event=0.02, fault=rng.choice((0.0, 0.02)), switch=rng.choice((0.03, 0.2)), runs=(1, 1, 1, 2),
-        partial=0.6, waits=0.1, groups=(3, 4, 5),
-    )  # fmt: skip
+        {
+            "late_file": 2,
+            "corrected_file": 3,
+            "file_back": 4,
+            "file_again": 1,
+            "file_removed": 1,
+            "archived": 0.3,
+            "overtaking": 0.5,
+        },
+        event=0.02,
+        fault=rng.choice((0.0, 0.02)),
+        switch=rng.choice((0.03, 0.2)),
+        runs=(1, 1, 1, 2),
+        partial=0.6,
+        waits=0.1,
+        groups=(3, 4, 5),
+    )
 
 
 def _crowd(rng: random.Random) -> Habits:
     """Two and three runs at once; files, promotions and other people's commits come just before a commit."""
     return Habits(
         {"late_file": 1, "corrected_file": 3, "promotion": 2, "compaction": 3, "neighbour": 1, "overtaking": 3},
-        event=0.01, hot=20, fault=rng.choice((0.0, 0.005)), switch=rng.choice((0.01, 0.1)), runs=(2, 2, 3), partial=0.1,
-    )  # fmt: skip
+        event=0.01,
+        hot=20,
+        fault=rng.choice((0.0, 0.005)),
+        switch=rng.choice((0.01, 0.1)),
+        runs=(2, 2, 3),
+        partial=0.1,
+    )
 
 
 def _tampering(rng: random.Random) -> Habits:
     """People work on the tables."""
     return Habits(
         {"compaction": 4, "restoration": 3, "deletion": 1, "corrected_file": 3, "file_back": 1, "vacuum": 1},
-        event=0.01, hot=rng.choice((5, 30)), partial=0.3, waits=0.6,
-    )  # fmt: skip
+        event=0.01,
+        hot=rng.choice((5, 30)),
+        partial=0.3,
+        waits=0.6,
+    )
 
 
 def _housekeeping(rng: random.Random) -> Habits:
     """Old files are removed."""
     return Habits(
         {"suspended": 3, "vacuum": 1, "corrected_file": 1, "file_back": 2, "overtaking": 0.5},
-        event=rng.choice((0.0, 0.005)), hot=15, fault=0.02, switch=rng.choice((0.1, 0.3)), runs=(1, 1, 2), partial=0.1,
-        waits=0.9, groups=(2, 3, 4),
-    )  # fmt: skip
+        event=rng.choice((0.0, 0.005)),
+        hot=15,
+        fault=0.02,
+        switch=rng.choice((0.1, 0.3)),
+        runs=(1, 1, 2),
+        partial=0.1,
+        waits=0.9,
+        groups=(2, 3, 4),
+    )
 
 
 def _anything(rng: random.Random) -> Habits:
     """A little of everything."""
     weights = {
-        "late_file": 3.0, "corrected_file": 3.0, "file_back": 3.0, "file_again": 1.0, "file_removed": 1.0,
-        "archived": 0.2, "promotion": 2.0, "compaction": 1.5, "restoration": 1.5, "deletion": 0.5,
-        "neighbour": 1.0, "vacuum": 1.0, "suspended": 0.3, "overtaking": 1.0,
-    }  # fmt: skip
+        "late_file": 3.0,
+        "corrected_file": 3.0,
+        "file_back": 3.0,
+        "file_again": 1.0,
+        "file_removed": 1.0,
+        "archived": 0.2,
+        "promotion": 2.0,
+        "compaction": 1.5,
+        "restoration": 1.5,
+        "deletion": 0.5,
+        "neighbour": 1.0,
+        "vacuum": 1.0,
+        "suspended": 0.3,
+        "overtaking": 1.0,
+    }
     favourite = rng.choice([*weights])
     weights[favourite] *= 5
     return Habits(
-        weights, event=rng.choice((0.005, 0.02, 0.05)), fault=rng.choice((0.0, 0.005, 0.02)),
+        weights,
+        event=rng.choice((0.005, 0.02, 0.05)),
+        fault=rng.choice((0.0, 0.005, 0.02)),
         switch=rng.choice((0.05, 0.2, 0.5)),
-    )  # fmt: skip
+    )
 
 
 def _optimizers(rng: random.Random) -> Habits:
     """A compaction comes between load and commit, one run after another."""
     return Habits(
-        {"compaction": 3, "corrected_file": 1, "promotion": 1}, event=0.01, hot=30, fault=0.0, runs=(1,), partial=0.0,
-        waits=0.0, groups=(3, 4),
-    )  # fmt: skip
+        {"compaction": 3, "corrected_file": 1, "promotion": 1},
+        event=0.01,
+        hot=30,
+        fault=0.0,
+        runs=(1,),
+        partial=0.0,
+        waits=0.0,
+        groups=(3, 4),
+    )
 
 
 def _leftovers(rng: random.Random) -> Habits:
     """Processes die, days go by, and the day is run again while what they left is removed."""
     return Habits(
-        {"late_file": 1, "deletion": 1}, event=0.001, fault=0.04, switch=0.3, runs=(1,), partial=0.0, waits=1.0,
+        {"late_file": 1, "deletion": 1},
+        event=0.001,
+        fault=0.04,
+        switch=0.3,
+        runs=(1,),
+        partial=0.0,
+        waits=1.0,
         groups=(3, 4, 5),
-    )  # fmt: skip
+    )
 
 
 def _reuploads(rng: random.Random) -> Habits:
     """The same files are uploaded again, so that others are the newest; people work on the tables."""
     return Habits(
         {"file_again": 5, "late_file": 1, "deletion": 2, "restoration": 1, "compaction": 1, "overtaking": 0.5},
-        event=rng.choice((0.01, 0.03)), fault=rng.choice((0.0, 0.02)), partial=0.3,
-    )  # fmt: skip
+        event=rng.choice((0.01, 0.03)),
+        fault=rng.choice((0.0, 0.02)),
+        partial=0.3,
+    )
 
 
 KINDS: dict[str, Callable[[random.Random], Habits]] = {
-    "anything": _anything, "corrections": _corrections, "crowd": _crowd, "tampering": _tampering,
-    "housekeeping": _housekeeping, "reuploads": _reuploads, "leftovers": _leftovers,
+    "anything": _anything,
+    "corrections": _corrections,
+    "crowd": _crowd,
+    "tampering": _tampering,
+    "housekeeping": _housekeeping,
+    "reuploads": _reuploads,
+    "leftovers": _leftovers,
     "optimizers": _optimizers,
-}  # fmt: skip
+}
 """Kinds of histories."""
 
 
@@ -383,8 +445,14 @@ class _History:
     def _selection(self) -> tuple[str, ...]:
         """All assets or, now and then, one or some of them."""
         partial = (
-            ASSETS[:1], ASSETS[1:2], ASSETS[2:3], ASSETS[3:], ASSETS[:2], ASSETS[2:], ("raw_input", "predictions"),
-        )  # fmt: skip
+            ASSETS[:1],
+            ASSETS[1:2],
+            ASSETS[2:3],
+            ASSETS[3:],
+            ASSETS[:2],
+            ASSETS[2:],
+            ("raw_input", "predictions"),
+        )
         rng = self._world.random
         return rng.choice(partial) if rng.random() < self._world.habits.partial else ASSETS
 
@@ -394,9 +462,7 @@ class _History:
 
         def work(task: Task) -> None:
             run = Run(identifier, world.now, lambda _: None)
-            context = SimpleNamespace(
-                partition_key=DAY, has_partition_key=True, run=run, instance=None, retry_number=0
-            )  # fmt: skip
+            context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run, instance=None, retry_number=0)
             for name in selection:
                 task.since, task.rejected = world.operations, []
                 world.note(f"{identifier}: {name}")

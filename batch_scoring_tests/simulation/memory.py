@@ -21,10 +21,12 @@ from deltalake import Field
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
-from batch_scoring import landing, shards, tables
-from batch_scoring.rows import Rows
-from batch_scoring.state import ShardAccount
-from batch_scoring.storage import Children, FileChangedError, FileVersion, Folder
+from batch_scoring import tables
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import Rows
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import Children, FileChangedError, FileVersion, Folder
+from batch_scoring.storage.state import ShardAccount
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 
 ROOT = "s3://memory"
@@ -222,10 +224,14 @@ class MemoryTable:
                     removed[action.path] = (*removed.get(action.path, ()), now)
             log.append(
                 Version(
-                    files, log[-1].schema, log[-1].transactions | applications, removed, frozenset(applications),
+                    files,
+                    log[-1].schema,
+                    log[-1].transactions | applications,
+                    removed,
+                    frozenset(applications),
                     is_conflict=any(isinstance(action, RemoveAction) for action in actions),
                 )
-            )  # fmt: skip
+            )
             self.world.committed(name, len(log) - 1, actions)
             self.world.replaces_newer(name, before)
 
@@ -233,9 +239,14 @@ class MemoryTable:
 
     @classmethod
     def create(
-        cls, uri: str, schema: pa.Schema, mode: str, partition_by: list[str],
-        configuration: dict[str, str], storage_options: dict[str, str],
-    ) -> None:  # fmt: skip
+        cls,
+        uri: str,
+        schema: pa.Schema,
+        mode: str,
+        partition_by: list[str],
+        configuration: dict[str, str],
+        storage_options: dict[str, str],
+    ) -> None:
         def effect() -> None:
             log = store(cls.world).log(uri)
             if not log:
@@ -532,6 +543,6 @@ def substitutes() -> list[tuple[object, str, Callable[..., Any]]]:
     """What is put in the place of Parquet and deltalake: object, attribute, stand-in."""
     return [
         (tables, "DeltaTable", MemoryTable),
-        (landing, "open_rows", open_rows),
+        (landing_files, "open_rows", open_rows),
         *((shards, one.__name__, one) for one in (writing, read_account, read, schema)),
     ]

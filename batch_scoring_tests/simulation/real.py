@@ -17,8 +17,9 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import shards, tables
-from batch_scoring.storage import FileVersion, LocalFolder, former_token
+from batch_scoring import tables
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import FileVersion, LocalFolder, former_token
 from batch_scoring_tests.simulation.memory import rows_of
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, NAMES, OTHER_DAY, VACUUM_AFTER, Row, World
 
@@ -217,9 +218,11 @@ class RealStore:
         counted = Transaction(application, (loaded.transaction_version(application) or 0) + 1)
         loaded.create_write_transaction(
             [AddAction(path, file.stat().st_size, dict(partition), 0, True, '{"numRecords": 0}')],
-            mode="append", schema=loaded.schema(), partition_by=list(partition),
+            mode="append",
+            schema=loaded.schema(),
+            partition_by=list(partition),
             commit_properties=CommitProperties(app_transactions=[counted]),
-        )  # fmt: skip
+        )
         return True
 
     def _vacuum(self, table: str, *, dry: bool) -> list[str]:

@@ -1,0 +1,116 @@
+"""How AWS is reached: one session for the environment's standard variables, its clients, and their errors as OSErrors.
+
+boto3 and deltalake are told the same from here. Not through dagster-aws's `S3Resource`: its import costs every step
+process a second, and makes the same client.
+"""
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+class FileChangedError(OSError):
+    """A file is no longer the version that the caller named."""
+
+
+class StoreError(OSError):
+    """AWS did not answer, or not as it should; the same request may succeed later."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How S3 is reached, as boto3 resolves it from the environment, profiles or the machine's role."""
+
+    endpoint: str | None
+    region: str | None
+    key: str | None
+    secret: str | None
+    session_token: str | None
+
+
+_AWS_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
+
+
+def client(service: Literal["s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
+    """A client for this environment, one for all threads; it renews short-lived credentials by itself."""
+    return _client(service, _environment())
+
+
+def quick_client(service: Literal["s3", "sqs", "sts"]) -> Any:  # noqa: ANN401
+    """A client that gives up within seconds, for who only wants to know whether it is answered."""
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": 2}
+    config = Config(retries=retries, connect_timeout=2.5, read_timeout=2.5)
+    return _session(_environment()).client(service, config=config)
+
+
+def access() -> Access:
+    """How S3 is reached, for a library that does not use boto3."""
+    session, s3 = _session(_environment()), client("s3")
+    found = session.get_credentials()
+    credentials = found.get_frozen_credentials() if found else None
+    is_aws = re.search(r"\.amazonaws\.com(\.cn)?$", s3.meta.endpoint_url)  # else named by a variable or in a profile
+    return Access(
+        endpoint=None if is_aws else s3.meta.endpoint_url,
+        region=session.region_name,
+        key=credentials.access_key if credentials else None,
+        secret=credentials.secret_key if credentials else None,
+        session_token=credentials.token if credentials else None,
+    )
+
+
+def _environment() -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in _AWS_VARIABLES)
+
+
+@functools.lru_cache
+def _session(_environment: tuple[str | None, ...]) -> Any:  # noqa: ANN401
+    import boto3
+
+    return boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
+
+
+@functools.lru_cache
+def _client(service: str, environment: tuple[str | None, ...]) -> Any:  # noqa: ANN401
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "max_attempts": 10}
+    config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+    return _session(environment).client(service, config=config)
+
+
+@contextlib.contextmanager
+def as_os_errors(where: str) -> Iterator[None]:
+    """Botocore's errors as those that a local folder would raise."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ClientError, Boto3Error, BotoCoreError, HTTPError) as error:
+        cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the answer
+        status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else None
+        if status == 404:
+            raise FileNotFoundError(f"there is no {where}") from error
+        if status == 412:
+            raise FileChangedError(f"{where} has changed") from error
+        if status in (401, 403):
+            raise PermissionError(f"{where}: access denied: {cause}") from error
+        if isinstance(error, NoCredentialsError):
+            raise PermissionError(f"{where}: no AWS credentials; set the standard AWS_* variables") from error
+        raise StoreError(f"{where}: {error}") from error
