@@ -14,32 +14,29 @@ NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
 @functools.cache
-def functions() -> dict[str, set[str]]:
-    """The test functions of each name of a file, wherever such files are."""
+def homes() -> dict[str, set[str]]:
+    """The names of the files that have a test function of each name, whatever folders they are in."""
     found: dict[str, set[str]] = defaultdict(set)
     for file in TESTS.rglob("test_*.py"):
-        tree = ast.parse(file.read_text())
-        found[file.name] |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                found[node.name].add(file.name)
     return found
-
-
-def named_in(page: Path) -> list[tuple[str, str]]:
-    return NAMED.findall(page.read_text())
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_named_test_is_there(page: Path) -> None:
-    there = functions()
-    everywhere = set().union(*there.values())
-    absent = [
-        f"{file}::{name}"
-        for file, name in named_in(page)
-        if name not in everywhere or (file in there and name not in there[file])
-    ]
-    assert not absent
+    named = NAMED.findall(page.read_text("utf-8"))
+    wrong = {
+        f"{file}::{name}": f"it is in {', '.join(sorted(homes()[name]))}" if name in homes() else "there is none"
+        for file, name in named
+        if file not in homes().get(name, ())
+    }
+    assert not wrong
 
 
 def test_every_guarantee_names_the_tests_that_prove_it() -> None:
-    _, *guarantees = re.split(r"^## (?=\d)", (DOCS / "concepts" / "guarantees.md").read_text(), flags=re.MULTILINE)
-    assert [text.split(".")[0] for text in guarantees] == [str(number) for number in range(1, 9)]
-    assert all(len(NAMED.findall(text)) > 2 for text in guarantees)
+    text = (DOCS / "concepts" / "guarantees.md").read_text("utf-8")
+    _, *guarantees = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)
+    assert [guarantee.split(".")[0] for guarantee in guarantees] == [str(number) for number in range(1, 9)]
+    assert all(len(NAMED.findall(guarantee)) > 2 for guarantee in guarantees)
