@@ -5,12 +5,12 @@ import sys
 import click
 
 from batch_scoring.cli.parameters import Subcommand
-from batch_scoring.config.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
 from batch_scoring.defs.assets.model import refuse_reused_version
-from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.drift import calibration, distances
-from batch_scoring.monitoring.drift.calibration import CalibrationError
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage.folders import Folder, open_folder
 
@@ -34,7 +34,7 @@ def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run
         out.write(summary(profile))
         if not dry_run:
             out.write(f"\n{store(found, delivered, profile, version)}\n")
-    except (SpecError, UnknownPipelineError, BundleError, CalibrationError) as error:
+    except BundleError as error:  # the command names the bundle
         guarded(sys.stderr).write(f"batch-scoring: {error}\n")
         return 2
     return 0

@@ -8,9 +8,10 @@ import click
 import pyarrow as pa
 
 from batch_scoring.cli.parameters import Subcommand
-from batch_scoring.config.pipeline import CodeError, SpecError, declared_pipeline
+from batch_scoring.config.pipeline import declared_pipeline
+from batch_scoring.errors import BatchScoringError, CheckpointError
 from batch_scoring.inference.bundle import MANIFEST
-from batch_scoring.inference.checkpoint import CheckpointError, convert
+from batch_scoring.inference.checkpoint import convert
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage import parquet
 
@@ -103,10 +104,10 @@ def checkpoint(
             metrics=dict(metrics),
             expected=_read_table(expected) if expected else None,
         )
-    except (CheckpointError, SpecError, CodeError) as error:
-        return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{folder} cannot be written: {error}")
+    except BatchScoringError as error:  # 1 whatever it is: the command was right
+        return _refuse(str(error))
     guarded(sys.stdout).write(f"{folder}: sha256 {sha256}\n")
     return 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import click
 
+from batch_scoring.errors import BatchScoringError
 from batch_scoring.runtime.printable import cleaned, guarded
 
 
@@ -116,17 +117,10 @@ def run(arguments: list[str]) -> int:
 
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error whose message says everything; None for any other."""
-    from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is not a folder
+    if isinstance(error, BatchScoringError):
+        return error.exit_code
+    from dagster import DagsterInvariantViolationError  # late: --help does without Dagster
 
-    from batch_scoring.cli.backfill.selection import RangeError
-    from batch_scoring.cli.remote.connection import RemoteError
-    from batch_scoring.config.pipeline import SpecError, UnknownPipelineError
-    from batch_scoring.inference.bundle import BundleError
-    from batch_scoring.storage.aws import StoreError
-    from batch_scoring.storage.state import StateError
-
-    if isinstance(error, SpecError | UnknownPipelineError | RangeError | DagsterInvariantViolationError):
+    if isinstance(error, DagsterInvariantViolationError):  # DAGSTER_HOME is not a folder
         return 2
-    if isinstance(error, RemoteError):
-        return error.code
-    return 1 if isinstance(error, BundleError | StateError | StoreError | PermissionError) else None
+    return 1 if isinstance(error, PermissionError) else None

@@ -18,19 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import BundleError, CheckpointError, UnsoundError
 from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance.eager import summary
-from batch_scoring.inference.bundle import GOLDEN_ROWS, BundleError, write_bundle
-from batch_scoring.inference.manifest import UnsoundError
+from batch_scoring.inference.bundle import GOLDEN_ROWS, write_bundle
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a checkpoint that are also the arguments of the network's class."""
 
 KEYS = ("model_state_dict", *DIMENSIONS, "version")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
 
 
 def convert(

@@ -6,7 +6,8 @@ import pytest
 
 from batch_scoring.cli.main import main
 from batch_scoring.config import pipeline as pipelines
-from batch_scoring.inference.bundle import Bundle, BundleError, read_bundle, read_description
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import Bundle, read_bundle, read_description
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.tiny import DAY, TinyProject, reference_rows

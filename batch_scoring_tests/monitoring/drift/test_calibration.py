@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batch_scoring.inference.bundle import Bundle, BundleError, read_bundle
+from batch_scoring.errors import BundleError, CalibrationError
+from batch_scoring.inference.bundle import Bundle, read_bundle
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.drift.calibration import (
-    CalibrationError,
     ColumnDays,
     _ranks_without,
     calibrate,
