@@ -37,7 +37,7 @@ def specs(site: Site) -> Iterator[Finding]:
         )
 
 
-@probe("newest landing file", "landing", "libraries", seconds=60)
+@probe("newest landing file", "landing", seconds=60)
 def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
     """The newest landing file is whole, and its columns and first rows are as the schema says."""
     try:
@@ -94,7 +94,7 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
                 yield Finding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
 
 
-@probe("model bundle", "bundle", "output", "libraries", seconds=60)
+@probe("model bundle", "bundle", "output", seconds=60)
 def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
     delivered = model.examine(pipeline)

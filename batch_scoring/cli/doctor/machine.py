@@ -1,12 +1,8 @@
-"""The machine and what is installed on it: libraries, the code that runs, time zones, disks, alert channels."""
+"""The machine: the code that runs on it, its disks, and its alert channels."""
 
-import importlib
-import importlib.metadata
 import os
 import sys
 import tempfile
-import tomllib
-import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +15,6 @@ from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.state import State
 
-NEEDED = ("torch", "pandas", "pandera.pandas", "pyarrow", "deltalake", "safetensors.torch")
-"""What every night imports."""
 LEAST_FREE, SHORT_FREE = 64 * 2**20, 512 * 2**20
 """Bytes: a night fails with less than the first, whatever it writes; the second is little."""
 NIGHTS = 30
@@ -32,34 +26,6 @@ MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
 _PYTHON = shell_word(sys.executable)
-
-
-@probe("libraries", gives="libraries", seconds=60)
-def libraries(_site: Site) -> Iterator[Finding]:
-    """Python and the libraries are of the versions that pyproject.toml asks for, and import."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    python, requirements = _asked_for()
-    here = ".".join(map(str, sys.version_info[:3]))
-    install = f"{_PYTHON} -m pip install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
-    if not SpecifierSet(python).contains(here):
-        yield Finding("error", sys.executable, f"Python {here}", python, "make the virtual environment with another")
-    for requirement in map(Requirement, requirements):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding("error", requirement.name, "not installed", str(requirement), install)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding("warning", requirement.name, f"version {version}", str(requirement), install)
-    for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a library may raise anything while it is imported
-            yield Finding("error", name, f"it does not import: {type(error).__name__}: {error}", "an import", install)
 
 
 @probe("code")
@@ -76,19 +42,6 @@ def code(_site: Site) -> Iterator[Finding]:
         )
 
 
-@probe("time zones")
-def time_zones(_site: Site) -> Iterator[Finding]:
-    """This machine knows time zones: days begin in them."""
-    if len(zoneinfo.available_timezones()) < 100:
-        yield Finding(
-            "error",
-            f"time zone data ({', '.join(zoneinfo.TZPATH) or 'no folder'})",
-            "none is installed",
-            "the IANA database",
-            f"apt-get install tzdata, or {_PYTHON} -m pip install tzdata",
-        )
-
-
 @probe("disk", "output")
 def disk(pipeline: Pipeline) -> Iterator[Finding]:
     """There is room for a month of days like the last ones, or for uploads in the making."""
@@ -100,23 +53,6 @@ def disk(pipeline: Pipeline) -> Iterator[Finding]:
     else:
         waiting = "shards that wait there for their upload"
         yield from _room(Path(tempfile.gettempdir()), most, 2 * most, waiting)
-
-
-@probe("temporary files")
-def temporary_files(_site: Site) -> Iterator[Finding]:
-    """Temporary files can be written."""
-    try:
-        with tempfile.TemporaryFile() as file:
-            file.write(b"probe")
-            file.flush()
-    except OSError as error:
-        yield Finding(
-            "error",
-            tempfile.gettempdir(),
-            f"no temporary file can be written: {error}",
-            "a folder that takes them",
-            "make room or correct its rights, or set TMPDIR",
-        )
 
 
 @probe("lasting storage", "output")
@@ -179,16 +115,6 @@ def alert_channels(site: Site) -> Iterator[Finding]:
                     "a channel that takes it",
                     "see whether its host is reached from here, and whether its token is still good",
                 )
-
-
-def _asked_for() -> tuple[str, list[str]]:
-    """The bounds on Python and on the libraries: of the checkout, else of what is installed."""
-    file = PROJECT / "pyproject.toml"
-    if file.is_file():
-        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-        return project["requires-python"], project["dependencies"]
-    installed = importlib.metadata.metadata("batch_scoring")
-    return installed["Requires-Python"] or "", installed.get_all("Requires-Dist") or []
 
 
 def _recent_sizes(pipeline: Pipeline) -> list[int]:

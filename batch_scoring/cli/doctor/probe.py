@@ -1,5 +1,6 @@
 """What a probe is, and how probes are run: beside each other, each with a time limit. Knows none of them."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,18 +10,21 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.pipeline import PROJECT, Pipeline
 from batch_scoring.errors import BatchScoringError
+from batch_scoring.runtime.printable import shell_word
 
 Severity = Literal["error", "warning", "info"]
 """error: the night fails; warning: something is lost or unsafe; info: worth knowing, and well."""
 
-Need = Literal["landing", "output", "bundle", "libraries", "instance"]
+Need = Literal["landing", "output", "bundle", "instance"]
 """What must have been found well, for a probe to have something to look at."""
 
 LIMIT = 30.0
 """Seconds that a probe has; those that only wait for a network have less."""
 NETWORK_LIMIT = 12.0
+
+_PIP = f"{shell_word(sys.executable)} -m pip"
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,9 @@ def _raised(outcome: Outcome, error: Exception) -> Finding:
     where = outcome.pipeline or outcome.probe.name
     if isinstance(error, BatchScoringError | OSError):  # their text says all that there is to say
         return Finding("error", where, str(error), outcome.probe.states)
+    if isinstance(error, ImportError):
+        remedy = f"{_PIP} check, then {_PIP} install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
+        return Finding("error", where, f"a library does not import: {error}", outcome.probe.states, remedy)
     return Finding(
         "error",
         where,

@@ -18,10 +18,7 @@ from batch_scoring.runtime.printable import unguarded
 
 OF_DEPLOYMENT: tuple[Probe, ...] = (
     inputs.specs,
-    machine.libraries,
     machine.code,
-    machine.time_zones,
-    machine.temporary_files,
     machine.alert_channels,
     cloud.identity,
     instance.home,
