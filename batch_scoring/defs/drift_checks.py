@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.asset_checks import Finding, report, specs
+from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.execution import executors
-from batch_scoring.defs.metadata import asset_key, days, link
+from batch_scoring.defs.metadata import asset_key, days
 from batch_scoring.monitoring.drift.comparison import Compared, NotComparableError, Side, compare
 from batch_scoring.monitoring.drift.distances import (
     LEAST_ROWS,
@@ -24,6 +24,8 @@ from batch_scoring.monitoring.drift.distances import (
     Tested,
 )
 from batch_scoring.monitoring.drift.pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw, page_path
+from batch_scoring.monitoring.finding import Finding
+from batch_scoring.monitoring.links import link
 from batch_scoring.runtime.printable import clean
 
 CHECKS: dict[Side, tuple[str, str, str]] = {

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.defs.metadata import link
+from batch_scoring.monitoring.links import link
 from batch_scoring_tests.tiny import DAY, TinyProject, checks, ordinary, reference_rows
 
 FEATURES, PREDICTIONS = "features_match_reference", "predictions_match_reference"

@@ -19,7 +19,6 @@ import pyarrow as pa
 from batch_scoring.cli.score.addresses import Input
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
-from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.defs.assets import model
 from batch_scoring.defs.assets.validated_features import ColumnCounts
 from batch_scoring.inference.bundle import prove, read_bundle
@@ -28,6 +27,7 @@ from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.row_validator import Judge, Judged
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.runtime.progress import Bar
 from batch_scoring.storage.state import ShardAccount
 

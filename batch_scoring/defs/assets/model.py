@@ -13,7 +13,7 @@ import dagster as dg
 
 from batch_scoring.config.pipeline import CodeError, Pipeline
 from batch_scoring.daily.publish import Run
-from batch_scoring.defs.asset_checks import Finding, report, specs
+from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
 from batch_scoring.inference.bundle import (
     MANIFEST,
@@ -27,6 +27,7 @@ from batch_scoring.inference.bundle import (
     read_version,
 )
 from batch_scoring.ingest import landing_files
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.operations.failures import step_run
 from batch_scoring.storage.state import ModelInForce, State, StateError
 

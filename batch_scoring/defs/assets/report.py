@@ -20,8 +20,9 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs import drift_checks
 from batch_scoring.defs.assets import raw_input
-from batch_scoring.defs.metadata import asset_key, asset_options, link, month_page
+from batch_scoring.defs.metadata import asset_key, asset_options
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
 from batch_scoring.operations.failures import step_run

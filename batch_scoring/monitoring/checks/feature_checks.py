@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.defs.asset_checks import Finding
-from batch_scoring.defs.metadata import ui_table
 from batch_scoring.inference.bundle import BundleError, read_description
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.storage.state import DayInput, ShardAccount, State
 
 CHECKS = {
@@ -169,7 +168,7 @@ def known_categories(
             f"; of {', '.join(trimmed)} the model knows the same words with blanks around, which are trimmed here: set "
             "input.csv.trim: false, or train it anew; nothing is published with such scores"
         )
-    figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
+    figures = {"unknown_values": records[:WORDS_SHOWN]} if records else {}
     return Finding(
         check,
         not (beyond or trimmed),

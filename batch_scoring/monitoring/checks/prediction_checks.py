@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from batch_scoring.config.spec import Checks
 from batch_scoring.daily import history
 from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.checks.feature_checks import quarantine_size
 from batch_scoring.monitoring.drift.distances import LEAST_ROWS
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.storage.state import Account, ModelInForce, ShardAccount, moments
 
 CHECKS = {
