@@ -18,10 +18,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs import drift_checks
 from batch_scoring.defs.assets import raw_input
 from batch_scoring.defs.metadata import asset_key, asset_options
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
@@ -32,9 +32,9 @@ from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDr
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "raw_input": ("raw_input", raw_input.CHECKS),
     "validated_features": ("validated_features", feature_checks.CHECKS),
-    "features_drift": ("validated_features", [drift_checks.CHECKS["features"][1]]),
+    "features_drift": ("validated_features", [findings.CHECKS["features"].name]),
     "predictions": ("predictions", prediction_checks.CHECKS),
-    "predictions_drift": ("predictions", [drift_checks.CHECKS["predictions"][1]]),
+    "predictions_drift": ("predictions", [findings.CHECKS["predictions"].name]),
 }
 """Documents of the state that hold what checks said, in the order of the flow: the asset and its checks."""
 
