@@ -21,7 +21,7 @@ from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
 from batch_scoring.config.pipeline import Pipeline, find_pipeline
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.config.days import ranges
 from batch_scoring.defs.execution.executors import ComputeError, in_this_process
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.defs.sensors import STEPS, job_name

@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError
 from batch_scoring.cli.doctor.probe import Finding, probe
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.config.days import ranges
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import Account, State, StateError, StepName

@@ -23,7 +23,7 @@ from batch_scoring.cli.score.stream import Rejections, Stream
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.config.pipeline import CodeError, Pipeline, survey_pipelines
 from batch_scoring.daily import scored_rows
-from batch_scoring.defs.assets import model
+from batch_scoring.monitoring.checks import model_checks
 from batch_scoring.inference.bundle import BundleError
 from batch_scoring.inference.scorer import ScoringError, is_out_of_memory
 from batch_scoring.ingest import landing_files, quarantine
@@ -147,7 +147,7 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
         write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.DICTIONARY)
         stream.run(write, rejections, at, bar)
         bar.clear()
-        metrics = model.metrics(pipeline, model.Delivered(stream.bundle, []))
+        metrics = model_checks.metrics(pipeline, model_checks.Delivered(stream.bundle, []))
         findings = [*stream.findings(rejections.counts, run_id), metrics]
         stopping = [finding for finding in findings if stops(pipeline, finding)]
         if not stopping:

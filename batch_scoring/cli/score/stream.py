@@ -19,7 +19,7 @@ import pyarrow as pa
 from batch_scoring.cli.score.addresses import Input
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
-from batch_scoring.defs.assets import model
+from batch_scoring.inference.registry import ensure_declared_features
 from batch_scoring.defs.assets.validated_features import ColumnCounts
 from batch_scoring.inference.bundle import prove, read_bundle
 from batch_scoring.inference.scorer import ALONE, Scored, Scorer
@@ -126,7 +126,7 @@ class Stream:
         """
         self._pipeline, self._source, self._note = pipeline, source, note
         self.bundle = read_bundle(pipeline.bundle)
-        model.refuse_other_features(pipeline, self.bundle)
+        ensure_declared_features(pipeline, self.bundle)
         scoring = pipeline.spec.scoring
         loaded = prove(self.bundle, pipeline.load(pipeline.spec.model.network), scoring.device)
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.config.days import ranges
 from batch_scoring.monitoring import markup
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
 from batch_scoring.monitoring.markup import escaped
