@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import features_table, predictions_table, quarantine_table
+from batch_scoring.storage.delta import Part, Table
 from batch_scoring.storage.folders import FileVersion, is_version
 from batch_scoring.storage.state import DayInput, LandingFile, State, StepName
-from batch_scoring.tables import Part, Table, features_table, predictions_table, quarantine_table
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 

@@ -14,14 +14,14 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from batch_scoring import tables
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import TABLES, quarantine_table
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
-from batch_scoring.storage import shards
+from batch_scoring.storage import delta, shards
+from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
-from batch_scoring.tables import Part
 
 Item = TypeVar("Item")
 
@@ -115,8 +115,8 @@ class DayStep:
         self.state = State(pipeline.output)
         is_features = name == "validated_features"
         stages = quarantine.STAGES_OF_FEATURES if is_features else quarantine.STAGES_OF_PREDICTIONS
-        self.table = Part(tables.TABLES[name](pipeline), day, name)
-        self.quarantine = Part(tables.quarantine_table(pipeline), day, name, stages)
+        self.table = Part(TABLES[name](pipeline), day, name)
+        self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> Account | None:
         """The day's account, if it is of this input, code and model and both tables are as it left them."""
@@ -154,7 +154,7 @@ class DayStep:
 
         Raises:
             SupersededError: newer input or another model came first.
-            SchemaChangedError, PublicationError: see `tables.publish`.
+            SchemaChangedError, PublicationError: see `delta.publish`.
         """
         if prepared.published:
             return prepared.published, False
@@ -172,10 +172,10 @@ class DayStep:
 
         def commit(part: Part, files: Iterable[ShardFile], schema: pa.Schema) -> tuple[PublishedPart, bool]:
             planned = {file.identity: file for file in files}
-            return tables.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
+            return delta.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
 
         with run.timed("commit"):
-            tables.refuse_retyped(self.table.table, prepared.schema)
+            delta.refuse_retyped(self.table.table, prepared.schema)
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)

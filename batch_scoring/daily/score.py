@@ -15,6 +15,7 @@ import pyarrow as pa
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, SupersededError, check_input
 from batch_scoring.daily.scored_rows import Tally
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.execution import executors
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
@@ -23,7 +24,6 @@ from batch_scoring.runtime.progress import Progress
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
-from batch_scoring.tables import features_table
 
 
 @dataclass(frozen=True)

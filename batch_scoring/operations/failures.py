@@ -45,7 +45,7 @@ from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.operations.pod_words import NOT_STARTED
 from batch_scoring.runtime.printable import clean
-from batch_scoring.tables import PublicationError, SchemaChangedError
+from batch_scoring.storage.delta import PublicationError, SchemaChangedError
 
 TAG = "batch_scoring/failure"
 NOTED_OF = "batch_scoring/failure_of"

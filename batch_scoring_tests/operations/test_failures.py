@@ -25,8 +25,8 @@ from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.failures import Failure, Pauses, classify, of_run
 from batch_scoring.storage.aws import StoreError
+from batch_scoring.storage.delta import PublicationError, SchemaChangedError
 from batch_scoring.storage.state import StateError
-from batch_scoring.tables import PublicationError, SchemaChangedError
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import tables
 from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
@@ -31,10 +30,10 @@ from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.operations import failures
-from batch_scoring.storage import folders, shards
+from batch_scoring.storage import delta, folders, shards
+from batch_scoring.storage.delta import PublicationError
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.state import ModelInForce, StateError
-from batch_scoring.tables import PublicationError
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
 
@@ -222,7 +221,7 @@ SUBSTITUTES: Substitutes = [
     *((module, "read_description", _described) for module in (feature_checks, prediction_checks)),
     (shards, "datetime", Clock),
     (shards, "uuid", Clock),
-    (tables, "time", Clock),
+    (delta, "time", Clock),
     *(
         (module, "step_run", lambda context: failures.noted(context.run))
         for module in (raw_input, validated_features, model, predictions)

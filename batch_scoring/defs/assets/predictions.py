@@ -13,6 +13,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared, Run
 from batch_scoring.daily.score import Source, check_current, prepare, read_source
 from batch_scoring.daily.scored_rows import BINS
+from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps
 from batch_scoring.defs.execution.executors import step_options
@@ -32,7 +33,6 @@ from batch_scoring.monitoring.checks import prediction_checks
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.storage.state import Account
-from batch_scoring.tables import predictions_table
 
 
 def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Features
 from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import (
     asset_key,
@@ -40,7 +41,6 @@ from batch_scoring.runtime.progress import Progress
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders import EntryError, FileChangedError
 from batch_scoring.storage.state import Account, DayInput, LandingFile, ShardAccount
-from batch_scoring.tables import features_table
 
 CATEGORIES = 50_000
 """Values of a column that a shard's account names: more than any vocabulary has."""

@@ -18,12 +18,12 @@ import pytest
 from batch_scoring.cli.score.stream import Ledger, Rejections
 from batch_scoring.config.spec import Features
 from batch_scoring.daily.publish import DayStep, Run, SupersededError
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.assets.validated_features import ColumnCounts, prepare
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.key_index import row_identity
 from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
 VALIDATE = ["raw_input", "validated_features"]

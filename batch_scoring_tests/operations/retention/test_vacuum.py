@@ -15,6 +15,7 @@ from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.config.spec import Retention
 from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import predictions_table, quarantine_table
 from batch_scoring.defs.assets.model import examine, put_in_force, refuse_reused_version
 from batch_scoring.defs.assets.validated_features import prepare
 from batch_scoring.inference.bundle import BundleError, read_bundle
@@ -23,7 +24,7 @@ from batch_scoring.operations.automation.planner import Memory
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import Limits, limits_of
 from batch_scoring.storage import shards
-from batch_scoring.tables import Table, predictions_table, quarantine_table
+from batch_scoring.storage.delta import Table
 from batch_scoring_tests.reliability.audit import versions
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, run_of_test
