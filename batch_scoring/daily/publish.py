@@ -6,11 +6,9 @@ publish. It knows no Dagster, no pandera and no torch.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import TypeVar
 
 import pyarrow as pa
 
@@ -18,58 +16,15 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES, quarantine_table
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
 
-Item = TypeVar("Item")
-
 
 class SupersededError(RuntimeError):
     """Newer input or another model came while the step was running: what it has computed is not published."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Who does the work, and since when."""
-
-    id: str
-    started: datetime
-    """UTC; stands in the scored rows as `scored_at`."""
-    log: Callable[[str], object]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
-    began: float = field(default_factory=perf_counter)
-    """When this step took up the work, by `perf_counter`."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """With which it was started."""
-    tag: Callable[[dict[str, str]], object] = lambda _: None
-    """Notes something in the run's record."""
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of wall time since the step began."""
-        return perf_counter() - self.began
-
-    @contextlib.contextmanager
-    def timed(self, activity: str) -> Iterator[None]:
-        """Count the time of a block under an activity."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + perf_counter() - start
-
-    def timed_each(self, activity: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Count the time that an iterator takes for its items under an activity."""
-        iterator = iter(items)
-        while True:
-            with self.timed(activity):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
 
 
 @dataclass(frozen=True)
@@ -142,7 +97,7 @@ class DayStep:
     def publish(
         self,
         prepared: Prepared,
-        run: Run,
+        run: StepContext,
         *,
         fingerprint: str,
         code: str,

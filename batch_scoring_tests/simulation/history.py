@@ -22,7 +22,7 @@ from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.daily.publish import SupersededError
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import FailedRow, Scored
@@ -30,6 +30,7 @@ from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.operations import failures
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, folders, shards
 from batch_scoring.storage.delta import PublicationError
 from batch_scoring.storage.folders import Folder
@@ -201,7 +202,7 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
-def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[Run]:
+def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[StepContext]:
     """Stands for `failures.step_run`: no step has a retry policy."""
     return failures.noted(context.run)
 
@@ -460,7 +461,7 @@ class _History:
         world, identifier = self._world, f"run{self._runs}"
 
         def work(task: Task) -> None:
-            run = Run(identifier, world.now, lambda _: None)
+            run = StepContext(identifier, world.now, lambda _: None)
             context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run, instance=None, retry_number=0)
             for name in selection:
                 task.since, task.rejected = world.operations, []

@@ -12,7 +12,6 @@ from datetime import date, timedelta
 import dagster as dg
 
 from batch_scoring.config.pipeline import CodeError, Pipeline
-from batch_scoring.daily.publish import Run
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
 from batch_scoring.inference.bundle import (
@@ -28,6 +27,7 @@ from batch_scoring.inference.bundle import (
 )
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations.failures import step_run
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ModelInForce, State, StateError
 
 CHECKS = {
@@ -168,7 +168,7 @@ def refuse_other_features(pipeline: Pipeline, bundle: Bundle) -> None:
             )
 
 
-def put_in_force(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
+def put_in_force(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ModelInForce:
     """Copy the bundle into the state and name it the model in force; nothing to do if it is that already."""
     state = State(pipeline.output)
     before = state.model_or_none()
