@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.history import TRAILING_DAYS
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.execution import executors
 from batch_scoring.defs.metadata import asset_key, days, link
@@ -18,7 +19,6 @@ from batch_scoring.monitoring.drift.comparison import Compared, NotComparableErr
 from batch_scoring.monitoring.drift.distances import (
     LEAST_ROWS,
     LEAST_TRAILING_DAYS,
-    TRAILING_DAYS,
     TRAILING_REFERENCE_DAYS,
     Share,
     Tested,

@@ -6,12 +6,13 @@ while a run is on changes nothing. The daily job resolves the model first; nothi
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import dagster as dg
 
 from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.daily.freshness import StaleDays, stale_days
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
 from batch_scoring.inference.bundle import (
@@ -25,7 +26,6 @@ from batch_scoring.inference.bundle import (
     read_bundle,
     read_version,
 )
-from batch_scoring.ingest import landing_files
 from batch_scoring.operations.failures import step_run
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ModelInForce, State, StateError
@@ -44,20 +44,6 @@ class Delivered:
 
     bundle: Bundle | None
     findings: list[Finding]
-
-
-@dataclass
-class StaleDays:
-    """Scored days that would come out differently if they were run now."""
-
-    by_reason: dict[str, list[str]] = field(default_factory=dict)
-    archived: set[str] = field(default_factory=set)
-    """Those whose landing files are gone: their features can be scored again, not validated."""
-
-    @property
-    def days(self) -> list[str]:
-        """All of them, in order."""
-        return sorted({day for days in self.by_reason.values() for day in days})
 
 
 def model(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -190,24 +176,6 @@ def put_in_force(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ModelI
     state.put_model(in_force)
     run.log(f"model {in_force.version} is in force, before: {before.version if before else 'none'}")
     return in_force
-
-
-def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
-    """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
-    listed = landing_files.list_days(pipeline.landing)
-    stale = StaleDays()
-    for account in State(pipeline.output).accounts("predictions"):
-        files = listed.get(account.day, [])
-        reasons = {
-            "model": account.model_sha256 != model_sha256,
-            "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
-            "input": bool(files) and not landing_files.is_of(account.fingerprint, files),
-        }
-        if not files:
-            stale.archived.add(account.day)
-        for reason in (name for name, holds in reasons.items() if holds):
-            stale.by_reason.setdefault(reason, []).append(account.day)
-    return stale
 
 
 def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -> Finding:
