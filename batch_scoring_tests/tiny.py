@@ -21,11 +21,11 @@ import yaml
 
 import batch_scoring.pipelines
 from batch_scoring.config.pipeline import Pipeline, load_pipelines
-from batch_scoring.daily.publish import Run
 from batch_scoring.definitions import deploy
 from batch_scoring.defs.sensors import STEPS
 from batch_scoring.inference.bundle import read_bundle, write_bundle
 from batch_scoring.monitoring.drift.calibration import calibrate
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.state import Account, State
 from batch_scoring.tables import read_day
@@ -277,9 +277,9 @@ def error_of(result: dg.ExecuteInProcessResult) -> str:
     return error.message if error else ""
 
 
-def run_of_test(started: datetime | None = None) -> Run:
+def run_of_test(started: datetime | None = None) -> StepContext:
     """A run outside of Dagster, for the functions under the assets."""
-    return Run("a-test", started or datetime.now(UTC), lambda _: None)
+    return StepContext("a-test", started or datetime.now(UTC), lambda _: None)
 
 
 MakeProject = Callable[..., TinyProject]

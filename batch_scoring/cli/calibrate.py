@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from batch_scoring.config.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
-from batch_scoring.inference.registry import ensure_new_version
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.registry import ensure_new_version
 from batch_scoring.monitoring.drift import distances
 from batch_scoring.monitoring.drift.calibration import CalibrationError, calibrate
 from batch_scoring.runtime.printable import guarded

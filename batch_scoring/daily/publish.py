@@ -6,70 +6,25 @@ publish. It knows no Dagster, no pandera and no torch.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import TypeVar
 
 import pyarrow as pa
 
-from batch_scoring import tables
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import TABLES, quarantine_table
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
-from batch_scoring.storage import shards
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage import delta, shards
+from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
-from batch_scoring.tables import Part
-
-Item = TypeVar("Item")
 
 
 class SupersededError(RuntimeError):
     """Newer input or another model came while the step was running: what it has computed is not published."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Who does the work, and since when."""
-
-    id: str
-    started: datetime
-    """UTC; stands in the scored rows as `scored_at`."""
-    log: Callable[[str], object]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
-    began: float = field(default_factory=perf_counter)
-    """When this step took up the work, by `perf_counter`."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """With which it was started."""
-    tag: Callable[[dict[str, str]], object] = lambda _: None
-    """Notes something in the run's record."""
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of wall time since the step began."""
-        return perf_counter() - self.began
-
-    @contextlib.contextmanager
-    def timed(self, activity: str) -> Iterator[None]:
-        """Count the time of a block under an activity."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + perf_counter() - start
-
-    def timed_each(self, activity: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Count the time that an iterator takes for its items under an activity."""
-        iterator = iter(items)
-        while True:
-            with self.timed(activity):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
 
 
 @dataclass(frozen=True)
@@ -115,8 +70,8 @@ class DayStep:
         self.state = State(pipeline.output)
         is_features = name == "validated_features"
         stages = quarantine.STAGES_OF_FEATURES if is_features else quarantine.STAGES_OF_PREDICTIONS
-        self.table = Part(tables.TABLES[name](pipeline), day, name)
-        self.quarantine = Part(tables.quarantine_table(pipeline), day, name, stages)
+        self.table = Part(TABLES[name](pipeline), day, name)
+        self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> Account | None:
         """The day's account, if it is of this input, code and model and both tables are as it left them."""
@@ -142,7 +97,7 @@ class DayStep:
     def publish(
         self,
         prepared: Prepared,
-        run: Run,
+        run: StepContext,
         *,
         fingerprint: str,
         code: str,
@@ -154,7 +109,7 @@ class DayStep:
 
         Raises:
             SupersededError: newer input or another model came first.
-            SchemaChangedError, PublicationError: see `tables.publish`.
+            SchemaChangedError, PublicationError: see `delta.publish`.
         """
         if prepared.published:
             return prepared.published, False
@@ -172,10 +127,10 @@ class DayStep:
 
         def commit(part: Part, files: Iterable[ShardFile], schema: pa.Schema) -> tuple[PublishedPart, bool]:
             planned = {file.identity: file for file in files}
-            return tables.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
+            return delta.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
 
         with run.timed("commit"):
-            tables.refuse_retyped(self.table.table, prepared.schema)
+            delta.refuse_retyped(self.table.table, prepared.schema)
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)

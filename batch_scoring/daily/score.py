@@ -13,17 +13,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, SupersededError, check_input
 from batch_scoring.daily.scored_rows import Tally
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.execution import executors
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import ALONE, Scorer
 from batch_scoring.runtime.progress import Progress
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
-from batch_scoring.tables import features_table
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Scored:
     """Rows of one forward pass."""
 
 
-def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Run, halvings: int = 0) -> Scored:
+def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: StepContext, halvings: int = 0) -> Scored:
     """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
     with run.timed("load_model"):
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
@@ -180,7 +181,7 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
     return Scored(tuple(done), schema, scorer.device, scorer.batch_rows)
 
 
-def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepared:
+def prepare(step: DayStep, source: Source, run: StepContext, halvings: int = 0) -> Prepared:
     """Score a whole day here; nothing is published yet."""
     if stands := published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
@@ -191,7 +192,13 @@ def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepa
 
 
 def _score_shard(
-    step: DayStep, source: Source, run: Run, scorer: Scorer, features: FeatureShard, schema: pa.Schema, read_rows: int
+    step: DayStep,
+    source: Source,
+    run: StepContext,
+    scorer: Scorer,
+    features: FeatureShard,
+    schema: pa.Schema,
+    read_rows: int,
 ) -> Finished:
     """Score one feature shard into one shard of predictions."""
     manifest, key = scorer.manifest, step.pipeline.spec.input.key

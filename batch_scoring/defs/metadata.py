@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Run
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import executors
 from batch_scoring.runtime.printable import one_line, printable
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import Account
 
@@ -42,13 +43,13 @@ def catalog_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
 
 
-def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
     """The run that a step is in; its start is one value for all that the step writes."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     run = context.run
-    return Run(
+    return StepContext(
         run.run_id,
         started,
         lambda line: context.log.info(printable(line)),
@@ -62,7 +63,7 @@ def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
-def figures(run: Run, rows: int) -> dict[str, dg.MetadataValue]:
+def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
     """Time and memory of a step."""
     wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}

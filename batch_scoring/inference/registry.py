@@ -7,8 +7,8 @@ Everything downstream scores with the copy, so a bundle folder that is overwritt
 """
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import Run
 from batch_scoring.inference.bundle import MANIFEST, Bundle, BundleError, read_version
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ModelInForce, State
 
 
@@ -48,7 +48,7 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
             )
 
 
-def activate(pipeline: Pipeline, bundle: Bundle, run: Run) -> ModelInForce:
+def activate(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ModelInForce:
     """Copy the bundle into the state and make it the active model; an active one stays as it is."""
     state = State(pipeline.output)
     before = state.model_or_none()

@@ -36,7 +36,7 @@ from dagster_shared.error import SerializableErrorInfo
 from deltalake.exceptions import DeltaError
 
 from batch_scoring.config.pipeline import CodeError
-from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.daily.publish import SupersededError
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
 from batch_scoring.defs.metadata import run_of
 from batch_scoring.inference.bundle import BundleError
@@ -45,7 +45,8 @@ from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.operations.pod_words import NOT_STARTED
 from batch_scoring.runtime.printable import clean
-from batch_scoring.tables import PublicationError, SchemaChangedError
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage.delta import PublicationError, SchemaChangedError
 
 TAG = "batch_scoring/failure"
 NOTED_OF = "batch_scoring/failure_of"
@@ -115,7 +116,7 @@ class Pauses:
 
 
 @contextlib.contextmanager
-def noted(run: Run) -> Iterator[Run]:
+def noted(run: StepContext) -> Iterator[StepContext]:
     """Note the class of a failure in the run's record."""
     try:
         yield run
@@ -129,7 +130,7 @@ def noted(run: Run) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Run]:
+def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
     """The run that a step is in, its failures noted; an exception fails the run and is not tried again within it.
 
     A step's retry policy is for a process or a pod that is lost: what a step can still tell is a matter of runs.

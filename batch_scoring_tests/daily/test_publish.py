@@ -13,7 +13,7 @@ from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.storage.folders import LocalFolder
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
+from batch_scoring_tests.tiny import DAY, TinyProject
 
 
 @pytest.fixture
@@ -144,14 +144,3 @@ def test_input_that_changed_or_went_supersedes_the_run(scored: TinyProject) -> N
     for may_be_archived in (True, False):
         with pytest.raises(SupersededError):
             check_input(scored.pipeline, pinned, may_be_archived=may_be_archived)
-
-
-def test_time_is_counted_by_activity_also_when_it_ends_in_an_error() -> None:
-    run = run_of_test()
-    assert list(run.timed_each("read", iter([1, 2, 3]))) == [1, 2, 3]
-    with pytest.raises(KeyError), run.timed("write"):
-        raise KeyError
-    first = dict(run.seconds)
-    with run.timed("write"):
-        pass
-    assert run.seconds.keys() == {"read", "write"} and run.seconds["write"] > first["write"] > 0

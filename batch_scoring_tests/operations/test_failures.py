@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.config.pipeline import CodeError
-from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.daily.publish import SupersededError
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
 from batch_scoring.inference.bundle import BundleError
 from batch_scoring.inference.scorer import DeviceError, ScoringError
@@ -24,9 +24,10 @@ from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.failures import Failure, Pauses, classify, of_run
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.aws import StoreError
+from batch_scoring.storage.delta import PublicationError, SchemaChangedError
 from batch_scoring.storage.state import StateError
-from batch_scoring.tables import PublicationError, SchemaChangedError
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -263,6 +264,6 @@ def test_a_class_that_cannot_be_noted_does_not_hide_the_error() -> None:
     def full(_tags: dict[str, str]) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    with pytest.raises(ZeroDivisionError), failures.noted(Run("r", datetime.now(UTC), said.append, tag=full)):
+    with pytest.raises(ZeroDivisionError), failures.noted(StepContext("r", datetime.now(UTC), said.append, tag=full)):
         raise ZeroDivisionError
     assert "cannot be noted" in str(said)

@@ -23,12 +23,12 @@ from batch_scoring.cli.score.stream import Rejections, Stream
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.config.pipeline import CodeError, Pipeline, survey_pipelines
 from batch_scoring.daily import scored_rows
-from batch_scoring.monitoring.checks import model_checks
 from batch_scoring.inference.bundle import BundleError
 from batch_scoring.inference.scorer import ScoringError, is_out_of_memory
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import ContractError
+from batch_scoring.monitoring.checks import model_checks
 from batch_scoring.monitoring.finding import stops
 from batch_scoring.runtime import locks, signals
 from batch_scoring.runtime.progress import Bar

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Prepared, Run, SupersededError
+from batch_scoring.daily.publish import DayStep, Prepared, SupersededError
 from batch_scoring.daily.score import Source, divide, output_schema, published, read_source, score, shard_digest
 from batch_scoring.defs.execution.executors import known_device, op_options
 from batch_scoring.defs.execution.json_io_manager import references
@@ -22,6 +22,7 @@ from batch_scoring.defs.metadata import SCORED_FROM, asset_key
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import Document, StateError
 
 Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
@@ -56,7 +57,7 @@ class ScoredShare(Document):
 
 def in_steps(
     pipeline: Pipeline,
-    publish: Callable[[DayStep, Source, Prepared, Run], Results],
+    publish: Callable[[DayStep, Source, Prepared, StepContext], Results],
     **definition: Any,  # noqa: ANN401  (arguments of dg.graph_asset)
 ) -> dg.AssetsDefinition:
     """The asset predictions, made of several steps.
@@ -135,7 +136,7 @@ def in_steps(
     return _predictions
 
 
-def plan(step: DayStep, run: Run) -> list[Share]:
+def plan(step: DayStep, run: StepContext) -> list[Share]:
     """The shares of a day: of the shards that no earlier run has finished; none if there are none."""
     source, spec = read_source(step), step.pipeline.spec.scoring
     if published(step, source):
@@ -158,7 +159,7 @@ def plan(step: DayStep, run: Run) -> list[Share]:
     return shares
 
 
-def score_share(step: DayStep, share: Share, run: Run, halvings: int) -> ScoredShare:
+def score_share(step: DayStep, share: Share, run: StepContext, halvings: int) -> ScoredShare:
     """Score the shards of a share.
 
     Raises:
@@ -183,7 +184,7 @@ def score_share(step: DayStep, share: Share, run: Run, halvings: int) -> ScoredS
     )
 
 
-def collect(step: DayStep, source: Source, shares: Sequence[ScoredShare], run: Run) -> Prepared:
+def collect(step: DayStep, source: Source, shares: Sequence[ScoredShare], run: StepContext) -> Prepared:
     """All shards of a day, ready to be published.
 
     Raises:

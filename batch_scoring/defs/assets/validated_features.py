@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Features
-from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, SupersededError, check_input
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import (
     asset_key,
@@ -37,10 +38,10 @@ from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.parallel import spare_cores
 from batch_scoring.runtime.progress import Progress
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders import EntryError, FileChangedError
 from batch_scoring.storage.state import Account, DayInput, LandingFile, ShardAccount
-from batch_scoring.tables import features_table
 
 CATEGORIES = 50_000
 """Values of a column that a shard's account names: more than any vocabulary has."""
@@ -93,7 +94,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     return _validated_features
 
 
-def prepare(step: DayStep, pinned: DayInput, run: Run, halvings: int = 0) -> Prepared:
+def prepare(step: DayStep, pinned: DayInput, run: StepContext, halvings: int = 0) -> Prepared:
     """Validate a day's rows into shards, in batches that are halved so often; nothing is published yet.
 
     Raises:
@@ -121,7 +122,7 @@ class _Validation:
     """The work on one day: files newest first against the keys seen so far."""
 
     def __init__(
-        self, step: DayStep, contract: Contract, schema: pa.Schema, run: Run, rows: int, batch_rows: int
+        self, step: DayStep, contract: Contract, schema: pa.Schema, run: StepContext, rows: int, batch_rows: int
     ) -> None:
         self._batch_rows = batch_rows
         self._step, self._schema, self._run = step, schema, run

@@ -261,7 +261,7 @@ class ColumnDays:
         """L: the largest distance of 28 consecutive reference days to the rest of the reference."""
         if len(self.counts) < drift.TRAILING_REFERENCE_DAYS:
             return None
-        window, total = drift.TRAILING_DAYS, self.counts.sum(axis=0)
+        window, total = history.TRAILING_DAYS, self.counts.sum(axis=0)
         unit = drift.deviation(self.support, total, self.kind)
         largest = 0.0
         for first in range(len(self.counts) - window + 1):
@@ -434,7 +434,7 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 def trailing_deviation(means: np.ndarray) -> float:
     """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
     apart = [
-        abs(mean - np.median(means[max(0, day - drift.TRAILING_DAYS) : day]))
+        abs(mean - np.median(means[max(0, day - history.TRAILING_DAYS) : day]))
         for day, mean in enumerate(means)
         if day >= history.LEAST_DAYS
     ]

@@ -15,7 +15,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
-from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, TRAILING_DAYS, Reference, Share, Tested
+from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Reference, Share, Tested
 from batch_scoring.monitoring.drift.samples import Sample
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.state import Account, ColumnDrift, DayDrift, Horizon, State, StateError
@@ -94,7 +94,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     if reference is None:
         advice = f"python -m batch_scoring.monitoring.drift.distances calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no profile; learn one with {advice}")
-    window = [*samples.before(pipeline.output, history.days_before(day, TRAILING_DAYS - 1)), sample]
+    window = [*samples.before(pipeline.output, history.days_before(day, history.TRAILING_DAYS - 1)), sample]
     usable = {side: _usable(window, side, reference) for side in sides}
     rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}

@@ -40,9 +40,6 @@ Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 LEAST_ROWS = 30
 """Rows of a day below which no distance says anything."""
 
-TRAILING_DAYS = 28
-"""Four of each weekday."""
-
 LEAST_TRAILING_DAYS = 21
 """Of the 28, so that a new pipeline is not measured by its first week."""
 

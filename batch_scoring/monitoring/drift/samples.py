@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import features_table, predictions_table
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.state import Account
-from batch_scoring.tables import features_table, predictions_table
 
 WORD_CHARACTERS = 1_000
 """Of a word in a sample: more than any vocabulary has, and thousands of rows may have the same."""

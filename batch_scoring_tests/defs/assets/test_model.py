@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from batch_scoring.config.days import ranges
 from batch_scoring.config.pipeline import SpecError
 from batch_scoring.daily import score
 from batch_scoring.daily.publish import DayStep, SupersededError
-from batch_scoring.defs.assets.model import Delivered, metrics, ranges
 from batch_scoring.inference.bundle import BundleError, read_bundle
+from batch_scoring.monitoring.checks.model_checks import Delivered, metrics
 from batch_scoring.operations.failures import TAG
 from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_manifest
@@ -183,7 +184,7 @@ def test_a_version_is_one_model_for_ever(tiny: TinyProject) -> None:
     second = tiny.deliver("v1", seed=1)
     result = tiny.run(steps=["model"], raise_on_error=False)
     assert not checks(result)["model/bundle_is_intact"]
-    assert "version v1 was in force before with other content" in error_of(result)
+    assert "version v1 was active before with other content" in error_of(result)
     assert first[:12] in error_of(result) and second[:12] in error_of(result)
     assert "give the new model a new version" in error_of(result)
     assert tiny.state.model().sha256 == first
@@ -195,7 +196,7 @@ def test_a_version_of_long_ago_is_not_given_to_another_model(tiny: TinyProject) 
     tiny.run(steps=["model"])
     tiny.deliver("v1", seed=2)
     result = tiny.run(steps=["model"], raise_on_error=False)
-    assert "version v1 was in force before with other content" in error_of(result)
+    assert "version v1 was active before with other content" in error_of(result)
     assert tiny.state.model().sha256 == second
 
 
@@ -246,7 +247,7 @@ def test_a_model_of_before_that_would_be_refused_today_keeps_no_other_one_out(ti
     result = tiny.run(steps=["model"], raise_on_error=False)
     assert result.success == (version == "v0")
     if version == "v1":
-        assert "version v1 was in force before with other content (sha256 000000000000…" in error_of(result)
+        assert "version v1 was active before with other content (sha256 000000000000…" in error_of(result)
 
 
 def test_a_metric_that_is_no_number_meets_no_threshold(tiny: TinyProject) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from batch_scoring.defs.assets.raw_input import CHECKS, find
+from batch_scoring.monitoring.checks.input_checks import CHECKS, find
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 RAW = ["raw_input"]

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from plotly.offline import get_plotlyjs
 
-from batch_scoring.defs.assets.report import gather, months
+from batch_scoring.defs.assets.report import months
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.reference_profile import Column, Profile, Scores
+from batch_scoring.monitoring.report.month import gather
 from batch_scoring.storage.state import ColumnDrift, DayDrift
 from batch_scoring_tests.tiny import TinyProject
 

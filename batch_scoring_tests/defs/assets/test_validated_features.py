@@ -17,13 +17,14 @@ import pytest
 
 from batch_scoring.cli.score.stream import Ledger, Rejections
 from batch_scoring.config.spec import Features
-from batch_scoring.daily.publish import DayStep, Run, SupersededError
+from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.assets.validated_features import ColumnCounts, prepare
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.key_index import row_identity
 from batch_scoring.ingest.quarantine import Rejected, from_broken
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
 VALIDATE = ["raw_input", "validated_features"]
@@ -73,7 +74,7 @@ def test_an_added_column_is_reported_and_ignored(tiny: TinyProject) -> None:
     prepare(
         DayStep(tiny.pipeline, DAY, "validated_features"),
         tiny.state.day_input(DAY),
-        Run("a-run", run_of_test().started, lines.append),
+        StepContext("a-run", run_of_test().started, lines.append),
     )
     [line] = [line for line in lines if "extra" in line]
     assert line.endswith("a.parquet: columns that the schema does not know are ignored: extra")
@@ -377,7 +378,7 @@ def test_a_schema_that_does_not_import_stops_the_day_and_is_named(tiny: TinyProj
     assert tiny.state.account("validated_features", DAY) is None
 
 
-class Meddler(Run):
+class Meddler(StepContext):
     """A run during which somebody writes into the file that it reads."""
 
     @contextlib.contextmanager
