@@ -282,7 +282,7 @@ def test_categories_are_not_tested_before_a_model_is_in_force(tiny: TinyProject)
     tiny.land(DAY, tiny.rows(30))
     result = tiny.run(steps=["raw_input", "validated_features"])
     assert all(checks(result).values())
-    assert finding(result, "categories_are_known").description == "not tested: no model is in force yet"
+    assert finding(result, "categories_are_known").description == "not tested: no model is active yet"
 
 
 # categories_are_present

@@ -79,8 +79,8 @@ def test_days_whose_samples_are_gone_are_not_counted_and_the_message_says_why(ti
     tiny.pipeline.output.remove("state/dt=2024-04-01/sample.parquet")
     found = run(tiny, "2024-04-02", ordinary("2024-04-02"))
     assert found.passed and (found.description or "").endswith(
-        "the trailing 28 days: not tested, 1 of them are there, expected at least 21; samples are kept for 10 days, "
-        "says retention.samples_days"
+        "the trailing 28 days: not tested, 1 of them are there, expected at least 21; samples are kept for 10 days "
+        "(retention.samples_days)"
     )
     run(tiny, "2024-04-01", ordinary("2024-04-01", count=61))
     assert tiny.pipeline.output.list("state/dt=2024-04-01/sample.parquet"), "a day that is run again has one again"
@@ -182,8 +182,8 @@ def test_without_a_profile_it_is_said_and_nothing_fails(tiny: TinyProject) -> No
     for check in (FEATURES, PREDICTIONS):
         assert said(result, check).passed
         assert said(result, check).description == (
-            "not tested: the model's bundle has no profile; "
-            f"learn one with python -m batch_scoring.monitoring.drift.distances calibrate {tiny.name}"
+            "not tested: the model's bundle has no reference profile; "
+            f"learn one with batch-scoring calibrate {tiny.name}"
         )
     assert tiny.state.drift(DAY) is None
     assert Path(tiny.pipeline.output.uri, "state", f"dt={DAY}", "sample.parquet").is_file(), "for days to come"
@@ -192,7 +192,7 @@ def test_without_a_profile_it_is_said_and_nothing_fails(tiny: TinyProject) -> No
 def test_without_a_model_it_is_said(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(64))
     result = tiny.run(steps=["raw_input", "validated_features"])
-    assert said(result).passed and said(result).description == "not tested: no model is in force yet"
+    assert said(result).passed and said(result).description == "not tested: no model is active yet"
 
 
 def test_a_reference_too_short_for_the_trailing_days_is_the_reason_that_is_given(tiny: TinyProject) -> None:

@@ -12,7 +12,7 @@ from batch_scoring.storage.folders import EntryError, FileChangedError, OutsideF
 from batch_scoring.storage.state import LandingFile, State
 
 LISTINGS = 3
-"""Of a day whose files change while they are looked at."""
+"""Attempts to list a day whose files change during the inspection."""
 
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
@@ -24,7 +24,7 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What the landing folder holds for a day."""
+    """The landing files of a day, as found."""
 
     files: tuple[LandingFile, ...]
     broken: dict[str, str]
@@ -32,11 +32,11 @@ class Found:
     fingerprint: str
     where: str
     waits_for: str = ""
-    """What the spec asks for before the day is complete, and is not there."""
+    """What is missing of what the spec requires of a complete day."""
     is_denied: bool = False
-    """Whether something may not be read: the same files can be right the next time."""
+    """Whether something cannot be read by this process: the same files may pass the next time."""
     is_changing: bool = False
-    """Whether a file was replaced or taken away between the listing and the look into it."""
+    """Whether a file was replaced or removed between its listing and its inspection."""
 
     @property
     def rows(self) -> int:
@@ -45,7 +45,7 @@ class Found:
 
     @property
     def findings(self) -> list[Finding]:
-        """What the checks say."""
+        """The findings input_is_present and input_is_complete."""
         present = bool(self.rows or self.broken)
         count = "1 file" if len(self.files) == 1 else f"{len(self.files) or 'no'} files"
         seen = f"{count} with {self.rows} rows in {self.where}" if self.files else f"{count} in {self.where}"
@@ -75,7 +75,7 @@ class Found:
 
 
 def find(pipeline: Pipeline, day: str) -> Found:
-    """List and inspect the day's landing files; once more if one changes meanwhile."""
+    """List and inspect the day's landing files, again if one changes meanwhile."""
     for _ in range(LISTINGS):
         found = _find(pipeline, day)
         if not found.is_changing:
@@ -118,7 +118,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
 
 
 def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
-    """Compare the day's rows with those of the days before."""
+    """The finding row_count_is_usual: the day's rows compared with those of the days before."""
     before = [pinned.rows for pinned in history.inputs(State(pipeline.output), day)]
     usual = history.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
     if usual is None:

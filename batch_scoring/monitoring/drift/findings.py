@@ -73,8 +73,8 @@ def _finding(
     trailing = compared.trailing_tests.get(side, [])
     drifted_day = [test for test in of_day if test.drifted]
     drifted_trailing = [test for test in trailing if test.drifted]
-    messages = [_of_day(compared, drifted_day)] if side == "features" else []
-    messages.append(_of_trailing(compared, side, trailing, drifted_trailing, pipeline.spec.retention.samples_days))
+    messages = [_day_message(compared, drifted_day)] if side == "features" else []
+    messages.append(_trailing_message(compared, side, trailing, drifted_trailing, pipeline.spec.retention.samples_days))
     figures: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of, **trouble}
     if side == "features" and (left_out := compared.reference.profile.left_out):
         figures["not_tested"] = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
@@ -109,7 +109,7 @@ def _links(pipeline: Pipeline, side: Side, since: str | None, pages: Mapping[str
     return links
 
 
-def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
+def _day_message(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
     if compared.sample.of < LEAST_ROWS:
         return f"the day: not enough rows, {compared.sample.of}, expected at least {LEAST_ROWS}"
     tested = len(compared.day_tests)
@@ -120,10 +120,10 @@ def _of_day(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
     return f"the day: {tested} columns are distributed as in the reference"
 
 
-def _of_trailing(
+def _trailing_message(
     compared: Compared, side: Side, tests: Sequence[Tested], drifted: Sequence[Tested], samples_days: int | None
 ) -> str:
-    kept = f"; samples are kept for {samples_days} days, says retention.samples_days" if samples_days else ""
+    kept = f"; samples are kept for {samples_days} days (retention.samples_days)" if samples_days else ""
     known, reference, since = compared.days[side], compared.reference.profile.days, compared.since.get(side)
     if not tests and reference < TRAILING_REFERENCE_DAYS:
         return (
@@ -142,6 +142,7 @@ def _of_trailing(
 
 
 def _named(drifted: Sequence[Tested | Share]) -> str:
+    """The worst columns, with their figures."""
     worst = sorted(drifted, key=_ratio, reverse=True)
     words = [f"{test.column} ({_seen(test)}, expected below {_limit(test)})" for test in worst[:NAMED]]
     return ", ".join(words) + (f" and {len(worst) - NAMED} more" if len(worst) > NAMED else "")
@@ -160,7 +161,7 @@ def _ratio(test: Tested | Share) -> float:
 
 
 def _table(of_day: Sequence[Tested | Share], trailing: Sequence[Tested], rows_of_day: int) -> list[dict[str, Any]]:
-    """Every column that was tested, the worst first; those without a missing value are not listed for that."""
+    """Every column that was tested, the worst first; not the missing values of columns that have none."""
     rows: list[tuple[str, Tested | Share]]
     rows = [(test.what if isinstance(test, Share) else "day", test) for test in of_day if _ratio(test)]
     rows += [("28 days", test) for test in trailing]

@@ -1,16 +1,16 @@
-"""What the state knows of a month: what the checks said, the published days, the distances to the model's reference.
+"""A month of a pipeline, read from the state: findings of checks, published days, distances to the model's reference.
 
 `page.py` draws it.
 """
 
-import calendar
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.monitoring.checks import feature_checks, input_checks, prediction_checks
 from batch_scoring.monitoring.drift import findings
@@ -24,16 +24,16 @@ DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "predictions": ("predictions", prediction_checks.CHECKS),
     "predictions_drift": ("predictions", [findings.CHECKS["predictions"].name]),
 }
-"""Documents of the state that hold what checks said, in the order of the flow: the asset and its checks."""
+"""Documents of the state that hold findings, in the order of the flow, with their asset and its checks."""
 
 READERS = 4
-"""Days read at once: on S3 a read is a round trip, and the accounts of a day of thousands of shards take 100 MB."""
+"""Days read at once: on S3 a read is a round trip, and the stats of a day of thousands of shards take 100 MB."""
 
 _Found = TypeVar("_Found")
 
 
 def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
-    """Read what the state has of a month.
+    """Read a month from the state.
 
     Args:
         pipeline: whose state.
@@ -43,8 +43,9 @@ def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
     """
     state = State(pipeline.output)
     today = now.astimezone(ZoneInfo(pipeline.spec.partitions.timezone)).date()
+    begun = [str(day) for day in of_month(month) if pipeline.spec.partitions.start <= day <= today]
     with ThreadPoolExecutor(READERS) as pool:
-        days = list(pool.map(partial(read_day, state), _days(month, pipeline.spec.partitions.start, today)))
+        days = list(pool.map(partial(read_day, state), begun))
     if days and days[-1].day == str(today) and days[-1].status == "missing":
         days.pop()  # its files may still land
     known = tuple((asset, name) for asset, names in DOCUMENTS.values() for name in names)
@@ -52,7 +53,7 @@ def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
 
 
 def read_day(state: State, day: str) -> Day:
-    """A day's figures; what is damaged is left out and named."""
+    """Read a day's figures; damaged documents are left out and named."""
     damage: list[str] = []
 
     def read(ask: Callable[[], _Found]) -> _Found | None:
@@ -62,10 +63,10 @@ def read_day(state: State, day: str) -> Day:
             damage.append(str(error))
             return None
 
-    said: dict[Checked, CheckRecord] = {}
+    records: dict[Checked, CheckRecord] = {}
     for document, (asset, _) in DOCUMENTS.items():
         if found := read(partial(state.checks, document, day)):
-            said |= {(asset, name): record for name, record in found.checks.items()}
+            records |= {(asset, name): record for name, record in found.checks.items()}
     features, scored = (read(partial(state.account, step, day)) for step in ("validated_features", "predictions"))
     pinned = read(partial(state.day_input, day)) if scored else None
     drift = read(partial(state.drift, day))
@@ -73,8 +74,8 @@ def read_day(state: State, day: str) -> Day:
     column = _score_column(scored) if scored else ""
     return Day(
         day=day,
-        status=_status(said, pinned, features, scored),
-        checks=said,
+        status=_status(records, pinned, features, scored),
+        checks=records,
         scored=scored.rows if scored else 0,
         waiting=features.rows if features and not scored else 0,
         quarantined=sum(account.rows_quarantined for account in accounts),
@@ -87,25 +88,18 @@ def read_day(state: State, day: str) -> Day:
     )
 
 
-def _days(month: str, start: date, today: date) -> list[str]:
-    """The days of a month that are the pipeline's and have begun."""
-    first = date.fromisoformat(f"{month}-01")
-    every = (first.replace(day=n + 1) for n in range(calendar.monthrange(first.year, first.month)[1]))
-    return [str(day) for day in every if start <= day <= today]
-
-
 def _status(
-    said: Mapping[Checked, CheckRecord], pinned: DayInput | None, features: Account | None, scored: Account | None
+    records: Mapping[Checked, CheckRecord], pinned: DayInput | None, features: Account | None, scored: Account | None
 ) -> Status:
-    if any(record.stopped for record in said.values()):
+    if any(record.stopped for record in records.values()):
         return "failed"
     if scored and pinned and scored.fingerprint == pinned.fingerprint:
         return "scored"
-    return "unfinished" if said or features or scored else "missing"
+    return "unfinished" if records or features or scored else "missing"
 
 
 def _score_column(account: Account) -> str:
-    """The column that says most of a score: of two classes the second one's probability, as in the histogram."""
+    """The most telling score column: of two classes the second one's probability, as in the histogram."""
     columns = {column for shard in account.shards for column in shard.sums}
     if "prediction_proba" not in columns:
         return "prediction"
@@ -113,7 +107,7 @@ def _score_column(account: Account) -> str:
 
 
 def _worst(drift: DayDrift) -> dict[str, ColumnDrift]:
-    """By what was compared, the column with the largest part of its threshold."""
+    """By what was compared, the column with the largest share of its threshold."""
     tested = {
         "the day": [column for column in drift.features if column.horizon != "trailing"],
         "28 days, features": [column for column in drift.features if column.horizon == "trailing"],

@@ -147,7 +147,7 @@ def test_a_damaged_document_is_named_and_takes_nothing_else_away(tiny: TinyProje
     tiny.run(FINE)
     tiny.pipeline.output.put(f"state/dt={FINE}/checks/raw_input.json", b"{")
     assert draw(tiny)["days_scored"] == 1
-    assert re.search(rf"{FINE} is not whole here: .*raw_input\.json is damaged", page(tiny))
+    assert re.search(rf"{FINE} is incomplete here: .*raw_input\.json is damaged", page(tiny))
 
 
 # the checks
@@ -186,7 +186,7 @@ def test_a_day_whose_step_raised_is_no_scored_one(march: TinyProject) -> None:
 
 def test_a_failed_day_keeps_the_rows_of_its_earlier_publication_and_says_so(march: TinyProject) -> None:
     verdict, said = cell(march, OVERTAKEN, "day")
-    assert verdict == "stopped" and "what an earlier run has published stands" in said
+    assert verdict == "stopped" and "what an earlier run published stands" in said
     assert "what an earlier run" not in cell(march, STOPPED, "day")[1]
     assert series(march, "rows")["scored"][OVERTAKEN] == 30
 

@@ -83,7 +83,7 @@ def test_a_column_that_cannot_be_encoded_is_named() -> None:
 
 
 def test_golden_and_reference_hold_what_the_network_gives(tmp_path: Path) -> None:
-    """Not what the engine gives: a fault of the engine would vouch for itself."""
+    """Not what the scorer gives: a fault of the scorer would vouch for itself."""
     network = made(Base)
     write(tmp_path, network)
     bundle = read_bundle(open_folder(str(tmp_path)))
@@ -123,7 +123,7 @@ def test_an_engine_that_gives_other_outputs_is_found(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Scorer, "outputs", spoilt)
     message = refusal(tmp_path, made(Base))
-    assert "the engine gives " in message and " for reference row 70 (id 'k70'), the network as trained " in message
+    assert "the scorer gives " in message and " for reference row 70 (id 'k70'), the network as trained " in message
 
 
 class Squeezed(Base):
@@ -182,7 +182,7 @@ REGRESSION = {"task": "regression", "classes": []}
         (Whole, {}, "the network returns numbers of torch.int64; expected torch.float32"),
         (Imaginary, {}, "the network returns numbers of torch.complex64; expected torch.float32"),
         (Keyed, {"arguments": {"factors": {0: 2.0}}}, "the golden rows differ by"),
-        (Base, {"arguments": HOLDS_ITSELF}, "arguments: it holds itself, or lists in lists without end"),
+        (Base, {"arguments": HOLDS_ITSELF}, "arguments: it contains itself, or is nested too deeply"),
         (Base, {"version": "v1\x1b[2J"}, r"version: 'v1\x1b[2J' has characters that cannot be printed"),
         (Base, {"version": "v" * 1000}, "version: String should have at most 200 characters"),
         (
@@ -194,7 +194,7 @@ REGRESSION = {"task": "regression", "classes": []}
         (Base, {"task": "ranking"}, "bundle.json would be no manifest: task: Input should be 'classification' or"),
         (Base, {"metrics": {"auc": float("nan")}}, "metrics.auc: Input should be a finite number, found nan"),
         (Base, {"training": {"when": object()}}, "bundle.json would be no JSON: "),
-        (Base, {"golden_tolerance": 1e30}, "golden_tolerance (1e+30) is no check of golden outputs from"),
+        (Base, {"golden_tolerance": 1e30}, "golden_tolerance (1e+30) does not check golden outputs from"),
         (Base, {"classes": ["yes"]}, "classes are ['yes']; a classification has at least two"),
         (Base, {"reference": table(0)}, "reference: it has no rows"),
         (Base, {"reference": table().drop_columns("x2")}, "reference: it has no column x2"),

@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
 from batch_scoring.inference.reference_profile import Column, Kind, Profile, Scores
-from batch_scoring.monitoring.drift import distances, evidently_report
+from batch_scoring.monitoring.drift import distances, pages
 from batch_scoring.monitoring.drift.distances import FARTHEST, Distribution, Reference, counted, distance, values_of
 from batch_scoring_tests.tiny import ordinary, reference_rows
 
@@ -228,7 +228,7 @@ def test_the_trailing_days_are_compared_with_the_whole_reference() -> None:
 
 
 @pytest.fixture(scope="module")
-def compared() -> tuple[evidently_report.Page, dict[str, distances.Tested]]:
+def compared() -> tuple[pages.EvidentlyPage, dict[str, distances.Tested]]:
     """A day as Evidently sees it: x is far away, y holds infinities and nulls, z is empty."""
     reference, current = reference_rows().drop_columns("dt"), ordinary("2024-03-04", 930)
     changed = current["y"].to_pylist()
@@ -244,12 +244,12 @@ def compared() -> tuple[evidently_report.Page, dict[str, distances.Tested]]:
         values, against = values_of(current[name], kind), seen(reference[name].to_pylist(), kind)
         far = distance(against, values, kind) if len(values) else 0.0
         tested[name] = distances.Tested(name, kind, len(values), far, thresholds[name])
-    return evidently_report.draw(reference, current, kinds, list(tested.values())), tested
+    return pages.evidently_page(reference, current, kinds, list(tested.values())), tested
 
 
 @pytest.mark.slow
 def test_evidently_finds_the_same_distances(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
+    compared: tuple[pages.EvidentlyPage, dict[str, distances.Tested]],
 ) -> None:
     page, tested = compared
     assert set(page.distances) == {"x", "y", "n", "c"}
@@ -260,7 +260,7 @@ def test_evidently_finds_the_same_distances(
 
 @pytest.mark.slow
 def test_an_empty_column_is_left_out_of_evidentlys_page_and_named(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
+    compared: tuple[pages.EvidentlyPage, dict[str, distances.Tested]],
 ) -> None:
     page, _ = compared
     assert page.left_out == ("z",)
@@ -269,7 +269,7 @@ def test_an_empty_column_is_left_out_of_evidentlys_page_and_named(
 
 @pytest.mark.slow
 def test_evidentlys_verdict_is_ours_of_every_column_and_of_the_day(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
+    compared: tuple[pages.EvidentlyPage, dict[str, distances.Tested]],
 ) -> None:
     page, tested = compared
     shown = re.findall(rb'"data_drift": "(Detected|Not Detected)", "drift_score": ([0-9.]+)', page.html)
