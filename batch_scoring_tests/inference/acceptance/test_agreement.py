@@ -98,7 +98,7 @@ def test_a_tolerance_that_other_weights_would_meet_is_refused(tmp_path: Path, to
 
 @pytest.mark.parametrize("tolerance", [0, -1e-5, float("nan"), float("inf")])
 def test_a_tolerance_is_a_finite_number_above_0(tmp_path: Path, tolerance: float) -> None:
-    assert "bundle.json would be no manifest: golden_tolerance" in refusal(
+    assert "bundle.json would not be a manifest: golden_tolerance" in refusal(
         tmp_path, made(Base), golden_tolerance=tolerance
     )
 
