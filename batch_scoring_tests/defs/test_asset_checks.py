@@ -10,9 +10,8 @@ from batch_scoring.monitoring.finding import Finding
 from batch_scoring_tests.checked import LATE, days, settings
 from batch_scoring_tests.tiny import DAY, TinyProject
 
-FEW = Finding(
-    "row_count_is_usual", False, "50 rows", {"by_file": [{"file": "a", "rows": 50}]}, observed=50, limits=[75]
-)
+BY_FILE = [{"file": "a", "rows": 50}]
+FEW = Finding("row_count_is_usual", False, "50 rows", {"by_file": BY_FILE}, observed=50, limits=[75])
 
 
 def reported(
