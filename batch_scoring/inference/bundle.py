@@ -398,7 +398,7 @@ def write_bundle(
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     model = prove(written, type(network))
     with _located(place.uri):
-        owned.check_engine(model, expected)
+        owned.check_scorer(model, expected)
     written.write(place)
     return written.sha256
 

@@ -84,10 +84,10 @@ class PackedLinear(nn.Linear):
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "PackedLinear":
-        return self  # nothing in it ever changes, and packed weights have no storage to copy
+        return self  # it is immutable, and packed weights have no storage to copy
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """float32[…, out_features] of float32[…, in_features]; anything else is torch's own linear layer's business."""
+        """float32[…, out_features] of float32[…, in_features]; other inputs go to torch's own linear layer."""
         if not self._takes(values):
             return functional.linear(values, self.weight, self.bias)
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self._packed, self.bias, "none", [], "")
@@ -106,13 +106,14 @@ class PackedLinear(nn.Linear):
 
 
 class PackedSequential(nn.Sequential):
-    """A sequence with packed layers; a ReLU behind one overwrites its result.
+    """A sequence with packed layers, in which a ReLU after one overwrites its result.
 
-    Called as a whole nobody else holds that result. Taken apart by its network it is a sequence like any other.
+    Called as a whole, it holds the only reference to that result. Taken apart by its network, it is an ordinary
+    sequence.
     """
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """What the modules make of the values, one after the other."""
+        """Apply the modules one after the other."""
         is_fresh = False
         for module in self:
             values = torch.relu_(values) if is_fresh and _is_plain(module, nn.ReLU) else module(values)

@@ -38,7 +38,7 @@ class Truth:
     outputs: np.ndarray
     """float32[rows, outputs] of the reference, followed by the golden rows."""
 
-    def check_engine(self, model: LoadedModel, expected: pa.Table | None) -> None:
+    def check_scorer(self, model: LoadedModel, expected: pa.Table | None) -> None:
         """Score all rows as the rows of a day, and compare.
 
         Args:

@@ -40,7 +40,7 @@ class Trial:
 def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table) -> None:
     """Check the network on its golden rows in several orders and batches.
 
-    Every batch is a multiple of the engine's grid, in which sound networks gave the same bits in all trials; the
+    Every batch is a multiple of the scorer's grid, in which sound networks gave the same bits in all trials; the
     task's own tolerance is accepted, for builds of torch that round differently there. The same batch gives the same
     bits in every build.
 

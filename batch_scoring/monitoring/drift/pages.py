@@ -4,8 +4,8 @@
     reports/dt=…/trailing.html       the features of the 28 days that end with it
     reports/dt=…/predictions.html    the scores of those days
 
-Evidently takes seconds to import and to draw, so it is imported here alone, and a page is drawn only where somebody
-will look at it. It tests with our thresholds: its verdict is the check's. Columns that it cannot handle (an empty one
+Evidently takes seconds to import and to draw, so it is imported here alone, and a page is drawn only where it is
+likely to be read. It tests with our thresholds: its verdict is the check's. Columns that it cannot handle (an empty one
 loses the whole page) are left out and named.
 """
 
@@ -72,7 +72,7 @@ def page_path(day: str, name: str) -> str:
 
 
 def draw(pipeline: Pipeline, compared: Compared) -> dict[str, Drawn]:
-    """Draw the pages that somebody will look at, by name; remove those of older days that did not alarm."""
+    """Draw the pages of an alarm or of the newest days, by name; remove those of older days that did not alarm."""
     newest = _newest(pipeline)
     is_new, profile = compared.day in newest, compared.reference.profile
     drawn = {}
