@@ -1,12 +1,11 @@
-"""The work behind the asset predictions: what a day is scored from, its scored shards, all of them together.
+"""The second step of a day: shards of features into shards of predictions, by the active model.
 
-source (one state of the features, one model) -> shares of its shards -> score each shard that no earlier run has
-finished -> gather. Whether one step scores all shards, or several a share each, is not known here. A row that the
-model cannot score goes to the quarantine, stage score, with the reason.
+What a day is scored from is one state of its features and one model. Each shard that no earlier run has finished is
+scored; whether one step scores all of them or each of several a chunk (`fan_out.py`) makes no difference. A row that
+the model cannot score goes to the quarantine, stage score, with the reason.
 """
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,25 +49,6 @@ class Source:
         self.shards = tuple(
             FeatureShard(account, files[f"dt={features.day}/{account.digest}"]) for account in features.shards
         )
-
-
-def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
-    """Shards in shares of about equally many rows, for as many steps: by rows, however many files there are.
-
-    Args:
-        wanted: the shards.
-        most: shares.
-        rows: of a share, at least, unless there are fewer.
-    """
-    total = sum(shard.account.rows for shard in wanted)
-    count = min(most, max(1, math.ceil(total / rows)), len(wanted))
-    shares: list[list[FeatureShard]] = [[] for _ in range(count)]
-    sizes = [0] * count
-    for shard in sorted(wanted, key=lambda shard: (-shard.account.rows, shard.digest)):
-        lightest = sizes.index(min(sizes))
-        shares[lightest].append(shard)
-        sizes[lightest] += shard.account.rows
-    return [tuple(share) for share in shares]
 
 
 def read_source(step: DayStep) -> Source:

@@ -19,8 +19,9 @@ import dagster as dg
 from batch_scoring.cli.backfill.command import Outcome
 from batch_scoring.config.pipeline import PROJECT, Pipeline
 from batch_scoring.daily import score as scored_day
+from batch_scoring.daily import validate
 from batch_scoring.daily.publish import DayStep, check_input
-from batch_scoring.defs.assets import model, raw_input, validated_features
+from batch_scoring.defs.assets import model, raw_input
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime.step_context import StepContext
@@ -390,7 +391,7 @@ def score(pipeline: Pipeline, day: str, run_id: str) -> None:
         model.put_in_force(pipeline, read_bundle(pipeline.bundle), run)
     pinned = raw_input.pin(pipeline, day, raw_input.find(pipeline, day), run_id, run.started)
     step = DayStep(pipeline, day, "validated_features")
-    prepared = validated_features.prepare(step, pinned, run)
+    prepared = validate.prepare(step, pinned, run)
     step.publish(
         prepared,
         run,

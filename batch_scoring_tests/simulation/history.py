@@ -22,6 +22,7 @@ from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
+from batch_scoring.daily import validate
 from batch_scoring.daily.publish import SupersededError
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.inference.manifest import Manifest
@@ -212,7 +213,7 @@ def _nothing(*_arguments: object) -> dict[str, Any]:
 
 
 SUBSTITUTES: Substitutes = [
-    (validated_features, "Contract", TinyContract),
+    (validate, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
     (scored_day, "Tally", NoTally),

@@ -19,9 +19,9 @@ import pyarrow as pa
 from batch_scoring.cli.score.addresses import Input
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
+from batch_scoring.daily.validate import ColumnCounts
 from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.defs.assets import model
-from batch_scoring.defs.assets.validated_features import ColumnCounts
 from batch_scoring.inference.bundle import prove, read_bundle
 from batch_scoring.inference.scorer import ALONE, Scored, Scorer
 from batch_scoring.ingest import key_index, landing_files, quarantine

@@ -1,7 +1,7 @@
 """The asset predictions: one scored row a key, published for the whole day at once.
 
-In one step, or in several that score a share of the day each (`scoring.shards: fan_out`): plan -> score, a step a
-share -> publish. The work is the same, see `scored_day.py`; so are the rows, bit by bit, the checks and the commit.
+In one step, or in several that score a chunk of the day each (`scoring.shards: fan_out`): plan -> score, one step a
+chunk -> publish. The work is the same, see `daily/score.py`; so are the rows, bit by bit, the checks and the commit.
 """
 
 from typing import Any

@@ -19,7 +19,7 @@ from batch_scoring.cli.score.stream import Ledger, Rejections
 from batch_scoring.config.spec import Features
 from batch_scoring.daily.publish import DayStep, SupersededError
 from batch_scoring.daily.tables import features_table
-from batch_scoring.defs.assets.validated_features import ColumnCounts, prepare
+from batch_scoring.daily.validate import ColumnCounts, prepare
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.key_index import row_identity
 from batch_scoring.ingest.quarantine import Rejected, from_broken
