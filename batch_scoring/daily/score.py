@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, SupersededError, check_input
-from batch_scoring.daily.scored_rows import Tally
+from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
 from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.execution import executors
 from batch_scoring.inference.bundle import load_bundle
@@ -181,34 +181,33 @@ def _score_shard(
     read_rows: int,
 ) -> Finished:
     """Score one feature shard into one shard of predictions."""
-    manifest, key = scorer.manifest, step.pipeline.spec.input.key
-    columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
+    manifest, account = scorer.manifest, features.account
+    columns = [schema.names[0], *manifest.numeric, *manifest.categorical, *(field.name for field in PLACE)]
     folder = features_table(step.pipeline).folder
-    batches = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
-    tally, at = Tally(manifest), pa.scalar(run.started, pa.timestamp("us", "UTC"))
-    lost = features.account.keys
+    read = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
+    scoring = Scoring(scorer, schema, accepted=Total(account.rows, account.keys), at=run.started)
+    batches = (Batch(rows) for rows in run.timed_each("read", read))
     with (
         step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft,
-        contextlib.closing(scorer.score(run.timed_each("read", batches))) as results,
+        contextlib.closing(scoring.run(batches)) as predictions,
     ):
-        for scored in run.timed_each("score", results):
+        for batch in run.timed_each("score", predictions):
             with run.timed("write"):
-                draft.accept(scored_rows.rows(scored, source.model.version, at, schema))
-                draft.reject(scored_rows.failed(scored, key))
-                lost -= scored_rows.failed_keys(scored, key)
-                tally.add(scored)
-        account = ShardAccount(
-            digest=shard_digest(step, source, features, scorer.device),
-            source=features.digest,
-            run_id=run.id,
-            rows_in=features.account.rows,
-            rows=draft.rows,
-            quarantined=draft.quarantined,
-            missing_identity=(lost - draft.keys) % 2**64,
-            keys=draft.keys,
-            **tally.figures(),
+                draft.write(batch)
+        ledger = scoring.ledger
+        return draft.finish(
+            ShardAccount(
+                digest=shard_digest(step, source, features, scorer.device),
+                source=features.digest,
+                run_id=run.id,
+                rows_in=ledger.came.rows,
+                rows=ledger.kept.rows,
+                quarantined=draft.quarantined,
+                missing_identity=ledger.missing,
+                keys=ledger.kept.identity,
+                **scoring.tally.figures(),
+            )
         )
-        return draft.finish(account)
 
 
 def output_schema(step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:

@@ -22,7 +22,7 @@ from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily import validate
+from batch_scoring.daily import stream, validate
 from batch_scoring.daily.publish import SupersededError
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.inference.manifest import Manifest
@@ -97,7 +97,7 @@ class TinyScorer:
 
 
 class NoTally:
-    """Stands for `scored_rows.Tally`: figures for people."""
+    """Stands for `shard_stats.Tally`: figures for people."""
 
     def __init__(self, manifest: object) -> None:
         pass
@@ -216,7 +216,7 @@ SUBSTITUTES: Substitutes = [
     (validate, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
-    (scored_day, "Tally", NoTally),
+    (stream, "Tally", NoTally),
     (model, "examine", _examined),
     (model, "currency", lambda *_: model.Finding("days_are_current", True, "")),
     (model, "metrics", lambda *_: model.Finding("metrics_meet_threshold", True, "")),

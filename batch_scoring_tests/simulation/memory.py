@@ -469,6 +469,10 @@ class MemoryShard:
         self._table, self._scratch, self._schema = table, scratch, schema
         self._batches: list[pa.RecordBatch] = []
 
+    @property
+    def rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches)
+
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 

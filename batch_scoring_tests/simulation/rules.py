@@ -235,7 +235,8 @@ def _table_first() -> Substitutes:
 def _shard_first() -> Substitutes:
     def finish(draft: Draft, account: Any) -> Finished:  # noqa: ANN401
         file = draft._writer.finish(draft._step.table.prefixes[0], account)
-        held, draft._writer = draft._writer, type("Done", (), {"finish": lambda *_: file})()  # type: ignore[assignment]
+        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": account.rows})
+        held, draft._writer = draft._writer, done()
         try:
             return _FINISH(draft, account)
         finally:

@@ -12,7 +12,7 @@ import numpy as np
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, check_current, prepare, read_source
-from batch_scoring.daily.scored_rows import BINS
+from batch_scoring.daily.shard_stats import BINS
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps

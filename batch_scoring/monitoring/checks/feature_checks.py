@@ -230,11 +230,7 @@ def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAc
     for shard in accounts:
         read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
     whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [
-        shard
-        for shard in accounts
-        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
-    ]
+    return [shard for shard in accounts if not shard.adds_up or _file(shard) not in whole]
 
 
 def _file(shard: ShardAccount) -> str:
