@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.stream import Batch, RowsLostError, ensure_written
+from batch_scoring.daily.stream import Batch, ensure_written
 from batch_scoring.daily.tables import TABLES, quarantine_table
+from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.runtime.step_context import StepContext
@@ -22,10 +23,6 @@ from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
-
-
-class SupersededError(RuntimeError):
-    """Newer input or another model came while the step was running: what it has computed is not published."""
 
 
 @dataclass(frozen=True)

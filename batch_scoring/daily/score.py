@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, check_input
 from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
 from batch_scoring.daily.tables import features_table
 from batch_scoring.defs.execution import executors
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import ALONE, Scorer
@@ -23,7 +24,7 @@ from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
+from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount
 
 
 @dataclass(frozen=True)

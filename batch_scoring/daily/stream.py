@@ -21,6 +21,7 @@ from batch_scoring.config.spec import Csv
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.scored_rows import Unscored
 from batch_scoring.daily.shard_stats import ColumnCounts, Tally
+from batch_scoring.errors import RowsLostError
 from batch_scoring.inference.scorer import Scored, Scorer
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows, Rows
@@ -37,10 +38,6 @@ PLACE = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.
 
 ALL_ROWS = 2**62
 """More rows than any file has."""
-
-
-class RowsLostError(RuntimeError):
-    """The books do not add up: a row that came in was not written once."""
 
 
 @dataclass

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, SupersededError
+from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared
 from batch_scoring.daily.shard_stats import ColumnCounts
 from batch_scoring.daily.stream import PLACE, Validation, open_rows
+from batch_scoring.errors import EntryError, FileChangedError, SupersededError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows
 from batch_scoring.ingest.row_validator import Judge
@@ -20,7 +21,6 @@ from batch_scoring.runtime.parallel import spare_cores
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import EntryError, FileChangedError
 from batch_scoring.storage.state import DayInput, LandingFile, ShardAccount
 
 _HELPERS = 3

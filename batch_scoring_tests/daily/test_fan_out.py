@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.daily.fan_out import ScoredChunk, collect, divide, plan, score_chunk
-from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import FeatureShard, Source, read_source
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, StateError
+from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.daily.publish import DayStep, Draft, SupersededError, check_input
-from batch_scoring.daily.stream import Batch, RowsLostError
+from batch_scoring.daily.publish import DayStep, Draft, check_input
+from batch_scoring.daily.stream import Batch
 from batch_scoring.daily.validate import prepare
+from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason

@@ -14,16 +14,8 @@ from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import load_model
 from batch_scoring.daily.shard_stats import ColumnCounts
-from batch_scoring.daily.stream import (
-    ALL_ROWS,
-    Batch,
-    Ledger,
-    RowsLostError,
-    Scoring,
-    Validation,
-    ensure_written,
-    open_rows,
-)
+from batch_scoring.daily.stream import ALL_ROWS, Batch, Ledger, Scoring, Validation, ensure_written, open_rows
+from batch_scoring.errors import RowsLostError
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.ingest.quarantine import Rejected

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.validate import prepare
+from batch_scoring.errors import SupersededError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 

@@ -12,13 +12,11 @@ import pytest
 from batch_scoring.daily.fan_out import Chunk, ScoredChunk, ScoredShard
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution.json_io_manager import LARGEST, References
+from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks.prediction_checks import CHECKS
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import (
-    REFERENCES,
-    StateError,
-)
+from batch_scoring.storage.state import REFERENCES
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of
 
