@@ -9,12 +9,9 @@ import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline, find_pipeline
 from batch_scoring.daily.tables import TABLES, quarantine_schema
+from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage import delta
 from batch_scoring.storage.state import State
-
-
-class NotPublishedError(LookupError):
-    """A day that has no rows yet was asked for."""
 
 
 def read_day(pipeline: str | Pipeline, day: str | date, table: str = "predictions") -> pa.Table:

@@ -8,7 +8,8 @@ import pytest
 from deltalake import DeltaTable
 
 from batch_scoring.daily.tables import predictions_table
-from batch_scoring.tables import NotPublishedError, read_day
+from batch_scoring.errors import NotPublishedError
+from batch_scoring.tables import read_day
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
 

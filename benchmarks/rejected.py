@@ -18,7 +18,7 @@ import batch_scoring.pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.daily.validate import prepare
 from batch_scoring.ingest import landing_files
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import DayInput

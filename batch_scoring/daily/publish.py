@@ -1,7 +1,7 @@
-"""What the two writing steps of a day share: finding finished shards, writing new ones, publishing the day.
+"""What both writing steps of a day share: finding finished shards, writing new ones, publishing the day.
 
-`features.py` and `predictions.py` say what the rows are; here is what makes either of them resume, conserve and
-publish. It knows no Dagster, no pandera and no torch.
+`validate.py` and `score.py` say what the rows are; this is how either of them resumes, conserves and publishes. It
+knows no pandera and no torch.
 """
 
 import contextlib
@@ -13,18 +13,16 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.stream import Batch, ensure_written
 from batch_scoring.daily.tables import TABLES, quarantine_table
-from batch_scoring.ingest import key_index, landing_files, quarantine
+from batch_scoring.errors import RowsLostError, SupersededError
+from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
-
-
-class SupersededError(RuntimeError):
-    """Newer input or another model came while the step was running: what it has computed is not published."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,15 @@ class DayStep:
         """Commit the quarantine, then the table, then write the account: it, and whether anything was committed.
 
         Raises:
+            RowsLostError: a row of a shard is lost or doubled, and no check has said so.
             SupersededError: newer input or another model came first.
             SchemaChangedError, PublicationError: see `delta.publish`.
         """
         if prepared.published:
             return prepared.published, False
         accounts = prepared.accounts
+        if lost := [shard.source for shard in accounts if not shard.adds_up]:
+            raise RowsLostError(f"rows of {', '.join(lost[:5])} are lost or doubled; nothing was published")
         lineage = {
             "run_id": run.id,
             "input_fingerprint": fingerprint,
@@ -197,16 +198,16 @@ class Draft:
         self._key = step.pipeline.spec.input.key
         self._rejected: defaultdict[str, quarantine.Waiting] = defaultdict(quarantine.Waiting)
         self._writers: dict[str, ShardWriter] = {}
-        self.rows = 0
-        self.keys = 0
-        """Sum of the hashes of the accepted keys, modulo 2**64."""
         self.quarantined: dict[str, dict[str, int]] = {}
 
-    def accept(self, batch: pa.RecordBatch) -> None:
-        """Append rows to the shard; the key is one of the columns."""
-        self._writer.write(batch)
-        self.rows += batch.num_rows
-        self.keys = (self.keys + key_index.identity(key_index.hash64(batch.column(self._key)))) % 2**64
+    def write(self, batch: Batch) -> None:
+        """Append rows to the shard, and those that are rejected to its quarantine."""
+        self._writer.write(batch.rows)
+        for rejected in batch.rejected:
+            blocks, others = rejected.quarantine()
+            for block in blocks:
+                self.reject_block(block)
+            self.reject(others)
 
     def reject(self, rows: Iterable[quarantine.Rejected]) -> None:
         """Send rows to the quarantine."""
@@ -225,7 +226,11 @@ class Draft:
         self._quarantine(block.stage).write(block.rows)
 
     def finish(self, account: ShardAccount) -> Finished:
-        """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it."""
+        """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it.
+
+        Raises:
+            RowsLostError: a file has not as many rows as were counted.
+        """
         filed = []
         for stage in self.quarantined:
             self._flush(stage)
@@ -233,7 +238,9 @@ class Draft:
             own = ShardAccount(
                 digest=account.digest, source=account.source, run_id=account.run_id, rows_in=rows, rows=rows
             )
+            ensure_written(rows, self._writers[stage].rows, f"{account.source}, stage {stage}")
             filed.append(self._writers[stage].finish(f"dt={self._step.day}/stage={stage}/", own))
+        ensure_written(account.rows, self._writer.rows, account.source)
         file = self._writer.finish(self._step.table.prefixes[0], account)
         return Finished(account, file, tuple(filed), reused=False)
 

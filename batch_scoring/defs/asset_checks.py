@@ -13,21 +13,31 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
 from batch_scoring.defs.metadata import ui_table
+from batch_scoring.errors import BatchScoringError, FailureClass
 from batch_scoring.monitoring import charts
 from batch_scoring.monitoring.finding import Finding, is_error, record, settings, stops
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.storage.state import DayChecks, State
 
+_ASSETS_OF_THE_MODEL = ("model", "predictions")
 
-class RefusedError(dg.Failure):
+
+class RefusedError(BatchScoringError, dg.Failure):
     """A blocking check has failed; the same files, code and model would fail it again."""
 
-    asset = ""
-    """Whose check: the last part of its key."""
+    failure_class: FailureClass = "bad_input"
+
+    def __init__(self, asset: str, description: str, metadata: Mapping[str, str] | None = None) -> None:
+        """`asset`: whose check it is, as the last part of its key."""
+        super().__init__(description=description, metadata=metadata, allow_retries=False)
+        if asset in _ASSETS_OF_THE_MODEL:
+            self.failure_class = "bad_model"
 
 
-class UnavailableError(dg.Failure):
+class UnavailableError(BatchScoringError, dg.Failure):
     """A blocking check has failed because its files could not be read; the same files may pass the next time."""
+
+    failure_class = "storage"
 
 
 def specs(
@@ -100,15 +110,11 @@ def report(
 
 def _failure(asset: dg.AssetKey, failed: Sequence[Finding]) -> dg.Failure:
     """The failure of a step whose blocking checks did not pass."""
-    kind = UnavailableError if all(finding.transient for finding in failed) else RefusedError
-    failure = kind(
-        description="; ".join(f"{finding.check}: {finding.message}" for finding in failed),
-        metadata={finding.check: finding.message for finding in failed},
-        allow_retries=False,
-    )
-    if isinstance(failure, RefusedError):
-        failure.asset = asset.path[-1]
-    return failure
+    description = "; ".join(f"{finding.check}: {finding.message}" for finding in failed)
+    messages = {finding.check: finding.message for finding in failed}
+    if all(finding.transient for finding in failed):
+        return UnavailableError(description, messages, allow_retries=False)
+    return RefusedError(asset.path[-1], description, messages)
 
 
 def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> dict[str, Any]:

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 Task = Literal["classification", "regression"]
 
 
-class UnsoundError(ValueError):
-    """A network, or what belongs to it, is not fit for a bundle; says what was found, what was expected, what to do."""
-
-
 ROUNDING = 1e-5
 """How far float32 outputs of one network may differ by the order of sums alone: relative, or absolute for a logit."""
 

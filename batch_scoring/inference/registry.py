@@ -7,7 +7,8 @@ Everything downstream scores with the copy, so a bundle folder that is overwritt
 """
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.inference.bundle import MANIFEST, Bundle, BundleError, read_version
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import MANIFEST, Bundle, read_version
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ModelInForce, State
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import printable
-from batch_scoring.storage.state import CheckRecord, DayChecks, State, StateError
+from batch_scoring.storage.state import CheckRecord, DayChecks, State
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
+from batch_scoring.errors import PublicationError, SchemaChangedError
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.shards import ShardFile, identity_of
@@ -37,14 +38,6 @@ _CONFIGURATION = {
     # default, take 47 ms a time, ten take 9
     "delta.checkpointInterval": "10",
 }
-
-
-class SchemaChangedError(ValueError):
-    """A column of the table would change its type; the message names it and what to do."""
-
-
-class PublicationError(RuntimeError):
-    """A day could not be committed in time, or a planned file is not there."""
 
 
 @dataclass(frozen=True)

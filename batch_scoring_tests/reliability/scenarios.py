@@ -19,8 +19,9 @@ import dagster as dg
 from batch_scoring.cli.backfill.command import Outcome
 from batch_scoring.config.pipeline import PROJECT, Pipeline
 from batch_scoring.daily import score as scored_day
+from batch_scoring.daily import validate
 from batch_scoring.daily.publish import DayStep, check_input
-from batch_scoring.defs.assets import raw_input, validated_features
+from batch_scoring.defs.assets import raw_input
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.registry import activate
 from batch_scoring.monitoring.checks.input_checks import find
@@ -392,7 +393,7 @@ def score(pipeline: Pipeline, day: str, run_id: str) -> None:
         activate(pipeline, read_bundle(pipeline.bundle), run)
     pinned = raw_input.pin(pipeline, day, find(pipeline, day), run_id, run.started)
     step = DayStep(pipeline, day, "validated_features")
-    prepared = validated_features.prepare(step, pinned, run)
+    prepared = validate.prepare(step, pinned, run)
     step.publish(
         prepared,
         run,

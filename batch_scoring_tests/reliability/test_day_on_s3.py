@@ -12,7 +12,7 @@ import pyarrow.csv
 import pytest
 
 from batch_scoring.daily.publish import DayStep, check_input
-from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.daily.validate import prepare
 from batch_scoring.monitoring.checks.input_checks import find
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring_tests.reliability.audit import some_rows, versions

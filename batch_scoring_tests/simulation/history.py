@@ -22,20 +22,19 @@ from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily.publish import SupersededError
+from batch_scoring.daily import stream, validate
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
+from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import FailedRow, Scored
-from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
 from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding
 from batch_scoring.operations import failures
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, folders, shards
-from batch_scoring.storage.delta import PublicationError
 from batch_scoring.storage.folders import Folder
-from batch_scoring.storage.state import ModelInForce, StateError
+from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
 
@@ -97,7 +96,7 @@ class TinyScorer:
 
 
 class NoTally:
-    """Stands for `scored_rows.Tally`: figures for people."""
+    """Stands for `shard_stats.Tally`: figures for people."""
 
     def __init__(self, manifest: object) -> None:
         pass
@@ -213,10 +212,10 @@ def _nothing(*_arguments: object) -> dict[str, Any]:
 
 
 SUBSTITUTES: Substitutes = [
-    (validated_features, "Contract", TinyContract),
+    (validate, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
-    (scored_day, "Tally", NoTally),
+    (stream, "Tally", NoTally),
     (model_checks, "examine", _examined),
     (model_checks, "currency", lambda *_: Finding("days_are_current", True, "")),
     (model_checks, "metrics", lambda *_: Finding("metrics_meet_threshold", True, "")),

@@ -21,10 +21,11 @@ from deltalake import Field
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
+from batch_scoring.errors import FileChangedError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage import delta, shards
-from batch_scoring.storage.folders import Children, FileChangedError, FileVersion, Folder
+from batch_scoring.storage.folders import Children, FileVersion, Folder
 from batch_scoring.storage.state import ShardAccount
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 
@@ -468,6 +469,10 @@ class MemoryShard:
     def __init__(self, table: MemoryFolder, scratch: Path, schema: pa.Schema) -> None:
         self._table, self._scratch, self._schema = table, scratch, schema
         self._batches: list[pa.RecordBatch] = []
+
+    @property
+    def rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches)
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)

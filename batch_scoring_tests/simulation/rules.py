@@ -8,8 +8,9 @@ from typing import Any
 
 from deltalake.transaction import CommitProperties
 
+from batch_scoring.daily import validate
 from batch_scoring.daily.publish import DayStep, Draft, Finished, FinishedShards
-from batch_scoring.defs.assets import predictions, validated_features
+from batch_scoring.defs.assets import predictions
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part, Snapshot
@@ -165,7 +166,7 @@ def _digest_without(kind: str, position: int) -> Substitutes:
 
 
 def _dropped_rows_unnamed() -> Substitutes:
-    return [(validated_features, "_name", lambda base, dropped: base)]
+    return [(validate, "_name", lambda base, dropped: base)]
 
 
 def _reuse_for_ever() -> Substitutes:
@@ -234,7 +235,8 @@ def _table_first() -> Substitutes:
 def _shard_first() -> Substitutes:
     def finish(draft: Draft, account: Any) -> Finished:  # noqa: ANN401
         file = draft._writer.finish(draft._step.table.prefixes[0], account)
-        held, draft._writer = draft._writer, type("Done", (), {"finish": lambda *_: file})()  # type: ignore[assignment]
+        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": account.rows})
+        held, draft._writer = draft._writer, done()
         try:
             return _FINISH(draft, account)
         finally:

@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_scoring.errors import PublicationError, SchemaChangedError
 from batch_scoring.storage import folders, shards
-from batch_scoring.storage.delta import (
-    Part,
-    PublicationError,
-    SchemaChangedError,
-    Snapshot,
-    Table,
-    _difference,
-    publish,
-)
+from batch_scoring.storage.delta import Part, Snapshot, Table, _difference, publish
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart, ShardAccount

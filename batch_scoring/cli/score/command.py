@@ -1,8 +1,8 @@
 """Files scored from a shell, without a day: `batch-scoring score`.
 
-The rows are judged, scored and accounted for as those of a day are, by the same code (`stream.py`), without a
-table and without Dagster. The checks that guard promises, and those of the spec that block, stop this too: nothing is
-written then, also no quarantine, and what stood before stands. Checks that compare with other days are not asked.
+The rows go through the same stream as those of a day (`daily/stream.py`), without a table and without Dagster. The
+checks that guard promises, and those of the spec that block, stop this too: nothing is written then, also no
+quarantine, and what stood before stands. Checks that compare with other days are not asked.
 """
 
 import contextlib
@@ -17,22 +17,25 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
-from batch_scoring.cli.score.outputs import Outputs, PartlyWrittenError
-from batch_scoring.cli.score.stream import Rejections, Stream
+from batch_scoring.cli.score.addresses import Input, Output, find_input, name_output, refuse_overlap
+from batch_scoring.cli.score.outputs import Outputs
+from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
-from batch_scoring.config.pipeline import CodeError, Pipeline, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline, survey_pipelines
 from batch_scoring.daily import scored_rows
-from batch_scoring.inference.bundle import BundleError
-from batch_scoring.inference.scorer import ScoringError, is_out_of_memory
+from batch_scoring.errors import (
+    AddressError,
+    BatchScoringError,
+    HeldError,
+    PartlyWrittenError,
+    TakenError,
+    is_out_of_memory,
+)
 from batch_scoring.ingest import landing_files, quarantine
-from batch_scoring.ingest.formats.rows import UnreadableFileError
-from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.monitoring.checks import model_checks
 from batch_scoring.monitoring.finding import stops
 from batch_scoring.runtime import locks, signals
 from batch_scoring.runtime.progress import Bar
-from batch_scoring.storage.staged_files import TakenError
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
@@ -73,14 +76,12 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
     try:
         with signals.at_end(bar.clear):
             summary = perform(pipeline, request, bar, note)
-    except (AddressError, locks.HeldError) as error:
-        code, why = 2, str(error)
     except TakenError as error:
-        code, why = 2, f"{error}; nothing is written: add --overwrite to replace it"
+        code, why = error.exit_code, f"{error}; nothing is written: add --overwrite to replace it"
     except PartlyWrittenError as error:
         why = f"{_said(error.__cause__ or error)}; {error}"
-    except (ContractError, UnreadableFileError, BundleError, ScoringError, CodeError) as error:
-        why = f"{error}; nothing is written"
+    except BatchScoringError as error:
+        code, why = error.exit_code, str(error) if error.exit_code == 2 else f"{error}; nothing is written"
     except Exception as error:
         why = f"{_said(error)}; nothing is written"
     finally:
@@ -135,17 +136,16 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
     began, at, run_id = perf_counter(), datetime.now(UTC), str(uuid4())
     with Outputs(output, pipeline.spec.input.csv) as files:
         files.reserve(output.predictions)  # says now what is not permitted
-        stream = Stream(pipeline, source, note)
+        stream = Stream(pipeline, source, at, note)
         loading = perf_counter() - began
         lineage = {LINEAGE: json.dumps(_lineage(pipeline, source, stream, run_id)).encode()}
         rejected_form = quarantine.file_schema(stream.key).with_metadata(lineage)
-        rejections = Rejections(
+        rejections = QuarantineFile(
             lambda: files.begin(output.quarantine, rejected_form, ("stage", "rule", "column", "source_file")),
             stream.key,
-            stream.ledger,
         )
         write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.DICTIONARY)
-        stream.run(write, rejections, at, bar)
+        stream.run(write, rejections, bar)
         bar.clear()
         metrics = model_checks.metrics(pipeline, model_checks.Delivered(stream.bundle, []))
         findings = [*stream.findings(rejections.counts, run_id), metrics]
@@ -160,15 +160,15 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
             started=at,
             seconds=perf_counter() - began,
             loading=loading,
-            rows_in=stream.ledger.rows_in,
-            rows_scored=stream.scored,
+            rows_in=stream.rows_in,
+            rows_scored=stream.scoring.ledger.kept.rows,
             counts=rejections.counts,
             examples=rejections.examples,
             model_version=stream.scorer.manifest.version,
             model_sha256=stream.bundle.sha256,
             device=stream.scorer.device,
             batch_rows=stream.scorer.batch_rows,
-            unknown=stream.tally.figures()["unknown"],
+            unknown=stream.scoring.tally.figures()["unknown"],
             failed=[finding for finding in findings if not finding.passed],
             stopping=stopping,
         )
@@ -206,9 +206,9 @@ def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.hold(*name))
-        except locks.HeldError as held:
+        except HeldError as held:
             if not request.wait:
-                raise locks.HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
+                raise HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
             _refuse_standing(output, request)  # whatever the other does
             note(f"{request.output}: {held}; waiting for its end")
             stack.enter_context(locks.hold(*name, waits=True))

@@ -1,7 +1,7 @@
 """The asset predictions: one scored row a key, published for the whole day at once.
 
-In one step, or in several that score a share of the day each (`scoring.shards: fan_out`): plan -> score, a step a
-share -> publish. The work is the same, see `scored_day.py`; so are the rows, bit by bit, the checks and the commit.
+In one step, or in several that score a chunk of the day each (`scoring.shards: fan_out`): plan -> score, one step a
+chunk -> publish. The work is the same, see `daily/score.py`; so are the rows, bit by bit, the checks and the commit.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, check_current, prepare, read_source
-from batch_scoring.daily.scored_rows import BINS
+from batch_scoring.daily.shard_stats import BINS
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps

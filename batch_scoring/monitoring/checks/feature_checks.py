@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.inference.bundle import BundleError, read_description
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.monitoring.finding import Finding
@@ -229,11 +230,7 @@ def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAc
     for shard in accounts:
         read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
     whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [
-        shard
-        for shard in accounts
-        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
-    ]
+    return [shard for shard in accounts if not shard.adds_up or _file(shard) not in whole]
 
 
 def _file(shard: ShardAccount) -> str:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
+from batch_scoring.errors import EntryError, FileChangedError, OutsideFolderError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
-from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.storage.folders import EntryError, FileChangedError, OutsideFolderError
 from batch_scoring.storage.state import LandingFile, State
 
 LISTINGS = 3

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from batch_scoring.config.days import ranges, spans
-from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import StaleDays, stale_days
+from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference import registry
 from batch_scoring.inference.bundle import (
     Bundle,
-    BundleError,
     build_network,
     check_contents,
     check_rows,
@@ -18,7 +18,6 @@ from batch_scoring.inference.bundle import (
 )
 from batch_scoring.inference.manifest import LoadedModel
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.storage.state import StateError
 
 CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",

@@ -48,7 +48,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
 
 def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
+    lost = [shard.source for shard in accounts if not shard.adds_up]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
     return [
         Finding(

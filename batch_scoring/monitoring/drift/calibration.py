@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.daily import history
+from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.reference_profile import Column, Grain, Held, Kind, Profile, Scores
 from batch_scoring.monitoring.drift import distances
@@ -37,10 +38,6 @@ LEAST_OF_A_CLASS = 14
 """Weekdays and weekend days needed, each, to compare the two apart."""
 _CELLS = 4_000_000
 """Of a matrix in memory at once."""
-
-
-class CalibrationError(ValueError):
-    """Nothing can be learned from the reference; says what is missing."""
 
 
 class Draw(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.history import TRAILING_DAYS
-from batch_scoring.monitoring.drift.comparison import Compared, NotComparableError, Side, compare
+from batch_scoring.errors import NotComparableError
+from batch_scoring.monitoring.drift.comparison import Compared, Side, compare
 from batch_scoring.monitoring.drift.distances import (
     LEAST_ROWS,
     LEAST_TRAILING_DAYS,

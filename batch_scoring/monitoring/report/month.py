@@ -12,10 +12,11 @@ from zoneinfo import ZoneInfo
 
 from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks import feature_checks, input_checks, prediction_checks
 from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
-from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State, StateError
+from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "raw_input": ("raw_input", input_checks.CHECKS),

@@ -32,13 +32,14 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import STEPS
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES, quarantine_table
-from batch_scoring.inference.bundle import BundleError, read_sha256
+from batch_scoring.errors import BundleError, StateError, UnsureError
+from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations.retention import plan as planner
 from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
 from batch_scoring.storage import aws
 from batch_scoring.storage.delta import Table, partition_values, raise_if_forbidden, settle
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
-from batch_scoring.storage.state import REFERENCES, State, StateError
+from batch_scoring.storage.state import REFERENCES, State
 
 PATIENCE = 120.0
 """Seconds for which the quarantine's commit is tried again while others commit or the store does not answer."""
@@ -46,10 +47,6 @@ CHUNK = 500
 """Files between two looks at what a table needs."""
 
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
-
-
-class UnsureError(RuntimeError):
-    """What is needed cannot be told, so nothing may go; the message says what is in the way."""
 
 
 @dataclass

@@ -7,10 +7,9 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import SpecError
 from batch_scoring.daily import score
-from batch_scoring.daily.publish import DayStep, SupersededError
-from batch_scoring.inference.bundle import BundleError
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.errors import BundleError, SpecError, SupersededError
 from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of, run_of_test
 

@@ -16,8 +16,9 @@ from batch_scoring.config.spec import Retention
 from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import predictions_table, quarantine_table
-from batch_scoring.defs.assets.validated_features import prepare
-from batch_scoring.inference.bundle import BundleError, read_bundle
+from batch_scoring.daily.validate import prepare
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.registry import activate, ensure_new_version
 from batch_scoring.monitoring.checks.model_checks import examine
 from batch_scoring.operations.automation import landing_scan
