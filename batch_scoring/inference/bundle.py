@@ -30,6 +30,7 @@ from batch_scoring.inference.acceptance import agreement, reference, row_indepen
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
 from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders import Folder, open_folder
 
@@ -215,8 +216,6 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
         BundleError: the golden rows cannot be scored, their outputs have another shape or are not finite, or any
             outputs would be accepted.
     """
-    from batch_scoring.inference.scorer import Scorer
-
     expected = _golden_outputs(bundle)
     scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:

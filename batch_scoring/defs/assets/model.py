@@ -47,7 +47,7 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def describe(bundle: Bundle, active: ModelInForce) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of the model."""
+    """Figures of the model for an operator."""
     manifest = bundle.manifest
     metrics = [{"metric": name, "value": value} for name, value in manifest.metrics.items()]
     return {

@@ -34,7 +34,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         with step_run(context) as run:
             found = find(pipeline, context.partition_key)
-            run.tag(is_about(pipeline, found, run.tags))
+            run.tag(attempt_tags(pipeline, found, run.tags))
             findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
@@ -45,27 +45,27 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
     return _raw_input
 
 
-def is_about(pipeline: Pipeline, found: Found, asked_with: Mapping[str, str]) -> dict[str, str]:
-    """The tags by which the planner knows what a run has tried.
+def attempt_tags(pipeline: Pipeline, found: Found, run_tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that tell the planner what a run attempted.
 
-    A sensor's own word for the code stands: what it has asked for counts as a try of that, whatever was deployed since.
-    So does its word for the files, if this process may not see them.
+    A sensor's own tag for the code is kept: its run counts as an attempt with that code, whatever was deployed since.
+    So is its tag for the files, if this process cannot see them all.
     """
-    tags = {} if run_history.CODE in asked_with else {run_history.CODE: run_history.code_in_force(pipeline)}
+    tags = {} if run_history.CODE in run_tags else {run_history.CODE: run_history.code_in_force(pipeline)}
     if not found.is_denied:
         tags[run_history.FINGERPRINT] = run_history.fingerprint_tag(found.fingerprint, is_complete=not found.waits_for)
     return tags
 
 
 def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -> DayInput:
-    """Write down which versions of which files are the day's input."""
+    """Record which versions of which files are the day's input."""
     pinned = DayInput(day=day, fingerprint=found.fingerprint, files=found.files, run_id=run_id, pinned_at=at)
     State(pipeline.output).put_day_input(pinned)
     return pinned
 
 
 def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of the input."""
+    """Figures of the input for an operator."""
     records = [
         {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}
         for file in sorted(pinned.files, key=lambda file: file.modified, reverse=True)[:FILES_SHOWN]

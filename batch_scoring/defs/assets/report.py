@@ -1,9 +1,8 @@
-"""The asset report: a month of a pipeline on one page, for a person.
+"""The asset report: a month of a pipeline on one HTML page, `reports/month=YYYY-MM.html`.
 
-What is on it of the days comes from the state, never from the Dagster instance and never from the tables: what the
-checks said, the steps' accounts, the distances to the model's reference. The failed runs of the 30 days before it was
-drawn come from the instance, which alone knows them. It can be drawn at any time, also of the current month, and
-stands as one HTML file in `reports/month=YYYY-MM.html`.
+Its days are read from the state, never from the Dagster instance or the tables: findings of the checks, published
+days, distances to the model's reference. The failed runs of the last 30 days come from the instance, which alone knows
+them. The page can be drawn at any time, also for the current month.
 """
 
 from dataclasses import replace
@@ -26,13 +25,13 @@ FAILURES_OF = timedelta(days=30)
 def months(pipeline: Pipeline) -> dg.MonthlyPartitionsDefinition:
     """The pipeline's months, the current one included, named by their first day."""
     partitions = pipeline.spec.partitions
-    first = partitions.start.replace(day=1)  # of a start within a month Dagster would leave that month out
+    first = partitions.start.replace(day=1)  # for a start within a month, Dagster would leave that month out
     return dg.MonthlyPartitionsDefinition(first.isoformat(), timezone=partitions.timezone, end_offset=1)
 
 
 def report(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The asset of a pipeline."""
-    # the days of a month that are still to come, or lie before the start, are none that have to be there
+    # days of the month that lie in the future, or before the start, need not exist upstream
     predictions = dg.AssetDep(
         asset_key(pipeline, "predictions"),
         partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True),
@@ -58,7 +57,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def describe(month: Month) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of the page."""
+    """Figures of the month for an operator."""
     days = {f"days_{status}": dg.MetadataValue.int(len(month.of_status(status))) for status in page.STATUSES}
     return {
         "summary": dg.MetadataValue.text(page.summary(month)),

@@ -20,11 +20,10 @@ from batch_scoring.inference.acceptance.reference import check_features, check_n
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
 from batch_scoring.inference.acceptance.vocabularies import check_codes
 from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     import torch
-
-    from batch_scoring.inference.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ class Truth:
         Raises:
             UnsoundError: the scorer gives other outputs than the network, or than expected.
         """
-        from batch_scoring.inference.scorer import Scorer
-
         scorer = Scorer(model, device="cpu")
         parts = [_scored(scorer, table, what) for what, table in self._tables]
         found = np.concatenate([outputs for outputs, _ in parts])
@@ -140,7 +137,7 @@ def _of(what: str) -> Iterator[None]:
         raise UnsoundError(f"{what}: {error}") from error
 
 
-def _scored(scorer: "Scorer", rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
+def _scored(scorer: Scorer, rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
     """Outputs and scores of a table, by the scorer."""
     try:
         outputs, scored = scorer.outputs(rows), scorer.score_batch(rows.combine_chunks().to_batches()[0])

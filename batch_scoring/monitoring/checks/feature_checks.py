@@ -19,7 +19,7 @@ CHECKS = {
     "some_rows_are_accepted": "At least one row of the day meets the contract.",
     "quarantine_is_small": "Few rows of the day are in the quarantine; beyond a second bound nothing is published.",
     "categories_are_known": "Nearly all values of the categorical columns are known to the active model.",
-    "categories_are_present": "Every value that each day of the model's reference has is present.",
+    "categories_are_present": "Every value that occurs on each day of the model's reference is present.",
 }
 
 WORDS_SHOWN = 50
