@@ -1,4 +1,4 @@
-"""What tests of checks share: days before a late one, settings of the spec, a bundle with a profile."""
+"""What tests of checks share: days before a late one, settings of the spec, a reference profile."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,9 +31,8 @@ def days(tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, ste
         tiny.run(before, steps, definitions=definitions)
 
 
-def profiled(tiny: TinyProject, **changes: object) -> None:
-    """Give the bundle a profile, as a calibration might have learned it."""
-    bundle = read_bundle(tiny.pipeline.bundle)
+def profile(**changes: object) -> Profile:
+    """A reference profile, as a calibration might have learned it."""
     values: dict[str, object] = {
         "first": "2023-12-01",
         "last": "2024-02-28",
@@ -49,5 +48,11 @@ def profiled(tiny: TinyProject, **changes: object) -> None:
         "share_alarms": 0.0,
         "exceeding": {},
         "score_days": Scores(confidence=0.02, confidence_sd=0.0, spread=0.001, largest_class=0.5),
-    } | changes
-    bundle.with_profile(Profile.model_validate(values), "v1").write(tiny.pipeline.bundle)
+    }
+    return Profile.model_validate(values | changes)
+
+
+def profiled(tiny: TinyProject, **changes: object) -> None:
+    """Give the bundle a reference profile."""
+    bundle = read_bundle(tiny.pipeline.bundle)
+    bundle.with_profile(profile(**changes), "v1").write(tiny.pipeline.bundle)

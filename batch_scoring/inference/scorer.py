@@ -55,9 +55,8 @@ MOST_FAILING_ROWS = 100
 """Rows of one stream (a shard) for which the network may raise; more of them mean a broken model, not broken rows."""
 
 PROBES = 4_096
-"""Golden rows, at most and about, with a missing value in turn in each numeric column, that packed layers are tried
-on: of up to 64 columns all golden rows in each, of thousands one in each."""
-
+"""About so many golden rows with a missing value, at most, test packed layers: with up to 64 numeric columns all golden
+rows for each, with thousands one for each."""
 
 ALONE = "one thread at a time runs the network: no copy of it gives the same outputs"
 """Logged for a network that stores its results where a copy does not find them (`Scorer.runs_side_by_side`)."""

@@ -23,7 +23,7 @@ from batch_scoring.inference.scorer import GRID
 if TYPE_CHECKING:
     import torch
 
-ALONE = 8
+ROWS_ALONE = 8
 """Rows that are tested alone among copies of another: a forward pass each."""
 
 
@@ -89,7 +89,7 @@ def _trials(rows: int) -> Iterator[Trial]:
     for start in range(0, rows, GRID):
         yield Trial(f"in a batch of {GRID} instead of {rows}", every[start : start + GRID])
     yield Trial("each among copies of another", np.stack([every, np.full(rows, rows - 1)], axis=1).ravel())
-    for row in np.linspace(0, rows - 1, ALONE, dtype=int):
+    for row in np.linspace(0, rows - 1, ROWS_ALONE, dtype=int):
         alone = np.full(GRID, (row + rows // 3) % rows)
         alone[row % GRID] = row
         yield Trial("alone among copies of another", alone)
