@@ -152,7 +152,7 @@ def _score(pipeline: Pipeline, source: str, target: str) -> None:
 
     out = io.StringIO()
     request = adhoc.Request(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)
-    if adhoc.command(pipeline, request, out, sys.stderr):
+    if adhoc.run(pipeline, request, out, sys.stderr):
         raise RuntimeError(out.getvalue())
 
 

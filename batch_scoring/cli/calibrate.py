@@ -41,7 +41,7 @@ def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run
 
 
 def summary(profile: Profile) -> str:
-    """What was learned and how often it would have been wrong, for a person to decide on."""
+    """The learned thresholds and their false alarms on days held out, as text."""
     lines = [
         f"reference: {profile.days} days, {profile.first} to {profile.last}, {profile.rows} rows a day; "
         + ("weekdays and weekends are compared apart" if profile.weekends_apart else "all days are compared alike"),
@@ -79,10 +79,10 @@ def summary(profile: Profile) -> str:
 
 
 def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | None = None) -> str:
-    """Write the profile into the bundle, or a copy of it under another version's name; says what to do next.
+    """Write the profile into the bundle, or into a copy under another version's name; says what to do next.
 
     Raises:
-        BundleError: the version was in force without this profile (its name stands in rows already), or the folder of
+        BundleError: the version was active without this profile (rows carry its name already), or the folder of
             that version holds another model.
     """
     complete = bundle.with_profile(profile, version or bundle.manifest.version)
@@ -93,15 +93,15 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | N
     except BundleError as error:
         raise BundleError(f"{error}, for example with --version {complete.manifest.version}-calibrated") from error
     uri = f"{bundle.uri.rpartition('/')[0]}/{version}" if version else bundle.uri
-    _refuse_another_model(complete, open_folder(uri))
+    _ensure_same_model(complete, open_folder(uri))
     complete.write(open_folder(uri))
     return f"written: {uri} (version {complete.manifest.version}, sha256 {complete.sha256[:12]}…)" + (
         "; name it in model.bundle" if version else ""
     )
 
 
-def _refuse_another_model(bundle: Bundle, folder: Folder) -> None:
-    """A profile may be replaced; the files that it is written beside, never."""
+def _ensure_same_model(bundle: Bundle, folder: Folder) -> None:
+    """Make sure that only the profile of a bundle is replaced, never its other files."""
     if not folder.list(MANIFEST):
         return
     _, there = read_manifest(folder)

@@ -17,7 +17,7 @@ from batch_scoring.operations.retention.plan import Plan
 from batch_scoring.runtime.printable import guarded
 
 SHOWN = 3
-"""Files of a kind that are named."""
+"""Most files of a kind that are listed."""
 
 
 @click.command(cls=Subcommand)
@@ -38,17 +38,17 @@ def retention(pipeline: str, *, delete: bool, as_json: bool, clock_is_right: boo
 
 
 def clean(name: str, out: TextIO, *, delete: bool = False, as_json: bool = False, clock_is_right: bool = False) -> int:
-    """Say what may go, and take it away if asked to; 0, or 1 if something could not be told or done.
+    """Print what may be deleted, and delete it on request; 0, or 1 if something could not be determined or deleted.
 
     Args:
         name: of the pipeline.
-        out: is told.
-        delete: take it away.
-        as_json: tell in JSON, with every file.
-        clock_is_right: delete although the clock is doubted.
+        out: receives the result.
+        delete: delete it.
+        as_json: print JSON, with every file.
+        clock_is_right: delete although the clock is in doubt.
 
     Raises:
-        SpecError, UnknownPipelineError: there is no such pipeline.
+        SpecError, UnknownPipelineError: no pipeline has that name.
         OSError: the store does not answer.
     """
     pipeline = find_pipeline(name)
@@ -98,7 +98,7 @@ def _lines(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: bool
 
 
 def size(count: int) -> str:
-    """Bytes for a person."""
+    """A number of bytes in words."""
     value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
     unit = next(units)
     while value >= 1000 and unit != "TB":

@@ -176,4 +176,4 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert b"interrupted; no probe file has stayed" in errors and b"Traceback" not in errors
+    assert b"interrupted; no probe file is left" in errors and b"Traceback" not in errors

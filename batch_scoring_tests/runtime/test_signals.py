@@ -158,7 +158,7 @@ def test_a_client_that_waits_for_an_answer_ends_and_says_what_goes_on(environmen
         code, lines = terminal.end()
         connection.close()
     assert code == 130
-    assert lines == ["batch-scoring: interrupted; nobody waits any more, what was started goes on"]
+    assert lines == ["batch-scoring: interrupted; no longer waiting, what was started continues"]
 
 
 def test_make_passes_it_on(environment: dict[str, str]) -> None:

@@ -11,8 +11,8 @@ from batch_scoring.runtime.printable import guarded
 
 @click.command(cls=Subcommand)
 @click.argument("pipeline", help="Name of the pipeline, for example flight_delay.")
-@click.argument("first", type=DAY, metavar="[FIRST]", required=False, help="First day, YYYY-MM-DD.")
-@click.argument("last", type=DAY, metavar="[LAST]", required=False, help="Last day, YYYY-MM-DD, included.")
+@click.argument("first", type=DAY, required=False, help="First day, YYYY-MM-DD.")
+@click.argument("last", type=DAY, required=False, help="Last day, YYYY-MM-DD, included.")
 @click.option("--stale", is_flag=True, help="Only days that the check days_are_current lists.")
 @click.option(
     "--failed",

@@ -1,7 +1,7 @@
-"""Many days in one process, a Dagster run a day: `batch-scoring backfill`.
+"""Run the days of a backfill in one process, one Dagster run per day.
 
-A fresh process for each day would spend most of its time on imports. Each run is a proper one, with its own checks
-and logs in the UI; a day that fails leaves the others alone, and one that somebody else works on comes last.
+A new process for each day would spend most of its time on imports. Each run is an ordinary one, with its own checks and
+logs in the UI. A day that fails does not affect the others; a day that another process is working on comes last.
 """
 
 import functools
@@ -36,7 +36,7 @@ from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State
 
 CANCEL_SECONDS = 1.0
-"""For writing down that a run was stopped."""
+"""Time to record that a run was stopped."""
 _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
 
 
@@ -48,7 +48,7 @@ class FailedCheck:
     """Asset and check."""
     message: str
     of_day: bool
-    """Whether it is about this day; else about the model, where a later run's result takes its place."""
+    """Whether it is about this day; otherwise about the model, where the result of a later run replaces it."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Outcome:
     quarantined: int = 0
     seconds: float = 0.0
     unchanged: bool = False
-    """Whether an earlier run had published just this."""
+    """Whether an earlier run had published exactly this."""
     by_another: bool = False
-    """Whether somebody else's run did the work meanwhile, and there was none here."""
+    """Whether a run of another process did the work in the meantime."""
 
     @property
     def line(self) -> str:
@@ -95,16 +95,16 @@ def backfill(
         name: of the pipeline.
         first: the pipeline's first day if None.
         last: included; the pipeline's last day if None.
-        out: is told what happens.
+        out: receives the progress and the result.
         stale: of these days only those that are stale.
         failed: of these days only those that have failed; with `stale` those that are one of the two.
         dry_run: say which days would be run and why, and write nothing.
 
     Raises:
-        ComputeError: runs of this deployment must have pods.
-        SpecError: there is no such pipeline.
+        ComputeError: runs of this deployment need pods.
+        SpecError: no pipeline has that name.
         RangeError: the range is empty or not within the pipeline's days.
-        BundleError, StateError, OSError: which days are meant cannot be said.
+        BundleError, StateError, OSError: the days cannot be determined.
     """
     return (show if dry_run else score)(find_pipeline(name), Wanted(first, last, stale, failed), out)
 
@@ -124,7 +124,7 @@ def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
 
 
 def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
-    """Run the days that are meant; those that somebody else works on last. 0 if all succeeded, else 1."""
+    """Run the selected days, those that another process is working on last. 0 if all succeeded, else 1."""
     began = time.time()
     days = selection.days_within(pipeline, wanted)
     with opened() as instance:
@@ -143,18 +143,18 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
             out.write("DAGSTER_HOME is not set: these runs will not be seen in the UI\n")
         out.write(f"{_COLUMNS}\n")
         out.flush()
-        # days of a range are run whatever their state; days that were selected for it may have another one by now
+        # days of a range are run whatever their state; days selected by their state may have another one by now
         doubts_after = began if wanted.is_range else -math.inf
         work = _Work(pipeline, _job(pipeline), instance, doubts_after)
         outcomes = list[Outcome]()
-        with signals.at_end(functools.partial(_go_on, pipeline, wanted, days[-1], chosen, outcomes)):
-            _work_on(work, chosen, outcomes, out)
-    _summarise(pipeline, outcomes, out)
+        with signals.at_end(functools.partial(_continuation, pipeline, wanted, days[-1], chosen, outcomes)):
+            _run_all(work, chosen, outcomes, out)
+    _print_summary(pipeline, outcomes, out)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _work_on(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], out: TextIO) -> None:
-    """Work on the days one after the other, and say of each how it ended; `outcomes` is told as well."""
+def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], out: TextIO) -> None:
+    """Run the days one after the other, and report how each ended, in `outcomes` too."""
     began = perf_counter()
     put_off: list[Choice] = []
 
@@ -175,8 +175,10 @@ def _work_on(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], o
         add(work.wait_for(choice))
 
 
-def _go_on(pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[Outcome]) -> str:
-    """Say which days have failed when the command was told to end, and how to go on with the others."""
+def _continuation(
+    pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[Outcome]
+) -> str:
+    """The days that had failed when the command was interrupted, and the command that runs the others."""
     done, failed = {outcome.day for outcome in outcomes}, [outcome.day for outcome in outcomes if outcome.error]
     left = [choice.day for choice in chosen if choice.day not in done]
     if not left:
@@ -188,19 +190,19 @@ def _go_on(pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choic
 
 
 class _Work:
-    """Days run beside those who may work on the same ones."""
+    """Runs days while other processes may be working on the same ones."""
 
     def __init__(
         self, pipeline: Pipeline, job: dg.JobDefinition, instance: dg.DagsterInstance, doubts_after: float
     ) -> None:
-        """`doubts_after`: a day that somebody has left later may be done (seconds since 1970)."""
+        """`doubts_after`: a day that another process unlocked after this time (seconds since 1970) may be done."""
         self._pipeline, self._job, self._instance, self._doubts_after = pipeline, job, instance, doubts_after
 
     def attempt(self, choice: Choice) -> Outcome:
         """Run a day.
 
         Raises:
-            HeldError: somebody else works on it.
+            HeldError: another process is working on it.
         """
         if not choice.steps:
             return Outcome(choice.day, choice.why)
@@ -210,21 +212,21 @@ class _Work:
             return self._run(choice, may_be_done=left_at > self._doubts_after)
 
     def wait_for(self, choice: Choice) -> Outcome:
-        """Run a day when nobody works on it any more, if there is something left to do."""
+        """Wait until no other process is working on a day, and run it if there is something left to do."""
         with day_locks.hold(self._pipeline, choice.day, waits=True):
             day_locks.wait_for_launched(self._pipeline, self._instance, choice.day)
             return self._run(choice, may_be_done=True)
 
     def _run(self, choice: Choice, *, may_be_done: bool) -> Outcome:
         if may_be_done and self._stands(choice.day):
-            return replace(_settled(self._pipeline, choice.day), by_another=True)
+            return replace(_published(self._pipeline, choice.day), by_another=True)
         return run_day(self._pipeline, self._job, choice.day, self._instance, choice.steps)
 
     def _stands(self, day: str) -> bool:
-        """Whether a run of the day would write nothing; what cannot be said its run will say."""
+        """Whether a run of the day would write nothing; if that cannot be determined, the run reports why."""
         try:
             listed = {day: list_day(self._pipeline.landing, day)}
-            return day in selection.standing(self._pipeline, listed, read_sha256(self._pipeline.bundle))
+            return day in selection.up_to_date(self._pipeline, listed, read_sha256(self._pipeline.bundle))
         except (BundleError, StateError, OSError):
             return False
 
@@ -232,7 +234,7 @@ class _Work:
 def run_day(
     pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance, steps: Sequence[str] = STEPS
 ) -> Outcome:
-    """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is to end."""
+    """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     keys = None if steps == STEPS else [asset_key(pipeline, step) for step in steps]
@@ -258,11 +260,11 @@ def run_day(
         return Outcome(day, _first_error(result), checks, seconds=seconds)
     scored = State(pipeline.output).account("predictions", day)
     unchanged = scored is not None and scored.run_id != result.run_id
-    return replace(_settled(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
+    return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
 
 
 def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Record that a run was stopped, while its thread goes on; as long as that overwrites it with a beginning."""
+    """Record that a run was stopped, repeatedly: its thread is still running and may record its start once more."""
     until = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < until:
         run = instance.get_run_by_id(run_id)
@@ -276,8 +278,8 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
         time.sleep(0.02)
 
 
-def _settled(pipeline: Pipeline, day: str) -> Outcome:
-    """The outcome of a day that stands: what became of its rows."""
+def _published(pipeline: Pipeline, day: str) -> Outcome:
+    """The outcome of a published day: its row counts."""
     state = State(pipeline.output)
     features, scored = state.account("validated_features", day), state.account("predictions", day)
     assert features is not None and scored is not None, "a run has succeeded"
@@ -285,21 +287,21 @@ def _settled(pipeline: Pipeline, day: str) -> Outcome:
     return Outcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
 
 
-def _summarise(pipeline: Pipeline, outcomes: Sequence[Outcome], out: TextIO) -> None:
-    """Where the scores are, which checks failed on days that stand, which days failed."""
+def _print_summary(pipeline: Pipeline, outcomes: Sequence[Outcome], out: TextIO) -> None:
+    """Print where the scores are, which checks failed on published days, and which days failed."""
     table = predictions_table(pipeline).folder.uri
     scored = [outcome for outcome in outcomes if not outcome.error]
     if scored:
         out.write(f"\npredictions: {table} (a Delta table, partitioned by dt)\n")
         out.write(f"read a day:  batch_scoring.tables.read_day({pipeline.name!r}, '{scored[0].day}')\n")
-    said: dict[str, list[tuple[str, str]]] = {}
+    failures: dict[str, list[tuple[str, str]]] = {}
     for outcome in scored:
         for check in outcome.failed_checks:
             if check.of_day or outcome is outcomes[-1]:
-                said.setdefault(check.name, []).append((outcome.day, check.message))
-    if said:
+                failures.setdefault(check.name, []).append((outcome.day, check.message))
+    if failures:
         out.write("\nchecks that failed without stopping a day:\n")
-    for check_name, days in said.items():
+    for check_name, days in failures.items():
         span, (last, message) = ", ".join(ranges(day for day, _ in days)), days[-1]
         out.write(f"  {span}  {check_name}: {message}{f' ({last})' if len(days) > 1 else ''}\n")
     if failed := [outcome for outcome in outcomes if outcome.error]:

@@ -1,4 +1,4 @@
-"""The machine: the code that runs on it, its disks, and its alert channels."""
+"""Probes of the machine: the installed code, disks, and alert channels."""
 
 import os
 import sys
@@ -16,12 +16,12 @@ from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.state import State
 
 LEAST_FREE, SHORT_FREE = 64 * 2**20, 512 * 2**20
-"""Bytes: a night fails with less than the first, whatever it writes; the second is little."""
+"""Free bytes: runs fail with less than the first; less than the second is a warning."""
 NIGHTS = 30
 """Days that a disk should have room for."""
 LEAST_INODES, SHORT_INODES = 500, 10_000
 RECENT_DAYS = 7
-"""Newest accounts whose size tells what a day needs."""
+"""Newest days whose size is taken for that of a day."""
 MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
@@ -89,7 +89,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
         yield Finding(
             "warning" if site.send_test else "info",
             "ALERT_URLS",
-            "not set: failures go to a log, nobody is told",
+            "not set: failures are only logged",
             "addresses as apprise has them",
             "export ALERT_URLS=…; the README's section on alerts has examples",
         )
@@ -98,7 +98,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 str(channel),
-                "apprise does not understand it: nobody is told there",
+                "apprise does not understand it: nothing is sent there",
                 "an address as apprise has them",
                 "correct that address; commas and spaces in passwords want URL encoding",
             )
@@ -118,7 +118,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
 
 
 def _recent_sizes(pipeline: Pipeline) -> list[int]:
-    """Bytes that the newest days have written, tables and quarantine."""
+    """Bytes that the newest days wrote, in tables and quarantine."""
     state = State(pipeline.output)
     names = pipeline.output.subfolder("state").children().folders
     days = sorted(name.removeprefix("dt=") for name in names if name.startswith("dt="))[-RECENT_DAYS:]
@@ -133,7 +133,7 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
 
 
 def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding]:
-    """Whether a disk has so many bytes, and inodes: `needed` for a night, `wanted` for `what`."""
+    """Findings about free bytes and inodes: `needed` for a run, `wanted` for `what`."""
     found = os.statvfs(folder)
     free, inodes = found.f_bavail * found.f_frsize, found.f_favail
     least, short = max(needed, LEAST_FREE), max(wanted, SHORT_FREE)
@@ -175,7 +175,7 @@ def _fleeting(folder: Path, what: str, setting: str) -> Iterator[Finding]:
 
 
 def _file_system(folder: Path) -> str:
-    """Of the mount that a folder is on."""
+    """Type of the file system that a folder is on."""
     import psutil
 
     place = folder.resolve()

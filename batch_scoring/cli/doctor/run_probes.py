@@ -1,4 +1,4 @@
-"""The command `batch-scoring doctor`: which probes there are, and what their findings make of the exit code."""
+"""All probes of `batch-scoring doctor`, and the exit code that follows from their findings."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ OF_DEPLOYMENT: tuple[Probe, ...] = (
     instance.dead_runs,
     instance.waiting_alerts,
 )
-"""They take a `Site`."""
+"""Probes of the whole deployment; each takes a `Site`."""
 
 OF_PIPELINE: tuple[Probe, ...] = (
     stores.landing_is_reachable,
@@ -51,7 +51,7 @@ OF_PIPELINE: tuple[Probe, ...] = (
     inputs.bundle,
     cloud.queue,
 )
-"""They take a `Pipeline`."""
+"""Probes of a pipeline; each takes a `Pipeline`."""
 
 
 def doctor(
@@ -62,11 +62,11 @@ def doctor(
     send_test: bool = False,
     fail_on: Literal["warning", "error"] = "warning",
 ) -> int:
-    """Look at everything and say what was found.
+    """Run all probes and print their findings.
 
     Args:
         names: of the pipelines to look at; all if empty.
-        out: is told.
+        out: receives the report.
         as_json: one JSON object instead of text.
         send_test: send a test message to every alert channel.
         fail_on: least severity that makes the exit code 1.
@@ -113,7 +113,7 @@ def look(
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:
-    """The sound pipelines of the names, and the faults of the others; of all if there are no names.
+    """The valid pipelines with these names, and the validation errors of the others; of all without names.
 
     Raises:
         UnknownPipelineError: no pipeline has one of the names.
@@ -132,7 +132,7 @@ def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:
 
 
 def _left(code: int, out: TextIO) -> int:
-    """End the process, if it is a command's: Python would wait for threads of libraries that hang."""
+    """End the process if it is a command: Python would wait for threads that hang in libraries."""
     if unguarded(out) is sys.stdout and threading.current_thread() is threading.main_thread():
         out.flush()
         os._exit(code)
@@ -142,9 +142,9 @@ def _left(code: int, out: TextIO) -> int:
 def _clear_up() -> str:
     """Remove what probes have written."""
     left = traces.remove_all()
-    return f"these may have stayed: {', '.join(left)}" if left else "no probe file has stayed"
+    return f"these may be left: {', '.join(left)}" if left else "no probe file is left"
 
 
 def _matters(probe: Probe, site: Site) -> bool:
-    """Whether a probe had anything to look at: what is about AWS says nothing where there is none."""
+    """Whether a probe is reported: those of AWS only where AWS is used."""
     return probe not in (cloud.identity, cloud.queue, stores.conditional_writes) or cloud.uses_aws(site)

@@ -30,4 +30,4 @@ def score(pipeline: str, input: str, output: str, *, overwrite: bool, wait: bool
     from batch_scoring.config.pipeline import find_pipeline
 
     request = score_files.Request(input, output, overwrite, wait, as_json)
-    return score_files.command(find_pipeline(pipeline), request, guarded(sys.stdout), guarded(sys.stderr))
+    return score_files.run(find_pipeline(pipeline), request, guarded(sys.stdout), guarded(sys.stderr))

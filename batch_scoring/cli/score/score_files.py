@@ -1,8 +1,8 @@
-"""Files scored from a shell, without a day: `batch-scoring score`.
+"""Score files into an output file or folder, without a day.
 
 The rows go through the same stream as those of a day (`daily/stream.py`), without a table and without Dagster. The
-checks that guard promises, and those of the spec that block, stop this too: nothing is written then, also no
-quarantine, and what stood before stands. Checks that compare with other days are not asked.
+checks that guarantee complete and unique rows, and those that block in the spec, stop this too: then nothing is
+written, not even the quarantine, and an older output stays. Checks that compare with other days do not run.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import Input, Output, find_input, name_output, refuse_overlap
+from batch_scoring.cli.score.addresses import Input, Output, ensure_no_overlap, find_input, name_output
 from batch_scoring.cli.score.outputs import Outputs
 from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
@@ -38,32 +38,32 @@ from batch_scoring.runtime import locks, signals
 from batch_scoring.runtime.progress import Bar
 
 LINEAGE = b"batch_scoring"
-"""Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
+"""Key of the metadata in a Parquet output: run, input and model."""
 
 Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     input: str
     output: str
     overwrite: bool = False
-    """Replace an output that exists."""
+    """Replace an existing output."""
     wait: bool = False
-    """Wait for another process that writes the same output."""
+    """Wait for another process that is writing the same output."""
     as_json: bool = False
 
 
-def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> int:
-    """Score an input into an output: 0 if that was written, 1 if something failed, 2 if it cannot be asked for.
+def run(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> int:
+    """Score an input into an output: 0 if it was written, 1 if something failed, 2 if the command was wrong.
 
     Args:
-        pipeline: whose schema, model and checks.
-        request: what is asked for.
-        out: is told the summary.
-        err: is told what is wrong, and shown a bar if it is a terminal.
+        pipeline: with the schema, the model and the checks.
+        request: the options.
+        out: receives the summary.
+        err: receives errors, and a progress bar if it is a terminal.
     """
     bar = Bar(err)
 
@@ -79,11 +79,11 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
     except TakenError as error:
         code, why = error.exit_code, f"{error}; nothing is written: add --overwrite to replace it"
     except PartlyWrittenError as error:
-        why = f"{_said(error.__cause__ or error)}; {error}"
+        why = f"{_in_one_line(error.__cause__ or error)}; {error}"
     except BatchScoringError as error:
         code, why = error.exit_code, str(error) if error.exit_code == 2 else f"{error}; nothing is written"
     except Exception as error:
-        why = f"{_said(error)}; nothing is written"
+        why = f"{_in_one_line(error)}; nothing is written"
     finally:
         bar.clear()
     if summary is None:
@@ -96,11 +96,11 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
 
 
 def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summary:
-    """Find what is asked for, hold the output, and score.
+    """Find the input, lock the output, and score.
 
     Raises:
-        AddressError: input or output is not one; or the output exists and may not be replaced.
-        HeldError: another process writes the same output.
+        AddressError: input or output is not usable; or the output exists and may not be replaced.
+        HeldError: another process is writing the same output.
         Others: see `score`.
     """
     with contextlib.ExitStack() as held:
@@ -108,34 +108,34 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
             output = name_output(request.output)
             source = find_input(request.input)
             survey = survey_pipelines()
-            refuse_overlap(source, output, [pipeline, *survey.sound], survey.broken)
+            ensure_no_overlap(source, output, [pipeline, *survey.sound], survey.broken)
             held.enter_context(_held(output, request, note))
-            _refuse_standing(output, request)
+            _check_unused(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)
 
 
 def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, bar: Bar, note: Note) -> Summary:
-    """Score an input into an output; nothing of it is to be seen before all of it is.
+    """Score an input into an output, which becomes visible when it is complete.
 
     Args:
-        pipeline: whose schema, model and checks.
-        source: what to score.
-        output: what to write, held by nobody else.
-        replaces: whether files that stand there may be replaced.
-        bar: shows how far it is.
-        note: is told what a person should know.
+        pipeline: with the schema, the model and the checks.
+        source: the input.
+        output: the files to write, locked by this process.
+        replaces: whether existing files may be replaced.
+        bar: shows the progress.
+        note: receives warnings, one line each.
 
     Returns:
-        What happened; where a blocking check failed, `written` is false and the output is as it was.
+        The summary; if a blocking check failed, `written` is false and the output is unchanged.
 
     Raises:
-        TakenError: the output came to be there meanwhile; it is left as it is.
-        PartlyWrittenError: some files are written and others are not; the message says which.
+        TakenError: the output appeared in the meantime; it is left as it is.
+        PartlyWrittenError: some files are written and others are not; the message names them.
         Others: nothing is written.
     """
     began, at, run_id = perf_counter(), datetime.now(UTC), str(uuid4())
     with Outputs(output, pipeline.spec.input.csv) as files:
-        files.reserve(output.predictions)  # says now what is not permitted
+        files.reserve(output.predictions)  # fails now if writing is not permitted
         stream = Stream(pipeline, source, at, note)
         loading = perf_counter() - began
         lineage = {LINEAGE: json.dumps(_lineage(pipeline, source, stream, run_id)).encode()}
@@ -175,42 +175,40 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
         if summary.written:
             if output.summary:
                 files.put(output.summary, json.dumps(summary.document(), indent=1).encode() + b"\n")
-            for said in files.show(replaces=replaces):
-                note(said)
+            for warning in files.show(replaces=replaces):
+                note(warning)
         return summary
 
 
-def _said(error: BaseException) -> str:
-    """One line for an error; one that nobody has foreseen, a library's or a bug, with its place."""
+def _in_one_line(error: BaseException) -> str:
+    """One line for an error; an unexpected one, from a library or a bug, with its place in the code."""
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-    said = " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())[:300]
     if isinstance(error, OSError) or is_out_of_memory(error):
         words = "not enough memory: a smaller scoring.batch_rows in the spec needs less"
-        return f"{words} ({said})" if said else words
+        return f"{words} ({text})" if text else words
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {said or 'no message'} ({Path(place.filename).name}, line {place.lineno})"
+    return f"{type(error).__name__}: {text or 'no message'} ({Path(place.filename).name}, line {place.lineno})"
 
 
-def _refuse_standing(output: Output, request: Request) -> None:
-    if not request.overwrite and (standing := output.standing()):
-        raise AddressError(
-            f"{' and '.join(standing)} stands there already; nothing is written: --overwrite replaces it"
-        )
+def _check_unused(output: Output, request: Request) -> None:
+    if not request.overwrite and (existing := output.existing()):
+        raise AddressError(f"{' and '.join(existing)} exists already; nothing is written: --overwrite replaces it")
 
 
 @contextlib.contextmanager
 def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
-    """Hold the output against this user's other processes on this machine; the same files are the same output."""
+    """Lock the output against this user's other processes on this machine, by the files that it consists of."""
     name = ("output", f"{output.folder.canonical}/{output.predictions}")
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.hold(*name))
         except HeldError as held:
             if not request.wait:
-                raise HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
-            _refuse_standing(output, request)  # whatever the other does
-            note(f"{request.output}: {held}; waiting for its end")
+                raise HeldError(f"--output {request.output}: {held}; add --wait to wait until it ends") from None
+            _check_unused(output, request)  # whatever the other process does
+            note(f"{request.output}: {held}; waiting until it ends")
             stack.enter_context(locks.hold(*name, waits=True))
         yield
 

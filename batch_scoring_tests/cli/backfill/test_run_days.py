@@ -220,7 +220,7 @@ def test_a_dry_run_of_a_range_says_of_each_day_what_a_run_would_find(tiny: TinyP
     found = shown(tiny, within(DAYS[0], DAYS[5]))
     assert found.pop(DAYS[4]).startswith("failed: run ")
     assert found == {
-        DAYS[0]: "settled: nothing would be written",
+        DAYS[0]: "up to date: nothing would be written",
         DAYS[1]: "stale: input",
         DAYS[2]: "its landing files are gone; its scores stand",
         DAYS[3]: "landed, never scored",
@@ -230,7 +230,7 @@ def test_a_dry_run_of_a_range_says_of_each_day_what_a_run_would_find(tiny: TinyP
     assert shown(tiny, within(DAYS[0], DAYS[0])) == {DAYS[0]: "stale: code"}
     tiny.run(DAYS[0], steps=["raw_input", "validated_features"])
     tiny.write_code(schema=SCHEMA)
-    assert shown(tiny, within(DAYS[0], DAYS[0])) == {DAYS[0]: "scored, and changed by somebody"}
+    assert shown(tiny, within(DAYS[0], DAYS[0])) == {DAYS[0]: "scored, and changed since"}
 
 
 def test_a_bundle_that_cannot_be_read_is_one_line_where_days_are_compared_with_it(

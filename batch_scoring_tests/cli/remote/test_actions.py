@@ -341,10 +341,10 @@ def _pids(instance: dg.DagsterInstance, run_id: str) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ("submit TINY --day 2024-02-29", 2, "2024-02-29 is no day of TINY at URL; its days there are 2024-03-01 … "),
-        ("submit TINY --day 2999-01-01", 2, "2999-01-01 is no day of TINY at URL"),
+        ("submit TINY --day 2024-02-29", 2, "2024-02-29 is not a day of TINY at URL; its days there are 2024-03-01 … "),
+        ("submit TINY --day 2999-01-01", 2, "2999-01-01 is not a day of TINY at URL"),
         ("submit TINY --from 2024-03-05 --to 2024-03-04", 2, "2024-03-04 is before 2024-03-05"),
-        ("submit TINY --from 2024-02-05 --to 2024-03-04", 2, "2024-02-05 is no day of TINY"),
+        ("submit TINY --from 2024-02-05 --to 2024-03-04", 2, "2024-02-05 is not a day of TINY"),
         ("submit TINY --day 2024-03-04 --location there", 2, "no code location 'there' at URL; there are: broken.py, "),
         ("submit nothing --day 2024-03-04 --location deployed.py", 2, "no pipeline 'nothing' at URL; there are: "),
         (
@@ -356,7 +356,7 @@ def _pids(instance: dg.DagsterInstance, run_id: str) -> list[Any]:
         (f"wait {NO_RUN}", 2, f"no run {NO_RUN} at URL"),
         ("status abcdefgh", 2, "neither run nor backfill abcdefgh at URL"),
         ("status --pipeline TINY --day 2024-03-01", 2, "TINY 2024-03-01 has no run at URL; start one: batch-scoring "),
-        ("wait --pipeline TINY --day 2024-02-29", 2, "2024-02-29 is no day of TINY at URL"),
+        ("wait --pipeline TINY --day 2024-02-29", 2, "2024-02-29 is not a day of TINY at URL"),
     ],
 )
 def test_what_the_deployment_has_not_is_one_line(there: There, arguments: str, code: int, says: str) -> None:
@@ -387,10 +387,10 @@ def test_from_a_process_with_nothing_around_it(there: There, tmp_path: Path) -> 
         ("status abcdefgh", "where is the deployment? Pass --url https://… or set DAGSTER_UI_URL"),
         (
             "status abcdefgh --url localhost:3000",
-            "--url is no address of a web server: 'localhost:3000'; expected http",
+            "--url is not the address of a web server: 'localhost:3000'; expected http",
         ),
-        ("status abcdefgh --url http://u:secret@/x", "--url is no address of a web server: 'http:///x'"),
-        ("status abcdefgh --url http://h:99999", "--url is no address of a web server: port or host is none"),
+        ("status abcdefgh --url http://u:secret@/x", "--url is not the address of a web server: 'http:///x'"),
+        ("status abcdefgh --url http://h:99999", "--url is not the address of a web server: port or host is none"),
         ("status abcdefgh --url https://user:secret/et@h", "/ # ? @ must be percent-encoded"),
         ("status abcdefgh --url https://user:1/secret@h", "/ # ? @ must be percent-encoded"),
         ("status abcdefgh --url http://u:secret?x@h", "/ # ? @ must be percent-encoded"),
@@ -398,7 +398,7 @@ def test_from_a_process_with_nothing_around_it(there: There, tmp_path: Path) -> 
         ("status abcdefgh --url http://h/runs?x=1", "--url has more than an address"),
         (
             "status abcdefgh --url http://h --header secret",
-            "--header has a line that is no header: expected 'Name: value'",
+            "--header has a line that is not a header: expected 'Name: value'",
         ),
     ],
 )
@@ -579,7 +579,7 @@ def test_a_deployment_that_stays_away_is_waited_for_a_bounded_time(there: There)
             remote_commands.Subject(there.range_id),
             io.StringIO(),
             io.StringIO(),
-            patience=1.0,
+            outage_limit=1.0,
         )
     assert time.monotonic() - began < 10
     there.proxy.faults = []
