@@ -418,7 +418,7 @@ def test_a_folder_without_hard_links(deployed: Clinic) -> None:
 
 def test_a_dagster_home_that_is_no_folder(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(deployed.home / "gone"))
-    told(deployed.look(), "error", "instance", "DAGSTER_HOME", "is no folder")
+    told(deployed.look(), "error", "instance", "DAGSTER_HOME", "is not a folder")
 
 
 def test_no_dagster_home_outside_of_the_checkout(

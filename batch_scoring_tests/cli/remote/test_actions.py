@@ -264,7 +264,7 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
 
     early = command(f"wait {run_id} --timeout 1", there.url)
     assert early.code == 4 and early.out == ""
-    assert early.err.splitlines()[-1].startswith(f"batch-scoring: not over after --timeout 1: run {run_id} is ")
+    assert early.err.splitlines()[-1].startswith(f"batch-scoring: not finished after --timeout 1: run {run_id} is ")
 
     with there.deployment.instance() as instance:
 
@@ -319,7 +319,7 @@ def test_a_canceled_run_is_no_success(there: There) -> None:
 
     waited = command(f"submit {there.stuck.name} --day {DAY} --wait --timeout 0.1", there.url)
     link, *_, last = waited.err.splitlines()
-    assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not over after --timeout 0.1: run ")
+    assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not finished after --timeout 0.1: run ")
     other = link.rpartition("/")[2]
     assert link == f"run {other}: {there.url}/runs/{other}" and other != run_id
     _terminate(client, other)
@@ -486,8 +486,8 @@ def stranger() -> Iterator[Stranger]:
     [
         ("html", "answers, but not as Dagster does (text/html): --url is that of Dagster's UI, path prefix included"),
         ("404", "has no Dagster at this address (HTTP 404)"),
-        ("401", "does not let one in (HTTP 401): pass --header 'Authorization: …' or set DAGSTER_UI_HEADERS"),
-        ("403", "does not let one in (HTTP 403)"),
+        ("401", "denies access (HTTP 401): pass --header 'Authorization: …' or set DAGSTER_UI_HEADERS"),
+        ("403", "denies access (HTTP 403)"),
         ("302", "redirects to https://login.example.org/: pass that as --url; if it is a login page, pass a --header"),
         ("502", "is out of order (HTTP 502): try again later"),
         ("errors", "answers, but not as Dagster does: Cannot query field"),
