@@ -30,12 +30,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionStepExecutionError
-from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
-from dagster_shared.error import SerializableErrorInfo
 from deltalake.exceptions import DeltaError
 
 from batch_scoring.config.pipeline import CodeError
+from batch_scoring.dagster_internals import RUN_FAILURE_REASON_TAG, SerializableErrorInfo
 from batch_scoring.daily.publish import Run, SupersededError
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
 from batch_scoring.defs.metadata import run_of
@@ -144,7 +142,7 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         if not step.op_retry_policy:
             raise
         # as Dagster wraps it where there is no policy; anything else would be tried again
-        raise DagsterExecutionStepExecutionError(
+        raise dg.DagsterExecutionStepExecutionError(
             f'Error occurred while executing op "{step.op.name}":',
             user_exception=error,
             original_exc_info=sys.exc_info(),

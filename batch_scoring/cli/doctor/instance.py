@@ -62,7 +62,7 @@ def home(site: Site) -> Iterator[Finding]:
             "the project's",
             f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
         )
-    from dagster._core.instance.ref import InstanceRef
+    from batch_scoring.dagster_internals import InstanceRef
 
     try:
         ref = InstanceRef.from_dir(str(site.home))

@@ -81,7 +81,7 @@ def test_what_two_have_created_is_said_and_mended_and_its_runs_are_kept(home: Pa
         text=True,
         check=True,
     )
-    assert again.stdout == f"{home}: nothing to mend\n"
+    assert again.stdout == f"{home}: nothing to repair\n"
 
 
 def test_a_revision_that_this_dagster_does_not_know_is_left_alone(
