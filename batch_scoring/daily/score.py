@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, check_input
 from batch_scoring.daily.scored_rows import Tally
-from batch_scoring.defs.execution import executors
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import ALONE, Scorer
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
+from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount
 from batch_scoring.tables import features_table
 
 
@@ -143,7 +144,7 @@ def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
         ScoringError: the device is not there.
     """
     network = step.pipeline.load(step.pipeline.spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network, executors.device(step.pipeline))
+    return load_bundle(step.state.models.subfolder(model.sha256), network, compute.device(step.pipeline))
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
     """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
     with run.timed("load_model"):
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
-        scorer = Scorer(model, device=executors.device(step.pipeline), batch_rows=batch_rows)
+        scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(halvings)
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ALONE}"

@@ -13,16 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.config.pipeline import (
-    PROJECT,
-    SpecError,
-    UnknownPipelineError,
-    data_root,
-    find_pipeline,
-    load_pipelines,
-    survey_pipelines,
-)
-from batch_scoring.config.validation import line_of, lines
+from batch_scoring.config.loader import PROJECT, data_root, find_pipeline, load_pipelines, survey_pipelines
+from batch_scoring.config.spec_file import line_of, lines
+from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
 
 Change = Callable[[dict[str, Any]], Any]
@@ -50,7 +43,7 @@ def faults(tiny: TinyProject, change: Change | None = None) -> list[str]:
     tiny.write_spec()
     with pytest.raises(SpecError) as caught:
         load_pipelines(tiny.packages, tiny.data_root)
-    return [normalised(at_its_line(tiny.folder / "pipeline.yaml", fault)) for fault in caught.value.faults]
+    return [normalised(at_its_line(tiny.folder / "pipeline.yaml", fault)) for fault in caught.value.errors]
 
 
 def at_its_line(spec: Path, fault: str) -> str:
@@ -406,7 +399,7 @@ def test_a_file_that_is_no_spec_is_a_fault(tiny: TinyProject, text: bytes, fault
     (tiny.folder / "pipeline.yaml").write_bytes(text)
     with pytest.raises(SpecError, match=r"pipeline\.yaml( line \d)?: ") as caught:
         load_pipelines(tiny.packages, tiny.data_root)
-    assert fault in caught.value.faults[0]
+    assert fault in caught.value.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -593,20 +586,20 @@ def test_every_fault_of_every_spec_is_listed_in_one_error(tmp_path: Path) -> Non
     for project in (first, second):
         (together / project.name / "pipeline.yaml").write_text(yaml.safe_dump(project.spec))
     survey = survey_pipelines(together, good.data_root)
-    assert [pipeline.name for pipeline in survey.sound] == [good.name]
+    assert [pipeline.name for pipeline in survey.valid] == [good.name]
     shutil.rmtree(together / good.name)
     with pytest.raises(SpecError) as caught:
         load_pipelines(together, good.data_root)
-    assert caught.value.faults == survey.faults
-    found = [(fault.split(": ")[0].split("/")[-2], fault.split(": ")[1]) for fault in caught.value.faults]
+    assert caught.value.errors == survey.errors
+    found = [(fault.split(": ")[0].split("/")[-2], fault.split(": ")[1]) for fault in caught.value.errors]
     assert sorted(found) == sorted(
         [(first.name, field) for field in ("colour", "partitions.timezone", "model.bundle", "features.schema")]
         + [(first.name, "input.key")]
         + [(second.name, field) for field in ("scoring.batch_rows", "model.network", "model.bundle")]
     )
     message = str(caught.value)
-    assert message.startswith("8 faults in the pipelines' specs:\n  ")
-    assert all(fault in message for fault in caught.value.faults)
+    assert message.startswith("8 errors in the pipelines' specs:\n  ")
+    assert all(fault in message for fault in caught.value.errors)
 
 
 def test_a_folder_without_any_pipeline_is_a_fault(tmp_path: Path) -> None:
@@ -675,7 +668,7 @@ def test_dagster_shows_every_fault_and_the_deployment_does_not_start_half(tmp_pa
     )
     said = validated.stdout + validated.stderr
     assert validated.returncode == 1
-    assert "2 faults in the pipelines' specs" in said
+    assert "2 errors in the pipelines' specs" in said
     for name, zone in (("flight_delay", "Mars"), ("customer_churn", "Venus")):
         wrong = rf"batch_scoring/pipelines/{name}/pipeline\.yaml line \d+: partitions\.timezone: '{zone}': not an IANA"
         assert re.search(wrong, said)
@@ -714,7 +707,7 @@ def test_a_key_that_stands_twice_is_a_fault_with_both_lines(tiny: TinyProject, c
     first = before[: before.index("checks:")].count("\n") + 1 if case == "a section" else lines + first
     with pytest.raises(SpecError) as caught:
         load_pipelines(tiny.packages, tiny.data_root)
-    assert caught.value.faults[0] == (
+    assert caught.value.errors[0] == (
         f"{file} line {lines + second}: {name}: stands twice, in line {first} and line {lines + second}; YAML would "
         "drop the first: expected once, with all of both"
     )
@@ -788,16 +781,16 @@ def test_two_pipelines_never_share_an_output(tiny: TinyProject, tmp_path: Path, 
     spec = {**tiny.spec, "name": "zweite", "output": shared.format(name=tiny.name)}
     (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump(spec))
     survey = survey_pipelines(packages, tiny.data_root)
-    assert [pipeline.name for pipeline in survey.sound] == [tiny.name], "it writes into the folder of its own name"
-    [fault] = survey.faults
+    assert [pipeline.name for pipeline in survey.valid] == [tiny.name], "it writes into the folder of its own name"
+    [fault] = survey.errors
     assert re.search(r"zweite/pipeline\.yaml line \d+: output: .* expected a folder of its own", fault)
     (packages / tiny.name / "pipeline.yaml").write_text("name: [")
-    broken = {one.name: one.faults for one in survey_pipelines(packages, tiny.data_root).broken}
+    broken = {one.name: one.errors for one in survey_pipelines(packages, tiny.data_root).broken}
     assert broken["zweite"] == (fault,), "whatever becomes of the other, its tables are not to be had"
     for name in (tiny.name, "zweite"):
         both = {**tiny.spec, "name": name, "output": "elsewhere"}
         (packages / name / "pipeline.yaml").write_text(yaml.safe_dump(both))
-    with pytest.raises(SpecError, match="2 faults"):  # nobody knows whose they are
+    with pytest.raises(SpecError, match="2 errors"):  # nobody knows whose they are
         load_pipelines(packages, tiny.data_root)
     (packages / tiny.name / "pipeline.yaml").write_text(yaml.safe_dump(tiny.spec))
     (packages / "zweite/pipeline.yaml").write_text(yaml.safe_dump({**spec, "output": f"{tiny.name}_2"}))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyarrow.csv import write_csv
 from scipy.stats import binom
 
+from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.config.spec import Checks, QuarantineSize
 from batch_scoring.daily.history import days_before
-from batch_scoring.defs.sensors import STEPS
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.reference_profile import Profile, Scores
 from batch_scoring.monitoring.checks.feature_checks import known_categories
@@ -35,7 +35,9 @@ def settings(tiny: TinyProject, **checks: dict[str, object]) -> None:
     tiny.write_spec()
 
 
-def days(tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = STEPS) -> None:
+def days(
+    tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = DAILY_ASSETS
+) -> None:
     """Run days before the late one."""
     definitions = tiny.definitions
     for number, before in enumerate(days_before(LATE, count)):
@@ -381,7 +383,7 @@ def test_a_metric_below_what_the_spec_asks_for_warns_or_keeps_the_model_out(tiny
 
 def test_what_guards_a_promise_cannot_be_switched_off(tiny: TinyProject) -> None:
     settings(tiny, rows_are_conserved={"blocking": False}, days_are_current={"blocking": True})
-    with pytest.raises(ValueError, match="2 faults") as error:
+    with pytest.raises(ValueError, match="2 errors") as error:
         _ = tiny.pipeline
     assert "checks.rows_are_conserved.blocking: False: " in str(error.value)
     assert "expected true: it guards a promise" in str(error.value)

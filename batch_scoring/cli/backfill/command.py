@@ -20,18 +20,20 @@ import dagster as dg
 from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
-from batch_scoring.defs.assets.model import ranges
-from batch_scoring.defs.execution.executors import ComputeError, in_this_process
+from batch_scoring.config.compute import in_this_process
+from batch_scoring.config.days import ranges
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.names import DAILY_ASSETS, job_name
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key
-from batch_scoring.defs.sensors import STEPS, job_name
-from batch_scoring.inference.bundle import BundleError, read_sha256
+from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
+from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
-from batch_scoring.storage.state import State, StateError
+from batch_scoring.storage.state import State
 from batch_scoring.tables import predictions_table
 
 CANCEL_SECONDS = 1.0
@@ -166,7 +168,7 @@ def _work_on(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], o
     for choice in chosen:
         try:
             add(work.attempt(choice))
-        except day_locks.HeldError as held:
+        except HeldError as held:
             put_off.append(choice)
             out.write(f"{choice.day}  put off: {held}\n")
             out.flush()
@@ -205,7 +207,7 @@ class _Work:
             return Outcome(choice.day, choice.why)
         with day_locks.hold(self._pipeline, choice.day) as left_at:
             if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
-                raise day_locks.HeldError(f"run {run.id[:8]} is {run.status}")
+                raise HeldError(f"run {run.id[:8]} is {run.status}")
             return self._run(choice, may_be_done=left_at > self._doubts_after)
 
     def wait_for(self, choice: Choice) -> Outcome:
@@ -229,12 +231,16 @@ class _Work:
 
 
 def run_day(
-    pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance, steps: Sequence[str] = STEPS
+    pipeline: Pipeline,
+    job: dg.JobDefinition,
+    day: str,
+    instance: dg.DagsterInstance,
+    steps: Sequence[str] = DAILY_ASSETS,
 ) -> Outcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is to end."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    keys = None if steps == STEPS else [asset_key(pipeline, step) for step in steps]
+    keys = None if steps == DAILY_ASSETS else [asset_key(pipeline, step) for step in steps]
     run_id = str(uuid4())
     with signals.at_end(functools.partial(_cancel, instance, run_id)):
         result = job.execute_in_process(

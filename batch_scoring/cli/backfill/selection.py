@@ -9,11 +9,12 @@ from datetime import date
 
 import dagster as dg
 
+from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.defs.assets.model import stale_days
 from batch_scoring.defs.metadata import days as days_of
-from batch_scoring.defs.sensors import STEPS
+from batch_scoring.errors import RangeError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import run_history
@@ -26,10 +27,6 @@ SCORING_STEPS = ("model", "predictions")
 """Of a day whose landing files are archived: its features stand, and are scored again."""
 
 Listed = Mapping[str, Sequence[FileVersion]]
-
-
-class RangeError(ValueError):
-    """The range is not one of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Choice:
 
     day: str
     why: str = ""
-    steps: tuple[str, ...] = STEPS
+    steps: tuple[str, ...] = DAILY_ASSETS
     """Assets to run; none if it cannot be run, `why` says what is missing."""
 
 
@@ -178,7 +175,7 @@ def _error(instance: dg.DagsterInstance, run_id: str) -> str:
 def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     """The days that a blocking check has stopped: by which run, and what it said."""
     state, found = State(pipeline.output), dict[str, str]()
-    for asset in (step for step in STEPS if step in run_history.WHOLE):
+    for asset in (step for step in DAILY_ASSETS if step in run_history.WHOLE):
         for said in state.checks_of(asset, days):
             for name, record in said.checks.items():
                 if record.stopped:

@@ -13,18 +13,20 @@ from typing import Any
 
 import dagster as dg
 
+from batch_scoring.config.compute import known_device
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Prepared, Run, SupersededError
+from batch_scoring.daily.publish import DayStep, Prepared, Run
 from batch_scoring.daily.score import Source, divide, output_schema, published, read_source, score, shard_digest
-from batch_scoring.defs.execution.executors import known_device, op_options
+from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
-from batch_scoring.storage.state import Document, StateError
+from batch_scoring.storage.state import Document
 
-Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
+Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]
 
 
 class Share(Document):
@@ -80,7 +82,7 @@ def in_steps(
         description="Divide the day's shards of features into shares of about equally many rows.",
         **op_options(pipeline, "default"),
     )
-    def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output | dg.DynamicOutput]:
+    def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output[object] | dg.DynamicOutput[object]]:
         with step_run(context) as run:
             yield dg.Output({"run_id": run.id, "at": datetime.now(UTC).isoformat()}, "began")
             for number, share in enumerate(plan(day_of(context), run), start=1):
@@ -108,7 +110,7 @@ def in_steps(
     )
     def _publish(
         context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
-    ) -> Iterator[dg.AssetCheckResult | dg.Output]:
+    ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
         with step_run(context) as run:
             if began["run_id"] == run.id:  # not of one that failed hours ago, and whose shares are taken over
                 since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()

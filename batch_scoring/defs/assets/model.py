@@ -7,18 +7,18 @@ while a run is on changes nothing. The daily job resolves the model first; nothi
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.config.days import ranges, spans
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import Run
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
+from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference.bundle import (
     MANIFEST,
     Bundle,
-    BundleError,
     build_network,
     check_contents,
     check_rows,
@@ -28,7 +28,7 @@ from batch_scoring.inference.bundle import (
 )
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations.failures import step_run
-from batch_scoring.storage.state import ModelInForce, State, StateError
+from batch_scoring.storage.state import ModelInForce, State
 
 CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",
@@ -72,7 +72,7 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, CHECKS),
         **asset_options(pipeline, "model", kinds={"pytorch"}),
     )
-    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             delivered = examine(pipeline)
             own_day = {context.partition_key} if context.has_partition_key else set()
@@ -250,22 +250,6 @@ def _told_once(stale: StaleDays, model_sha256: str) -> Iterator[str]:
             yield from (f"input of {day}" for day in days)
         elif days:
             yield f"model {model_sha256[:12]}" if reason == "model" else reason
-
-
-def spans(days: Iterable[str]) -> list[tuple[date, date]]:
-    """First and last of each run of consecutive days."""
-    found: list[tuple[date, date]] = []
-    for day in sorted(map(date.fromisoformat, days)):
-        if found and day - found[-1][1] == timedelta(days=1):
-            found[-1] = (found[-1][0], day)
-        else:
-            found.append((day, day))
-    return found
-
-
-def ranges(days: Iterable[str]) -> list[str]:
-    """Consecutive days joined: `2013-07-01 … 2013-07-14`; a day alone as it is."""
-    return [f"{first} … {last}" if last > first else str(first) for first, last in spans(days)]
 
 
 def describe(bundle: Bundle, in_force: ModelInForce) -> dict[str, dg.MetadataValue]:

@@ -14,12 +14,11 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, days, ui_table
+from batch_scoring.errors import EntryError, FileChangedError, OutsideFolderError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
-from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.operations import run_history
 from batch_scoring.operations.failures import step_run
-from batch_scoring.storage.folders import EntryError, FileChangedError, OutsideFolderError
 from batch_scoring.storage.state import DayInput, LandingFile, State
 
 FILES_SHOWN = 50
@@ -140,7 +139,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, CHECKS, days(pipeline)),
         **asset_options(pipeline, "raw_input", kinds={"parquet"}),
     )
-    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             found = find(pipeline, context.partition_key)
             run.tag(is_about(pipeline, found, run.tags))

@@ -6,27 +6,28 @@ drawn come from the instance, which alone knows them. It can be drawn at any tim
 stands as one HTML file in `reports/month=YYYY-MM.html`.
 """
 
-import calendar
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs import drift_checks
 from batch_scoring.defs.assets import raw_input
 from batch_scoring.defs.metadata import asset_key, asset_options, link, month_page
+from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import failed_since
-from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State, StateError
+from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "raw_input": ("raw_input", raw_input.CHECKS),
@@ -66,7 +67,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         partitions_def=months(pipeline),
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
-    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with step_run(context) as run:
             now = datetime.now(UTC)
             failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
@@ -148,9 +149,7 @@ def describe(month: Month) -> dict[str, dg.MetadataValue]:
 
 def _days(month: str, start: date, today: date) -> list[str]:
     """The days of a month that are the pipeline's and have begun."""
-    first = date.fromisoformat(f"{month}-01")
-    every = (first.replace(day=n + 1) for n in range(calendar.monthrange(first.year, first.month)[1]))
-    return [str(day) for day in every if start <= day <= today]
+    return [str(day) for day in of_month(month) if start <= day <= today]
 
 
 def _status(

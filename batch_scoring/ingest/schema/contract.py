@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import ContractError
 from batch_scoring.ingest.contract import casting
 from batch_scoring.ingest.contract.arrow_checks import answers
 from batch_scoring.ingest.schema import options
@@ -34,10 +35,6 @@ _WHOLE_FLOATS = (
 )
 
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
-
-
-class ContractError(ValueError):
-    """The schema cannot be applied row by row, or a file has not the columns that it demands: the day stops."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import calendar
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.config.days import of_month, ranges
 from batch_scoring.monitoring import markup
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
 from batch_scoring.monitoring.markup import escaped
@@ -417,8 +417,7 @@ def _plot(
     """
     from plotly.graph_objects import Figure
 
-    first = date.fromisoformat(f"{month.month}-01")
-    days = [first.replace(day=n + 1) for n in range(calendar.monthrange(first.year, first.month)[1])]
+    days = of_month(month.month)
     layout = {
         "template": "none",
         "height": height,
