@@ -56,7 +56,7 @@ class Internal(NamedTuple):
 
 
 _DEFINITIONS = "test_definitions.py"
-_SPEC = "config/test_pipeline.py"
+_SPEC = "config/test_spec.py"
 _TICKS = "operations/automation/test_schedule_days.py"
 _STATUS = "operations/automation/test_sensor_status.py"
 _EXECUTORS = "defs/execution/test_executors.py"

@@ -229,7 +229,7 @@ class RowCount(Check):
         default=0.25,
         ge=0,
         le=1,
-        description="accepted deviation from the counts of the previous 28 days, as a share of them",
+        description="largest deviation from the counts of the previous 28 days, as a share of them",
     )
 
 
@@ -269,7 +269,7 @@ class KnownCategories(Check):
 
     rows: int = Field(default=2, ge=0, description="rows with an unknown value that never fail the check")
     share: Share = Field(
-        default=0.02, description="accepted share of a column's rows with a value that the model has not seen"
+        default=0.02, description="largest share of a column's rows with a value that the model has not seen"
     )
 
 
@@ -294,7 +294,7 @@ class Confidence(Check):
     deviation: float | None = Field(
         default=None,
         gt=0,
-        description="accepted deviation of the day's mean from the previous 28 days; none: from the bundle's profile",
+        description="largest deviation of the day's mean from the previous 28 days; none: from the bundle's profile",
     )
 
 
@@ -302,7 +302,7 @@ class Balance(Check):
     """classes_are_balanced."""
 
     share: Share = Field(
-        default=0.95, description="accepted share of one class, or that of the reference's days if larger"
+        default=0.95, description="largest share of one class, or that of the reference's days if larger"
     )
 
 
@@ -310,7 +310,7 @@ class Spread(Check):
     """scores_vary."""
 
     share: Share = Field(
-        default=0.5, description="required share of the smallest standard deviation of a reference day's scores"
+        default=0.5, description="least share of the smallest standard deviation of a reference day's scores"
     )
 
 

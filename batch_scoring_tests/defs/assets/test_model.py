@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from batch_scoring.config.days import ranges
 from batch_scoring.daily import score
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.assets.model import Delivered, metrics
@@ -426,18 +425,6 @@ def test_days_whose_landing_files_are_archived_are_current(tiny: TinyProject) ->
     tiny.run(DAY, steps=["predictions"])  # what the command does
     assert versions(tiny) == {"v2"}
     assert findings(tiny.run(NEXT_DAY, steps=["model"]), "days_are_current").passed
-
-
-@pytest.mark.parametrize(
-    ("days", "expected"),
-    [
-        ([], []),
-        (["2024-02-28", "2024-03-01", "2024-02-29"], ["2024-02-28 … 2024-03-01"]),
-        (["2024-01-01", "2023-12-30"], ["2023-12-30", "2024-01-01"]),
-    ],
-)
-def test_consecutive_days_are_named_by_their_ends(days: list[str], expected: list[str]) -> None:
-    assert ranges(days) == expected
 
 
 def test_a_damaged_account_of_another_day_is_said_and_stops_no_run(tiny: TinyProject) -> None:
