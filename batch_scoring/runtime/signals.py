@@ -6,7 +6,7 @@ others while a run is on. So handlers of a command do nothing and stay, and a th
 main thread is doing. Work ends as `kill -9` would end it, which storage bears at every moment; what is to be done and
 said before that, the work registers here.
 
-Steps that Dagster launches are told to end by Dagster, which knows what to do; see `failures.INTERRUPTED`.
+Steps that Dagster launches are told to end by Dagster, which knows what to do; see `run_failures.INTERRUPTED`.
 """
 
 import contextlib

@@ -19,9 +19,9 @@ from batch_scoring.daily.score import Source, divide, output_schema, published, 
 from batch_scoring.defs.execution.executors import known_device, op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import read_description
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.storage.state import Document
 

@@ -15,6 +15,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import Run
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference.bundle import (
     MANIFEST,
@@ -27,7 +28,6 @@ from batch_scoring.inference.bundle import (
     read_version,
 )
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations.failures import step_run
 from batch_scoring.storage.state import ModelInForce, State
 
 CHECKS = {

@@ -27,6 +27,7 @@ from batch_scoring.defs.metadata import (
     preview,
     ui_table,
 )
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.errors import EntryError, FileChangedError, SupersededError
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows
@@ -34,7 +35,6 @@ from batch_scoring.ingest.row_validator import Judge, Judged
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.parallel import spare_cores
 from batch_scoring.runtime.progress import Progress

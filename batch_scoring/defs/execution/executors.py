@@ -17,7 +17,7 @@ from dagster._core.definitions.executor_definition import multiple_process_execu
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Pod, ScoringPod, Toleration
 from batch_scoring.errors import BatchScoringError
-from batch_scoring.operations.pod_words import START_MINUTES
+from batch_scoring.operations.run_failures import START_MINUTES
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"
 EXECUTORS = ("in_process", "multiprocess", "k8s")

@@ -16,7 +16,7 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHandler, StepHandlerContext
 from dagster_shared.error import SerializableErrorInfo
 
-from batch_scoring.operations.pod_words import NOT_STARTED, START_MINUTES, WAITS
+from batch_scoring.operations.run_failures import NOT_STARTED, START_MINUTES, WAITS
 
 if TYPE_CHECKING:
     from dagster_k8s.client import DagsterKubernetesClient

@@ -24,7 +24,7 @@ from batch_scoring.config.pipeline import Broken, Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import failures, run_history
+from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.alerting import channels, deadlines
 from batch_scoring.operations.alerting import messages as digests
 from batch_scoring.operations.alerting.channels import Message
@@ -175,8 +175,8 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
-            is_noted = failures.is_noted(record.dagster_run)
-            if failures.note_end(instance, record.dagster_run) and not is_noted:
+            is_noted = run_failures.is_recorded(record.dagster_run)
+            if run_failures.record_failure(instance, record.dagster_run) and not is_noted:
                 record = instance.get_run_record_by_id(run_id) or record
             if run_history.is_retried(instance, record):
                 continue
@@ -213,7 +213,7 @@ def _is_asked_again(instance: dg.DagsterInstance, record: dg.RunRecord, pipeline
         is_open, is_done = answer(f"alerts of {pipeline.name}", STORE_SECONDS, ask)
     except (OSError, StateError):  # what the runs say has to do; the sensor's own trouble with the store is told too
         is_open, is_done = True, False
-    is_superseded = failures.of_run(run) == "superseded"
+    is_superseded = run_failures.of_run(run) == "superseded"
     if is_superseded and is_done:
         return True  # another run has done it
     known, bounds = run_history.of_day(instance, pipeline, day), landing_scan.bounds_of(pipeline, instance)

@@ -14,11 +14,11 @@ from dagster import DagsterEventType as Kind
 
 from batch_scoring.config.pipeline import Broken, Pipeline
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures
+from batch_scoring.operations import failures, run_failures
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
-from batch_scoring.operations.pod_words import BLOCKED, WAITS
+from batch_scoring.operations.run_failures import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.storage.state import State
 
@@ -72,7 +72,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
-        None if record.dagster_run.is_success else failures.why_unloaded(instance, record.dagster_run),
+        None if record.dagster_run.is_success else run_failures.load_error(instance, record.dagster_run),
     )
 
 
@@ -94,7 +94,7 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
         error = error.cause
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
-    if error and error.cls_name == failures.INTERRUPTED:
+    if error and error.cls_name == run_failures.INTERRUPTED:
         text = "its process was told to end: its machine goes down, or its time is over"
     return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
 
@@ -113,7 +113,7 @@ def digest(
     run = ended.run
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
-        failure = failures.of_run(run)
+        failure = run_failures.of_run(run)
         lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]

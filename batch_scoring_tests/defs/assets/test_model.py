@@ -17,7 +17,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.assets.model import Delivered, metrics, ranges
 from batch_scoring.errors import BundleError, SpecError, SupersededError
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.operations.failures import TAG
+from batch_scoring.operations.run_failures import TAG
 from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_manifest
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
