@@ -5,7 +5,7 @@ SQLite's log back into the file; for each result of a check it asks whether ther
 events: half of what it costs in a backfill. Files and rows are the same here, so that Dagster's own class goes on with
 them when the block is taken out of `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
 
-What a run's process writes down passes through here, so here it gives the sign that it lives (`alive.py`).
+What a run's process records passes through here, so this is where it holds the run's lock (`run_locks.py`).
 """
 
 import os
@@ -64,7 +64,7 @@ class EventLog(SqliteEventLogStorage):
         with created_by_one(home):
             super().__init__(str(home / "history" / "runs"), self._inst_data)
         super().register_instance(instance)
-        self._sign = run_locks.Sign(run_locks.folder(instance.root_directory))
+        self._run_lock = run_locks.RunLock(run_locks.folder(instance.root_directory))
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -105,16 +105,16 @@ class EventLog(SqliteEventLogStorage):
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, and tell those who watch its run: the web server looks at the file, not at SQLite's log."""
         if event.dagster_event and event.dagster_event.event_type in _AT_WORK:
-            self._sign.give(event.run_id)
+            self._run_lock.acquire(event.run_id)
         elif event.dagster_event and event.dagster_event.event_type in _ENDED:
-            self._sign.note_end(event.run_id)
+            self._run_lock.note_end(event.run_id)
         super().store_event(event)
         os.utime(self.path_for_shard(event.run_id))
 
     def dispose(self) -> None:
         """Close all databases."""
         super().dispose()
-        self._sign.withdraw()
+        self._run_lock.release()
         with self._db_lock:
             for shard in list(self._kept):
                 self._close(shard)
