@@ -17,7 +17,7 @@ import pytest
 import torch
 from deltalake import DeltaTable
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 
 LOANS = PROJECT / "examples/loans"
 README = (LOANS / "README.md").read_text()
