@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 ## the Dagster UI with its daemon, on http://localhost:3000, and beside it the pages of reports/ that it links to
 dev: $(VENV)/.installed
-	$(BIN)/python -m batch_scoring.report_server $(BIN)/dagster dev -w workspace.yaml
+	$(BIN)/python -m batch_scoring.cli.report_server $(BIN)/dagster dev -w workspace.yaml
 
 ## make backfill PIPELINE=flight_delay FROM=2013-07-01 TO=2013-07-14
 backfill: $(VENV)/.installed

@@ -2,7 +2,7 @@
 
 import sys
 
-from batch_scoring.cli import main
+from batch_scoring.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from batch_scoring import alerts, garbage
-from batch_scoring.automation import (
+from batch_scoring.config.pipeline import Broken, Pipeline, Survey, survey_pipelines
+from batch_scoring.defs.assets.model import model
+from batch_scoring.defs.assets.predictions import predictions
+from batch_scoring.defs.assets.raw_input import raw_input
+from batch_scoring.defs.assets.report import report
+from batch_scoring.defs.assets.retention import retention
+from batch_scoring.defs.assets.validated_features import validated_features
+from batch_scoring.defs.drift_checks import drift_checks
+from batch_scoring.defs.execution.executors import executor
+from batch_scoring.defs.sensors import (
     alerts_sensor,
     broken_schedules,
     broken_sensor,
@@ -21,15 +29,8 @@ from batch_scoring.automation import (
     score_schedule,
     uploads_sensor,
 )
-from batch_scoring.checks import drift_checks
-from batch_scoring.compute import executor
-from batch_scoring.features import validated_features
-from batch_scoring.model import model
-from batch_scoring.pipeline import Broken, Pipeline, Survey, survey_pipelines
-from batch_scoring.predictions import predictions
-from batch_scoring.raw import raw_input
-from batch_scoring.report import report
-from batch_scoring.retention.asset import retention
+from batch_scoring.operations.alerting import collector
+from batch_scoring.runtime import gc_freeze
 
 
 def deploy(pipelines: list[Pipeline], broken: Sequence[Broken] = ()) -> dg.Definitions:
@@ -81,6 +82,6 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 BETA = "allow_nonexistent_upstream_partitions|resource_defs|data_version"
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f"Parameter `({BETA})`")
 
-alerts.warn_of_mistakes()
+collector.warn_of_mistakes()
 defs = deploy_sound(survey_pipelines())
-garbage.spare_what_is_loaded()
+gc_freeze.spare_what_is_loaded()

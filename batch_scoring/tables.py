@@ -21,11 +21,12 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import quarantine, shards
-from batch_scoring.pipeline import Pipeline, find_pipeline
-from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.state import PublishedPart, State
-from batch_scoring.storage import Folder
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.ingest import quarantine
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.shards import ShardFile, identity_of
+from batch_scoring.storage.state import PublishedPart, State
 
 PATIENCE = 600.0
 """Seconds for which a publication is tried again while others commit or the store does not answer."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
-from batch_scoring.profile import Column, Profile, Scores
+from batch_scoring.inference.reference_profile import Column, Profile, Scores
 
 PROOF = "code_of_the_bundle_has_run"
 """A file of this name appears beside the bundle if what stands in it is ever run."""

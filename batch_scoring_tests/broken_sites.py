@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring.doctor.command import look
-from batch_scoring.doctor.report import Report
-from batch_scoring.pipeline import PROJECT, survey_pipelines
+from batch_scoring.cli.doctor.command import look
+from batch_scoring.cli.doctor.report import Report
+from batch_scoring.config.pipeline import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
 
 

@@ -8,8 +8,8 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 import batch_scoring.pipelines
+from batch_scoring.config.pipeline import PROJECT, survey_pipelines
 from batch_scoring.definitions import deploy_sound
-from batch_scoring.pipeline import PROJECT, survey_pipelines
 
 if TYPE_CHECKING:  # each process of each step would import torch and pytest otherwise
     import pytest

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch_scoring import landing
-from batch_scoring.rows import BATCH_ROWS, BrokenRow
-from batch_scoring.spec import Csv
-from batch_scoring.storage import FileVersion, LocalFolder
+from batch_scoring.config.spec import Csv
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import BATCH_ROWS, BrokenRow
+from batch_scoring.storage.folders import FileVersion, LocalFolder
 
 DAY = "2024-03-04"
 
@@ -29,7 +29,7 @@ def read(
 ) -> dict[int, dict[str, object] | str]:
     """Every row by its number: its cells, or the text of a broken one. `cuts`: where ranges end and begin."""
     found: dict[int, dict[str, object] | str] = {}
-    with landing.open_rows(folder, file, dialect or Csv(), batch_rows=batch_rows) as rows:
+    with landing_files.open_rows(folder, file, dialect or Csv(), batch_rows=batch_rows) as rows:
         for start, stop in pairwise([0, *sorted(cuts), 10**9]):
             for block in rows.read(start, stop):
                 assert len(block) > 0 and block.batch.num_rows <= batch_rows
@@ -44,5 +44,5 @@ def read(
 
 def broken(folder: LocalFolder, file: FileVersion, dialect: Csv | None = None) -> list[BrokenRow]:
     """The rows that could not be parsed."""
-    with landing.open_rows(folder, file, dialect or Csv()) as rows:
+    with landing_files.open_rows(folder, file, dialect or Csv()) as rows:
         return [row for block in rows.read(0, 10**9) for row in block.broken]

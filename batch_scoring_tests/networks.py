@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring.bundle import BundleError, prove, read_bundle, write_bundle
-from batch_scoring.manifest import LoadedModel
-from batch_scoring.storage import open_folder
+from batch_scoring.inference.bundle import BundleError, prove, read_bundle, write_bundle
+from batch_scoring.inference.manifest import LoadedModel
+from batch_scoring.storage.folders import open_folder
 
 NUMERIC, WORDS, WIDTH = 4, ("red", "green", "blue"), 8
 

@@ -9,9 +9,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from batch_scoring import cli
+from batch_scoring.cli.main import main
+from batch_scoring.config.pipeline import PROJECT, load_pipelines
 from batch_scoring.definitions import defs
-from batch_scoring.pipeline import PROJECT, load_pipelines
 from batch_scoring.tables import TABLES
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -268,7 +268,7 @@ def test_commits_carry_these_names(scored: TinyProject) -> None:
 
 def test_the_command_has_these_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--help"])
+        main(["--help"])
     assert ended.value.code == 0
     named = re.search(r"\{([\w,-]+)\}", capsys.readouterr().out)
     assert named and named[1].split(",") == COMMANDS

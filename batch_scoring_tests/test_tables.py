@@ -12,10 +12,10 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring import shards, storage
-from batch_scoring.shards import ShardFile, identity_of
-from batch_scoring.state import PublishedPart, ShardAccount
-from batch_scoring.storage import open_folder
+from batch_scoring.storage import folders, shards
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.shards import ShardFile, identity_of
+from batch_scoring.storage.state import PublishedPart, ShardAccount
 from batch_scoring.tables import (
     NotPublishedError,
     Part,
@@ -280,8 +280,8 @@ def test_a_commit_and_its_checkpoint_withstand_a_power_cut(table: Table, monkeyp
         real(path)
         on_disk.append(path.name)
 
-    real = storage.force_to_disk
-    monkeypatch.setattr(storage, "force_to_disk", force_to_disk)
+    real = folders.force_to_disk
+    monkeypatch.setattr(folders, "force_to_disk", force_to_disk)
     for number in range(1, 10):  # the table's creation is commit 0
         on_disk.clear()
         commit(table, shard(table, f"{number}", "a" * number))

@@ -20,14 +20,14 @@ import torch
 import yaml
 
 import batch_scoring.pipelines
-from batch_scoring.automation import STEPS
-from batch_scoring.bundle import read_bundle, write_bundle
-from batch_scoring.calibration import calibrate
+from batch_scoring.config.pipeline import Pipeline, load_pipelines
+from batch_scoring.daily.publish import Run
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import Pipeline, load_pipelines
-from batch_scoring.state import Account, State
-from batch_scoring.steps import Run
-from batch_scoring.storage import open_folder
+from batch_scoring.defs.sensors import STEPS
+from batch_scoring.inference.bundle import read_bundle, write_bundle
+from batch_scoring.monitoring.drift.calibration import calibrate
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.state import Account, State
 from batch_scoring.tables import read_day
 
 DAY, NEXT_DAY = "2024-03-04", "2024-03-05"

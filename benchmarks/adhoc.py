@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from batch_scoring.pipeline import PROJECT, Pipeline, find_pipeline
+from batch_scoring.config.pipeline import PROJECT, Pipeline, find_pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.reliability.store import running_store
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures
@@ -43,7 +43,7 @@ LIBRARIES = (
     "safetensors.torch",
     "boto3",
     "pyarrow.dataset",
-    "batch_scoring.adhoc.command",
+    "batch_scoring.cli.score.command",
     "batch_scoring.pipelines.customer_churn.network",
     "batch_scoring.pipelines.customer_churn.schema",
 )
@@ -116,9 +116,9 @@ def _run(name: str, uri: str) -> None:
 
 def _engine(pipeline: Pipeline, source: str, target: str) -> None:
     """What has to be done at all."""
-    from batch_scoring.bundle import load_bundle
-    from batch_scoring.contract import Contract
-    from batch_scoring.scoring import Scorer
+    from batch_scoring.inference.bundle import load_bundle
+    from batch_scoring.inference.scorer import Scorer
+    from batch_scoring.ingest.schema.contract import Contract
 
     scorer = Scorer(load_bundle(pipeline.bundle, pipeline.load(pipeline.spec.model.network)), device="cpu")
     constants = {"model_version": scorer.manifest.version, "scored_at": datetime.now(UTC)}
@@ -148,7 +148,7 @@ def _engine(pipeline: Pipeline, source: str, target: str) -> None:
 
 def _score(pipeline: Pipeline, source: str, target: str) -> None:
     """The command."""
-    from batch_scoring.adhoc import command as adhoc
+    from batch_scoring.cli.score import command as adhoc
 
     out = io.StringIO()
     request = adhoc.Request(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from batch_scoring import drift
-from batch_scoring.bundle import Bundle, load_bundle, read_bundle
-from batch_scoring.calibration import FOLDS, calibrate
-from batch_scoring.drift import Reference
-from batch_scoring.pipeline import find_pipeline
+from batch_scoring.config.pipeline import find_pipeline
+from batch_scoring.inference.bundle import Bundle, load_bundle, read_bundle
+from batch_scoring.inference.scorer import Scorer
+from batch_scoring.monitoring.drift import distances
+from batch_scoring.monitoring.drift.calibration import FOLDS, calibrate
+from batch_scoring.monitoring.drift.distances import Reference
 from batch_scoring.pipelines.flight_delay.data import build_year, read_source
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.train import REFERENCE_ROWS, accepted, sample
-from batch_scoring.scoring import Scorer
 
 NUMERIC = ["dep_sin", "dep_cos", "arr_sin", "arr_cos", "block_minutes", "distance", "origin_hour_departures"]
 NUMERIC += ["plane_age", "seats"]
@@ -121,12 +121,12 @@ class _Drawn(Bundle):
 def compared(year: Year, reference: Reference, day: pd.Timestamp, rows: pd.DataFrame) -> tuple[int, int, bool, bool]:
     """Column tests, column flags (beyond T), alarm (beyond c·T), too many missing or repeated values."""
     table = year.table(rows)
-    tests = drift.day_tests(reference, day.date(), table)
+    tests = distances.day_tests(reference, day.date(), table)
     missing = {name: table[name].null_count for name in year.columns}
     flags = sum(test.distance > test.threshold / reference.profile.factor for test in tests)
     alarm = any(test.drifted for test in tests)
-    shares = drift.missing_tests(reference.profile, missing, len(rows))
-    shares += drift.repeated_tests(reference.profile, table)
+    shares = distances.missing_tests(reference.profile, missing, len(rows))
+    shares += distances.repeated_tests(reference.profile, table)
     return len(tests), flags, alarm, any(share.drifted for share in shares)
 
 
@@ -204,12 +204,12 @@ def natural(year: Year) -> None:
     for number, day in enumerate(days):
         _, _, alarm, missing = compared(year, reference, day, by_day[day])
         line = {"month": day.month, "day": alarm, "missing": missing}
-        window = days[max(0, number - drift.TRAILING_DAYS + 1) : number + 1]
+        window = days[max(0, number - distances.TRAILING_DAYS + 1) : number + 1]
         for side, columns in (("features", profile.columns), ("predictions", profile.scores)):
             drifted = False
-            if len(window) == drift.TRAILING_DAYS and day >= pd.Timestamp("2013-04-28"):
+            if len(window) == distances.TRAILING_DAYS and day >= pd.Timestamp("2013-04-28"):
                 rows = pd.concat([by_day[one] for one in window])
-                drifted = any(test.drifted for test in drift.trailing_tests(columns, reference, year.table(rows)))
+                drifted = any(test.drifted for test in distances.trailing_tests(columns, reference, year.table(rows)))
             line |= {side: drifted, f"{side}_begins": drifted and not state[side]}
             state[side] = drifted
         results.append(line)

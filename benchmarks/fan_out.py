@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.spec import Scoring
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import Pipeline, find_pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
-from batch_scoring.spec import Scoring
 from batch_scoring.tables import read_day
 from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures

@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from batch_scoring.packing import packed
-from batch_scoring.scoring import keep_freed_memory
+from batch_scoring.inference.packed_linear import packed
+from batch_scoring.inference.scorer import keep_freed_memory
 from benchmarks import networks, side_by_side, workload
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

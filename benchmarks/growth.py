@@ -26,7 +26,7 @@ from batch_scoring.pipelines.customer_churn.data import customers, write_day
 from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures
 
-BATCH_SCORING = "import sys; from batch_scoring.cli import main; sys.exit(main())"
+BATCH_SCORING = "import sys; from batch_scoring.cli.main import main; sys.exit(main())"
 """The command batch-scoring, with this Python."""
 
 FIRST = date(2024, 1, 1)

@@ -17,14 +17,14 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring import agreement, eager
-from batch_scoring.bundle import GOLDEN_ROWS, build_network, read_bundle
-from batch_scoring.manifest import GOLDEN_TOLERANCES, LoadedModel, Manifest
-from batch_scoring.pipeline import PROJECT
+from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.inference.acceptance import agreement, eager
+from batch_scoring.inference.bundle import GOLDEN_ROWS, build_network, read_bundle
+from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, LoadedModel, Manifest
+from batch_scoring.inference.scorer import Scorer
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.pipelines.flight_delay.network import DelayNet
-from batch_scoring.scoring import Scorer
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
 
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """For torch's own kernels, for oneDNN's and for MKL's."""

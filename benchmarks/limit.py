@@ -25,12 +25,13 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from batch_scoring import scored_rows, shards
-from batch_scoring.bundle import load_bundle
-from batch_scoring.overlap import cores
-from batch_scoring.parquet import READ_ROWS
-from batch_scoring.scoring import Scorer, keep_freed_memory
-from batch_scoring.storage import open_folder
+from batch_scoring.daily import scored_rows
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.scorer import Scorer, keep_freed_memory
+from batch_scoring.runtime.parallel import cores
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.parquet import READ_ROWS
 from benchmarks import networks, side_by_side, workload
 from benchmarks.side_by_side import PROJECT, Measures
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring.bundle import GOLDEN_ROWS, write_bundle
+from batch_scoring.inference.bundle import GOLDEN_ROWS, write_bundle
 from benchmarks import workload
 
 VERSION = "v1"

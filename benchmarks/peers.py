@@ -76,10 +76,11 @@ def ours(task: Task) -> None:
     """
     import pyarrow as pa
 
-    from batch_scoring import scored_rows, shards
-    from batch_scoring.bundle import load_bundle
-    from batch_scoring.scoring import Scorer
-    from batch_scoring.storage import open_folder
+    from batch_scoring.daily import scored_rows
+    from batch_scoring.inference.bundle import load_bundle
+    from batch_scoring.inference.scorer import Scorer
+    from batch_scoring.storage import shards
+    from batch_scoring.storage.folders import open_folder
     from benchmarks import networks, workload
 
     network = networks.MODELS[task.model].network
@@ -385,10 +386,10 @@ CONTENDERS = {
             "pandas",
             "pyarrow.csv",
             "safetensors.torch",
-            "batch_scoring.bundle",
-            "batch_scoring.scored_rows",
-            "batch_scoring.scoring",
-            "batch_scoring.shards",
+            "batch_scoring.inference.bundle",
+            "batch_scoring.daily.scored_rows",
+            "batch_scoring.inference.scorer",
+            "batch_scoring.storage.shards",
         ),
     ),
     "polars": Contender(polars_streaming, "Polars streaming + torch UDF", ("numpy.ma", "polars")),

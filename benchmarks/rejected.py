@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import batch_scoring.pipelines
-from batch_scoring import landing
-from batch_scoring.features import prepare
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.spec import PipelineSpec
-from batch_scoring.state import DayInput
-from batch_scoring.steps import DayStep, Run
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily.publish import DayStep, Run
+from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.ingest import landing_files
+from batch_scoring.storage.state import DayInput
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures
 
@@ -121,7 +121,7 @@ def _day(pipeline: Pipeline, name: str, content: bytes) -> Callable[[], Measures
     folder = f"dt={DAY}/{name.replace(' ', '_')}"
     pipeline.landing.put(f"{folder}.csv", content)
     listed = next(file for file in pipeline.landing.list(folder))
-    file = landing.inspect(pipeline.landing, listed, pipeline.spec.input.csv)
+    file = landing_files.inspect(pipeline.landing, listed, pipeline.spec.input.csv)
     pinned = DayInput(
         day=DAY, fingerprint=name, files=(file,), run_id="bench", pinned_at=datetime(2024, 3, 5, tzinfo=UTC)
     )

@@ -22,10 +22,12 @@ from time import perf_counter
 
 import dagster as dg
 
-from batch_scoring import aws, landing, uploads
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import Account, PublishedPart, State
-from batch_scoring.triggers import Memory
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations.automation import landing_scan
+from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.storage import aws
+from batch_scoring.storage.state import Account, PublishedPart, State
 from batch_scoring_tests.tiny import TinyProject
 from benchmarks import side_by_side
 
@@ -73,14 +75,14 @@ def _measured(pipeline: Pipeline, days: list[str], ticks: int) -> list[list[str]
 
         def tick() -> None:
             nonlocal memory
-            found = uploads.tick(pipeline, instance, memory)
+            found = landing_scan.tick(pipeline, instance, memory)
             assert not found.plan.requests and not found.plan.waiting and found.looked == 27, found.summary
             memory = found.plan.memory
 
         times = _times(tick, ticks)
         asked = ", ".join(f"{count / ticks:.0f} {name}" for name, count in sorted(requests.items())) or "-"
         requests.clear()
-        whole = _times(lambda: landing.list_days(pipeline.landing), 3)
+        whole = _times(lambda: landing_files.list_days(pipeline.landing), 3)
         all_asked = ", ".join(f"{count / 3:.0f} {name}" for name, count in sorted(requests.items())) or "-"
     ratio = f"{statistics.median(whole) / statistics.median(times):.1f}"
     return [
@@ -149,7 +151,7 @@ def _settle(pipeline: Pipeline, days: list[str]) -> None:
     """Accounts such as a scored day has; of tables without a commit, so loading those (20 ms each) is not measured."""
     state, none = State(pipeline.output), PublishedPart(transaction=0, version=-1, files=())
     for day in days:
-        fingerprint = landing.fingerprint(landing.list_day(pipeline.landing, day))
+        fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
         for step in ("validated_features", "predictions"):
             state.put_account(
                 Account(

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring.bundle import load_bundle
-from batch_scoring.checkpoint import convert
-from batch_scoring.contract import Contract
-from batch_scoring.pipeline import PROJECT, declared_pipeline
+from batch_scoring.config.pipeline import PROJECT, declared_pipeline
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.checkpoint import convert
+from batch_scoring.inference.scorer import Scorer
+from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.pipelines.customer_churn import data
 from batch_scoring.pipelines.customer_churn.data import (
     CHUNK_ROWS,
@@ -29,9 +30,8 @@ from batch_scoring.pipelines.customer_churn.data import (
     write_day,
 )
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.scoring import Scorer
-from batch_scoring.state import State
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.state import State
 
 DAY = date(2024, 1, 1)
 MODELS = PROJECT / "data/customer_churn/models"
@@ -236,7 +236,7 @@ def test_an_ordinary_day_with_its_drift_loads_nothing_that_only_a_page_needs(tmp
         shutil.copytree(PROJECT / "data" / part, tmp_path / part)
     heavy = ["evidently", "plotly", "scipy", "sklearn", "polars", "apprise"]
     code = (
-        "import sys; from batch_scoring.cli import main;"
+        "import sys; from batch_scoring.cli.main import main;"
         "assert main(['backfill', 'customer_churn', '2024-01-01', '2024-01-01']) == 0;"
         f"print('loaded', [name for name in {heavy} if name in sys.modules])"
     )

@@ -12,14 +12,14 @@ import torch
 import yaml
 from pandera.errors import SchemaErrors
 
-from batch_scoring.bundle import load_bundle
-from batch_scoring.manifest import LoadedModel
-from batch_scoring.pipeline import PROJECT
+from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.manifest import LoadedModel
+from batch_scoring.inference.scorer import Scorer
 from batch_scoring.pipelines.flight_delay import data, train
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
-from batch_scoring.scoring import Scorer
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
 
 EMBEDDED = PROJECT / "data" / "flight_delay"
 FIXTURES = PROJECT / "batch_scoring_tests" / "fixtures" / "flight_delay"

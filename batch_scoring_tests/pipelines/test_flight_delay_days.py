@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from batch_scoring.config.pipeline import PROJECT, Pipeline, load_pipelines
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import PROJECT, Pipeline, load_pipelines
-from batch_scoring.state import State
+from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.tiny import checks
 

@@ -10,9 +10,9 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from batch_scoring import failures, runs
-from batch_scoring.digests import digest, read
-from batch_scoring.state import REFERENCES
+from batch_scoring.operations import failures, run_history
+from batch_scoring.operations.alerting.messages import digest, read
+from batch_scoring.storage.state import REFERENCES
 from batch_scoring.tables import predictions_table
 from batch_scoring_tests.pods.cluster import Cluster, Job
 from batch_scoring_tests.pods.deployment import ended, launch
@@ -159,7 +159,7 @@ def test_pods_that_nobody_can_start_end_the_run_with_their_reasons(
         (job,) = cluster.of_step(f"__{step}")
         assert job.is_deleted and job.pod and job.pod.is_deleted, "else it starts when nobody waits for it any more"
 
-    (known,) = runs.of_day(instance, on_s3.pipeline, DAY)
+    (known,) = run_history.of_day(instance, on_s3.pipeline, DAY)
     assert known.failure == "timeout"
     record = instance.get_run_record_by_id(run_id)
     assert record and failures.of_run(record.dagster_run) == "timeout"

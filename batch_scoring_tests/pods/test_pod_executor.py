@@ -11,7 +11,7 @@ from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.retries import RetryMode
 
-from batch_scoring.pod_executor import Resumed, _while_started
+from batch_scoring.defs.execution.k8s_executor import Resumed, _while_started
 
 SHARES = [f"score[share_{number}]" for number in range(1, 5)]
 

@@ -12,10 +12,10 @@ import dagster as dg
 import pytest
 from dagster._core.executor.step_delegating import CheckStepHealthResult
 
-from batch_scoring import failures
-from batch_scoring.compute import SHARED, VARIABLE
-from batch_scoring.digests import digest, read
-from batch_scoring.step_pods import WatchedSteps
+from batch_scoring.defs.execution.executors import SHARED, VARIABLE
+from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
+from batch_scoring.operations import failures
+from batch_scoring.operations.alerting.messages import digest, read
 from batch_scoring_tests.deployed import PACKAGES, ROOT
 from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, Trouble, running_cluster
 from batch_scoring_tests.pods.deployment import IMAGE, Steps, instance_of, job_named

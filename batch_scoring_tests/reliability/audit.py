@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from batch_scoring import landing, shards
-from batch_scoring.bundle import load_bundle
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.shards import ShardFile
-from batch_scoring.state import Account, State
-from batch_scoring.steps import DayStep
-from batch_scoring.storage import Folder
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.ingest import landing_files
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.shards import ShardFile
+from batch_scoring.storage.state import Account, State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.tiny import TinyProject
 
@@ -54,7 +55,9 @@ def expected(pipeline: Pipeline, day: str) -> Expected:
     accepted: dict[str, Place] = {}
     rejected: set[Place] = set()
     rows = []
-    newest_first = sorted(landing.list_day(pipeline.landing, day), key=lambda f: (f.modified, f.path), reverse=True)
+    newest_first = sorted(
+        landing_files.list_day(pipeline.landing, day), key=lambda f: (f.modified, f.path), reverse=True
+    )
     for file in newest_first:
         with pipeline.landing.open(file.path) as stream:
             content = pq.read_table(stream).to_pylist()
@@ -120,7 +123,7 @@ def scores(pipeline: Pipeline, bundle: Folder, rows: pa.Table) -> np.ndarray:
 def _accounts(pipeline: Pipeline, day: str) -> list[str]:
     """The accounts must be of the landing files as they are, and name what the tables hold."""
     faults = []
-    fingerprint = landing.fingerprint(landing.list_day(pipeline.landing, day))
+    fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
     for name in ("validated_features", "predictions"):
         step = DayStep(pipeline, day, name)  # type: ignore[arg-type]
         account = step.state.account(name, day)  # type: ignore[arg-type]

@@ -14,14 +14,14 @@ import dagster as dg
 import psutil
 import yaml
 
-from batch_scoring.pipeline import PROJECT
+from batch_scoring.config.pipeline import PROJECT
 from batch_scoring_tests.tiny import TinyProject
 
 DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
 from batch_scoring.definitions import deploy_sound
-from batch_scoring.pipeline import Survey, survey_pipelines
+from batch_scoring.config.pipeline import Survey, survey_pipelines
 warnings.simplefilter("ignore")
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)

@@ -17,7 +17,9 @@ import dagster as dg
 import psutil
 from dagster._core.scheduler.instigation import TickStatus
 
-from batch_scoring import failures, landing, settled
+from batch_scoring.daily import freshness
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations import failures
 from batch_scoring_tests.receivers import WebServer
 from batch_scoring_tests.reliability import disks
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
@@ -95,8 +97,8 @@ class Provoked:
     @property
     def is_settled(self) -> bool:
         pipeline = self.project.pipeline
-        now = landing.fingerprint(landing.list_day(pipeline.landing, DAY))
-        return settled.fingerprints(pipeline, [DAY]).get(DAY) == now
+        now = landing_files.fingerprint(landing_files.list_day(pipeline.landing, DAY))
+        return freshness.fingerprints(pipeline, [DAY]).get(DAY) == now
 
     @property
     def failed(self) -> list[dg.DagsterRun]:

@@ -17,10 +17,10 @@ import pandera.pandas  # noqa: F401  (a child shall find it imported)
 import torch
 
 import batch_scoring.pipelines
-from batch_scoring.automation import job_name
-from batch_scoring.backfill import Outcome, run_day
+from batch_scoring.cli.backfill.command import Outcome, run_day
+from batch_scoring.config.pipeline import PROJECT, Pipeline, load_pipelines
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import PROJECT, Pipeline, load_pipelines
+from batch_scoring.defs.sensors import job_name
 from batch_scoring_tests.tiny import TinyProject
 
 _SERVER = multiprocessing.get_context("forkserver")

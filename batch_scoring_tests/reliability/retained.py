@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch_scoring import shards
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.retention import vacuum
-from batch_scoring.retention.plan import limits_of
-from batch_scoring.spec import Retention
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import Retention
+from batch_scoring.operations.retention import vacuum
+from batch_scoring.operations.retention.plan import limits_of
+from batch_scoring.storage import shards
 from batch_scoring.tables import TABLES, Table, read_day
 from batch_scoring_tests.reliability.audit import Foretold, audit, foretell, some_rows
 from batch_scoring_tests.reliability.processes import Child, Site, run_elsewhere

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring import features, model, raw, scored_day
-from batch_scoring.backfill import Outcome
-from batch_scoring.bundle import read_bundle
-from batch_scoring.dead_runs import end_dead_runs
-from batch_scoring.pipeline import PROJECT, Pipeline
-from batch_scoring.state import State
-from batch_scoring.steps import DayStep, Run, check_input
+from batch_scoring.cli.backfill.command import Outcome
+from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.daily import score as scored_day
+from batch_scoring.daily.publish import DayStep, Run, check_input
+from batch_scoring.defs.assets import model, raw_input, validated_features
+from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.operations.dead_runs import end_dead_runs
+from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.reliability.audit import (
     Foretold,
@@ -386,9 +387,9 @@ def score(pipeline: Pipeline, day: str, run_id: str) -> None:
     state = State(pipeline.output)
     if state.model_or_none() is None:
         model.put_in_force(pipeline, read_bundle(pipeline.bundle), run)
-    pinned = raw.pin(pipeline, day, raw.find(pipeline, day), run_id, run.started)
+    pinned = raw_input.pin(pipeline, day, raw_input.find(pipeline, day), run_id, run.started)
     step = DayStep(pipeline, day, "validated_features")
-    prepared = features.prepare(step, pinned, run)
+    prepared = validated_features.prepare(step, pinned, run)
     step.publish(
         prepared,
         run,
@@ -419,7 +420,7 @@ def _age(log: Path, seconds: float) -> None:
 _READER = """
 import sys
 import batch_scoring.pipelines
-from batch_scoring.pipeline import load_pipelines
+from batch_scoring.config.pipeline import load_pipelines
 from batch_scoring.tables import read_day
 packages, root, day, rows = sys.argv[1:]
 assert read_day(load_pipelines(__import__("pathlib").Path(packages), root)[0], day).num_rows == int(rows)
@@ -428,10 +429,10 @@ _SCORER = """
 import pathlib, sys
 import dagster as dg
 import batch_scoring.pipelines
-from batch_scoring.automation import job_name
-from batch_scoring.backfill import run_day
+from batch_scoring.defs.sensors import job_name
+from batch_scoring.cli.backfill.command import run_day
 from batch_scoring.definitions import deploy
-from batch_scoring.pipeline import load_pipelines
+from batch_scoring.config.pipeline import load_pipelines
 packages, root, day, _ = sys.argv[1:]
 batch_scoring.pipelines.__path__.append(packages)
 [pipeline] = load_pipelines(pathlib.Path(packages), root)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.adhoc import command as adhoc
-from batch_scoring.adhoc import staging
-from batch_scoring.adhoc.command import Request
-from batch_scoring.storage import S3Folder, open_folder
+from batch_scoring.cli.score import command as adhoc
+from batch_scoring.cli.score.command import Request
+from batch_scoring.storage import staged_files
+from batch_scoring.storage.folders import S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import TinyProject
@@ -146,13 +146,13 @@ def test_a_lost_answer_to_the_last_request_is_no_failure(tiny: TinyProject, stor
 def test_an_object_that_came_meanwhile_stands(
     tiny: TinyProject, store: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = staging._Upload.finish
+    finish = staged_files._Upload.finish
 
-    def meanwhile(self: staging._Upload) -> None:
+    def meanwhile(self: staged_files._Upload) -> None:
         finish(self)
         store.client_of_moto().put_object(Bucket=bucket, Key="out/x.csv", Body=b"somebody else's")
 
-    monkeypatch.setattr(staging._Upload, "finish", meanwhile)
+    monkeypatch.setattr(staged_files._Upload, "finish", meanwhile)
     code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
     assert code == 2 and "was written by somebody else meanwhile" in said
     assert open_folder(f"s3://{bucket}/out").read("x.csv") == b"somebody else's"
@@ -167,7 +167,7 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
     code = (
         "import sys; from batch_scoring import signals; signals.watch('batch-scoring')\n"
         "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
-        "from batch_scoring.adhoc.command import Request, command\n"
+        "from batch_scoring.cli.score.command import Request, command\n"
         "from batch_scoring_tests.reliability.processes import Site\n"
         "site = Site(*sys.argv[2:0:-1], sys.argv[3])\n"
         "sys.exit(command(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
@@ -186,16 +186,16 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
 def test_a_file_of_several_parts_arrives_whole(
     store: Store, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "PART", 5 * 1024 * 1024)
+    monkeypatch.setattr(staged_files, "PART", 5 * 1024 * 1024)
     data = os.urandom(11 * 1024 * 1024)
     place = S3Folder(f"s3://{bucket}/large")
-    with staging.staged(place, "x") as file:
+    with staged_files.staged(place, "x") as file:
         file.scratch.write_bytes(data)
         file.finish()
         assert place.list() == []
         file.show(replaces=False)
     assert place.read("x") == data
-    with staging.staged(place, "x") as file, pytest.raises(staging.TakenError):
+    with staged_files.staged(place, "x") as file, pytest.raises(staged_files.TakenError):
         file.scratch.write_bytes(b"")
         file.finish()
         file.show(replaces=False)
@@ -208,13 +208,13 @@ def test_an_upload_that_was_completed_by_a_request_without_an_answer_is_known_by
     """moto answers a repeated completion with success, S3 may say that the object exists."""
     place, client = S3Folder(f"s3://{bucket}/one"), store.client_of_moto()
     for key, owner in (("mine", None), ("other", "another upload")):
-        with staging.staged(place, key) as file:
-            assert isinstance(file, staging._Upload)
+        with staged_files.staged(place, key) as file:
+            assert isinstance(file, staged_files._Upload)
             file.scratch.write_bytes(b"x")
             file.finish()
-            client.put_object(Bucket=bucket, Key=f"one/{key}", Metadata={staging._OWNER: owner or file._owner})
+            client.put_object(Bucket=bucket, Key=f"one/{key}", Metadata={staged_files._OWNER: owner or file._owner})
             if owner is None:
                 file.show(replaces=False)
             else:
-                with pytest.raises(staging.TakenError):
+                with pytest.raises(staged_files.TakenError):
                     file.show(replaces=False)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from batch_scoring.features import prepare
-from batch_scoring.raw import find
-from batch_scoring.steps import DayStep, Run, check_input
+from batch_scoring.daily.publish import DayStep, Run, check_input
+from batch_scoring.defs.assets.raw_input import find
+from batch_scoring.defs.assets.validated_features import prepare
 from batch_scoring_tests.reliability.audit import some_rows, versions
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store

@@ -10,11 +10,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from batch_scoring import events
-from batch_scoring.events import NamedDay, ObjectKey, Sorted, said, sort_message
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.triggers import Memory
-from batch_scoring.uploads import Tick
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.operations.automation import sqs
+from batch_scoring.operations.automation.landing_scan import Tick
+from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.sqs import NamedDay, ObjectKey, Sorted, said, sort_message
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.reliability.triggered import queue_of
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
@@ -95,8 +95,8 @@ def queue(store: Store) -> str:
 @pytest.fixture(autouse=True)
 def _soon_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that was read is back after a second or two."""
-    monkeypatch.setattr(events, "_LEAST_HIDDEN", 1)
-    monkeypatch.setattr(events, "_HIDDEN_TICKS", 0)
+    monkeypatch.setattr(sqs, "_LEAST_HIDDEN", 1)
+    monkeypatch.setattr(sqs, "_HIDDEN_TICKS", 0)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def look(project: TinyProject, instance: dg.DagsterInstance, before: Tick | None
     """A tick; the whole landing folder is not looked at, unless there was none before."""
     memory = before.plan.memory if before else Memory(swept=time.time())
     pipelines = [one.pipeline for one in (project, *more)]
-    return events.tick(pipelines[0], pipelines, instance, memory, LOG)
+    return sqs.tick(pipelines[0], pipelines, instance, memory, LOG)
 
 
 def test_a_message_is_deleted_in_the_tick_after_the_one_that_has_read_it(
@@ -248,7 +248,7 @@ def test_days_of_which_no_message_came_are_found_by_a_look_at_the_whole_folder(
 ) -> None:
     project.land(DAY, project.rows(64))
     assert look(project, instance).plan.requests == ()
-    first = events.tick(project.pipeline, [project.pipeline], instance, Memory(), LOG)
+    first = sqs.tick(project.pipeline, [project.pipeline], instance, Memory(), LOG)
     assert [request.day for request in first.plan.requests] == [DAY]
     assert first.plan.memory.swept > 0
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.retention import vacuum
-from batch_scoring.retention.plan import limits_of
-from batch_scoring.spec import Retention
+from batch_scoring.config.spec import Retention
+from batch_scoring.operations.retention import vacuum
+from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.tables import TABLES
 from batch_scoring_tests.reliability import retained
 from batch_scoring_tests.reliability.proxy import Fault

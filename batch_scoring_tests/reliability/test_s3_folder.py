@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring import landing
-from batch_scoring.aws import StoreError
-from batch_scoring.spec import Csv
-from batch_scoring.storage import FileChangedError, OutsideFolderError, S3Folder, open_folder
+from batch_scoring.config.spec import Csv
+from batch_scoring.ingest import landing_files
+from batch_scoring.storage.aws import StoreError
+from batch_scoring.storage.folders import FileChangedError, OutsideFolderError, S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Action, Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY
@@ -155,8 +155,8 @@ def test_a_landing_file_that_is_replaced_under_its_reader_is_reported_as_changed
         pq.write_table(pa.table({"x": values}), sink := pa.BufferOutputStream(), row_group_size=600_000)
         files.append(sink.getvalue().to_pybytes())
     place.put(f"dt={DAY}/a.parquet", files[0])
-    [file] = landing.list_day(place, DAY)
-    with pytest.raises(FileChangedError), landing.open_rows(place, file, Csv()) as rows:
+    [file] = landing_files.list_day(place, DAY)
+    with pytest.raises(FileChangedError), landing_files.open_rows(place, file, Csv()) as rows:
         blocks = rows.read(0, 1_800_000)
         next(blocks)
         place.put(f"dt={DAY}/a.parquet", files[1])

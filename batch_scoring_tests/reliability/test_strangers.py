@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from batch_scoring.steps import DayStep
+from batch_scoring.daily.publish import DayStep
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows, versions
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 

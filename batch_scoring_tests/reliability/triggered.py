@@ -11,8 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring import landing, settled
-from batch_scoring.runs import PARTITION
+from batch_scoring.daily import freshness
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations.run_history import PARTITION
 from batch_scoring_tests.reliability.audit import audit, some_rows
 from batch_scoring_tests.reliability.deployment import Deployment, Part, deployed, wait_until
 from batch_scoring_tests.reliability.proxy import Fault
@@ -69,8 +70,12 @@ class Uploader:
 def unsettled(of: TinyProject, wanted: Sequence[str]) -> list[str]:
     """The days that are not scored as their files stand."""
     pipeline = of.pipeline
-    stands = settled.fingerprints(pipeline, wanted)
-    return [day for day in wanted if stands.get(day) != landing.fingerprint(landing.list_day(pipeline.landing, day))]
+    stands = freshness.fingerprints(pipeline, wanted)
+    return [
+        day
+        for day in wanted
+        if stands.get(day) != landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
+    ]
 
 
 def is_idle(deployment: Deployment) -> bool:

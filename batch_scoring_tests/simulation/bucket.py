@@ -24,16 +24,22 @@ from urllib.parse import quote_plus
 
 import pyarrow as pa
 
-from batch_scoring import aws, events, landing, pipeline, runs, settled, storage, uploads
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.runs import DayRun
-from batch_scoring.spec import PipelineSpec
-from batch_scoring.state import Account, DayInput, LandingFile, PublishedPart, State
-from batch_scoring.steps import DayStep
-from batch_scoring.storage import Children, FileVersion, Folder
+from batch_scoring.config import pipeline
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import freshness
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.ingest import landing_files
+from batch_scoring.operations import run_history
+from batch_scoring.operations.automation import landing_scan, sqs
+from batch_scoring.operations.automation.landing_scan import Tick
+from batch_scoring.operations.automation.planner import Bounds, Memory
+from batch_scoring.operations.run_history import DayRun
+from batch_scoring.storage import aws
+from batch_scoring.storage import folders as storage
+from batch_scoring.storage.folders import Children, FileVersion, Folder
+from batch_scoring.storage.state import Account, DayInput, LandingFile, PublishedPart, State
 from batch_scoring.tables import Part
-from batch_scoring.triggers import Bounds, Memory
-from batch_scoring.uploads import Tick
 from batch_scoring_tests.simulation.history import replaced
 
 ROOT = "s3://bucket"
@@ -265,14 +271,14 @@ class World:
         return State(PIPELINE.output)
 
     def files_of(self, day: str) -> tuple[FileVersion, ...]:
-        return tuple(landing.list_day(self.landing, day))
+        return tuple(landing_files.list_day(self.landing, day))
 
     def stands_at(self, part: Part) -> int:
         return self.transactions[part.transaction]
 
     def is_settled(self, day: str) -> bool:
         files = self.files_of(day)
-        return bool(files) and settled.fingerprints(PIPELINE, [day]).get(day) == landing.fingerprint(files)
+        return bool(files) and freshness.fingerprints(PIPELINE, [day]).get(day) == landing_files.fingerprint(files)
 
     def note(self, text: str) -> None:
         self.trace.append(f"{self.now - self.start:8.0f} s  {text}")
@@ -406,8 +412,8 @@ class World:
 
     def _evaluate(self, memory: Memory) -> Tick:
         if self.habits.door == "events":
-            return events.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
-        return uploads.tick(PIPELINE, INSTANCE, memory, now=self.clock())
+            return sqs.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
+        return landing_scan.tick(PIPELINE, INSTANCE, memory, now=self.clock())
 
     def clock(self) -> float:
         """What the daemon's clock says."""
@@ -460,7 +466,7 @@ class World:
         if run.status == "queued":
             run.status = "started"
             run.files = self.files_of(run.day)
-            run.fingerprint = landing.fingerprint(run.files)
+            run.fingerprint = landing_files.fingerprint(run.files)
             if not run.files:
                 return self.end(run, "failed")
             self.figures.overtaken += self.is_settled(run.day) and not run.is_needless
@@ -499,7 +505,7 @@ class World:
             return True
         is_features = what.endswith("features")
         now = self.files_of(day)
-        if landing.fingerprint(now) != fingerprint and (now or is_features):
+        if landing_files.fingerprint(now) != fingerprint and (now or is_features):
             return False
         name: Any = "validated_features" if is_features else "predictions"
         step = DayStep(PIPELINE, day, name)
@@ -592,12 +598,12 @@ class World:
             if not files or self.is_settled(day):
                 tables = [DayStep(PIPELINE, day, step).table for step in ("validated_features", "predictions")]
                 held = {self.contents.get((table.transaction, day)) for table in tables}
-                if files and held != {landing.fingerprint(files)}:
+                if files and held != {landing_files.fingerprint(files)}:
                     self.figures.wrong_days.append(f"seed {self.seed}: {day} is settled, and of other files")
                 continue
             pinned = self.state.day_inputs([day])
-            stands = settled.fingerprints(PIPELINE, [day]).get(day)
-            if not any(p.fingerprint == stands and settled.is_rest_of(files, p) for p in pinned):
+            stands = freshness.fingerprints(PIPELINE, [day]).get(day)
+            if not any(p.fingerprint == stands and freshness.is_rest_of(files, p) for p in pinned):
                 self.figures.wrong_days.append(f"seed {self.seed}: {day} is not of its files")
         # one that is forgotten while it is on is asked for again, and one that seems to be on for longer than it may
         is_excused = bool(self.forgotten or self.habits.jumps)
@@ -647,12 +653,12 @@ def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object
         (pipeline, "open_folder", world.folder),
         (storage, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
-        (settled, "_transactions", lambda _pipeline: world.stands_at),
-        (runs, "of_day", world.of_day),
-        (runs, "code_in_force", lambda _pipeline: CODE),
-        (uploads, "answer", lambda _who, _seconds, ask: ask()),
-        (events, "answer", lambda _who, _seconds, ask: ask()),
-        (events, "time", SimpleNamespace(time=world.clock)),
+        (freshness, "_transactions", lambda _pipeline: world.stands_at),
+        (run_history, "of_day", world.of_day),
+        (run_history, "code_in_force", lambda _pipeline: CODE),
+        (landing_scan, "answer", lambda _who, _seconds, ask: ask()),
+        (sqs, "answer", lambda _who, _seconds, ask: ask()),
+        (sqs, "time", SimpleNamespace(time=world.clock)),
         (aws, "client", lambda _service: world.queue),
         *without,
     ]

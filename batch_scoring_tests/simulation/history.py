@@ -18,29 +18,22 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import (
-    failures,
-    feature_checks,
-    features,
-    model,
-    pipeline,
-    prediction_checks,
-    predictions,
-    raw,
-    scored_day,
-    shards,
-    storage,
-    tables,
-)
-from batch_scoring.contract import Rejections, Verdict
-from batch_scoring.manifest import Manifest
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.rows import UnreadableFileError
-from batch_scoring.scoring import FailedRow, Scored
-from batch_scoring.spec import PipelineSpec
-from batch_scoring.state import ModelInForce, StateError
-from batch_scoring.steps import Run, SupersededError
-from batch_scoring.storage import Folder
+from batch_scoring import tables
+from batch_scoring.config import pipeline
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import score as scored_day
+from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
+from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.scorer import FailedRow, Scored
+from batch_scoring.ingest.formats.rows import UnreadableFileError
+from batch_scoring.ingest.schema.contract import Rejections, Verdict
+from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.operations import failures
+from batch_scoring.storage import folders, shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.state import ModelInForce, StateError
 from batch_scoring.tables import PublicationError
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
@@ -151,7 +144,7 @@ class Steps:
 
 def steps_of(pipeline: Pipeline) -> Steps:
     """What Dagster would call."""
-    makers = (raw.raw_input, features.validated_features, model.model, predictions.predictions)
+    makers = (raw_input.raw_input, validated_features.validated_features, model.model, predictions.predictions)
     functions = {
         name: make(pipeline).op.compute_fn.decorated_fn  # type: ignore[union-attr]
         for name, make in zip(ASSETS, makers, strict=True)
@@ -219,7 +212,7 @@ def _nothing(*_arguments: object) -> dict[str, Any]:
 
 
 SUBSTITUTES: Substitutes = [
-    (features, "Contract", TinyContract),
+    (validated_features, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
     (scored_day, "Tally", NoTally),
@@ -232,11 +225,11 @@ SUBSTITUTES: Substitutes = [
     (tables, "time", Clock),
     *(
         (module, "step_run", lambda context: failures.noted(context.run))
-        for module in (raw, features, model, predictions)
+        for module in (raw_input, validated_features, model, predictions)
     ),
-    *((module, "halvings", lambda *_: 0) for module in (features, predictions)),
-    *((module, "describe", _nothing) for module in (raw, features, model, predictions)),
-    *((module, "figures", _nothing) for module in (features, predictions)),
+    *((module, "halvings", lambda *_: 0) for module in (validated_features, predictions)),
+    *((module, "describe", _nothing) for module in (raw_input, validated_features, model, predictions)),
+    *((module, "figures", _nothing) for module in (validated_features, predictions)),
 ]
 
 
@@ -276,7 +269,7 @@ class Player:
         store = real.RealStore(world, folder) if folder else memory.MemoryStore(world)
         world.pipeline, world.store = steps.pipeline, store
         Clock.world = memory.MemoryTable.world = real.PointedTable.world = world
-        places = [(pipeline, "open_folder", store.folder), (storage, "open_folder", store.folder)]
+        places = [(pipeline, "open_folder", store.folder), (folders, "open_folder", store.folder)]
         own = real.substitutes() if folder else memory.substitutes()
         with replaced([*places, *own, *SUBSTITUTES, *without]):
             _History(world, steps).play()

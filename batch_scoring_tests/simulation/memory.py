@@ -21,10 +21,12 @@ from deltalake import Field
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
-from batch_scoring import landing, shards, tables
-from batch_scoring.rows import Rows
-from batch_scoring.state import ShardAccount
-from batch_scoring.storage import Children, FileChangedError, FileVersion, Folder
+from batch_scoring import tables
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import Rows
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import Children, FileChangedError, FileVersion, Folder
+from batch_scoring.storage.state import ShardAccount
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 
 ROOT = "s3://memory"
@@ -541,6 +543,6 @@ def substitutes() -> list[tuple[object, str, Callable[..., Any]]]:
     """What is put in the place of Parquet and deltalake: object, attribute, stand-in."""
     return [
         (tables, "DeltaTable", MemoryTable),
-        (landing, "open_rows", open_rows),
+        (landing_files, "open_rows", open_rows),
         *((shards, one.__name__, one) for one in (writing, read_account, read, schema)),
     ]

@@ -17,8 +17,9 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import shards, tables
-from batch_scoring.storage import FileVersion, LocalFolder, former_token
+from batch_scoring import tables
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import FileVersion, LocalFolder, former_token
 from batch_scoring_tests.simulation.memory import rows_of
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, NAMES, OTHER_DAY, VACUUM_AFTER, Row, World
 

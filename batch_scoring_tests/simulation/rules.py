@@ -8,11 +8,14 @@ from typing import Any
 
 from deltalake.transaction import CommitProperties
 
-from batch_scoring import features, landing, predictions, quarantine, shards, tables
-from batch_scoring.shards import ShardFile
-from batch_scoring.state import Account, State
-from batch_scoring.steps import DayStep, Draft, Finished, FinishedShards
-from batch_scoring.storage import FileVersion
+from batch_scoring import tables
+from batch_scoring.daily.publish import DayStep, Draft, Finished, FinishedShards
+from batch_scoring.defs.assets import predictions, validated_features
+from batch_scoring.ingest import landing_files, quarantine
+from batch_scoring.storage import shards
+from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.shards import ShardFile
+from batch_scoring.storage.state import Account, State
 from batch_scoring.tables import Part, Snapshot
 from batch_scoring_tests.simulation.history import Substitutes
 from batch_scoring_tests.simulation.memory import MemoryFolder
@@ -163,7 +166,7 @@ def _digest_without(kind: str, position: int) -> Substitutes:
 
 
 def _dropped_rows_unnamed() -> Substitutes:
-    return [(features, "_name", lambda base, dropped: base)]
+    return [(validated_features, "_name", lambda base, dropped: base)]
 
 
 def _reuse_for_ever() -> Substitutes:
@@ -278,10 +281,10 @@ def _fingerprint_without_order() -> Substitutes:
     def replace_time(file: Any) -> FileVersion:  # noqa: ANN401
         return FileVersion(file.path, file.token, file.size, datetime(2024, 1, 1, tzinfo=UTC))
 
-    return [(landing, "fingerprint", fingerprint)]
+    return [(landing_files, "fingerprint", fingerprint)]
 
 
-_FINGERPRINT = landing.fingerprint
+_FINGERPRINT = landing_files.fingerprint
 
 
 def _settled_by_predictions() -> Substitutes:

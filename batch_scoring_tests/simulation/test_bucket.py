@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from batch_scoring import events, settled, triggers, uploads
-from batch_scoring.failures import Pauses
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import State
-from batch_scoring.triggers import Bounds, Request
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily import freshness
+from batch_scoring.operations.automation import landing_scan, planner, sqs
+from batch_scoring.operations.automation.planner import Bounds, Request
+from batch_scoring.operations.failures import Pauses
+from batch_scoring.storage.state import State
 from batch_scoring_tests.simulation import bucket
 from batch_scoring_tests.simulation.bucket import Figures, play, play_all, summary
 
@@ -36,18 +37,18 @@ def test_a_history_is_the_same_whenever_it_is_played() -> None:
     assert [play(seed).trace for seed in range(4)] == [play(seed).trace for seed in range(4)]
 
 
-_REQUEST, _BOUNDS, _PLAN = triggers._request, uploads.bounds_of, triggers.plan
+_REQUEST, _BOUNDS, _PLAN = planner._request, landing_scan.bounds_of, planner.plan
 
 
 def _settled_by_raw_input() -> Patches:
     def fingerprints(pipeline: Pipeline, days: list[str]) -> dict[str, str]:
         return {pinned.day: pinned.fingerprint for pinned in State(pipeline.output).day_inputs(days)}
 
-    return [(settled, "fingerprints", fingerprints)]
+    return [(freshness, "fingerprints", fingerprints)]
 
 
 def _settled_by_predictions() -> Patches:
-    return [(settled, "STEPS", ("predictions",))]
+    return [(freshness, "STEPS", ("predictions",))]
 
 
 def _settled_whatever_the_tables_say() -> Patches:
@@ -55,7 +56,7 @@ def _settled_whatever_the_tables_say() -> Patches:
         def __eq__(self, other: object) -> bool:
             return True
 
-    return [(settled, "_transactions", lambda _pipeline: lambda _part: Anything())]
+    return [(freshness, "_transactions", lambda _pipeline: lambda _part: Anything())]
 
 
 def _key_of_files_alone() -> Patches:
@@ -63,14 +64,14 @@ def _key_of_files_alone() -> Patches:
         made = _REQUEST(day, *arguments)
         return replace(made, run_key=f"{made.day}-{made.fingerprint}")
 
-    return [(triggers, "_request", request)]
+    return [(planner, "_request", request)]
 
 
 def _bounded(**limits: Any) -> Patches:
     def bounds_of(*arguments: Any) -> Bounds:
         return replace(_BOUNDS(*arguments), **limits)
 
-    return [(uploads, "bounds_of", bounds_of)]
+    return [(landing_scan, "bounds_of", bounds_of)]
 
 
 def _fingerprint_of_names() -> Patches:
@@ -78,7 +79,7 @@ def _fingerprint_of_names() -> Patches:
         pinned = State(bucket.PIPELINE.output).day_inputs([day.day])
         return day.settled is not None and [{f.path for f in p.files} for p in pinned] == [{f.path for f in day.files}]
 
-    return [(triggers.Landed, "is_settled", property(is_settled))]
+    return [(planner.Landed, "is_settled", property(is_settled))]
 
 
 def _files_later_than_the_last() -> Patches:
@@ -92,19 +93,19 @@ def _files_later_than_the_last() -> Patches:
         newest[day.day] = latest
         return False
 
-    return [(triggers.Landed, "is_settled", property(is_settled))]
+    return [(planner.Landed, "is_settled", property(is_settled))]
 
 
 def _never_swept() -> Patches:
-    return [(events, "SWEEP", 1e12), (events, "uploads", _Unswept())]
+    return [(sqs, "SWEEP", 1e12), (sqs, "uploads", _Unswept())]
 
 
 class _Unswept:
-    today = staticmethod(uploads.today)
+    today = staticmethod(landing_scan.today)
 
     @staticmethod
-    def tick(*arguments: Any, **options: Any) -> uploads.Tick:
-        return uploads.tick(*arguments, **(options | {"sweeps": False}))
+    def tick(*arguments: Any, **options: Any) -> landing_scan.Tick:
+        return landing_scan.tick(*arguments, **(options | {"sweeps": False}))
 
 
 TROUBLED = {"days": 25, "failures": 0.5}

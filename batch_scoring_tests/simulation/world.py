@@ -19,10 +19,12 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
-from batch_scoring import landing, shards, tables
-from batch_scoring.pipeline import Pipeline
-from batch_scoring.state import State
-from batch_scoring.steps import DayStep
+from batch_scoring import tables
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.ingest import landing_files
+from batch_scoring.storage import shards
+from batch_scoring.storage.state import State
 
 DAY, OTHER_DAY = "2024-03-04", "2024-03-05"
 NAMES = ("validated_features", "quarantine", "predictions")
@@ -330,12 +332,12 @@ class World:
 
     def _listed(self) -> None:
         """The landing has changed: its rows make another state that a reader may come to see."""
-        files = landing.list_day(self.pipeline.landing, DAY)
+        files = landing_files.list_day(self.pipeline.landing, DAY)
         contents = {file.path.split("/")[1]: file.modified for file in files}
         self.landed = {name: (self.landed_content(name), modified) for name, modified in contents.items()}
         if files:
             accepted, _ = self.expected()
-            self._accepted.setdefault(landing.fingerprint(files), []).append(accepted)
+            self._accepted.setdefault(landing_files.fingerprint(files), []).append(accepted)
             self.legal["validated_features"].add(self._features(accepted))
             for model in MODELS:
                 self.legal["predictions"].add(self.scored(accepted, model))
@@ -504,7 +506,7 @@ class World:
     def is_current(self, table: str, rows: list[Row], model: Model) -> bool:
         """Whether rows are of the landing's files and that model."""
         with self.quietly():
-            fingerprint = landing.fingerprint(landing.list_day(self.pipeline.landing, DAY))
+            fingerprint = landing_files.fingerprint(landing_files.list_day(self.pipeline.landing, DAY))
         return any(
             frozenset(rows) == (self.scored(accepted, model) if table == "predictions" else self._features(accepted))
             for accepted in self._accepted.get(fingerprint, ())
@@ -536,8 +538,8 @@ class World:
     def settled(self) -> bool:
         """DESIGN.md's definition: both accounts carry the listing's fingerprint, all four parts are as they say."""
         with self.quietly():
-            files = landing.list_day(self.pipeline.landing, DAY)
-            fingerprint = landing.fingerprint(files)
+            files = landing_files.list_day(self.pipeline.landing, DAY)
+            fingerprint = landing_files.fingerprint(files)
             return bool(files) and all(self._stands(step, fingerprint) for step in self.settled_by)
 
     settled_by: tuple[str, ...] = ("predictions", "validated_features")

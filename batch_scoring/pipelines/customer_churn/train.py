@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from batch_scoring import checkpoint
-from batch_scoring.bundle import read_bundle
-from batch_scoring.calibration import calibrate
-from batch_scoring.pipeline import declared_pipeline
+from batch_scoring.config.pipeline import declared_pipeline
+from batch_scoring.inference import checkpoint
+from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
 
 MODELS = Path("data/customer_churn/models")
 VERSION = "v1"

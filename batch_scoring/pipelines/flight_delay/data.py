@@ -41,8 +41,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch_scoring.pipeline import data_root
-from batch_scoring.storage import Folder, open_folder
+from batch_scoring.config.pipeline import data_root
+from batch_scoring.storage.folders import Folder, open_folder
 
 NEW_YORK = ZoneInfo("America/New_York")
 PUERTO_RICO = "America/Puerto_Rico"

@@ -27,9 +27,9 @@ import yaml
 from pandera.errors import SchemaErrors
 from torch import nn
 
-from batch_scoring.bundle import GOLDEN_ROWS, read_bundle, write_bundle
-from batch_scoring.calibration import calibrate
-from batch_scoring.pipeline import PROJECT
+from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.inference.bundle import GOLDEN_ROWS, read_bundle, write_bundle
+from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.pipelines.flight_delay.data import (
     FIRST_DAY,
     LANDING_SCHEMA,
@@ -39,7 +39,7 @@ from batch_scoring.pipelines.flight_delay.data import (
 )
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
-from batch_scoring.storage import open_folder
+from batch_scoring.storage.folders import open_folder
 
 VERSIONS = {"v1": date(2013, 3, 31), "v2": date(2013, 6, 30)}
 """Last day of each version's training window; all begin on 1 January."""

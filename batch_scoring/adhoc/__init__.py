@@ -1,1 +1,0 @@
-"""Files scored from a shell, without a day and without Dagster: `batch-scoring score`."""

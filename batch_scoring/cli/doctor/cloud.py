@@ -1,0 +1,186 @@
+"""AWS: who we are there, the queues that sensors read, and what its errors mean."""
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from batch_scoring.cli.doctor.probe import NETWORK_LIMIT, Finding, Site, probe
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.storage import aws
+
+LEAST_RETENTION = 24 * 3600
+"""Seconds that a queue should keep messages: a night and a day without a daemon lose none of them."""
+LEAST_RECEIVES = 5
+"""Before a message is given up: several sensors may read one queue, and give back what is not theirs."""
+FULL = 50_000
+"""Messages; far more than a sensor has left behind."""
+
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+_MEANINGS = {
+    "InvalidAccessKeyId": ("AWS credentials", "an access key that exists", _CREDENTIALS),
+    "InvalidClientTokenId": ("AWS credentials", "an access key that exists", _CREDENTIALS),
+    "SignatureDoesNotMatch": ("AWS credentials", "the secret that belongs to the access key", _CREDENTIALS),
+    "ExpiredToken": ("AWS credentials", "credentials that are still good", "log in again, or use a role: it renews"),
+    "ExpiredTokenException": ("AWS credentials", "credentials that are still good", "log in again, or use a role"),
+    "RequestTimeTooSkewed": ("clock", "this machine's time within 15 minutes of AWS's", "set it: chronyc makestep"),
+}
+
+
+def explain(error: Exception, where: str, action: str) -> Finding:
+    """An error of boto3 in words.
+
+    Args:
+        error: as it was raised.
+        where: what was asked for.
+        action: the right that the request needs, as IAM calls it.
+    """
+    from botocore.exceptions import (
+        ClientError,
+        ConnectionError,
+        CredentialRetrievalError,
+        HTTPClientError,
+        NoCredentialsError,
+        NoRegionError,
+        PartialCredentialsError,
+        ProfileNotFound,
+    )
+
+    said = " ".join(str(error).split())
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound):
+        return Finding("error", "AWS credentials", said, "credentials for this account", _CREDENTIALS)
+    if isinstance(error, NoRegionError):
+        return Finding("error", "AWS region", said, "a region", "set AWS_REGION")
+    if isinstance(error, ConnectionError | HTTPClientError):
+        return Finding(
+            "error",
+            "AWS endpoint",
+            re.sub(r'(: )?"(https?://[^/"]+)[^"]*"', r": \2", said),
+            "an answer",
+            "see AWS_ENDPOINT_URL, AWS_REGION and the network between here and there",
+        )
+    if not isinstance(error, ClientError):
+        return Finding("error", where, said, "an answer")
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if code in _MEANINGS:
+        place, expected, remedy = _MEANINGS[code]
+        return Finding("error", place, f"{code}: {said}", expected, remedy)
+    if code == "NoSuchBucket":
+        bucket = re.sub(r"^(s3://[^/]+).*", r"\1", where)
+        remedy = "create it, or correct BATCH_SCORING_DATA or the spec's location"
+        return Finding("error", bucket, "there is no such bucket", "a bucket", remedy)
+    if code.endswith("NonExistentQueue") or code == "QueueDoesNotExist":
+        return Finding("error", where, "there is no such queue", "an SQS queue", "create it, or correct events.queue")
+    if status in (401, 403):
+        return Finding("error", where, f"access denied: {said}", f"the right {action}", f"allow {action} for our role")
+    if status in (301, 400) and "egion" in said:
+        return Finding("error", "AWS region", said, "the bucket's region", "set AWS_REGION to the bucket's region")
+    return Finding("error", where, f"HTTP status {status}: {said}", "an answer", "try again; ask who runs the store")
+
+
+@probe("AWS identity", seconds=NETWORK_LIMIT)
+def identity(site: Site) -> Iterator[Finding]:
+    """There are credentials and a region, and AWS knows us."""
+    if not uses_aws(site):
+        return
+    known = aws.access()
+    if known.key is None:
+        yield Finding("error", "AWS credentials", "there are none", "credentials for this account", _CREDENTIALS)
+        return
+    if known.region is None and known.endpoint is None:
+        yield Finding("error", "AWS region", "none is set", "the region of bucket and queue", "set AWS_REGION")
+        return
+    if known.endpoint is None and known.session_token and _is_fixed():
+        yield Finding(
+            "warning",
+            "AWS credentials",
+            "AWS_SESSION_TOKEN is set: these credentials end, and nobody renews them",
+            "a role, or a profile that renews",
+            "use a role or AWS_PROFILE for the daemon",
+        )
+    try:
+        answer = aws.quick_client("sts").get_caller_identity()
+    except Exception as error:  # boto3 raises of many kinds; each is explained
+        if known.endpoint is None:
+            yield explain(error, "AWS credentials", "sts:GetCallerIdentity")
+        return  # a store that is not AWS may have no STS; the storage's own probes decide
+    yield Finding("info", "AWS identity", str(answer["Arn"]))
+
+
+@probe("queue", seconds=NETWORK_LIMIT)
+def queue(pipeline: Pipeline) -> Iterator[Finding]:
+    """The queue of events.queue is there, readable, and keeps messages long enough."""
+    url = pipeline.spec.events.queue
+    if not url:
+        return
+    try:
+        found = aws.quick_client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    except Exception as error:
+        yield explain(error, url, "sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:DeleteMessage")
+        return
+    kept, waiting = int(found.get("MessageRetentionPeriod", 345_600)), int(found.get("ApproximateNumberOfMessages", 0))
+    if kept < LEAST_RETENTION:
+        yield Finding(
+            "warning",
+            url,
+            f"messages are kept for {timedelta(seconds=kept)}",
+            "at least a day: what comes while no daemon runs is else lost until the next look at the landing folder",
+            f"aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600",
+        )
+    if int(found.get("VisibilityTimeout", 30)) == 0:
+        yield Finding(
+            "warning",
+            url,
+            "VisibilityTimeout is 0: other readers of the queue see a message at once again",
+            "the default, 30 seconds, or more",
+            f"aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30",
+        )
+    receives = re.search(r'"maxReceiveCount"\s*:\s*"?(\d+)', found.get("RedrivePolicy", ""))
+    if receives and int(receives[1]) < LEAST_RECEIVES:
+        yield Finding(
+            "warning",
+            url,
+            f"a message is given up after {receives[1]} reads",
+            f"at least {LEAST_RECEIVES}: sensors that share the queue give back what is not theirs",
+            "raise maxReceiveCount in its RedrivePolicy",
+        )
+    if waiting > FULL:
+        yield Finding("warning", url, f"{waiting:,} messages wait", "few", "start the daemon; see the sensor's ticks")
+
+
+def uses_aws(site: Site) -> bool:
+    """Whether any pipeline has something there."""
+    return any(
+        p.spec.events.queue or not all(folder.is_local for folder in (p.landing, p.output, p.bundle))
+        for p in site.pipelines
+    )
+
+
+def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
+    """Whether a bucket of AWS lies in another region: boto3 follows it there, the tables' library does not."""
+    there, known = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"), aws.access()
+    if known.endpoint is None and there and known.region and there != known.region:
+        yield Finding(
+            "error",
+            where,
+            f"the bucket is in {there}, our region is {known.region}: no table opens",
+            "one region",
+            f"export AWS_REGION={there}",
+        )
+
+
+def server_time(answer: dict[str, Any]) -> datetime | None:
+    """The store's clock, as its answer's head says it; whole seconds."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if not date:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    return parsedate_to_datetime(date).astimezone(UTC)
+
+
+def _is_fixed() -> bool:
+    """Whether the credentials are those of environment variables."""
+    return bool(os.environ.get("AWS_ACCESS_KEY_ID"))

@@ -1,0 +1,324 @@
+"""A pipeline's tables: whether their logs can be read, and whether they hold what the state's accounts say."""
+
+import functools
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from batch_scoring.cli.doctor.probe import Finding, probe
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.defs.assets.model import ranges
+from batch_scoring.runtime.printable import shell_word
+from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.state import Account, State, StateError, StepName
+from batch_scoring.tables import PATIENCE, TABLES, Part, Table
+
+STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+SETTLES = 2.0
+"""Seconds between the two looks that a mismatch needs: a run writes its account a moment after its commit."""
+IN_FLIGHT = PATIENCE
+"""Seconds after a run's commit in which its account may still be to come: it may wait so long for its next commit."""
+
+_COMMIT = re.compile(r"^_delta_log/(\d{20})\.json$")
+_CHECKPOINT = re.compile(r"^_delta_log/(\d{20})\.checkpoint.*\.parquet$")
+_POINTER = "_delta_log/_last_checkpoint"
+
+
+@probe("table logs", "output")
+def logs(pipeline: Pipeline) -> Iterator[Finding]:
+    """Each table opens: no commit is torn or missing, no checkpoint damaged."""
+    for name in TABLES:
+        table = TABLES[name](pipeline)
+        damage = list(_damage(table.folder, pipeline))
+        yield from damage
+        if any(finding.severity == "error" for finding in damage):
+            continue
+        try:
+            table.load()
+        except DeltaError as error:
+            yield Finding(
+                "error",
+                table.folder.uri,
+                f"the table does not open: {' '.join(str(error).split())[:300]}",
+                "a Delta table",
+                "restore its _delta_log from a backup, or move the table away and run its days again",
+            )
+
+
+@probe("table rows", "output", seconds=60)
+def rows(pipeline: Pipeline) -> Iterator[Finding]:
+    """Each day's rows in the tables are those of its account in state/, and their files are there."""
+    accounts, damaged = _accounts(pipeline)
+    yield from (
+        Finding("error", pipeline.output.uri, text, "an account of the day", "remove it and run the day again")
+        for text in damaged
+    )
+    wrong = _mismatches(pipeline, accounts)
+    if wrong:
+        time.sleep(SETTLES)
+        again = _mismatches(pipeline, _accounts(pipeline)[0])
+        wrong = [mismatch for mismatch in wrong if mismatch in again]
+        in_flight = _in_flight(pipeline, {(mismatch.table, mismatch.day) for mismatch in wrong})
+        for table in sorted({mismatch.table for mismatch in wrong} if in_flight else ()):
+            if days := sorted(day for name, day in in_flight if name == table):
+                yield Finding(
+                    "info",
+                    f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
+                    f"committed within the last {IN_FLIGHT / 60:.0f} minutes, the account is to come: a run is at work",
+                    remedy=f"if none is: batch-scoring doctor {pipeline.name}, {IN_FLIGHT / 60:.0f} minutes later",
+                )
+        wrong = [mismatch for mismatch in wrong if mismatch.kind == "files" or _place(mismatch) not in in_flight]
+    by_kind: dict[tuple[str, str], list[_Mismatch]] = {}
+    for mismatch in wrong:
+        by_kind.setdefault((mismatch.table, mismatch.kind), []).append(mismatch)
+    for (_, kind), group in by_kind.items():
+        days = sorted({mismatch.day for mismatch in group})
+        more = f" (and {len(group) - 1} more days)" if len(group) > 1 else ""
+        yield Finding(
+            "warning" if kind == "no account" else "error",
+            f"{group[0].uri}: {', '.join(ranges(days))}",
+            f"{group[0].day}: {group[0].text}{more}",
+            "the rows that the day's account in state/ counts, in files that are there",
+            f"batch-scoring backfill {pipeline.name} {days[0]} {days[-1]}; never run two OPTIMIZE or VACUUM at once",
+        )
+
+
+@dataclass(frozen=True)
+class _Mismatch:
+    """A day of a table that is not what its account says."""
+
+    table: str
+    uri: str
+    day: str
+    kind: str
+    text: str
+
+
+def _place(mismatch: _Mismatch) -> tuple[str, str]:
+    return mismatch.table, mismatch.day
+
+
+def _in_flight(pipeline: Pipeline, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the tables' days that a run has committed a moment ago, and has not written its account of yet."""
+    found = set()
+    for name, days in _grouped(places).items():
+        table = TABLES[name](pipeline)
+        delta = table.load()
+        recent = _recent_commits(table.folder)
+        for day in days if delta and recent else ():
+            for step in STEPS if name == "quarantine" else [step for step in STEPS if step == name]:
+                work = DayStep(pipeline, day, step)
+                part = work.quarantine if name == "quarantine" else work.table
+                committed = delta.transaction_version(part.transaction) or 0  # type: ignore[union-attr]
+                if committed > _accounted(work, part) and any(f'"{part.transaction}"' in text for text in recent):
+                    found.add((name, day))
+    return found
+
+
+def _grouped(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    days: dict[str, list[str]] = {}
+    for name, day in sorted(places):
+        days.setdefault(name, []).append(day)
+    return days
+
+
+def _accounted(work: DayStep, part: Part) -> float:
+    """The part's commits that the step's account knows; of a damaged one nobody can tell, and no run is awaited."""
+    try:
+        account = work.state.account(work.name, work.day)
+    except StateError:
+        return float("inf")
+    return 0 if account is None else (account.quarantine if part is work.quarantine else account.table).transaction
+
+
+def _recent_commits(folder: Folder) -> list[str]:
+    """The commits of the last minutes, as they stand in the log."""
+    since = datetime.now(UTC) - timedelta(seconds=IN_FLIGHT)
+    files = (file for file in folder.list("_delta_log/") if _COMMIT.match(file.path) and file.modified > since)
+    return [content.decode() for content in folder.read_each([file.path for file in files]) if content]
+
+
+def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
+    """What is wrong with the files of a log; nothing if there is no table yet."""
+    files = {file.path: file for file in folder.list("_delta_log/")}
+    commits = {int(match[1]): file for path, file in files.items() if (match := _COMMIT.match(path))}
+    points = {int(match[1]): file for path, file in files.items() if (match := _CHECKPOINT.match(path))}
+    if not commits and not points:
+        return
+    yield from _bad_checkpoint(folder, files, commits, points)
+    start = max(points, default=-1) + 1
+    needed = range(start, max(commits, default=-1) + 1)
+    if gaps := [version for version in needed if version not in commits]:
+        yield Finding(
+            "error",
+            f"{folder.uri}/_delta_log/{gaps[0]:020}.json",
+            "this commit is missing, later ones are there",
+            "commits without a gap",
+            "restore it from a backup, or move the table away and run its days again",
+        )
+    again = f"batch-scoring doctor {pipeline.name}: it names the day that is to be run again"
+    there = [version for version in needed if version in commits]
+    for version in there:
+        is_last, file = version == there[-1], commits[version]
+        name = f"{folder.uri}/{file.path}"
+        if file.size == 0 and is_last:
+            yield Finding(
+                "warning",
+                name,
+                "the last commit is empty: a power cut has taken it, the table is as it was before",
+                "a commit",
+                "the probe of the tables' rows names the day and the command",
+            )
+        elif file.size and (fault := _torn(folder.read(file.path))):
+            yield Finding(
+                "error",
+                name,
+                f"this commit is torn ({file.size} bytes: {fault}): nobody can open the table",
+                "JSON, a line an action",
+                f"{_removal(folder, [file.path])}, then {again}"
+                if is_last
+                else "restore it from a backup, or move the table away and run its days again",
+            )
+
+
+def _bad_checkpoint(
+    folder: Folder, files: dict[str, FileVersion], commits: dict[int, FileVersion], points: dict[int, FileVersion]
+) -> Iterator[Finding]:
+    """The newest checkpoint, and the file that points to it."""
+    newest = max(points, default=None)
+    bad = []
+    if newest is not None and (fault := _no_parquet(folder, points[newest])):
+        bad = [points[newest].path]
+        found = f"this checkpoint is damaged: {fault}"
+    elif _POINTER in files and newest is None:
+        found = "it names a checkpoint, and there is none"
+    else:
+        return
+    bad += [_POINTER] if _POINTER in files else []
+    before = max((version for version in points if newest is not None and version < newest), default=-1)
+    last = max(commits, default=-1)
+    is_whole = all(version in commits for version in range(before + 1, last + 1)) and last >= 0
+    yield Finding(
+        "error",
+        f"{folder.uri}/{bad[0]}",
+        f"{found}: nobody can open the table",
+        "a Parquet file, and a pointer to it",
+        f"{_removal(folder, bad)}; the commits hold all that it held"
+        if is_whole
+        else "restore it from a backup: commits that it held are gone; or move the table away and run its days again",
+    )
+
+
+def _removal(folder: Folder, paths: Iterable[str]) -> str:
+    names = [shell_word(f"{folder.uri}/{path}") for path in paths]
+    return f"rm {' '.join(names)}" if folder.is_local else " && ".join(f"aws s3 rm {name}" for name in names)
+
+
+def _torn(content: bytes) -> str:
+    """Why a commit cannot be read; empty if it can."""
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+        try:
+            json.loads(line)
+        except json.JSONDecodeError as error:
+            return f"line {number}: {error.msg}"
+    return ""
+
+
+def _no_parquet(folder: Folder, file: FileVersion) -> str:
+    if file.size < 12:
+        return f"it has {file.size} bytes"
+    with folder.open(file.path) as stream:
+        stream.seek(file.size - 4)
+        return "" if stream.read(4) == b"PAR1" else f"{file.size} bytes without a Parquet footer"
+
+
+def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, Account]], list[str]]:
+    """Each step's accounts by day, and what is said of those that are damaged."""
+    state = State(pipeline.output)
+    found: dict[StepName, dict[str, Account]] = {}
+    damaged = []
+    for step in STEPS:
+        try:
+            listed = state.accounts(step)
+        except StateError:  # one of them; which, the days say one by one
+            listed = []
+            names = pipeline.output.subfolder("state").children().folders
+            for day in (name.removeprefix("dt=") for name in names if name.startswith("dt=")):
+                try:
+                    listed += [account] if (account := state.account(step, day)) else []
+                except StateError as error:
+                    damaged.append(str(error))
+        found[step] = {account.day: account for account in listed}
+    return found, damaged
+
+
+def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Account]]) -> list[_Mismatch]:
+    found: list[_Mismatch] = []
+    for name in TABLES:
+        table = TABLES[name](pipeline)
+        try:
+            delta = table.load()
+        except DeltaError:
+            continue  # the probe of the logs says so
+        actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist() if delta else []
+        stored = {file.path: file.size for file in table.folder.list("dt=")} if actions else {}
+        found += _compared(table, actions, stored, _expected(pipeline, table, delta, accounts))
+    return found
+
+
+def _expected(
+    pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, Account]]
+) -> dict[str, int]:
+    """Rows by day that the accounts count, without quarantined ones that retention has taken out."""
+    if table.name != "quarantine":
+        step: StepName = "predictions" if table.name == "predictions" else "validated_features"
+        return {day: account.rows for day, account in accounts[step].items()}
+    total: Counter[str] = Counter()
+    for by_day in accounts.values():
+        for day, account in by_day.items():
+            part = DayStep(pipeline, day, account.step).quarantine
+            expired = delta.transaction_version(part.expiry) if delta else None
+            total[day] += 0 if expired == account.quarantine.transaction else account.rows_quarantined
+    return dict(total)
+
+
+def _compared(
+    table: Table, actions: list[dict[str, object]], stored: dict[str, int], expected: dict[str, int]
+) -> Iterator[_Mismatch]:
+    mismatch = functools.partial(_Mismatch, table.name, table.folder.uri)
+    counted: Counter[str] = Counter()
+    uncounted: set[str] = set()
+    gone: dict[str, str] = {}
+    for action in actions:
+        day, path = str(action["partition.dt"]), str(action["path"])
+        if isinstance(records := action["num_records"], int):
+            counted[day] += records
+        else:
+            uncounted.add(day)
+        if stored.get(path) != action["size_bytes"]:
+            gone.setdefault(day, f"{path} has {stored.get(path, 'no')} bytes, {action['size_bytes']} were committed")
+    for day in sorted({*counted, *expected, *gone}):
+        there, wanted = counted[day], expected.get(day)
+        if day in gone:
+            yield mismatch(day, "files", gone[day])
+        elif day in uncounted:
+            continue  # files of another program, without counts
+        elif wanted is None:
+            yield _Mismatch(
+                table.name, table.folder.uri, day, "no account", f"{there:,} rows, and no account of the day"
+            )
+        elif there != wanted:
+            times = f", {there // wanted} times" if wanted and there % wanted == 0 and there else ""
+            kind = "more" if there > wanted else "fewer"
+            yield _Mismatch(
+                table.name, table.folder.uri, day, kind, f"{there:,} rows{times}; its account counts {wanted:,}"
+            )

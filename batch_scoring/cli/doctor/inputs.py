@@ -1,0 +1,183 @@
+"""What a day is made of: the newest landing file against the schema, the names in the landing folder, the model."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.defs.assets import model
+from batch_scoring.defs.execution.executors import executor_name
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import UnreadableFileError
+from batch_scoring.ingest.quarantine import shortened
+from batch_scoring.ingest.schema.contract import Contract, ContractError
+from batch_scoring.operations.automation import landing_scan, planner
+from batch_scoring.storage.folders import FileVersion
+
+LOOKED_AT = 1_000
+"""Rows of the newest file that are judged."""
+READ_WHOLE = 64 * 2**20
+"""Bytes up to which a file is read to its end."""
+MOST_DAYS = 30
+"""Newest days' folders in which a file is looked for."""
+
+
+@probe("specs")
+def specs(site: Site) -> Iterator[Finding]:
+    """Every pipeline.yaml is right, and what it refers to is there."""
+    for fault in site.faults:
+        where, _, found = fault.partition(": ")
+        yield Finding(
+            "error",
+            where,
+            found or fault,
+            "a spec without a fault: one with a fault keeps its pipeline from loading",
+            "correct it, and see again: batch-scoring doctor",
+        )
+
+
+@probe("newest landing file", "landing", "libraries", seconds=60)
+def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
+    """The newest landing file is whole, and its columns and first rows are as the schema says."""
+    try:
+        contract = Contract(pipeline)
+    except (ContractError, CodeError) as error:
+        yield Finding(
+            "error",
+            f"{pipeline.folder}: {pipeline.spec.features.contract}",
+            str(error),
+            "a schema that decides row by row",
+            "correct the pipeline's code",
+        )
+        return
+    file = _newest(pipeline)
+    if file is None:
+        yield Finding(
+            "warning",
+            pipeline.landing.uri,
+            "no data file in any of its days",
+            f"dt=YYYY-MM-DD/ with files that end in {', '.join(landing_files.ENDINGS)}",
+            "see what uploads them, and input.landing in the spec",
+        )
+        return
+    where = f"{pipeline.landing.uri}/{file.path}"
+    remedy = f"upload it again, or correct {_schema(pipeline)}"
+    try:
+        if file.size <= READ_WHOLE:
+            landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv)
+        yield from _judged(pipeline, contract, file, where)
+    except ContractError as error:
+        yield Finding("error", where, str(error), "the schema's columns in the schema's types", remedy)
+    except UnreadableFileError as error:
+        yield Finding("error", where, str(error), "a whole file of its kind", "upload it again")
+
+
+@probe("landing names", "landing")
+def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
+    """Every name in the landing folder is a day, what lies in its newest days is files: nothing else is read."""
+    children = pipeline.landing.children()
+    first, today = pipeline.spec.partitions.start, landing_scan.today(pipeline, time.time())
+    days, strangers = planner.sort_names(children.folders, children.files, first, today, children.troubled)
+    for stranger in strangers:
+        yield Finding(
+            "info" if stranger.reason.startswith("in the future") else "warning",
+            f"{pipeline.landing.uri}/{stranger.name}",
+            f"never scored: {stranger.reason}",
+            "dt=YYYY-MM-DD/",
+            "move it to its day, or let its name begin with _",
+        )
+    for day in days[:MOST_DAYS]:
+        for file in landing_files.list_day(pipeline.landing, day):
+            if file.trouble:
+                found, _, todo = file.trouble.reason.rpartition(": ")
+                yield Finding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
+
+
+@probe("model bundle", "bundle", "output", "libraries", seconds=60)
+def bundle(pipeline: Pipeline) -> Iterator[Finding]:
+    """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
+    delivered = model.examine(pipeline)
+    for finding in delivered.findings:
+        if not finding.passed and not finding.message.startswith("not tried"):
+            yield Finding(
+                "error",
+                f"{pipeline.bundle.uri} ({finding.check})",
+                finding.message,
+                model.CHECKS[finding.check],
+                "deliver the bundle again, or name another in model.bundle of the spec",
+            )
+    metrics = model.metrics(pipeline, delivered)
+    if not metrics.passed:
+        blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
+        yield Finding(
+            "error" if blocks else "warning",
+            f"{pipeline.bundle.uri} (metrics_meet_threshold)",
+            metrics.message,
+            model.CHECKS["metrics_meet_threshold"],
+            "deliver a better model, or change the threshold in the spec",
+        )
+    if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # where it is a pod's matter
+        import torch
+
+        if not torch.cuda.is_available():
+            yield Finding(
+                "error",
+                f"{pipeline.name}: scoring.device",
+                "cuda, and torch sees no GPU on this machine",
+                "a GPU",
+                "nvidia-smi; install the CUDA build of torch; or scoring.device: auto",
+            )
+
+
+def _schema(pipeline: Pipeline) -> str:
+    return f"{pipeline.folder / pipeline.spec.features.contract.split(':')[0]}.py"
+
+
+def _newest(pipeline: Pipeline) -> FileVersion | None:
+    """The file that was uploaded last, of the newest day that has one."""
+    names = (name for name in pipeline.landing.children().folders if name.startswith("dt="))
+    for name in sorted(names, reverse=True)[:MOST_DAYS]:
+        listed = landing_files.list_day(pipeline.landing, name.removeprefix("dt="))
+        if files := [file for file in listed if not file.trouble]:
+            return landing_files.newest_first(files)[0]
+    return None
+
+
+def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[Finding]:
+    """The columns of a file, and what its first rows are rejected for."""
+    seen, reasons, rejected = 0, Counter[str](), 0
+    examples: dict[str, str | None] = {}
+    advice: set[str] = set()
+    with landing_files.open_rows(pipeline.landing, file, pipeline.spec.input.csv, contract.columns) as rows:
+        unexpected = contract.unexpected(rows.schema, where, is_text=rows.is_text)
+        for part in rows.read(0, LOOKED_AT):
+            verdict = contract.judge(part.batch, is_text=rows.is_text)
+            seen += len(part)
+            rejected += len(verdict.rejected) + len(part.broken)
+            for reason in verdict.rejected.values():
+                name = f"{reason.column} {reason.rule}"
+                reasons[name] += 1
+                examples.setdefault(name, None if reason.value is None else shortened(reason.value))
+                advice |= {reason.advice} - {""}
+            if part.broken:
+                reasons["rows that cannot be parsed"] += len(part.broken)
+                examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
+    if unexpected:
+        yield Finding(
+            "info",
+            where,
+            f"columns that the schema does not know: {', '.join(unexpected)}; they are ignored",
+            remedy=f"if the model needs them: {_schema(pipeline)}",
+        )
+    limits = pipeline.spec.checks.quarantine_is_small
+    stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
+    if stops or rejected > limits.most(seen):
+        main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
+        yield Finding(
+            "error" if stops else "warning",
+            where,
+            f"{rejected} of its first {seen} rows are rejected: {main}",
+            f"at most {limits.most(seen):.0f} of so many rows",
+            "; ".join([f"see what has changed upstream; correct the file or {_schema(pipeline)}", *sorted(advice)]),
+        )

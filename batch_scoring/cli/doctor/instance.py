@@ -1,0 +1,329 @@
+"""The Dagster instance: its folder and settings, its daemon, what starts days, runs that are dead."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from batch_scoring.cli.backfill.day_locks import SILENCE
+from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.defs.execution import executors, sqlite_databases
+from batch_scoring.defs.execution.sqlite_event_log import EventLog
+from batch_scoring.defs.sensors import job_name
+from batch_scoring.operations.alerting import channels
+from batch_scoring.operations.alerting.outbox import Outbox
+from batch_scoring.operations.automation import sensor_status
+from batch_scoring.operations.dead_runs import find_dead_runs, is_of_this_machine
+from batch_scoring.runtime.printable import shell_word
+
+LONGEST_RUN = 7 * 24 * 3600
+"""Seconds of a maximum runtime that is none."""
+OF_ALL = {
+    "alerts": "failed runs, failed checks and late days are told to nobody",
+    "dead_runs": "a run whose process is gone holds its slot of the queue for hours",
+}
+"""The sensors of the whole deployment, and what is lost without them."""
+
+_START = "make dev, or dagster-daemon run"
+_EXPORT = f"export DAGSTER_HOME={shell_word(str(PROJECT))}"
+
+
+@probe("instance", gives="instance")
+def home(site: Site) -> Iterator[Finding]:
+    """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
+    if site.home is None:
+        yield Finding(
+            "warning",
+            "DAGSTER_HOME",
+            "it is not set, and there is no dagster.yaml in this folder: runs that are started from here are not kept",
+            "the instance that the daemon has",
+            _EXPORT,
+        )
+        return
+    if not site.home.is_absolute() or not site.home.is_dir():
+        yield Finding(
+            "error",
+            "DAGSTER_HOME",
+            f"{site.home} is no folder, or no absolute path",
+            "an absolute path of a folder",
+            f"mkdir -p {shell_word(str(site.home))}, or {_EXPORT}",
+        )
+        return
+    if not (site.home / "dagster.yaml").is_file():
+        yield Finding(
+            "warning",
+            str(site.home),
+            "there is no dagster.yaml: runs have no maximum time, a crashed one is not run again",
+            "the project's",
+            f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
+        )
+    from dagster._core.instance.ref import InstanceRef
+
+    try:
+        ref = InstanceRef.from_dir(str(site.home))
+        torn = [file for file in sqlite_databases.files(site.home) if len(sqlite_databases.revisions(file)) > 1]
+        for file in torn:
+            yield Finding(
+                "error",
+                str(file),
+                "two processes have created it at once, it has two revisions: every command fails",
+                "one revision",
+                f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.MEND}",
+            )
+        if not torn and not _is_new(site.home):  # to open a new one would create its databases
+            site.instance = dg.DagsterInstance.from_ref(ref)
+            site.instance.get_daemon_heartbeats()
+    except Exception as error:  # Dagster's, or whatever its database raises
+        site.instance = None
+        yield Finding(
+            "error",
+            str(site.home / "dagster.yaml"),
+            " ".join(f"{type(error).__name__}: {error}".split())[:400],
+            "settings that Dagster takes, and a storage that opens",
+            f"compare it with {PROJECT}/dagster.yaml; see whether its database answers and is not damaged",
+        )
+
+
+@probe("instance settings", "instance")
+def settings(site: Site) -> Iterator[Finding]:
+    """dagster.yaml has the settings that nights depend on."""
+    if site.home is None or not (site.home / "dagster.yaml").is_file():
+        return
+    import yaml
+
+    found = yaml.safe_load((site.home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    where = str(site.home / "dagster.yaml")
+    for path, is_well, expected, why in _SETTINGS:
+        value: Any = found
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not is_well(value):
+            shown = "is not set" if value is None else f"is {value}"
+            yield Finding(
+                "warning", where, f"{path} {shown}: {why}", expected, f"set it as {PROJECT}/dagster.yaml does"
+            )
+
+
+def _is_longest(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value <= LONGEST_RUN
+
+
+_SETTINGS = (
+    ("run_monitoring.enabled", lambda v: v is True, "true", "a run that hangs is never ended"),
+    (
+        "run_monitoring.max_runtime_seconds",
+        _is_longest,
+        "21600, or what your longest day needs",
+        "a run that hangs holds its slot, and its day, for ever",
+    ),
+    (
+        "run_monitoring.free_slots_after_run_end_seconds",
+        lambda v: isinstance(v, int) and v > 0,
+        "60",
+        "slots of pools that a cancelled run held are never free again",
+    ),
+    ("run_retries.enabled", lambda v: v is True, "true", "a run whose worker died is not run again"),
+    (
+        "run_retries.retry_on_asset_or_op_failure",
+        lambda v: v is False,
+        "false",
+        "a day that a check has refused is run again in vain",
+    ),
+    (
+        "concurrency.runs.max_concurrent_runs",
+        lambda v: isinstance(v, int) and v > 0,
+        "2, or what memory allows",
+        "a backfill starts more runs at once than the machine bears (Dagster's own bound is 10), or none",
+    ),
+)
+
+
+@probe("executor", "instance")
+def executor(site: Site) -> Iterator[Finding]:
+    """The executor is one that there is, and its steps find each other's files."""
+    try:
+        if executors.executor_name() != "k8s":
+            return
+        executors.refuse_local_folders(site.pipelines)
+    except executors.ComputeError as error:
+        expected = f"one of {', '.join(executors.EXECUTORS)}, and storage that pods share"
+        yield Finding("error", executors.VARIABLE, str(error), expected, "see deploy/README.md")
+        return
+    launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
+    if launcher == "DefaultRunLauncher":
+        yield Finding(
+            "error",
+            "dagster.yaml: run_launcher",
+            f"{launcher}, and {executors.VARIABLE} is k8s",
+            "K8sRunLauncher",
+            "see deploy/dagster.yaml; on one machine use in_process or multiprocess",
+        )
+
+
+@probe("daemon", "instance")
+def daemon(site: Site) -> Iterator[Finding]:
+    """If a daemon has ever run here, all its parts have been heard within the last minutes."""
+    beats = site.instance.get_daemon_heartbeats() if site.instance else {}
+    if site.instance is None or not beats:
+        yield Finding(
+            "info", "daemon", "none has ever run here: nothing is scored by itself", remedy=f"if it should be: {_START}"
+        )
+        return
+    needed = [kind for kind in site.instance.get_required_daemon_types() if kind in beats]
+    silent = {kind: beats[kind].timestamp for kind in needed if beats[kind].timestamp < time.time() - SILENCE}
+    if silent and len(silent) == len(needed):
+        last = datetime.fromtimestamp(max(silent.values()), UTC)
+        yield Finding(
+            "error",
+            "daemon",
+            f"it has not been heard since {last:%Y-%m-%d %H:%M} UTC: nothing is scored by itself",
+            f"a heartbeat within {SILENCE:g} s",
+            f"start it: {_START}",
+        )
+    elif silent:
+        yield Finding(
+            "error",
+            "daemon",
+            f"parts of it have not been heard for {SILENCE:g} s: {', '.join(sorted(silent))}",
+            "a heartbeat of each",
+            f"see its log; start it again: {_START}",
+        )
+    for kind in sorted(set(needed) - set(silent)):
+        if errors := [error for error in beats[kind].errors or () if not sensor_status.says_broken(error.message)]:
+            first = errors[0].message.strip().splitlines()[0]
+            yield Finding("warning", f"daemon ({kind})", f"its last round failed: {first}", "none", "see its log")
+
+
+@probe("what starts days", "instance")
+def starters(site: Site) -> Iterator[Finding]:
+    """A sensor or schedule that is on starts each pipeline's days, and none was switched off by hand."""
+    known = sensor_status.states(site.instance) if site.instance else {}
+    for pipeline in site.pipelines:
+        starts = _starters(pipeline)
+        on = [name for name, default in starts.items() if sensor_status.is_on(known.get(name), default)]
+        by_hand = [name for name, default in starts.items() if default == "running" and name not in on]
+        switch = _switch(site, by_hand[0] if by_hand else next(iter(starts)))
+        if not on:
+            how = "switched off by hand" if by_hand else "as the spec says"
+            yield Finding(
+                "error" if by_hand else "warning",
+                f"{pipeline.name}: {', '.join(starts)}",
+                f"all are stopped ({how}): nothing starts a day",
+                "at least one that is on",
+                switch,
+            )
+        elif by_hand:
+            yield Finding(
+                "warning",
+                f"{pipeline.name}: {', '.join(by_hand)}",
+                f"switched off by hand; on: {', '.join(on)}",
+                "on, as the spec says",
+                f"{switch}; or say stopped in the spec",
+            )
+
+
+@probe("guards", "instance")
+def guards(site: Site) -> Iterator[Finding]:
+    """The sensors alerts and dead_runs are on."""
+    known = sensor_status.states(site.instance) if site.instance else {}
+    for name, lost in OF_ALL.items():
+        if not sensor_status.is_on(known.get(name), "running"):
+            yield Finding(
+                "warning",
+                f"sensor {name}",
+                f"it is stopped: {lost}",
+                "on",
+                _switch(site, name),
+            )
+
+
+@probe("ticks", "instance")
+def ticks(site: Site) -> Iterator[Finding]:
+    """No sensor that is on has been failing for minutes."""
+    if site.instance is None:
+        return
+    for door in sensor_status.broken(site.instance, site.pipelines):
+        yield Finding(
+            "error",
+            f"sensor {door.sensor}",
+            f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
+            "a tick that works: files that land are not scored until then",
+            "put right what the error says; its ticks are in the UI under Automation",
+        )
+
+
+@probe("dead runs", "instance", seconds=60)
+def dead_runs(site: Site) -> Iterator[Finding]:
+    """Every started run has its process, and no run that is over holds a slot of a pool."""
+    if site.instance is None:
+        return
+    is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
+    if is_unknown and site.home and (site.home / "dagster.yaml").is_file():
+        yield Finding(
+            "warning",
+            "dagster.yaml: event_log_storage",
+            "it is Dagster's own: whether a run still has a process is "
+            "not known, and one that is killed holds its slot until its maximum runtime",
+            "batch_scoring.defs.execution.sqlite_event_log, EventLog",
+            f"take the block over from {PROJECT}/dagster.yaml",
+        )
+    for run in find_dead_runs(site.instance):
+        yield Finding(
+            "warning",
+            f"run {run}",
+            "it is STARTED, and its process is gone: it holds a slot of the queue and its day",
+            "a process on this machine",
+            "the daemon's sensor dead_runs ends it within a minute, any "
+            f"batch-scoring backfill too; by hand in the UI: /runs/{run}, terminate",
+        )
+    storage = site.instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    for pool in sorted(storage.get_concurrency_keys()):
+        for run in sorted(storage.get_concurrency_info(pool).active_run_ids):
+            record = site.instance.get_run_record_by_id(run)
+            if record is None or record.dagster_run.is_finished:
+                yield Finding(
+                    "warning",
+                    f"pool {pool}",
+                    f"run {run} is over and still holds a slot: others wait for it",
+                    "slots of living runs alone",
+                    "in the UI: Deployment, Concurrency, free the slots of that run",
+                )
+
+
+@probe("waiting alerts", "instance")
+def waiting_alerts(site: Site) -> Iterator[Finding]:
+    """No message waits for a channel that has refused it."""
+    if site.instance is None or site.instance.daemon_cursor_storage is None:
+        return
+    outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
+    for text in outbox.waiting():
+        if not text.endswith("last error: None"):
+            yield Finding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
+
+
+def _switch(site: Site, name: str) -> str:
+    """How a sensor or schedule is switched on; dagster's own command finds no instance by itself."""
+    kind = "schedule" if name.endswith("_on_schedule") else "sensor"
+    home = shell_word(str(site.home or PROJECT))
+    return f"switch it on in the UI, or: DAGSTER_HOME={home} dagster {kind} start {name} -w workspace.yaml"
+
+
+def _starters(pipeline: Pipeline) -> dict[str, str]:
+    """What may start the pipeline's days, with the status that the spec ships it in."""
+    return {
+        **sensor_status.sensors_of(pipeline),
+        f"{job_name(pipeline)}_on_schedule": pipeline.spec.schedule.default_status,
+    }
+
+
+def _is_new(home: Path) -> bool:
+    """Whether nothing has ever been kept in it: SQLite whose file is not there."""
+    runs = [file for file in sqlite_databases.files(home) if file.name == "runs.db"]
+    return bool(runs) and not runs[0].is_file()

@@ -1,0 +1,34 @@
+"""The Dagster instance of a shell's command: where its runs are recorded."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+
+def home() -> Path | None:
+    """DAGSTER_HOME; else the working directory, if a dagster.yaml stands there; else there is none."""
+    if named := os.environ.get("DAGSTER_HOME"):
+        return Path(named)
+    return Path.cwd() if Path("dagster.yaml").is_file() else None
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[dg.DagsterInstance]:
+    """The instance of `home`; a passing one if there is none."""
+    found = home()
+    if found is not None:
+        os.environ["DAGSTER_HOME"] = str(found)
+    with dg.DagsterInstance.ephemeral() if found is None else _get(found) as instance:
+        yield instance
+
+
+def _get(home: Path) -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME; where its databases are SQLite's, no other of our processes creates them now."""
+    from batch_scoring.defs.execution import sqlite_databases  # late: they bring SQLAlchemy
+
+    is_local = home.is_absolute() and home.is_dir() and sqlite_databases.files(home)
+    with sqlite_databases.created_by_one(home) if is_local else contextlib.nullcontext():
+        return dg.DagsterInstance.get()

@@ -1,0 +1,36 @@
+"""The command `batch-scoring` as a process: what it can do is in `subcommands.py`, which takes a second to import."""
+
+import sys
+from collections.abc import Sequence
+
+from batch_scoring.runtime import early_signals
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; its exit code, see `subcommands.main`.
+
+    Args:
+        arguments: those of this process if None, which Ctrl-C and SIGTERM end then at any moment.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        early_signals.hold_signals()
+    from batch_scoring.runtime import signals
+
+    if arguments is None:
+        signals.watch("batch-scoring")
+    with signals.at_end(lambda: _again(given)):
+        from batch_scoring.cli import subcommands
+
+        return subcommands.main(given)
+
+
+def _again(arguments: Sequence[str]) -> str | None:
+    """How to go on with a backfill that has not begun."""
+    import shlex
+
+    return f"go on with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The files of one output: written unseen, then shown, the rejected rows first and the predictions after them.
+
+A reader of one file sees the old or the new one, whole. Of a command that ends before its files are shown, however it
+ends, nothing is to be seen.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from batch_scoring.cli.score import row_files
+from batch_scoring.cli.score.addresses import Output
+from batch_scoring.config.spec import Csv
+from batch_scoring.runtime import signals
+from batch_scoring.storage.staged_files import StagedFile, staged
+
+
+class PartlyWrittenError(RuntimeError):
+    """Of an output's files some are shown and cannot be taken back; the message says which, its cause why."""
+
+
+class Outputs(contextlib.AbstractContextManager["Outputs"]):
+    """An output that is being written, by nobody else."""
+
+    def __init__(self, output: Output, csv: Csv) -> None:
+        """`csv`: the dialect of CSV files."""
+        self._output, self._csv = output, csv
+        self._files: dict[str, StagedFile] = {}
+        self._finished: set[str] = set()
+        self._staged, self._writers = contextlib.ExitStack(), contextlib.ExitStack()
+        self._made: list[Path] = []
+
+    def __enter__(self) -> "Outputs":
+        """Nothing is written yet."""
+        self._staged.enter_context(signals.at_end(self._abandon))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Take away what is not shown, and the folders that were made for it."""
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # of an error that is being raised already
+            self._writers.close()
+        with contextlib.ExitStack() as late:
+            if self._files and all(file.fate == "shown" for file in self._files.values()):
+                # the output is written, whatever becomes of the scratch files
+                late.enter_context(signals.uninterrupted())
+                late.enter_context(contextlib.suppress(OSError))
+            self._staged.close()
+        self._remove_folders()
+
+    def _abandon(self) -> str:
+        """Leave nothing behind but what is shown: the process ends."""
+        self._remove_folders()
+        written = [self._output.uri(name) for name, file in self._files.items() if file.fate == "shown"]
+        return f"{' and '.join(written)} is written" if written else "nothing is written"
+
+    def _remove_folders(self) -> None:
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # it has files by now
+                folder.rmdir()
+
+    def reserve(self, name: str) -> StagedFile:
+        """Make sure that one of the files can be written.
+
+        Raises:
+            OSError: it cannot.
+        """
+        folder = self._output.folder
+        if folder.is_local and not self._files:
+            place = Path(folder.uri)
+            self._made = [place for place in (place, *place.parents) if not place.exists()]
+        if name not in self._files:
+            self._files[name] = self._staged.enter_context(staged(folder, name))
+        return self._files[name]
+
+    def begin(self, name: str, schema: pa.Schema, dictionary: Iterable[str] = ()) -> Callable[[pa.RecordBatch], None]:
+        """Begin one of the files; returns what appends rows. `dictionary`: columns with few distinct values.
+
+        Raises:
+            OSError: nothing can be written there.
+        """
+        scratch = self.reserve(name).scratch
+        return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, dictionary))
+
+    def put(self, name: str, data: bytes) -> None:
+        """One of the files, whole."""
+        self.reserve(name).scratch.write_bytes(data)
+
+    def finish(self) -> None:
+        """Bring all that was begun to where it can be shown from: what takes time."""
+        self._writers.close()
+        for name in self._files.keys() - self._finished:
+            self._files[name].finish()
+            self._finished.add(name)
+
+    def show(self, *, replaces: bool) -> list[str]:
+        """Show all files that were begun; of an older output's files none stays that belongs to it alone.
+
+        Args:
+            replaces: whether files that stand there may be replaced.
+
+        Returns:
+            What a person should know: which file of an older output could not be removed.
+
+        Raises:
+            TakenError: one is there, and may not be replaced; nothing is shown.
+            PartlyWrittenError: not all can be written, and some are.
+            OSError: they cannot be written; nothing is shown.
+        """
+        self.finish()
+        output, folder = self._output, self._output.folder
+        order = [name for name in (output.quarantine, output.predictions, output.summary) if name]
+        with signals.uninterrupted():
+            try:
+                for name in order:
+                    if name in self._files:
+                        self._files[name].show(replaces=replaces)
+            except BaseException as error:
+                for name, file in self._files.items():
+                    if file.fate == "shown" and not replaces:  # then it is this command's own
+                        with contextlib.suppress(OSError):
+                            folder.remove(name)
+                            file.fate = "unseen"
+                if parts := self._fates(order):
+                    raise PartlyWrittenError(parts) from error
+                raise
+            # not before: should the predictions fail, the old ones would have lost their rejected rows
+            return [said for name in order if replaces and name not in self._files and (said := self._remove(name))]
+
+    def _fates(self, order: list[str]) -> str:
+        """Which of the files are written and which are not; empty if none is."""
+        words = {"shown": "is written", "unknown": "may be written", "unseen": "is not"}
+        fates = {name: self._files[name].fate for name in order if name in self._files}
+        if set(fates.values()) == {"unseen"}:
+            return ""
+        return ", ".join(f"{self._output.uri(name)} {words[fate]}" for name, fate in fates.items())
+
+    def _remove(self, name: str) -> str:
+        """Take a file of an older output away; what to say if that cannot be done."""
+        folder = self._output.folder
+        try:
+            folder.remove(name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                if folder.version(name) is None:
+                    return ""
+            return f"{self._output.uri(name)} is of an older output and cannot be removed, remove it by hand: {error}"
+        return ""

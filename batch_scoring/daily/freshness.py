@@ -1,0 +1,72 @@
+"""Which days are settled: scored as their files stand, by what storage says and not by what was once requested.
+
+A day is settled with a fingerprint when the accounts of both writing steps carry it, and all four transaction versions
+that they name are the tables'. raw_input alone tells nothing: it is the first step, and a run that fails after it
+would make the day look done. No Dagster instance has a part in this, so a new one loses nothing.
+"""
+
+from collections.abc import Callable, Sequence
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.storage.folders import FileVersion, is_version
+from batch_scoring.storage.state import DayInput, LandingFile, State, StepName
+from batch_scoring.tables import Part, Table, features_table, predictions_table, quarantine_table
+
+STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+
+
+def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
+    """With which fingerprint each of the days is settled; days that are not are left out.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    state = State(pipeline.output)
+    by_step = [{account.day: account for account in state.accounts_of(step, days)} for step in STEPS]
+    both = [day for day in days if all(day in accounts for accounts in by_step)]
+    if not both:
+        return {}
+    stands_at = _transactions(pipeline)
+    found = {}
+    for day in both:
+        accounts = [of_day[day] for of_day in by_step]
+        parts = [DayStep(pipeline, day, step) for step in STEPS]
+        if len({account.fingerprint for account in accounts}) == 1 and all(
+            stands_at(step.table) == account.table.transaction
+            and stands_at(step.quarantine) == account.quarantine.transaction
+            for step, account in zip(parts, accounts, strict=True)
+        ):
+            found[day] = accounts[0].fingerprint
+    return found
+
+
+def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
+    """How many commits each part has seen, in one snapshot of each table."""
+    tables: list[Table] = [features_table(pipeline), quarantine_table(pipeline), predictions_table(pipeline)]
+    loaded = {table.name: table.load() for table in tables}
+
+    def stands_at(part: Part) -> int:
+        table = loaded[part.table.name]
+        return (table.transaction_version(part.transaction) or 0) if table else 0
+
+    return stands_at
+
+
+def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:
+    """Whether the files are those that were pinned, less some that were deleted or are in trouble: nothing has come.
+
+    A folder in trouble stands for all files below it.
+    """
+    before = {file.path: file for file in pinned.files}
+    left = [file for file in files if not file.trouble]
+    names = [f"{path}/" for path in before]
+    return (
+        len(left) < len(before)
+        and all(file.path in before and _is_as_pinned(file, before[file.path]) for file in left)
+        and all(any(name.startswith(f"{file.path}/") for name in names) for file in files if file.trouble)
+    )
+
+
+def _is_as_pinned(file: FileVersion, pinned: LandingFile) -> bool:
+    return file.size == pinned.size and is_version(file.token, pinned.token)

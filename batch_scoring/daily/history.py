@@ -1,0 +1,56 @@
+"""What the days before a day were like, by date and never by the order in which they were run.
+
+Every value comes from the state's small documents of those days; a day that was not published has none.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import numpy as np
+
+from batch_scoring.monitoring.drift.distances import TRAILING_DAYS
+from batch_scoring.storage.state import Account, DayChecks, DayInput, State, StepName
+
+TREND_DAYS = 14
+"""Shown to a person."""
+
+LEAST_DAYS = 7
+"""Below that there is no usual value yet."""
+
+
+def days_before(day: str, count: int = TRAILING_DAYS) -> list[str]:
+    """The days before a day, the oldest first."""
+    return [str(date.fromisoformat(day) - timedelta(back)) for back in range(count, 0, -1)]
+
+
+def inputs(state: State, day: str) -> list[DayInput]:
+    """What was pinned on the days before."""
+    return state.day_inputs(days_before(day))
+
+
+def accounts(state: State, step: StepName, day: str) -> list[Account]:
+    """A step's accounts of the days before."""
+    return state.accounts_of(step, days_before(day))
+
+
+def checks(state: State, asset: str, day: str) -> list[DayChecks]:
+    """What an asset's checks said on the days before."""
+    return state.checks_of(asset, days_before(day, TREND_DAYS))
+
+
+def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float] | None:
+    """Between which values a day is usual; None with fewer than 7 days.
+
+    The smallest and the largest of the days before, which holds quiet weekdays; of 14 days or more the second of
+    each, so that one broken day does not excuse the next. `tolerance`: beyond them, as a share.
+    """
+    if len(values) < LEAST_DAYS:
+        return None
+    ranked = sorted(values)
+    skipped = 1 if len(ranked) >= 2 * LEAST_DAYS else 0
+    return ranked[skipped] * (1 - tolerance), ranked[-1 - skipped] * (1 + tolerance)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Of the days before, so that one broken day is not what the next are measured by; None with fewer than 7."""
+    return float(np.median(values)) if len(values) >= LEAST_DAYS else None

@@ -1,0 +1,230 @@
+"""The work behind the asset predictions: what a day is scored from, its scored shards, all of them together.
+
+source (one state of the features, one model) -> shares of its shards -> score each shard that no earlier run has
+finished -> gather. Whether one step scores all shards, or several a share each, is not known here. A row that the
+model cannot score goes to the quarantine, stage score, with the reason.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from batch_scoring.daily import scored_rows
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.scored_rows import Tally
+from batch_scoring.defs.execution import executors
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.scorer import ALONE, Scorer
+from batch_scoring.runtime.progress import Progress
+from batch_scoring.storage import shards
+from batch_scoring.storage.parquet import READ_ROWS
+from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
+from batch_scoring.tables import features_table
+
+
+@dataclass(frozen=True)
+class FeatureShard:
+    """A shard of validated features."""
+
+    account: ShardAccount
+    path: str
+    """Its file, relative to the features table."""
+
+    @property
+    def digest(self) -> str:
+        """What its rows are."""
+        return self.account.digest
+
+
+class Source:
+    """What a day is scored from: one state of its features, one model."""
+
+    def __init__(self, pinned: DayInput, features: Account, model: ModelInForce) -> None:
+        self.pinned, self.features, self.model = pinned, features, model
+        files = {shards.identity_of(path): path for path in features.table.files}
+        self.shards = tuple(
+            FeatureShard(account, files[f"dt={features.day}/{account.digest}"]) for account in features.shards
+        )
+
+
+def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
+    """Shards in shares of about equally many rows, for as many steps: by rows, however many files there are.
+
+    Args:
+        wanted: the shards.
+        most: shares.
+        rows: of a share, at least, unless there are fewer.
+    """
+    total = sum(shard.account.rows for shard in wanted)
+    count = min(most, max(1, math.ceil(total / rows)), len(wanted))
+    shares: list[list[FeatureShard]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for shard in sorted(wanted, key=lambda shard: (-shard.account.rows, shard.digest)):
+        lightest = sizes.index(min(sizes))
+        shares[lightest].append(shard)
+        sizes[lightest] += shard.account.rows
+    return [tuple(share) for share in shares]
+
+
+def read_source(step: DayStep) -> Source:
+    """Find the day's features and the model in the state, and make sure that they belong together.
+
+    Raises:
+        StateError: a step before this one has not run, ran for other input, or its table was changed by somebody.
+    """
+    name, day = step.pipeline.name, step.day
+    pinned, model = step.state.day_input(day), step.state.model()
+    features = step.state.account("validated_features", day)
+    first = f"run {name}/validated_features for {day} first"
+    if features is None:
+        raise StateError(f"{name} has no validated features of {day}; {first}")
+    if features.fingerprint != pinned.fingerprint:
+        raise StateError(
+            f"the validated features of {name} {day} are of other files than raw_input has pinned; {first}"
+        )
+    if features.code != step.pipeline.features_code:
+        raise StateError(f"the validated features of {name} {day} are of another schema or other settings; {first}")
+    if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
+        raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
+    return Source(pinned, features, model)
+
+
+def check_current(step: DayStep, source: Source) -> None:
+    """Raise if newer input, other features or another model have come.
+
+    Raises:
+        SupersededError: what has been scored is not to be published.
+    """
+    check_input(step.pipeline, source.pinned, may_be_archived=True)
+    pinned = step.state.day_input(step.day)
+    features = step.state.account("validated_features", step.day)
+    in_force = step.state.model()
+    if pinned.fingerprint != source.pinned.fingerprint:
+        newer = "raw_input pinned other files"
+    elif features is None or _digests(features) != _digests(source.features):
+        newer = "the features were validated anew, with another result"
+    elif in_force.sha256 != source.model.sha256:
+        newer = f"model {in_force.version} came in force"
+    else:
+        return
+    raise SupersededError(
+        f"superseded: while {step.pipeline.name} {step.day} was scored with model {source.model.version}, {newer}; "
+        "nothing was published: run the day again"
+    )
+
+
+def _digests(features: Account) -> set[str]:
+    """What the features' rows depend on, whichever run has written them."""
+    return {shard.digest for shard in features.shards}
+
+
+def published(step: DayStep, source: Source) -> Prepared | None:
+    """The day, if it is scored already: the same features, model and code, and the tables as they were left."""
+    account = step.published(source.features.fingerprint, step.pipeline.scoring_code, source.model.sha256)
+    if account is None or {shard.source for shard in account.shards} != _digests(source.features):
+        return None
+    return Prepared((), pa.schema([]), published=account)
+
+
+def shard_digest(step: DayStep, source: Source, features: FeatureShard, device: str) -> str:
+    """Names a scored shard by all that its rows depend on; `device`: cpu or cuda."""
+    return shards.digest("predictions", features.digest, source.model.sha256, step.pipeline.scoring_code, device)
+
+
+def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
+    """The model in force, from its copy in the state, proven by its golden rows on the device that scores.
+
+    Raises:
+        BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
+        ScoringError: the device is not there.
+    """
+    network = step.pipeline.load(step.pipeline.spec.model.network)
+    return load_bundle(step.state.models.subfolder(model.sha256), network, executors.device(step.pipeline))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Feature shards with their scores: complete files, nothing of them is visible yet."""
+
+    shards: tuple[Finished, ...]
+    schema: pa.Schema
+    """Of their rows."""
+    device: str
+    """cpu or cuda."""
+    batch_rows: int
+    """Rows of one forward pass."""
+
+
+def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Run, halvings: int = 0) -> Scored:
+    """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
+    with run.timed("load_model"):
+        model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
+        scorer = Scorer(model, device=executors.device(step.pipeline), batch_rows=batch_rows)
+        scorer.halve(halvings)
+    eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
+    alone = "" if scorer.runs_side_by_side else f"; {ALONE}"
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
+    before = step.finished()
+    schema = output_schema(step, source, scorer.manifest)
+    progress = Progress(sum(features.account.rows for features in wanted), run.log, "scored")
+    done = []
+    for features in wanted:
+        found = before.find(shard_digest(step, source, features, scorer.device))
+        shard = found or _score_shard(step, source, run, scorer, features, schema, READ_ROWS >> halvings)
+        progress.advance(shard.account.rows_in)
+        done.append(shard)
+    return Scored(tuple(done), schema, scorer.device, scorer.batch_rows)
+
+
+def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepared:
+    """Score a whole day here; nothing is published yet."""
+    if stands := published(step, source):
+        run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
+        return stands
+    scored = score(step, source, source.shards, run, halvings)
+    settings: dict[str, int | str] = {"device": scored.device, "batch_rows": scored.batch_rows}
+    return Prepared(scored.shards, scored.schema, settings=settings)
+
+
+def _score_shard(
+    step: DayStep, source: Source, run: Run, scorer: Scorer, features: FeatureShard, schema: pa.Schema, read_rows: int
+) -> Finished:
+    """Score one feature shard into one shard of predictions."""
+    manifest, key = scorer.manifest, step.pipeline.spec.input.key
+    columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
+    folder = features_table(step.pipeline).folder
+    batches = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
+    tally, at = Tally(manifest), pa.scalar(run.started, pa.timestamp("us", "UTC"))
+    lost = features.account.keys
+    with (
+        step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft,
+        contextlib.closing(scorer.score(run.timed_each("read", batches))) as results,
+    ):
+        for scored in run.timed_each("score", results):
+            with run.timed("write"):
+                draft.accept(scored_rows.rows(scored, source.model.version, at, schema))
+                draft.reject(scored_rows.failed(scored, key))
+                lost -= scored_rows.failed_keys(scored, key)
+                tally.add(scored)
+        account = ShardAccount(
+            digest=shard_digest(step, source, features, scorer.device),
+            source=features.digest,
+            run_id=run.id,
+            rows_in=features.account.rows,
+            rows=draft.rows,
+            quarantined=draft.quarantined,
+            missing_identity=(lost - draft.keys) % 2**64,
+            keys=draft.keys,
+            **tally.figures(),
+        )
+        return draft.finish(account)
+
+
+def output_schema(step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:
+    """The rows of predictions, without the partition column."""
+    features = shards.schema(features_table(step.pipeline).folder, source.shards[0].path)
+    return scored_rows.schema(features.field(step.pipeline.spec.input.key), manifest)

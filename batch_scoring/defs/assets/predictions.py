@@ -1,0 +1,145 @@
+"""The asset predictions: one scored row a key, published for the whole day at once.
+
+In one step, or in several that score a share of the day each (`scoring.shards: fan_out`): plan -> score, a step a
+share -> publish. The work is the same, see `scored_day.py`; so are the rows, bit by bit, the checks and the commit.
+"""
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.publish import DayStep, Prepared, Run
+from batch_scoring.daily.score import Source, check_current, prepare, read_source
+from batch_scoring.daily.scored_rows import BINS
+from batch_scoring.defs.asset_checks import report, specs
+from batch_scoring.defs.assets.fan_out import Results, in_steps
+from batch_scoring.defs.execution.executors import step_options
+from batch_scoring.defs.metadata import (
+    SCORED_FROM,
+    asset_key,
+    catalog_options,
+    column_schema,
+    data_version,
+    days,
+    figures,
+    preview,
+    ui_table,
+)
+from batch_scoring.monitoring.charts import histogram
+from batch_scoring.monitoring.checks import prediction_checks
+from batch_scoring.operations.failures import step_run
+from batch_scoring.operations.run_history import halvings
+from batch_scoring.storage.state import Account
+from batch_scoring.tables import predictions_table
+
+
+def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The asset of a pipeline."""
+    if pipeline.spec.scoring.shards == "fan_out":
+        return in_steps(pipeline, publish, **_definition(pipeline))
+
+    @dg.asset(
+        deps=[asset_key(pipeline, name) for name in SCORED_FROM],
+        **_definition(pipeline),
+        **step_options(pipeline, "predictions"),
+    )
+    def _predictions(context: dg.AssetExecutionContext) -> Results:
+        with step_run(context) as run:
+            step = DayStep(pipeline, context.partition_key, "predictions")
+            source = read_source(step)
+            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            yield from publish(step, source, prepare(step, source, run, halved), run)
+
+    return _predictions
+
+
+def _definition(pipeline: Pipeline) -> dict[str, Any]:
+    """What the asset is, in however many steps."""
+    key = asset_key(pipeline, "predictions")
+    return {
+        "key": key,
+        "description": f"{pipeline.spec.description}\n\n{__doc__}",
+        "partitions_def": days(pipeline),
+        "check_specs": specs(pipeline, key, prediction_checks.CHECKS, days(pipeline)),
+        "code_version": pipeline.scoring_code,
+        "metadata": {
+            "dagster/column_schema": _columns(pipeline),
+            "dagster/uri": predictions_table(pipeline).folder.uri,
+            "dagster/table_name": f"{pipeline.name}.predictions",
+        },
+        **catalog_options(pipeline, kinds={"pytorch", "deltalake"}),
+    }
+
+
+def publish(step: DayStep, source: Source, prepared: Prepared, run: Run) -> Results:
+    """Say what the checks find; then commit the day, unless one of them forbids it."""
+    pipeline, key = step.pipeline, asset_key(step.pipeline, "predictions")
+    findings = prediction_checks.findings(step, prepared, source.features, source.model)
+    yield from report(pipeline, key, findings, run.id, step.day)
+    account, committed = step.publish(
+        prepared,
+        run,
+        fingerprint=source.features.fingerprint,
+        code=pipeline.scoring_code,
+        model=source.model,
+        features_code=source.features.code,
+        check_current=lambda: check_current(step, source),
+    )
+    metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+
+
+def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
+    """What an operator asks of the day's predictions."""
+    histograms = [shard.histogram for shard in account.shards if shard.histogram] or [(0,) * BINS]
+    bins = np.sum(histograms, axis=0).tolist()
+    means = {
+        f"mean_{column}": dg.MetadataValue.float(account.moments(column).mean)
+        for column in sorted({column for shard in account.shards for column in shard.sums})
+        if account.rows
+    }
+    unknown = [
+        {"column": column, "value": value, "rows": rows}
+        for shard in account.shards
+        for column, values in shard.unknown.items()
+        for value, rows in values.items()
+    ]
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
+        "rows_in": dg.MetadataValue.int(account.rows_in),
+        "rows_scored": dg.MetadataValue.int(account.rows),
+        "rows_quarantined": dg.MetadataValue.int(account.rows_quarantined),
+        **means,
+        "model_version": dg.MetadataValue.text(account.model_version or ""),
+        "model_sha256": dg.MetadataValue.text(account.model_sha256 or ""),
+        **prepared.settings,
+        "files": dg.MetadataValue.int(len(account.table.files)),
+        "shards_reused": dg.MetadataValue.int(prepared.reused),
+        "committed": dg.MetadataValue.bool(committed),
+        "table_version": dg.MetadataValue.int(account.table.version),
+        "fingerprint": dg.MetadataValue.text(account.fingerprint),
+        **({"unknown_categories": ui_table(unknown)} if unknown else {}),
+        **({"scores": histogram(bins, "scores")} if any(bins) else {}),
+        **preview(step, account),
+    }
+
+
+def _columns(pipeline: Pipeline) -> dg.TableSchema:
+    return column_schema(
+        [
+            (pipeline.spec.input.key, "key", "names the row; unique in a day"),
+            (
+                "prediction",
+                "int64",
+                "the likeliest class, as its position in the bundle (a regression: the value, float64)",
+            ),
+            ("prediction_proba", "float32", "probability of that class"),
+            ("prob_class_0 …", "float32", "probability of each class"),
+            ("model_version", "string", "version of the model that scored the row"),
+            ("scored_at", "timestamp", "start of the run that scored the row, UTC"),
+            ("dt", "date", "the day"),
+        ]
+    )

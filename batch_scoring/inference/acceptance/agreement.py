@@ -1,0 +1,73 @@
+"""Whether two computations of the same outputs agree: each value within its own bound."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, Task, Tolerance
+
+WIDEST = 0.05
+"""Share of an output's range over the golden rows that a tolerance is below. A bundle's tolerance is for rounding; the
+weights of the next training move outputs by more than a twentieth of their range."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The value that is furthest beyond what is accepted, or nearest to it."""
+
+    row: int
+    output: int
+    found: float
+    expected: float
+    bound: float
+
+    @property
+    def size(self) -> float:
+        """Absolute difference."""
+        both_nan = np.isnan(self.found) and np.isnan(self.expected)
+        return 0.0 if both_nan or self.found == self.expected else abs(self.found - self.expected)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the values agree; NaN agrees with NaN alone."""
+        return self.size <= self.bound
+
+
+def bounds(expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
+    """What each of float[rows, outputs] may differ by: see `Tolerance`."""
+    sizes = np.abs(expected, dtype=np.float64)
+    present = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
+    typical = [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in present.T]
+    return tolerance.absolute + tolerance.relative * np.maximum(np.nan_to_num(sizes), typical)
+
+
+def ratios(found: np.ndarray, expected: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Each difference as a multiple of its bound; 0 where both are NaN or both the same infinity."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        differences = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        shares = np.where(differences == 0, 0.0, differences / limits)
+    shares[np.isnan(shares)] = np.inf
+    shares[(found == expected) | (np.isnan(found) & np.isnan(expected))] = 0.0
+    return shares
+
+
+def worst(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> Deviation:
+    """The worst of float[rows, outputs], of at least one row."""
+    limits = bounds(expected, tolerance)
+    row, output = np.unravel_index(np.argmax(ratios(found, expected, limits)), expected.shape)
+    place = int(row), int(output)
+    return Deviation(*place, float(found[place]), float(expected[place]), float(limits[place]))
+
+
+def is_no_check(expected: np.ndarray, tolerance: Tolerance) -> bool:
+    """Whether every value may move by a share of its output's range that other weights would move it by."""
+    ranges = expected.max(axis=0) - expected.min(axis=0)
+    return bool((ranges > 0).any() and (bounds(expected, tolerance) > ranges * WIDEST).all())
+
+
+def usual(task: Task, expected: np.ndarray) -> Tolerance:
+    """The tolerance of a task, without its absolute part where that would be no check of the outputs."""
+    tolerance = GOLDEN_TOLERANCES[task]
+    if is_no_check(expected, tolerance):
+        return Tolerance(relative=tolerance.relative)
+    return tolerance

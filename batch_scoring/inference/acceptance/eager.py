@@ -1,0 +1,147 @@
+"""A network's own outputs: one plain forward pass in eager torch, without anything of the engine.
+
+What the engine gives is compared with these: no grid, no padding, no packed layers, and an encoding of the rows that
+is written for itself. It is made for the rows of a bundle, not for a day.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.inference.manifest import Manifest, UnsoundError
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS = 16_384
+"""Rows of one forward pass, at most: a reference may have many."""
+
+
+def outputs(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> np.ndarray:
+    """The network's outputs (logits or values), float32[rows, outputs].
+
+    Raises:
+        UnsoundError: a column is missing or of another type, the network raises, or its output has another shape.
+    """
+    return forward(network, *matrices(manifest, rows), manifest.outputs)
+
+
+def matrices(manifest: Manifest, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """float32[rows, n] with NaN for a missing value, int64[rows, c] with 0 for an unknown or missing one.
+
+    Raises:
+        UnsoundError: a column is missing or of another type.
+    """
+    if absent := [name for name in manifest.features if name not in rows.column_names]:
+        raise UnsoundError(f"there is no column {', '.join(absent)}; there are {', '.join(rows.column_names)}")
+    numeric = np.empty((rows.num_rows, len(manifest.numeric)), np.float32)
+    for index, name in enumerate(manifest.numeric):
+        numeric[:, index] = _numbers(name, rows[name])
+    categorical = np.empty((rows.num_rows, len(manifest.categorical)), np.int64)
+    for index, (name, vocabulary) in enumerate(manifest.categorical.items()):
+        codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary, 1)}
+        categorical[:, index] = [codes.get(word, 0) for word in texts(name, rows[name]).to_pylist()]
+    return numeric, categorical
+
+
+def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A categorical column as text.
+
+    Raises:
+        UnsoundError: it cannot be text.
+    """
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException as error:
+        raise UnsoundError(f"column {name} is {column.type}; expected text") from error
+
+
+def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray, width: int) -> np.ndarray:
+    """The network's outputs for its two inputs, float32[rows, width].
+
+    Raises:
+        UnsoundError: the network raises, or its output has another shape.
+    """
+    import torch
+
+    from batch_scoring.inference.scorer import is_out_of_memory
+
+    parts = [np.empty((0, width), np.float32)]
+    with one_thread(), torch.inference_mode():
+        for start in range(0, len(numeric), ROWS):
+            # a network may overwrite what it is given, and rounds alike only in memory that is aligned alike
+            inputs = [torch.from_numpy(matrix[start : start + ROWS]).clone() for matrix in (numeric, categorical)]
+            try:
+                result = network(*inputs)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise  # the machine's fault, not the network's
+                raise UnsoundError(f"the network raises {summary(error)}") from error
+            parts.append(_checked(result, (len(inputs[0]), width)))
+    return np.concatenate(parts)
+
+
+def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:
+    """The columns of predictions, by name, from float32[rows, outputs]."""
+    import torch
+
+    if manifest.task == "regression":
+        return {"prediction": pa.array(found[:, 0].astype(np.float64))}
+    probabilities = torch.softmax(torch.from_numpy(found), dim=1).numpy()
+    columns = {
+        "prediction": pa.array(found.argmax(axis=1), pa.int64()),
+        "prediction_proba": pa.array(probabilities.max(axis=1)),
+    }
+    return columns | {f"prob_class_{index}": pa.array(column) for index, column in enumerate(probabilities.T)}
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: as the engine scores, and sums come in one order whatever the machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def summary(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
+    import torch
+
+    if not isinstance(result, torch.Tensor):
+        raise UnsoundError(f"the network returns a {type(result).__name__}; expected one tensor of shape {expected}")
+    if not result.is_floating_point():
+        raise UnsoundError(f"the network returns numbers of {result.dtype}; expected torch.float32")
+    if tuple(result.shape) != expected:
+        raise UnsoundError(
+            f"the network's output has shape {tuple(result.shape)} for {expected[0]} rows; expected {expected}: a row "
+            "for each row, a logit for each class (a regression: one column, without squeeze())"
+        )
+    values: np.ndarray = result.float().numpy()
+    return values
+
+
+def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    """float32 of any numeric column; whole numbers are rounded once, as without a missing value."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise UnsoundError(f"column {name} is {kind}; expected numbers")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and said of the row
+        values: np.ndarray = pc.fill_null(column, 0).to_numpy().astype(np.float32)
+    if column.null_count:
+        values[pc.is_null(column).to_numpy()] = np.nan
+    return values

@@ -1,0 +1,167 @@
+"""The training code's own outputs for some rows, compared with what a bundle gives.
+
+A bundle can be sound in itself and still not be the model: categories coded from another number, features in another
+order, a scaler that was left out. Only the code that trained the network knows what its outputs are.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.manifest import Manifest, Tolerance, UnsoundError
+
+TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
+"""What they may differ by, if the golden rows may not by more: they may come from a GPU, another batch size or a file
+with four decimals, and another coding of the rows changes far more."""
+
+NAMED = 5
+"""Rows and keys that a message names."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Outputs or scores that a bundle has to give for some of its rows."""
+
+    keys: list[str]
+    """Columns that say which row: the key, and `dt` if they have it."""
+    columns: list[str]
+    """What is compared: of the network's outputs (`output_0` …) or of the scores (`prob_class_0` …)."""
+    rows: pa.Table
+    positions: np.ndarray
+    """Of the rows among those of the bundle."""
+
+    def check(self, found: dict[str, np.ndarray], tolerance: Tolerance) -> None:
+        """Compare.
+
+        Args:
+            found: what the engine gives for all rows of the bundle, by column.
+            tolerance: what the golden rows may differ by.
+
+        Raises:
+            UnsoundError: a value is another one; names the first rows.
+        """
+        theirs = np.column_stack([self.rows[name].to_numpy().astype(np.float64) for name in self.columns])
+        ours = np.column_stack([found[name][self.positions] for name in self.columns])
+        # where scores are small, four decimals say nothing of them
+        usual = Tolerance(relative=TOLERANCE.relative) if agreement.is_no_check(theirs, TOLERANCE) else TOLERANCE
+        limits = np.maximum(agreement.bounds(theirs, usual), agreement.bounds(theirs, tolerance))
+        wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
+        if not len(wrong):
+            return
+        rows = "; ".join(self._row(int(row), ours[row], theirs[row]) for row in wrong[:NAMED])
+        raise UnsoundError(
+            f"{len(wrong)} of {len(theirs)} rows are not as expected: {rows}. The training code gives the "
+            "network other inputs: look at the order of the features, at the codes of the categories (1 for the first "
+            "word of the vocabulary, 0 for an unknown one), at a scaler outside of the network, and at eval()"
+        )
+
+    def _row(self, row: int, ours: np.ndarray, theirs: np.ndarray) -> str:
+        key = " ".join(f"{name} {self.rows[name][row].as_py()!s}" for name in self.keys)
+        values = (
+            f"{name} is {found:.6g}, expected {value:.6g}"
+            for name, found, value in zip(self.columns, ours, theirs, strict=True)
+        )
+        return f"{key}: {', '.join(values)}"
+
+
+def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: pa.Table) -> Expected:
+    """Find the rows that outputs are given for.
+
+    Args:
+        expected: the key, `dt` if a key stands in several days, and either outputs of the network, named as in
+            `golden.parquet` (`output_0` …), or scores, named as in the predictions (`prob_class_0` …, or `prediction`
+            of a regression); of two classes the probability of one is enough. In any order.
+        manifest: of the bundle.
+        reference: the rows of the bundle, before `golden`.
+        golden: they are looked up where the reference has no such key.
+
+    Raises:
+        UnsoundError: columns or keys do not fit, or a value is not a finite number.
+    """
+    columns = _compared(expected, manifest)
+    keys = _keys(expected, manifest, reference)
+    if not expected.num_rows:
+        raise UnsoundError("has no rows; expected the outputs of some rows of the reference")
+    for name in columns:
+        kind = expected.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise UnsoundError(f"column {name} is {kind}; expected numbers")
+        bad = expected.num_rows - (pc.sum(pc.is_finite(expected[name])).as_py() or 0)
+        if bad:
+            raise UnsoundError(f"{bad} of {expected.num_rows} values of {name} are null, NaN or infinite")
+    return Expected(keys, columns, expected, _positions(expected, keys, reference, golden))
+
+
+def _compared(expected: pa.Table, manifest: Manifest) -> list[str]:
+    outputs = manifest.output_columns
+    scores = [name for name in manifest.prediction_columns if manifest.task == "regression" or name.startswith("prob_")]
+    found = [name for name in (*outputs, *scores) if name in expected.column_names]
+    if not found:
+        raise UnsoundError(
+            f"has the columns {', '.join(expected.column_names)}; expected the key and the network's outputs "
+            f"({', '.join(outputs)}) or the scores ({', '.join(scores)})"
+        )
+    return found
+
+
+def _keys(expected: pa.Table, manifest: Manifest, reference: pa.Table) -> list[str]:
+    """The key, which both tables have beside features and outputs, and the day where it is given."""
+    known = {"dt", "prediction", "prediction_proba", *manifest.features, *manifest.output_columns}
+    keys = [
+        name
+        for name in expected.column_names
+        if name in reference.column_names and name not in known and not name.startswith("prob_class_")
+    ]
+    if len(keys) != 1:
+        raise UnsoundError(
+            f"has the key columns {', '.join(keys) or 'none'} in common with the reference; expected one (it has "
+            f"{', '.join(expected.column_names)}, the reference {', '.join(reference.column_names)})"
+        )
+    return [*keys, "dt"] if "dt" in expected.column_names and "dt" in reference.column_names else keys
+
+
+def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden: pa.Table) -> np.ndarray:
+    """The place of each row among those of the reference and, behind them, the golden rows."""
+    places: dict[tuple[object, ...], int] = {}
+    doubled = set()
+    for position, key in enumerate(_values(reference, keys)):
+        if places.setdefault(key, position) != position:
+            doubled.add(key)
+    if set(keys) <= set(golden.column_names):
+        for position, key in enumerate(_values(golden, keys), reference.num_rows):
+            places.setdefault(key, position)
+    wanted = _values(expected, keys)
+    what = " and ".join(keys)
+    if any(None in key for key in wanted):
+        raise UnsoundError(f"has rows without {what}")
+    _refuse([key for key, count in Counter(wanted).items() if count > 1], f"has rows of one {what} twice")
+    _refuse([key for key in wanted if key not in places], f"has rows whose {what} is in neither reference nor golden")
+    _refuse(
+        [key for key in wanted if key in doubled],
+        f"has rows whose {what} stands in several rows of the reference" + ("" if keys[1:] else "; give dt too"),
+    )
+    return np.array([places[key] for key in wanted])
+
+
+def _values(rows: pa.Table, keys: list[str]) -> list[tuple[object, ...]]:
+    """The keys of rows; days as dates, whatever they are stored as."""
+    columns = []
+    for name in keys:
+        column = rows[name]
+        if name == "dt":
+            try:
+                column = column.cast(pa.date32())
+            except pa.ArrowException as error:
+                raise UnsoundError(f"column dt is {column.type}; expected dates") from error
+        columns.append(column.to_pylist())
+    return list(zip(*columns, strict=True))
+
+
+def _refuse(keys: list[tuple[object, ...]], why: str) -> None:
+    if keys:
+        shown = ", ".join(" ".join(map(repr, map(str, key))) for key in keys[:NAMED])
+        raise UnsoundError(f"{why}: {shown}" + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else ""))

@@ -1,0 +1,162 @@
+"""What a trained network gives for the rows of its bundle, before there is one; and that the engine gives the same.
+
+Nothing here is computed by what is to be checked with it: outputs and scores come from the network as it was trained,
+in eager torch.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring.inference.acceptance import agreement, eager
+from batch_scoring.inference.acceptance.expected import match
+from batch_scoring.inference.acceptance.output_activation import check_outputs_are_logits
+from batch_scoring.inference.acceptance.reference import check_features, check_names
+from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
+from batch_scoring.inference.acceptance.vocabularies import check_codes
+from batch_scoring.inference.manifest import LoadedModel, Manifest, UnsoundError
+
+if TYPE_CHECKING:
+    import torch
+
+    from batch_scoring.inference.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Reference and golden rows with what the network gives for them."""
+
+    manifest: Manifest
+    reference: pa.Table
+    """With the scores, as predictions have them."""
+    golden: pa.Table
+    """With `output_0` …"""
+    outputs: np.ndarray
+    """float32[rows, outputs] of the reference and, behind it, the golden rows."""
+
+    def check_engine(self, model: LoadedModel, expected: pa.Table | None) -> None:
+        """Score all rows as days are scored, and compare.
+
+        Args:
+            model: built anew from the bundle.
+            expected: what the training code gives for some rows, if it says so.
+
+        Raises:
+            UnsoundError: the engine gives other outputs than the network, or than expected.
+        """
+        from batch_scoring.inference.scorer import Scorer
+
+        scorer = Scorer(model, device="cpu")
+        parts = [_scored(scorer, table, what) for what, table in self._tables]
+        found = np.concatenate([outputs for outputs, _ in parts])
+        tolerance = model.manifest.tolerance
+        deviation = agreement.worst(found, self.outputs, tolerance)
+        if not deviation.is_accepted:
+            raise UnsoundError(
+                f"the engine gives {deviation.found:.6g} for {self._place(deviation.row)}, the network as trained "
+                f"{deviation.expected:.6g}; at most {deviation.bound:.2g} between them is accepted"
+            )
+        if expected is not None:
+            scores = pa.concat_tables([scored for _, scored in parts])
+            columns = {name: scores[name].to_numpy() for name in scores.column_names}
+            columns |= dict(zip(self.manifest.output_columns, found.T, strict=True))
+            with _of("expected"):
+                match(expected, self.manifest, self.reference, self.golden).check(columns, tolerance)
+
+    @property
+    def golden_outputs(self) -> np.ndarray:
+        """float32[golden rows, outputs]."""
+        return self.outputs[self.reference.num_rows :]
+
+    @property
+    def _tables(self) -> list[tuple[str, pa.Table]]:
+        return [("reference", self.reference), ("golden", self.golden)]
+
+    def _place(self, row: int) -> str:
+        if row < self.reference.num_rows:
+            return _row("reference", self.reference, row)
+        return _row("golden", self.golden, row - self.reference.num_rows)
+
+
+def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, reference: pa.Table) -> Truth:
+    """Run the network over golden and reference rows, and look at it while it is here.
+
+    Raises:
+        UnsoundError: it does not take all codes, gives no finite output for a row or probabilities, or a row's outputs
+            depend on other rows; or the rows are not those of its features, or the golden ones all alike.
+    """
+    with _of("golden"):
+        _check_columns(manifest, golden)
+    with _of("reference"):
+        _check_columns(manifest, reference)
+        check_features(manifest, reference)
+    check_codes(network, manifest, reference)
+    with _of("golden"):
+        of_golden = eager.outputs(network, manifest, golden)
+    if not np.isfinite(of_golden).all():
+        raise UnsoundError("the network's outputs for the golden rows are not all finite")
+    check_rows_are_independent(network, manifest, golden)
+    with _of("reference"):
+        of_reference = eager.outputs(network, manifest, reference)
+    bad = np.flatnonzero(~np.isfinite(of_reference).all(axis=1))
+    if len(bad):
+        raise UnsoundError(
+            f"the network gives no score for {len(bad)} of {len(of_reference)} reference rows: its output is NaN or "
+            f"infinite; the first of them: {_row('reference', reference, int(bad[0]))}"
+        )
+    if not np.ptp(of_golden, axis=0).any() and np.ptp(of_reference, axis=0).any():
+        raise UnsoundError(
+            "golden: the network gives the same outputs for all rows, so they prove little; expected rows as different "
+            "as those of the reference"
+        )
+    outputs = np.concatenate([of_reference, of_golden])
+    check_outputs_are_logits(network, manifest, *eager.matrices(manifest, golden), outputs)
+    for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
+        golden = golden.append_column(name, pa.array(column))
+    for name, scores in eager.scores(manifest, of_reference).items():
+        reference = reference.append_column(name, scores)
+    return Truth(manifest, reference, golden, outputs)
+
+
+def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
+    """Refuse columns that have one name, and those that are still to come."""
+    check_names(rows)
+    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    if there := sorted(ours.intersection(rows.column_names)):
+        raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to give")
+
+
+@contextlib.contextmanager
+def _of(what: str) -> Iterator[None]:
+    """Say what it is that something is wrong with."""
+    try:
+        yield
+    except UnsoundError as error:
+        raise UnsoundError(f"{what}: {error}") from error
+
+
+def _scored(scorer: "Scorer", rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
+    """Outputs and scores of a table, by the engine."""
+    from batch_scoring.inference.scorer import ScoringError
+
+    try:
+        outputs, scored = scorer.outputs(rows), scorer.score_batch(rows.combine_chunks().to_batches()[0])
+    except ScoringError as error:
+        raise UnsoundError(f"the engine cannot score {what}: {error}") from error
+    if scored.failed:
+        first = scored.failed[0]
+        raise UnsoundError(
+            f"the engine gives no score for {len(scored.failed)} of {rows.num_rows} {what} rows; the first of them: "
+            f"{_row(what, rows, first.position)}: {first.detail}"
+        )
+    return outputs, pa.Table.from_batches([scored.scores])
+
+
+def _row(what: str, rows: pa.Table, row: int) -> str:
+    """A row by its place and its first column, which is the key in most tables."""
+    name = rows.column_names[0]
+    return f"{what} row {row} ({name} {rows[name][row].as_py()!r})"

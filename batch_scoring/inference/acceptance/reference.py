@@ -1,0 +1,84 @@
+"""Whether the reference of a bundle, and the profile that was learned from it, are of the model beside them."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring.inference.acceptance.vocabularies import check_words
+from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.reference_profile import Profile
+
+
+def check_reference(manifest: Manifest, rows: pa.Table) -> None:
+    """Look at features, vocabularies and scores of the reference's rows.
+
+    Raises:
+        UnsoundError: there are no rows, a column is missing or of another type, hardly a word is known, or a score is
+            none.
+    """
+    check_features(manifest, rows)
+    wanted = ("prediction", *manifest.score_columns)
+    if absent := [name for name in dict.fromkeys(wanted) if name not in rows.column_names]:
+        raise UnsoundError(f"it has no column {', '.join(absent)}; expected the model's scores beside the features")
+    for name in dict.fromkeys(wanted):
+        check_numbers(name, rows[name].type)
+        values = rows[name].cast(pa.float64()).to_numpy()
+        bad = ~np.isfinite(values)
+        if name.startswith("prob_class_"):
+            bad |= (values < 0) | (values > 1)
+        if bad.any():
+            raise UnsoundError(f"{int(bad.sum())} of {len(values)} values of {name} are no scores")
+
+
+def check_features(manifest: Manifest, rows: pa.Table) -> None:
+    """Look at the features alone: the scores are still to come.
+
+    Raises:
+        UnsoundError: there are no rows, a column is missing or of another type, or hardly a word is known.
+    """
+    if not rows.num_rows:
+        raise UnsoundError("it has no rows; expected a sample of the training window")
+    check_names(rows)
+    if absent := [name for name in manifest.features if name not in rows.column_names]:
+        raise UnsoundError(f"it has no column {', '.join(absent)}, which the model needs")
+    for name in manifest.numeric:
+        check_numbers(name, rows[name].type)
+    check_words(manifest, rows)
+
+
+def check_profile(manifest: Manifest, profile: Profile) -> None:
+    """Compare a profile's columns with the model's.
+
+    Raises:
+        UnsoundError: it is of other features or other scores.
+    """
+    for kind, names in (("numeric", manifest.numeric), ("categorical", tuple(manifest.categorical))):
+        known = {name for name, column in profile.columns.items() if column.kind == kind}
+        if other := sorted(known - set(names)):
+            raise UnsoundError(f"it has thresholds of {', '.join(other)}, no {kind} feature of the model")
+    if other := sorted(set(profile.everyday) - set(manifest.categorical)):
+        raise UnsoundError(f"it has everyday values of {', '.join(other)}, no categorical feature of the model")
+    if other := sorted(set(profile.scores) - set(manifest.score_columns)):
+        scores = ", ".join(manifest.score_columns)
+        raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
+
+
+def check_names(rows: pa.Table) -> None:
+    """Refuse columns that have one name.
+
+    Raises:
+        UnsoundError: there are some.
+    """
+    if twice := [name for name, count in Counter(rows.column_names).items() if count > 1]:
+        raise UnsoundError(f"it has two columns {', '.join(twice)}")
+
+
+def check_numbers(name: str, kind: pa.DataType) -> None:
+    """Refuse a column of anything but numbers.
+
+    Raises:
+        UnsoundError: it is one.
+    """
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise UnsoundError(f"column {name} is {kind}; expected numbers")

@@ -1,0 +1,127 @@
+"""Whether a model's vocabularies fit what they meet: the network's embeddings, and the words of real rows."""
+
+import bisect
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring.inference.acceptance import eager
+from batch_scoring.inference.manifest import Manifest, UnsoundError
+
+if TYPE_CHECKING:
+    import torch
+
+HARDLY = 0.002
+"""Share of a column's rows that have a word of its vocabulary, at least: some vocabularies name rare words alone."""
+
+OFTEN = 0.02
+"""Share of a column's rows that have an unknown word, or none, from which on it is looked at how that is spelled."""
+
+NOTHING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "nat"})
+"""What libraries write for a missing value that they take for text."""
+
+
+def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> None:
+    """Give the network every code of every vocabulary, and 0, which is unknown, beside the numbers of one row.
+
+    Raises:
+        UnsoundError: it raises for a code: the vocabulary is longer than its embedding.
+    """
+    numeric, categorical = eager.matrices(manifest, rows.slice(0, 1))
+    categorical = np.zeros_like(categorical)
+    sizes = np.array([len(words) for words in manifest.categorical.values()], np.int64)
+
+    def refusal(codes: np.ndarray) -> UnsoundError | None:
+        try:
+            eager.forward(network, np.repeat(numeric, len(codes), axis=0), codes, manifest.outputs)
+        except UnsoundError as error:
+            return error
+        return None
+
+    if not len(sizes) or refusal(categorical):  # what it does without a category is not the codes' fault
+        return
+    error = refusal(np.minimum(np.arange(sizes.max() + 1)[:, None], sizes))
+    if not error:
+        return
+    for name, alone in zip(manifest.categorical, np.eye(len(sizes), dtype=np.int64), strict=True):
+        size = len(manifest.categorical[name])
+        refused = bisect.bisect(range(size + 1), 0, key=partial(_is_refused, refusal, alone))
+        if refused <= size:
+            raise UnsoundError(
+                f"the vocabulary of {name} has {size} words, so its codes are 0 (unknown) to {size}; the network takes "
+                f"codes to {refused - 1} ({error}). Its embedding needs {size + 1} rows, or the vocabulary is another's"
+            )
+    raise UnsoundError(f"the network does not take the codes of all words together: {error}")
+
+
+def _is_refused(refusal: Callable[[np.ndarray], object], alone: np.ndarray, code: int) -> int:
+    return int(refusal(alone[None] * code) is not None)
+
+
+def check_words(manifest: Manifest, rows: pa.Table) -> None:
+    """Look for the words of real rows in the vocabularies.
+
+    A rare word may be unknown, and a vocabulary may name the frequent ones alone. What cannot be is a column of which
+    hardly any row is known, frequent words that differ from unused ones in spelling only, or a word for a missing value
+    where the rows have none: that is code 0.
+
+    Raises:
+        UnsoundError: a vocabulary is not that of its column.
+    """
+    for name, vocabulary in manifest.categorical.items():
+        counts = eager.texts(name, rows[name]).value_counts().to_pylist()
+        seen = Counter({item["values"]: item["counts"] for item in counts if item["values"] is not None})
+        words = set(vocabulary)
+        unknown = Counter({word: count for word, count in seen.items() if word not in words})
+        meant = {_bare(word): word for word in vocabulary if word not in seen}
+        twins = [
+            (word, meant[_bare(word)])
+            for word, count in unknown.most_common()
+            if count >= OFTEN * seen.total() and _bare(word) in meant
+        ]
+        known = seen.total() - unknown.total()
+        missing = rows[name].null_count
+        nothing = [word for bare, word in meant.items() if bare in NOTHING]
+        if nothing and missing >= OFTEN * rows.num_rows:
+            raise UnsoundError(
+                f"the vocabulary of {name} has {nothing[0]!r}, which no row has: {missing} of {rows.num_rows} rows "
+                "have no value there, and that is code 0 to the network. Train a missing value as code 0 and leave the "
+                "word out, or write the word into the rows"
+            )
+        if twins:
+            pairs = ", ".join(f"{_quoted(ours)} in place of {_quoted(theirs)}" for theirs, ours in twins[:5])
+            raise UnsoundError(
+                f"the vocabulary of {name} has {pairs}: {known} of {seen.total()} rows have a known word. Spell "
+                "the vocabulary as the rows are spelled"
+            )
+        if unknown and known < HARDLY * seen.total():
+            raise UnsoundError(
+                f"the vocabulary of {name} is not that of the rows: {known} of {seen.total()} have a known word. They "
+                f"have {_listed(unknown)}; the vocabulary has {_listed(vocabulary)}"
+            )
+
+
+def _bare(word: str) -> str:
+    """A word without what spellings differ in: blanks, upper case, composed letters, a number's zeros."""
+    bare = unicodedata.normalize("NFKC", word).strip().casefold()
+    whole, _, decimals = bare.partition(".")
+    if not whole.lstrip("+-").isdecimal() or decimals.strip("0"):
+        return bare
+    return whole.lstrip("+0") or "0"
+
+
+def _quoted(word: str) -> str:
+    """In quotes; what looks like another spelling, by its code points."""
+    return repr(word) if unicodedata.is_normalized("NFKC", word) else ascii(word)
+
+
+def _listed(words: Iterable[str]) -> str:
+    """The first words, in quotes and cut where they are long."""
+    found = list(words)
+    shown = ", ".join(repr(word if len(word) <= 40 else f"{word[:40]}…") for word in found[:5])
+    return shown + (", …" if len(found) > 5 else "")

@@ -1,0 +1,458 @@
+"""The model bundle: a folder of data files that together are one version of a model.
+
+    bundle.json         what it is: version, network arguments, features, classes, metrics, sha256 of the other files
+    model.safetensors   the weights and buffers
+    golden.parquet      64 rows and the outputs that they must give
+    reference.parquet   a sample of the training window: features and predictions
+    profile.json        what ordinary days of the reference are like (once `drift calibrate` has learned it)
+
+A bundle is verified before anything is scored with it, and it is data only: loading one never unpickles and never
+runs code that is not in the pipeline's own package. Which version is in force is `model.py`'s business.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from batch_scoring.inference import weights
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
+from batch_scoring.inference.acceptance.agreement import Deviation
+from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
+from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.storage import parquet
+from batch_scoring.storage.folders import EntryError, Folder, open_folder
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST = "bundle.json"
+WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.parquet"
+FILES = (WEIGHTS, GOLDEN, REFERENCE)
+PROFILE = "profile.json"
+
+GOLDEN_ROWS = 64
+
+
+class BundleError(ValueError):
+    """A bundle is not what it says it is; the message names the file, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The bytes of a bundle, read once and verified against their sha256."""
+
+    manifest: Manifest
+    sha256: str
+    """Of `bundle.json`, which holds the sha256 of all else: the identity of the model."""
+    content: Mapping[str, bytes]
+    uri: str
+
+    @property
+    def golden(self) -> pa.Table:
+        """64 input rows with the outputs expected for them (`output_0` …)."""
+        return _table(self, GOLDEN)
+
+    @property
+    def reference(self) -> pa.Table:
+        """A sample of the training window: key, dt (as dates, however it was delivered), features, predictions.
+
+        Raises:
+            BundleError: it is no Parquet file, or `dt` does not say a day in every row.
+        """
+        return _dated(_table(self, REFERENCE), f"{self.uri}/{REFERENCE}")
+
+    @property
+    def profile(self) -> Profile | None:
+        """What ordinary days of the reference are like; None if that has not been learned.
+
+        Raises:
+            BundleError: `profile.json` is not in its form.
+        """
+        try:
+            return Profile.model_validate_json(self.content[PROFILE]) if PROFILE in self.content else None
+        except ValidationError as error:
+            raise BundleError(
+                f"{self.uri}/{PROFILE} is no profile: {_faults(error)}; calibrate the bundle anew"
+            ) from error
+
+    def with_profile(self, profile: Profile, version: str) -> "Bundle":
+        """The bundle with a profile, under a version's name; nothing is written yet."""
+        content = dict(self.content) | {PROFILE: (profile.model_dump_json(indent=1) + "\n").encode()}
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != MANIFEST}
+        manifest = self.manifest.model_copy(update={"version": version, "files": files})
+        content[MANIFEST] = _dump(manifest)
+        return Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, self.uri)
+
+    def write(self, folder: Folder) -> None:
+        """Put the bundle's files into a folder, the manifest last: it vouches for the others."""
+        for name in sorted(self.content, key=lambda name: name == MANIFEST):
+            folder.put(name, self.content[name])
+
+
+def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
+    """The bytes and the content of a bundle's manifest; the files that it names are not looked at.
+
+    Raises:
+        BundleError: it is missing or not in its form.
+    """
+    try:
+        raw = _read(folder, MANIFEST)
+        return raw, Manifest.model_validate_json(raw)
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
+    except ValidationError as error:
+        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {_faults(error)}") from error
+
+
+def read_version(folder: Folder) -> str | None:
+    """The version that a manifest names, also one that would be refused today: its name stands in scored rows."""
+    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
+        return json.loads(folder.read(MANIFEST)).get("version")
+    return None
+
+
+def read_sha256(folder: Folder) -> str:
+    """The sha256 that names a bundle: its manifest's, which vouches for the other files. These are not read.
+
+    Raises:
+        BundleError: the manifest is missing or not in its form.
+    """
+    raw, _ = read_manifest(folder)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
+    """What a bundle says of itself and of its reference; weights and samples are not read.
+
+    Raises:
+        BundleError: the manifest or the profile is missing or not in its form.
+    """
+    raw, manifest = read_manifest(folder)
+    try:
+        content = {PROFILE: _read(folder, PROFILE)} if PROFILE in manifest.files else {}
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder.uri}: {PROFILE} is missing; {MANIFEST} says that it belongs to the bundle"
+        ) from error
+    return manifest, Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri).profile
+
+
+def read_bundle(folder: Folder) -> Bundle:
+    """Read a bundle whole and verify every sha256, so that what happens to the folder afterwards changes nothing.
+
+    Raises:
+        BundleError: a file is missing, is not in the manifest's form, or has other bytes than the manifest says.
+    """
+    raw, manifest = read_manifest(folder)
+    missing = [name for name in FILES if name not in manifest.files]
+    if missing:
+        raise BundleError(
+            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(FILES)}"
+        )
+    content = {MANIFEST: raw}
+    for name, expected in manifest.files.items():
+        if "/" in name or name.startswith("."):
+            raise BundleError(
+                f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
+            )
+        try:
+            content[name] = _read(folder, name)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{folder.uri}: {name} is missing; {MANIFEST} says that it belongs to the bundle"
+            ) from error
+        found = hashlib.sha256(content[name]).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{folder.uri}/{name} has sha256 {found} ({len(content[name])} bytes), {MANIFEST} says {expected}: "
+                "it is truncated, overwritten or of another version; deliver the bundle again"
+            )
+    return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
+
+
+def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"]) -> LoadedModel:
+    """Build the network from the pipeline's own class and the bundle's weights.
+
+    Raises:
+        BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape or type, NaN or
+            infinite.
+    """
+    with _refused(bundle.uri):
+        found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
+        network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
+    return LoadedModel(bundle.manifest, bundle.sha256, network)
+
+
+def check_contents(bundle: Bundle, model: LoadedModel) -> None:
+    """Look at what a day needs beside the weights: vocabularies, reference and profile. Once, where it is delivered.
+
+    Raises:
+        BundleError: the reference has no rows, lacks a column or has words that the vocabularies do not, the network
+            does not take all of their codes, or the profile is in another form or of other features.
+    """
+    rows, profile = bundle.reference, bundle.profile
+    with _refused(f"{bundle.uri}/{REFERENCE}"):
+        reference.check_reference(bundle.manifest, rows)
+    with _refused(bundle.uri):
+        vocabularies.check_codes(model.network, bundle.manifest, rows)
+    if profile is not None:
+        with _refused(f"{bundle.uri}/{PROFILE}"):
+            reference.check_profile(bundle.manifest, profile)
+
+
+def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> Deviation:
+    """The golden rows' outputs now, compared with those of when the bundle was written: the furthest apart.
+
+    Raises:
+        ScoringError: the device is not there.
+        BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite,
+            or any outputs would be accepted.
+    """
+    from batch_scoring.inference.scorer import Scorer, is_out_of_memory
+
+    expected = _golden_outputs(bundle)
+    scorer = Scorer(replace(model, golden=bundle.golden), device=device)
+    try:
+        outputs = scorer.outputs(bundle.golden)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise BundleError(f"{bundle.uri}/{GOLDEN}: the network cannot score the golden rows: {error}") from error
+    if outputs.shape != expected.shape or not np.isfinite(outputs).all():
+        raise BundleError(
+            f"{bundle.uri}/{GOLDEN}: the network gives {int(np.isfinite(outputs).sum())} finite outputs of shape "
+            f"{outputs.shape}; expected {expected.shape}, all finite"
+        )
+    return agreement.worst(outputs, expected, bundle.manifest.tolerance)
+
+
+def _golden_outputs(bundle: Bundle) -> np.ndarray:
+    """The outputs to compare with, float32[rows, outputs]."""
+    golden, manifest = bundle.golden, bundle.manifest
+    where = f"{bundle.uri}/{GOLDEN}"
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{where} has {golden.num_rows} rows; expected {GOLDEN_ROWS}")
+    names = manifest.output_columns
+    if absent := [name for name in names if name not in golden.column_names]:
+        raise BundleError(f"{where} has no column {', '.join(absent)}; expected {', '.join(names)}")
+    with _refused(where):
+        reference.check_names(golden)
+        for name in names:
+            reference.check_numbers(name, golden.schema.field(name).type)
+    expected = np.column_stack([golden[name].to_numpy() for name in names])
+    if not np.isfinite(expected).all():
+        count = int((~np.isfinite(expected)).sum())
+        raise BundleError(f"{where}: {count} of the outputs to compare with are not finite numbers")
+    if manifest.tolerance.is_wide and agreement.is_no_check(expected, manifest.tolerance):
+        raise BundleError(
+            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) is no check of golden outputs from "
+            f"{expected.min():.6g} to {expected.max():.6g}: expected less than {agreement.WIDEST:.0%} of their range"
+        )
+    return expected
+
+
+def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+    """Read and build a bundle: what comes back has scored its golden rows on that device, each row for itself.
+
+    Raises:
+        BundleError: anything about its weights or golden rows is not as its manifest says.
+        ScoringError: the device is not there.
+    """
+    bundle = read_bundle(folder)
+    model = build_network(bundle, network_class)
+    _check_golden(bundle, model, device)
+    return replace(model, golden=bundle.golden)
+
+
+def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+    """As `load_bundle`, and look at all else that a bundle is delivered with.
+
+    Raises:
+        BundleError: anything about it is not as its manifest says, or a row's outputs depend on other rows.
+        ScoringError: the device is not there.
+    """
+    model = build_network(bundle, network_class)
+    check_contents(bundle, model)
+    _check_golden(bundle, model, device)
+    return replace(model, golden=bundle.golden)
+
+
+def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
+    deviation = golden_deviation(bundle, model, device)
+    check_rows(bundle, model)  # before: rows that depend on each other would look like other weights
+    if not deviation.is_accepted:
+        raise BundleError(
+            f"{bundle.uri}: the golden rows differ by {deviation.size:.2g}, expected at most {deviation.bound:.2g}: "
+            "other weights, another network class, another build of torch or another machine than the bundle was "
+            "written with"
+        )
+
+
+def check_rows(bundle: Bundle, model: LoadedModel) -> None:
+    """Give the network its golden rows in other batches.
+
+    Raises:
+        BundleError: a row's outputs depend on other rows.
+    """
+    with _refused(bundle.uri):
+        row_independence.check_rows_are_independent(model.network, bundle.manifest, bundle.golden)
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    network: "torch.nn.Module",
+    arguments: dict[str, Any],
+    name: str,
+    version: str,
+    task: Task,
+    numeric: list[str],
+    categorical: dict[str, list[str]],
+    classes: list[str],
+    training: dict[str, Any],
+    metrics: dict[str, float],
+    golden: pa.Table,
+    reference: pa.Table,
+    expected: pa.Table | None = None,
+    golden_tolerance: Tolerance | float | None = None,
+) -> str:
+    """Write a trained network as a bundle.
+
+    Outputs and scores in it are the network's own, in eager torch; then the bundle is built anew, and what scores the
+    days has to give the same.
+
+    Args:
+        folder: the new bundle's folder; files of the same names are replaced.
+        network: trained, on the CPU, with its normalisation in buffers.
+        arguments: keyword arguments that build the same class again; plain JSON.
+        name: the pipeline's name.
+        version: the version's name, which stands in every scored row.
+        task: what the outputs are: logits of classes, or one value.
+        numeric: feature columns in the order of the numeric matrix.
+        categorical: vocabulary of each categorical column, in the order of the categorical matrix.
+        classes: meaning of each class in the order of the logits; empty for a regression.
+        training: window, rows and validation, for people.
+        metrics: honest figures, by name.
+        golden: 64 rows with the key and the feature columns.
+        reference: a sample of the training window with the key, `dt` (date) and the feature columns.
+        expected: what the training code itself gives for some of these rows, in any order: the key (and `dt`, if a key
+            stands in several days) and either the network's outputs (`output_0` …) or the scores (`prob_class_0` …, of
+            two classes one is enough; a regression: `prediction`).
+        golden_tolerance: what outputs may differ by on another machine, a number if absolute; `agreement.usual` if
+            None.
+
+    Returns:
+        The bundle's sha256.
+
+    Raises:
+        BundleError: the network cannot be scored with as it is, or gives other outputs than expected, or the bundle
+            would not load again; nothing is written then.
+    """
+    from batch_scoring.inference.acceptance import golden_rows  # late: only who trains or converts needs it
+
+    place = open_folder(str(folder))
+    if golden.num_rows != GOLDEN_ROWS:
+        raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
+    try:
+        draft = Manifest(
+            name=name,
+            version=version,
+            task=task,
+            arguments=arguments,
+            numeric=tuple(numeric),
+            categorical={column: tuple(words) for column, words in categorical.items()},
+            classes=tuple(classes),
+            training=training,
+            metrics=metrics,
+            files={},
+            golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
+        )
+        _dump(draft)
+    except PydanticSerializationError as error:
+        raise BundleError(
+            f"{place.uri}/{MANIFEST} would be no JSON: {error}; expected plain numbers, texts, lists"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{place.uri}/{MANIFEST} would be no manifest: {_faults(error)}") from error
+    with _refused(place.uri):
+        content = {WEIGHTS: weights.saved(network)}
+        # before all else: types that differ from the class's would raise in forward, with less to say
+        weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
+        owned = golden_rows.compute(network.eval(), draft, golden, reference)
+    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
+    tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    manifest = draft.model_copy(update={"files": digests, "golden_tolerance": tolerance})
+    content[MANIFEST] = _dump(manifest)
+    manifest = Manifest.model_validate_json(content[MANIFEST])  # as it will be read: a tuple has become a list
+    written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
+    model = prove(written, type(network))
+    with _refused(place.uri):
+        owned.check_engine(model, expected)
+    written.write(place)
+    return written.sha256
+
+
+@contextlib.contextmanager
+def _refused(where: str) -> Iterator[None]:
+    """Say where it is that something is not sound."""
+    try:
+        yield
+    except UnsoundError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
+def _read(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name)
+    except EntryError as error:
+        raise BundleError(f"{error}; a bundle has files of its own folder: deliver it again") from error
+
+
+def _dump(manifest: Manifest) -> bytes:
+    return (json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg'].removeprefix('Value error, ')}"
+        + (f", found {e['input']}" if e["type"] == "finite_number" else "")
+        for e in error.errors()
+    )
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _table(bundle: Bundle, name: str) -> pa.Table:
+    try:
+        # read_table would import pandas
+        return parquet.open_file(pa.BufferReader(bundle.content[name])).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
+        raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error
+
+
+def _dated(rows: pa.Table, where: str) -> pa.Table:
+    """The rows with `dt` as dates, if they have it: pandas writes timestamps, others text."""
+    if "dt" not in rows.column_names:
+        return rows
+    try:
+        days = rows["dt"].cast(pa.date32())
+    except pa.ArrowException as error:
+        raise BundleError(f"{where}: dt is {rows['dt'].type}, not the day of each row: {error}") from error
+    if days.null_count:
+        raise BundleError(f"{where}: {days.null_count} of {len(days)} rows have no day in dt")
+    return rows.set_column(rows.column_names.index("dt"), "dt", days)

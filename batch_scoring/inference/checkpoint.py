@@ -1,0 +1,241 @@
+"""From a plain checkpoint to a bundle.
+
+A plain checkpoint is what a training script leaves behind: `torch.save` of a dict with `model_state_dict`,
+`input_dim`, `hidden_dim`, `output_dim` and `version`. It is a pickle, so it is read with `weights_only=True`
+(nothing in it can run), checked against the pipeline's own network class, and never used again: scoring reads
+bundles. What a bundle is stands in `bundle.py`.
+
+    python -m batch_scoring.inference.checkpoint --pipeline customer_churn --checkpoint churn.pt \
+        --sample sample.parquet --classes stays leaves --expected expected.parquet --out data/customer_churn/models/v1
+"""
+
+if __name__ == "__main__":  # before anything is imported that takes time
+    from batch_scoring.runtime import early_signals
+
+    early_signals.hold_signals()
+    from batch_scoring.runtime import signals
+
+    signals.watch("checkpoint")
+
+import argparse
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.config.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
+from batch_scoring.inference import weights
+from batch_scoring.inference.acceptance.eager import summary
+from batch_scoring.inference.bundle import GOLDEN_ROWS, MANIFEST, BundleError, write_bundle
+from batch_scoring.inference.manifest import UnsoundError
+from batch_scoring.runtime.printable import printable
+from batch_scoring.storage import parquet
+
+DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
+"""Entries of a checkpoint that are also the arguments of the network's class."""
+
+KEYS = ("model_state_dict", *DIMENSIONS, "version")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
+
+
+def convert(
+    checkpoint: Path,
+    *,
+    pipeline: Pipeline,
+    sample: pa.Table,
+    classes: list[str],
+    folder: Path,
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+    expected: pa.Table | None = None,
+) -> str:
+    """Write the bundle of a plain checkpoint.
+
+    Args:
+        checkpoint: the file that `torch.save` wrote.
+        pipeline: gives the network's class and the features in their order; all of them numeric.
+        sample: rows of the training window with the key, `dt` (date) and the features, at least 64 rows; the
+            first 64 become the golden rows, all of them the reference.
+        classes: meaning of each class, in the order of the logits.
+        folder: the new bundle's folder.
+        training: window, rows and validation, for people; the sample's days if None.
+        metrics: honest figures, by name.
+        expected: what the training code itself gives for some rows of the sample, as `write_bundle` takes it.
+
+    Returns:
+        The bundle's sha256.
+
+    Raises:
+        CheckpointError: the checkpoint would run code, is damaged, lacks something or does not fit the
+            pipeline's network class, or the sample does not fit the pipeline's features.
+    """
+    spec = pipeline.spec
+    if spec.features.categorical:
+        raise CheckpointError(
+            f"{checkpoint}: {pipeline.name} has categorical features ({', '.join(spec.features.categorical)}) "
+            "and a plain checkpoint holds no vocabularies; write its bundle with bundle.write_bundle"
+        )
+    if len(set(classes)) < len(classes):
+        raise CheckpointError(f"{checkpoint}: classes {', '.join(classes)}; expected a name of its own for each")
+    numeric = list(spec.features.numeric)
+    content = _read(checkpoint)
+    arguments = {name: content[name] for name in DIMENSIONS}
+    for name, wanted, meaning in (
+        ("input_dim", len(numeric), f"the features of {pipeline.name}: {', '.join(numeric)}"),
+        ("output_dim", len(classes), f"the classes: {', '.join(classes)}"),
+    ):
+        if arguments[name] != wanted:
+            raise CheckpointError(f"{checkpoint}: {name} is {arguments[name]}; expected {wanted} ({meaning})")
+    reference = _reference(sample, spec.input.key, numeric)
+    days = pc.min_max(reference["dt"]).as_py()
+    try:
+        network = weights.build(
+            pipeline.load(spec.model.network), arguments, content["model_state_dict"], "model_state_dict"
+        )
+        return write_bundle(
+            folder,
+            network=network,
+            arguments=arguments,
+            name=pipeline.name,
+            version=content["version"],
+            task="classification",
+            numeric=numeric,
+            categorical={},
+            classes=classes,
+            training=training or {"from": str(days["min"]), "to": str(days["max"])},
+            metrics=metrics or {},
+            golden=reference.slice(0, GOLDEN_ROWS).drop_columns("dt"),
+            reference=reference,
+            expected=expected,
+        )
+    except UnsoundError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+    except BundleError as error:
+        raise CheckpointError(f"{checkpoint}: its bundle is not sound: {error}") from error
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """The checkpoint's entries, of the types they must have; nothing that stands in the file is run."""
+    import torch
+
+    try:
+        file = checkpoint.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old formats and TorchScript are decided upon below
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its parsers meet, also OSError, EOFError and KeyError
+        raise CheckpointError(f"{checkpoint} {_refusal(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{checkpoint} holds a {type(content).__name__}; expected a dict with {', '.join(KEYS)}")
+    if missing := [key for key in KEYS if key not in content]:
+        found = ", ".join(map(str, content)) or "nothing"
+        raise CheckpointError(f"{checkpoint} has no {', '.join(missing)}; it has {found}")
+    for name in DIMENSIONS:
+        if type(content[name]) is not int or content[name] < 1:
+            raise CheckpointError(f"{checkpoint}: {name} is {content[name]!r}; expected a whole number from 1")
+    if not isinstance(content["version"], str) or not content["version"]:
+        raise CheckpointError(f"{checkpoint}: version is {content['version']!r}; expected a name such as 'v1'")
+    found = content["model_state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise CheckpointError(f"{checkpoint}: model_state_dict is no state dict; expected tensors by name")
+    return content
+
+
+def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:
+    wanted = [key, "dt", *numeric]
+    if missing := [name for name in wanted if name not in sample.column_names]:
+        raise CheckpointError(f"the sample has no column {', '.join(missing)}; it has {', '.join(sample.column_names)}")
+    if not pa.types.is_date(sample.schema.field("dt").type):
+        raise CheckpointError(f"the sample's dt is {sample.schema.field('dt').type}; expected a date")
+    for name in numeric:
+        kind = sample.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise CheckpointError(f"the sample's {name} is {kind}; expected a number")
+    if sample.num_rows < GOLDEN_ROWS:
+        raise CheckpointError(f"the sample has {sample.num_rows} rows; expected at least {GOLDEN_ROWS}")
+    return sample.select(wanted)
+
+
+def _refusal(error: Exception) -> str:
+    """Why torch did not load it; never torch's own advice, which is to switch the protection off."""
+    text = str(error)
+    if named := re.search(r"GLOBAL (\S+)", text):
+        return (
+            f"wants to import {named[1]}: loading it could run code, so it was not loaded; "
+            "expected tensors, numbers and strings only, saved as a state dict and not as a whole module"
+        )
+    if "TorchScript" in text:
+        return "is a TorchScript archive, which holds code; expected a state dict saved by torch.save"
+    if "weights_only" in text:
+        return "is no file of torch.save or holds more than tensors, numbers and strings; it was not loaded"
+    return f"is damaged or no checkpoint ({summary(error)}); expected a whole file of torch.save"
+
+
+def _table(file: Path) -> pa.Table:
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; expected a Parquet file")
+    try:
+        with file.open("rb") as stream:
+            return parquet.open_file(stream).read()
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(f"{file} is no Parquet file that can be read: {error}") from error
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+def main() -> None:
+    """Convert as the command line asks; a refusal is one line and exit code 1."""
+    parser = argparse.ArgumentParser(description="Convert a plain checkpoint into a model bundle.")
+    parser.add_argument("--pipeline", required=True, help="the pipeline that the model is for")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="the file that torch.save wrote")
+    parser.add_argument(
+        "--sample", type=Path, required=True, help="Parquet: key, dt and features of the training window"
+    )
+    parser.add_argument("--classes", nargs="+", required=True, help="meaning of each class, in the order of the logits")
+    parser.add_argument("--metric", type=_metric, nargs="*", default=[], metavar="NAME=VALUE", help="honest figures")
+    parser.add_argument(
+        "--expected",
+        type=Path,
+        help="Parquet: the key (and dt, if a key stands in several days) with the training code's own outputs of some "
+        "rows of the sample: output_0 … (logits) or prob_class_0 … (probabilities, of two classes one is enough); a "
+        "bundle that gives others is refused",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the new bundle's folder")
+    arguments = parser.parse_args()
+    try:
+        if (arguments.out / MANIFEST).exists():
+            raise CheckpointError(
+                f"{arguments.out} holds a bundle already; a delivered version is never replaced: give the new model "
+                "a version and a folder of its own, then change model.bundle in the spec"
+            )
+        sha256 = convert(
+            arguments.checkpoint,
+            pipeline=declared_pipeline(arguments.pipeline),
+            sample=_table(arguments.sample),
+            classes=arguments.classes,
+            folder=arguments.out,
+            metrics=dict(arguments.metric),
+            expected=_table(arguments.expected) if arguments.expected else None,
+        )
+    except (CheckpointError, SpecError, CodeError) as error:
+        sys.exit(printable(str(error)))
+    except OSError as error:
+        sys.exit(printable(f"{arguments.out} cannot be written: {error}"))
+    print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Linear layers with their weights packed for the CPU, where they provably give the network's own outputs.
+
+oneDNN multiplies by weights in a layout of its own. torch packs them so when it compiles a network; the operators by
+which it does are private, so torch is pinned in pyproject.toml, and where they are missing a network stays as it is.
+
+What cannot be seen from a network's outputs is kept by construction: a layer is replaced for itself alone, never with
+what follows it (oneDNN's fused ReLU gives 0 for NaN, and a network may take its sequences apart), and a layer that is
+more than `torch.nn.Linear` is left alone. What remains, that a packed layer gives a linear layer's outputs to the last
+bits, is tried against the eager network on rows of its own (`proven`), and an eager network is what a wrong answer
+leaves. A row's outputs are other than eager's in the last bits, and the same in every batch on the grid.
+"""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from batch_scoring.inference.scorer import is_out_of_memory
+
+LAST_BITS = 1e-5
+"""Largest difference of an output from eager's, as a share of the largest in its column. Sums in another order differ
+by some 1e-6; a layer that is lost or doubled by the size of the outputs."""
+
+_BATCH_ROWS = 8_192
+"""Rows that the layout is chosen for."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Rows on which a packed network is compared with the eager one."""
+
+    name: str
+    """What the rows are, for the log."""
+    numeric: torch.Tensor
+    categorical: torch.Tensor
+
+
+def proven(network: nn.Module, probes: Iterable[Probe]) -> tuple[nn.Module, str]:
+    """The network with packed layers if it gives the eager network's outputs for every probe.
+
+    Args:
+        network: in evaluation mode, on the CPU; it stays as it is.
+        probes: rows like those that will be scored.
+
+    Returns:
+        The network to score with, and why it is the eager one, empty if it is not or if there is nothing to pack.
+    """
+    try:
+        fast = packed(network)
+        if fast is network:
+            return network, ""
+        with torch.inference_mode():
+            for probe in probes:
+                if trouble := _disagreement(network, fast, probe):
+                    return network, f"packed layers give other outputs for {probe.name}: {trouble}"
+    except Exception as error:  # whatever a network of an unusual build raises when it is copied
+        if is_out_of_memory(error):
+            raise  # where there is more memory the same network would be packed, and have other last bits
+        return network, f"its layers cannot be packed: {_summary(error)}"
+    return fast, ""
+
+
+def packed(network: nn.Module) -> nn.Module:
+    """The network with packed layers, sharing all else with the one that is given; that itself if there are none."""
+    try:
+        torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight  # noqa: B018  (are they there)
+        return _packed(network, {})
+    except (AttributeError, RuntimeError):  # another processor, or a build without oneDNN
+        return network
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer for inference."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        with torch.device("meta"):
+            super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        self.weight, self.bias = layer.weight, layer.bias
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _BATCH_ROWS)
+        self.eval()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "PackedLinear":
+        return self  # nothing in it ever changes, and packed weights have no storage to copy
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """float32[…, out_features] of float32[…, in_features]; anything else is torch's own linear layer's business."""
+        if not self._takes(values):
+            return functional.linear(values, self.weight, self.bias)
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self._packed, self.bias, "none", [], "")
+        return result
+
+    def _takes(self, values: torch.Tensor) -> bool:
+        return (
+            type(values) is torch.Tensor
+            and values.dtype is torch.float32
+            and values.dim() > 1
+            and values.shape[-1] == self.in_features
+            and values.numel() > 0
+            and values.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+
+class PackedSequential(nn.Sequential):
+    """A sequence with packed layers; a ReLU behind one overwrites its result.
+
+    Called as a whole nobody else holds that result. Taken apart by its network it is a sequence like any other.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """What the modules make of the values, one after the other."""
+        is_fresh = False
+        for module in self:
+            values = torch.relu_(values) if is_fresh and _is_plain(module, nn.ReLU) else module(values)
+            is_fresh = type(module) is PackedLinear and not _has_hooks(module)
+        return values
+
+
+def _packed(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """A copy of a module whose layers below it are packed; itself if there are none, or if it is more than Python.
+
+    A module that stands in two places stays one.
+    """
+    if module in done:
+        return done[module]
+    done[module] = module
+    if _is_packable(module):
+        done[module] = PackedLinear(module)
+    elif not isinstance(module, torch.jit.ScriptModule):  # its code is compiled for the layers that it has
+        children = dict(module._modules)
+        ours = {name: child and _packed(child, done) for name, child in children.items()}
+        if any(ours[name] is not child for name, child in children.items()):
+            done[module] = mine = copy.copy(module)
+            mine._modules = ours
+            if _is_plain(mine, nn.Sequential):
+                mine.__class__ = PackedSequential
+    return done[module]
+
+
+def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer of float32 that nobody has changed."""
+    return _is_plain(module, nn.Linear) and all(
+        type(values) is nn.Parameter
+        and values.dtype is torch.float32
+        and values.device.type == "cpu"
+        and values.layout is torch.strided
+        for values in (module.weight, module.bias)
+        if values is not None
+    )
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of exactly this kind, does what its kind does and nobody listens to it."""
+    return type(module) is kind and "forward" not in module.__dict__ and not _has_hooks(module)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _disagreement(network: nn.Module, fast: nn.Module, probe: Probe) -> str:
+    """How the outputs for a probe differ, empty if they do not."""
+    try:
+        expected = network(probe.numeric.clone(), probe.categorical.clone())
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return ""  # such rows have no score, whichever way they are computed
+    try:
+        found = fast(probe.numeric.clone(), probe.categorical.clone())
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return f"they raise {_summary(error)}"
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return f"{found.dtype}{list(found.shape)}, expected {expected.dtype}{list(expected.shape)}"
+    finite = expected.isfinite()
+    if not torch.equal(found[~finite].nan_to_num(), expected[~finite].nan_to_num()) or not torch.equal(
+        found.isfinite(), finite
+    ):
+        return "NaN or infinity in other places"
+    largest = expected.abs().where(finite, 0.0).amax(dim=0, keepdim=True) if len(expected) else expected
+    beyond = ((found - expected).abs() > LAST_BITS * largest) & finite
+    if not beyond.any():
+        return ""
+    return f"by {(found - expected).abs()[beyond].max().item():.2g}, of at most {largest.max().item():.2g}"
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,188 @@
+"""A network's weights and buffers, to a file and from it: the network is built from the pipeline's own class.
+
+What stands in a file is never trusted: names, shapes, types and values are compared with those of the class before
+anything is allocated for them.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from batch_scoring.inference.manifest import UnsoundError
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = Mapping[str, "torch.Tensor"]
+
+
+def saved(network: "torch.nn.Module") -> bytes:
+    """A safetensors file of all that `state_dict` has.
+
+    Weights that are tied, views of one another or not contiguous are written each for itself: the class ties again
+    what it ties.
+
+    Raises:
+        UnsoundError: it is a wrapper of torch's, has more than tensors, or they are not on the CPU.
+    """
+    import safetensors.torch
+    import torch
+
+    if type(network).__module__.partition(".")[0] == "torch":
+        raise UnsoundError(
+            f"the network is a {type(network).__name__}, torch's own class; expected the pipeline's, which can be "
+            "built again: the module within (network.module, or network._orig_mod of a compiled one)"
+        )
+    own = network.state_dict()
+    if other := [name for name, value in own.items() if not isinstance(value, torch.Tensor)]:
+        raise UnsoundError(f"{', '.join(other)} of the network's state_dict() is no tensor; expected tensors only")
+    if other := [name for name, value in own.items() if value.device.type != "cpu"]:
+        kind = own[other[0]].device.type
+        raise UnsoundError(f"{other[0]} is on the device {kind}; write the bundle of network.cpu()")
+    return safetensors.torch.save({name: value.contiguous().clone() for name, value in own.items()})
+
+
+def read(data: bytes, where: str) -> Weights:
+    """The tensors of a safetensors file; `where`: its name, for the message.
+
+    Raises:
+        UnsoundError: it is none.
+    """
+    import safetensors.torch
+
+    from batch_scoring.inference.scorer import is_out_of_memory
+
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UnsoundError(f"{where} is no safetensors file: {error}") from error
+
+
+def build(
+    network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any], weights: Weights, where: str
+) -> "torch.nn.Module":
+    """The class with the weights, when they fit it exactly.
+
+    The shapes are compared on the meta device first: arguments that ask for more memory than there is are the
+    file's fault, not the machine's, and nothing is allocated for them.
+
+    Args:
+        network_class: of the pipeline.
+        arguments: for the class.
+        weights: those found in the file.
+        where: the file, for the message.
+
+    Raises:
+        UnsoundError: the class refuses the arguments; a weight is missing, surplus, of another shape or type, NaN, or
+            infinite where the class has no such value itself.
+    """
+    import torch
+
+    name = getattr(network_class, "__name__", "the network")
+    with torch.random.fork_rng(devices=[]):  # a training script may go on after it has written its bundle
+        try:
+            with torch.device("meta"):
+                sketch = network_class(**arguments)
+        except Exception:  # a class may need real numbers to be built at all; what it says of them counts
+            sketch = None
+        if sketch is not None:
+            _check_fit(sketch, weights, where, name)
+        network = _built(network_class, arguments, name, sketch)
+    if sketch is None:
+        _check_fit(network, weights, where, name)
+    _check_values(network, weights, where, name)
+    _load(network, weights, where, name)
+    return network.eval().requires_grad_(False)
+
+
+def _built(
+    network_class: Callable[..., "torch.nn.Module"],
+    arguments: dict[str, Any],
+    name: str,
+    sketch: "torch.nn.Module | None",
+) -> "torch.nn.Module":
+    from batch_scoring.inference.scorer import is_out_of_memory
+
+    try:
+        return network_class(**arguments)
+    except Exception as error:
+        if is_out_of_memory(error) and not _is_beyond_memory(sketch):
+            raise  # the machine's fault, not the bundle's
+        raise UnsoundError(f"{name}(**{arguments}) failed: {error!r}") from error
+
+
+def _is_beyond_memory(sketch: "torch.nn.Module | None") -> bool:
+    """Whether a network on the meta device has tensors, in a file or not, that no free memory would make possible."""
+    import torch
+
+    if sketch is None:
+        return False
+    tensors = [value for module in sketch.modules() for value in vars(module).values()]
+    tensors += [*sketch.parameters(), *sketch.buffers()]
+    wanted = sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
+    return wanted > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
+    """Compare names, shapes and types; the network may be on the meta device."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    own = network.state_dict(keep_vars=True)
+    there = {id(value) for key, value in own.items() if key in weights}  # a tied weight goes under several names
+    if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in there):
+        raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
+    if extra := sorted(weights.keys() - own.keys()):
+        raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not know")
+    given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
+    for weight, values, expected in given:
+        if not is_lazy(expected) and values.shape != expected.shape:
+            raise UnsoundError(
+                f"{where}: {weight} has shape {tuple(values.shape)}; {name} expects {tuple(expected.shape)}"
+            )
+        if values.layout != torch.strided:
+            raise UnsoundError(
+                f"{where}: {weight} is {values.dtype} ({values.layout}); {name} expects {expected.dtype}, dense"
+            )
+    other = [weight for weight, values, expected in given if values.dtype != expected.dtype]
+    if other:
+        first, more = other[0], f" and {len(other) - 1} more are" if other[1:] else " is"
+        raise UnsoundError(
+            f"{where}: {first}{more} {weights[first].dtype}; {name} expects {own[first].dtype}: save the network "
+            f"after network.to({own[first].dtype})"
+        )
+
+
+def _check_values(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
+    """Refuse NaN, and infinity where the network as built has none: the -inf of a causal mask is meant."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    own, parameters = network.state_dict(), dict(network.named_parameters(remove_duplicate=False))
+    for weight, values in sorted(weights.items()):
+        bad = ~torch.isfinite(values)
+        if weight not in parameters and not is_lazy(own[weight]):
+            bad &= torch.isnan(values) | (values != own[weight])
+        if count := int(bad.sum()):
+            advice = "" if weight in parameters else f"; a buffer may hold infinity where {name} builds it so"
+            raise UnsoundError(
+                f"{where}: {weight} has {count} of {values.numel()} values that are NaN or infinite{advice}"
+            )
+
+
+def _load(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
+    """Put the weights in; of those that are tied in the class the file may hold one, or all with the same values."""
+    import torch
+
+    try:
+        network.load_state_dict(dict(weights), strict=False)  # the names are compared already
+    except RuntimeError as error:
+        raise UnsoundError(f"{where} cannot be loaded into {name}: {' '.join(str(error).split())}") from error
+    loaded = network.state_dict()
+    if other := [weight for weight, values in weights.items() if not torch.equal(loaded[weight], values)]:
+        raise UnsoundError(
+            f"{where}: {', '.join(other)} shares its memory with another weight in {name}, and the file has other "
+            "values for the two"
+        )

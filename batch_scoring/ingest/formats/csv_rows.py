@@ -1,0 +1,219 @@
+"""The rows of a CSV file, as text.
+
+`csv_records.py` says which bytes are a row, Arrow what its cells are; the rows of each block that Arrow finds are held
+against the lines that are counted there. A row is known by its number, from 1 behind the header; blank lines are no
+rows. What is said of one that cannot be parsed begins with its line, as an editor counts them.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from batch_scoring.config.spec import Csv
+from batch_scoring.ingest.formats.csv_records import Dialect, Fault, Records, count_lines, records
+from batch_scoring.ingest.formats.csv_stream import Blocks, Text
+from batch_scoring.ingest.formats.rows import BrokenRow, BrokenRows, FileRows, Rows, UnreadableFileError
+
+BLOCK = 8 * 1024 * 1024
+"""Bytes parsed at a time; also the longest row that a CSV file may have."""
+
+_ALL = 2**62
+"""More rows than any file has."""
+_BOM = b"\xef\xbb\xbf"
+_ASCII = bytes([*range(128), *b"?" * 128])
+"""For `bytes.translate`: delimiters, quotes and line breaks stay what and where they are."""
+
+
+class CsvRows(FileRows):
+    """The rows of an open CSV file."""
+
+    is_text = True
+
+    def __init__(
+        self, stream: BinaryIO, csv: Csv, size: int, *, compressed: bool, columns: Iterable[str] | None = None
+    ) -> None:
+        """Read the header.
+
+        Args:
+            stream: the open file.
+            csv: its dialect.
+            size: of the file, in bytes.
+            compressed: whether it is a gzip file.
+            columns: those that are wanted; all if None.
+        """
+        self._csv, self._dialect, self._size = csv, Dialect(csv), size
+        self._text = Text(stream, compressed=compressed)
+        self._source = Blocks(self._text, BLOCK)
+        self._names = self._header()
+        self.schema = pa.schema([(name, pa.binary()) for name in self._names])
+        wanted = self._names if columns is None else set(columns)
+        self._wanted = [name for name in self._names if name in wanted] or self._names[:1]
+        self._rows = 0  # of the blocks that have been parsed
+        self._blocks = self._numbered()
+        self._rest: Rows | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the file has been read."""
+        return min(self._text.stored / max(self._size, 1), 1.0)
+
+    def _count(self) -> int:
+        for _ in self._blocks:
+            pass
+        return self._rows
+
+    def _read(self, start: int, stop: int) -> Iterator[Rows]:
+        while block := self._rest or next(self._blocks, None):
+            wanted, rest = block.between(start, stop), block.between(stop, _ALL)
+            self._rest = rest if len(rest) else None
+            if len(wanted):
+                yield wanted
+            if self._rest is not None:
+                return
+
+    def _header(self) -> list[str]:
+        """Column names, from the first line that is not blank."""
+        block = self._source.take()
+        content = block.removeprefix(_BOM)
+        first = content.find(b"\n", len(content) - len(content.lstrip(b"\r\n"))) + 1
+        found = records(content[:first], self._dialect, is_last=False) if first else None
+        if not found:  # it has more lines than one, or nothing ends it
+            found = records(content, self._dialect, is_last=self._source.is_last)
+        if not found:
+            if found.open_at is not None:
+                raise UnreadableFileError(self._never_closed(1))
+            raise UnreadableFileError("it has no header line: upload it again")
+        if fault := found.faults.get(0):
+            raise UnreadableFileError(f"its header: {fault.detail}; correct the header and upload it again")
+        end = int(found.ends[0])
+        self._lines = count_lines(content[:end])  # that have been parsed
+        self._source.give_back(content[end:])
+        header = found.rewritten.get(0, content[found.starts[0] : end])
+        names = list(self._arrow(header, pa.csv.ReadOptions(use_threads=False), {}).schema.names)
+        return [name.strip() for name in names] if self._csv.trim else names
+
+    def _numbered(self) -> Iterator[Rows]:
+        """Blocks of rows with their numbers: those that cannot be parsed count too."""
+        while block := self._source.take():
+            rows = self._parsed(block)
+            self._rows += len(rows)
+            if len(rows):
+                yield from self._parts(rows)
+        self._source.verify()
+
+    def _parts(self, rows: Rows) -> Iterator[Rows]:
+        """The rows in parts of at most `batch_rows`, each with the broken ones before its last."""
+        if rows.batch.num_rows <= self.batch_rows:
+            yield rows
+            return
+        start = 0
+        for stop in [*rows.numbers[self.batch_rows - 1 : -1 : self.batch_rows].tolist(), _ALL]:
+            yield rows.between(start, stop)
+            start = stop
+
+    def _parsed(self, block: bytes) -> Rows:
+        if self._dialect.is_simple(block):
+            lines = count_lines(block)
+            try:
+                batch = self._cells(block)
+            except pa.ArrowInvalid:  # a row with too few or too many cells
+                batch = None
+            if batch is not None and batch.num_rows == lines:
+                self._lines += lines
+                return Rows(batch, np.arange(self._rows + 1, self._rows + lines + 1))
+        return self._with_care(block)
+
+    def _with_care(self, block: bytes) -> Rows:
+        """The rows of a block that has quotes, escapes, blank lines, or rows that cannot be parsed."""
+        found = records(block, self._dialect, is_last=self._source.is_last)
+        if found.open_at is not None:
+            if self._source.is_last:
+                raise UnreadableFileError(self._never_closed(self._lines + found.line_count + 1))
+            self._source.give_back(block[found.open_at :])
+        kept, text = found.sound()
+        try:
+            batch = self._cells(text)
+        except pa.ArrowInvalid:
+            ragged, batch = self._skipping_ragged(kept, text)
+            found.faults |= ragged
+            kept, sound = found.sound()
+            if not text.isascii():
+                batch = self._cells(sound)
+        if batch.num_rows != len(kept):
+            raise UnreadableFileError(
+                f"its lines {self._lines + 1} to {self._lines + found.line_count} are {len(kept)} rows, and "
+                f"{batch.num_rows} were parsed: rows would be lost or doubled; report this"
+            )
+        row, line = self._rows + 1, self._lines + 1
+        broken = BrokenRows(
+            np.array(sorted(found.faults), np.int64) + row, lambda number: _broken(found, number - row, number, line)
+        )
+        self._lines += found.line_count
+        return Rows(batch, row + kept, broken)
+
+    def _skipping_ragged(self, kept: np.ndarray, text: bytes) -> tuple[dict[int, Fault], pa.RecordBatch]:
+        """The records that have more or fewer cells than the header, whatever their bytes, and the cells of the others.
+
+        Arrow shows such a row as text, and fails where it is not UTF-8: so it sees ASCII, and its cells are then none.
+        """
+        faults: dict[int, Fault] = {}
+
+        def skip(row: pa.csv.InvalidRow) -> str:
+            faults[int(kept[row.number - 1])] = _ragged(row.actual_columns, row.expected_columns)
+            return "skip"
+
+        return faults, self._cells(text if text.isascii() else text.translate(_ASCII), skip)
+
+    def _cells(self, text: bytes, on_invalid: object = None) -> pa.RecordBatch:
+        """The cells of records, as they stand there."""
+        wanted = pa.schema([(name, pa.binary()) for name in self._wanted])
+        if not text:
+            return pa.RecordBatch.from_pylist([], wanted)
+        options = pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._names)
+        table = self._arrow(text, options, dict.fromkeys(self._wanted, pa.binary()), on_invalid)
+        batches = table.combine_chunks().to_batches()
+        return batches[0] if batches else pa.RecordBatch.from_pylist([], wanted)
+
+    def _arrow(
+        self, text: bytes, options: pa.csv.ReadOptions, types: dict[str, pa.DataType], on_invalid: object = None
+    ) -> pa.Table:
+        return pa.csv.read_csv(
+            pa.BufferReader(text),
+            read_options=options,
+            parse_options=pa.csv.ParseOptions(
+                delimiter=self._csv.delimiter,
+                quote_char=self._csv.quote_char or False,
+                escape_char=self._csv.escape or False,
+                newlines_in_values=self._csv.newlines,
+                invalid_row_handler=on_invalid,
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=list(self._csv.null_values),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                check_utf8=False,
+            ),
+        )
+
+    def _never_closed(self, line: int) -> str:
+        return (
+            f"a quote that opens in line {line} is never closed, so that this row swallows the rest of the file; close "
+            "it, or upload the whole file if this one is truncated"
+        )
+
+
+def _broken(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
+    fault = found.faults[at]
+    detail = f"line {first_line + int(found.lines[at])}: {fault.detail}"
+    return BrokenRow(number, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)
+
+
+@functools.lru_cache(maxsize=256)
+def _ragged(cells: int, expected: int) -> Fault:
+    return Fault("cells_match_header", f"{cells} cell{'s' * (cells != 1)}, the header has {expected}")

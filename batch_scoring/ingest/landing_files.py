@@ -1,0 +1,200 @@
+"""The day's landing files: which there are, what they hold, and how each is opened.
+
+A file is read in the version that was pinned. `rows.py` says what its rows are.
+"""
+
+import collections
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, TypeVar
+
+import pyarrow as pa
+
+from batch_scoring.config.spec import Csv
+from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows, UnreadableFileError
+from batch_scoring.runtime.printable import one_line
+from batch_scoring.storage.folders import FileVersion, Folder, former_token
+from batch_scoring.storage.state import LandingFile
+
+AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
+
+ENDINGS = (".parquet", ".csv", ".csv.gz")
+_HASHED = 1024 * 1024
+"""Bytes hashed at a time."""
+
+_MEANINGS = (
+    ("magic bytes", "it may be truncated or of another format"),
+    ("codec can't decode", "its header must be UTF-8"),
+    ("header check", "it is not compressed, but its name ends in .gz"),
+    ("hrift", "its pages are damaged"),
+    ("orrupt", "its pages are damaged"),
+    ("CRC", "its pages are damaged"),
+)
+"""What Arrow and Python say, and what it means to the person who wrote the file."""
+
+
+def day_folder(day: str) -> str:
+    """The prefix of a day's files in its landing folder and tables."""
+    return f"dt={day}/"
+
+
+def list_day(landing: Folder, day: str) -> list[FileVersion]:
+    """The day's data files, sorted by path, those in trouble too. Names that begin with `_` or `.` are not data."""
+    return data_files(landing.look(day_folder(day)))
+
+
+def data_files(listed: Iterable[FileVersion]) -> list[FileVersion]:
+    """Those of the files that are data, in their order."""
+    return [file for file in listed if is_data(file.path)]
+
+
+def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
+    """The data files of all days, in one listing."""
+    found: dict[str, list[FileVersion]] = {}
+    for file in landing.look("dt="):
+        if is_data(file.path) and ("/" in file.path or file.trouble):
+            found.setdefault(file.path.split("/")[0].removeprefix("dt="), []).append(file)
+    return found
+
+
+def is_data(path: str) -> bool:
+    """Whether a path is meant to be read: no part of it begins with `_` or `.`."""
+    return not any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+def in_words(landing: Folder, troubled: Sequence[FileVersion]) -> str:
+    """What is wrong with files of a listing."""
+    said = [f"{landing.uri}/{file.path}: {file.trouble.reason}" for file in troubled if file.trouble]
+    more = [f"and {len(said) - 3} more"] if len(said) > 3 else []
+    return "; ".join([*said[:3], *more])
+
+
+def newest_first(files: Iterable[AnyFile]) -> list[AnyFile]:
+    """The order in which files are read: of rows with equal keys the first one's is accepted."""
+    return sorted(files, key=lambda file: (file.modified, file.path), reverse=True)
+
+
+def fingerprint(files: Iterable[FileVersion | LandingFile]) -> str:
+    """Names the content of a day: a sha256 over path, version token and size of each file, newest first.
+
+    Their order counts: the same files, one of them uploaded once more, can mean other accepted rows.
+    """
+    return _digest((file.path, file.token, file.size) for file in newest_first(files))
+
+
+def is_of(name: str | None, files: Iterable[FileVersion]) -> bool:
+    """Whether a fingerprint names just these files; one from before 2026-11 does so by the tokens of that time."""
+    ordered = newest_first(files)
+    former = ((file.path, former_token(file.token), file.size) for file in ordered)
+    return name is not None and name in (fingerprint(ordered), _digest(former))
+
+
+def _digest(files: Iterable[tuple[str, str, int]]) -> str:
+    lines = (f"{path}\0{token}\0{size}\n" for path, token, size in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
+    """Read what a file is made of; a CSV file is read through, so its end is known to be there.
+
+    Raises:
+        UnreadableFileError: it is no whole file of its kind.
+        FileChangedError: it was replaced since the listing.
+    """
+    with open_rows(landing, file, csv, columns=()) as rows:
+        return LandingFile(
+            path=file.path,
+            token=file.token,
+            size=file.size,
+            modified=file.modified,
+            rows=rows.count(),
+            columns={field.name: str(field.type) for field in rows.schema},
+            content=_content(landing, file) if landing.is_local else None,
+        )
+
+
+def _content(landing: Folder, file: FileVersion) -> str:
+    hasher = hashlib.sha256()
+    with landing.open(file.path, file.token) as stream:
+        while block := stream.read(_HASHED):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def open_rows(
+    landing: Folder,
+    file: FileVersion | LandingFile,
+    csv: Csv,
+    columns: Iterable[str] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[FileRows]:
+    """Open one pinned version of a landing file.
+
+    Args:
+        landing: the folder.
+        file: the file, in the version that is meant.
+        csv: the dialect of a CSV file.
+        columns: those that are decoded; all if None.
+        batch_rows: rows of a record batch, at most.
+
+    Raises:
+        UnreadableFileError: it is no whole file of its kind, noticed at the start or while it is read.
+        FileChangedError: it is no longer the pinned version, at the start or at the end.
+        FileNotFoundError: it is gone.
+    """
+    where = one_line(f"{landing.uri}/{file.path}")
+    with landing.open(file.path, file.token) as stream:
+        with _explained(where, file):
+            rows = _rows(stream, file, csv, columns)
+        rows.batch_rows = batch_rows
+        rows.explain = lambda: _explained(where, file)
+        if landing.is_local:  # on S3 every read names the version
+            rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
+        yield rows
+        rows.refuse_changed()
+
+
+def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: Iterable[str] | None) -> FileRows:
+    if file.size == 0:
+        raise UnreadableFileError("it is empty (0 bytes); expected a header or a Parquet footer")
+    # late: who only lists files is to start soon
+    from batch_scoring.ingest.formats.csv_rows import CsvRows
+    from batch_scoring.ingest.formats.parquet_rows import ParquetRows
+
+    rows: FileRows
+    if file.path.endswith(".parquet"):
+        rows = ParquetRows(stream, columns)
+    elif file.path.endswith((".csv", ".csv.gz")):
+        rows = CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"), columns=columns)
+    else:
+        raise UnreadableFileError(
+            f"its name ends in none of {', '.join(ENDINGS)}; if it is one of these, rename it; if it is not data, let "
+            "its name begin with '_'"
+        )
+    twice = [name for name, count in collections.Counter(rows.schema.names).items() if count > 1]
+    if twice:
+        raise UnreadableFileError(
+            f"it has more than one column {', '.join(map(repr, twice))}; expected distinct names: rename or leave out "
+            "all but one"
+        )
+    return rows
+
+
+@contextlib.contextmanager
+def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
+    """Say of a reading error which file it is in and what to do."""
+    try:
+        yield
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{where} ({file.size} bytes) cannot be scored: {error}") from error
+    except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+            raise  # gone, changed, not permitted, or the disk's trouble: these say so themselves
+        kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
+        found = str(error).splitlines()[0]
+        meaning = next((meaning for words, meaning in _MEANINGS if words in found), "it may be truncated")
+        raise UnreadableFileError(
+            f"{where} ({file.size} bytes) is no whole {kind} file: {found.rstrip('.')}; {meaning}: upload it again"
+        ) from error

@@ -1,0 +1,4 @@
+"""The pipeline's pandera schema, decided row by row.
+
+Start reading at `contract.py`.
+"""

@@ -1,0 +1,450 @@
+"""The contract on input rows: the pipeline's pandera schema, decided row by row.
+
+Types are enforced here in Arrow: a missing or retyped column stops the day, a cell that does not fit its type is a
+rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
+"""
+
+import contextlib
+import copy
+import functools
+import math
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.ingest.contract import casting
+from batch_scoring.ingest.contract.arrow_checks import answers
+from batch_scoring.ingest.schema import options
+from batch_scoring.runtime.printable import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pandera.pandas
+
+_WHOLE_FLOATS = (
+    "a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole floats by "
+    "Field(coerce=True); nullable=True takes the missing ones"
+)
+
+Stage = Literal["read", "schema", "rule", "duplicate", "score"]
+
+
+class ContractError(ValueError):
+    """The schema cannot be applied row by row, or a file has not the columns that it demands: the day stops."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a row is rejected: the first of its faults."""
+
+    stage: Stage
+    rule: str
+    column: str
+    value: str | None
+
+    @property
+    def advice(self) -> str:
+        """What may be behind it, and what to do; empty if the reason says all."""
+        is_whole_float = self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or "")
+        return f"{self.column}: {_WHOLE_FLOATS}" if is_whole_float else ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A reason that rows share, up to the value."""
+
+    stage: Stage
+    rule: str
+    column: str
+    rows: np.ndarray
+    """Positions, ascending."""
+    values: pa.Array
+    """What stood in each."""
+
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Those of some of the rows."""
+        cells = plain_cells(self.values, np.searchsorted(self.rows, rows))
+        texts = [None if cell is None else one_line(str(cell)) for cell in cells]
+        return [Reason(self.stage, self.rule, self.column, text) for text in texts]
+
+
+class Rejections(Mapping[int, Reason]):
+    """Why rows of a record batch are rejected, by position: each for the first of its faults.
+
+    A reason is put into words when it is asked for: all rows may have one.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.groups: list[Shared] = []
+        """Of the reasons, without the words."""
+        self._group = np.full(rows, -1, np.int32)  # of each row
+
+    def add(
+        self, stage: Stage, rule: str, column: str, rows: np.ndarray, values: pa.Array, places: np.ndarray | None = None
+    ) -> None:
+        """Reject rows that have no fault yet; `values` stood there (or at `places` of `values`)."""
+        fresh = self._group[rows] < 0
+        rows, places = rows[fresh], (rows if places is None else places)[fresh]
+        if len(rows):
+            self._group[rows] = len(self.groups)
+            self.groups.append(Shared(stage, rule, column, rows, values.take(pa.array(places))))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The rows that are rejected, ascending."""
+        return np.flatnonzero(self._group >= 0)
+
+    @property
+    def others(self) -> np.ndarray:
+        """The rows that are not, ascending."""
+        return np.flatnonzero(self._group < 0)
+
+    def __getitem__(self, row: int) -> Reason:
+        """Why a row is rejected."""
+        if not 0 <= row < len(self._group) or self._group[row] < 0:
+            raise KeyError(row)
+        return self.reasons(np.array([row]))[0]
+
+    def reasons(self, rows: np.ndarray) -> list[Reason]:
+        """Why each of some rejected rows is rejected."""
+        found: dict[int, Reason] = {}
+        for number in np.unique(self._group[rows]):
+            mine = rows[self._group[rows] == number]
+            found |= zip(mine.tolist(), self.groups[number].reasons(mine), strict=True)
+        return [found[row] for row in rows.tolist()]
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions, ascending."""
+        return iter(self.positions.tolist())
+
+    def __len__(self) -> int:
+        """Rows that are rejected."""
+        return int((self._group >= 0).sum())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that the schema demands."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool
+    coerce: bool = False
+    """Whether a value of another kind is taken that is exactly one of the type."""
+    naive: bool = False
+    """Of a timestamp: the schema declares it without a time zone, and compares it with such. It is taken as UTC."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the contract says of a record batch."""
+
+    accepted: pa.RecordBatch
+    """Rows that meet it, typed: the key, then the features."""
+    positions: np.ndarray
+    """int64: where in the batch each accepted row stood."""
+    rejected: Rejections
+    """By position in the batch."""
+
+
+class Contract:
+    """A pipeline's schema, ready to judge record batches."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Load the schema and refuse what cannot be decided for one row alone.
+
+        Raises:
+            ContractError: naming the check or column and what is accepted.
+        """
+        spec = pipeline.spec
+        self._where = f"{pipeline.name}: {spec.features.contract}"
+        self._delimiter = spec.input.csv.delimiter
+        self._nulls = pa.array(spec.input.csv.null_values, pa.string()) if spec.input.csv.trim else None
+        model = pipeline.load(spec.features.contract)
+        try:
+            schema = model.to_schema()
+        except Exception as error:  # pandera raises what it meets in a user's class
+            raise ContractError(f"{self._where} is no schema: {type(error).__name__}: {error}") from error
+        if fault := next(options.refused(schema, model), None):
+            raise ContractError(f"{self._where}{fault}")
+        self.key = spec.input.key
+        self._kept = (self.key, *spec.features.names)
+        if unknown := [name for name in self._kept if name not in schema.columns]:
+            raise ContractError(f"{self._where} has no column {', '.join(unknown)}, which the spec names")
+        self.columns = {
+            name: self._column(name, column, bool(schema.coerce)) for name, column in schema.columns.items()
+        }
+        for name in spec.features.numeric:
+            kind = self.columns[name].type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                raise ContractError(
+                    f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
+                )
+        self._checks = {
+            name: [_of_all_rows(check) for check in column.checks]
+            for name, column in schema.columns.items()
+            if column.checks
+        }
+        self._pandera = threading.Lock()  # neither pandera nor a user's checks are made for several threads
+        self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
+
+    @functools.cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """Of accepted rows: the key and the features."""
+        kept = (self.columns[name] for name in self._kept)
+        return pa.schema([pa.field(c.name, c.type, c.nullable and c.name != self.key) for c in kept])
+
+    def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
+        """Columns of a file that the contract does not know; they are reported and ignored.
+
+        Raises:
+            ContractError: a column is missing or of another kind than the contract's.
+        """
+        where = one_line(where)
+        if missing := [name for name in self.columns if name not in schema.names]:
+            hint = ""
+            if is_text and len(schema.names) == 1:
+                hint = f" (one column: is input.csv.delimiter {self._delimiter!r} in the spec the right one?)"
+            elif is_text and len(missing) == len(self.columns):
+                hint = " (none of them: is the header line missing?)"
+            raise ContractError(
+                f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
+                f"it has {one_line(', '.join(schema.names))}{hint}: upload the file with all columns, or change the "
+                "schema"
+            )
+        if not is_text:
+            for column in self.columns.values():
+                found = schema.field(column.name).type
+                if not casting.fits(found, column.type, coerce=column.coerce):
+                    raise ContractError(
+                        f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; upload the "
+                        f"file with the declared type, or change the schema{_hint(found, column.type)}"
+                    )
+        return [name for name in schema.names if name not in self.columns]
+
+    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
+        """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
+        rejected = Rejections(batch.num_rows)
+        typed: dict[str, pa.Array] = {}
+        for column in self.columns.values():
+            values = batch.column(column.name)
+            if is_text:
+                values = casting.trimmed(self._decode(values, column.name, rejected), self._nulls)
+            elif casting.kind_of(casting.plain_type(values.type)) == "text":
+                values = self._valid_text(values, column.name, rejected)
+            typed[column.name] = values = self._cast(values, column, rejected)
+            if values.null_count and (not column.nullable or column.name == self.key):
+                missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+                rejected.add("rule", "not_nullable", column.name, missing, values)
+            if column.name == self.key:
+                rejected.add("rule", "key_is_not_blank", column.name, _blanks(values), values)
+            if pa.types.is_floating(values.type):
+                finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
+                rejected.add("rule", "is_finite", column.name, np.flatnonzero(~finite), values)
+        table = pa.RecordBatch.from_pydict(typed)
+        if rejected:
+            table = table.take(pa.array(rejected.others))
+        positions = rejected.others
+        for name, rule, rows in self._broken_rules(table):
+            rejected.add("rule", rule, name, positions[rows], table.column(name), rows)
+        if len(rejected.others) < len(positions):
+            kept = np.flatnonzero(np.isin(positions, rejected.others, assume_unique=True))
+            table, positions = table.take(pa.array(kept)), positions[kept]
+        accepted = pa.RecordBatch.from_arrays(table.select(self._kept).columns, schema=self.arrow_schema)
+        return Verdict(accepted, positions, rejected)
+
+    def _decode(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
+        """Bytes to text; a row that is not UTF-8 is rejected."""
+        texts, wrong = casting.decode(values)
+        rejected.add("read", "is_utf8", name, wrong, values)
+        return texts
+
+    def _valid_text(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
+        """Text of a Parquet file, which nobody has looked at so far: a row that is not UTF-8 is rejected."""
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+            return self._decode(plain.cast(pa.binary()), name, rejected)
+        return values
+
+    def _cast(self, values: pa.Array, column: Column, rejected: Rejections) -> pa.Array:
+        """To the contract's type; a row whose cell does not fit is rejected."""
+        typed, wrong, cells = casting.cast(values, column.type, coerce=column.coerce)
+        rejected.add("schema", f"is_{column.type}", column.name, wrong, cells)
+        return typed
+
+    def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[str, str, np.ndarray]]:
+        """The rows of `table` that fail a check, with its column and its name, as pandera decides them."""
+        if not table.num_rows:
+            return
+        for name, checks in self._checks.items():
+            values = table.column(name)
+            if self._passes(name, values):
+                continue
+            present = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+            missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            series = self._series(name, values.drop_null(), present)
+            for check in checks:
+                failed = self._failed(check, series)
+                # without the missing values, beside which pandas would make floats of whole numbers
+                if not check.ignore_na and len(missing) and len(self._failed(check, self._missing(name))):
+                    failed = np.sort(np.concatenate([failed, missing]))
+                if len(failed):
+                    yield name, str(check.error or check.name), failed
+
+    def _failed(self, check: "pandera.pandas.Check", values: "pd.Series[Any]") -> np.ndarray:
+        """Labels of the values that fail a check.
+
+        Raises:
+            ContractError: it does not answer value by value.
+        """
+        if not len(values):
+            return np.zeros(0, np.int64)
+        try:
+            with self._pandera:
+                result = check(values)
+            if result.check_passed:
+                return np.zeros(0, np.int64)
+            if result.failure_cases is None:
+                raise TypeError(f"its answer is of {len(result.check_output)} other rows than the {len(values)} asked")
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a user's check may raise
+            raise ContractError(
+                f"{self._where}: the check {check.error or check.name} on {values.name} gave no answer a row "
+                f"({error!r}); expected one that returns a bool for every element"
+            ) from error
+        return result.failure_cases.index.to_numpy()
+
+    def _passes(self, name: str, values: pa.Array) -> bool:
+        """Whether Arrow can tell that every value of a column passes its checks."""
+        found = self._answers[name]
+        return found is not None and all(answer(values) for answer in found)
+
+    def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
+        """Values as pandera alone would see them."""
+        if self.columns[name].naive:
+            values = values.cast(pa.timestamp("us"))
+        series = values.to_pandas()
+        series.index, series.name = labels, name
+        return series
+
+    def _missing(self, name: str) -> "pd.Series[Any]":
+        """One missing value, as pandas has it in a column of its own."""
+        kind = self.columns[name].type
+        return self._series(name, pa.nulls(1, pa.float64() if pa.types.is_integer(kind) else kind), np.zeros(1, int))
+
+    def _column(self, name: str, column: "pandera.pandas.Column", coerce: bool) -> Column:
+        if column.dtype is None:
+            raise ContractError(f"{self._where}: {name} has no type; expected int, float, str, bool or datetime")
+        kind = _arrow_type(str(column.dtype))
+        if kind is None:
+            raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
+        naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
+        return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
+
+
+def _blanks(keys: pa.Array) -> np.ndarray:
+    """Positions of the texts that are empty, or blanks alone: they name nothing, and all are one another's double."""
+    if not pa.types.is_string(keys.type):
+        return np.zeros(0, np.int64)
+    blank = pc.or_(pc.equal(pc.binary_length(keys), 0), pc.utf8_is_space(keys))
+    return np.flatnonzero(pc.fill_null(blank, False).to_numpy(zero_copy_only=False))
+
+
+def plain(values: pa.Array, row: int) -> object:
+    """A cell as JSON can hold it, or as `str` can show it, whatever its bytes are."""
+    try:
+        value = values[row].as_py()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's years
+        cell = values.slice(row, 1)
+        if pa.types.is_dictionary(cell.type):
+            cell = cell.dictionary_decode()
+        try:
+            value = cell.cast(pa.string() if pa.types.is_temporal(cell.type) else pa.binary())[0].as_py()
+        except pa.ArrowException:
+            return f"a {cell.type} that cannot be shown"
+    return _readable(value)
+
+
+def plain_cells(values: pa.Array, rows: np.ndarray) -> list[object]:
+    """Some of the cells, each as `plain` has it."""
+    try:
+        return _all_plain(values.take(pa.array(rows)))
+    except pa.ArrowNotImplementedError:  # of string views, for one
+        return [plain(values, int(row)) for row in rows]
+
+
+def _all_plain(values: pa.Array) -> list[object]:
+    """Each cell as `plain` has it."""
+    with contextlib.suppress(pa.ArrowInvalid):
+        if pa.types.is_binary(values.type):  # of a CSV file: nearly always text
+            values = values.cast(pa.string())
+    try:
+        if pa.types.is_string(values.type):
+            return list(values.to_pylist())
+        if pa.types.is_binary(values.type):
+            return [None if cell is None else cell.decode("utf-8", "backslashreplace") for cell in values.to_pylist()]
+        return [_readable(value) for value in values.to_pylist()]
+    except (ValueError, OverflowError):
+        return [plain(values, row) for row in range(len(values))]
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
+    """The check, made to name every row that fails and refused if it does not answer row by row."""
+    import pandas as pd
+
+    decide = check._check_fn
+
+    @functools.wraps(decide)
+    def decided(values: Any, *args: Any, **settings: Any) -> Any:  # noqa: ANN401  (a user's check)
+        answer = decide(values, *args, **settings)
+        if isinstance(values, pd.Series) and len(np.shape(answer)) != 1:
+            raise TypeError(f"it returned {answer!r} for {len(values)} rows")
+        return answer
+
+    complete = copy.copy(check)
+    complete.n_failure_cases = None
+    complete._check_fn = decided
+    return complete
+
+
+def _arrow_type(name: str) -> pa.DataType | None:
+    """The Arrow type of a pandera type, by its name. Delta has no unsigned integers."""
+    name = name.lower()
+    if match := re.match(r"int(8|16|32|64)", name):
+        return {"8": pa.int8(), "16": pa.int16(), "32": pa.int32(), "64": pa.int64()}[match[1]]
+    if match := re.match(r"float(16|32|64)", name):
+        return pa.float64() if match[1] == "64" else pa.float32()
+    if name.startswith(("str", "object", "category", "large_string")):
+        return pa.string()
+    if name.startswith("bool"):
+        return pa.bool_()
+    if name.startswith(("datetime", "timestamp")):
+        return pa.timestamp("us", "UTC")
+    return pa.date32() if name.startswith("date") else None
+
+
+def _hint(found: pa.DataType, expected: pa.DataType) -> str:
+    """What else to do about a column of another kind, where there is something."""
+    if not casting.is_coercible(found, expected):
+        return ""
+    if pa.types.is_floating(found) and pa.types.is_integer(expected):
+        return f" ({_WHOLE_FLOATS})"
+    return f" (Field(coerce=True) takes what is exactly one {expected})"

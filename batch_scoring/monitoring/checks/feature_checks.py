@@ -1,0 +1,265 @@
+"""What the checks of validated_features say of a day, from its shards' accounts alone: no row is read again."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from batch_scoring.config.spec import Checks
+from batch_scoring.daily.publish import DayStep, Prepared
+from batch_scoring.defs.asset_checks import Finding
+from batch_scoring.defs.metadata import ui_table
+from batch_scoring.inference.bundle import BundleError, read_description
+from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
+from batch_scoring.storage.state import DayInput, ShardAccount, State
+
+CHECKS = {
+    "rows_are_conserved": "Every row that raw_input counted is accepted or in the quarantine, exactly once.",
+    "keys_are_unique": "No two accepted rows of the day have the same key.",
+    "some_rows_are_accepted": "At least one row of the day meets the contract.",
+    "quarantine_is_small": "Few rows of the day are in the quarantine; beyond a second bound nothing is published.",
+    "categories_are_known": "Nearly all values of the categorical columns are known to the model in force.",
+    "categories_are_present": "No value is absent that every day of the model's reference has.",
+}
+
+WORDS_SHOWN = 50
+"""Values that a message or table names."""
+
+_SETTINGS = {
+    "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
+    "quotes_end_cells": "; see input.csv.escape and quote in the spec",
+}
+"""What may mend rows that are rejected for a reason, where the schema and the rows cannot."""
+
+Categories = dict[str, Counter[str]]
+"""Rows by categorical column and value."""
+
+
+def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Finding]:
+    """All of them, before anything is published."""
+    accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
+    categories = categories_of(accounts)
+    vocabularies, profile, why = _model(step.state)
+    return [
+        *_conservation(prepared, pinned),
+        quarantine_size(accounts, thresholds),
+        known_categories(categories, vocabularies, thresholds, why),
+        _present(categories, sum(shard.rows for shard in accounts), profile, thresholds, why),
+    ]
+
+
+def rejected_by_reason(accounts: Iterable[ShardAccount]) -> list[tuple[tuple[str, str], int]]:
+    """Rows by stage and reason, most first."""
+    total: Counter[tuple[str, str]] = Counter()
+    for shard in accounts:
+        for stage, reasons in shard.quarantined.items():
+            total.update({(stage, reason): rows for reason, rows in reasons.items()})
+    return total.most_common()
+
+
+def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
+    accounts = prepared.accounts
+    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
+    rejected = sum(shard.rows_quarantined for shard in accounts)
+    damaged = _damaged(accounts, pinned)
+    distinct = rows if prepared.published else prepared.distinct_keys
+    reused = [shard.account for shard in prepared.shards if shard.reused]
+    return [
+        Finding(
+            "rows_are_conserved",
+            not damaged,
+            f"{pinned.rows} rows pinned, {rows_in} read, {rows} accepted, {rejected} in the quarantine"
+            + (f"; rows are lost or doubled in {_remedy(damaged, pinned)}" if damaged else ""),
+            {"rows_pinned": pinned.rows, "rows_in": rows_in, "rows": rows, "rows_quarantined": rejected},
+            observed=rows + rejected,
+            expected=f"{pinned.rows} rows",
+        ),
+        Finding(
+            "keys_are_unique",
+            distinct == rows,
+            f"{rows} accepted rows have {distinct} distinct keys"
+            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
+            {"rows": rows, "keys": distinct},
+            observed=rows - distinct,
+            expected="no row whose key another one has",
+        ),
+        acceptance(accounts),
+    ]
+
+
+def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
+    """The finding some_rows_are_accepted."""
+    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
+    return Finding(
+        "some_rows_are_accepted",
+        rows > 0,
+        f"{rows} of {rows_in} rows are accepted"
+        + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
+        {"rows": rows},
+        observed=rows,
+        expected="at least one row",
+    )
+
+
+def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_in: int | None = None) -> Finding:
+    """The finding quarantine_is_small.
+
+    Args:
+        accounts: of every stage that has lost rows.
+        thresholds: of the spec.
+        rows_in: rows that went into the first stage; those of all accounts if None.
+    """
+    bounds = thresholds.quarantine_is_small
+    rows_in = sum(shard.rows_in for shard in accounts) if rows_in is None else rows_in
+    rejected = sum(shard.rows_quarantined for shard in accounts)
+    share, most = rejected / max(rows_in, 1), math.floor(bounds.most(rows_in))
+    passed, blocks = rejected <= most, share > bounds.blocking_share
+    expected = f"at most {_rows(most)} of {rows_in}; beyond {bounds.blocking_share:.0%} the day stops"
+    message = f"{rejected} of {rows_in} rows ({share:.1%}) are in the quarantine, expected {expected}"
+    if rejected:
+        message += f"; reasons: {_worst(accounts)}"
+    if blocks:
+        message += f"; nothing is published: {_way_out(accounts)}"
+    return Finding(
+        "quarantine_is_small",
+        passed and not blocks,
+        message,
+        {"rows": rows_in, "rows_quarantined": rejected},
+        observed=share,
+        expected=expected,
+        limits=[most / max(rows_in, 1)],
+        blocks=blocks,
+    )
+
+
+def _way_out(accounts: Iterable[ShardAccount]) -> str:
+    (stage, _), _ = rejected_by_reason(accounts)[0]
+    if stage in STAGES_OF_PREDICTIONS:
+        return "see the rows and the model that cannot score them"
+    return "upload corrected files, or correct the schema"
+
+
+def known_categories(
+    categories: Categories, vocabularies: dict[str, tuple[str, ...]], thresholds: Checks, why: str = ""
+) -> Finding:
+    """The finding categories_are_known; `why` there are no vocabularies, if there are none."""
+    check, bounds = "categories_are_known", thresholds.categories_are_known
+    expected = f"at most {bounds.share:.1%} of a column's rows, or {bounds.rows} rows"
+    if why:
+        return Finding(check, True, f"not tested: {why}", expected=expected)
+    records, shares, beyond, trimmed = [], [0.0], [], []
+    for column, vocabulary in vocabularies.items():
+        counts = categories.get(column, Counter())
+        unknown = {value: rows for value, rows in counts.most_common() if value not in set(vocabulary)}
+        strange, rows = sum(unknown.values()), max(counts.total(), 1)
+        shares.append(strange / rows)
+        if any(word != word.strip() and word.strip() in unknown for word in vocabulary):
+            trimmed.append(column)
+        if strange > max(bounds.rows, bounds.share * rows):
+            beyond.append(f"{column} ({strange} of {rows} rows: {_listed(unknown)})")
+        shown = ((shortened(word), rows) for word, rows in list(unknown.items())[:WORDS_SHOWN])
+        records += [{"column": column, "value": word, "rows": n} for word, n in shown]
+    message = (
+        f"at most {max(shares):.1%} of a column's rows have a value that the model has not seen, expected {expected}"
+    )
+    if beyond:
+        message += f"; beyond: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
+    if trimmed:
+        message += (
+            f"; of {', '.join(trimmed)} the model knows the same words with blanks around, which are trimmed here: set "
+            "input.csv.trim: false, or train it anew; nothing is published with such scores"
+        )
+    figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
+    return Finding(
+        check,
+        not (beyond or trimmed),
+        message,
+        figures,
+        observed=max(shares),
+        expected=expected,
+        limits=[bounds.share],
+        blocks=bool(trimmed),
+    )
+
+
+def _present(categories: Categories, rows: int, profile: Profile | None, thresholds: Checks, why: str) -> Finding:
+    check, least = "categories_are_present", thresholds.categories_are_present.rows
+    expected = f"no value absent of which every reference day has rows and {least:g} are expected"
+    if profile is None:
+        return Finding(check, True, f"not tested: {why or 'the bundle has no profile'}", expected=expected)
+    watched = [
+        (column, value, min(rows, profile.rows) * share)
+        for column, values in profile.everyday.items()
+        for value, share in values.items()
+        if min(rows, profile.rows) * share >= least
+    ]
+    absent = [(column, value, due) for column, value, due in watched if not categories.get(column, Counter())[value]]
+    message = f"{len(absent)} of {len(watched)} values are absent, expected {expected}"
+    if absent:
+        message += ": " + ", ".join(f"{column} {value} (about {due:.0f} rows)" for column, value, due in absent[:10])
+        message += "; ask who delivers the files whether rows are missing"
+    return Finding(
+        check, not absent, message, {"watched": len(watched)}, observed=len(absent), expected=expected, limits=[0]
+    )
+
+
+def _model(state: State) -> tuple[dict[str, tuple[str, ...]], Profile | None, str]:
+    """Vocabularies and profile of the model in force, and why there are none."""
+    model = state.model_or_none()
+    if model is None:
+        return {}, None, "no model is in force yet"
+    try:
+        manifest, profile = read_description(state.models.subfolder(model.sha256))
+    except BundleError as error:  # the model's own checks stop what scores with it
+        return {}, None, str(error)
+    return manifest.categorical, profile, ""
+
+
+def categories_of(accounts: Iterable[ShardAccount]) -> Categories:
+    """Rows by categorical column and value, of all shards."""
+    total: Categories = {}
+    for shard in accounts:
+        for column, counts in shard.categories.items():
+            total.setdefault(column, Counter()).update(counts)
+    return total
+
+
+def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAccount]:
+    """Shards that do not account for each of their rows once, or whose file has other rows than were pinned."""
+    read = {file.path: 0 for file in pinned.files}
+    for shard in accounts:
+        read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
+    whole = {file.path for file in pinned.files if read[file.path] == file.rows}
+    return [
+        shard
+        for shard in accounts
+        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
+    ]
+
+
+def _file(shard: ShardAccount) -> str:
+    """The landing file that a shard was cut from."""
+    return shard.source.rpartition("#")[0]
+
+
+def _remedy(suspects: Sequence[ShardAccount], pinned: DayInput) -> str:
+    files = ", ".join(f"{shard.digest}-*.parquet (of {_file(shard)})" for shard in suspects[:5])
+    more = f" or one of {len(suspects) - 5} more" if len(suspects) > 5 else ""
+    return f"{files}{more}: remove it from tables/validated_features/dt={pinned.day} and run the day again"
+
+
+def _worst(accounts: Sequence[ShardAccount]) -> str:
+    worst = rejected_by_reason(accounts)[:3]
+    reasons = [f"{reason} ({_rows(n)}{_SETTINGS.get(reason, '')})" for (_, reason), n in worst]
+    return ", ".join(reasons) or "no rows at all"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _listed(unknown: dict[str, int]) -> str:
+    words = list(unknown)
+    return ", ".join(f'"{shortened(word)}"' for word in words[:10]) + (
+        f" and {len(words) - 10} more" if len(words) > 10 else ""
+    )

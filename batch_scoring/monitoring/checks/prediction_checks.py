@@ -1,0 +1,172 @@
+"""What the checks of predictions say of a day, from its shards' accounts alone: no score is read again."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from batch_scoring.config.spec import Checks
+from batch_scoring.daily import history
+from batch_scoring.daily.publish import DayStep, Prepared
+from batch_scoring.defs.asset_checks import Finding
+from batch_scoring.inference.bundle import read_description
+from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.monitoring.checks.feature_checks import quarantine_size
+from batch_scoring.monitoring.drift.distances import LEAST_ROWS
+from batch_scoring.storage.state import Account, ModelInForce, ShardAccount, moments
+
+CHECKS = {
+    "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
+    "quarantine_is_small": "Few rows of the day are lost, the unscored ones included; beyond a second bound it stops.",
+    "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
+    "confidence_is_usual": "The mean confidence is near that of the 28 days before, as on the reference's days.",
+    "classes_are_balanced": "No class has nearly all rows, unless that happens on the reference's days.",
+    "scores_vary": "The scores spread at least half as much as on the narrowest day of the reference.",
+}
+
+SAMPLING = 3.0
+"""Standard errors that the mean of a day may be off by chance alone."""
+
+
+def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelInForce) -> list[Finding]:
+    """All of them, before anything is published."""
+    accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
+    manifest, profile = read_description(step.state.models.subfolder(model.sha256))
+    before = [
+        account
+        for account in history.accounts(step.state, "predictions", step.day)
+        if account.model_sha256 == model.sha256 and account.rows
+    ]
+    return [
+        *_conservation(accounts, features),
+        _quarantine_size(accounts, features, thresholds),
+        _confidence(accounts, before, manifest, profile, thresholds),
+        _balance(accounts, manifest, profile, thresholds),
+        _spread(accounts, manifest, profile, thresholds),
+    ]
+
+
+def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
+    rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
+    lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
+    advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
+    return [
+        Finding(
+            "rows_are_conserved",
+            features.rows == rows + rejected and not lost,
+            f"{features.rows} rows of features, {rows} scored, {rejected} in the quarantine{advice}",
+            {"rows_in": features.rows, "rows": rows, "rows_quarantined": rejected},
+            observed=rows + rejected,
+            expected=f"{features.rows} rows",
+        ),
+        probabilities(accounts, features.rows),
+    ]
+
+
+def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresholds: Checks) -> Finding:
+    """Both stages together; what validated_features has lost alone is told there."""
+    if not sum(shard.rows_quarantined for shard in accounts):
+        check, rows = "quarantine_is_small", features.rows
+        return Finding(check, True, f"none of {rows} rows is lost in scoring", {"rows": rows}, observed=0.0)
+    return quarantine_size([*features.shards, *accounts], thresholds, features.rows_in)
+
+
+def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
+    """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
+    rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
+    none = "" if rows or not rows_in else "; the model scores no row at all: is it the right one?"
+    return Finding(
+        "scores_are_probabilities",
+        not bad and (rows > 0 or rows_in == 0),
+        f"{bad} of {rows} scored rows are not probabilities{none}",
+        {"rows": rows, "not_probabilities": bad},
+        observed=bad,
+        expected="no row whose scores are not probabilities",
+        limits=[0],
+    )
+
+
+def _confidence(
+    accounts: Sequence[ShardAccount],
+    before: Sequence[Account],
+    manifest: Manifest,
+    profile: Profile | None,
+    thresholds: Checks,
+) -> Finding:
+    check, column = "confidence_is_usual", manifest.confidence_column
+    day, learned = moments(accounts, column), profile.score_days if profile else None
+    allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
+    usual = history.median([account.moments(column).mean for account in before])
+    if not day.rows:
+        return Finding(check, True, "not tested: no row is scored")
+    seen = f"the mean {column} is {day.mean:.4f}"
+    if not allowed:
+        return Finding(check, True, f"{seen}; not tested: the bundle has no profile and the spec no deviation")
+    if usual is None:
+        days = f"{len(before)} of the 28 days before, with this model; expected at least 7"
+        return Finding(check, True, f"{seen}; no history yet: {days}", observed=day.mean)
+    allowed += SAMPLING * (learned.confidence_sd if learned else day.deviation) / math.sqrt(day.rows)
+    passed = abs(day.mean - usual) <= allowed
+    expected = f"{usual:.4f} ± {allowed:.4f}, by the {len(before)} days before"
+    advice = "" if passed else "; look at the drift of the features, and at the actuals once they are there"
+    return Finding(
+        check,
+        passed,
+        f"{seen}, expected {expected}{advice}",
+        observed=day.mean,
+        expected=expected,
+        limits=[usual - allowed, usual + allowed],
+    )
+
+
+def _balance(
+    accounts: Sequence[ShardAccount], manifest: Manifest, profile: Profile | None, thresholds: Checks
+) -> Finding:
+    check = "classes_are_balanced"
+    counts: Counter[str] = Counter()
+    for shard in accounts:
+        counts.update(shard.classes)
+    if not counts.total() or manifest.task == "regression":
+        return Finding(check, True, "not tested: no classes" if counts else "not tested: no row is scored")
+    (winner, most), rows = counts.most_common(1)[0], counts.total()
+    name, share = manifest.classes[int(winner)], most / rows
+    known = profile.score_days.largest_class if profile else None
+    limit = max(thresholds.classes_are_balanced.share, known or 0.0)
+    seen = f"{share:.1%} of {rows} rows are {name}"
+    if limit >= 1:
+        return Finding(
+            check, True, f"{seen}; not tested: on a day of the reference one class has all rows", observed=share
+        )
+    if rows < LEAST_ROWS:
+        return Finding(check, True, f"{seen}; not enough rows, expected at least {LEAST_ROWS}", observed=share)
+    advice = "" if share <= limit else "; is this the right model, and are its features what they were in training?"
+    return Finding(
+        check,
+        share <= limit,
+        f"{seen}, expected at most {limit:.1%}{advice}",
+        dict(counts),
+        observed=share,
+        expected=f"at most {limit:.1%} of one class",
+        limits=[limit],
+    )
+
+
+def _spread(
+    accounts: Sequence[ShardAccount], manifest: Manifest, profile: Profile | None, thresholds: Checks
+) -> Finding:
+    check, column = "scores_vary", manifest.score_columns[0]
+    day = moments(accounts, column)
+    if day.rows < LEAST_ROWS:
+        return Finding(check, True, f"not enough rows: {day.rows}, expected at least {LEAST_ROWS}")
+    least = thresholds.scores_vary.share * ((profile and profile.score_days.spread) or 0.0)
+    passed = day.deviation >= least and day.deviation > 0
+    expected = f"at least {least:.4f}" + ("" if profile else " (the bundle has no profile)")
+    advice = "" if passed else "; the model says nearly the same of every row: are its features there?"
+    return Finding(
+        check,
+        passed,
+        f"the standard deviation of {column} is {day.deviation:.4f}, expected {expected}{advice}",
+        observed=day.deviation,
+        expected=expected,
+        limits=[least],
+    )

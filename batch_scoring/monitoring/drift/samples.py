@@ -1,0 +1,163 @@
+"""A bounded sample of a day: rows of its features with their scores, kept beside the day's accounts.
+
+    state/dt=…/sample.parquet
+
+The rows with the smallest hashes of key and day: the same rows whatever the shards and batches, spread over all of
+them, and other customers each day where the keys stay the same. The trailing days are read from these samples.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.ingest import key_index
+from batch_scoring.storage import parquet, shards
+from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.state import Account
+from batch_scoring.tables import features_table, predictions_table
+
+WORD_CHARACTERS = 1_000
+"""Of a word in a sample: more than any vocabulary has, and thousands of rows may have the same."""
+
+_FOOTER_KEY = b"batch_scoring"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a day."""
+
+    day: str
+    rows: pa.Table
+    """In the order of their hashes: any beginning of it is a sample too."""
+    of: int
+    """Rows that the day has."""
+    model_sha256: str
+    """Of the scores; empty without scores."""
+
+
+def take(pipeline: Pipeline, features: Account, predictions: Account | None, rows: int) -> Sample:
+    """Sample a published day: read in flat memory, at most `rows` rows kept.
+
+    Args:
+        pipeline: whose tables to read.
+        features: the day's account of its features.
+        predictions: that of its scores, if there are any. A row that has none (the model could not score it) stays,
+            with nulls: it is one of the day's features all the same.
+        rows: of the sample.
+    """
+    spec = pipeline.spec
+    key, day = spec.input.key, features.day
+
+    def smallest(folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str] = ()) -> pa.Table:
+        return _smallest(_batches(folder, account, [key, *columns], dictionary), key, day, rows)
+
+    with ThreadPoolExecutor(1) as beside:
+        scores = None
+        if predictions is not None:
+            columns = sorted({column for shard in predictions.shards for column in shard.sums})
+            scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
+        folder = features_table(pipeline).folder
+        chosen = smallest(folder, features, list(spec.features.names), spec.features.categorical)
+        if scores is not None:
+            chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
+    chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
+    return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
+
+
+def put(output: Folder, sample: Sample) -> None:
+    """Keep a day's sample; an earlier one is replaced. `output`: the pipeline's output folder."""
+    described = f"{sample.of} {sample.model_sha256}".encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(sample.rows.replace_schema_metadata({_FOOTER_KEY: described}), sink, compression="zstd")
+    output.put(_path(sample.day), sink.getvalue().to_pybytes())
+
+
+def get(output: Folder, day: str) -> Sample | None:
+    """A day's sample, None if there is none that can be read."""
+    try:
+        content = output.read(_path(day))
+    except FileNotFoundError:
+        return None
+    try:
+        file = parquet.open_file(pa.BufferReader(content))
+        of, _, model = file.schema_arrow.metadata[_FOOTER_KEY].decode().partition(" ")
+        return Sample(day, file.read(use_threads=False), int(of), model)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def before(output: Folder, days: Iterable[str]) -> list[Sample]:
+    """The samples of some days, as far as there are any."""
+    with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
+        return [sample for sample in pool.map(lambda day: get(output, day), days) if sample]
+
+
+def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> pa.Table:
+    """Rows of several days, of each in proportion to its own: at most `rows`.
+
+    A day counts for two ordinary ones at most, so that one with ten times the rows is not what is compared.
+    """
+    known = [sample for sample in samples if sample.of and sample.rows.num_rows]
+    most = 2 * float(np.median([sample.of for sample in known])) if known else 0.0
+    weights = [min(sample.of, most) for sample in known]
+    each = (sample.rows.num_rows / weight for sample, weight in zip(known, weights, strict=True))
+    rate = min([1.0, rows / max(sum(weights), 1), *each])
+    parts = [
+        sample.rows.select(columns).slice(0, max(1, round(rate * weight))).replace_schema_metadata(None)
+        for sample, weight in zip(known, weights, strict=True)
+    ]
+    return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({name: [] for name in columns})
+
+
+def _batches(
+    folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str]
+) -> Iterator[pa.RecordBatch]:
+    for path in account.table.files:
+        yield from shards.read(folder, path, columns, dictionary)
+
+
+def _smallest(batches: Iterable[pa.RecordBatch], key: str, day: str, rows: int) -> pa.Table:
+    """The rows with the smallest hashes."""
+    kept: pa.Table | None = None
+    hashes, bound = np.empty(0, np.uint64), np.uint64(2**64 - 1)
+    for batch in batches:
+        order = _order(batch.column(key), day)
+        few = np.flatnonzero(order <= bound)
+        if kept is not None and not len(few):
+            continue
+        part = pa.Table.from_batches([_decoded(batch.take(pa.array(few)))])
+        kept = part if kept is None else pa.concat_tables([kept, part])
+        hashes = np.concatenate([hashes, order[few]])
+        if len(hashes) > rows:
+            chosen = np.argpartition(hashes, rows - 1)[:rows]
+            kept, hashes = kept.take(pa.array(chosen)), hashes[chosen]
+            bound = hashes.max()
+    assert kept is not None, "a published day has at least one file"
+    return kept
+
+
+def _order(key: pa.Array, day: str) -> np.ndarray:
+    """uint64[rows]: seeded by the day, so that a key that is there every day is not in every sample."""
+    seed = key_index.mix64(np.array([date.fromisoformat(day).toordinal()], np.uint64))
+    return key_index.mix64(key_index.hash64(key) ^ seed)
+
+
+def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_written_out(column) if pa.types.is_dictionary(column.type) else column for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _written_out(column: pa.DictionaryArray) -> pa.Array:
+    """A column with a dictionary as text, of which no word is longer than `WORD_CHARACTERS`."""
+    return pc.utf8_slice_codeunits(column.dictionary, 0, WORD_CHARACTERS).take(column.indices)
+
+
+def _path(day: str) -> str:
+    return f"state/dt={day}/sample.parquet"

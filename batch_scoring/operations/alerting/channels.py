@@ -1,0 +1,233 @@
+"""The channels that ALERT_URLS names, through apprise.
+
+The addresses hold passwords, and apprise and the libraries under it write them into logs and errors. So messages are
+sent by a process of its own (this module as a command), whose output nobody keeps and which is ended if a receiver
+never answers. What comes back from it is a channel's id and a few words of ours. Knows no queue and no pipeline.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from batch_scoring.runtime.printable import printable
+
+Kind = Literal["failure", "warning", "info", "success"]
+
+SEND_SECONDS = 15
+"""That a channel has for one message."""
+
+
+Printable = Annotated[str, AfterValidator(printable)]
+
+
+class Message(BaseModel):
+    """A plain text for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    """What it is about; messages of one topic may be joined."""
+    title: Printable
+    body: Printable
+    kind: Kind
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One address of ALERT_URLS."""
+
+    position: int
+    """From 1."""
+    url: str = field(repr=False)
+    scheme: str | None
+    """None if apprise does not understand the address."""
+    id: str
+    """Names the channel in storage: its scheme, its host where that is no secret, and its number among those alike.
+
+    Of the rest of the address not even a digest: whoever reads the storage could try passwords against it.
+    """
+
+    @property
+    def former_id(self) -> str:
+        """Its name in storages of earlier versions, a digest of the address."""
+        return hashlib.sha256(self.url.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        """How it is spoken of."""
+        return f"ALERT_URLS[{self.position}]" + (f" ({self.scheme})" if self.scheme else "")
+
+
+def parse(urls: str) -> list[Channel]:
+    """The channels that a value of ALERT_URLS names, split as apprise splits it; of equal addresses the first."""
+    if not urls.strip():
+        return []
+    logging.getLogger("apprise").disabled = True  # it quotes what it does not understand, passwords included
+    from apprise.utils.parse import parse_urls
+
+    addresses = [address.strip() for address in parse_urls(urls)] or [urls.strip()]
+    alike: Counter[str] = Counter()
+    found = []
+    for position, address in enumerate(addresses, start=1):
+        if address in addresses[: position - 1]:
+            continue
+        client, scheme = _client(address), address.partition("://")[0].lower()
+        kind = f"{scheme}://{_host(client)}" if client else "not understood"
+        alike[kind] += 1
+        found.append(Channel(position, address, scheme if client else None, f"{kind}#{alike[kind]}"))
+    return found
+
+
+def kind_of(name: str) -> str:
+    """What a channel's id says of its address, without the number among those alike."""
+    return name.rpartition("#")[0]
+
+
+def _host(client: Any) -> str:  # noqa: ANN401
+    """The host that a client sends to, if its service has hosts; elsewhere that part of an address may be a secret."""
+    [service] = client
+    host = service.template_tokens.get("host")
+    return f"{service.host}:{service.port or ''}" if host and not host.get("private") else ""
+
+
+def mistakes(named: Sequence[Channel]) -> list[str]:
+    """What is wrong with the addresses that apprise does not understand, in words."""
+    return [
+        f"{channel} is not understood by apprise, nobody is told there: correct the address (commas and spaces in "
+        "passwords want URL encoding); what is told meanwhile waits for it, for seven days"
+        for channel in named
+        if channel.scheme is None
+    ]
+
+
+def _client(address: str) -> Any | None:  # noqa: ANN401  (apprise is not imported for its types)
+    """What sends to an address; None if apprise does not understand it."""
+    import apprise
+
+    asset = apprise.AppriseAsset(
+        app_id="batch_scoring", app_desc="batch_scoring", storage_mode=apprise.PersistentStoreMode.MEMORY
+    )
+    client = apprise.Apprise(asset=asset)
+    with contextlib.suppress(Exception):  # of some plugin; its text may quote the address
+        if service := apprise.Apprise.instantiate(address, asset=asset):
+            if service.overflow_mode == apprise.OverflowMode.UPSTREAM:
+                service.overflow_mode = apprise.OverflowMode.SPLIT  # refused for its length, it would block its queue
+            client.add(service)
+    return client if len(client) else None
+
+
+def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterator[tuple[Channel, str | None]]:
+    """Send each channel its messages in their order, up to the first that fails; all channels at the same time.
+
+    Args:
+        waiting: the messages of each channel.
+        seconds: no message is begun later, and none goes on for more than about SEND_SECONDS after that.
+
+    Yields:
+        A channel that has taken a message (None), or that takes no more (why, without secrets). Its next message is
+        begun when the caller comes back, so what the caller writes down of a delivery is written by then.
+    """
+    if not waiting:
+        return
+    left = {channel.id: (channel, deque(messages)) for channel, messages in waiting.items() if messages}
+    stop_at = time.monotonic() + seconds
+    with subprocess.Popen(
+        [sys.executable, "-m", "batch_scoring.operations.alerting.channels"],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    ) as sender:
+        end = threading.Timer(seconds + SEND_SECONDS + 3, sender.kill)
+        end.start()
+        try:
+            for channel, messages in left.values():
+                _hand_over(sender, channel, messages.popleft())
+            while left and (line := _answer(sender)):
+                name, error = json.loads(line)
+                channel, messages = left[name]
+                yield channel, error
+                if error or not messages:
+                    del left[name]
+                elif time.monotonic() > stop_at:
+                    del left[name]
+                    yield channel, "no time was left"
+                else:
+                    _hand_over(sender, channel, messages.popleft())
+            if left:
+                sender.wait()
+        finally:
+            end.cancel()
+            sender.kill()
+    crashed = f"the sending process ended with status {sender.returncode}" if sender.returncode > 0 else None
+    for channel, _ in left.values():
+        yield channel, crashed or "no answer in time"
+
+
+def _hand_over(sender: "subprocess.Popen[bytes]", channel: Channel, message: Message) -> None:
+    job = {"id": channel.id, "url": channel.url, "message": message.model_dump(mode="json")}
+    assert sender.stdin
+    with contextlib.suppress(BrokenPipeError):  # it has ended: its silence says so
+        sender.stdin.write(f"{json.dumps(job)}\n".encode())
+
+
+def _answer(sender: "subprocess.Popen[bytes]") -> bytes:
+    """Its next line; empty if it has ended."""
+    assert sender.stdout
+    return sender.stdout.readline()
+
+
+def _main() -> None:
+    """Send what comes on stdin, a message a line, and say on stdout what became of each."""
+    with ThreadPoolExecutor(64) as pool:
+        clients: dict[str, Any] = {}
+        for line in sys.stdin:
+            job = json.loads(line)
+            client = clients.get(job["id"]) or clients.setdefault(job["id"], _client(job["url"]))
+            pool.submit(_send_and_say, client, job)
+
+
+def _send_and_say(client: Any, job: dict[str, Any]) -> None:  # noqa: ANN401
+    try:
+        error = _send(client, job["message"])
+    except Exception as raised:  # whatever a plugin may raise; its text may quote the address
+        error = type(raised).__name__
+    os.write(1, f"{json.dumps([job['id'], error])}\n".encode())  # one write a line: the threads share the pipe
+
+
+def _send(client: Any, message: dict[str, str]) -> str | None:  # noqa: ANN401
+    """Why the message was not delivered; None if it was."""
+    result = client.notify(
+        body=message["body"],
+        title=message["title"],
+        notify_type=message["kind"],
+        body_format="text",
+        timeout=SEND_SECONDS,
+    )
+    if result:
+        return None
+    if result.timeout_count:
+        return "no answer in time"
+    code = re.search(r"\berror=(\d{3})\b", " ".join(entry.message for entry in result.logs()))
+    return f"HTTP status {code[1]}" if code else "not accepted or not reached"
+
+
+if __name__ == "__main__":
+    _main()

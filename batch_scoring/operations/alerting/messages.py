@@ -1,0 +1,258 @@
+"""What a run that has ended says to people: one message, from its events and the pipeline's accounts.
+
+Which runs are looked at, and what was told before, is `alerts.py`'s business.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterEventType as Kind
+
+from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.operations import failures
+from batch_scoring.operations.alerting.channels import Message
+from batch_scoring.operations.alerting.outbox import stamp
+from batch_scoring.operations.automation import sensor_status
+from batch_scoring.operations.pod_words import BLOCKED, WAITS
+from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
+from batch_scoring.storage.state import State
+
+LONGEST = 1000
+"""Characters of a message's line."""
+MOST_RUNS = 100
+"""Earlier runs that are looked at."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended, with what its events say."""
+
+    run: dg.DagsterRun
+    at: float
+    """Seconds since 1970."""
+    evaluations: tuple[dg.AssetCheckEvaluation, ...]
+    step_error: tuple[str, str] | None
+    """The first step that failed, and its error."""
+    last_words: str
+    """What Dagster said of the end, if it was no good one."""
+    unloaded: str | None = None
+    """What its code raised when it was loaded, if the run has died of that."""
+
+    @property
+    def topic(self) -> str:
+        """The pipeline; of another job than ours, its name."""
+        run = self.run
+        if run.job_name.startswith(("score_", "report_")):
+            return run.job_name.partition("_")[2]
+        keys = run.asset_selection or {evaluation.asset_key for evaluation in self.evaluations}
+        return ", ".join(sorted({key.path[0] for key in keys})) or run.job_name
+
+    @property
+    def subject(self) -> str:
+        """Pipeline and day."""
+        return f"{self.topic} {self.run.tags.get(PARTITION, '')}".rstrip()
+
+
+def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
+    """Read the events of a run."""
+    kinds = {Kind.ASSET_CHECK_EVALUATION, Kind.STEP_FAILURE, Kind.RUN_FAILURE, Kind.RUN_CANCELED}
+    if not record.dagster_run.is_success:  # its steps may have waited
+        kinds |= {Kind.ENGINE_EVENT, Kind.STEP_START}
+    logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
+    events = [entry.dagster_event for entry in logs if entry.dagster_event]
+    ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
+    return Ended(
+        record.dagster_run,
+        ended_at(record),
+        tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
+        next((step_error(event) for event in events if event.is_step_failure), None),
+        "; ".join([*ends[-1:], *_waits(events)]),
+        None if record.dagster_run.is_success else failures.why_unloaded(instance, record.dagster_run),
+    )
+
+
+def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    """What the pods of steps that have not begun were waiting for at last."""
+    waits: dict[str, str] = {}
+    for event in events:
+        if event.event_type == Kind.STEP_START:
+            waits.pop(event.step_key or "", None)
+        elif event.step_key and (WAITS in (event.message or "") or BLOCKED in (event.message or "")):
+            waits[event.step_key] = event.message or ""
+    return list(waits.values())
+
+
+def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
+    """The asset whose step failed, and the whole message of its error."""
+    error = event.step_failure_data.error
+    if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
+        error = error.cause
+    failure = event.step_failure_data.user_failure_data
+    text = failure.description if failure else (error.message if error else "")
+    if error and error.cls_name == failures.INTERRUPTED:
+        text = "its process was told to end: its machine goes down, or its time is over"
+    return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
+
+
+def digest(
+    instance: dg.DagsterInstance, ended: Ended, failed: Sequence[dg.AssetCheckEvaluation], counts: str
+) -> Message:
+    """The message of a run.
+
+    Args:
+        instance: where earlier runs of the same work are found.
+        ended: the run.
+        failed: its failed checks, without those that an earlier message has told.
+        counts: what became of the day's rows; may be empty.
+    """
+    run = ended.run
+    title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
+    if run.status == dg.DagsterRunStatus.FAILURE:
+        failure = failures.of_run(run)
+        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
+        if streak := _streak(instance, run):
+            title, lines = f"{title}, {streak}", [*lines, streak]
+    elif run.status == dg.DagsterRunStatus.CANCELED:
+        lines.append(f"{'stopped' if is_stopped(run) else 'canceled'}: {ended.last_words}")
+    lines += [counts] if counts else []
+    lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
+    is_grave = not (run.is_success or is_stopped(run)) or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
+    return Message(
+        topic=ended.topic,
+        title=title,
+        body="\n".join(line[:LONGEST] for line in lines),
+        kind="failure" if is_grave else "warning" if failed else "info" if is_stopped(run) else "success",
+    )
+
+
+def unreadable(record: dg.RunRecord, error: Exception) -> Message:
+    """The message of a run whose events cannot be read."""
+    run = record.dagster_run
+    subject = f"{run.job_name} {run.tags.get(PARTITION, '')}".rstrip()
+    return Message(
+        topic=run.job_name,
+        title=f"{subject}: {run.status.value.lower()}, its events cannot be read",
+        body=f"{type(error).__name__}: {error}\n{link(f'runs/{run.run_id}')}",
+        kind="failure",
+    )
+
+
+def of_sensor(broken: sensor_status.Broken) -> Message:
+    """The message of a sensor whose ticks fail: no file that lands is seen until it works again."""
+    name = broken.pipeline.name
+    body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
+    return Message(
+        topic=name,
+        title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}",
+        kind="failure",
+        body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
+    )
+
+
+def of_broken(broken: Broken) -> Message:
+    """The message of a pipeline that is left out of the deployment: no day of it is scored until it is corrected."""
+    count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
+    advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
+    return Message(
+        topic=broken.name,
+        title=f"{broken.name}: left out of the deployment, {count}",
+        kind="failure",
+        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, missed, link("overview/sensors"))),
+    )
+
+
+def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
+    """What became of the day's rows, if this run has published the day.
+
+    Raises:
+        OSError: the store did not answer.
+        StateError: an account is damaged.
+    """
+    pipeline, day, run_id = pipelines.get(ended.topic), ended.run.tags.get(PARTITION), ended.run.run_id
+    if pipeline is None or day is None:
+        return ""
+    state = State(pipeline.output)
+    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    if features is None:
+        return ""
+    quarantined = features.rows_quarantined
+    if scored and scored.run_id == run_id and scored.fingerprint == features.fingerprint:
+        quarantined += scored.rows_quarantined
+        return f"{features.rows_in:,} rows in, {scored.rows:,} scored, {quarantined:,} quarantined"
+    return f"{features.rows_in:,} rows in, {quarantined:,} quarantined" if features.run_id == run_id else ""
+
+
+def link(path: str) -> str:
+    """A page of Dagster's UI; the path alone if DAGSTER_UI_URL does not say where the UI is."""
+    return f"{os.environ.get('DAGSTER_UI_URL', '').rstrip('/')}/{path}"
+
+
+def _headline(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> str:
+    if ended.run.status == dg.DagsterRunStatus.CANCELED:
+        return f"{ended.subject}: {'stopped' if is_stopped(ended.run) else 'canceled'}"
+    if ended.run.status == dg.DagsterRunStatus.FAILURE:
+        return f"{ended.subject}: failed" + (f" at {ended.step_error[0].split('/')[-1]}" if ended.step_error else "")
+    if not failed:
+        return f"{ended.subject}: succeeded"
+    what = f"check {failed[0].check_name}" if len(failed) == 1 else f"{len(failed)} checks"
+    return f"{ended.subject}: {what} failed"
+
+
+def _check(evaluation: dg.AssetCheckEvaluation) -> str:
+    figures = [
+        f"{name}: {evaluation.metadata[name].value}" for name in ("observed", "expected") if name in evaluation.metadata
+    ]
+    what = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name} ({evaluation.severity.value})"
+    return "; ".join([f"{what}: {evaluation.description or 'failed'}", *figures])
+
+
+def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+    """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
+    if ended.unloaded:
+        return [f"its code does not load: {' '.join(ended.unloaded.split())}; see batch-scoring doctor {ended.topic}"]
+    if ended.step_error is None:
+        # what the code server says of a run whose process it has seen end
+        is_killed = "from outside the execution context" in ended.last_words
+        gone = "the run's process is gone: killed, out of memory, or its machine went down"
+        return [gone if is_killed else ended.last_words or "no message"]
+    step, error = ended.step_error
+    if any(evaluation.description and evaluation.description in error for evaluation in failed):
+        return []
+    return [f"{step}: {error.splitlines()[0]}"]
+
+
+def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: failures.Failure | None) -> list[str]:
+    """What becomes of a day whose run has failed, where a sensor has asked for it."""
+    if ATTEMPT not in run.tags:
+        return []
+    pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
+    until = "other files or other code come" if failure in failures.FINAL else "somebody runs it"
+    is_in_pods = instance.run_launcher.supports_check_run_worker_health
+    command = f"submit {pipeline} --day {day}" if is_in_pods else f"backfill {pipeline} {day} {day}"
+    return [f"not tried again until {until}; by hand: batch-scoring {command}"]
+
+
+def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Says that earlier runs of the same work failed too, if those just before this one did."""
+    filters = dg.RunsFilter(
+        job_name=run.job_name,
+        tags={PARTITION: run.tags[PARTITION]} if PARTITION in run.tags else {},
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
+    )
+    earlier = instance.get_run_records(filters, limit=MOST_RUNS, cursor=run.run_id)  # newest first
+    same = (
+        record
+        for record in earlier
+        if record.dagster_run.asset_selection == run.asset_selection
+        and record.dagster_run.tags.get(PARTITION) == run.tags.get(PARTITION)
+    )
+    failed = list(itertools.takewhile(lambda record: not record.dagster_run.is_success, same))
+    if not failed:
+        return ""
+    since = datetime.fromtimestamp(failed[-1].end_time or failed[-1].create_timestamp.timestamp(), UTC)
+    return f"keeps failing: {len(failed) + 1} failed runs in a row since {stamp(since)}"

@@ -1,0 +1,188 @@
+"""The outbox: messages wait here, a queue a channel, until the channel has taken them. Knows no pipeline.
+
+It lives in the storage of the Dagster instance, so it survives restarts, and a sensor's cursor has no part in it. What
+the author of the messages must remember is stored in the same write as the messages, so neither is without the other.
+A message is delivered once, or again if a crash came between its delivery and the note of it.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel
+
+from batch_scoring.operations.alerting import channels
+from batch_scoring.operations.alerting.channels import Channel, Kind, Message
+
+if TYPE_CHECKING:
+    from dagster._core.storage.daemon_cursor import DaemonCursorStorage
+
+KEY = "batch_scoring/alerts"
+LEASE = "batch_scoring/alerts/lease"
+MOST_WAITING = 200
+"""Messages that wait for a channel; of more, the oldest are joined."""
+KEPT = timedelta(days=7)
+"""How long the queue of a channel that is gone waits for a new one, and a message for a mistyped address."""
+MOST_LISTED = 100
+"""Messages that a joined one lists."""
+
+
+class Queue(BaseModel):
+    """What waits for one channel."""
+
+    messages: list[Message] = []
+    error: str | None = None
+    """Of the last attempt."""
+
+
+class Content(BaseModel):
+    """What is stored, in one write."""
+
+    memory: str | None = None
+    """The author's own."""
+    queues: dict[str, Queue] = {}
+    """By the channel's id."""
+    orphans: dict[str, Queue] = {}
+    """Of channels that are no longer there: a new one inherits them, for an address is replaced when it fails."""
+
+
+class Outbox:
+    """The queues of the channels that there are now."""
+
+    def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
+        """`to`: of a channel that is no longer among them the queue is kept for the next new one.
+
+        One whose address is not understood has a queue, too: its correction is such a new one.
+        """
+        self._storage, self._channels = storage, to
+        stored = storage.get_cursor_values({KEY}).get(KEY)
+        before = Content.model_validate_json(stored) if stored else Content()
+        self.memory = before.memory
+        known, ids = _renamed(before.queues | before.orphans, to), {channel.id for channel in to}
+        self._queues = {channel.id: known.get(channel.id, Queue()) for channel in to}
+        self._orphans = {name: queue for name, queue in known.items() if name not in ids and queue.messages}
+        if new := [channel.id for channel in to if channel.id not in known]:
+            _inherit([self._queues[name] for name in new], self._orphans.values())
+            self._orphans = {}
+        for kind in {channels.kind_of(name) for name in ids.symmetric_difference(known)}:
+            self._share(kind, known)
+        self._orphans = {name: queue for name, queue in self._orphans.items() if _is_young(queue.messages[-1])}
+        for channel in to:
+            if channel.scheme is None:
+                queue = self._queue(channel)
+                queue.messages, queue.error = [*filter(_is_young, queue.messages)], "the address is not understood"
+
+    def _share(self, kind: str, known: Mapping[str, Queue]) -> None:
+        """Of addresses that are alike but for their secrets nobody can tell which one came or went: each gets all.
+
+        What waits for one that went is kept for a new one all the same, by a name that is not shared again.
+        """
+        heirs = [queue for name, queue in self._queues.items() if channels.kind_of(name) == kind]
+        _inherit(heirs, [queue for name, queue in known.items() if channels.kind_of(name) == kind])
+        self._orphans = {
+            f"gone {name}" if heirs and channels.kind_of(name) == kind else name: queue
+            for name, queue in self._orphans.items()
+        }
+
+    def put(self, messages: Sequence[Message], memory: str) -> None:
+        """Queue messages for every channel, and keep what their author must remember, in one write."""
+        self.memory = memory
+        for queue in self._queues.values():
+            queue.messages += messages
+            if len(queue.messages) > MOST_WAITING:
+                old = len(queue.messages) - MOST_WAITING // 2
+                queue.messages[:old] = [join("alerts", queue.messages[:old])]
+        self._store()
+
+    def deliver(self, seconds: float) -> int:
+        """Send what waits, for about so long; each delivery is noted at once. How many messages were delivered."""
+        understood = [channel for channel in self._channels if channel.scheme]
+        waiting = {channel: queue.messages for channel in understood if (queue := self._queue(channel)).messages}
+        delivered = 0
+        for channel, error in channels.send(waiting, seconds):
+            queue = self._queue(channel)
+            queue.error = error
+            if error is None:
+                del queue.messages[0]
+                delivered += 1
+            self._store()
+        return delivered
+
+    def waiting(self) -> list[str]:
+        """What waits, in words."""
+        return [
+            f"{len(queue.messages)} wait for {channel} since {stamp(queue.messages[0].at)}, last error: {queue.error}"
+            for channel in self._channels
+            if (queue := self._queue(channel)).messages
+        ]
+
+    @property
+    def orphaned(self) -> int:
+        """Messages that wait for a channel which is no longer there."""
+        return sum(len(queue.messages) for queue in self._orphans.values())
+
+    def _queue(self, channel: Channel) -> Queue:
+        return self._queues[channel.id]
+
+    def _store(self) -> None:
+        content = Content(memory=self.memory, queues=self._queues, orphans=self._orphans)
+        self._storage.set_cursor_values({KEY: content.model_dump_json()})
+
+
+def _renamed(queues: dict[str, Queue], to: Sequence[Channel]) -> dict[str, Queue]:
+    """Queues that an earlier version has named after digests of their addresses, under the names of today."""
+    names = {channel.former_id: channel.id for channel in to if channel.id not in queues}
+    gone = (name for name in queues if re.fullmatch("[0-9a-f]{12}", name) and name not in names)
+    names |= {name: f"gone {number}" for number, name in enumerate(gone, start=1)}
+    return {names.get(name, name): queue for name, queue in queues.items()}
+
+
+def _inherit(heirs: Sequence[Queue], queues: Iterable[Queue]) -> None:
+    """Give each of some queues what waits in others, a message once, the oldest first."""
+    waiting = {message.model_dump_json(): message for queue in [*queues] for message in queue.messages}
+    for heir in heirs:
+        own = {message.model_dump_json(): message for message in heir.messages}
+        heir.messages = sorted((waiting | own).values(), key=lambda message: message.at)
+
+
+def _is_young(message: Message) -> bool:
+    return datetime.now(UTC) - message.at < KEPT
+
+
+def join(topic: str, messages: Sequence[Message]) -> Message:
+    """One message that lists others; each by its title and the first line of its body."""
+    lines = [f"{message.title}: {message.body.splitlines()[0][:200]}" for message in messages[:MOST_LISTED]]
+    if len(messages) > MOST_LISTED:
+        lines.append(f"… and {len(messages) - MOST_LISTED} more")
+    worst = min((message.kind for message in messages), key=get_args(Kind).index)
+    return Message(
+        topic=topic, title=f"{topic}: {len(messages)} messages", body="\n".join(lines), kind=worst, at=messages[0].at
+    )
+
+
+def stamp(at: datetime) -> str:
+    """A time as messages show it."""
+    return at.strftime("%Y-%m-%d %H:%M %Z")
+
+
+@contextlib.contextmanager
+def lease(storage: "DaemonCursorStorage", seconds: float) -> Iterator[bool]:
+    """Whether the outbox is free; it is then ours for so long. A lease of the future is of a clock that was wrong.
+
+    The process of a killed daemon goes on for a while beside the new one's, and a tick can be tried in the UI: both
+    would send the same message. (Two that begin within the same milliseconds are not told apart.)
+    """
+    held = storage.get_cursor_values({LEASE}).get(LEASE)
+    if held and 0 < float(held) - time.time() <= seconds:
+        yield False
+        return
+    mine = str(time.time() + seconds)
+    storage.set_cursor_values({LEASE: mine})
+    try:
+        yield True
+    finally:
+        if storage.get_cursor_values({LEASE})[LEASE] == mine:
+            storage.set_cursor_values({LEASE: "0"})

@@ -1,0 +1,113 @@
+"""The sensors that ask for a pipeline's runs, as the instance knows them: which are on, which have stopped working."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
+
+from batch_scoring.config.pipeline import Pipeline
+
+FAILED_FOR = 300.0
+"""Seconds without a good tick, after which a sensor is broken."""
+MOST_TICKS = 400
+"""That are looked at: more than five minutes of a sensor that ticks every second."""
+_WELL = [TickStatus.SUCCESS, TickStatus.SKIPPED]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sensor that has failed for a while."""
+
+    pipeline: Pipeline
+    sensor: str
+    since: datetime
+    """UTC; at least so long."""
+    error: str
+
+
+def uploads_name(pipeline: Pipeline) -> str:
+    """`<pipeline>_uploads`."""
+    return f"{pipeline.name}_uploads"
+
+
+def events_name(pipeline: Pipeline) -> str:
+    """`<pipeline>_events`."""
+    return f"{pipeline.name}_events"
+
+
+def broken_name(name: str) -> str:
+    """`<pipeline>_is_broken`, of a pipeline by its folder's name; where Dagster would not take that, another one."""
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        name = f"{re.sub('[^A-Za-z0-9_]', '_', name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f"{name}_is_broken"
+
+
+def says_broken(message: str) -> bool:
+    """Whether an error is of a sensor `broken_name`, which fails only to be seen: its faults are told elsewhere."""
+    return bool(re.search(r"for sensor \w+_is_broken\b", message))
+
+
+def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
+    """Whether a sensor asks again for a day of the pipeline that is not settled."""
+    known = states(instance)
+    # a passing instance has no schedule storage: no daemon works for it
+    return instance.schedule_storage is not None and any(
+        is_on(known.get(name), default) for name, default in sensors_of(pipeline).items()
+    )
+
+
+def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[Broken]:
+    """The sensors that are on and have failed for a while."""
+    known = states(instance)
+    for pipeline in pipelines:
+        for name, default in sensors_of(pipeline).items():
+            state = known.get(name)
+            if state is None or not is_on(state, default):
+                continue
+            failed, well = _ticks(instance, state, [TickStatus.FAILURE]), _ticks(instance, state, _WELL)[:1]
+            failed = [tick for tick in failed if not well or tick.timestamp > well[0].timestamp]
+            if len(failed) > 1 and failed[0].timestamp - failed[-1].timestamp >= FAILED_FOR:
+                yield Broken(pipeline, name, datetime.fromtimestamp(failed[-1].timestamp, UTC), _words(failed[0]))
+
+
+def sensors_of(pipeline: Pipeline) -> dict[str, str]:
+    """The pipeline's sensors, with the status that the spec ships them in."""
+    spec = pipeline.spec
+    doors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
+    if spec.events.queue:
+        doors[events_name(pipeline)] = spec.events.default_status
+    return doors
+
+
+def is_on(state: InstigatorState | None, default: str) -> bool:
+    """As somebody has switched it; else as the spec says now, whatever it said when the instance noted it."""
+    if state is None or state.status == InstigatorStatus.DECLARED_IN_CODE:
+        return default == "running"
+    return state.status == InstigatorStatus.RUNNING
+
+
+def states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
+    """By name; a sensor that was never looked at nor switched has none."""
+    if instance.schedule_storage is None:
+        return {}
+    return {state.name: state for state in instance.all_instigator_state()}
+
+
+def _ticks(
+    instance: dg.DagsterInstance, state: InstigatorState, statuses: Sequence[TickStatus]
+) -> Sequence[InstigatorTick]:
+    """The latest, newest first."""
+    return instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=MOST_TICKS, statuses=statuses)
+
+
+def _words(tick: InstigatorTick) -> str:
+    """The error of a tick: that of our own code, which Dagster wraps into its own."""
+    error = tick.error
+    if error and error.cause:
+        error = error.cause
+    return error.message.strip() if error else "no message"

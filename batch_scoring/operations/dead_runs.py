@@ -1,0 +1,74 @@
+"""Runs whose process is gone, marked as failed so that neither a queue slot nor a person waits for them.
+
+On one machine Dagster does not look after its runs: one that was killed with -9, or went down with the machine, stays
+STARTED and holds a slot of the queue until its maximum runtime is over. What such a run had finished is kept: the day
+goes on from there when it is run again, which Dagster's daemon does by itself for runs that were launched from the UI.
+
+That a process is gone its lock says (`alive.py`), which the event log of `dagster.yaml` holds for it: neither its
+number nor a clock does. Of an instance with another event log nothing is known, and its runs are left alone.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from batch_scoring.operations import failures
+from batch_scoring.runtime import run_locks
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark the dead runs of this machine's instance as failed; their ids.
+
+    An instance that other machines may share (another launcher than the local one, another storage than SQLite) is
+    left alone: a process that is not here may live elsewhere, and there the launcher's own monitoring sees to it.
+    """
+    if not is_of_this_machine(instance):
+        return []
+    ended = [_end(instance, run) for run in _dead_runs(instance)]
+    # listed after the locks that are looked at: a run holds its lock before it is started
+    run_locks.sweep(_locks(instance), lambda: [record.dagster_run.run_id for record in _started(instance)])
+    return ended
+
+
+def find_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """The ids of the runs that `end_dead_runs` would mark."""
+    return [run.run_id for run in _dead_runs(instance)] if is_of_this_machine(instance) else []
+
+
+def is_of_this_machine(instance: dg.DagsterInstance) -> bool:
+    """Whether the instance's runs are processes of this machine, as far as its settings tell."""
+    from dagster._core.storage.runs import SqliteRunStorage  # late: it brings the database with it
+
+    return isinstance(instance.run_launcher, dg.DefaultRunLauncher) and isinstance(
+        instance.run_storage, SqliteRunStorage
+    )
+
+
+def _dead_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
+    for record in _started(instance):
+        run_id = record.dagster_run.run_id
+        if run_locks.has_process(_locks(instance), run_id) is not False:
+            continue
+        now = instance.get_run_by_id(run_id)  # it may have ended well while we looked: a run writes that last
+        if now is not None and now.status == dg.DagsterRunStatus.STARTED:
+            yield now
+
+
+def _started(instance: dg.DagsterInstance) -> list[dg.RunRecord]:
+    return list(instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
+
+
+def _locks(instance: dg.DagsterInstance) -> Path:
+    return run_locks.folder(instance.root_directory)
+
+
+def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    tags = failures.tags("lost", run.run_id)
+    if run.remote_job_origin is None:  # started by a shell's command: the daemon could not launch it again
+        tags["dagster/max_retries"] = "0"
+    instance.add_run_tags(run.run_id, tags)
+    instance.report_run_failed(
+        run, "The run's process is gone: killed, out of memory, or the machine went down. Finished shards are kept."
+    )
+    return run.run_id

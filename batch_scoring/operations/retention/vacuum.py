@@ -1,0 +1,352 @@
+"""Takes away what `plan.py` says nobody needs: looks at tables, pages, samples and models, commits, deletes.
+
+Not deltalake's own `vacuum`, for reasons that were each tried: once a checkpoint is written it forgets what was removed
+more than a week ago, whatever retention it is asked for; with `full=True`, without which it leaves what dead runs have
+written, it takes strangers' files too; and it goes by this machine's clock. Here the log itself says what was in use
+since when, by the times that the store gave its entries; and no entry of a log is ever deleted.
+
+Nothing has to be locked. What goes can be neither read nor published any more, whoever is at work; the quarantine's
+rows go in a strict commit, planned again if it was overtaken; two passes at once, or one that is killed, leave what
+the next pass finds.
+"""
+
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import CommitProperties, RemoveAction, Transaction
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.freshness import STEPS
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.inference.bundle import BundleError, read_sha256
+from batch_scoring.operations.retention import plan as planner
+from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
+from batch_scoring.storage import aws
+from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
+from batch_scoring.storage.state import REFERENCES, State, StateError
+from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden, settle
+
+PATIENCE = 120.0
+"""Seconds for which the quarantine's commit is tried again while others commit or the store does not answer."""
+CHUNK = 500
+"""Files between two looks at what a table needs."""
+
+_ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
+
+
+class UnsureError(RuntimeError):
+    """What is needed cannot be told, so nothing may go; the message says what is in the way."""
+
+
+@dataclass
+class Swept:
+    """What a pass has taken away."""
+
+    removed: list[Expired] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> Plan:
+    """Find what may go. Nothing is changed.
+
+    Args:
+        pipeline: whose output.
+        limits: the ages.
+        now: with a time zone; the store's own time if None.
+
+    Raises:
+        OSError: the store does not tell its time.
+    """
+    machine = now or datetime.now(UTC)
+    now = now or store_time(pipeline.output)
+    problems: list[str] = []
+    expired: list[Expired] = []
+    views: list[TableFiles] = []
+    for find_table in TABLES.values():
+        table = find_table(pipeline)
+        with _noted(problems, f"table {table.name}"):
+            views.append(view := table_files(table, now - limits.superseded)[1])
+            expired += planner.superseded(view, limits, now)
+            if table.name == "quarantine":
+                expired += planner.old_quarantine(view, limits, now)
+    with _noted(problems, "scratch files"):
+        expired += planner.scratch(_scratch_files(pipeline), limits, now)
+        expired += planner.references(pipeline.output.list(f"{REFERENCES}/"), limits, now)
+    if limits.reports:
+        with _noted(problems, "reports"):
+            expired += planner.old_pages(pipeline.output.list("reports/dt="), limits, now)
+    if limits.samples:
+        with _noted(problems, "samples"):
+            expired += planner.old_samples(pipeline.output.list("state/dt="), limits, now)
+    if limits.models:
+        with _noted(problems, "models"):
+            expired += _old_models(pipeline, limits, now)
+    doubts = planner.doubts(
+        now,
+        machine,
+        [file for view in views for file in view.files],
+        [view.newest_commit for view in views],
+        store_has_a_clock=not pipeline.output.is_local,
+    )
+    return Plan(now, limits, tuple(expired), tuple(problems), tuple(doubts))
+
+
+def sweep(
+    pipeline: Pipeline,
+    plan: Plan,
+    run_id: str,
+    log: Callable[[str], object] = lambda _: None,
+    *,
+    clock_is_right: bool = False,
+) -> Swept:
+    """Take away what a plan names and is still not needed.
+
+    Args:
+        pipeline: whose plan it is.
+        plan: as `look` made it.
+        run_id: who does it; stands in the quarantine's commit.
+        log: is told what is done.
+        clock_is_right: whether a person has said so; else nothing goes while the plan doubts the clock.
+
+    Returns:
+        What is gone, and what could not be done; the rest was done all the same.
+    """
+    swept = Swept(problems=list(plan.problems))
+    if plan.doubts and not clock_is_right:
+        swept.problems += [f"nothing was removed, the clock is doubted: {doubt}" for doubt in plan.doubts]
+        return swept
+    if plan.of("quarantine"):
+        with _noted(swept.problems, "table quarantine"):
+            swept.removed += _take_out(pipeline, plan, run_id, log)
+    for find_table in TABLES.values():
+        table = find_table(pipeline)
+        mine = [file for file in plan.of("superseded") if file.path.startswith(f"tables/{table.name}/")]
+        with _noted(swept.problems, f"table {table.name}"):
+            for chunk in _chunks(mine):
+                # somebody may have restored an old version since; files that it names are needed again
+                delta, view = table_files(table, plan.now - plan.limits.superseded, files=())
+                if delta is None:
+                    raise UnsureError(f"{table.folder.uri} has no log any more")
+                needed = {f"tables/{table.name}/{path}" for path in view.needed}
+                _remove(pipeline.output, [file for file in chunk if file.path not in needed], swept)
+    for chunk in _chunks(plan.of("scratch", "reports", "samples")):
+        with _noted(swept.problems, "scratch files, reports and samples"):
+            _remove(pipeline.output, chunk, swept)
+    if models := plan.of("models"):
+        with _noted(swept.problems, "models"):
+            again = {file.path for file in _old_models(pipeline, plan.limits, plan.now)}
+            _remove(pipeline.output, [file for file in models if file.path in again], swept)
+    for kind, total in Plan(plan.now, plan.limits, tuple(swept.removed)).totals.items():
+        if total.files:
+            log(f"{kind}: {total.files} files removed, {total.bytes} bytes")
+    return swept
+
+
+def store_time(folder: Folder) -> datetime:
+    """The time (UTC) by the clock that dates the folder's files; this machine's where nothing can be written.
+
+    Raises:
+        OSError: S3 did not answer.
+    """
+    if isinstance(folder, S3Folder):
+        with aws.as_os_errors(folder.uri):
+            answer = aws.client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=folder.key(""), MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    if Path(folder.uri).is_dir():
+        with suppress(OSError), folder.scratch() as scratch:  # a network file system has a clock of its own
+            scratch.touch()
+            return datetime.fromtimestamp(scratch.stat().st_mtime, UTC)
+    return datetime.now(UTC)
+
+
+def table_files(
+    table: Table, before: datetime, files: Sequence[FileVersion] | None = None
+) -> tuple[DeltaTable | None, TableFiles]:
+    """A table's newest version, and its files beside what the log says of them.
+
+    Args:
+        table: which.
+        before: entries of the log that are younger are read.
+        files: those of the table, if they are known; must have been listed before this call.
+
+    Raises:
+        UnsureError: the log does not say what was in use since then.
+        OSError, DeltaError: the listing or the log could not be read.
+    """
+    listed = tuple(table.folder.list("dt=")) if files is None else tuple(files)  # first: what comes later is young
+    delta = table.load()
+    if delta is None:
+        if any(file.modified < before for file in listed):
+            raise UnsureError(f"{table.folder.uri} has files and no log; expected _delta_log beside them")
+        return None, TableFiles(table.name, (), {}, frozenset(), None)
+    recent, newest = _read_log(table.folder, delta.version(), before)
+    actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    active = {row["path"]: ActiveFile(str(row["partition.dt"]), row["num_records"] or 0) for row in actions}
+    return delta, TableFiles(table.name, listed, active, recent, newest)
+
+
+def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset[str], datetime]:
+    """Paths that the log's entries since then name, and when the newest entry was written."""
+    found = ((_ENTRY.fullmatch(file.path), file) for file in folder.list("_delta_log/"))
+    entries = {int(match[1]): file for match, file in found if match}
+    newest = max(entries, default=-1)
+    first = min((number for number, file in entries.items() if file.modified >= before), default=newest + 1)
+    # and the one before them, else it might have been one of them
+    wanted = range(max(first - 1, 0), max(newest, version) + 1)
+    if missing := [number for number in wanted if number not in entries]:
+        raise UnsureError(
+            f"{folder.uri}/_delta_log has no {missing[0]:020}.json; "
+            f"what was in use since {before:%Y-%m-%d} cannot be told"
+        )
+    paths: set[str] = set()
+    numbers = [number for number in wanted if number >= first]
+    for number, content in zip(numbers, folder.read_each([entries[n].path for n in numbers]), strict=True):
+        try:
+            actions = [json.loads(line) for line in (content or b"").splitlines() if line.strip()]
+            paths |= {action[kind]["path"] for action in actions for kind in ("add", "remove", "cdc") if kind in action}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnsureError(f"{folder.uri}/{entries[number].path} cannot be read: {error}") from error
+    return frozenset(paths), entries[newest].modified
+
+
+def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object]) -> list[Expired]:
+    """Commit the quarantine without its old rows.
+
+    The days' transaction versions stay as they are, so that the days stay settled; an application id of its own says
+    of which of them something is missing, so that a run of an unchanged day does not put it back.
+
+    Raises:
+        UnsureError, OSError, DeltaError: it could not be done in time.
+    """
+    table, deadline, pause = quarantine_table(pipeline), time.monotonic() + PATIENCE, 0.05
+    done: list[Expired] = []
+    while True:
+        try:
+            delta, view = table_files(table, plan.now - plan.limits.superseded)
+            going = planner.old_quarantine(view, plan.limits, plan.now)
+            if delta is None or not going:
+                return done  # by us, or by somebody who had the same plan
+            done = going
+            _commit_without(delta, pipeline, going, run_id)
+            settle(table, delta.version() + 1)
+        except CommitFailedError as error:
+            conflict: Exception = error
+        except (DeltaError, OSError) as error:
+            raise_if_forbidden(error)
+            if table.folder.is_local:
+                raise
+            conflict = error
+        else:
+            continue  # the next round finds nothing to do
+        if time.monotonic() > deadline:
+            raise conflict
+        log(f"{table.folder.uri}: not committed yet, trying again: {conflict}")
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 5.0)
+
+
+def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expired], run_id: str) -> None:
+    """Take files out of the version of the quarantine that was loaded, or raise CommitFailedError."""
+    table, moment = quarantine_table(pipeline), int(time.time() * 1000)
+    paths = [(file.path.removeprefix(f"tables/{table.name}/"), file.size) for file in going]
+    days = {partition_values(path)["dt"] for path, _ in paths}
+    parts = [DayStep(pipeline, day, step).quarantine for day in sorted(filter(None, days)) for step in STEPS]
+    delta.create_write_transaction(
+        [RemoveAction(path, True, moment, size=size, partition_values=partition_values(path)) for path, size in paths],
+        mode="append",
+        schema=delta.schema(),
+        partition_by=list(table.partition_by),
+        commit_properties=CommitProperties(
+            custom_metadata={
+                "run_id": run_id,
+                "retention": f"quarantine_days: {pipeline.spec.retention.quarantine_days}",
+                "rows_removed": str(sum(file.rows for file in going)),
+            },
+            max_commit_retries=0,
+            app_transactions=[
+                Transaction(part.expiry, delta.transaction_version(part.transaction) or 0)
+                for part in parts
+                if any(path.startswith(tuple(part.prefixes)) for path, _ in paths)
+            ],
+        ),
+    )
+
+
+def _old_models(pipeline: Pipeline, limits: Limits, now: datetime) -> list[Expired]:
+    state = State(pipeline.output)
+    copies: dict[str, list[FileVersion]] = {}
+    for file in state.models.list():
+        moved = FileVersion(f"state/models/{file.path}", file.token, file.size, file.modified)
+        copies.setdefault(file.path.partition("/")[0], []).append(moved)
+    if len(copies) < 2:
+        return []
+    accounts, delivered = state.accounts("predictions"), read_sha256(pipeline.bundle)
+    return planner.old_models(copies, state.model_or_none(), delivered, accounts, limits, now)
+
+
+def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
+    """Files with the names of scratch files, where those are written: only local folders have them."""
+    if not pipeline.output.is_local:
+        return
+    root = Path(pipeline.output.uri)
+    models = [f"state/models/{name}" for name in State(pipeline.output).models.children().folders]
+    for place in ("", "state", *(f"tables/{name}" for name in TABLES), *models):
+        folder = root / place
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if planner.SCRATCH.fullmatch(entry.name):
+                try:
+                    stat = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # its run has finished it
+                    continue
+                path = f"{place}/{entry.name}".lstrip("/")
+                yield FileVersion(path, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+
+def _remove(output: Folder, files: Sequence[Expired], swept: Swept) -> None:
+    """Delete files and note them; folders stay, since a run may be about to put a file there.
+
+    Raises:
+        OSError: of the first that could not be deleted.
+    """
+
+    def remove(file: Expired) -> OSError | None:
+        try:
+            output.remove(file.path)
+        except OSError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(1 if output.is_local else 16) as pool:
+        errors = list(pool.map(remove, files))
+    swept.removed += [file for file, error in zip(files, errors, strict=True) if error is None]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _chunks(files: Sequence[Expired]) -> Iterator[Sequence[Expired]]:
+    for start in range(0, len(files), CHUNK):
+        yield files[start : start + CHUNK]
+
+
+@contextmanager
+def _noted(problems: list[str], what: str) -> Iterator[None]:
+    """What cannot be told or done is noted, and the block is left."""
+    try:
+        yield
+    except (UnsureError, StateError, BundleError, DeltaError, OSError) as error:
+        said, _, _ = " ".join(str(error).split()).partition(" 0: <unknown>")  # there deltalake's stack begins
+        problems.append(f"{what}: {said}; nothing more of it was removed, the next pass tries again")

@@ -1,1 +1,0 @@
-"""Days of a deployment elsewhere, over the GraphQL interface of its web server: `submit`, `status`, `wait`."""

@@ -1,0 +1,388 @@
+"""A pipeline's memory: small JSON documents beside its tables, each replaced whole.
+
+    state/dt=…/input.json                 the landing files that raw_input pinned
+    state/dt=…/validated_features.json    the step's account: what went in, what came out, what was published
+    state/dt=…/predictions.json
+    state/dt=…/drift.json                 how far the day and those before it lie from the model's reference
+    state/dt=…/sample.parquet             rows of the day, see samples.py
+    state/dt=…/checks/<asset>.json        what the asset's checks said of the day, also of one that was not published
+    state/steps/<run>/…json               what the steps of an asset told each other, see references.py
+    state/model.json                      the model in force
+    state/models/<sha256>/                its bundle
+
+Storage is the only truth: every step finds here what the steps before it did, never in the Dagster instance.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batch_scoring.storage.folders import EntryError, Folder
+
+REFERENCES = "state/steps"
+"""Folder of what steps told each other, below the pipeline's output."""
+
+StepName = Literal["validated_features", "predictions"]
+
+Horizon = Literal["day", "trailing", "missing", "repeated"]
+"""What was compared: the day's values, those of the trailing days, the share of the day's values that is missing, or
+that of the most frequent one."""
+
+
+class StateError(ValueError):
+    """What a step needs is not in the state, or is damaged; the message names the asset to run first."""
+
+
+class Document(BaseModel):
+    """A JSON document; immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LandingFile(Document):
+    """One pinned version of one input file."""
+
+    path: str
+    """Relative to the landing folder."""
+    token: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    rows: int
+    columns: dict[str, str]
+    """Name and Arrow type of each column."""
+    content: str | None = None
+    """sha256 of its bytes, on disk, where the token changes more often than they do; S3 has the ETag for it."""
+
+
+class DayInput(Document):
+    """What a day is made from."""
+
+    day: str
+    fingerprint: str
+    files: tuple[LandingFile, ...]
+    run_id: str
+    pinned_at: datetime
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+class ModelInForce(Document):
+    """The model that scores from now on."""
+
+    name: str
+    version: str
+    sha256: str
+    source: str
+    """Where the bundle was delivered."""
+    run_id: str
+    resolved_at: datetime
+
+
+class ShardAccount(Document):
+    """What became of a shard's input rows; stands in the footer of its Parquet file."""
+
+    digest: str
+    """Of all that the rows depend on; the file's name begins with it."""
+    source: str
+    """The landing file and its first row, or the digest of the feature shard."""
+    run_id: str
+    rows_in: int
+    rows: int
+    """Rows in the file."""
+    quarantined: dict[str, dict[str, int]] = {}
+    """Rows by stage and by reason (rule and column)."""
+    missing_identity: int = 0
+    """Sum of input row identities less that of accepted and quarantined rows, modulo 2**64: 0 if no row is lost."""
+    keys: int = 0
+    """Sum of the hashes of the file's keys, modulo 2**64."""
+    missing: dict[str, int] = {}
+    """Of features: missing values by column."""
+    categories: dict[str, dict[str, int]] = {}
+    """Of features: rows by categorical column and value (the most frequent values of each)."""
+    sums: dict[str, float] = {}
+    """Sum of each score column."""
+    squares: dict[str, float] = {}
+    """Sum of the squares of each score column."""
+    histogram: tuple[int, ...] = ()
+    """Rows by score, in bins of equal width from 0 to 1; of prob_class_1 for two classes, else of prediction_proba."""
+    classes: dict[str, int] = {}
+    """Rows by prediction."""
+    unknown: dict[str, dict[str, int]] = {}
+    """Rows by categorical column and value unknown to the model (the most frequent values of each)."""
+    not_probabilities: int = 0
+    """Scored rows whose scores are not finite, lie outside 0 … 1 or do not sum to 1."""
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Rows of all stages and reasons."""
+        return sum(sum(reasons.values()) for reasons in self.quarantined.values())
+
+
+class CheckRecord(Document):
+    """What a check said of a day."""
+
+    passed: bool
+    observed: float | None = None
+    """None if there was nothing to test."""
+    message: str = ""
+    stopped: bool = False
+    """Whether this failure has stopped the day: nothing was published."""
+
+
+class DayChecks(Document):
+    """What an asset's checks said of a day when it ran last."""
+
+    day: str
+    run_id: str
+    at: datetime
+    checks: dict[str, CheckRecord]
+
+
+class ColumnDrift(Document):
+    """A column that was compared with the reference."""
+
+    column: str
+    horizon: Horizon
+    rows: int
+    observed: float
+    """Distance, or share."""
+    threshold: float
+    drifted: bool
+
+
+class DayDrift(Document):
+    """How far a day, and the days that end with it, lie from the model's reference."""
+
+    day: str
+    run_id: str
+    model_sha256: str
+    features: tuple[ColumnDrift, ...]
+    predictions: tuple[ColumnDrift, ...]
+    since: dict[str, str] = {}
+    """Since which day the trailing days have drifted, by `features` and `predictions`."""
+
+
+class PublishedPart(Document):
+    """The day's part of one table, as a step left it."""
+
+    transaction: int
+    """Commits that this step has made to this part; Delta keeps it as an application transaction."""
+    version: int
+    """The table's version, -1 if the table does not exist."""
+    files: tuple[str, ...]
+    """Active files, relative to the table."""
+    bytes: int = 0
+
+
+class Account(Document):
+    """What a step did for a day, written after its commit."""
+
+    pipeline: str
+    day: str
+    step: StepName
+    run_id: str
+    finished_at: datetime
+    fingerprint: str
+    """Of the landing files that the rows come from."""
+    code: str
+    """Digest of the code and settings that the rows depend on."""
+    features_code: str | None = None
+    """Of predictions: the digest of the code and settings behind the features that were scored."""
+    model_version: str | None = None
+    model_sha256: str | None = None
+    shards: tuple[ShardAccount, ...]
+    table: PublishedPart
+    quarantine: PublishedPart
+    seconds: float = 0.0
+    """Wall time from the beginning of the step to its commit; 0 in accounts that are older than this field."""
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Of the rows that this run worked on itself; None if it reused every shard, or the time is not known."""
+        worked = sum(shard.rows_in for shard in self.shards if shard.run_id == self.run_id)
+        return worked / self.seconds if worked and self.seconds else None
+
+    @property
+    def rows_in(self) -> int:
+        """Input rows of the step."""
+        return sum(shard.rows_in for shard in self.shards)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the step's table."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Rows in the step's part of the quarantine."""
+        return sum(shard.rows_quarantined for shard in self.shards)
+
+    def moments(self, column: str) -> "Moments":
+        """Mean and spread of a score column."""
+        return moments(self.shards, column)
+
+
+class Moments(NamedTuple):
+    """Of a score column over a day's rows; NaN without rows."""
+
+    rows: int
+    mean: float
+    deviation: float
+    """Standard deviation."""
+
+
+def moments(shards: Iterable[ShardAccount], column: str) -> Moments:
+    """Mean and spread of a score column, from the sums in the shards' accounts."""
+    known = list(shards)
+    rows = sum(shard.rows for shard in known)
+    if not rows:
+        return Moments(0, math.nan, math.nan)
+    mean = sum(shard.sums.get(column, 0.0) for shard in known) / rows
+    square = sum(shard.squares.get(column, 0.0) for shard in known) / rows
+    return Moments(rows, mean, math.sqrt(max(0.0, square - mean**2)))
+
+
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+class State:
+    """The state folder of one pipeline."""
+
+    def __init__(self, output: Folder) -> None:
+        """`output`: the pipeline's output folder."""
+        self._folder = output.subfolder("state")
+
+    def day_input(self, day: str) -> DayInput:
+        """What raw_input pinned for the day.
+
+        Raises:
+            StateError: it has not run for the day.
+        """
+        found = self._read(f"dt={day}/input.json", DayInput)
+        if found is None:
+            raise StateError(f"{day} has no pinned input in {self._folder.uri}; run raw_input for this day first")
+        return found
+
+    def day_inputs(self, days: Sequence[str]) -> list[DayInput]:
+        """What was pinned on those of the days that have an input; one that cannot be read is its own run's trouble."""
+        return self._of_days(days, "input.json", DayInput, or_none=True)
+
+    def put_day_input(self, pinned: DayInput) -> None:
+        """Replace the day's pinned input."""
+        self._write(f"dt={pinned.day}/input.json", pinned)
+
+    def account(self, step: StepName, day: str) -> Account | None:
+        """The step's account of the day, None if it never published it."""
+        return self._read(f"dt={day}/{step}.json", Account)
+
+    def accounts(self, step: StepName) -> list[Account]:
+        """The step's accounts of all days, by day."""
+        paths = (file.path.split("/") for file in self._folder.list("dt="))
+        days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
+        return self._of_days(days, f"{step}.json", Account)
+
+    def accounts_of(self, step: StepName, days: Sequence[str]) -> list[Account]:
+        """The step's accounts of those of the days that have one; one that cannot be read is its own run's trouble."""
+        return self._of_days(days, f"{step}.json", Account, or_none=True)
+
+    def put_account(self, account: Account) -> None:
+        """Replace the step's account of its day."""
+        self._write(f"dt={account.day}/{account.step}.json", account)
+
+    def checks(self, asset: str, day: str) -> DayChecks | None:
+        """What the asset's checks said of the day, None if it never ran."""
+        return self._read(f"dt={day}/checks/{asset}.json", DayChecks)
+
+    def checks_of(self, asset: str, days: Sequence[str]) -> list[DayChecks]:
+        """What the asset's checks said of those of the days on which it ran."""
+        return self._of_days(days, f"checks/{asset}.json", DayChecks, or_none=True)
+
+    def put_checks(self, asset: str, said: DayChecks) -> None:
+        """Replace what the asset's checks said of their day."""
+        self._write(f"dt={said.day}/checks/{asset}.json", said)
+
+    def drift(self, day: str) -> DayDrift | None:
+        """The day's comparison with the reference, None if there was none."""
+        return self._read(f"dt={day}/drift.json", DayDrift)
+
+    def put_drift(self, drift: DayDrift) -> None:
+        """Replace a day's comparison."""
+        self._write(f"dt={drift.day}/drift.json", drift)
+
+    def model(self) -> ModelInForce:
+        """The model in force.
+
+        Raises:
+            StateError: none has been resolved yet.
+        """
+        found = self.model_or_none()
+        if found is None:
+            raise StateError(f"no model is in force in {self._folder.uri}; run the asset model first")
+        return found
+
+    def model_or_none(self) -> ModelInForce | None:
+        """The model in force, None before the first run."""
+        return self._read("model.json", ModelInForce)
+
+    def put_model(self, model: ModelInForce) -> None:
+        """Put a model in force."""
+        self._write("model.json", model)
+
+    @property
+    def models(self) -> Folder:
+        """The folder of all bundles that were ever in force, one subfolder a sha256."""
+        return self._folder.subfolder("models")
+
+    def _of_days(
+        self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
+    ) -> list[AnyDocument]:
+        """The documents of a name that some days have. `or_none`: a damaged one is left out."""
+        paths = [f"dt={day}/{name}" for day in days]
+        found: list[AnyDocument] = []
+        for path, content in zip(paths, self._each(paths, or_none=or_none), strict=True):
+            if content is not None:
+                with contextlib.suppress(*([StateError] if or_none else [])):
+                    found.append(self._parsed(path, content, kind))
+        return found
+
+    def _each(self, paths: Sequence[str], *, or_none: bool) -> list[bytes | None]:
+        """The documents' content, None for one that is not there; `or_none`: or, on a disk, cannot be read."""
+        try:
+            return self._folder.read_each(paths)
+        except OSError:
+            if not or_none or not self._folder.is_local:
+                raise
+        return [self._content_or_none(path) for path in paths]
+
+    def _content_or_none(self, path: str) -> bytes | None:
+        try:
+            return self._folder.read(path)
+        except OSError:
+            return None
+
+    def _read(self, path: str, kind: type[AnyDocument]) -> AnyDocument | None:
+        try:
+            return self._parsed(path, self._folder.read(path), kind)
+        except FileNotFoundError:
+            return None
+        except EntryError as error:
+            raise StateError(f"{error}; then run the day again") from error
+
+    def _parsed(self, path: str, content: bytes, kind: type[AnyDocument]) -> AnyDocument:
+        try:
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            raise StateError(
+                f"{self._folder.uri}/{path} is damaged: {error.errors()[0]['msg']}; remove it and run the day again"
+            ) from error
+
+    def _write(self, path: str, document: Document) -> None:
+        self._folder.put(path, (document.model_dump_json(indent=1) + "\n").encode())

@@ -1,0 +1,410 @@
+"""Predictions of a day in many steps: the same rows, checks and commit as in one, and every fault is told by name."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.score import FeatureShard, Source, divide, read_source
+from batch_scoring.defs.assets.fan_out import ScoredShard, ScoredShare, Share, collect, plan, score_share
+from batch_scoring.defs.execution.json_io_manager import LARGEST, References
+from batch_scoring.monitoring.checks.prediction_checks import CHECKS
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.shards import digest
+from batch_scoring.storage.state import (
+    REFERENCES,
+    Account,
+    DayInput,
+    ModelInForce,
+    PublishedPart,
+    ShardAccount,
+    StateError,
+)
+from batch_scoring_tests.deployed import job_of
+from batch_scoring_tests.tiny import DAY, TinyProject, error_of, run_of_test
+
+BEFORE = ("model", "raw_input", "validated_features")
+
+
+@pytest.fixture
+def fan(tiny: TinyProject) -> TinyProject:
+    """A day of three files in seven shards, scored in three shares."""
+    tiny.spec["scoring"] |= {"shards": "fan_out", "max_shards": 3, "rows_per_shard": 50}
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(120), "a.parquet", age=100)
+    tiny.land(DAY, tiny.rows(70, start=120), "b.parquet", age=100)
+    tiny.land(DAY, tiny.rows(60, start=190), "c.parquet", age=100)
+    return tiny
+
+
+@pytest.fixture
+def prepared(fan: TinyProject) -> TinyProject:
+    """The same, with features and a model, but no predictions."""
+    fan.run(steps=BEFORE)
+    return fan
+
+
+def step_of(tiny: TinyProject) -> DayStep:
+    return DayStep(tiny.pipeline, DAY, "predictions")
+
+
+def of_predictions(result: dg.ExecuteInProcessResult) -> list[str]:
+    """The steps of predictions that began, in their order, without the pipeline's name."""
+    keys = [event.step_key or "" for event in result.all_events if event.is_step_start]
+    return [key.split(".")[-1].split("_", 3)[-1].lstrip("_") for key in keys if "__predictions" in key]
+
+
+def figures(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    event = next(e for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == "predictions")
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def said_by_checks(result: dg.ExecuteInProcessResult) -> list[tuple[object, ...]]:
+    """Every result of a check of predictions with its day."""
+    return [
+        (e.check_name, e.passed, e.severity, e.partition, e.description, e.blocking)
+        for e in result.get_asset_check_evaluations()
+        if e.asset_key.path[-1] == "predictions"
+    ]
+
+
+# how a day is divided
+
+
+def source_of(rows: list[int]) -> Source:
+    """A day whose shards have so many rows."""
+    at = datetime(2024, 3, 4, tzinfo=UTC)
+    accounts = tuple(
+        ShardAccount(digest=digest("f", number), source=f"a#{number}", run_id="r", rows_in=count, rows=count)
+        for number, count in enumerate(rows)
+    )
+    files = tuple(f"dt={DAY}/{account.digest}-{'0' * 8}.parquet" for account in accounts)
+    features = Account(
+        pipeline="p",
+        day=DAY,
+        step="validated_features",
+        run_id="r",
+        finished_at=at,
+        fingerprint="f",
+        code="c",
+        shards=accounts,
+        table=PublishedPart(transaction=1, version=1, files=files),
+        quarantine=PublishedPart(transaction=0, version=-1, files=()),
+    )
+    pinned = DayInput(day=DAY, fingerprint="f", files=(), run_id="r", pinned_at=at)
+    return Source(
+        pinned, features, ModelInForce(name="m", version="v", sha256="s", source="", run_id="r", resolved_at=at)
+    )
+
+
+def rows_of(share: Iterable[FeatureShard]) -> int:
+    return sum(shard.account.rows for shard in share)
+
+
+@st.composite
+def days(draw: st.DrawFn) -> tuple[list[int], int]:
+    """Rows by shard, and how many a shard has at most."""
+    rows_per_shard = draw(st.integers(1, 1000))
+    return draw(st.lists(st.integers(0, rows_per_shard), min_size=1, max_size=40)), rows_per_shard
+
+
+@given(days(), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_every_shard_is_in_one_share_and_the_shares_are_about_equal(
+    day: tuple[list[int], int], most: int, random: Random
+) -> None:
+    (rows, rows_per_shard), source = day, source_of(day[0])
+    shares = divide(source.shards, most, rows_per_shard)
+    assert sorted(shard.digest for share in shares for shard in share) == sorted(s.digest for s in source.shards)
+    assert len(shares) == max(1, min(most, math.ceil(sum(rows) / rows_per_shard)))
+    assert all(map(rows_of, shares)) or not sum(rows), "no step is started for shards without rows"
+    assert max(map(rows_of, shares)) <= sum(rows) / len(shares) + max(rows)
+    shuffled = list(source.shards)
+    random.shuffle(shuffled)
+    source.shards = tuple(shuffled)
+    assert divide(source.shards, most, rows_per_shard) == shares, "whatever the order of the files"
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_large_shard_is_dealt_first(at: int) -> None:
+    rows = [1, 1, 1, 1]
+    rows.insert(at, 4)
+    assert [rows_of(share) for share in divide(source_of(rows).shards, 2, 4)] == [4, 4]
+
+
+def test_a_day_of_few_rows_is_one_share(fan: TinyProject) -> None:
+    fan.spec["scoring"]["rows_per_shard"] = 1000
+    fan.write_spec()
+    assert of_predictions(fan.run()) == ["plan", "score_share[share_1]", "publish"]
+    assert fan.read().num_rows == 250
+
+
+# the same as in one step
+
+
+def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> None:
+    bad = fan.rows(60, start=190)
+    x = [666.0 if n == 7 else 555.0 if n == 9 else value for n, value in enumerate(bad["x"].to_pylist())]
+    fan.land(DAY, bad.set_column(1, "x", pa.array(x)), "c.parquet")
+    many = fan.run()
+    assert of_predictions(many) == ["plan", *(f"score_share[share_{n}]" for n in (1, 2, 3)), "publish"]
+    assert figures(many)["shares"] == 3
+    seen = outcome(fan, many)
+    for folder in ("tables", "state"):
+        shutil.rmtree(Path(fan.pipeline.output.uri, folder))
+    fan.spec["scoring"]["shards"] = "one_step"
+    fan.write_spec()
+    one = fan.run()
+    assert of_predictions(one) == ["predictions"]
+    assert outcome(fan, one) == seen
+    assert seen["counts"] == (250, 248, 2)
+    assert {name for name, *_ in seen["checks"]} == {*CHECKS, "predictions_match_reference"}
+    assert {partition for _, _, _, partition, *_ in seen["checks"]} == {DAY}
+
+
+def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """All that a run has made of a day, but when, and which run it was."""
+    account = tiny.account("predictions")
+    event = next(e for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == "predictions")
+    rows = tiny.read()
+    own = {"run_id": "", "finished_at": None, "seconds": 0.0}
+    return {
+        "rows": rows.drop_columns("scored_at").to_pylist(),
+        "schema": rows.schema,
+        "quarantined": tiny.quarantined(),
+        "checks": sorted(said_by_checks(result), key=str),
+        "version": (event.materialization.tags or {}).get("dagster/data_version"),
+        "partition": event.partition,
+        "counts": (account.rows_in, account.rows, account.rows_quarantined),
+        "shards": sorted((s.model_copy(update={"run_id": ""}) for s in account.shards), key=lambda shard: shard.digest),
+        "account": account.model_copy(update={"shards": (), "table": None, "quarantine": None, **own}),
+    }
+
+
+def test_the_steps_after_predictions_are_the_same(fan: TinyProject) -> None:
+    job = fan.definitions.resolve_job_def(f"score_{fan.name}")
+    names = {asset.to_user_string() for asset in job.asset_layer.executable_asset_keys}
+    fan.spec["scoring"]["shards"] = "one_step"
+    fan.write_spec()
+    one = fan.definitions.resolve_job_def(f"score_{fan.name}")
+    assert names == {asset.to_user_string() for asset in one.asset_layer.executable_asset_keys}
+    assert job.asset_layer.asset_graph.asset_check_keys == one.asset_layer.asset_graph.asset_check_keys
+
+
+# what a day costs
+
+
+def test_a_day_that_stands_starts_no_share_and_commits_nothing(fan: TinyProject) -> None:
+    fan.run()
+    before = fan.account("predictions"), fan.read()
+    again = fan.run()
+    assert of_predictions(again) == ["plan", "publish"]
+    assert figures(again)["committed"] is False
+    assert (fan.account("predictions"), fan.read()) == before
+
+
+def test_a_changed_file_costs_only_its_shards(fan: TinyProject) -> None:
+    fan.run()
+    before, first = set(fan.account("predictions").table.files), fan.read()
+    fan.land(DAY, fan.rows(61, start=190), "c.parquet")
+    assert (figures(fan.run())["shards_reused"], len(before)) == (5, 7)
+    assert len(before & set(fan.account("predictions").table.files)) == 5
+    assert fan.read().num_rows == 251
+    assert fan.read().slice(0, 190).equals(first.slice(0, 190)), "scored_at too"
+
+
+# what publishes nothing
+
+
+def test_a_check_that_blocks_is_recorded_with_its_day_and_the_last_good_version_stands(fan: TinyProject) -> None:
+    fan.run()
+    before = fan.account("predictions"), fan.read()
+    fan.spec["checks"]["classes_are_balanced"] = {"share": 0.01, "blocking": True}
+    fan.write_spec()
+    fan.land(DAY, fan.rows(61, start=190), "c.parquet")
+    result = fan.run(raise_on_error=False)
+    assert error_of(result).startswith("classes_are_balanced: ")
+    assert ("classes_are_balanced", False, DAY) in {(name, ok, day) for name, ok, _, day, *_ in said_by_checks(result)}
+    assert {name for name, *_ in said_by_checks(result)} == set(CHECKS), "those that pass are recorded too"
+    assert (fan.account("predictions"), fan.read()) == before
+    stopped = fan.state.checks("predictions", DAY)
+    assert stopped and stopped.checks["classes_are_balanced"].stopped
+
+
+def scored_shares(tiny: TinyProject) -> list[ScoredShare]:
+    step = step_of(tiny)
+    return [score_share(step, share, run_of_test(), 0) for share in plan(step, run_of_test())]
+
+
+def other_features(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(61, start=190), "c.parquet")
+    tiny.run(steps=["raw_input", "validated_features"])
+
+
+def other_model(tiny: TinyProject) -> None:
+    tiny.deliver("v2", seed=1)
+    tiny.run(steps=["model"])
+
+
+def other_code(tiny: TinyProject) -> None:
+    tiny.write_code(network=(tiny.folder / "network.py").read_text() + "\n# a deploy\n")
+
+
+@pytest.mark.parametrize("meddle", [other_features, other_model])
+def test_a_share_of_other_features_or_another_model_is_not_scored(
+    prepared: TinyProject, meddle: Callable[[TinyProject], None]
+) -> None:
+    shares = plan(step_of(prepared), run_of_test())
+    meddle(prepared)
+    with pytest.raises(SupersededError, match=f"while {prepared.name} {DAY} was scored in shares"):
+        for share in shares:
+            score_share(step_of(prepared), share, run_of_test(), 0)
+
+
+@pytest.mark.parametrize("meddle", [other_features, other_model, other_code])
+def test_shares_of_other_features_model_or_code_are_not_published(
+    prepared: TinyProject, meddle: Callable[[TinyProject], None]
+) -> None:
+    shares = scored_shares(prepared)
+    meddle(prepared)
+    step = step_of(prepared)
+    with pytest.raises(SupersededError, match="nothing was published: run the day again"):
+        collect(step, read_source(step), shares, run_of_test())
+
+
+def test_a_share_whose_shards_are_finished_is_not_planned_again(prepared: TinyProject) -> None:
+    shares, step = scored_shares(prepared), step_of(prepared)
+    assert plan(step, run_of_test()) == []
+    assert len(collect(step, read_source(step), [], run_of_test()).shards) == 7
+    lost = shares[1].shards[0]
+    Path(lost.uri).unlink()
+    (share,) = plan(step, run_of_test())
+    assert share.features == (lost.features,)
+
+
+def test_a_share_that_is_missing_is_not_passed_over(prepared: TinyProject) -> None:
+    shares, step = scored_shares(prepared), step_of(prepared)
+    for shard in shares[0].shards:
+        Path(shard.uri).unlink()
+    with pytest.raises(SupersededError):
+        collect(step, read_source(step), shares[1:], run_of_test())
+
+
+def test_a_finished_shard_that_is_gone_is_named(prepared: TinyProject) -> None:
+    shares, step = scored_shares(prepared), step_of(prepared)
+    lost = shares[1].shards[0].uri
+    Path(lost).unlink()
+    with pytest.raises(StateError, match=re.escape(f"{lost} is gone; run {prepared.name}/predictions for {DAY} again")):
+        collect(step, read_source(step), shares, run_of_test())
+
+
+def test_shares_of_two_kinds_of_device_are_refused(prepared: TinyProject) -> None:
+    shares, step = scored_shares(prepared), step_of(prepared)
+    shares[0] = shares[0].model_copy(update={"device": "cuda"})
+    with pytest.raises(StateError, match=r"were scored on cpu and cuda, .*; set scoring.device in the spec"):
+        collect(step, read_source(step), shares, run_of_test())
+
+
+def test_a_day_that_another_run_has_published_meanwhile_stands(prepared: TinyProject) -> None:
+    shares = scored_shares(prepared)
+    prepared.run(steps=["predictions"])
+    step = step_of(prepared)
+    assert collect(step, read_source(step), shares, run_of_test()).published == prepared.account("predictions")
+
+
+# a run that goes on with another one's work
+
+
+def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before(
+    fan: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = Path(fan.pipeline.output.uri, "state", f"dt={DAY}", "checks", "predictions.json")
+    in_the_way.mkdir(parents=True)
+    job, tags = job_of(fan, monkeypatch), {"dagster/partition": DAY}
+    with dg.DagsterInstance.ephemeral() as instance:
+        failed = dg.execute_job(job, instance, tags=tags)
+        assert [e.step_key.split("_")[-1] for e in failed.all_events if e.is_step_failure and e.step_key] == ["publish"]
+        in_the_way.rmdir()
+        (began,) = Path(fan.pipeline.output.uri, REFERENCES, failed.run_id).glob("*.began.json")
+        told = json.loads(began.read_text())
+        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00"}))
+        options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
+        again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
+        assert again.success
+    assert [e.step_key for e in again.all_events if e.is_step_start] == [
+        f"{fan.name}__predictions.{fan.name}_publish",
+        f"{fan.name}_drift",
+    ]
+    assert fan.read().num_rows == 250
+    assert 0 < fan.account("predictions").seconds < 60
+    told = fan.pipeline.output.list(f"{REFERENCES}/")
+    assert {file.path.split("/")[2] for file in told} == {failed.run_id}, "the parent's, and none of its own"
+
+
+# what the steps tell each other
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> References:
+    return References(open_folder(str(tmp_path)))
+
+
+def put(manager: References, obj: object) -> dg.OutputContext:
+    context = dg.build_output_context(step_key="plan", name="shares", run_id="r", mapping_key="share_1")
+    manager.handle_output(context, obj)
+    return context
+
+
+def test_what_a_step_tells_is_a_json_document_that_a_person_can_read(manager: References, tmp_path: Path) -> None:
+    context = put(manager, {"rows": 7, "features": ["ü"]})
+    assert json.loads((tmp_path / "r/plan.shares.share_1.json").read_text()) == {"rows": 7, "features": ["ü"]}
+    assert manager.load_input(dg.build_input_context(upstream_output=context)) == {"rows": 7, "features": ["ü"]}
+
+
+def test_references_that_are_gone_are_named(manager: References, tmp_path: Path) -> None:
+    context = put(manager, {})
+    (tmp_path / "r/plan.shares.share_1.json").unlink()
+    with pytest.raises(StateError, match=r"r/plan\.shares\.share_1\.json is gone; run the whole day again"):
+        manager.load_input(dg.build_input_context(upstream_output=context))
+
+
+def test_references_that_are_damaged_are_named(manager: References, tmp_path: Path) -> None:
+    context = put(manager, {})
+    (tmp_path / "r/plan.shares.share_1.json").write_bytes(b'{"rows": ')
+    with pytest.raises(StateError, match=r"r/plan\.shares\.share_1\.json is damaged .*; run the whole day again"):
+        manager.load_input(dg.build_input_context(upstream_output=context))
+
+
+@pytest.mark.parametrize("obj", [{1, 2}, Path("a"), {"mean": float("nan")}, pa.table({})], ids=str)
+def test_anything_but_json_is_refused_and_nothing_is_written(manager: References, tmp_path: Path, obj: object) -> None:
+    with pytest.raises(TypeError, match="plan tells the next step something that is no JSON"):
+        put(manager, obj)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_no_references(manager: References) -> None:
+    with pytest.raises(ValueError, match=r"plan tells the next step .* bytes; expected references only"):
+        put(manager, ["x" * LARGEST])
+
+
+def test_a_share_of_ten_thousand_shards_is_still_a_reference(manager: References) -> None:
+    digests = [digest(number) for number in range(10_000)]
+    scored = tuple(
+        ScoredShard(
+            features=one, digest=one, uri=f"s3://bucket/prefix/tables/predictions/dt={DAY}/{one}-{'0' * 8}.parquet"
+        )
+        for one in digests
+    )
+    put(manager, Share(features=tuple(digests), model_sha256="0" * 64, rows=10**10).model_dump(mode="json"))
+    put(manager, ScoredShare(device="cuda", batch_rows=1, shards=scored).model_dump(mode="json"))

@@ -1,0 +1,137 @@
+"""The state's documents are whole or an error; what is missing names the asset to run first."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.state import (
+    Account,
+    DayInput,
+    LandingFile,
+    ModelInForce,
+    PublishedPart,
+    ShardAccount,
+    State,
+    StateError,
+)
+
+DAY = "2024-03-04"
+NOW = datetime(2024, 3, 5, 6, 0, tzinfo=UTC)
+FILE = LandingFile(path=f"dt={DAY}/a.csv", token="t", size=10, modified=NOW, rows=3, columns={"id": "string"})
+INPUT = DayInput(day=DAY, fingerprint="f", files=(FILE, FILE), run_id="run", pinned_at=NOW)
+MODEL = ModelInForce(name="tiny", version="v1", sha256="0" * 64, source="/models/v1", run_id="run", resolved_at=NOW)
+SHARD = ShardAccount(
+    digest="d",
+    source="s",
+    run_id="run",
+    rows_in=10,
+    rows=7,
+    quarantined={"rule": {"x: ge": 1}, "duplicate": {"id: key_is_unique": 2}},
+    missing_identity=0,
+    keys=2**64 - 1,
+)
+PART = PublishedPart(transaction=2, version=5, files=("a", "b"), bytes=100)
+
+
+def account(day: str = DAY, **changes: object) -> Account:
+    return Account(
+        pipeline="tiny",
+        day=day,
+        step="predictions",
+        run_id="run",
+        finished_at=NOW,
+        fingerprint="f",
+        code="c",
+        model_version="v1",
+        model_sha256="0" * 64,
+        shards=(SHARD, SHARD),
+        table=PART,
+        quarantine=PART,
+    ).model_copy(update=changes)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(open_folder(str(tmp_path)))
+
+
+def test_documents_come_back_as_written(state: State) -> None:
+    state.put_day_input(INPUT)
+    state.put_model(MODEL)
+    state.put_account(account())
+    assert state.day_input(DAY) == INPUT and INPUT.rows == 6
+    assert state.model() == state.model_or_none() == MODEL
+    assert state.account("predictions", DAY) == account()
+
+
+def test_documents_stand_where_the_design_says(state: State, tmp_path: Path) -> None:
+    state.put_day_input(INPUT)
+    state.put_model(MODEL)
+    state.put_account(account())
+    state.put_account(account(step="validated_features"))
+    files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.json")}
+    assert files == {
+        f"state/dt={DAY}/input.json",
+        f"state/dt={DAY}/predictions.json",
+        f"state/dt={DAY}/validated_features.json",
+        "state/model.json",
+    }
+    assert state.models.uri == str(tmp_path / "state/models")
+
+
+def test_what_is_missing_names_the_asset_to_run_first(state: State, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=f"^{DAY} has no pinned input in {tmp_path}/state; run raw_input"):
+        state.day_input(DAY)
+    with pytest.raises(StateError, match=f"^no model is in force in {tmp_path}/state; run the asset model first"):
+        state.model()
+    assert state.model_or_none() is None
+    assert state.account("predictions", DAY) is None
+    assert state.accounts("predictions") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"pipeline": "tiny"}'])
+def test_a_damaged_document_is_an_error_that_names_it(state: State, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "state" / f"dt={DAY}"
+    folder.mkdir(parents=True)
+    for name in ("input", "predictions"):
+        (folder / f"{name}.json").write_bytes(content)
+    (tmp_path / "state/model.json").write_bytes(content)
+    for path, read in (
+        (f"dt={DAY}/input.json", lambda: state.day_input(DAY)),
+        (f"dt={DAY}/predictions.json", lambda: state.account("predictions", DAY)),
+        (f"dt={DAY}/predictions.json", lambda: state.accounts("predictions")),
+        ("model.json", state.model),
+    ):
+        with pytest.raises(
+            StateError, match=f"^{tmp_path}/state/{path} is damaged: .*; remove it and run the day again$"
+        ):
+            read()
+
+
+def test_a_document_of_a_later_release_with_more_fields_is_read(state: State, tmp_path: Path) -> None:
+    state.put_model(MODEL)
+    file = tmp_path / "state/model.json"
+    file.write_text(file.read_text().replace("{", '{"promoted_by": "ci",', 1))
+    assert state.model() == MODEL
+
+
+def test_accounts_are_those_of_the_step_by_day(state: State) -> None:
+    days = ["2024-03-09", "2024-02-29", "2024-03-10"]
+    for day in days:
+        state.put_account(account(day))
+        state.put_day_input(INPUT.model_copy(update={"day": day}))
+    state.put_account(account("2024-03-11", step="validated_features"))
+    assert [found.day for found in state.accounts("predictions")] == sorted(days)
+
+
+def test_a_days_account_is_the_sum_of_its_shards() -> None:
+    assert SHARD.rows_quarantined == 3
+    day = account()
+    assert (day.rows_in, day.rows, day.rows_quarantined) == (20, 14, 6)
+
+
+def test_documents_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        MODEL.version = "v2"  # type: ignore[misc]
