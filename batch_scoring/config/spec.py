@@ -54,7 +54,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """How CSV files are written. Parquet files need nothing of this."""
+    """The dialect of CSV files; Parquet files need none of this."""
 
     delimiter: str = Field(
         default=",",
@@ -63,22 +63,22 @@ class Csv(Section):
         pattern=r"^[\x00-\x7f]*$",
         description="one ASCII character between cells",
     )
-    null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean: no value")
+    null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean a missing value")
     newlines: bool = Field(
-        default=False, description="whether quoted cells hold line breaks; if not, every line is a row"
+        default=False, description="whether quoted cells may hold line breaks; if not, every line is a row"
     )
     quote: str = Field(
         default='"',
         pattern=r"^(none|[!-~])$",
-        description="one ASCII character around cells, twice within them; none: a quote is text like any other",
+        description="one ASCII character around cells, doubled within them; none: a quote is text like any other",
     )
     escape: str = Field(
         default="",
         pattern=r"^[!-~]?$",
         description="one ASCII character before a quote, delimiter or itself within a cell, such as a backslash "
-        "(Spark, Hive, MySQL, PostgreSQL); empty: there is none",
+        "(Spark, Hive, MySQL, PostgreSQL); empty: no escape",
     )
-    trim: bool = Field(default=True, description="whether blanks at both ends of a cell and of a header's name go")
+    trim: bool = Field(default=True, description="whether blanks at both ends of cells and of header names are removed")
 
     @field_validator("quote", mode="before")
     @classmethod
@@ -104,19 +104,22 @@ class Csv(Section):
 
 
 class Complete(Section):
-    """When a day's files are all there. What comes later is scored all the same, in a run of its own."""
+    """When a day's files are complete. Files that arrive later are scored as well, in a run of their own."""
 
     by: Literal["quiet", "marker", "manifest"] = Field(
         default="quiet",
         description="quiet: no new file for a while; marker: a file says so; manifest: a JSON file lists the others",
     )
     quiet_minutes: float = Field(
-        default=1, ge=0, le=1440, description="minutes without a new file; after a marker or manifest: of later ones"
+        default=1,
+        ge=0,
+        le=1440,
+        description="minutes without a new file; after a marker or manifest, without a later one",
     )
     file: str = Field(
         default="",
         pattern=r"^([._][^/]*)?$",
-        description="the marker's or manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
+        description="name of the marker or manifest in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
     )
 
     @property
@@ -126,24 +129,25 @@ class Complete(Section):
 
 
 class Input(Section):
-    """Where the day's files land and what names a row."""
+    """Where the day's files land, and which column identifies a row."""
 
     landing: Location = Field(
-        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; <name>/landing if empty"
+        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; `<name>/landing` if empty"
     )
-    key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
+    key: str = Field(min_length=1, description="the column that identifies a row; one row per key and day is scored")
     csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
     complete: Complete = Complete()
     deadline_hours: float | None = Field(
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
+        description="hours after the day's midnight, by the wall clock, by which its files must have landed; "
+        "may exceed 24",
     )
 
 
 class Features(Section):
-    """The contract on the input's columns, and which of them the model sees."""
+    """The schema of the input's columns, and which of them the model sees."""
 
     contract: Reference = Field(
         alias="schema", description="the pandera model, module:class inside the pipeline's package"
@@ -154,7 +158,8 @@ class Features(Section):
     )
 
     day_grain: tuple[str, ...] = Field(
-        default=(), description="features that move as a whole from day to day (weather): drift has no day test of them"
+        default=(),
+        description="features that are nearly constant within a day (weather): drift compares them over 28 days only",
     )
 
     @property
@@ -177,43 +182,45 @@ class Features(Section):
 class Model(Section):
     """The trained model."""
 
-    bundle: Location = Field(min_length=1, description="bundle folder or s3:// prefix of the version in force")
+    bundle: Location = Field(min_length=1, description="bundle folder or s3:// prefix of the active version")
     network: Reference = Field(description="the torch.nn.Module, module:class inside the pipeline's package")
 
 
 class Scoring(Section):
-    """How a day is cut and fed to the model. None of it changes a score."""
+    """How a day is split and fed to the model. None of it changes a score."""
 
-    rows_per_shard: int = Field(default=1_000_000, ge=1, description="input rows of a file that make one shard")
+    rows_per_shard: int = Field(default=1_000_000, ge=1, description="input rows per shard of a file")
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
-        default="auto", description="rows of one forward pass, or auto: what keeps activations in the cache"
+        default="auto", description="rows per forward pass, or auto: as many as keep activations in the cache"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="cpu, cuda, or auto: a GPU where there is one"
+        default="auto", description="cpu, cuda, or auto: a GPU if there is one"
     )
     shards: Literal["one_step", "fan_out"] = Field(
         default="one_step",
         description="one_step scores a day in one step; fan_out in several at once, each with its own GPU",
     )
-    max_shards: int = Field(default=8, ge=1, le=200, description="steps that share a day under fan_out, at most")
+    max_shards: int = Field(
+        default=8, ge=1, le=200, description="maximum number of steps that score a day under fan_out"
+    )
 
 
 class Guard(Section):
-    """A check that guards a promise: when it fails nothing is published, whatever the spec would like."""
+    """A check that guards a guarantee: when it fails nothing is published, and the spec cannot change that."""
 
-    severity: Literal["error"] = Field(default="error", description="error: it guards a promise")
-    blocking: Literal[True] = Field(default=True, description="true: it guards a promise")
+    severity: Literal["error"] = Field(default="error", description="error: it guards a guarantee")
+    blocking: Literal[True] = Field(default=True, description="true: it guards a guarantee")
 
 
 class Notice(Section):
-    """A check that tells and never stops a day: it is decided after the publication, or is not about the day."""
+    """A check that never stops a day: it is evaluated after the publication, or is not about the day."""
 
     severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
     blocking: Literal[False] = Field(default=False, description="false: it cannot stop a day")
 
 
 class Check(Section):
-    """A check that warns, unless the spec lets it stop the day."""
+    """A check that warns, unless the spec makes it blocking."""
 
     severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
     blocking: bool = Field(default=False, description="whether a failure stops the day before anything is published")
@@ -223,13 +230,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowCount(Check):
-    """row_count_is_usual."""
+    """How far the row count may be from those of the days before."""
 
     tolerance: float = Field(
         default=0.25,
         ge=0,
         le=1,
-        description="how far beyond the counts of the 28 days before, as a share of them",
+        description="how far beyond the counts of the 28 days before, as a fraction",
     )
 
 
@@ -239,7 +246,7 @@ FEWEST_LOST = 3
 
 
 class QuarantineSize(Check):
-    """quarantine_is_small, of the rows lost at any stage.
+    """How many rows a day may lose, at any stage.
 
     As shipped a day may lose 5 % of its rows and what chance adds to that: 52 of 811 rows, 9 of 100, 5 of 50. Of the
     365 days of flight_delay in 2013 one fails (331 of 893 rows), as it did with 100 rows or 5 %. Rows that are lost at
@@ -253,8 +260,8 @@ class QuarantineSize(Check):
         description="rows that a day may lose whatever its size; none: what chance alone adds to `share`, "
         "two standard errors, and 3 rows at least",
     )
-    share: Share = Field(default=0.05, description="share of its rows that a day may lose")
-    blocking_share: Share = Field(default=0.5, description="share beyond which nothing is published")
+    share: Share = Field(default=0.05, description="fraction of its rows that a day may lose")
+    blocking_share: Share = Field(default=0.5, description="fraction beyond which nothing is published")
 
     def most(self, rows: int) -> float:
         """Rows that may be lost of so many."""
@@ -265,47 +272,55 @@ class QuarantineSize(Check):
 
 
 class KnownCategories(Check):
-    """categories_are_known."""
+    """How many rows may have unknown categories."""
 
-    rows: int = Field(default=2, ge=0, description="rows with an unknown value that are never a failure")
-    share: Share = Field(default=0.02, description="share of a column's rows with a value that the model has not seen")
+    rows: int = Field(default=2, ge=0, description="so many rows with an unknown value never make it fail")
+    share: Share = Field(
+        default=0.02, description="fraction of a column's rows that may have a value unknown to the model"
+    )
 
 
 class PresentCategories(Check):
-    """categories_are_present."""
+    """Which absent categories are noticed."""
 
-    rows: float = Field(default=5, gt=0, description="rows of a value expected on the day, for its absence to tell")
+    rows: float = Field(default=5, gt=0, description="expected rows of a value from which on its absence counts")
 
 
 class Metrics(Check):
-    """metrics_meet_threshold."""
+    """Thresholds of the bundle's metrics."""
 
-    least: dict[str, float] = Field(default={}, description="smallest value of each metric of the bundle")
-    most: dict[str, float] = Field(default={}, description="largest value of each metric, for errors")
+    least: dict[str, float] = Field(default={}, description="minimum of each metric of the bundle")
+    most: dict[str, float] = Field(default={}, description="maximum of each metric, for errors and losses")
 
 
 class Confidence(Check):
-    """confidence_is_usual."""
+    """How far the mean confidence may be from that of the days before."""
 
     deviation: float | None = Field(
-        default=None, gt=0, description="of the day's mean from that of the 28 days before; none: the bundle's profile"
+        default=None,
+        gt=0,
+        description="allowed deviation of the day's mean from that of the 28 days before; none: the bundle's profile",
     )
 
 
 class Balance(Check):
-    """classes_are_balanced."""
+    """How many rows one class may have."""
 
-    share: Share = Field(default=0.95, description="largest share of one class, unless the reference's days have more")
+    share: Share = Field(
+        default=0.95, description="maximum fraction of one class, unless the reference's days have more"
+    )
 
 
 class Spread(Check):
-    """scores_vary."""
+    """How little the scores may vary."""
 
-    share: Share = Field(default=0.5, description="of the smallest standard deviation of a reference day's scores")
+    share: Share = Field(
+        default=0.5, description="minimum fraction of the smallest standard deviation of a reference day's scores"
+    )
 
 
 class Checks(Section):
-    """Thresholds, severity and blocking of every check."""
+    """Thresholds, severity and blocking of each check."""
 
     input_is_present: Guard = Guard()
     input_is_complete: Guard = Guard()
@@ -329,11 +344,15 @@ class Checks(Section):
 
 
 class Drift(Section):
-    """The comparison of a day with the model's reference. Its thresholds are learned: see `drift calibrate`."""
+    """The comparison of a day with the model's reference. Its thresholds are learned, not set."""
 
-    sample_rows: int = Field(default=5_000, ge=100, le=100_000, description="rows of a day that are compared, at most")
+    sample_rows: int = Field(
+        default=5_000, ge=100, le=100_000, description="maximum number of rows of a day that are compared"
+    )
     reports: int = Field(
-        default=0, ge=0, description="newest days that have Evidently's page, besides those that alarm; seconds each"
+        default=0,
+        ge=0,
+        description="newest days that get an Evidently page besides those that alarm; each takes seconds",
     )
 
 
@@ -341,12 +360,15 @@ Status = Literal["running", "stopped"]
 
 
 class Schedule(Section):
-    """A time at which days are scored whatever has landed. The sensors need none."""
+    """When days are scored whether or not files have landed. The sensors need no schedule."""
 
     cron: str = Field(default="0 6 * * *", description="five fields: minute, hour, day of month, month, day of week")
     timezone: str = Field(default="", description="time zone of the cron; partitions.timezone if empty")
     days_back: int = Field(
-        default=1, ge=0, le=400, description="newest day of a tick: 1 yesterday, 0 today, in partitions.timezone"
+        default=1,
+        ge=0,
+        le=400,
+        description="newest day that a tick requests: 1 yesterday, 0 today, in partitions.timezone",
     )
     default_status: Status = Field(default="stopped", description="running or stopped, until somebody switches it")
 
@@ -375,50 +397,56 @@ class Schedule(Section):
 
 
 class Runs(Section):
-    """How long a run of a day may take, and how often a failed one is run again; see `failures.py`."""
+    """How long a run of a day may take, and how often a failed one is retried."""
 
     retries: int = Field(
-        default=2, ge=0, le=20, description="runs after a failed one of the same files and code, where one may help"
+        default=2,
+        ge=0,
+        le=20,
+        description="retries of a failed run with the same files and code, if its failure class allows them",
     )
     retry_minutes: float = Field(
-        default=5, ge=0, le=1440, description="minutes before the first of them; doubled before each next one"
+        default=5, ge=0, le=1440, description="minutes before the first retry; doubled before each further one"
     )
     max_hours: float = Field(
-        default=6, gt=0, le=168, description="hours after which a run is ended; the next goes on where it was"
+        default=6,
+        gt=0,
+        le=168,
+        description="hours after which a run is terminated; the next resumes from its finished shards",
     )
 
 
 class Uploads(Section):
-    """The sensor that lists the landing folder and scores what is new there."""
+    """The sensor that lists the landing folder and scores what is new."""
 
     default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
-    interval_seconds: int = Field(default=30, ge=1, le=86400, description="seconds between two looks")
-    recent_days: int = Field(default=7, ge=1, le=400, description="newest days, looked at every time")
-    older_days: int = Field(default=20, ge=1, le=1000, description="older days, of which so many are looked at in turn")
-    runs_per_tick: int = Field(default=10, ge=1, le=100, description="runs that are requested at once, at most")
+    interval_seconds: int = Field(default=30, ge=1, le=86400, description="seconds between two ticks")
+    recent_days: int = Field(default=7, ge=1, le=400, description="newest days, listed at every tick")
+    older_days: int = Field(default=20, ge=1, le=1000, description="older days listed at each tick, in rotation")
+    runs_per_tick: int = Field(default=10, ge=1, le=100, description="maximum number of runs that a tick requests")
 
 
 class Events(Section):
-    """The sensor that is told by a queue which days to look at."""
+    """The sensor that reads from a queue which days to look at."""
 
     queue: str = Field(
         default="",
         pattern=r"^(https?://.+)?$",
-        description="URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
+        description="URL of an SQS queue that receives the bucket's events directly, through SNS or EventBridge",
     )
-    interval_seconds: int = Field(default=15, ge=1, le=86400, description="seconds between two looks at the queue")
+    interval_seconds: int = Field(default=15, ge=1, le=86400, description="seconds between two ticks")
     default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
 
 
 class Alerts(Section):
-    """What is told besides failed runs and failed checks."""
+    """What is sent besides failed runs and failed checks."""
 
-    on_success: bool = Field(default=False, description="whether a run that went well is told too")
+    on_success: bool = Field(default=False, description="whether successful runs are sent too")
     scored_hours: float | None = Field(
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, to when a landed day must be scored",
+        description="hours after the day's midnight, by the wall clock, by which a landed day must be scored",
     )
 
 
@@ -440,7 +468,7 @@ LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A
 
 
 class Toleration(Section):
-    """A taint of nodes that a pod does not mind."""
+    """A node taint that a pod tolerates."""
 
     key: LabelKey = Field(description="the taint's key, for example nvidia.com/gpu")
     operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists, or Equal for one value")
@@ -457,16 +485,18 @@ class Toleration(Section):
 
 
 class Pod(Section):
-    """What an asset's steps ask for where each has a pod of its own. None of it changes a result."""
+    """What an asset's steps request under the executor `k8s`. None of it changes a result."""
 
-    cpu: float = Field(default=1, gt=0, le=1024, description="cores that are reserved, and threads that are used")
-    memory: Memory = Field(default="2Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
-    image: str = Field(default="", pattern=r"^\S*$", description="container image, if not the code location's")
+    cpu: float = Field(default=1, gt=0, le=1024, description="cores requested, and number of threads")
+    memory: Memory = Field(default="2Gi", min_length=1, description="request and limit, for example 512Mi or 8Gi")
+    image: str = Field(default="", pattern=r"^\S*$", description="container image; the code location's if empty")
     node_selector: dict[LabelKey, LabelValue] = Field(default={}, description="labels that the node must have")
-    tolerations: tuple[Toleration, ...] = Field(default=(), description="taints that the node may have")
-    spot: bool = Field(default=False, description="whether the node may be one that is taken away at any time")
-    shared_memory: Memory = Field(default="", description="size of /dev/shm, a part of `memory`; 64 MB if empty")
-    pool: str = Field(default="", pattern=r"^[\w./-]*$", description="pool that bounds such steps over all runs")
+    tolerations: tuple[Toleration, ...] = Field(default=(), description="node taints that the pod tolerates")
+    spot: bool = Field(default=False, description="whether the node may be a spot instance, reclaimed at any time")
+    shared_memory: Memory = Field(
+        default="", description="size of /dev/shm, which counts towards `memory`; 64 MB if empty"
+    )
+    pool: str = Field(default="", pattern=r"^[\w./-]*$", description="pool that limits such steps over all runs")
     retries: int = Field(
         default=2, ge=0, le=20, description="new pods for a step whose pod was lost, within the same run"
     )
@@ -477,7 +507,7 @@ class Pod(Section):
         default=None,
         gt=0,
         le=168,
-        description="hours after which the step's pod is ended, waiting included; none: as runs.max_hours",
+        description="hours after which the step's pod is terminated, waiting included; none: as runs.max_hours",
     )
 
     @model_validator(mode="after")
@@ -488,16 +518,16 @@ class Pod(Section):
 
 
 class ScoringPod(Pod):
-    """What the steps that score ask for: no other step ever has a GPU."""
+    """What the steps that score request: no other step ever has a GPU."""
 
-    cpu: float = Field(default=2, gt=0, le=1024, description="cores that are reserved, and threads that are used")
-    memory: Memory = Field(default="4Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
-    gpu: int = Field(default=0, ge=0, le=16, description="GPUs of a step; 0: it scores on the CPU")
-    gpu_resource: LabelKey = Field(default="nvidia.com/gpu", description="what the device plugin calls a GPU")
+    cpu: float = Field(default=2, gt=0, le=1024, description="cores requested, and number of threads")
+    memory: Memory = Field(default="4Gi", min_length=1, description="request and limit, for example 512Mi or 8Gi")
+    gpu: int = Field(default=0, ge=0, le=16, description="GPUs per step; 0: the step scores on the CPU")
+    gpu_resource: LabelKey = Field(default="nvidia.com/gpu", description="name that the device plugin gives to a GPU")
 
 
 class Compute(Section):
-    """What the assets' steps ask for under the executor k8s; what is not said of an asset is as in `default`."""
+    """Resources of the steps under the executor `k8s`; what a section leaves out is taken from `default`."""
 
     default: Pod = Pod()
     raw_input: Pod = Pod()
@@ -526,12 +556,12 @@ SUPERSEDED_DAYS = 7
 
 
 class Retention(Section):
-    """What the job `retain_<pipeline>` takes away, and when: as shipped only what no reader can see any more."""
+    """What the job `retain_<pipeline>` deletes, and when; by default only what no reader can see any more."""
 
     superseded_days: int = Field(
         default=SUPERSEDED_DAYS,
         le=3650,
-        description="days for which a table's file is kept that a newer one has replaced, or that was never published",
+        description="days for which a replaced or never published file of a table is kept",
     )
     reports_days: int | None = Field(
         default=None, ge=1, le=36500, description="days for which a day's drift pages are kept; none: for ever"
@@ -540,7 +570,7 @@ class Retention(Section):
         default=None,
         ge=1,
         le=36500,
-        description="days for which drift's sample of a day's rows is kept, of which it compares 28; none: for ever",
+        description="days for which the sample of a day's rows for drift is kept, which compares 28; none: for ever",
     )
     quarantine_days: int | None = Field(
         default=None,
@@ -572,7 +602,7 @@ class Retention(Section):
 class PipelineSpec(Section):
     """One pipeline, as `pipeline.yaml` declares it."""
 
-    name: Name = Field(description="the folder's name; prefix of the assets and of the data folders")
+    name: Name = Field(description="name of the folder; prefix of the assets and of the data folders")
     description: str = Field(min_length=1, description="what is scored, for whom, when")
     owners: tuple[str, ...] = Field(default=(), description="Dagster owners: e-mail addresses or team:name")
     partitions: Partitions
@@ -593,10 +623,10 @@ class PipelineSpec(Section):
         default=0,
         ge=0,
         le=100,
-        description="rows of a day's features and scores that Dagster's UI shows, and its database keeps for ever",
+        description="rows of a day's features and scores that the Dagster UI shows and its database keeps for ever",
     )
     output: Location = Field(
-        default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
+        default="", description="folder or s3:// prefix of tables, state and reports; `<name>` if empty"
     )
 
     @field_validator("owners")

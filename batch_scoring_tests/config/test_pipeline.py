@@ -117,7 +117,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "a deadline with a unit": (
         put("input", "deadline_hours", value="9h"),
         "input.deadline_hours: '9h': input should be a valid number, unable to parse string as a number; expected "
-        "hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
+        "hours after the day's midnight, by the wall clock, by which its files must have landed; may exceed 24",
     ),
     "unknown field of a section": (
         put("features", "numerical", value=["x"]),
@@ -129,7 +129,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "missing field": (
         drop("input", "key"),
-        "input.key: missing; expected the column that names a row; one row a key and day is scored",
+        "input.key: missing; expected the column that identifies a row; one row per key and day is scored",
     ),
     "missing section": (drop("model"), "model: missing; expected a section with bundle, network"),
     "section that is none": (
@@ -140,7 +140,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "wrong type": (
         put("scoring", "rows_per_shard", value="many"),
         "scoring.rows_per_shard: 'many': input should be a valid integer, unable to parse string as an integer; "
-        "expected input rows of a file that make one shard",
+        "expected input rows per shard of a file",
     ),
     "wrong type in a list": (
         put("features", "numeric", value=["x", 5]),
@@ -150,12 +150,12 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "field of two types": (
         put("scoring", "batch_rows", value=10),
         "scoring.batch_rows: 10: input should be 'auto' or input should be greater than or equal to 64; "
-        "expected rows of one forward pass, or auto: what keeps activations in the cache",
+        "expected rows per forward pass, or auto: as many as keep activations in the cache",
     ),
     "choice": (
         put("scoring", "device", value="gpu"),
         "scoring.device: 'gpu': input should be 'auto', 'cpu' or 'cuda'; "
-        "expected cpu, cuda, or auto: a GPU where there is one",
+        "expected cpu, cuda, or auto: a GPU if there is one",
     ),
     "date": (
         put("partitions", "start", value="tomorrow"),
@@ -177,7 +177,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "quote of two characters": (
         put("input", "csv", "quote", value="''"),
         "input.csv.quote: \"''\": string should match pattern '^(none|[!-~])$'; "
-        "expected one ASCII character around cells, twice within them; none: a quote is text like any other",
+        "expected one ASCII character around cells, doubled within them; none: a quote is text like any other",
     ),
     "delimiter that quotes": (
         put("input", "csv", value={"delimiter": "'", "quote": "'"}),
@@ -264,7 +264,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "name that is none": (
         put("name", value="My Pipeline"),
         "name: 'My Pipeline': string should match pattern '^[a-z][a-z0-9_]*$'; "
-        "expected the folder's name; prefix of the assets and of the data folders",
+        "expected name of the folder; prefix of the assets and of the data folders",
     ),
     "cron in words": (
         put("schedule", "cron", value="daily at six"),
@@ -307,7 +307,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "days ahead": (
         put("schedule", "days_back", value=-1),
         "schedule.days_back: -1: input should be greater than or equal to 0; "
-        "expected newest day of a tick: 1 yesterday, 0 today, in partitions.timezone",
+        "expected newest day that a tick requests: 1 yesterday, 0 today, in partitions.timezone",
     ),
     "status of a schedule, as YAML reads on": (
         put("schedule", "default_status", value=yaml.safe_load("on")),
@@ -332,7 +332,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "queue by its name": (
         put("events", "queue", value="arn:aws:sqs:eu-central-1:1:uploads"),
         "events.queue: 'arn:aws:sqs:eu-central-1:1:uploads': string should match pattern '^(https?://.+)?$'; "
-        "expected URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
+        "expected URL of an SQS queue that receives the bucket's events directly, through SNS or EventBridge",
     ),
     "unknown way to be complete": (
         put("input", "complete", "by", value="done"),
@@ -341,8 +341,8 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "marker that would be data": (
         put("input", "complete", "file", value="SUCCESS"),
-        "input.complete.file: 'SUCCESS': string should match pattern '^([._][^/]*)?$'; expected the marker's or "
-        "manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
+        "input.complete.file: 'SUCCESS': string should match pattern '^([._][^/]*)?$'; expected name of the "
+        "marker or manifest in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
     ),
     "threshold that no metric meets": (
         put("checks", "metrics_meet_threshold", value={"least": {"auc": float("nan")}}),
@@ -354,8 +354,8 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "deviation that nothing exceeds": (
         put("checks", "confidence_is_usual", value={"deviation": float("inf")}),
-        "checks.confidence_is_usual.deviation: inf: input should be a finite number; expected of the day's mean from "
-        "that of the 28 days before; none: the bundle's profile",
+        "checks.confidence_is_usual.deviation: inf: input should be a finite number; expected allowed "
+        "deviation of the day's mean from that of the 28 days before; none: the bundle's profile",
     ),
     "unset variable": (
         put("model", "bundle", value="${NOBODY_SETS_THIS}/v1"),

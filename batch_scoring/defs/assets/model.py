@@ -34,7 +34,7 @@ CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",
     "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
     "metrics_meet_threshold": "The bundle's metrics are at least, or at most, what the spec asks for.",
-    "days_are_current": "Every scored day is of the model in force, the code in force and its present landing files.",
+    "days_are_current": "Every scored day is of the active model, the current code and its current landing files.",
 }
 
 
