@@ -33,10 +33,7 @@ def on_files(files: Files, config: Any) -> Files:  # noqa: ANN401  (what mkdocs 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:  # noqa: ANN401  (what mkdocs passes)
     """Lead the page's links to pages of the site."""
-    return "".join(
-        line if line.startswith("    ") else _LINK.sub(lambda link: _in_site(link, page.file.src_uri), line)
-        for line in markdown.splitlines(keepends=True)
-    )
+    return _LINK.sub(lambda link: _in_site(link, page.file.src_uri), markdown)
 
 
 def _in_site(link: re.Match[str], page: str) -> str:
