@@ -1,5 +1,6 @@
 """What the documents show exists: the files and headings that links lead to, commands, options, modules, targets."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -35,6 +36,21 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 def test_every_command_exists_with_its_options(document: Path) -> None:
     wrong = [line for line in command_lines(document) if not is_known(line)]
     assert not wrong
+
+
+@every_document
+def test_every_import_works(document: Path) -> None:
+    code = document.read_text("utf-8")
+    for module, names in re.findall(r"^ *(?:>>> )?from (batch_scoring[\w.]*) import ([\w, ]+)$", code, re.MULTILINE):
+        found = importlib.import_module(module)
+        assert all(hasattr(found, name.strip()) for name in names.split(",")), module
+
+
+def test_the_readme_names_every_package() -> None:
+    table = (PROJECT / "README.md").read_text("utf-8").partition("## Packages")[2].partition("## ")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    folders = {path.parent.name for path in (PROJECT / "batch_scoring").glob("*/__init__.py")}
+    assert named == folders
 
 
 @every_document
