@@ -18,8 +18,8 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "deploy/*.md", "benchmarks/*.md")
     for path in PROJECT.glob(pattern)
 )
-MEASURED = {PROJECT / "deploy/README.md", PROJECT / "benchmarks/README.md"}
-"""Documents with tables that are wider than a line."""
+MEASUREMENTS = PROJECT / "benchmarks/README.md"
+"""Its tables, as the benchmarks print them, are wider than a line."""
 LONGEST_README = 150
 LONGEST_LINE = 119
 
@@ -55,10 +55,9 @@ def test_the_readme_names_every_package() -> None:
 
 @every_document
 def test_lines_end_before_column_120(document: Path) -> None:
-    if document in MEASURED:
-        pytest.skip("has tables that are wider")
     lines = enumerate(document.read_text("utf-8").splitlines(), 1)
-    assert not [number for number, line in lines if len(line) > LONGEST_LINE]
+    long = [(number, line) for number, line in lines if len(line) > LONGEST_LINE]
+    assert not [number for number, line in long if document != MEASUREMENTS or not line.startswith("|")]
 
 
 def test_the_readme_is_short() -> None:
