@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.errors import NotPublishedError, PublicationError, SchemaChangedError
 from batch_scoring.ingest import quarantine
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Folder
@@ -40,18 +41,6 @@ _CONFIGURATION = {
     # default, take 47 ms a time, ten take 9
     "delta.checkpointInterval": "10",
 }
-
-
-class SchemaChangedError(ValueError):
-    """A column of the table would change its type; the message names it and what to do."""
-
-
-class NotPublishedError(LookupError):
-    """A day that has no rows yet was asked for."""
-
-
-class PublicationError(RuntimeError):
-    """A day could not be committed in time, or a planned file is not there."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring.inference.bundle import BundleError, prove, read_bundle, write_bundle
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import prove, read_bundle, write_bundle
 from batch_scoring.inference.manifest import LoadedModel
 from batch_scoring.storage.folders import open_folder
 

@@ -12,22 +12,12 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_scoring.errors import NotPublishedError, PublicationError, SchemaChangedError
 from batch_scoring.storage import folders, shards
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart, ShardAccount
-from batch_scoring.tables import (
-    NotPublishedError,
-    Part,
-    PublicationError,
-    SchemaChangedError,
-    Snapshot,
-    Table,
-    _difference,
-    predictions_table,
-    publish,
-    read_day,
-)
+from batch_scoring.tables import Part, Snapshot, Table, _difference, predictions_table, publish, read_day
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
 SCHEMA = pa.schema([("id", pa.string()), ("x", pa.float64())])

@@ -9,12 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from batch_scoring.config.pipeline import Pipeline, SpecError, UnknownPipelineError, find_pipeline
+from batch_scoring.config.pipeline import Pipeline, find_pipeline
 from batch_scoring.defs.assets.model import refuse_reused_version
-from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, BundleError, read_bundle, read_manifest
+from batch_scoring.errors import BatchScoringError, BundleError
+from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.drift import distances
-from batch_scoring.monitoring.drift.calibration import CalibrationError, calibrate
+from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage.folders import Folder, open_folder
 
@@ -78,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         guarded(sys.stdout).write(describe(profile))
         if not options.dry_run:
             guarded(sys.stdout).write(f"\n{store(pipeline, bundle, profile, options.version)}\n")
-    except (SpecError, UnknownPipelineError, BundleError, CalibrationError) as error:
+    except BatchScoringError as error:
         guarded(sys.stderr).write(f"calibrate: {error}\n")
-        return 2
+        return 2 if isinstance(error, BundleError) else error.exit_code  # the bundle is what the command names
     return 0
 
 

@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 
-from batch_scoring.config.pipeline import Pipeline, SpecError, data_root, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline, data_root, survey_pipelines
+from batch_scoring.errors import SpecError
 
 PORT = 3001
 NAMES = ("localhost", "127.0.0.1", "[::1]")

@@ -7,20 +7,17 @@ import sys
 from datetime import date
 from typing import Any, TextIO
 
-from dagster import DagsterInvariantViolationError  # of a DAGSTER_HOME that is no folder
+from dagster import DagsterInvariantViolationError
 
 from batch_scoring.cli.backfill import command as backfill
-from batch_scoring.cli.backfill.selection import RangeError
 from batch_scoring.cli.remote import commands as remote_commands
-from batch_scoring.cli.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, RemoteError, address
+from batch_scoring.cli.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, address
 from batch_scoring.cli.score import command as adhoc
-from batch_scoring.config.pipeline import SpecError, UnknownPipelineError, find_pipeline
+from batch_scoring.config.pipeline import find_pipeline
 from batch_scoring.defs.assets import retention
-from batch_scoring.inference.bundle import BundleError
+from batch_scoring.errors import BatchScoringError
 from batch_scoring.operations.alerting import collector
 from batch_scoring.runtime.printable import cleaned, guarded
-from batch_scoring.storage.aws import StoreError
-from batch_scoring.storage.state import StateError
 
 
 class _Subcommand(argparse.ArgumentParser):
@@ -71,13 +68,13 @@ def main(arguments: list[str]) -> int:
         with cleaned():
             code = int(options.run(options))
         sys.stdout.flush()
-    except (SpecError, UnknownPipelineError, RangeError, DagsterInvariantViolationError) as error:
+    except BatchScoringError as error:
+        _err().write(f"batch-scoring: {error}\n")
+        return error.exit_code
+    except DagsterInvariantViolationError as error:  # DAGSTER_HOME is no folder
         _err().write(f"batch-scoring: {error}\n")
         return 2
-    except RemoteError as error:
-        _err().write(f"batch-scoring: {error}\n")
-        return error.code
-    except (BundleError, StateError, StoreError, PermissionError) as error:
+    except PermissionError as error:
         _err().write(f"batch-scoring: {error}\n")
         return 1
     except BrokenPipeError:  # of `… | head`: nobody reads on

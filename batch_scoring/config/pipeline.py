@@ -23,6 +23,7 @@ from batch_scoring.config import own_code, spec_file
 from batch_scoring.config.secret_names import is_secret_name, is_secret_value
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.config.validation import clashes, describe, line_of, lines, place_of, right_part, unmet
+from batch_scoring.errors import CodeError, SpecError, UnknownPipelineError
 from batch_scoring.runtime import gc_freeze
 from batch_scoring.storage.folders import Folder, open_folder
 
@@ -30,23 +31,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 PIPELINES = PROJECT / "batch_scoring" / "pipelines"
 
 _EXPOSED = "a spec's values stand in Dagster's UI and database"
-
-
-class SpecError(ValueError):
-    """One or more specs are wrong; the message lists every fault with its file, field and value."""
-
-    def __init__(self, faults: list[str]) -> None:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n  ".join([f"{count} in the pipelines' specs:", *faults]))
-        self.faults = faults
-
-
-class UnknownPipelineError(ValueError):
-    """No pipeline has the name that was asked for."""
-
-
-class CodeError(ImportError):
-    """A pipeline's own code does not import; says which, from where, and what it raised."""
 
 
 @dataclass(frozen=True)

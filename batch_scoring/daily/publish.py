@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from batch_scoring import tables
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import SupersededError
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.storage import shards
@@ -24,10 +25,6 @@ from batch_scoring.storage.state import Account, DayInput, ModelInForce, Publish
 from batch_scoring.tables import Part
 
 Item = TypeVar("Item")
-
-
-class SupersededError(RuntimeError):
-    """Newer input or another model came while the step was running: what it has computed is not published."""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, check_input
 from batch_scoring.daily.scored_rows import Tally
 from batch_scoring.defs.execution import executors
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import ALONE, Scorer
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount, StateError
+from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount
 from batch_scoring.tables import features_table
 
 

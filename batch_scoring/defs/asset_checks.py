@@ -16,20 +16,30 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
 from batch_scoring.defs.metadata import link, month_page
+from batch_scoring.errors import BatchScoringError, FailureClass, StateError
 from batch_scoring.monitoring import charts
 from batch_scoring.runtime.printable import printable
-from batch_scoring.storage.state import CheckRecord, DayChecks, State, StateError
+from batch_scoring.storage.state import CheckRecord, DayChecks, State
+
+_ASSETS_OF_THE_MODEL = ("model", "predictions")
 
 
-class RefusedError(dg.Failure):
+class RefusedError(BatchScoringError, dg.Failure):
     """A blocking check has failed; the same files, code and model would fail it again."""
 
-    asset = ""
-    """Whose check: the last part of its key."""
+    failure_class: FailureClass = "bad_input"
+
+    def __init__(self, asset: str, description: str, metadata: Mapping[str, str] | None = None) -> None:
+        """`asset`: whose check it is, as the last part of its key."""
+        super().__init__(description=description, metadata=metadata, allow_retries=False)
+        if asset in _ASSETS_OF_THE_MODEL:
+            self.failure_class = "bad_model"
 
 
-class UnavailableError(dg.Failure):
-    """A blocking check has failed since its files could not be looked at; the same files may pass the next time."""
+class UnavailableError(BatchScoringError, dg.Failure):
+    """A blocking check has failed because its files could not be read; the same files may pass the next time."""
+
+    failure_class = "storage"
 
 
 @dataclass(frozen=True)
@@ -125,15 +135,11 @@ def report(
         if is_stop:
             failed.append(finding)
     if failed:
-        kind = UnavailableError if all(finding.transient for finding in failed) else RefusedError
-        failure = kind(
-            description="; ".join(f"{finding.check}: {finding.message}" for finding in failed),
-            metadata={finding.check: finding.message for finding in failed},
-            allow_retries=False,
-        )
-        if isinstance(failure, RefusedError):
-            failure.asset = asset.path[-1]
-        raise failure
+        description = "; ".join(f"{finding.check}: {finding.message}" for finding in failed)
+        messages = {finding.check: finding.message for finding in failed}
+        if all(finding.transient for finding in failed):
+            raise UnavailableError(description, messages, allow_retries=False)
+        raise RefusedError(asset.path[-1], description, messages)
 
 
 def _printable(finding: Finding) -> Finding:

@@ -14,7 +14,8 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.execution import executors
 from batch_scoring.defs.metadata import asset_key, days, link
-from batch_scoring.monitoring.drift.comparison import Compared, NotComparableError, Side, compare
+from batch_scoring.errors import NotComparableError
+from batch_scoring.monitoring.drift.comparison import Compared, Side, compare
 from batch_scoring.monitoring.drift.distances import (
     LEAST_ROWS,
     LEAST_TRAILING_DAYS,

@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from batch_scoring.config.pipeline import Broken, Pipeline, SpecError, faults_of
+from batch_scoring.config.pipeline import Broken, Pipeline, faults_of
 from batch_scoring.config.spec import Schedule
 from batch_scoring.defs.metadata import asset_key
+from batch_scoring.errors import SpecError
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring.operations.automation import landing_scan, schedule_days, sensor_status, sqs

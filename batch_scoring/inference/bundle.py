@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
 from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
-from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance, UnsoundError
+from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.storage import parquet
-from batch_scoring.storage.folders import EntryError, Folder, open_folder
+from batch_scoring.storage.folders import Folder, open_folder
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,6 @@ FILES = (WEIGHTS, GOLDEN, REFERENCE)
 PROFILE = "profile.json"
 
 GOLDEN_ROWS = 64
-
-
-class BundleError(ValueError):
-    """A bundle is not what it says it is; the message names the file, what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,7 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
         BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite,
             or any outputs would be accepted.
     """
-    from batch_scoring.inference.scorer import Scorer, is_out_of_memory
+    from batch_scoring.inference.scorer import Scorer
 
     expected = _golden_outputs(bundle)
     scorer = Scorer(replace(model, golden=bundle.golden), device=device)

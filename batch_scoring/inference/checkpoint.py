@@ -27,11 +27,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config.pipeline import CodeError, Pipeline, SpecError, declared_pipeline
+from batch_scoring.config.pipeline import Pipeline, declared_pipeline
+from batch_scoring.errors import BatchScoringError, BundleError, CheckpointError, UnsoundError
 from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance.eager import summary
-from batch_scoring.inference.bundle import GOLDEN_ROWS, MANIFEST, BundleError, write_bundle
-from batch_scoring.inference.manifest import UnsoundError
+from batch_scoring.inference.bundle import GOLDEN_ROWS, MANIFEST, write_bundle
 from batch_scoring.runtime.printable import printable
 from batch_scoring.storage import parquet
 
@@ -39,10 +39,6 @@ DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a checkpoint that are also the arguments of the network's class."""
 
 KEYS = ("model_state_dict", *DIMENSIONS, "version")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
 
 
 def convert(
@@ -230,10 +226,10 @@ def main() -> None:
             metrics=dict(arguments.metric),
             expected=_table(arguments.expected) if arguments.expected else None,
         )
-    except (CheckpointError, SpecError, CodeError) as error:
-        sys.exit(printable(str(error)))
     except OSError as error:
         sys.exit(printable(f"{arguments.out} cannot be written: {error}"))
+    except BatchScoringError as error:
+        sys.exit(printable(str(error)))
     print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
 
 

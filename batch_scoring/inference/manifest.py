@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 Task = Literal["classification", "regression"]
 
 
-class UnsoundError(ValueError):
-    """A network, or what belongs to it, is not fit for a bundle; says what was found, what was expected, what to do."""
-
-
 ROUNDING = 1e-5
 """What float32 outputs of one network may differ by for the order of its sums alone: of their size, or of a logit."""
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from batch_scoring.inference.scorer import is_out_of_memory
+from batch_scoring.errors import is_out_of_memory
 
 LAST_BITS = 1e-5
 """Largest difference of an output from eager's, as a share of the largest in its column. Sums in another order differ

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring.errors import DeviceError, ScoringError, is_out_of_memory
 from batch_scoring.runtime.parallel import in_order, spare_cores
 
 if TYPE_CHECKING:
@@ -61,14 +62,6 @@ on: of up to 64 columns all golden rows in each, of thousands one in each."""
 
 ALONE = "one thread at a time runs the network: no copy of it gives the same outputs"
 """What is said of a network that keeps what it computes where a copy does not find it (`Scorer.runs_side_by_side`)."""
-
-
-class ScoringError(RuntimeError):
-    """The model cannot score this input at all: columns, shapes or the network itself do not fit."""
-
-
-class DeviceError(ScoringError):
-    """The device is not there, or no longer; on another machine it may be."""
 
 
 @dataclass(frozen=True)
@@ -536,15 +529,6 @@ def _pad(matrix: np.ndarray, rows: int) -> None:
 
 def _padded(rows: int) -> int:
     return max(GRID, -(-rows // GRID) * GRID)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation has failed: numpy's and Arrow's are MemoryErrors, torch's a class of its own or words."""
-    words = ("can't allocate memory", "not enough memory", "can't start new thread")  # on Linux and elsewhere
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in words))
-    )
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from batch_scoring.errors import is_out_of_memory
 from batch_scoring.inference.packed_linear import Probe
-from batch_scoring.inference.scorer import is_out_of_memory
 
 
 class Twins:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from batch_scoring.inference.manifest import UnsoundError
+from batch_scoring.errors import UnsoundError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +49,6 @@ def read(data: bytes, where: str) -> Weights:
         UnsoundError: it is none.
     """
     import safetensors.torch
-
-    from batch_scoring.inference.scorer import is_out_of_memory
 
     try:
         return safetensors.torch.load(data)
@@ -103,8 +101,6 @@ def _built(
     name: str,
     sketch: "torch.nn.Module | None",
 ) -> "torch.nn.Module":
-    from batch_scoring.inference.scorer import is_out_of_memory
-
     try:
         return network_class(**arguments)
     except Exception as error:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from batch_scoring.config.spec import Complete
+from batch_scoring.errors import StoreError
 from batch_scoring.ingest.landing_files import day_folder, in_words
-from batch_scoring.storage.aws import StoreError
 from batch_scoring.storage.entries import readable_name
 from batch_scoring.storage.folders import FileVersion, Folder
 

@@ -27,7 +27,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionStepExecutionError
@@ -35,35 +34,25 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 from dagster_shared.error import SerializableErrorInfo
 from deltalake.exceptions import DeltaError
 
-from batch_scoring.config.pipeline import CodeError
-from batch_scoring.daily.publish import Run, SupersededError
-from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
+from batch_scoring.daily.publish import Run
 from batch_scoring.defs.metadata import run_of
-from batch_scoring.inference.bundle import BundleError
-from batch_scoring.inference.scorer import DeviceError, ScoringError, is_out_of_memory
-from batch_scoring.ingest.formats.rows import UnreadableFileError
-from batch_scoring.ingest.schema.contract import ContractError
+from batch_scoring.errors import FAILURES, BatchScoringError, FailureClass, is_out_of_memory
 from batch_scoring.operations.pod_words import NOT_STARTED
 from batch_scoring.runtime.printable import clean
-from batch_scoring.tables import PublicationError, SchemaChangedError
 
 TAG = "batch_scoring/failure"
 NOTED_OF = "batch_scoring/failure_of"
 """The run that the class is of: Dagster copies the tags of a run to those that do its work again."""
 
-Failure = Literal[
-    "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
-]
-FAILURES: tuple[Failure, ...] = get_args(Failure)
-FINAL: frozenset[Failure] = frozenset({"bad_input", "bad_model"})
+FINAL: frozenset[FailureClass] = frozenset({"bad_input", "bad_model"})
 """The same files, model and code would fail again."""
-HEAVY: frozenset[Failure] = frozenset({"out_of_memory", "lost"})
+HEAVY: frozenset[FailureClass] = frozenset({"out_of_memory", "lost"})
 """Where less memory may help."""
 
 LONGEST_PAUSE = 24 * 3600.0
 """Seconds."""
 _STEP_FAILURE = "STEP_FAILURE"
-_OTHER_ENDS: dict[str, Failure] = {
+_OTHER_ENDS: dict[str, FailureClass] = {
     _STEP_FAILURE: "processing_error",
     "RUN_EXCEPTION": "processing_error",
     "JOB_INITIALIZATION_FAILURE": "bad_model",
@@ -83,7 +72,7 @@ UNLOADED = "batch_scoring/unloaded"
 """Tag of a run that has died of code that does not load."""
 _TIMEOUT = ("exceeding maximum runtime", "Exceeded maximum runtime")
 """Dagster's words."""
-_DEATHS: dict[str, Failure] = {
+_DEATHS: dict[str, FailureClass] = {
     "OOMKilled": "out_of_memory",
     "DeadlineExceeded": "timeout",
     NOT_STARTED: "timeout",
@@ -154,29 +143,19 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         ) from error
 
 
-def tags(failure: Failure, run_id: str) -> dict[str, str]:
+def tags(failure: FailureClass, run_id: str) -> dict[str, str]:
     """What notes the class of a run's failure in its record."""
     return {TAG: failure, NOTED_OF: run_id}
 
 
-def classify(error: BaseException) -> Failure:
+def classify(error: BaseException) -> FailureClass:
     """The class of an exception that a step has raised."""
-    if isinstance(error, SupersededError):
-        return "superseded"
-    if isinstance(error, RefusedError):
-        return "bad_model" if error.asset in ("model", "predictions") else "bad_input"
-    if isinstance(error, ContractError | UnreadableFileError | SchemaChangedError):
-        return "bad_input"
-    if isinstance(error, DeviceError):
-        return "processing_error"  # another machine may have the device
-    if isinstance(error, BundleError | CodeError | ScoringError):
-        return "bad_model"
+    if isinstance(error, BatchScoringError):
+        return error.failure_class
     if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
         return "out_of_memory"
     is_of_store = type(error).__module__.partition(".")[0] in _LIBRARIES
-    if is_of_store or isinstance(error, OSError | DeltaError | PublicationError | UnavailableError):
-        return "storage"
-    return "processing_error"
+    return "storage" if is_of_store or isinstance(error, OSError | DeltaError) else "processing_error"
 
 
 def is_noted(run: dg.DagsterRun) -> bool:
@@ -184,7 +163,7 @@ def is_noted(run: dg.DagsterRun) -> bool:
     return run.tags.get(TAG) in FAILURES and run.tags.get(NOTED_OF) == run.run_id
 
 
-def of_run(run: dg.DagsterRun) -> Failure | None:
+def of_run(run: dg.DagsterRun) -> FailureClass | None:
     """The class of a failed run, as far as its record tells; None of one that has not failed."""
     if run.status != dg.DagsterRunStatus.FAILURE:
         return None
@@ -193,7 +172,7 @@ def of_run(run: dg.DagsterRun) -> Failure | None:
     return _OTHER_ENDS.get(run.tags.get(RUN_FAILURE_REASON_TAG, ""), "lost")
 
 
-def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
+def note_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> FailureClass | None:
     """The class of a run that has ended; noted in its record where no step of it could do so.
 
     Args:
@@ -236,7 +215,7 @@ def is_unloaded(run: dg.DagsterRun) -> bool:
     return run.tags.get(UNLOADED) == run.run_id
 
 
-def _of_lost_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure | None:
+def _of_lost_step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> FailureClass | None:
     """The class of a run with a step whose own process or pod is gone: it could note nothing."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [entry.dagster_event.step_failure_data.error for entry in events if entry.dagster_event]

@@ -15,8 +15,8 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import FailureClass
 from batch_scoring.operations import failures
-from batch_scoring.operations.failures import Failure
 from batch_scoring.storage.shards import digest
 
 PARTITION = "dagster/partition"
@@ -58,7 +58,7 @@ class DayRun:
     """Whether it has all steps that write; a run of some assets alone settles nothing."""
     is_launched: bool = False
     """Whether Dagster launches it, for the UI, a sensor or a schedule; else it is of a shell's command."""
-    failure: Failure | None = None
+    failure: FailureClass | None = None
     """Its class, if it has failed."""
 
     @property
@@ -138,7 +138,7 @@ def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: i
 class FailedRuns:
     """The failed runs of one class."""
 
-    failure: Failure
+    failure: FailureClass
     runs: int
     days: tuple[str, ...]
     """Which they were of, in order."""
@@ -149,7 +149,7 @@ class FailedRuns:
 def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: datetime) -> list[FailedRuns]:
     """The failed runs of a pipeline's days by class, the most frequent first; `since`: when they were created."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
-    found: dict[Failure, list[tuple[str, float]]] = {}
+    found: dict[FailureClass, list[tuple[str, float]]] = {}
     for record in _pages(instance, filters):
         run = record.dagster_run
         if (failure := failures.of_run(run)) and _steps(run, pipeline):
@@ -183,7 +183,7 @@ def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
 
 
-def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: Failure | None) -> Status:
+def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:
     run = record.dagster_run
     if run.status == dg.DagsterRunStatus.NOT_STARTED:
         return "created"

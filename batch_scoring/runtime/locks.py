@@ -14,9 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-
-class HeldError(RuntimeError):
-    """Another process holds the lock; the message says which."""
+from batch_scoring.errors import HeldError
 
 
 @contextlib.contextmanager

@@ -12,13 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-
-class FileChangedError(OSError):
-    """A file is no longer the version that the caller named."""
-
-
-class StoreError(OSError):
-    """AWS did not answer, or not as it should; the same request may succeed later."""
+from batch_scoring.errors import FileChangedError, StoreError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from batch_scoring.storage.aws import FileChangedError
+from batch_scoring.errors import EntryError, FileChangedError, Trouble
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -22,25 +22,6 @@ _KINDS = (
 _GONE = (FileNotFoundError, NotADirectoryError)
 _FOLDER_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why an entry is not read."""
-
-    reason: str
-    """What was found, and what to do."""
-    may_pass: bool = False
-    """Whether the same entry may be read the next time: permissions, a disk, a mount."""
-
-
-class EntryError(OSError):
-    """An entry is not read; the message names it and says why."""
-
-    def __init__(self, where: str, trouble: Trouble) -> None:
-        """`where`: the entry's address."""
-        super().__init__(f"{where}: {trouble.reason}")
-        self.trouble = trouble
 
 
 @dataclass(frozen=True)

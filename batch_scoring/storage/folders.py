@@ -36,11 +36,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 
+from batch_scoring.errors import EntryError as EntryError
+from batch_scoring.errors import FileChangedError as FileChangedError
+from batch_scoring.errors import OutsideFolderError, Trouble
 from batch_scoring.storage import aws
-from batch_scoring.storage.aws import FileChangedError as FileChangedError  # of either kind of folder
 from batch_scoring.storage.aws import as_os_errors
-from batch_scoring.storage.entries import Entry, Tree, Trouble, readable_name, why_not_a_name
-from batch_scoring.storage.entries import EntryError as EntryError
+from batch_scoring.storage.entries import Entry, Tree, readable_name, why_not_a_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -49,10 +50,6 @@ Answer = TypeVar("Answer")
 
 READ_AHEAD = 4 * 1024 * 1024
 """Bytes of one ranged read from S3."""
-
-
-class OutsideFolderError(ValueError):
-    """A path would leave the folder that it is relative to."""
 
 
 @dataclass(frozen=True, order=True)

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from batch_scoring.errors import FileChangedError, TakenError
 from batch_scoring.runtime import signals
 from batch_scoring.storage import aws
-from batch_scoring.storage.aws import FileChangedError, as_os_errors
+from batch_scoring.storage.aws import as_os_errors
 from batch_scoring.storage.folders import Folder, S3Folder, force_to_disk
 
 PART = 16 * 1024 * 1024
@@ -29,10 +30,6 @@ _OWNER = "batch-scoring-upload"
 
 
 Fate = Literal["unseen", "shown", "unknown"]
-
-
-class TakenError(FileExistsError):
-    """Another file came to stand under the name meanwhile; it is left as it is."""
 
 
 class StagedFile(ABC):

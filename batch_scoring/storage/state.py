@@ -21,7 +21,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from batch_scoring.storage.folders import EntryError, Folder
+from batch_scoring.errors import EntryError, StateError
+from batch_scoring.storage.folders import Folder
 
 REFERENCES = "state/steps"
 """Folder of what steps told each other, below the pipeline's output."""
@@ -31,10 +32,6 @@ StepName = Literal["validated_features", "predictions"]
 Horizon = Literal["day", "trailing", "missing", "repeated"]
 """What was compared: the day's values, those of the trailing days, the share of the day's values that is missing, or
 that of the most frequent one."""
-
-
-class StateError(ValueError):
-    """What a step needs is not in the state, or is damaged; the message names the asset to run first."""
 
 
 class Document(BaseModel):

@@ -13,16 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.config.pipeline import (
-    PROJECT,
-    SpecError,
-    UnknownPipelineError,
-    data_root,
-    find_pipeline,
-    load_pipelines,
-    survey_pipelines,
-)
+from batch_scoring.config.pipeline import PROJECT, data_root, find_pipeline, load_pipelines, survey_pipelines
 from batch_scoring.config.validation import line_of, lines
+from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject, normalised
 
 Change = Callable[[dict[str, Any]], Any]

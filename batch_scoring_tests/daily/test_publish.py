@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.daily.publish import DayStep, Draft, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Draft, check_input
+from batch_scoring.errors import SupersededError
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason

@@ -24,9 +24,10 @@ from dagster._utils.error import SerializableErrorInfo
 from batch_scoring.cli.doctor import command as doctor
 from batch_scoring.cli.main import main
 from batch_scoring.config import pipeline
-from batch_scoring.config.pipeline import PROJECT, Pipeline, SpecError, Survey, survey_pipelines
+from batch_scoring.config.pipeline import PROJECT, Pipeline, Survey, survey_pipelines
 from batch_scoring.definitions import deploy, deploy_sound
 from batch_scoring.defs.sensors import uploads_sensor
+from batch_scoring.errors import SpecError
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.deployed import job_of

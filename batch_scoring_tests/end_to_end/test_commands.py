@@ -15,8 +15,9 @@ import pytest
 from batch_scoring.cli.backfill import command as backfill
 from batch_scoring.cli.main import main
 from batch_scoring.config.pipeline import PROJECT, find_pipeline
+from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage.state import State
-from batch_scoring.tables import NotPublishedError, read_day
+from batch_scoring.tables import read_day
 
 BIN = Path(sys.executable).parent
 LAST_DAY = "2013-07-14"

@@ -25,16 +25,16 @@ from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.config.pipeline import PROJECT
 from batch_scoring.config.spec import Complete
 from batch_scoring.daily import freshness
-from batch_scoring.daily.publish import SupersededError, check_input
+from batch_scoring.daily.publish import check_input
 from batch_scoring.defs.assets.model import stale_days
-from batch_scoring.inference.bundle import BundleError, read_bundle, read_sha256
+from batch_scoring.errors import BundleError, StateError, SupersededError
+from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import Memory
-from batch_scoring.storage.state import StateError
 from batch_scoring_tests.deployed import PACKAGES, ROOT
 from batch_scoring_tests.storage.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of

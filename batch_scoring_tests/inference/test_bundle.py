@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import (
-    BundleError,
     build_network,
     golden_deviation,
     load_bundle,

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import PROJECT, SpecError, declared_pipeline
+from batch_scoring.config.pipeline import PROJECT, declared_pipeline
+from batch_scoring.errors import CheckpointError, SpecError
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.inference.checkpoint import CheckpointError, convert, main
+from batch_scoring.inference.checkpoint import convert, main
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.tiny import TinyProject

@@ -13,18 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_scoring.errors import ScoringError
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.scorer import (
-    GRID,
-    MOST_FAILING_ROWS,
-    PASSES,
-    FailedRow,
-    Scored,
-    Scorer,
-    ScoringError,
-    _encode,
-    _numbers,
-)
+from batch_scoring.inference.scorer import GRID, MOST_FAILING_ROWS, PASSES, FailedRow, Scored, Scorer, _encode, _numbers
 
 COLOURS = ("red", "green", "blue")
 POISON, LIMP = 666.0, 555.0

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from batch_scoring.inference.bundle import BundleError, read_bundle
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.broken_bundles import change_weights

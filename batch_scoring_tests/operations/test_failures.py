@@ -15,27 +15,14 @@ from deltalake.exceptions import DeltaError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.config.pipeline import CodeError
-from batch_scoring.daily.publish import Run, SupersededError
-from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
-from batch_scoring.inference.bundle import BundleError
-from batch_scoring.inference.scorer import DeviceError, ScoringError
-from batch_scoring.ingest.formats.rows import UnreadableFileError
-from batch_scoring.ingest.schema.contract import ContractError
+from batch_scoring.daily.publish import Run
+from batch_scoring.defs.asset_checks import RefusedError
+from batch_scoring.errors import FAILURES, DeviceError, FailureClass
 from batch_scoring.operations import failures, run_history
-from batch_scoring.operations.failures import Failure, Pauses, classify, of_run
-from batch_scoring.storage.aws import StoreError
-from batch_scoring.storage.state import StateError
-from batch_scoring.tables import PublicationError, SchemaChangedError
+from batch_scoring.operations.failures import Pauses, classify, of_run
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-
-
-def refused(asset: str) -> RefusedError:
-    error = RefusedError("a check")
-    error.asset = asset
-    return error
 
 
 def raised(what: object) -> BaseException:
@@ -47,22 +34,9 @@ def raised(what: object) -> BaseException:
     raise AssertionError("it went well")
 
 
-ERRORS: list[tuple[BaseException, Failure]] = [
-    (SupersededError("newer files"), "superseded"),
-    (refused("raw_input"), "bad_input"),
-    (refused("validated_features"), "bad_input"),
-    (refused("model"), "bad_model"),
-    (refused("predictions"), "bad_model"),
-    (ContractError("no column x"), "bad_input"),
-    (UnreadableFileError("no Parquet"), "bad_input"),
-    (SchemaChangedError("x was int"), "bad_input"),
-    (BundleError("a sha256"), "bad_model"),
-    (CodeError("no module"), "bad_model"),
-    (ScoringError("shape"), "bad_model"),
+ERRORS: list[tuple[BaseException, FailureClass]] = [
+    (RefusedError("model", "a check"), "bad_model"),
     (DeviceError("no GPU"), "processing_error"),
-    (StoreError("no answer"), "storage"),
-    (PublicationError("no commit"), "storage"),
-    (UnavailableError("denied"), "storage"),
     (PermissionError(errno.EACCES, "denied"), "storage"),
     (OSError(errno.ENOSPC, "full"), "storage"),
     (TimeoutError("silence"), "storage"),
@@ -74,14 +48,13 @@ ERRORS: list[tuple[BaseException, Failure]] = [
     (RuntimeError("can't start new thread"), "out_of_memory"),
     (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
     (DeltaError("Generic S3 error: 503"), "storage"),
-    (StateError("run raw_input first"), "processing_error"),
     (ZeroDivisionError(), "processing_error"),
     (dg.Failure("somebody's own"), "processing_error"),
 ]
 
 
 @pytest.mark.parametrize(("error", "failure"), ERRORS, ids=[f"{type(e).__name__}-{f}" for e, f in ERRORS])
-def test_an_exception_has_a_class(error: BaseException, failure: Failure) -> None:
+def test_an_exception_has_a_class(error: BaseException, failure: FailureClass) -> None:
     assert classify(error) == failure
 
 
@@ -92,7 +65,7 @@ def test_an_error_of_boto3_itself_is_one_of_storage() -> None:
 
 
 def test_the_table_of_the_docstring_has_every_class() -> None:
-    assert all(f"| `{failure}` |" in (failures.__doc__ or "") for failure in failures.FAILURES)
+    assert all(f"| `{failure}` |" in (failures.__doc__ or "") for failure in FAILURES)
 
 
 @given(st.integers(1, 12), st.text(max_size=20))
@@ -182,7 +155,7 @@ TOLD_TO_END = SerializableErrorInfo("", [], "DagsterExecutionInterruptedError")
     ],
 )
 def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost_or_what_is_said_of_it(
-    tiny: TinyProject, said: SerializableErrorInfo | None, failure: Failure
+    tiny: TinyProject, said: SerializableErrorInfo | None, failure: FailureClass
 ) -> None:
     """As Dagster's executors for pods and processes say it; tags of a run before it change nothing."""
     with dg.DagsterInstance.ephemeral() as instance:

@@ -18,6 +18,7 @@ import psutil
 from dagster._core.scheduler.instigation import TickStatus
 
 from batch_scoring.daily import freshness
+from batch_scoring.errors import FailureClass
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import failures
 from batch_scoring_tests.receivers import WebServer
@@ -59,7 +60,7 @@ class Case:
     """Something that goes wrong."""
 
     name: str
-    failure: failures.Failure | None
+    failure: FailureClass | None
     runs: int
     """Of the newer files, the good one included."""
     alerts: int

@@ -15,6 +15,7 @@ import pytest
 
 from batch_scoring.cli.score import command as adhoc
 from batch_scoring.cli.score.command import Request
+from batch_scoring.errors import TakenError
 from batch_scoring.storage import staged_files
 from batch_scoring.storage.folders import S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Fault
@@ -195,7 +196,7 @@ def test_a_file_of_several_parts_arrives_whole(
         assert place.list() == []
         file.show(replaces=False)
     assert place.read("x") == data
-    with staged_files.staged(place, "x") as file, pytest.raises(staged_files.TakenError):
+    with staged_files.staged(place, "x") as file, pytest.raises(TakenError):
         file.scratch.write_bytes(b"")
         file.finish()
         file.show(replaces=False)
@@ -216,5 +217,5 @@ def test_an_upload_that_was_completed_by_a_request_without_an_answer_is_known_by
             if owner is None:
                 file.show(replaces=False)
             else:
-                with pytest.raises(staged_files.TakenError):
+                with pytest.raises(TakenError):
                     file.show(replaces=False)

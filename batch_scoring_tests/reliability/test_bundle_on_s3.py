@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.inference.bundle import BundleError, load_bundle
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import load_bundle
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import TinyProject, checks, error_of

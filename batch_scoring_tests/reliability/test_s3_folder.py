@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring.config.spec import Csv
+from batch_scoring.errors import FileChangedError, OutsideFolderError, StoreError
 from batch_scoring.ingest import landing_files
-from batch_scoring.storage.aws import StoreError
-from batch_scoring.storage.folders import FileChangedError, OutsideFolderError, S3Folder, open_folder
+from batch_scoring.storage.folders import S3Folder, open_folder
 from batch_scoring_tests.reliability.proxy import Action, Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY

@@ -23,18 +23,17 @@ from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily.publish import Run, SupersededError
+from batch_scoring.daily.publish import Run
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
+from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import FailedRow, Scored
-from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.operations import failures
 from batch_scoring.storage import folders, shards
 from batch_scoring.storage.folders import Folder
-from batch_scoring.storage.state import ModelInForce, StateError
-from batch_scoring.tables import PublicationError
+from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
 

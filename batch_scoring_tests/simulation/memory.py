@@ -22,10 +22,11 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from batch_scoring import tables
+from batch_scoring.errors import FileChangedError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Children, FileChangedError, FileVersion, Folder
+from batch_scoring.storage.folders import Children, FileVersion, Folder
 from batch_scoring.storage.state import ShardAccount
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 

@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.storage.folders import (
-    FileChangedError,
-    LocalFolder,
-    OutsideFolderError,
-    S3Folder,
-    inside,
-    open_folder,
-)
+from batch_scoring.errors import FileChangedError, OutsideFolderError
+from batch_scoring.storage.folders import LocalFolder, S3Folder, inside, open_folder
 
 
 @pytest.fixture

@@ -5,17 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batch_scoring.errors import StateError
 from batch_scoring.storage.folders import open_folder
-from batch_scoring.storage.state import (
-    Account,
-    DayInput,
-    LandingFile,
-    ModelInForce,
-    PublishedPart,
-    ShardAccount,
-    State,
-    StateError,
-)
+from batch_scoring.storage.state import Account, DayInput, LandingFile, ModelInForce, PublishedPart, ShardAccount, State
 
 DAY = "2024-03-04"
 NOW = datetime(2024, 3, 5, 6, 0, tzinfo=UTC)

@@ -25,13 +25,14 @@ from batch_scoring.defs.assets.model import ranges
 from batch_scoring.defs.execution.executors import ComputeError, in_this_process
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.defs.sensors import STEPS, job_name
-from batch_scoring.inference.bundle import BundleError, read_sha256
+from batch_scoring.errors import BundleError, HeldError, StateError
+from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
-from batch_scoring.storage.state import State, StateError
+from batch_scoring.storage.state import State
 from batch_scoring.tables import predictions_table
 
 CANCEL_SECONDS = 1.0
@@ -166,7 +167,7 @@ def _work_on(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], o
     for choice in chosen:
         try:
             add(work.attempt(choice))
-        except day_locks.HeldError as held:
+        except HeldError as held:
             put_off.append(choice)
             out.write(f"{choice.day}  put off: {held}\n")
             out.flush()
@@ -205,7 +206,7 @@ class _Work:
             return Outcome(choice.day, choice.why)
         with day_locks.hold(self._pipeline, choice.day) as left_at:
             if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
-                raise day_locks.HeldError(f"run {run.id[:8]} is {run.status}")
+                raise HeldError(f"run {run.id[:8]} is {run.status}")
             return self._run(choice, may_be_done=left_at > self._doubts_after)
 
     def wait_for(self, choice: Choice) -> Outcome:

@@ -10,12 +10,12 @@ import time
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import HeldError as HeldError
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.operations.run_history import DayRun
 from batch_scoring.runtime import locks
-from batch_scoring.runtime.locks import HeldError as HeldError  # of a day that another process works on
 
 POLL = 1.0
 """Seconds between two looks at a run that is waited for."""

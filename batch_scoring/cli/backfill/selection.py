@@ -14,6 +14,7 @@ from batch_scoring.daily import freshness
 from batch_scoring.defs.assets.model import stale_days
 from batch_scoring.defs.metadata import days as days_of
 from batch_scoring.defs.sensors import STEPS
+from batch_scoring.errors import RangeError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import run_history
@@ -26,10 +27,6 @@ SCORING_STEPS = ("model", "predictions")
 """Of a day whose landing files are archived: its features stand, and are scored again."""
 
 Listed = Mapping[str, Sequence[FileVersion]]
-
-
-class RangeError(ValueError):
-    """The range is not one of the pipeline."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from batch_scoring.cli.doctor import cloud, commits, inputs, instance, machine, 
 from batch_scoring.cli.doctor.probe import Probe, Site, examine
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.instance import home
-from batch_scoring.config.pipeline import Pipeline, SpecError, UnknownPipelineError, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline, survey_pipelines
+from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring.runtime import signals
 from batch_scoring.runtime.printable import unguarded
 

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
-from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.assets import model
 from batch_scoring.defs.execution.executors import executor_name
+from batch_scoring.errors import CodeError, ContractError, UnreadableFileError
 from batch_scoring.ingest import landing_files
-from batch_scoring.ingest.formats.rows import UnreadableFileError
 from batch_scoring.ingest.quarantine import shortened
-from batch_scoring.ingest.schema.contract import Contract, ContractError
+from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.storage.folders import FileVersion
 

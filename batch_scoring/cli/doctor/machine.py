@@ -13,10 +13,11 @@ from pathlib import Path
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
 from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.errors import StateError
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.state import State, StateError
+from batch_scoring.storage.state import State
 
 NEEDED = ("torch", "pandas", "pandera.pandas", "pyarrow", "deltalake", "safetensors.torch")
 """What every night imports."""

@@ -9,11 +9,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import CodeError, Pipeline
-from batch_scoring.inference.bundle import BundleError
-from batch_scoring.ingest.formats.rows import UnreadableFileError
-from batch_scoring.ingest.schema.contract import ContractError
-from batch_scoring.storage.state import StateError
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import BatchScoringError
 
 Severity = Literal["error", "warning", "info"]
 """error: the night fails; warning: something is lost or unsafe; info: worth knowing, and well."""
@@ -24,9 +21,6 @@ Need = Literal["landing", "output", "bundle", "libraries", "instance"]
 LIMIT = 30.0
 """Seconds that a probe has; those that only wait for a network have less."""
 NETWORK_LIMIT = 12.0
-
-_EXPLAINED = (OSError, StateError, BundleError, ContractError, CodeError, UnreadableFileError)
-"""Errors whose text says all that there is to say."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +176,7 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
 
 def _raised(outcome: Outcome, error: Exception) -> Finding:
     where = outcome.pipeline or outcome.probe.name
-    if isinstance(error, _EXPLAINED):
+    if isinstance(error, BatchScoringError | OSError):  # their text says all that there is to say
         return Finding("error", where, str(error), outcome.probe.states)
     return Finding(
         "error",

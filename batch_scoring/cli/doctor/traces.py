@@ -7,15 +7,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+from batch_scoring.errors import StoppedError
+
 PREFIX = ".batch_scoring_doctor_"
 """Names of probe files begin with it: nobody takes them for data."""
 
 _left: dict[str, Callable[[], object]] = {}
 _stopping = threading.Event()
-
-
-class StoppedError(RuntimeError):
-    """The command is being ended: nothing is written any more."""
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from datetime import UTC, date, datetime
 from typing import TextIO, TypeVar
 
 from batch_scoring.cli.remote import jobs, pages, runs
-from batch_scoring.cli.remote.connection import Address, Remote, UnreachableError, WaitTimeoutError, WrongCommandError
+from batch_scoring.cli.remote.connection import Address, Remote
 from batch_scoring.cli.remote.runs import MOST_DETAILED, Backfill, RemoteRun
+from batch_scoring.errors import UnreachableError, WaitTimeoutError, WrongCommandError
 from batch_scoring.runtime import signals
 
 PATIENCE = 300.0

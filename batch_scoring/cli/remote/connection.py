@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from batch_scoring.errors import UnreachableError, WrongCommandError
+
 URL_VARIABLE = "DAGSTER_UI_URL"
 HEADERS_VARIABLE = "DAGSTER_UI_HEADERS"
 """Headers of each request, one a line: a secret in it stands in no shell's history and in no list of processes."""
@@ -18,36 +20,6 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 """How long a connection and an answer may take."""
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.%]+")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e\xa1-\xff](?:[ \t\x21-\x7e\xa1-\xff]*))")
-
-
-class RemoteError(Exception):
-    """What a command for a remote deployment ends with; the message is one line."""
-
-    code = 1
-    """The command's exit code."""
-
-
-class WrongCommandError(RemoteError):
-    """The command was wrong: an address that is none, or something that the deployment does not have."""
-
-    code = 2
-
-
-class UnreachableError(RemoteError):
-    """The deployment does not answer, or not as Dagster does."""
-
-    code = 3
-
-    def __init__(self, message: str, *, in_doubt: bool = False, is_denied: bool = False) -> None:
-        """`in_doubt`: the request may have been carried out all the same. `is_denied`: patience does not help."""
-        super().__init__(message)
-        self.in_doubt, self.is_denied = in_doubt, is_denied
-
-
-class WaitTimeoutError(RemoteError):
-    """The time for waiting is over before the run is."""
-
-    code = 4
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from datetime import date
 from typing import Any
 
 from batch_scoring.cli.backfill.day_locks import SILENCE
-from batch_scoring.cli.remote.connection import Remote, UnreachableError, WrongCommandError, python_error
+from batch_scoring.cli.remote.connection import Remote, python_error
+from batch_scoring.errors import UnreachableError, WrongCommandError
 from batch_scoring.operations.automation.sensor_status import broken_name
 from batch_scoring.operations.run_history import PARTITION
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch_scoring.cli.remote.connection import Remote, WrongCommandError, first_line, python_error
+from batch_scoring.cli.remote.connection import Remote, first_line, python_error
 from batch_scoring.cli.remote.jobs import PREFIX
+from batch_scoring.errors import WrongCommandError
 from batch_scoring.operations import failures
 from batch_scoring.operations.run_history import PARTITION, TO_RETRY, WHOLE
 

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.errors import AddressError, EntryError
 from batch_scoring.ingest import landing_files
-from batch_scoring.storage.folders import EntryError, FileVersion, Folder, open_folder
+from batch_scoring.storage.folders import FileVersion, Folder, open_folder
 
 Form = Literal[".parquet", ".csv.gz", ".csv"]
 FORMS: tuple[Form, ...] = get_args(Form)
-
-
-class AddressError(ValueError):
-    """An address is not one that can be read, or written; the message says what is expected."""
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,25 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import AddressError, Input, Output, find_input, name_output, refuse_overlap
-from batch_scoring.cli.score.outputs import Outputs, PartlyWrittenError
+from batch_scoring.cli.score.addresses import Input, Output, find_input, name_output, refuse_overlap
+from batch_scoring.cli.score.outputs import Outputs
 from batch_scoring.cli.score.stream import Rejections, Stream
 from batch_scoring.cli.score.summary import Summary
-from batch_scoring.config.pipeline import CodeError, Pipeline, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline, survey_pipelines
 from batch_scoring.daily import scored_rows
 from batch_scoring.defs.asset_checks import stops
 from batch_scoring.defs.assets import model
-from batch_scoring.inference.bundle import BundleError
-from batch_scoring.inference.scorer import ScoringError, is_out_of_memory
+from batch_scoring.errors import (
+    AddressError,
+    BatchScoringError,
+    HeldError,
+    PartlyWrittenError,
+    TakenError,
+    is_out_of_memory,
+)
 from batch_scoring.ingest import landing_files, quarantine
-from batch_scoring.ingest.formats.rows import UnreadableFileError
-from batch_scoring.ingest.schema.contract import ContractError
 from batch_scoring.runtime import locks, signals
 from batch_scoring.runtime.progress import Bar
-from batch_scoring.storage.staged_files import TakenError
 
 LINEAGE = b"batch_scoring"
 """Key of a Parquet output's metadata: which command wrote it, from what, with which model."""
@@ -73,14 +76,12 @@ def command(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> i
     try:
         with signals.at_end(bar.clear):
             summary = perform(pipeline, request, bar, note)
-    except (AddressError, locks.HeldError) as error:
-        code, why = 2, str(error)
     except TakenError as error:
-        code, why = 2, f"{error}; nothing is written: add --overwrite to replace it"
+        code, why = error.exit_code, f"{error}; nothing is written: add --overwrite to replace it"
     except PartlyWrittenError as error:
         why = f"{_said(error.__cause__ or error)}; {error}"
-    except (ContractError, UnreadableFileError, BundleError, ScoringError, CodeError) as error:
-        why = f"{error}; nothing is written"
+    except BatchScoringError as error:
+        code, why = error.exit_code, str(error) if error.exit_code == 2 else f"{error}; nothing is written"
     except Exception as error:
         why = f"{_said(error)}; nothing is written"
     finally:
@@ -206,9 +207,9 @@ def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.hold(*name))
-        except locks.HeldError as held:
+        except HeldError as held:
             if not request.wait:
-                raise locks.HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
+                raise HeldError(f"--output {request.output}: {held}; add --wait to wait for its end") from None
             _refuse_standing(output, request)  # whatever the other does
             note(f"{request.output}: {held}; waiting for its end")
             stack.enter_context(locks.hold(*name, waits=True))

@@ -14,12 +14,9 @@ import pyarrow as pa
 from batch_scoring.cli.score import row_files
 from batch_scoring.cli.score.addresses import Output
 from batch_scoring.config.spec import Csv
+from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals
 from batch_scoring.storage.staged_files import StagedFile, staged
-
-
-class PartlyWrittenError(RuntimeError):
-    """Of an output's files some are shown and cannot be taken back; the message says which, its cause why."""
 
 
 class Outputs(contextlib.AbstractContextManager["Outputs"]):

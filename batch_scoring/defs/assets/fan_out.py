@@ -14,15 +14,16 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Prepared, Run, SupersededError
+from batch_scoring.daily.publish import DayStep, Prepared, Run
 from batch_scoring.daily.score import Source, divide, output_schema, published, read_source, score, shard_digest
 from batch_scoring.defs.execution.executors import known_device, op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
-from batch_scoring.storage.state import Document, StateError
+from batch_scoring.storage.state import Document
 
 Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
 

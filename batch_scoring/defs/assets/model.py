@@ -11,14 +11,14 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import CodeError, Pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import Run
 from batch_scoring.defs.asset_checks import Finding, report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
+from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference.bundle import (
     MANIFEST,
     Bundle,
-    BundleError,
     build_network,
     check_contents,
     check_rows,
@@ -28,7 +28,7 @@ from batch_scoring.inference.bundle import (
 )
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations.failures import step_run
-from batch_scoring.storage.state import ModelInForce, State, StateError
+from batch_scoring.storage.state import ModelInForce, State
 
 CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",

@@ -21,12 +21,13 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs import drift_checks
 from batch_scoring.defs.assets import raw_input
 from batch_scoring.defs.metadata import asset_key, asset_options, link, month_page
+from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import failed_since
-from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State, StateError
+from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "raw_input": ("raw_input", raw_input.CHECKS),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Features
-from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, Run, SupersededError, check_input
+from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, Run, check_input
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import (
     asset_key,
@@ -27,6 +27,7 @@ from batch_scoring.defs.metadata import (
     preview,
     ui_table,
 )
+from batch_scoring.errors import EntryError, FileChangedError, SupersededError
 from batch_scoring.ingest import key_index, landing_files, quarantine
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows
 from batch_scoring.ingest.row_validator import Judge, Judged
@@ -38,7 +39,6 @@ from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.parallel import spare_cores
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.storage import parquet, shards
-from batch_scoring.storage.folders import EntryError, FileChangedError
 from batch_scoring.storage.state import Account, DayInput, LandingFile, ShardAccount
 from batch_scoring.tables import features_table
 

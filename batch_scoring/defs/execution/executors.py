@@ -16,6 +16,7 @@ from dagster._core.definitions.executor_definition import multiple_process_execu
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Pod, ScoringPod, Toleration
+from batch_scoring.errors import BatchScoringError
 from batch_scoring.operations.pod_words import START_MINUTES
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"
@@ -42,8 +43,10 @@ STAYS = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.s
 """Annotations: a step is not moved to another node to save one."""
 
 
-class ComputeError(dg.DagsterInvariantViolationError):
+class ComputeError(BatchScoringError, dg.DagsterInvariantViolationError):
     """The steps cannot run as the environment asks for."""
+
+    exit_code = 2
 
 
 def executor_name() -> str:

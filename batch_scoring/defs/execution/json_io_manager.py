@@ -10,8 +10,9 @@ import json
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import StateError
 from batch_scoring.storage.folders import Folder
-from batch_scoring.storage.state import REFERENCES, StateError
+from batch_scoring.storage.state import REFERENCES
 
 LARGEST = 10 * 1024**2
 """Bytes of a document: whoever has more to tell writes it to the state, or to a table."""

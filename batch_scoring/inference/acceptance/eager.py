@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.errors import UnsoundError, is_out_of_memory
+from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +68,6 @@ def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.nda
         UnsoundError: the network raises, or its output has another shape.
     """
     import torch
-
-    from batch_scoring.inference.scorer import is_out_of_memory
 
     parts = [np.empty((0, width), np.float32)]
     with one_thread(), torch.inference_mode():

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import agreement
-from batch_scoring.inference.manifest import Manifest, Tolerance, UnsoundError
+from batch_scoring.inference.manifest import Manifest, Tolerance
 
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 """What they may differ by, if the golden rows may not by more: they may come from a GPU, another batch size or a file

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
 from batch_scoring.inference.acceptance.output_activation import check_outputs_are_logits
 from batch_scoring.inference.acceptance.reference import check_features, check_names
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
 from batch_scoring.inference.acceptance.vocabularies import check_codes
-from batch_scoring.inference.manifest import LoadedModel, Manifest, UnsoundError
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -141,8 +142,6 @@ def _of(what: str) -> Iterator[None]:
 
 def _scored(scorer: "Scorer", rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
     """Outputs and scores of a table, by the engine."""
-    from batch_scoring.inference.scorer import ScoringError
-
     try:
         outputs, scored = scorer.outputs(rows), scorer.score_batch(rows.combine_chunks().to_batches()[0])
     except ScoringError as error:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch

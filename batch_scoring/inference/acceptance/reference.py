@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance.vocabularies import check_words
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import Profile
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import GRID
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.csv
 
 from batch_scoring.config.spec import Csv
+from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest.formats.csv_records import Dialect, Fault, Records, count_lines, records
 from batch_scoring.ingest.formats.csv_stream import Blocks, Text
-from batch_scoring.ingest.formats.rows import BrokenRow, BrokenRows, FileRows, Rows, UnreadableFileError
+from batch_scoring.ingest.formats.rows import BrokenRow, BrokenRows, FileRows, Rows
 
 BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the longest row that a CSV file may have."""

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from batch_scoring.ingest.formats.rows import UnreadableFileError
+from batch_scoring.errors import UnreadableFileError
 
 
 class Text(io.RawIOBase):

@@ -18,10 +18,6 @@ BATCH_BYTES = 32 * 1024 * 1024
 """Of the cells of a batch: each of them may be held several times over, typed, as JSON and in a row group."""
 
 
-class UnreadableFileError(ValueError):
-    """A landing file cannot be read; the message names it, what was found and what to do."""
-
-
 @dataclass(frozen=True)
 class BrokenRow:
     """A row that could not be parsed into cells."""

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.ingest.contract import casting
-from batch_scoring.ingest.contract.arrow_checks import answers
-from batch_scoring.ingest.schema import options
+from batch_scoring.errors import ContractError
+from batch_scoring.ingest.schema import casting, options
+from batch_scoring.ingest.schema.arrow_checks import answers
 from batch_scoring.runtime.printable import one_line
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ _WHOLE_FLOATS = (
 )
 
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
-
-
-class ContractError(ValueError):
-    """The schema cannot be applied row by row, or a file has not the columns that it demands: the day stops."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.defs.metadata import ui_table
-from batch_scoring.inference.bundle import BundleError, read_description
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.storage.state import DayInput, ShardAccount, State

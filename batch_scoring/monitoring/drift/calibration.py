@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.daily import history
+from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.reference_profile import Column, Grain, Held, Kind, Profile, Scores
 from batch_scoring.monitoring.drift import distances as drift
@@ -37,10 +38,6 @@ LEAST_OF_A_CLASS = 14
 """Weekdays and weekends each, to be compared apart."""
 _CELLS = 4_000_000
 """Of a matrix held at once."""
-
-
-class CalibrationError(ValueError):
-    """The reference cannot be learned from; says what is missing."""
 
 
 class Draw(NamedTuple):

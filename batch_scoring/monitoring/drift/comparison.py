@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import history
+from batch_scoring.errors import NotComparableError, StateError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
 from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, TRAILING_DAYS, Reference, Share, Tested
 from batch_scoring.monitoring.drift.samples import Sample
 from batch_scoring.storage.folders import open_folder
-from batch_scoring.storage.state import Account, ColumnDrift, DayDrift, Horizon, State, StateError
+from batch_scoring.storage.state import Account, ColumnDrift, DayDrift, Horizon, State
 
 Side = Literal["features", "predictions"]
 
@@ -27,10 +28,6 @@ TRAILING_ROWS = 20_000
 
 SINCE_DAYS = 7
 """Days back within which the last comparison by the same model says whether a trailing drift goes on."""
-
-
-class NotComparableError(ValueError):
-    """There is nothing to compare the day with; says what is missing."""
 
 
 @dataclass(frozen=True)

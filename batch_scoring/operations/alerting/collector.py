@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from batch_scoring.config.pipeline import Broken, Pipeline
 from batch_scoring.daily import freshness
+from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.alerting import channels, deadlines
@@ -31,7 +32,7 @@ from batch_scoring.operations.alerting.outbox import Outbox, join, lease
 from batch_scoring.operations.automation import landing_scan, planner, sensor_status
 from batch_scoring.runtime.printable import printable
 from batch_scoring.runtime.timeouts import answer
-from batch_scoring.storage.state import State, StateError
+from batch_scoring.storage.state import State
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 FIRST_LOOK_BACK = 24 * 3600.0

@@ -13,6 +13,7 @@ import dagster as dg
 from dagster import DagsterEventType as Kind
 
 from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.errors import FailureClass
 from batch_scoring.operations import failures
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import stamp
@@ -226,7 +227,7 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
     return [f"{step}: {error.splitlines()[0]}"]
 
 
-def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: failures.Failure | None) -> list[str]:
+def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureClass | None) -> list[str]:
     """What becomes of a day whose run has failed, where a sensor has asked for it."""
     if ATTEMPT not in run.tags:
         return []

@@ -31,12 +31,13 @@ from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import STEPS
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.inference.bundle import BundleError, read_sha256
+from batch_scoring.errors import BundleError, StateError, UnsureError
+from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations.retention import plan as planner
 from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
 from batch_scoring.storage import aws
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
-from batch_scoring.storage.state import REFERENCES, State, StateError
+from batch_scoring.storage.state import REFERENCES, State
 from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden, settle
 
 PATIENCE = 120.0
@@ -45,10 +46,6 @@ CHUNK = 500
 """Files between two looks at what a table needs."""
 
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
-
-
-class UnsureError(RuntimeError):
-    """What is needed cannot be told, so nothing may go; the message says what is in the way."""
 
 
 @dataclass

@@ -29,6 +29,7 @@ from batch_scoring.cli.backfill import command, day_locks
 from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.cli.main import main
 from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.errors import HeldError
 from batch_scoring.operations.run_history import PARTITION
 from batch_scoring_tests.reliability.processes import Site, site_of
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
@@ -402,7 +403,7 @@ def test_a_day_is_held_once_whatever_way_leads_to_its_output(tiny: TinyProject, 
     with day_locks.hold(tiny.pipeline, DAYS[0]) as left_at:
         assert left_at == 0.0
         for pipeline in (tiny.pipeline, other.pipeline):
-            with pytest.raises(day_locks.HeldError, match=f"process {os.getpid()} works on it"):
+            with pytest.raises(HeldError, match=f"process {os.getpid()} works on it"):
                 day_locks.hold(pipeline, DAYS[0]).__enter__()
         with day_locks.hold(tiny.pipeline, DAYS[1]):
             pass
@@ -420,7 +421,7 @@ def test_a_claim_whose_file_was_cleaned_away_while_another_waited_is_taken_anew(
         with day_locks.hold(tiny.pipeline, DAYS[0], waits=True):
             try:
                 day_locks.hold(tiny.pipeline, DAYS[0]).__enter__()
-            except day_locks.HeldError as held:
+            except HeldError as held:
                 seen.append(str(held))
 
     waiting = threading.Thread(target=second)

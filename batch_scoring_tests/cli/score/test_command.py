@@ -28,6 +28,7 @@ from batch_scoring.cli.score import command as adhoc
 from batch_scoring.cli.score.command import LINEAGE, Request
 from batch_scoring.cli.score.stream import Ledger
 from batch_scoring.config.pipeline import find_pipeline
+from batch_scoring.errors import TakenError
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.ingest.row_validator import Judge, Judged
 from batch_scoring.ingest.schema.contract import Verdict
@@ -387,8 +388,8 @@ def test_a_damaged_model_and_an_output_that_cannot_be_written_are_told(tiny: Tin
     [
         (MemoryError(), "not enough memory: a smaller scoring.batch_rows in the spec needs less; nothing"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "not enough memory: "),
-        (pa.ArrowInvalid("no such\nthing"), "ArrowInvalid: no such thing (test_adhoc.py, line "),
-        (KeyError("x"), "KeyError: 'x' (test_adhoc.py, line "),
+        (pa.ArrowInvalid("no such\nthing"), "ArrowInvalid: no such thing (test_command.py, line "),
+        (KeyError("x"), "KeyError: 'x' (test_command.py, line "),
     ],
 )
 def test_an_error_that_nobody_has_foreseen_is_one_line_and_1(
@@ -531,7 +532,7 @@ def test_where_there_are_no_hard_links_an_output_is_written_and_none_is_overwrit
     assert tree(tmp_path / "out").keys() == {"x.parquet", "x.quarantine.parquet"} and read(target).num_rows == 3
     place = LocalFolder(str(tmp_path / "out"))
     before = tree(tmp_path / "out")
-    with staged_files.staged(place, "x.parquet") as file, pytest.raises(staged_files.TakenError):
+    with staged_files.staged(place, "x.parquet") as file, pytest.raises(TakenError):
         file.scratch.write_bytes(b"other")
         file.show(replaces=False)
     monkeypatch.setattr(Path, "replace", link)

@@ -16,22 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import FeatureShard, Source, divide, read_source
 from batch_scoring.defs.assets.fan_out import ScoredShard, ScoredShare, Share, collect, plan, score_share
 from batch_scoring.defs.execution.json_io_manager import LARGEST, References
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.monitoring.checks.prediction_checks import CHECKS
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import (
-    REFERENCES,
-    Account,
-    DayInput,
-    ModelInForce,
-    PublishedPart,
-    ShardAccount,
-    StateError,
-)
+from batch_scoring.storage.state import REFERENCES, Account, DayInput, ModelInForce, PublishedPart, ShardAccount
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of, run_of_test
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import SpecError
 from batch_scoring.daily import score
-from batch_scoring.daily.publish import DayStep, SupersededError
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.assets.model import Delivered, metrics, ranges
-from batch_scoring.inference.bundle import BundleError, read_bundle
+from batch_scoring.errors import BundleError, SpecError, SupersededError
+from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.operations.failures import TAG
 from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_manifest

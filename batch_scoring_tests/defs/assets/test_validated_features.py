@@ -17,8 +17,9 @@ import pytest
 
 from batch_scoring.cli.score.stream import Ledger, Rejections
 from batch_scoring.config.spec import Features
-from batch_scoring.daily.publish import DayStep, Run, SupersededError
+from batch_scoring.daily.publish import DayStep, Run
 from batch_scoring.defs.assets.validated_features import ColumnCounts, prepare
+from batch_scoring.errors import SupersededError
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.key_index import row_identity
 from batch_scoring.ingest.quarantine import Rejected, from_broken

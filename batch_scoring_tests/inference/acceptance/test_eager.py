@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.inference.manifest import Manifest, UnsoundError
+from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.broken_bundles import change_manifest

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.config.spec import Csv
+from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import csv_rows
 from batch_scoring.ingest.formats.csv_records import count_lines
 from batch_scoring.ingest.formats.csv_stream import Blocks, Text
-from batch_scoring.ingest.formats.rows import Rows, UnreadableFileError
+from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage.folders import LocalFolder
 from batch_scoring_tests.landed import broken, land, read
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pandera.api.pandas.model_config import BaseConfig
 
-from batch_scoring.ingest.schema.contract import ContractError
+from batch_scoring.errors import ContractError
 from batch_scoring_tests.ingest.schema import test_contract
 from batch_scoring_tests.ingest.schema.test_contract import contract, reasons, rows, schema
 from batch_scoring_tests.tiny import TinyProject

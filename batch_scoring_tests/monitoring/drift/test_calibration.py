@@ -13,10 +13,10 @@ import pytest
 
 from batch_scoring.cli import calibrate as command
 from batch_scoring.config import pipeline as pipelines
-from batch_scoring.inference.bundle import Bundle, BundleError, read_bundle, read_description
+from batch_scoring.errors import BundleError, CalibrationError
+from batch_scoring.inference.bundle import Bundle, read_bundle, read_description
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.drift.calibration import (
-    CalibrationError,
     ColumnDays,
     _ranks_without,
     calibrate,

@@ -17,7 +17,8 @@ from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.assets.model import examine, put_in_force, refuse_reused_version
 from batch_scoring.defs.assets.validated_features import prepare
-from batch_scoring.inference.bundle import BundleError, read_bundle
+from batch_scoring.errors import BundleError
+from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.planner import Memory
 from batch_scoring.operations.retention import vacuum
