@@ -20,6 +20,7 @@ DOCUMENTS = sorted(
 )
 MEASUREMENTS = PROJECT / "benchmarks/README.md"
 """Its tables, as the benchmarks print them, are wider than a line."""
+CHANGELOG = PROJECT / "CHANGELOG.md"
 LONGEST_README = 150
 LONGEST_LINE = 119
 
@@ -34,6 +35,8 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 @every_document
 def test_every_command_exists_with_its_options(document: Path) -> None:
+    if document == CHANGELOG:
+        pytest.skip("names what there was before")
     wrong = [line for line in command_lines(document) if not is_known(line)]
     assert not wrong
 

@@ -2,11 +2,13 @@
 
 import ast
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from batch_scoring import errors
 from batch_scoring.config.pipeline import PROJECT
 from batch_scoring.config.spec import Checks
 from docs.reference import generate
@@ -39,6 +41,22 @@ def test_every_page_is_generated_or_kept_by_hand() -> None:
 
 def test_every_check_is_on_the_page() -> None:
     assert set(re.findall(r"^- `(\w+)`", page("checks.md"), re.MULTILINE)) == set(Checks.model_fields)
+
+
+def test_every_exit_code_is_on_the_page() -> None:
+    described = {
+        int(code)
+        for row in re.findall(r"^\| (\d[\d, ]*) \|", page("exit-codes.md"), re.MULTILINE)
+        for code in row.split(",")
+    }
+    found = [thing for thing in vars(errors).values() if isinstance(thing, type)]
+    raised = {error.exit_code for error in found if issubclass(error, errors.BatchScoringError)}
+    assert described == {0, 128 + signal.SIGINT, 128 + signal.SIGTERM} | raised
+
+
+def test_every_failure_class_is_in_the_guide() -> None:
+    guide = (PROJECT / "docs/guides/when-a-run-fails.md").read_text("utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE) == list(errors.FAILURES)
 
 
 def test_the_environment_variables_are_those_of_the_code() -> None:

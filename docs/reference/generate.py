@@ -179,12 +179,29 @@ def checks() -> Iterator[str]:
             yield from _item(f"`{check.key.name}` ({effect}): {' '.join(check.description.split())}")
 
 
-def failure_classes() -> Iterator[str]:
-    """The classes of failures, by the module that names them."""
-    from batch_scoring.operations import failures
+def exceptions() -> Iterator[str]:
+    """The exceptions of the package, by the class of failure that they give a run."""
+    from batch_scoring import errors
 
-    yield "# Failure classes\n"
-    yield (inspect.getdoc(failures) or "").partition("\n\n")[2]
+    yield "# Exceptions\n"
+    yield from _wrapped(
+        "Every exception of the package, by the [failure class](../guides/when-a-run-fails.md#failure-classes) of a "
+        "run that ends with it, and with the [exit code](exit-codes.md) of a command that ends with it. All are in "
+        "`batch_scoring.errors`, with the base class `BatchScoringError`. `processing_error` is also the class of "
+        "those that end commands only.\n"
+    )
+    found = [thing for thing in vars(errors).values() if inspect.isclass(thing)]
+    found = [thing for thing in found if issubclass(thing, errors.BatchScoringError)]
+    for failure in errors.FAILURES:
+        own = [error for error in found[1:] if error.failure_class == failure]
+        if own:
+            yield f"\n## {failure}\n"
+        for error in own:
+            yield from _item(f"`{error.__name__}` (exit code {error.exit_code}): {_summary(error)}")
+
+
+def _summary(thing: Any) -> str:  # noqa: ANN401  (anything with a docstring)
+    return (inspect.getdoc(thing) or "").partition("\n\n")[0]
 
 
 def python_api() -> Iterator[str]:
@@ -289,7 +306,7 @@ SOURCES: dict[str, Callable[[], Iterator[str]]] = {
     "pipeline-yaml.md": pipeline_yaml,
     "commands.md": commands,
     "checks.md": checks,
-    "failure-classes.md": failure_classes,
+    "exceptions.md": exceptions,
     "python-api.md": python_api,
 }
 """By the name of the page."""
