@@ -30,7 +30,7 @@ lint: $(VENV)/.test-installed
 	$(SITE) build --strict --quiet
 
 ## the documentation on http://localhost:8000
-docs: $(VENV)/.test-installed
+docs: $(VENV)/.docs-installed
 	$(SITE) serve
 
 ## write the pages of docs/reference/ that are generated from the code

@@ -190,10 +190,10 @@ def exceptions() -> Iterator[str]:
         "`batch_scoring.errors`, with the base class `BatchScoringError`. `processing_error` is also the class of "
         "those that end commands only.\n"
     )
-    found = [thing for thing in vars(errors).values() if inspect.isclass(thing)]
-    found = [thing for thing in found if issubclass(thing, errors.BatchScoringError)]
+    base = errors.BatchScoringError
+    found = [thing for thing in vars(errors).values() if inspect.isclass(thing) and issubclass(thing, base)]
     for failure in errors.FAILURES:
-        own = [error for error in found[1:] if error.failure_class == failure]
+        own = [error for error in found if error.failure_class == failure and error is not base]
         if own:
             yield f"\n## {failure}\n"
         for error in own:
