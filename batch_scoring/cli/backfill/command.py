@@ -20,8 +20,9 @@ import dagster as dg
 from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
+from batch_scoring.config.days import ranges
 from batch_scoring.config.pipeline import Pipeline, find_pipeline
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.execution.executors import ComputeError, in_this_process
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.defs.sensors import STEPS, job_name
@@ -33,7 +34,6 @@ from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State
-from batch_scoring.tables import predictions_table
 
 CANCEL_SECONDS = 1.0
 """For writing down that a run was stopped."""
