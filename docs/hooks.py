@@ -18,6 +18,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
     "deploy/README.md": "deploy.md",
+    "examples/loans/README.md": "tutorial.md",
 }
 """Documents outside `docs/`, and their pages."""
 _SOURCES = {page: document for document, page in PAGES.items()}
