@@ -29,11 +29,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionStepExecutionError
-from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
-from dagster_shared.error import SerializableErrorInfo
 from deltalake.exceptions import DeltaError
 
+from batch_scoring.dagster_internals import RUN_FAILURE_REASON_TAG, SerializableErrorInfo
 from batch_scoring.defs.metadata import run_of
 from batch_scoring.errors import (
     FAILURES,
@@ -138,7 +136,7 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         if not step.op_retry_policy:
             raise
         # as Dagster wraps it where there is no policy; anything else would be tried again
-        raise DagsterExecutionStepExecutionError(
+        raise dg.DagsterExecutionStepExecutionError(
             f'Error occurred while executing op "{step.op.name}":',
             user_exception=error,
             original_exc_info=sys.exc_info(),

@@ -22,7 +22,7 @@ import pytest
 
 from batch_scoring.cli.backfill import selection
 from batch_scoring.cli.backfill.selection import Wanted
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.spec import Complete
 from batch_scoring.daily import freshness
 from batch_scoring.daily.freshness import stale_days

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from dagster._core.executor.step_delegating import CheckStepHealthResult
 
-from batch_scoring.defs.execution.executors import SHARED, VARIABLE
+from batch_scoring.config.compute import SHARED, VARIABLE
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring.errors import Trouble
 from batch_scoring.operations import failures

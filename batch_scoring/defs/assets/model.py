@@ -31,7 +31,7 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, model_checks.CHECKS),
         **asset_options(pipeline, "model", kinds={"pytorch"}),
     )
-    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             delivered = model_checks.examine(pipeline)
             own_day = {context.partition_key} if context.has_partition_key else set()

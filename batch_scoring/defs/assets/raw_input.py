@@ -31,7 +31,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, CHECKS, days(pipeline)),
         **asset_options(pipeline, "raw_input", kinds={"parquet"}),
     )
-    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             found = find(pipeline, context.partition_key)
             run.tag(attempt_tags(pipeline, found, run.tags))

@@ -7,6 +7,7 @@ them. The page can be drawn at any time, also for the current month.
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -44,7 +45,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         partitions_def=months(pipeline),
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
-    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with step_run(context) as run:
             now = datetime.now(UTC)
             failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
