@@ -1,76 +1,67 @@
-"""What the pipelines' assets have in common: keys, days, options, the run they are in, their figures."""
+"""What the assets have in common: keys, partitions, options, metadata."""
 
 import math
-import os
 import resource
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import dagster as dg
 
+from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Run
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import executors
 from batch_scoring.runtime.printable import one_line
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import Account
 
 SCORED_FROM = ("raw_input", "validated_features", "model")
-"""What predictions depend on. raw_input too: what it pinned is compared with the features, and
-`--select "+<pipeline>/predictions"` is parsed as one layer of ancestors for a key with a slash."""
+"""Upstream assets of predictions. raw_input is one of them because the files that it pinned are compared with those
+of the features, and because Dagster parses `--select "+<pipeline>/predictions"` as one layer of ancestors only."""
+
+
+class CatalogOptions(TypedDict):
+    """Arguments of an asset that the UI's catalog shows."""
+
+    group_name: str
+    owners: list[str] | None
+    kinds: set[str]
+
+
+class AssetOptions(CatalogOptions, executors.StepOptions):
+    """Arguments that every asset of a pipeline has, those of its step included."""
 
 
 def asset_key(pipeline: Pipeline, name: str) -> dg.AssetKey:
-    """`<pipeline>/<name>`."""
-    return dg.AssetKey([pipeline.name, name])
+    """Key of an asset: `<pipeline>/<name>`."""
+    return dg.AssetKey(asset_path(pipeline, name))
 
 
 def days(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
-    """The pipeline's days, today included: its files may land before the day is over."""
+    """The pipeline's daily partitions, today included: files may land before the day is over."""
     partitions = pipeline.spec.partitions
     return dg.DailyPartitionsDefinition(partitions.start.isoformat(), timezone=partitions.timezone, end_offset=1)
 
 
-def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> dict[str, Any]:
-    """Arguments that every asset of a pipeline has, those of its step's process or pod included."""
-    return catalog_options(pipeline, kinds) | executors.step_options(pipeline, name)
+def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> AssetOptions:
+    """Arguments that every asset of a pipeline has."""
+    return {**catalog_options(pipeline, kinds), **executors.step_options(pipeline, name)}
 
 
-def catalog_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
-    """What the UI's catalog shows beside an asset."""
+def catalog_options(pipeline: Pipeline, kinds: set[str]) -> CatalogOptions:
+    """Arguments of an asset that the UI's catalog shows."""
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
 
 
-def month_page(month: str) -> str:
-    """The path of a month's page (YYYY-MM), below the pipeline's output."""
-    return f"reports/month={month}.html"
-
-
-def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
-    """Where a person opens a file of the pipeline's output.
-
-    Under `REPORTS_URL` if a web server shows the data root there (`make dev` starts one that shows the reports), else
-    in the S3 console, which knows AWS's own buckets; else the file's place as text: browsers follow no link to it.
-    """
-    place, base = f"{pipeline.output.uri}/{path}", os.environ.get("REPORTS_URL", "")
-    if base and place.startswith(f"{pipeline.data_root}/"):
-        return dg.MetadataValue.url(f"{base.rstrip('/')}/{place.removeprefix(f'{pipeline.data_root}/')}")
-    if place.startswith("s3://"):
-        if any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")):
-            return dg.MetadataValue.text(place)
-        bucket, _, key = place.removeprefix("s3://").partition("/")
-        return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}")
-    return dg.MetadataValue.path(place)
-
-
 def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
-    """The schema that the UI shows for an asset: name, type and meaning of each column."""
+    """Column schema of an asset, from name, type and description of each column."""
     return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
-def figures(run: Run, rows: int) -> dict[str, dg.MetadataValue]:
-    """Time and memory of a step."""
+def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
+    """Duration, throughput and peak memory of a step."""
     wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -83,12 +74,12 @@ def figures(run: Run, rows: int) -> dict[str, dg.MetadataValue]:
 
 
 def data_version(account: Account) -> dg.DataVersion:
-    """Names the day's rows: a digest over its shards' digests."""
+    """Data version of a published day: a digest of its shards' digests."""
     return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
 
 
 def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """A table for the UI; texts of files in it are shown for what they are."""
+    """A table for the UI; control characters in texts from files are escaped."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord({name: one_line(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
@@ -98,7 +89,7 @@ def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def preview(step: DayStep, account: Account) -> dict[str, Any]:
-    """A few rows of the day, for a person; none unless the spec asks for them: they stay in Dagster's database."""
+    """The first rows of the day as metadata; none unless the spec asks for them: they stay in Dagster's database."""
     count = step.pipeline.spec.preview_rows
     for path in account.table.files if count else ():
         for batch in shards.read(step.table.table.folder, path, batch_rows=count):
@@ -111,6 +102,6 @@ def preview(step: DayStep, account: Account) -> dict[str, Any]:
 def _cell(value: object) -> str | int | float | bool | None:
     if isinstance(value, float) and math.isfinite(value):
         return round(value, 4)
-    if isinstance(value, int) and abs(value) < 2**53:  # beyond, a browser would show another number
+    if isinstance(value, int) and abs(value) < 2**53:  # beyond, a browser would round it
         return value
     return None if value is None else str(value)[:60]

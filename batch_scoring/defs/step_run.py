@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionStepExecutionError
 
-from batch_scoring.daily.publish import Run
 from batch_scoring.operations import run_failures
 from batch_scoring.operations.failures import classify
 from batch_scoring.runtime.printable import clean, printable
+from batch_scoring.runtime.step_context import StepContext
 
 
 @contextlib.contextmanager
-def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Run]:
+def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
     """The run of a step, which records its failure; an exception fails the run at once, without a retry of the step.
 
     A step's retry policy is for a lost process or pod. Where the step itself can raise, the run is retried instead.
@@ -30,7 +29,7 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         if not step.op_retry_policy:
             raise
         # as Dagster wraps it where there is no policy; any other exception would be retried
-        raise DagsterExecutionStepExecutionError(
+        raise dg.DagsterExecutionStepExecutionError(
             f'Error occurred while executing op "{step.op.name}":',
             user_exception=error,
             original_exc_info=sys.exc_info(),
@@ -40,13 +39,13 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
         ) from error
 
 
-def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
     """The run of a step; all that the step writes has the same start time."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     run = context.run
-    return Run(
+    return StepContext(
         run.run_id,
         started,
         lambda line: context.log.info(printable(line)),
@@ -56,7 +55,7 @@ def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
 
 
 @contextlib.contextmanager
-def recording_failure(run: Run) -> Iterator[Run]:
+def recording_failure(run: StepContext) -> Iterator[StepContext]:
     """Record the class of a failure as a tag of the run."""
     try:
         yield run

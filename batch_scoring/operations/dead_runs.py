@@ -38,7 +38,7 @@ def find_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 def is_of_this_machine(instance: dg.DagsterInstance) -> bool:
     """Whether the instance's runs are processes of this machine, as far as its settings tell."""
-    from dagster._core.storage.runs import SqliteRunStorage  # late: it brings the database with it
+    from batch_scoring.dagster_internals import SqliteRunStorage
 
     return isinstance(instance.run_launcher, dg.DefaultRunLauncher) and isinstance(
         instance.run_storage, SqliteRunStorage

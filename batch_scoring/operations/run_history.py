@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Literal
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
 from batch_scoring.operations import failures, run_failures
 from batch_scoring.storage.shards import digest
@@ -180,7 +181,7 @@ def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The assets of the pipeline that a run is of."""
     if run.asset_selection:  # of a whole job that runs in its caller's process it is empty, and not None
         return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
-    return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
+    return WHOLE if run.job_name == job_name(pipeline) else set()
 
 
 def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:

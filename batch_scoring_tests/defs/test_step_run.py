@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from batch_scoring.daily.publish import Run
 from batch_scoring.defs import step_run
+from batch_scoring.runtime.step_context import StepContext
 
 
 def test_a_class_that_cannot_be_recorded_does_not_hide_the_error() -> None:
@@ -17,7 +17,7 @@ def test_a_class_that_cannot_be_recorded_does_not_hide_the_error() -> None:
 
     with (
         pytest.raises(ZeroDivisionError),
-        step_run.recording_failure(Run("r", datetime.now(UTC), said.append, tag=full)),
+        step_run.recording_failure(StepContext("r", datetime.now(UTC), said.append, tag=full)),
     ):
         raise ZeroDivisionError
     assert "cannot be recorded" in str(said)

@@ -55,7 +55,8 @@ from packaging.requirements import Requirement
 from batch_scoring.cli.doctor.instance import settings
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.defs.execution import executors
 from deploy import plan

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.sensors import dead_runs
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import run_locks

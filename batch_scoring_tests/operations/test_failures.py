@@ -12,7 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.defs.asset_checks import RefusedError
-from batch_scoring.errors import FAILURES, DeviceError, FailureClass
+from batch_scoring.errors import (
+    FAILURES,
+    DeviceError,
+    FailureClass,
+)
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.failures import Pauses, classify
 from batch_scoring_tests.tiny import DAY, TinyProject

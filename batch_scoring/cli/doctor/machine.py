@@ -12,7 +12,8 @@ from pathlib import Path
 
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message

@@ -37,7 +37,7 @@ from typing import Any
 
 from batch_scoring.cli.remote.connection import Address
 from batch_scoring.cli.remote.runs import Backfill, RunReport
-from batch_scoring.defs.assets.model import ranges
+from batch_scoring.config.days import ranges
 from batch_scoring.operations import run_failures
 from batch_scoring.operations.run_history import CODE, FINGERPRINT
 

@@ -20,7 +20,8 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.config.loader import Broken
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
@@ -281,7 +282,7 @@ def _of_sensors(
 
 def _of_broken(left_out: Sequence[Broken], memory: Memory) -> Iterator[Message]:
     """Alerts for pipelines left out of the deployment: each validation error once, as long as it persists."""
-    found = {broken.name: {_LINE.sub("", fault) for fault in broken.faults} for broken in left_out}
+    found = {broken.name: {_LINE.sub("", fault) for fault in broken.errors} for broken in left_out}
     for broken in left_out:
         if found[broken.name] - set(memory.faults.get(broken.name, ())):
             yield messages.of_broken(broken)

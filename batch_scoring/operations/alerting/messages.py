@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
-from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.config.loader import Broken
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import FailureClass
 from batch_scoring.operations import failures, run_failures
 from batch_scoring.operations.alerting.channels import Message
@@ -156,14 +157,14 @@ def of_sensor(broken: sensor_status.Broken) -> Message:
 
 def of_broken(broken: Broken) -> Message:
     """Alert for a pipeline left out of the deployment: none of its days is scored until it is corrected."""
-    count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
+    count = "1 error" if len(broken.errors) == 1 else f"{len(broken.errors)} errors"
     advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
     missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
         topic=broken.name,
         title=f"{broken.name}: left out of the deployment, {count}",
         kind="failure",
-        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, missed, link("overview/sensors"))),
+        body="\n".join(line[:LONGEST] for line in (*broken.errors, advice, missed, link("overview/sensors"))),
     )
 
 

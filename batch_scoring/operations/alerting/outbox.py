@@ -21,7 +21,7 @@ from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Channel, Kind, Message
 
 if TYPE_CHECKING:
-    from dagster._core.storage.daemon_cursor import DaemonCursorStorage
+    from batch_scoring.dagster_internals import DaemonCursorStorage
 
 KEY = "batch_scoring/alerts"
 LEASE = "batch_scoring/alerts/lease"

@@ -28,7 +28,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from batch_scoring.cli.backfill import command, day_locks
 from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import HeldError
 from batch_scoring.operations.run_history import PARTITION
 from batch_scoring_tests.reliability.processes import Site, site_of
@@ -243,7 +243,7 @@ def test_a_bundle_that_cannot_be_read_is_one_line_where_days_are_compared_with_i
     Path(pipeline.bundle.uri, "bundle.json").write_text("{")
     assert main(["backfill", tiny.name, "--stale"]) == 1
     said = capsys.readouterr()
-    assert said.out == "" and re.match(r"batch-scoring: .*/v1/bundle\.json is no manifest: .*\n$", said.err)
+    assert said.out == "" and re.match(r"batch-scoring: .*/v1/bundle\.json is not a manifest: .*\n$", said.err)
 
 
 # beside others

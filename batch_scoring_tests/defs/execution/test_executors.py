@@ -17,10 +17,11 @@ from dagster._core.execution.context_creation_job import create_context_creation
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 from dagster._core.executor.step_delegating import StepDelegatingExecutor
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.compute import SHARED, VARIABLE
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import executors
-from batch_scoring.defs.execution.executors import SHARED, VARIABLE, ComputeError
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
+from batch_scoring.errors import ComputeError
 from batch_scoring.operations import run_failures
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject

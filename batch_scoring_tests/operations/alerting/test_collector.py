@@ -14,7 +14,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.sensors import alerts_sensor
 from batch_scoring.ingest.landing_files import day_folder
 from batch_scoring.operations import run_history
@@ -654,7 +655,7 @@ DEPLOYMENT = """
 import batch_scoring.pipelines
 from pathlib import Path
 from batch_scoring.definitions import deploy
-from batch_scoring.config.pipeline import load_pipelines
+from batch_scoring.config.loader import load_pipelines
 
 batch_scoring.pipelines.__path__.append({packages!r})
 defs = deploy(load_pipelines(Path({packages!r}), {root!r}))
