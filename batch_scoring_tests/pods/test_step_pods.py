@@ -14,11 +14,10 @@ from dagster._core.executor.step_delegating import CheckStepHealthResult
 
 from batch_scoring.config.compute import SHARED, VARIABLE
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
-from batch_scoring.errors import Trouble
 from batch_scoring.operations import run_failures
-from batch_scoring.operations.alerting.messages import digest, read
+from batch_scoring.operations.alerting.messages import of_run, read
 from batch_scoring_tests.deployed import PACKAGES, ROOT
-from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, running_cluster
+from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, Trouble, running_cluster
 from batch_scoring_tests.pods.deployment import IMAGE, Steps, instance_of, job_named
 from batch_scoring_tests.reliability.deployment import wait_until
 from batch_scoring_tests.tiny import DAY, TinyProject
@@ -98,7 +97,7 @@ def ended(steps: Steps, key: str, result: CheckStepHealthResult | None = None) -
     failure = run_failures.record_failure(steps.instance, record.dagster_run)
     record = steps.instance.get_run_record_by_id(steps.run.run_id)
     assert record and run_failures.of_run(record.dagster_run) == failure
-    told = digest(steps.instance, read(steps.instance, record), [], "").body
+    told = of_run(steps.instance, read(steps.instance, record), [], "").body
     assert f"class: {failure}" in told and key.replace("__", "/") in told
     assert failures_of(steps)[0].splitlines()[0][:400] in told
     return failure
