@@ -23,7 +23,8 @@ def answer(asker: str, seconds: float, ask: Callable[[], Answer]) -> Answer:
     if (before := _asked.get(asker)) and not before.done():
         raise TimeoutError("the store has not answered an earlier question yet")
     thread = ThreadPoolExecutor(1, thread_name_prefix=asker)
-    asked = _asked[asker] = thread.submit(ask)
+    asked: Future[Answer] = thread.submit(ask)
+    _asked[asker] = asked
     thread.shutdown(wait=False)
     try:
         return asked.result(seconds)

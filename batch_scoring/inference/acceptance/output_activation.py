@@ -88,7 +88,7 @@ def _last_squashing(network: "torch.nn.Module", numeric: np.ndarray, categorical
             return result
 
     # a network that cannot be followed is known by its values alone
-    with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Followed():
+    with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Followed():  # type: ignore[no-untyped-call]  # torch's
         return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
     return ""
 

@@ -375,10 +375,10 @@ def test_the_zone_of_the_cron_is_the_specs_or_that_of_the_days(tiny: TinyProject
 
 def test_a_tick_before_the_pipelines_first_day_is_over_is_skipped_and_says_why(tiny: TinyProject) -> None:
     assert tick(tiny, instant("2024-03-01T06:00")) == (
-        "2024-02-29 is before the pipeline's first day, 2024-03-01; partitions.start in the spec says so"
+        "2024-02-29 is before the pipeline's first day, 2024-03-01 (partitions.start in the spec)"
     )
     assert tick(tiny, instant("2024-03-01T07:45"), "report") == (
-        "2024-02 is before the pipeline's first day, 2024-03-01; partitions.start in the spec says so"
+        "2024-02 is before the pipeline's first day, 2024-03-01 (partitions.start in the spec)"
     )
 
 
@@ -405,7 +405,7 @@ def test_the_description_says_when_and_for_which_days(tiny: TinyProject) -> None
     tiny.write_spec()
     assert tiny.definitions.resolve_schedule_def(f"score_{tiny.name}_on_schedule").description == (
         "Every day at 06:00 (Europe/Berlin): scores the day 2 days before (UTC) and all days since the tick before it, "
-        "a run a day, whatever has landed."
+        "one run per day, whatever has landed."
     )
 
 
