@@ -23,7 +23,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring.cli.doctor import command as doctor
 from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline
+from batch_scoring.config import loader
 from batch_scoring.config.loader import PROJECT, Survey, survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy, deploy_valid
@@ -70,7 +70,7 @@ def pair(tmp_path: Path) -> Pair:
 @pytest.fixture
 def site(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
     """Where the commands look for it."""
-    for function in (pipeline.load_pipelines, pipeline.survey_pipelines):
+    for function in (loader.load_pipelines, loader.survey_pipelines):
         monkeypatch.setattr(function, "__defaults__", (pair.mine.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", pair.mine.data_root)
     return pair

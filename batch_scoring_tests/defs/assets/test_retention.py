@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline
+from batch_scoring.config import loader
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.names import retention_job_name
 from batch_scoring.defs.assets.retention import size
@@ -28,8 +28,8 @@ def old(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
         if file.is_file():
             stamp = file.stat().st_mtime - 10 * 86400
             os.utime(file, (stamp, stamp))
-    monkeypatch.setattr(pipeline, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipeline.survey_pipelines, "__defaults__", (tiny.packages, None))
+    monkeypatch.setattr(loader, "PIPELINES", tiny.packages)
+    monkeypatch.setattr(loader.survey_pipelines, "__defaults__", (tiny.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     return tiny
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from batch_scoring.cli import calibrate as command
-from batch_scoring.config import pipeline as pipelines
+from batch_scoring.config import loader
 from batch_scoring.errors import BundleError, CalibrationError
 from batch_scoring.inference.bundle import Bundle, read_bundle, read_description
 from batch_scoring.inference.reference_profile import Profile
@@ -323,8 +323,8 @@ def test_a_column_of_another_kind_is_refused_by_its_name() -> None:
 @pytest.fixture
 def deployed(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     """A pipeline where the command looks for it, with a reference of thirty days and no profile yet."""
-    monkeypatch.setattr(pipelines, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipelines.survey_pipelines, "__defaults__", (tiny.packages, None))
+    monkeypatch.setattr(loader, "PIPELINES", tiny.packages)
+    monkeypatch.setattr(loader.survey_pipelines, "__defaults__", (tiny.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     tiny.deliver("v1", reference=reference_rows(days=30), calibrated=False)
     return tiny
@@ -422,6 +422,6 @@ def test_a_bundle_that_nothing_can_be_learned_from_is_left_as_it_is(
 
 def test_the_command_is_run_as_a_module() -> None:
     words = [sys.executable, "-m", "batch_scoring.monitoring.drift.distances", "calibrate", "elsewhere"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=pipelines.PROJECT)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=loader.PROJECT)
     assert (done.returncode, done.stdout) == (2, "")
     assert "calibrate: no pipeline 'elsewhere'; there are: customer_churn, flight_delay" in done.stderr
