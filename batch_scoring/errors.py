@@ -187,6 +187,10 @@ class DeviceError(ScoringError):
 # Day
 
 
+class RowsLostError(BatchScoringError, RuntimeError):
+    """The books do not add up: a row that came in was not written once."""
+
+
 class SupersededError(BatchScoringError, RuntimeError):
     """Newer input or another model arrived during the step: its results are not published."""
 

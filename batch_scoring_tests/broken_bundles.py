@@ -171,16 +171,18 @@ FAULTS = {
         lambda f: truncate(f / "model.safetensors", 100), ("/model.safetensors has sha256", "(100 bytes)", "truncated")
     ),
     # the manifest
-    "no_json": Fault(lambda f: truncate(f / "bundle.json", 50), ("/bundle.json is no manifest", "JSON")),
+    "no_json": Fault(lambda f: truncate(f / "bundle.json", 50), ("/bundle.json is not a manifest", "JSON")),
     "unknown_field": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "pickle": "model.pkl"}), ("is no manifest", "pickle: Extra inputs")
+        lambda f: change_manifest(f, lambda m: {**m, "pickle": "model.pkl"}),
+        ("is not a manifest", "pickle: Extra inputs"),
     ),
     "no_version": Fault(
         lambda f: change_manifest(f, lambda m: {k: v for k, v in m.items() if k != "version"}),
-        ("is no manifest", "version: Field required"),
+        ("is not a manifest", "version: Field required"),
     ),
     "unknown_task": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "task": "ranking"}), ("is no manifest", "task", "classification")
+        lambda f: change_manifest(f, lambda m: {**m, "task": "ranking"}),
+        ("is not a manifest", "task", "classification"),
     ),
     "file_not_named": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "files": {"model.safetensors": "0" * 64}}),
@@ -192,47 +194,47 @@ FAULTS = {
     ),
     "metric_nan": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "metrics": {"auc": math.nan}}),
-        ("is no manifest", "metrics.auc", "finite number, found nan"),
+        ("is not a manifest", "metrics.auc", "finite number, found nan"),
     ),
     "training_infinite": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "training": {"loss": [0.5, -math.inf]}}),
-        ("is no manifest", "training: loss.1 is -inf"),
+        ("is not a manifest", "training: loss.1 is -inf"),
     ),
     "argument_nan": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "arguments": {**m["arguments"], "scale": {"x": math.nan}}}),
-        ("is no manifest", "arguments: scale.x is nan"),
+        ("is not a manifest", "arguments: scale.x is nan"),
     ),
     "tolerance_infinite": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "golden_tolerance": math.inf}),
-        ("is no manifest", "golden_tolerance", "finite number, found inf"),
+        ("is not a manifest", "golden_tolerance", "finite number, found inf"),
     ),
     "tolerance_nan": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "golden_tolerance": {"absolute": 1e-5, "relative": math.nan}}),
-        ("is no manifest", "golden_tolerance", "relative", "finite number, found nan"),
+        ("is not a manifest", "golden_tolerance", "relative", "finite number, found nan"),
     ),
     "tolerance_of_anything": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "golden_tolerance": 1e30}),
-        ("/bundle.json: golden_tolerance (1e+30)", "is no check of golden outputs from"),
+        ("/bundle.json: golden_tolerance (1e+30)", "does not check golden outputs from"),
         "golden_rows_agree",
     ),
     "relative_tolerance_of_anything": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "golden_tolerance": {"relative": 50.0}}),
-        ("/bundle.json: golden_tolerance (50 of the size)", "is no check of golden outputs from"),
+        ("/bundle.json: golden_tolerance (50 of the size)", "does not check golden outputs from"),
         "golden_rows_agree",
     ),
     "one_class": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "classes": ["defaults"]}),
-        ("is no manifest", "classes are ['defaults']", "at least two", "zeros_like(z), z"),
+        ("is not a manifest", "classes are ['defaults']", "at least two", "zeros_like(z), z"),
     ),
     "class_twice": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "classes": ["no", "no"]}),
-        ("is no manifest", "classes: 'no' stands twice"),
+        ("is not a manifest", "classes: 'no' occurs twice"),
     ),
-    "word_twice": Fault(lambda f: vocabulary(f, "red", "green", "red"), ("categorical.c: 'red' stands twice",)),
+    "word_twice": Fault(lambda f: vocabulary(f, "red", "green", "red"), ("categorical.c: 'red' occurs twice",)),
     # the vocabularies, and what is compared with them
     "vocabulary_longer_than_the_embedding": Fault(
         lambda f: vocabulary(f, "red", "green", "blue", "pink", "grey"),
-        ("the vocabulary of c has 5 words", "takes codes to 3", "needs 6 rows"),
+        ("the vocabulary of c has 5 words", "accepts codes to 3", "needs 6 rows"),
     ),
     "vocabulary_of_another_spelling": Fault(
         lambda f: vocabulary(f, "Red", " green", "blue"),
@@ -269,23 +271,25 @@ FAULTS = {
         lambda f: change_reference(
             f, lambda t: t.set_column(t.column_names.index("prob_class_1"), "prob_class_1", [[math.nan] * len(t)])
         ),
-        ("/reference.parquet: 64 of 64 values of prob_class_1 are no scores",),
+        ("/reference.parquet: 64 of 64 values of prob_class_1 are not scores",),
     ),
-    "profile_no_json": Fault(lambda f: add_profile(f, "{"), ("/profile.json is no profile", "JSON", "calibrate")),
+    "profile_no_json": Fault(
+        lambda f: add_profile(f, "{"), ("/profile.json is not a reference profile", "JSON", "calibrate")
+    ),
     "profile_of_another_form": Fault(
-        lambda f: add_profile(f, profile_of("x", days="many")), ("/profile.json is no profile: days",)
+        lambda f: add_profile(f, profile_of("x", days="many")), ("/profile.json is not a reference profile: days",)
     ),
     "profile_nan": Fault(
         lambda f: add_profile(f, profile_of("x", factor=math.nan)),
-        ("/profile.json is no profile: factor", "finite number, found nan"),
+        ("/profile.json is not a reference profile: factor", "finite number, found nan"),
     ),
     "profile_of_other_features": Fault(
         lambda f: add_profile(f, profile_of("x", "y", "age")),
-        ("/profile.json: it has thresholds of age, no numeric feature of the model",),
+        ("/profile.json: it has thresholds of age, not a numeric feature of the model",),
     ),
     "profile_of_another_kind": Fault(
         lambda f: add_profile(f, profile_of("x", "c")),
-        ("/profile.json: it has thresholds of c, no numeric feature of the model",),
+        ("/profile.json: it has thresholds of c, not a numeric feature of the model",),
     ),
     "profile_of_other_scores": Fault(
         lambda f: add_profile(f, profile_of("x", scores={"prob_class_7": json.loads(profile_of("x"))["columns"]["x"]})),
@@ -293,12 +297,12 @@ FAULTS = {
     ),
     "profile_of_other_words": Fault(
         lambda f: add_profile(f, profile_of("x", everyday={"colour": {"red": 0.3}})),
-        ("/profile.json: it has everyday values of colour, no categorical feature of the model",),
+        ("/profile.json: it has everyday values of colour, not a categorical feature of the model",),
     ),
     # the weights, under their right sha256
-    "pickle": Fault(write_pickle, ("model.safetensors is no safetensors file",)),
-    "torch_pickle": Fault(write_torch_pickle, ("model.safetensors is no safetensors file",)),
-    "truncated_when_written": Fault(truncate_and_seal, ("model.safetensors is no safetensors file",)),
+    "pickle": Fault(write_pickle, ("model.safetensors is not a safetensors file",)),
+    "torch_pickle": Fault(write_torch_pickle, ("model.safetensors is not a safetensors file",)),
+    "truncated_when_written": Fault(truncate_and_seal, ("model.safetensors is not a safetensors file",)),
     "another_shape": Fault(
         lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER][:, :-1].contiguous()}),
         (f"{LAYER} has shape (16, 6); Net expects (16, 7)",),
@@ -307,7 +311,7 @@ FAULTS = {
         lambda f: change_weights(f, lambda w: {k: v for k, v in w.items() if k != LAYER}), (f"lacks {LAYER}", "Net")
     ),
     "weight_extra": Fault(
-        lambda f: change_weights(f, lambda w: {**w, "head.bias": torch.ones(2)}), ("has head.bias", "does not know")
+        lambda f: change_weights(f, lambda w: {**w, "head.bias": torch.ones(2)}), ("has head.bias", "does not have")
     ),
     "nan_weight": Fault(
         lambda f: change_weights(f, lambda w: {**w, LAYER: w[LAYER].index_fill(1, torch.tensor([2]), torch.nan)}),
@@ -372,7 +376,7 @@ FAULTS = {
         ("/golden.parquet", "no column y"),
         "golden_rows_agree",
     ),
-    "golden_no_parquet": Fault(spoil_golden_bytes, ("/golden.parquet is no Parquet file",), "golden_rows_agree"),
+    "golden_no_parquet": Fault(spoil_golden_bytes, ("/golden.parquet is not a Parquet file",), "golden_rows_agree"),
     "more_classes_than_outputs": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "classes": ["0", "1", "2"]}),
         ("has no column",),  # of the scores in the reference, or of the golden outputs

@@ -11,8 +11,8 @@ import pytest
 
 from batch_scoring.cli.main import main
 from batch_scoring.config.loader import PROJECT, load_pipelines
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.definitions import defs
-from batch_scoring.tables import TABLES
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}

@@ -35,6 +35,7 @@ KNOWN: dict[str, tuple[FailureClass, int]] = {
     "PublicationError": ("storage", 1),
     "RangeError": ("processing_error", 2),
     "RemoteError": ("processing_error", 1),
+    "RowsLostError": ("processing_error", 1),
     "SchemaChangedError": ("bad_input", 1),
     "ScoringError": ("bad_model", 1),
     "SpecError": ("processing_error", 2),

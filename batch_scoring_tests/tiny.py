@@ -7,7 +7,8 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ import batch_scoring.pipelines
 from batch_scoring.config.loader import load_pipelines
 from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import Run
 from batch_scoring.definitions import deploy
 from batch_scoring.inference.bundle import read_bundle, write_bundle
+from batch_scoring.ingest.formats.rows import BrokenRow
+from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.monitoring.drift.calibration import calibrate
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.state import Account, State
 from batch_scoring.tables import read_day
@@ -278,9 +281,19 @@ def error_of(result: dg.ExecuteInProcessResult) -> str:
     return error.message if error else ""
 
 
-def run_of_test(started: datetime | None = None) -> Run:
+def run_of_test(started: datetime | None = None) -> StepContext:
     """A run outside of Dagster, for the functions under the assets."""
-    return Run("a-test", started or datetime.now(UTC), lambda _: None)
+    return StepContext("a-test", started or datetime.now(UTC), lambda _: None)
+
+
+def long_rows() -> Iterator[Rejected]:
+    """Rows of 5 KB, of which few are ever held."""
+    alive: weakref.WeakSet[Rejected] = weakref.WeakSet()
+    for number in range(1, 3_001):
+        row = from_broken(BrokenRow(number, f"line {number}: 1 cell", "x" * 5_000), "a.csv")
+        alive.add(row)
+        assert len(alive) * 5_000 < 5_000_000
+        yield row
 
 
 MakeProject = Callable[..., TinyProject]

@@ -17,9 +17,10 @@ from pathlib import Path
 import batch_scoring.pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.daily.publish import DayStep, Run
-from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.validate import prepare
 from batch_scoring.ingest import landing_files
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import DayInput
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures
@@ -130,7 +131,11 @@ def _day(pipeline: Pipeline, name: str, content: bytes) -> Callable[[], Measures
         for shard in Path(pipeline.output.uri).glob(f"tables/*/dt={DAY}/**/*.parquet"):
             shard.unlink()  # an earlier round's would be taken
         start = time.process_time()
-        prepare(DayStep(pipeline, DAY, "validated_features"), pinned, Run("bench", datetime.now(UTC), lambda _: None))
+        prepare(
+            DayStep(pipeline, DAY, "validated_features"),
+            pinned,
+            StepContext("bench", datetime.now(UTC), lambda _: None),
+        )
         return {"cpu": time.process_time() - start}
 
     return validate

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.assets.model import refuse_reused_version
 from batch_scoring.errors import BatchScoringError, BundleError
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.registry import ensure_new_version
 from batch_scoring.monitoring.drift import distances
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.runtime.printable import guarded
@@ -97,7 +97,7 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | N
     if complete.sha256 == bundle.sha256:
         return f"{bundle.uri} has this profile already"
     try:
-        refuse_reused_version(pipeline, complete)
+        ensure_new_version(pipeline, complete)
     except BundleError as error:
         raise BundleError(f"{error}, for example with --version {complete.manifest.version}-calibrated") from error
     uri = f"{bundle.uri.rpartition('/')[0]}/{version}" if version else bundle.uri

@@ -1,4 +1,4 @@
-"""Which days are settled: scored as their files stand, by what storage says and not by what was once requested.
+"""Which days are up to date, and which are stale: by what storage says, not by what was once requested.
 
 A day is settled with a fingerprint when the accounts of both writing steps carry it, and all four transaction versions
 that they name are the tables'. raw_input alone tells nothing: it is the first step, and a run that fails after it
@@ -6,14 +6,31 @@ would make the day look done. No Dagster instance has a part in this, so a new o
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import features_table, predictions_table, quarantine_table
+from batch_scoring.ingest import landing_files
+from batch_scoring.storage.delta import Part, Table
 from batch_scoring.storage.folders import FileVersion, is_version
 from batch_scoring.storage.state import DayInput, LandingFile, State, StepName
-from batch_scoring.tables import Part, Table, features_table, predictions_table, quarantine_table
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+
+
+@dataclass
+class StaleDays:
+    """Scored days that would come out differently if they were run now."""
+
+    by_reason: dict[str, list[str]] = field(default_factory=dict)
+    archived: set[str] = field(default_factory=set)
+    """Those whose landing files are gone: their features can be scored again, not validated."""
+
+    @property
+    def days(self) -> list[str]:
+        """All of them, in order."""
+        return sorted({day for days in self.by_reason.values() for day in days})
 
 
 def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
@@ -51,6 +68,24 @@ def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
         return (table.transaction_version(part.transaction) or 0) if table else 0
 
     return stands_at
+
+
+def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
+    """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
+    listed = landing_files.list_days(pipeline.landing)
+    stale = StaleDays()
+    for account in State(pipeline.output).accounts("predictions"):
+        files = listed.get(account.day, [])
+        reasons = {
+            "model": account.model_sha256 != model_sha256,
+            "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
+            "input": bool(files) and not landing_files.is_of(account.fingerprint, files),
+        }
+        if not files:
+            stale.archived.add(account.day)
+        for reason in (name for name, holds in reasons.items() if holds):
+            stale.by_reason.setdefault(reason, []).append(account.day)
+    return stale
 
 
 def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:

@@ -1,4 +1,4 @@
-"""What the days before a day were like, by date and never by the order in which they were run.
+"""The days before a day: by date, never by the order in which they were run.
 
 Every value comes from the state's small documents of those days; a day that was not published has none.
 """
@@ -8,8 +8,10 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from batch_scoring.monitoring.drift.distances import TRAILING_DAYS
 from batch_scoring.storage.state import Account, DayChecks, DayInput, State, StepName
+
+TRAILING_DAYS = 28
+"""Four of each weekday."""
 
 TREND_DAYS = 14
 """Shown to a person."""

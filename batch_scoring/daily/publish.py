@@ -1,72 +1,28 @@
-"""What the two writing steps of a day share: finding finished shards, writing new ones, publishing the day.
+"""What both writing steps of a day share: finding finished shards, writing new ones, publishing the day.
 
-`features.py` and `predictions.py` say what the rows are; here is what makes either of them resume, conserve and
-publish. It knows no Dagster, no pandera and no torch.
+`validate.py` and `score.py` say what the rows are; this is how either of them resumes, conserves and publishes. It
+knows no pandera and no torch.
 """
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import TypeVar
 
 import pyarrow as pa
 
-from batch_scoring import tables
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.errors import SupersededError
-from batch_scoring.ingest import key_index, landing_files, quarantine
+from batch_scoring.daily.stream import Batch, ensure_written
+from batch_scoring.daily.tables import TABLES, quarantine_table
+from batch_scoring.errors import RowsLostError, SupersededError
+from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
-from batch_scoring.storage import shards
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage import delta, shards
+from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
-from batch_scoring.tables import Part
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Run:
-    """Who does the work, and since when."""
-
-    id: str
-    started: datetime
-    """UTC; stands in the scored rows as `scored_at`."""
-    log: Callable[[str], object]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
-    began: float = field(default_factory=perf_counter)
-    """When this step took up the work, by `perf_counter`."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """With which it was started."""
-    tag: Callable[[dict[str, str]], object] = lambda _: None
-    """Notes something in the run's record."""
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of wall time since the step began."""
-        return perf_counter() - self.began
-
-    @contextlib.contextmanager
-    def timed(self, activity: str) -> Iterator[None]:
-        """Count the time of a block under an activity."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + perf_counter() - start
-
-    def timed_each(self, activity: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Count the time that an iterator takes for its items under an activity."""
-        iterator = iter(items)
-        while True:
-            with self.timed(activity):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
 
 
 @dataclass(frozen=True)
@@ -112,8 +68,8 @@ class DayStep:
         self.state = State(pipeline.output)
         is_features = name == "validated_features"
         stages = quarantine.STAGES_OF_FEATURES if is_features else quarantine.STAGES_OF_PREDICTIONS
-        self.table = Part(tables.TABLES[name](pipeline), day, name)
-        self.quarantine = Part(tables.quarantine_table(pipeline), day, name, stages)
+        self.table = Part(TABLES[name](pipeline), day, name)
+        self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> Account | None:
         """The day's account, if it is of this input, code and model and both tables are as it left them."""
@@ -139,7 +95,7 @@ class DayStep:
     def publish(
         self,
         prepared: Prepared,
-        run: Run,
+        run: StepContext,
         *,
         fingerprint: str,
         code: str,
@@ -150,12 +106,15 @@ class DayStep:
         """Commit the quarantine, then the table, then write the account: it, and whether anything was committed.
 
         Raises:
+            RowsLostError: a row of a shard is lost or doubled, and no check has said so.
             SupersededError: newer input or another model came first.
-            SchemaChangedError, PublicationError: see `tables.publish`.
+            SchemaChangedError, PublicationError: see `delta.publish`.
         """
         if prepared.published:
             return prepared.published, False
         accounts = prepared.accounts
+        if lost := [shard.source for shard in accounts if not shard.adds_up]:
+            raise RowsLostError(f"rows of {', '.join(lost[:5])} are lost or doubled; nothing was published")
         lineage = {
             "run_id": run.id,
             "input_fingerprint": fingerprint,
@@ -169,10 +128,10 @@ class DayStep:
 
         def commit(part: Part, files: Iterable[ShardFile], schema: pa.Schema) -> tuple[PublishedPart, bool]:
             planned = {file.identity: file for file in files}
-            return tables.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
+            return delta.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
 
         with run.timed("commit"):
-            tables.refuse_retyped(self.table.table, prepared.schema)
+            delta.refuse_retyped(self.table.table, prepared.schema)
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
@@ -239,16 +198,16 @@ class Draft:
         self._key = step.pipeline.spec.input.key
         self._rejected: defaultdict[str, quarantine.Waiting] = defaultdict(quarantine.Waiting)
         self._writers: dict[str, ShardWriter] = {}
-        self.rows = 0
-        self.keys = 0
-        """Sum of the hashes of the accepted keys, modulo 2**64."""
         self.quarantined: dict[str, dict[str, int]] = {}
 
-    def accept(self, batch: pa.RecordBatch) -> None:
-        """Append rows to the shard; the key is one of the columns."""
-        self._writer.write(batch)
-        self.rows += batch.num_rows
-        self.keys = (self.keys + key_index.identity(key_index.hash64(batch.column(self._key)))) % 2**64
+    def write(self, batch: Batch) -> None:
+        """Append rows to the shard, and those that are rejected to its quarantine."""
+        self._writer.write(batch.rows)
+        for rejected in batch.rejected:
+            blocks, others = rejected.quarantine()
+            for block in blocks:
+                self.reject_block(block)
+            self.reject(others)
 
     def reject(self, rows: Iterable[quarantine.Rejected]) -> None:
         """Send rows to the quarantine."""
@@ -267,7 +226,11 @@ class Draft:
         self._quarantine(block.stage).write(block.rows)
 
     def finish(self, account: ShardAccount) -> Finished:
-        """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it."""
+        """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it.
+
+        Raises:
+            RowsLostError: a file has not as many rows as were counted.
+        """
         filed = []
         for stage in self.quarantined:
             self._flush(stage)
@@ -275,7 +238,9 @@ class Draft:
             own = ShardAccount(
                 digest=account.digest, source=account.source, run_id=account.run_id, rows_in=rows, rows=rows
             )
+            ensure_written(rows, self._writers[stage].rows, f"{account.source}, stage {stage}")
             filed.append(self._writers[stage].finish(f"dt={self._step.day}/stage={stage}/", own))
+        ensure_written(account.rows, self._writer.rows, account.source)
         file = self._writer.finish(self._step.table.prefixes[0], account)
         return Finished(account, file, tuple(filed), reused=False)
 

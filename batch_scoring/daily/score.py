@@ -1,12 +1,11 @@
-"""The work behind the asset predictions: what a day is scored from, its scored shards, all of them together.
+"""The second step of a day: shards of features into shards of predictions, by the active model.
 
-source (one state of the features, one model) -> shares of its shards -> score each shard that no earlier run has
-finished -> gather. Whether one step scores all shards, or several a share each, is not known here. A row that the
-model cannot score goes to the quarantine, stage score, with the reason.
+What a day is scored from is one state of its features and one model. Each shard that no earlier run has finished is
+scored; whether one step scores all of them or each of several a chunk (`fan_out.py`) makes no difference. A row that
+the model cannot score goes to the quarantine, stage score, with the reason.
 """
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,17 +13,18 @@ import pyarrow as pa
 
 from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, Run, check_input
-from batch_scoring.daily.scored_rows import Tally
+from batch_scoring.daily.publish import DayStep, Finished, Prepared, check_input
+from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
+from batch_scoring.daily.tables import features_table
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import ALONE, Scorer
 from batch_scoring.runtime.progress import Progress
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount
-from batch_scoring.tables import features_table
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,6 @@ class Source:
         self.shards = tuple(
             FeatureShard(account, files[f"dt={features.day}/{account.digest}"]) for account in features.shards
         )
-
-
-def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
-    """Shards in shares of about equally many rows, for as many steps: by rows, however many files there are.
-
-    Args:
-        wanted: the shards.
-        most: shares.
-        rows: of a share, at least, unless there are fewer.
-    """
-    total = sum(shard.account.rows for shard in wanted)
-    count = min(most, max(1, math.ceil(total / rows)), len(wanted))
-    shares: list[list[FeatureShard]] = [[] for _ in range(count)]
-    sizes = [0] * count
-    for shard in sorted(wanted, key=lambda shard: (-shard.account.rows, shard.digest)):
-        lightest = sizes.index(min(sizes))
-        shares[lightest].append(shard)
-        sizes[lightest] += shard.account.rows
-    return [tuple(share) for share in shares]
 
 
 def read_source(step: DayStep) -> Source:
@@ -160,7 +141,7 @@ class Scored:
     """Rows of one forward pass."""
 
 
-def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Run, halvings: int = 0) -> Scored:
+def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: StepContext, halvings: int = 0) -> Scored:
     """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
     with run.timed("load_model"):
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
@@ -181,7 +162,7 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: Ru
     return Scored(tuple(done), schema, scorer.device, scorer.batch_rows)
 
 
-def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepared:
+def prepare(step: DayStep, source: Source, run: StepContext, halvings: int = 0) -> Prepared:
     """Score a whole day here; nothing is published yet."""
     if stands := published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
@@ -192,37 +173,42 @@ def prepare(step: DayStep, source: Source, run: Run, halvings: int = 0) -> Prepa
 
 
 def _score_shard(
-    step: DayStep, source: Source, run: Run, scorer: Scorer, features: FeatureShard, schema: pa.Schema, read_rows: int
+    step: DayStep,
+    source: Source,
+    run: StepContext,
+    scorer: Scorer,
+    features: FeatureShard,
+    schema: pa.Schema,
+    read_rows: int,
 ) -> Finished:
     """Score one feature shard into one shard of predictions."""
-    manifest, key = scorer.manifest, step.pipeline.spec.input.key
-    columns = [key, *manifest.numeric, *manifest.categorical, "source_file", "row_number"]
+    manifest, account = scorer.manifest, features.account
+    columns = [schema.names[0], *manifest.numeric, *manifest.categorical, *(field.name for field in PLACE)]
     folder = features_table(step.pipeline).folder
-    batches = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
-    tally, at = Tally(manifest), pa.scalar(run.started, pa.timestamp("us", "UTC"))
-    lost = features.account.keys
+    read = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
+    scoring = Scoring(scorer, schema, accepted=Total(account.rows, account.keys), at=run.started)
+    batches = (Batch(rows) for rows in run.timed_each("read", read))
     with (
         step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft,
-        contextlib.closing(scorer.score(run.timed_each("read", batches))) as results,
+        contextlib.closing(scoring.run(batches)) as predictions,
     ):
-        for scored in run.timed_each("score", results):
+        for batch in run.timed_each("score", predictions):
             with run.timed("write"):
-                draft.accept(scored_rows.rows(scored, source.model.version, at, schema))
-                draft.reject(scored_rows.failed(scored, key))
-                lost -= scored_rows.failed_keys(scored, key)
-                tally.add(scored)
-        account = ShardAccount(
-            digest=shard_digest(step, source, features, scorer.device),
-            source=features.digest,
-            run_id=run.id,
-            rows_in=features.account.rows,
-            rows=draft.rows,
-            quarantined=draft.quarantined,
-            missing_identity=(lost - draft.keys) % 2**64,
-            keys=draft.keys,
-            **tally.figures(),
+                draft.write(batch)
+        ledger = scoring.ledger
+        return draft.finish(
+            ShardAccount(
+                digest=shard_digest(step, source, features, scorer.device),
+                source=features.digest,
+                run_id=run.id,
+                rows_in=ledger.came.rows,
+                rows=ledger.kept.rows,
+                quarantined=draft.quarantined,
+                missing_identity=ledger.missing,
+                keys=ledger.kept.identity,
+                **scoring.tally.figures(),
+            )
         )
-        return draft.finish(account)
 
 
 def output_schema(step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:

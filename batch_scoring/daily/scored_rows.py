@@ -1,24 +1,17 @@
-"""Scored rows as the predictions table holds them, rows without a score, and sums over the scores.
-
-Days (`predictions.py`) and files at the command line (`adhoc/`) have the same rows.
-"""
+"""Scored rows as the predictions table and the files of `batch-scoring score` hold them, and rows without a score."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import Scored
-from batch_scoring.ingest import key_index, quarantine
+from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
+from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.storage import parquet
-
-BINS = 20
-UNKNOWN_VALUES = 20
-"""Unknown values of a column that a shard's account names, the most frequent first."""
 
 DICTIONARY = ("model_version", "scored_at")
 """Columns that are worth a dictionary: they have one value in all rows."""
@@ -44,77 +37,34 @@ def rows(scored: Scored, version: str, at: pa.Scalar, form: pa.Schema) -> pa.Rec
     return pa.RecordBatch.from_arrays(columns, names=form.names)
 
 
-def failed(scored: Scored, key: str) -> Iterator[Rejected]:
-    """The rows without a score, on their way into the quarantine; `source_file` and `row_number` are columns."""
-    if not scored.failed:
-        return
-    batch = _failed_rows(scored)
-    files = batch.column("source_file").cast(pa.string()).to_pylist()
-    numbers = batch.column("row_number").to_numpy()
-    cells = batch.drop_columns(["source_file", "row_number"])
-    for position, row in enumerate(scored.failed):
-        reason = Reason("score", row.rule, "", row.detail)
-        yield from quarantine.from_rows(cells, numbers, {position: reason}, key, files[position])
+@dataclass(frozen=True)
+class Unscored:
+    """The rows of a record batch without a score; `source_file` and `row_number` are columns of the batch."""
 
+    scored: Scored
+    key: str
 
-def failed_keys(scored: Scored, key: str) -> int:
-    """The sum of the hashes of the keys without a score."""
-    return key_index.identity(key_index.hash64(_failed_rows(scored).column(key))) if scored.failed else 0
+    @property
+    def keys(self) -> pa.Array:
+        """The key of each."""
+        return self.scored.source.column(self.key).take(self._positions)
 
+    def rejected(self) -> Iterator[Rejected]:
+        """All of them, on their way into the quarantine."""
+        if not self.scored.failed:
+            return
+        batch = self.scored.source.take(self._positions)
+        files = batch.column("source_file").cast(pa.string()).to_pylist()
+        numbers = batch.column("row_number").to_numpy()
+        cells = batch.drop_columns(["source_file", "row_number"])
+        for position, row in enumerate(self.scored.failed):
+            reason = Reason("score", row.rule, "", row.detail)
+            yield from quarantine.from_rows(cells, numbers, {position: reason}, self.key, files[position])
 
-class Tally:
-    """Sums over a shard's scores, for checks and reports that never read the rows again."""
+    def quarantine(self) -> tuple[list[Block], Iterator[Rejected]]:
+        """They are few: none is in a block."""
+        return [], self.rejected()
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._sums: dict[str, float] = {}
-        self._squares: dict[str, float] = {}
-        self._bins = np.zeros(BINS, np.int64)
-        self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
-        self._unknown: dict[str, dict[str, int]] = {}
-        self._bad = 0
-
-    def add(self, scored: Scored) -> None:
-        """Count one record batch."""
-        scores = scored.scores
-        for column in scores.schema.names:
-            if column != "prediction" or self._manifest.task == "regression":
-                values = scores.column(column).to_numpy().astype(np.float64)
-                self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
-                # not values @ values: BLAS would wake its own threads, which spin against those that score
-                self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
-        if self._manifest.task == "classification":
-            block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
-            total = np.sum(block, axis=0)
-            sound = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
-            self._bad += int((~sound).sum())
-            score = block[1] if len(block) == 2 else scores.column("prediction_proba").to_numpy()
-            bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
-            self._bins += np.bincount(bins, minlength=BINS)
-            self._classes += np.bincount(scores.column("prediction").to_numpy(), minlength=len(self._classes))
-        else:
-            self._bad += int((~np.isfinite(scores.column("prediction").to_numpy())).sum())
-        for column, values in scored.unknown.items():
-            counts = self._unknown.setdefault(column, {})
-            for value, rows in values.items():
-                word = quarantine.shortened(value, quarantine.CELL_CHARACTERS)
-                counts[word] = counts.get(word, 0) + rows
-
-    def figures(self) -> dict[str, Any]:
-        """The fields of the shard's account."""
-        is_classes = self._manifest.task == "classification"
-        return {
-            "sums": self._sums,
-            "squares": self._squares,
-            "histogram": tuple(self._bins.tolist()) if is_classes else (),
-            "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
-            "unknown": {
-                column: dict(sorted(counts.items(), key=lambda item: -item[1])[:UNKNOWN_VALUES])
-                for column, counts in self._unknown.items()
-            },
-            "not_probabilities": self._bad,
-        }
-
-
-def _failed_rows(scored: Scored) -> pa.RecordBatch:
-    return scored.source.take(pa.array([row.position for row in scored.failed]))
+    @property
+    def _positions(self) -> pa.Array:
+        return pa.array([row.position for row in self.scored.failed], pa.int64())

@@ -1,7 +1,6 @@
 """What the assets have in common: keys, partitions, options, metadata."""
 
 import math
-import os
 import resource
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,10 @@ import dagster as dg
 
 from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Run
+from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import executors
 from batch_scoring.runtime.printable import one_line, printable
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import Account
 
@@ -56,13 +56,13 @@ def catalog_options(pipeline: Pipeline, kinds: set[str]) -> CatalogOptions:
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
 
 
-def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
     """The run that a step is in; its start is one value for all that the step writes."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
     run = context.run
-    return Run(
+    return StepContext(
         run.run_id,
         started,
         lambda line: context.log.info(printable(line)),
@@ -71,34 +71,12 @@ def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Run:
     )
 
 
-def month_page(month: str) -> str:
-    """The path of a month's page (YYYY-MM), below the pipeline's output."""
-    return f"reports/month={month}.html"
-
-
-def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
-    """Where a person opens a file of the pipeline's output.
-
-    Under `REPORTS_URL` if a web server shows the data root there (`make dev` starts one that shows the reports), else
-    in the S3 console, which knows AWS's own buckets; else the file's place as text: browsers follow no link to it.
-    """
-    place, base = f"{pipeline.output.uri}/{path}", os.environ.get("REPORTS_URL", "")
-    if base and place.startswith(f"{pipeline.data_root}/"):
-        return dg.MetadataValue.url(f"{base.rstrip('/')}/{place.removeprefix(f'{pipeline.data_root}/')}")
-    if place.startswith("s3://"):
-        if any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")):
-            return dg.MetadataValue.text(place)
-        bucket, _, key = place.removeprefix("s3://").partition("/")
-        return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}")
-    return dg.MetadataValue.path(place)
-
-
 def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
     """Column schema of an asset, from name, type and description of each column."""
     return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
-def figures(run: Run, rows: int) -> dict[str, dg.MetadataValue]:
+def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
     """Duration, throughput and peak memory of a step."""
     wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}

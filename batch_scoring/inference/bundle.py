@@ -1,13 +1,13 @@
-"""The model bundle: a folder of data files that together are one version of a model.
+"""The model bundle: a folder of data files that together form one version of a model.
 
-    bundle.json         what it is: version, network arguments, features, classes, metrics, sha256 of the other files
+    bundle.json         the manifest: version, network arguments, features, classes, metrics, sha256 of the other files
     model.safetensors   the weights and buffers
-    golden.parquet      64 rows and the outputs that they must give
+    golden.parquet      64 rows with the outputs that they must give
     reference.parquet   a sample of the training window: features and predictions
-    profile.json        what ordinary days of the reference are like (once `drift calibrate` has learned it)
+    profile.json        the reference profile: ordinary days of the reference (written by `batch-scoring calibrate`)
 
 A bundle is verified before anything is scored with it, and it is data only: loading one never unpickles and never
-runs code that is not in the pipeline's own package. Which version is in force is `model.py`'s business.
+runs code from outside the pipeline's own package. `registry.py` knows which version is active.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from batch_scoring.inference.acceptance import agreement, reference, row_indepen
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
 from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders import Folder, open_folder
 
@@ -64,26 +65,26 @@ class Bundle:
         """A sample of the training window: key, dt (as dates, however it was delivered), features, predictions.
 
         Raises:
-            BundleError: it is no Parquet file, or `dt` does not say a day in every row.
+            BundleError: it is not a Parquet file, or `dt` is not a day in every row.
         """
         return _dated(_table(self, REFERENCE), f"{self.uri}/{REFERENCE}")
 
     @property
     def profile(self) -> Profile | None:
-        """What ordinary days of the reference are like; None if that has not been learned.
+        """The reference profile; None before calibration.
 
         Raises:
-            BundleError: `profile.json` is not in its form.
+            BundleError: `profile.json` is malformed.
         """
         try:
             return Profile.model_validate_json(self.content[PROFILE]) if PROFILE in self.content else None
         except ValidationError as error:
             raise BundleError(
-                f"{self.uri}/{PROFILE} is no profile: {_faults(error)}; calibrate the bundle anew"
+                f"{self.uri}/{PROFILE} is not a reference profile: {_errors(error)}; calibrate the bundle again"
             ) from error
 
     def with_profile(self, profile: Profile, version: str) -> "Bundle":
-        """The bundle with a profile, under a version's name; nothing is written yet."""
+        """The bundle with a reference profile, under a version's name; nothing is written yet."""
         content = dict(self.content) | {PROFILE: (profile.model_dump_json(indent=1) + "\n").encode()}
         files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != MANIFEST}
         manifest = self.manifest.model_copy(update={"version": version, "files": files})
@@ -91,16 +92,16 @@ class Bundle:
         return Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, self.uri)
 
     def write(self, folder: Folder) -> None:
-        """Put the bundle's files into a folder, the manifest last: it vouches for the others."""
+        """Write the bundle's files into a folder, the manifest last: it vouches for the others."""
         for name in sorted(self.content, key=lambda name: name == MANIFEST):
             folder.put(name, self.content[name])
 
 
 def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
-    """The bytes and the content of a bundle's manifest; the files that it names are not looked at.
+    """Read a bundle's manifest, as bytes and parsed; the files that it names are not read.
 
     Raises:
-        BundleError: it is missing or not in its form.
+        BundleError: it is missing or malformed.
     """
     try:
         raw = _read(folder, MANIFEST)
@@ -108,11 +109,11 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
     except FileNotFoundError as error:
         raise BundleError(f"{folder.uri}: there is no {MANIFEST}; expected a bundle folder") from error
     except ValidationError as error:
-        raise BundleError(f"{folder.uri}/{MANIFEST} is no manifest: {_faults(error)}") from error
+        raise BundleError(f"{folder.uri}/{MANIFEST} is not a manifest: {_errors(error)}") from error
 
 
 def read_version(folder: Folder) -> str | None:
-    """The version that a manifest names, also one that would be refused today: its name stands in scored rows."""
+    """Read the version of a manifest, even one that is no longer valid: its name stands in scored rows."""
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
         version: str | None = json.loads(folder.read(MANIFEST)).get("version")
         return version
@@ -120,20 +121,20 @@ def read_version(folder: Folder) -> str | None:
 
 
 def read_sha256(folder: Folder) -> str:
-    """The sha256 that names a bundle: its manifest's, which vouches for the other files. These are not read.
+    """Read the sha256 that identifies a bundle: that of its manifest, which vouches for the other files.
 
     Raises:
-        BundleError: the manifest is missing or not in its form.
+        BundleError: the manifest is missing or malformed.
     """
     raw, _ = read_manifest(folder)
     return hashlib.sha256(raw).hexdigest()
 
 
 def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
-    """What a bundle says of itself and of its reference; weights and samples are not read.
+    """Read a bundle's manifest and reference profile, without weights and samples.
 
     Raises:
-        BundleError: the manifest or the profile is missing or not in its form.
+        BundleError: the manifest or the profile is missing or malformed.
     """
     raw, manifest = read_manifest(folder)
     try:
@@ -146,10 +147,10 @@ def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
 
 
 def read_bundle(folder: Folder) -> Bundle:
-    """Read a bundle whole and verify every sha256, so that what happens to the folder afterwards changes nothing.
+    """Read a whole bundle and verify every sha256; later changes of the folder have no effect.
 
     Raises:
-        BundleError: a file is missing, is not in the manifest's form, or has other bytes than the manifest says.
+        BundleError: a file is missing or malformed, or its bytes are not those that the manifest names.
     """
     raw, manifest = read_manifest(folder)
     missing = [name for name in FILES if name not in manifest.files]
@@ -182,42 +183,40 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
     """Build the network from the pipeline's own class and the bundle's weights.
 
     Raises:
-        BundleError: the class refuses the arguments, a weight is missing, surplus, of another shape or type, NaN or
+        BundleError: the class rejects the arguments, or a weight is missing, surplus, of another shape or type, NaN or
             infinite.
     """
-    with _refused(bundle.uri):
+    with _located(bundle.uri):
         found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
         network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
     return LoadedModel(bundle.manifest, bundle.sha256, network)
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
-    """Look at what a day needs beside the weights: vocabularies, reference and profile. Once, where it is delivered.
+    """Check what a day needs beside the weights: vocabularies, reference and reference profile. Once, on delivery.
 
     Raises:
         BundleError: the reference has no rows, lacks a column or has words that the vocabularies do not, the network
-            does not take all of their codes, or the profile is in another form or of other features.
+            does not accept all of their codes, or the profile is malformed or of other features.
     """
     rows, profile = bundle.reference, bundle.profile
-    with _refused(f"{bundle.uri}/{REFERENCE}"):
+    with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
-    with _refused(bundle.uri):
+    with _located(bundle.uri):
         vocabularies.check_codes(model.network, bundle.manifest, rows)
     if profile is not None:
-        with _refused(f"{bundle.uri}/{PROFILE}"):
+        with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
 
 
 def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") -> Deviation:
-    """The golden rows' outputs now, compared with those of when the bundle was written: the furthest apart.
+    """The largest deviation of the golden rows' outputs from those recorded when the bundle was written.
 
     Raises:
-        ScoringError: the device is not there.
-        BundleError: the golden rows cannot be scored at all, or give outputs of another shape or that are not finite,
-            or any outputs would be accepted.
+        ScoringError: the device is missing.
+        BundleError: the golden rows cannot be scored, their outputs have another shape or are not finite, or any
+            outputs would be accepted.
     """
-    from batch_scoring.inference.scorer import Scorer
-
     expected = _golden_outputs(bundle)
     scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
@@ -235,7 +234,7 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
 
 
 def _golden_outputs(bundle: Bundle) -> np.ndarray:
-    """The outputs to compare with, float32[rows, outputs]."""
+    """The recorded outputs, float32[rows, outputs]."""
     golden, manifest = bundle.golden, bundle.manifest
     where = f"{bundle.uri}/{GOLDEN}"
     if golden.num_rows != GOLDEN_ROWS:
@@ -243,7 +242,7 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
     names = manifest.output_columns
     if absent := [name for name in names if name not in golden.column_names]:
         raise BundleError(f"{where} has no column {', '.join(absent)}; expected {', '.join(names)}")
-    with _refused(where):
+    with _located(where):
         reference.check_names(golden)
         for name in names:
             reference.check_numbers(name, golden.schema.field(name).type)
@@ -253,18 +252,18 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
         raise BundleError(f"{where}: {count} of the outputs to compare with are not finite numbers")
     if manifest.tolerance.is_wide and agreement.is_no_check(expected, manifest.tolerance):
         raise BundleError(
-            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) is no check of golden outputs from "
+            f"{bundle.uri}/{MANIFEST}: golden_tolerance ({manifest.tolerance}) does not check golden outputs from "
             f"{expected.min():.6g} to {expected.max():.6g}: expected less than {agreement.WIDEST:.0%} of their range"
         )
     return expected
 
 
 def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Read and build a bundle: what comes back has scored its golden rows on that device, each row for itself.
+    """Read and build a bundle, and prove it by its golden rows on the device.
 
     Raises:
-        BundleError: anything about its weights or golden rows is not as its manifest says.
-        ScoringError: the device is not there.
+        BundleError: its weights or golden rows are not as its manifest says.
+        ScoringError: the device is missing.
     """
     bundle = read_bundle(folder)
     model = build_network(bundle, network_class)
@@ -273,11 +272,11 @@ def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"],
 
 
 def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """As `load_bundle`, and look at all else that a bundle is delivered with.
+    """Prove a bundle as `load_bundle` does, and check all else that it is delivered with.
 
     Raises:
-        BundleError: anything about it is not as its manifest says, or a row's outputs depend on other rows.
-        ScoringError: the device is not there.
+        BundleError: it is not as its manifest says, or a row's outputs depend on other rows.
+        ScoringError: the device is missing.
     """
     model = build_network(bundle, network_class)
     check_contents(bundle, model)
@@ -297,12 +296,12 @@ def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
 
 
 def check_rows(bundle: Bundle, model: LoadedModel) -> None:
-    """Give the network its golden rows in other batches.
+    """Check that the network gives its golden rows the same outputs in other batches.
 
     Raises:
         BundleError: a row's outputs depend on other rows.
     """
-    with _refused(bundle.uri):
+    with _located(bundle.uri):
         row_independence.check_rows_are_independent(model.network, bundle.manifest, bundle.golden)
 
 
@@ -326,8 +325,8 @@ def write_bundle(
 ) -> str:
     """Write a trained network as a bundle.
 
-    Outputs and scores in it are the network's own, in eager torch; then the bundle is built anew, and what scores the
-    days has to give the same.
+    Outputs and scores in it are the network's own, in eager torch. Then the network is built again from the bundle, and
+    the scorer has to give the same.
 
     Args:
         folder: the new bundle's folder; files of the same names are replaced.
@@ -340,23 +339,23 @@ def write_bundle(
         categorical: vocabulary of each categorical column, in the order of the categorical matrix.
         classes: meaning of each class in the order of the logits; empty for a regression.
         training: window, rows and validation, for people.
-        metrics: honest figures, by name.
+        metrics: measured figures, by name.
         golden: 64 rows with the key and the feature columns.
         reference: a sample of the training window with the key, `dt` (date) and the feature columns.
-        expected: what the training code itself gives for some of these rows, in any order: the key (and `dt`, if a key
-            stands in several days) and either the network's outputs (`output_0` …) or the scores (`prob_class_0` …, of
-            two classes one is enough; a regression: `prediction`).
-        golden_tolerance: what outputs may differ by on another machine, a number if absolute; `agreement.usual` if
+        expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
+            key stands in several days) and either the network's outputs (`output_0` …) or the scores
+            (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
+        golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
 
     Returns:
         The bundle's sha256.
 
     Raises:
-        BundleError: the network cannot be scored with as it is, or gives other outputs than expected, or the bundle
-            would not load again; nothing is written then.
+        BundleError: the network cannot be scored with, or gives other outputs than expected, or the bundle would not
+            load again; nothing is written then.
     """
-    from batch_scoring.inference.acceptance import golden_rows  # late: only who trains or converts needs it
+    from batch_scoring.inference.acceptance import golden_rows  # late: only training and conversion need it
 
     place = open_folder(str(folder))
     if golden.num_rows != GOLDEN_ROWS:
@@ -378,13 +377,13 @@ def write_bundle(
         _dump(draft)
     except PydanticSerializationError as error:
         raise BundleError(
-            f"{place.uri}/{MANIFEST} would be no JSON: {error}; expected plain numbers, texts, lists"
+            f"{place.uri}/{MANIFEST} would not be JSON: {error}; expected plain numbers, texts, lists"
         ) from error
     except ValidationError as error:
-        raise BundleError(f"{place.uri}/{MANIFEST} would be no manifest: {_faults(error)}") from error
-    with _refused(place.uri):
+        raise BundleError(f"{place.uri}/{MANIFEST} would not be a manifest: {_errors(error)}") from error
+    with _located(place.uri):
         content = {WEIGHTS: weights.saved(network)}
-        # before all else: types that differ from the class's would raise in forward, with less to say
+        # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
         owned = golden_rows.compute(network.eval(), draft, golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
@@ -395,15 +394,15 @@ def write_bundle(
     manifest = Manifest.model_validate_json(content[MANIFEST])  # as it will be read: a tuple has become a list
     written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
     model = prove(written, type(network))
-    with _refused(place.uri):
-        owned.check_engine(model, expected)
+    with _located(place.uri):
+        owned.check_scorer(model, expected)
     written.write(place)
     return written.sha256
 
 
 @contextlib.contextmanager
-def _refused(where: str) -> Iterator[None]:
-    """Say where it is that something is not sound."""
+def _located(where: str) -> Iterator[None]:
+    """Turn an UnsoundError into a BundleError that says where."""
     try:
         yield
     except UnsoundError as error:
@@ -421,7 +420,7 @@ def _dump(manifest: Manifest) -> bytes:
     return (json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
 
 
-def _faults(error: ValidationError) -> str:
+def _errors(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg'].removeprefix('Value error, ')}"
         + (f", found {e['input']}" if e["type"] == "finite_number" else "")
@@ -440,11 +439,11 @@ def _table(bundle: Bundle, name: str) -> pa.Table:
         # read_table would import pandas
         return parquet.open_file(pa.BufferReader(bundle.content[name])).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged footer is an OSError
-        raise BundleError(f"{bundle.uri}/{name} is no Parquet file: {error}") from error
+        raise BundleError(f"{bundle.uri}/{name} is not a Parquet file: {error}") from error
 
 
 def _dated(rows: pa.Table, where: str) -> pa.Table:
-    """The rows with `dt` as dates, if they have it: pandas writes timestamps, others text."""
+    """The rows with `dt`, if they have it, as dates: pandas writes timestamps, others text."""
     if "dt" not in rows.column_names:
         return rows
     try:

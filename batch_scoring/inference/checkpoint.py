@@ -1,9 +1,9 @@
-"""From a plain checkpoint to a bundle.
+"""Conversion of a plain checkpoint into a bundle.
 
-A plain checkpoint is what a training script leaves behind: `torch.save` of a dict with `model_state_dict`,
+A plain checkpoint is the usual output of a training script: `torch.save` of a dict with `model_state_dict`,
 `input_dim`, `hidden_dim`, `output_dim` and `version`. It is a pickle, so it is read with `weights_only=True`
 (nothing in it can run), checked against the pipeline's own network class, and never used again: scoring reads
-bundles. What a bundle is stands in `bundle.py`.
+bundles. `bundle.py` says what a bundle is.
 
     python -m batch_scoring.inference.checkpoint --pipeline customer_churn --checkpoint churn.pt \
         --sample sample.parquet --classes stays leaves --expected expected.parquet --out data/customer_churn/models/v1
@@ -63,15 +63,15 @@ def convert(
         classes: meaning of each class, in the order of the logits.
         folder: the new bundle's folder.
         training: window, rows and validation, for people; the sample's days if None.
-        metrics: honest figures, by name.
-        expected: what the training code itself gives for some rows of the sample, as `write_bundle` takes it.
+        metrics: measured figures, by name.
+        expected: what the training code itself computes for some rows of the sample, as `write_bundle` takes it.
 
     Returns:
         The bundle's sha256.
 
     Raises:
-        CheckpointError: the checkpoint would run code, is damaged, lacks something or does not fit the
-            pipeline's network class, or the sample does not fit the pipeline's features.
+        CheckpointError: the checkpoint would run code, is damaged or incomplete, or does not fit the pipeline's
+            network class; or the sample does not fit the pipeline's features.
     """
     spec = pipeline.spec
     if spec.features.categorical:
@@ -80,7 +80,7 @@ def convert(
             "and a plain checkpoint holds no vocabularies; write its bundle with bundle.write_bundle"
         )
     if len(set(classes)) < len(classes):
-        raise CheckpointError(f"{checkpoint}: classes {', '.join(classes)}; expected a name of its own for each")
+        raise CheckpointError(f"{checkpoint}: classes {', '.join(classes)}; expected distinct names")
     numeric = list(spec.features.numeric)
     content = _read(checkpoint)
     arguments = {name: content[name] for name in DIMENSIONS}
@@ -119,7 +119,7 @@ def convert(
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint's entries, of the types they must have; nothing that stands in the file is run."""
+    """Read the checkpoint's entries and check their types; no code in the file is run."""
     import torch
 
     try:
@@ -144,7 +144,7 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint}: version is {content['version']!r}; expected a name such as 'v1'")
     found = content["model_state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise CheckpointError(f"{checkpoint}: model_state_dict is no state dict; expected tensors by name")
+        raise CheckpointError(f"{checkpoint}: model_state_dict is not a state dict; expected tensors by name")
     return content
 
 
@@ -164,7 +164,7 @@ def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:
 
 
 def _refusal(error: Exception) -> str:
-    """Why torch did not load it; never torch's own advice, which is to switch the protection off."""
+    """Why torch did not load it, without torch's own advice, which is to disable the protection."""
     text = str(error)
     if named := re.search(r"GLOBAL (\S+)", text):
         return (
@@ -174,8 +174,8 @@ def _refusal(error: Exception) -> str:
     if "TorchScript" in text:
         return "is a TorchScript archive, which holds code; expected a state dict saved by torch.save"
     if "weights_only" in text:
-        return "is no file of torch.save or holds more than tensors, numbers and strings; it was not loaded"
-    return f"is damaged or no checkpoint ({summary(error)}); expected a whole file of torch.save"
+        return "was not saved by torch.save or holds more than tensors, numbers and strings; it was not loaded"
+    return f"is damaged or not a checkpoint ({summary(error)}); expected a whole file of torch.save"
 
 
 def _table(file: Path) -> pa.Table:
@@ -185,7 +185,7 @@ def _table(file: Path) -> pa.Table:
         with file.open("rb") as stream:
             return parquet.open_file(stream).read()
     except (OSError, pa.ArrowException) as error:
-        raise CheckpointError(f"{file} is no Parquet file that can be read: {error}") from error
+        raise CheckpointError(f"{file} is not a readable Parquet file: {error}") from error
 
 
 def _metric(text: str) -> tuple[str, float]:

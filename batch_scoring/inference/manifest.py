@@ -1,4 +1,4 @@
-"""What a model bundle says of itself, and a model as the engine takes it. Reading bundles is `bundle.py`'s business."""
+"""The manifest of a model bundle, and a loaded model. `bundle.py` reads bundles."""
 
 import math
 from collections import Counter
@@ -25,14 +25,14 @@ Task = Literal["classification", "regression"]
 
 
 ROUNDING = 1e-5
-"""What float32 outputs of one network may differ by for the order of its sums alone: of their size, or of a logit."""
+"""How far float32 outputs of one network may differ by the order of sums alone: relative, or absolute for a logit."""
 
 
 class Tolerance(BaseModel):
-    """How far an output may be from what it was: `absolute + relative * size`, for each value.
+    """How far an output may differ from the recorded one: `absolute + relative * size`, for each value.
 
     The size of a value is its own magnitude or the typical one of its output (the median of those that are not 0),
-    whichever is larger: sums round relative to their terms, and some rows come out near 0 by cancellation.
+    whichever is larger: sums round relative to their terms, and in some rows they cancel to nearly 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,7 +43,7 @@ class Tolerance(BaseModel):
     @model_validator(mode="after")
     def _accepts_something(self) -> Self:
         if not self.absolute and not self.relative:
-            raise ValueError("absolute and relative are both 0; no other machine rounds exactly alike")
+            raise ValueError("absolute and relative are both 0; no other machine rounds exactly the same way")
         return self
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Tolerance(BaseModel):
 
     @property
     def is_wide(self) -> bool:
-        """Whether it accepts more than rounding."""
+        """Whether it accepts more than rounding errors."""
         return self.absolute > ROUNDING or self.relative > ROUNDING
 
 
@@ -60,7 +60,7 @@ GOLDEN_TOLERANCES: dict[Task, Tolerance] = {
     "classification": Tolerance(absolute=ROUNDING, relative=ROUNDING),
     "regression": Tolerance(absolute=1e-6, relative=ROUNDING),
 }
-"""What outputs may differ by between the machine that wrote the bundle and the one that loads it.
+"""How far outputs may differ between the machine that wrote the bundle and the one that loads it.
 
 Between instruction sets (AVX-512, AVX2, SSE) the examples' outputs differ by 4e-7 of their size, those of regressions
 around 12,000 and 1,000,000 by up to 8e-7: `python -m benchmarks.instruction_sets`. A logit, or a value such as a daily
@@ -70,11 +70,11 @@ of a bundle whose values are so small that it would accept any (`agreement.usual
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse numbers that are not finite, however deep they stand."""
+    """Check that all numbers are finite, at any depth."""
     try:
         bad = next(_not_finite(value), None)
     except RecursionError as error:
-        raise ValueError("it holds itself, or lists in lists without end; expected plain JSON") from error
+        raise ValueError("it contains itself, or is nested too deeply; expected plain JSON") from error
     if bad:
         raise ValueError(f"{bad}; expected finite numbers")
     return value
@@ -93,14 +93,14 @@ def _not_finite(value: object, where: str = "") -> Iterator[str]:
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a name that stands twice."""
+    """Check that no name occurs twice."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{', '.join(map(repr, twice[:5]))} stands twice; expected every name once")
+        raise ValueError(f"{', '.join(map(repr, twice[:5]))} occurs twice; expected every name once")
     return names
 
 
 def _printable(name: str) -> str:
-    """Refuse what moves a terminal's cursor, or what a database does not take."""
+    """Check for characters that move a terminal's cursor, or that a database rejects."""
     if not name.isprintable():
         raise ValueError(f"{name[:80]!r} has characters that cannot be printed; expected a name such as 'v1'")
     return name
@@ -131,7 +131,7 @@ class Manifest(BaseModel):
     training: Plain
     metrics: dict[str, FiniteFloat]
     golden_tolerance: AnyTolerance = Field(
-        default=ROUNDING, description="what golden outputs may differ by; a number: absolute (as older bundles have it)"
+        default=ROUNDING, description="how far golden outputs may differ; a number: absolute (as in older bundles)"
     )
     files: dict[str, str] = Field(description="sha256 of every other file of the bundle")
 
@@ -146,13 +146,13 @@ class Manifest(BaseModel):
 
     @property
     def tolerance(self) -> Tolerance:
-        """What golden outputs may differ by."""
+        """How far golden outputs may differ."""
         stated = self.golden_tolerance
         return stated if isinstance(stated, Tolerance) else Tolerance(absolute=stated)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The columns that the network needs."""
+        """The feature columns that the network needs."""
         return (*self.numeric, *self.categorical)
 
     @property
@@ -167,7 +167,7 @@ class Manifest(BaseModel):
 
     @property
     def score_columns(self) -> tuple[str, ...]:
-        """The columns of predictions that say all of a score: with two classes one probability, else all of them."""
+        """The columns of predictions that determine a score: with two classes one probability, else all of them."""
         if self.task == "regression":
             return ("prediction",)
         return tuple(f"prob_class_{index}" for index in range(1 if self.outputs == 2 else 0, self.outputs))
@@ -192,4 +192,4 @@ class LoadedModel:
     sha256: str
     network: "torch.nn.Module"
     golden: "pa.Table | None" = None
-    """Rows like those that it will score; on them the engine proves what it does for speed."""
+    """Rows like those to be scored; on them the scorer proves its optimisations."""

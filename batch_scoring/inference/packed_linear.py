@@ -1,13 +1,13 @@
-"""Linear layers with their weights packed for the CPU, where they provably give the network's own outputs.
+"""Linear layers with weights packed for the CPU, where they provably give the network's own outputs.
 
-oneDNN multiplies by weights in a layout of its own. torch packs them so when it compiles a network; the operators by
-which it does are private, so torch is pinned in pyproject.toml, and where they are missing a network stays as it is.
+oneDNN multiplies by weights in a layout of its own. torch packs them when it compiles a network, by private operators;
+so torch is pinned in pyproject.toml, and where the operators are missing a network stays as it is.
 
-What cannot be seen from a network's outputs is kept by construction: a layer is replaced for itself alone, never with
-what follows it (oneDNN's fused ReLU gives 0 for NaN, and a network may take its sequences apart), and a layer that is
-more than `torch.nn.Linear` is left alone. What remains, that a packed layer gives a linear layer's outputs to the last
-bits, is tried against the eager network on rows of its own (`proven`), and an eager network is what a wrong answer
-leaves. A row's outputs are other than eager's in the last bits, and the same in every batch on the grid.
+What a network's outputs do not show is kept by construction: each layer is replaced by itself, never with what follows
+it (oneDNN's fused ReLU gives 0 for NaN, and a network may take its sequences apart), and a layer that is more than
+`torch.nn.Linear` is left alone. What remains, that a packed layer gives a linear layer's outputs to the last bits, is
+tested against the eager network on rows of its own (`proven`); if they differ, the network stays eager. A row's outputs
+differ from eager's in the last bits, and are the same in every batch on the grid.
 """
 
 import copy
@@ -23,10 +23,10 @@ from batch_scoring.errors import is_out_of_memory
 
 LAST_BITS = 1e-5
 """Largest difference of an output from eager's, as a share of the largest in its column. Sums in another order differ
-by some 1e-6; a layer that is lost or doubled by the size of the outputs."""
+by some 1e-6; a lost or doubled layer by the size of the outputs."""
 
 _BATCH_ROWS = 8_192
-"""Rows that the layout is chosen for."""
+"""Rows for which the layout is optimised."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Probe:
     """Rows on which a packed network is compared with the eager one."""
 
     name: str
-    """What the rows are, for the log."""
+    """A description of the rows, for the log."""
     numeric: torch.Tensor
     categorical: torch.Tensor
 
 
 def proven(network: nn.Module, probes: Iterable[Probe]) -> tuple[nn.Module, str]:
-    """The network with packed layers if it gives the eager network's outputs for every probe.
+    """The network with packed layers, if these give the eager network's outputs for every probe.
 
     Args:
-        network: in evaluation mode, on the CPU; it stays as it is.
-        probes: rows like those that will be scored.
+        network: in evaluation mode, on the CPU; unchanged.
+        probes: rows like those to be scored.
 
     Returns:
-        The network to score with, and why it is the eager one, empty if it is not or if there is nothing to pack.
+        The network to score with, and the reason if it is the eager one although it has layers to pack.
     """
     try:
         fast = packed(network)
@@ -57,7 +57,7 @@ def proven(network: nn.Module, probes: Iterable[Probe]) -> tuple[nn.Module, str]
             for probe in probes:
                 if trouble := _disagreement(network, fast, probe):
                     return network, f"packed layers give other outputs for {probe.name}: {trouble}"
-    except Exception as error:  # whatever a network of an unusual build raises when it is copied
+    except Exception as error:  # whatever an unusual network raises when it is copied
         if is_out_of_memory(error):
             raise  # where there is more memory the same network would be packed, and have other last bits
         return network, f"its layers cannot be packed: {_summary(error)}"
@@ -65,7 +65,7 @@ def proven(network: nn.Module, probes: Iterable[Probe]) -> tuple[nn.Module, str]
 
 
 def packed(network: nn.Module) -> nn.Module:
-    """The network with packed layers, sharing all else with the one that is given; that itself if there are none."""
+    """The network with packed layers, sharing all else with the original; the original if there is nothing to pack."""
     try:
         torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight  # noqa: B018  (are they there)
         return _packed(network, {})
@@ -74,7 +74,7 @@ def packed(network: nn.Module) -> nn.Module:
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer for inference."""
+    """A linear layer with packed weights, for inference."""
 
     def __init__(self, layer: nn.Linear) -> None:
         with torch.device("meta"):
@@ -84,10 +84,10 @@ class PackedLinear(nn.Linear):
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "PackedLinear":
-        return self  # nothing in it ever changes, and packed weights have no storage to copy
+        return self  # it is immutable, and packed weights have no storage to copy
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """float32[…, out_features] of float32[…, in_features]; anything else is torch's own linear layer's business."""
+        """float32[…, out_features] of float32[…, in_features]; other inputs go to torch's own linear layer."""
         if not self._takes(values):
             return functional.linear(values, self.weight, self.bias)
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self._packed, self.bias, "none", [], "")
@@ -106,13 +106,14 @@ class PackedLinear(nn.Linear):
 
 
 class PackedSequential(nn.Sequential):
-    """A sequence with packed layers; a ReLU behind one overwrites its result.
+    """A sequence with packed layers, in which a ReLU after one overwrites its result.
 
-    Called as a whole nobody else holds that result. Taken apart by its network it is a sequence like any other.
+    Called as a whole, it holds the only reference to that result. Taken apart by its network, it is an ordinary
+    sequence.
     """
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """What the modules make of the values, one after the other."""
+        """Apply the modules one after the other."""
         is_fresh = False
         for module in self:
             values = torch.relu_(values) if is_fresh and _is_plain(module, nn.ReLU) else module(values)
@@ -121,9 +122,9 @@ class PackedSequential(nn.Sequential):
 
 
 def _packed(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    """A copy of a module whose layers below it are packed; itself if there are none, or if it is more than Python.
+    """A copy of a module with packed layers; the module itself if it has none, or is not plain Python.
 
-    A module that stands in two places stays one.
+    A module used in two places stays one.
     """
     if module in done:
         return done[module]
@@ -142,7 +143,7 @@ def _packed(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
 
 
 def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a module is a linear layer of float32 that nobody has changed."""
+    """Whether a module is an unmodified linear layer of float32."""
     return _is_plain(module, nn.Linear) and all(
         type(values) is nn.Parameter
         and values.dtype is torch.float32
@@ -154,7 +155,7 @@ def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of exactly this kind, does what its kind does and nobody listens to it."""
+    """Whether a module is exactly of this class, with its own `forward` and without hooks."""
     return type(module) is kind and "forward" not in module.__dict__ and not _has_hooks(module)
 
 
@@ -163,7 +164,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _disagreement(network: nn.Module, fast: nn.Module, probe: Probe) -> str:
-    """How the outputs for a probe differ, empty if they do not."""
+    """How the outputs for a probe differ; empty if they agree."""
     try:
         expected = network(probe.numeric.clone(), probe.categorical.clone())
     except Exception as error:

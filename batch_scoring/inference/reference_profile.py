@@ -1,7 +1,7 @@
-"""What a model's reference looks like: the thresholds of drift and of the scores, learned once, kept in the bundle.
+"""The reference profile: thresholds of drift and of the scores, learned from a model's reference, kept in its bundle.
 
-`calibration.py` learns a profile from the bundle's reference; `drift.py` and the checks compare a day with it. The
-recipe, and why the obvious ones fail, is in `drift.py`.
+`monitoring/drift/calibration.py` learns it; the checks compare a day with it. The recipe, and why the obvious ones
+fail, is in `monitoring/drift/distances.py`.
 """
 
 from typing import Literal
@@ -17,19 +17,19 @@ class _Part(BaseModel):
 
 
 class Column(_Part):
-    """How far a column of an ordinary day is from the reference. Distances are in its own unit-free measure."""
+    """Distances of a column on ordinary days from the reference, in its own unit-free measure."""
 
     kind: Kind
     grain: Grain = Field(description="row: differs from row to row; day: moves as a whole from day to day")
-    day: float | None = Field(description="T0: distance that a whole ordinary day stays below; None: not tested")
+    day: float | None = Field(description="T0: distance below which whole ordinary days stay; None: not tested")
     sampling: float = Field(description="s: what sampling adds, times the square root of the rows")
     trailing: float | None = Field(description="L: largest distance of 28 days to the rest; None: not tested")
-    missing: float = Field(description="b: share of missing values that ordinary days stay below; 1: not tested")
+    missing: float = Field(description="b: share of missing values below which ordinary days stay; 1: not tested")
     repeated: float = Field(default=1.0, description="the same for the share of the day's most frequent value")
 
 
 class Held(_Part):
-    """Share of the reference's own days that would have alarmed, had they come after the reference."""
+    """Alarm rates of the reference's own days, each held out of the calibration."""
 
     rows: str = Field(description="rows of the day that were compared: whole, or a subsample's number")
     days: int
@@ -39,7 +39,7 @@ class Held(_Part):
 
 
 class Scores(_Part):
-    """What the scores of a reference day are like."""
+    """The scores of ordinary days of the reference."""
 
     confidence: float | None = Field(description="deviation of a day's mean confidence from its trailing mean")
     confidence_sd: float = Field(description="standard deviation of a row's confidence")

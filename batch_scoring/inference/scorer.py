@@ -1,18 +1,17 @@
-"""The streaming engine: Arrow record batches in, scores as Arrow record batches out, in flat memory.
+"""The streaming scorer: Arrow record batches in, scores as Arrow record batches out, in flat memory.
 
-    record batches -> read and scored side by side (`overlap.py`; one torch thread each) -> the caller, in order
+    record batches -> read and scored in parallel (`parallel.py`; one torch thread each) -> the caller, in order
 
-It knows torch and Arrow, and nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
+It knows torch and Arrow, nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
-another path (and round differently) for a tail of a few rows. No two forward passes at once share a
-network (`twins.py`).
+another path (and round differently) for a tail of a few rows. Concurrent forward passes never share a network
+(`thread_copies.py`).
 
-On the CPU the linear layers of the network are packed (`packing.py`), where the golden rows prove that they give the
-eager network's outputs. What was tried saves of an eager forward pass, on two AMD cores and for a perceptron of 64-64,
-one of 512-512-512 and a small transformer (elsewhere `python -m benchmarks.forward` measures it): packing 13, 19 and
-2 %, and of the whole way from file to file 15 %; AOTInductor 26, 22 and 22 %, but the model's file is then a program;
-ONNX Runtime -15, 21 and 18 %; torch.compile nothing, after 5 to 13 s; bfloat16 up to half, and 0.3 to 0.6 % of the
-predictions flip.
+On the CPU the linear layers of the network are packed (`packed_linear.py`), where the golden rows prove that they give
+the eager network's outputs. What each alternative saved of an eager forward pass, on two AMD cores, for a perceptron of
+64-64, one of 512-512-512 and a small transformer (`python -m benchmarks.forward` measures it elsewhere): packing 13, 19
+and 2 %, and 15 % from file to file; AOTInductor 26, 22 and 22 %, but the model's file is then a program; ONNX Runtime
+-15, 21 and 18 %; torch.compile nothing, after 5 to 13 s; bfloat16 up to half, but 0.3 to 0.6 % of the predictions flip.
 """
 
 import collections
@@ -39,34 +38,33 @@ if TYPE_CHECKING:
     from batch_scoring.inference.packed_linear import Probe
 
 GRID = 64
-"""Rows that every forward pass is a multiple of. From 16 rows on, results of a row were bit-equal in every batch
+"""Every forward pass has a multiple of so many rows. From 16 rows on, results of a row were bit-equal in every batch
 size tried; 64 leaves room for other BLAS builds."""
 
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
-"""What the widest layer may hold for one forward pass: on a CPU what stays in the second-level cache."""
+"""Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
 
 BATCH_ROWS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
 PASSES = 16
-"""Forward passes, at most, that a thread makes before it takes the next work: a record batch of a small network is one
-work, and handing it out costs little beside it."""
+"""Forward passes, at most, of one work item of a thread: for a small network a record batch is one item, and handing it
+out costs little beside it."""
 
 MOST_FAILING_ROWS = 100
-"""Rows of one stream (a shard) that may make the network raise; more of them is a broken model, not broken rows."""
+"""Rows of one stream (a shard) for which the network may raise; more of them mean a broken model, not broken rows."""
 
 PROBES = 4_096
-"""Golden rows, at most and about, with a missing value in turn in each numeric column, that packed layers are tried
-on: of up to 64 columns all golden rows in each, of thousands one in each."""
-
+"""About so many golden rows with a missing value, at most, test packed layers: with up to 64 numeric columns all golden
+rows for each, with thousands one for each."""
 
 ALONE = "one thread at a time runs the network: no copy of it gives the same outputs"
-"""What is said of a network that keeps what it computes where a copy does not find it (`Scorer.runs_side_by_side`)."""
+"""Logged for a network that stores its results where a copy does not find them (`Scorer.runs_side_by_side`)."""
 
 
 @dataclass(frozen=True)
 class FailedRow:
-    """A row that has no score."""
+    """A row without a score."""
 
     position: int
     """In its record batch, from 0."""
@@ -76,26 +74,26 @@ class FailedRow:
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of one record batch."""
+    """The scores of one record batch, and the rows without any."""
 
     source: pa.RecordBatch
-    """The batch as it came."""
+    """The batch as it was read."""
     scores: pa.RecordBatch
     """prediction, prediction_proba, prob_class_0 … (a regression: prediction), one row a scored row of `source`."""
     failed: tuple[FailedRow, ...] = ()
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Rows by categorical column and value for values that the model was not trained on; they are scored as unknown."""
+    """Counts of values that the model was not trained on, by categorical column; they are scored as unknown."""
 
     @property
     def rows(self) -> pa.RecordBatch:
-        """The rows of `source` that were scored, in step with `scores`."""
+        """The rows of `source` that were scored, in the order of `scores`."""
         if not self.failed:
             return self.source
         return self.source.take(np.delete(np.arange(self.source.num_rows), [row.position for row in self.failed]))
 
 
 class Scorer:
-    """A model on a device, ready to score any number of record batches from any number of threads."""
+    """A model on a device that scores record batches, from any number of threads."""
 
     def __init__(
         self, model: "LoadedModel", *, device: str = "auto", batch_rows: int | Literal["auto"] = "auto"
@@ -113,7 +111,7 @@ class Scorer:
         import torch
 
         from batch_scoring.inference.packed_linear import proven
-        from batch_scoring.inference.thread_copies import Twins
+        from batch_scoring.inference.thread_copies import ThreadCopies
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -136,29 +134,29 @@ class Scorer:
                 self._network, self.why_eager = self._cpu_network, "there are no golden rows to prove packed layers on"
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
-            self._twins = Twins(self._network, self._probes_on_device(model.golden))
+            self._copies = ThreadCopies(self._network, self._probes_on_device(model.golden))
             self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     @property
     def runs_side_by_side(self) -> bool:
-        """Whether several threads run the network at once, each a copy (`twins.py`), or one at a time."""
-        return self._twins.are_equal
+        """Whether several threads run the network at once, each its own copy, or one at a time."""
+        return self._copies.are_equal
 
     def halve(self, times: int) -> None:
-        """Run so many times smaller forward passes, on the grid; the scores are the same."""
+        """Halve the rows of a forward pass so many times, on the grid; the scores stay the same."""
         self.batch_rows = _padded(self.batch_rows >> times)
 
     def score(self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None) -> Generator[Scored, None, None]:
-        """Score a stream: reading, scoring and the caller's work overlap; results come in the order of the input.
+        """Score a stream; reading, scoring and the caller's work overlap, and results keep the order of the input.
 
         Args:
             batches: record batches with at least the model's feature columns.
-            helpers: threads that score beside the caller's, which does so too while it waits; `spare_cores()` if None
-                (on a GPU two: one computes, one copies).
+            helpers: threads that score beside the caller's, which scores too while it waits; `spare_cores()` if None
+                (two on a GPU: one computes, one copies).
 
         Raises:
             ScoringError: columns or shapes do not fit, or the network raises for more than `MOST_FAILING_ROWS` rows of
-                the stream, however it is cut and whoever scores it.
+                the stream, however it is cut into batches and threads.
             DeviceError: the GPU is lost.
         """
         keep_freed_memory()
@@ -208,10 +206,10 @@ class Scorer:
     def _parts(
         self, batches: Iterable[pa.RecordBatch], threads: int
     ) -> Iterator[tuple[pa.RecordBatch | None, pa.RecordBatch]]:
-        """Record batches in pieces, where one thread would have too much work with the whole: as many for each thread.
+        """Record batches in pieces, as many for each thread, where a whole one would be too much work for one thread.
 
         Yields:
-            A piece, and before it the record batch that is complete with it.
+            The record batch that a piece completes, None before its last piece; and the piece.
         """
         for batch in batches:
             passes = -(-batch.num_rows // self.batch_rows)
@@ -242,13 +240,13 @@ class Scorer:
         return np.ascontiguousarray(block.T)
 
     def matrices(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, int]]]:
-        """float32[padded rows, n] with NaN for a missing value, int64[padded rows, c] with 0 for an unknown one."""
+        """float32[padded rows, n], NaN if missing; int64[padded rows, c], 0 if unknown; counts of unknown values."""
         wanted = (*self.manifest.numeric, *self.manifest.categorical)
         if absent := [name for name in wanted if name not in batch.schema.names]:
             raise ScoringError(f"the input has no column {', '.join(absent)}, which the model needs")
         rows, padded = batch.num_rows, _padded(batch.num_rows)
         numeric = np.zeros((padded, len(self.manifest.numeric)), np.float32)
-        with np.errstate(over="ignore"):  # `_infinite` tells which rows
+        with np.errstate(over="ignore"):  # `_infinite` finds the rows
             for index, name in enumerate(self.manifest.numeric):
                 numeric[:rows, index] = _numbers(batch.column(name))
         categorical = np.zeros((padded, len(self._vocabularies)), np.int64)
@@ -263,7 +261,7 @@ class Scorer:
         return numeric, categorical, unknown
 
     def _infinite(self, batch: pa.RecordBatch, numeric: np.ndarray) -> list[FailedRow]:
-        """Rows with a value that is infinite, or is so once it is float32."""
+        """Rows with a value that is infinite as float32."""
         rows = numeric[: batch.num_rows]
         if not np.isinf(rows).any():
             return []
@@ -283,7 +281,7 @@ class Scorer:
             batch: the rows.
             numeric: their float32[padded rows, n], which the network may overwrite.
             categorical: their int64[padded rows, c], which it may overwrite as well.
-            probabilities: whether to make probabilities of the logits of classes.
+            probabilities: whether to turn the logits of classes into probabilities.
         """
         rows = batch.num_rows
         block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
@@ -315,10 +313,10 @@ class Scorer:
             torch.cuda.empty_cache()
 
     def _ensure_device(self, error: Exception) -> None:
-        """Tell a row that the network cannot score from a GPU that is lost: there every pass after it fails as well.
+        """Distinguish a row that the network cannot score from a lost GPU, on which every later pass fails as well.
 
         Raises:
-            DeviceError: nothing can be computed there any more.
+            DeviceError: the device computes nothing any more.
         """
         if self.device == "cpu":
             return
@@ -327,10 +325,10 @@ class Scorer:
         try:
             torch.zeros(1, device=self.device).add_(1).cpu()
         except Exception as trouble:
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]
             raise DeviceError(
-                f"the GPU can no longer be used by this process ({said}); the shard was given up. If it happens again, "
-                "a row makes the network fail on the GPU: with scoring.device cpu that row is quarantined by name"
+                f"the GPU can no longer be used by this process ({cause}); the shard was abandoned. If it happens "
+                "again, a row makes the network fail on the GPU: with scoring.device cpu, that row is quarantined"
             ) from trouble
 
     def _forward(self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool) -> np.ndarray:
@@ -340,12 +338,12 @@ class Scorer:
         with torch.inference_mode():
             inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
             if self.device == "cpu":
-                with self._twins.borrowed() as network:
+                with self._copies.borrowed() as network:
                     return self._outputs(network(*inputs), len(numeric), probabilities).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
-            with self._twins.borrowed() as network, torch.cuda.stream(stream):
+            with self._copies.borrowed() as network, torch.cuda.stream(stream):
                 staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
                 result = self._outputs(network(*staged), len(numeric), probabilities)
                 landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
@@ -371,7 +369,7 @@ class Scorer:
         block: np.ndarray,
         failed: list[FailedRow],
     ) -> None:
-        """Score what can be scored of rows that raised together; on the same device, so that bits do not differ."""
+        """Score those rows of a failing pass that can be scored; on the same device, so that no bit differs."""
         rows, padded = stop - start, _padded(stop - start)
         part, codes = (
             np.zeros((padded, numeric.shape[1]), np.float32),
@@ -402,7 +400,7 @@ class Scorer:
             yield replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
 
     def _probes(self, golden: pa.Table) -> "Iterator[Probe]":
-        """The golden rows as they are, with a missing value in each numeric column in turn, and with unknown words."""
+        """The golden rows as they are, with unknown words, and with a missing value in each numeric column in turn."""
         import torch
 
         from batch_scoring.inference.packed_linear import Probe
@@ -426,7 +424,7 @@ class Scorer:
             )
 
     def _automatic_batch_rows(self) -> int:
-        """Rows whose widest activation fills the cache, measured by one small forward pass."""
+        """Rows of a batch whose widest activation fills the cache, measured by one small forward pass."""
         import torch
 
         widest = [max(len(self.manifest.numeric), self.manifest.outputs)]
@@ -439,7 +437,7 @@ class Scorer:
         hooks = [module.register_forward_hook(measure) for module in modules]
         numeric = np.zeros((GRID, len(self.manifest.numeric)), np.float32)
         categorical = np.zeros((GRID, len(self._vocabularies)), np.int64)
-        with contextlib.suppress(Exception):  # a network that fails on zeros is judged on its real rows
+        with contextlib.suppress(Exception):  # a network that fails on zeros may work on real rows
             self._forward(numeric, categorical, probabilities=False)
         for hook in hooks:
             hook.remove()
@@ -448,14 +446,14 @@ class Scorer:
 
 
 def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
-    """Take a network that raises for many rows for broken.
+    """Check that the network raises for few rows.
 
     Args:
         raising: rows of the stream for which it raises so far.
         rows: some of them.
 
     Raises:
-        ScoringError: they are more than broken rows would be.
+        ScoringError: there are too many of them: the network is broken, not the rows.
     """
     if raising > MOST_FAILING_ROWS:
         raise ScoringError(
@@ -465,7 +463,7 @@ def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
 
 
 def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:
-    """What became of a record batch, from what became of its parts."""
+    """The result of a record batch, from those of its parts."""
     if len(parts) == 1:
         return parts[0]
     failed: list[FailedRow] = []
@@ -481,7 +479,7 @@ def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:
 
 
 def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first largest of float32[classes, rows] a row: int64 position and float32 value, NaN if there is a NaN.
+    """The first largest class of each row of float32[classes, rows]: int64 position, float32 value, NaN if any is NaN.
 
     Class by class over contiguous rows: numpy's argmax over the first axis takes twice as long.
     """
@@ -494,9 +492,9 @@ def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """A numeric column, NaN where a value is missing. `to_numpy` would go row by row where there are gaps.
+    """A numeric column as NumPy array, NaN for missing values, without `to_numpy`'s loop over rows if some are missing.
 
-    Whole numbers are rounded to float32 at once, as without gaps: `to_numpy` makes them float64 beside a gap.
+    Integers are rounded to float32 directly, as they are if none is missing; `to_numpy` would make them float64.
     """
     if not column.null_count or pa.types.is_null(column.type):
         values: np.ndarray = column.to_numpy(zero_copy_only=False)
@@ -508,7 +506,7 @@ def _numbers(column: pa.Array) -> np.ndarray:
 
 
 def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[str, int]]:
-    """int64 codes (position in the vocabulary + 1, 0 if unknown or missing) and the count of each unknown value."""
+    """int64 codes (position in the vocabulary + 1, 0 if unknown or missing) and the counts of unknown values."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     words = column.dictionary.cast(pa.string())
@@ -522,7 +520,7 @@ def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[st
 
 
 def _pad(matrix: np.ndarray, rows: int) -> None:
-    """Fill the rows from `rows` on with the last real one: zeros may be what the network cannot score."""
+    """Pad with copies of the last real row: zeros may be what the network cannot score."""
     if rows:
         matrix[rows:] = matrix[rows - 1]
 
@@ -535,7 +533,7 @@ def _padded(rows: int) -> int:
 def _one_torch_thread_each() -> Iterator[Callable[[], None]]:
     """Workers parallelise over batches; torch's own threads would spin against them.
 
-    Yields what each worker has to call first: BLAS libraries count their threads per calling thread.
+    Yields what each worker has to call first: BLAS libraries set their thread count per calling thread.
     """
     import torch
 
@@ -549,7 +547,7 @@ def _one_torch_thread_each() -> Iterator[Callable[[], None]]:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: else every activation goes back to the kernel and is faulted in again."""
+    """Make glibc keep large freed blocks; otherwise every activation is returned to the kernel and faulted in again."""
     with contextlib.suppress(OSError, AttributeError):  # another libc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD

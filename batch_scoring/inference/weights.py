@@ -1,6 +1,6 @@
-"""A network's weights and buffers, to a file and from it: the network is built from the pipeline's own class.
+"""Weights and buffers of a network, written to a file and loaded into the pipeline's own class.
 
-What stands in a file is never trusted: names, shapes, types and values are compared with those of the class before
+The content of a file is never trusted: names, shapes, types and values are compared with those of the class before
 anything is allocated for them.
 """
 
@@ -17,13 +17,12 @@ Weights = Mapping[str, "torch.Tensor"]
 
 
 def saved(network: "torch.nn.Module") -> bytes:
-    """A safetensors file of all that `state_dict` has.
+    """A safetensors file of the network's `state_dict()`.
 
-    Weights that are tied, views of one another or not contiguous are written each for itself: the class ties again
-    what it ties.
+    Weights that are tied, views of one another or not contiguous are written separately: the class ties them again.
 
     Raises:
-        UnsoundError: it is a wrapper of torch's, has more than tensors, or they are not on the CPU.
+        UnsoundError: it is a wrapper of torch, has more than tensors, or they are not on the CPU.
     """
     import safetensors.torch
     import torch
@@ -35,7 +34,7 @@ def saved(network: "torch.nn.Module") -> bytes:
         )
     own = network.state_dict()
     if other := [name for name, value in own.items() if not isinstance(value, torch.Tensor)]:
-        raise UnsoundError(f"{', '.join(other)} of the network's state_dict() is no tensor; expected tensors only")
+        raise UnsoundError(f"{', '.join(other)} of the network's state_dict() is not a tensor; expected tensors only")
     if other := [name for name, value in own.items() if value.device.type != "cpu"]:
         kind = own[other[0]].device.type
         raise UnsoundError(f"{other[0]} is on the device {kind}; write the bundle of network.cpu()")
@@ -43,10 +42,10 @@ def saved(network: "torch.nn.Module") -> bytes:
 
 
 def read(data: bytes, where: str) -> Weights:
-    """The tensors of a safetensors file; `where`: its name, for the message.
+    """Read the tensors of a safetensors file; `where`: its name, for the message.
 
     Raises:
-        UnsoundError: it is none.
+        UnsoundError: it is not such a file.
     """
     import safetensors.torch
 
@@ -55,16 +54,16 @@ def read(data: bytes, where: str) -> Weights:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise UnsoundError(f"{where} is no safetensors file: {error}") from error
+        raise UnsoundError(f"{where} is not a safetensors file: {error}") from error
 
 
 def build(
     network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any], weights: Weights, where: str
 ) -> "torch.nn.Module":
-    """The class with the weights, when they fit it exactly.
+    """Build the network from its class and the weights, which have to fit exactly.
 
-    The shapes are compared on the meta device first: arguments that ask for more memory than there is are the
-    file's fault, not the machine's, and nothing is allocated for them.
+    Shapes are compared on the meta device first: arguments that need more memory than the machine has are the file's
+    fault, not the machine's, and nothing is allocated for them.
 
     Args:
         network_class: of the pipeline.
@@ -73,17 +72,17 @@ def build(
         where: the file, for the message.
 
     Raises:
-        UnsoundError: the class refuses the arguments; a weight is missing, surplus, of another shape or type, NaN, or
-            infinite where the class has no such value itself.
+        UnsoundError: the class rejects the arguments; a weight is missing, surplus, of another shape or type, NaN, or
+            infinite where the class itself has no such value.
     """
     import torch
 
     name = getattr(network_class, "__name__", "the network")
-    with torch.random.fork_rng(devices=[]):  # a training script may go on after it has written its bundle
+    with torch.random.fork_rng(devices=[]):  # a training script may continue after it has written its bundle
         try:
             with torch.device("meta"):
                 sketch = network_class(**arguments)
-        except Exception:  # a class may need real numbers to be built at all; what it says of them counts
+        except Exception:  # a class may need real numbers to be built; its error for those counts
             sketch = None
         if sketch is not None:
             _check_fit(sketch, weights, where, name)
@@ -110,7 +109,7 @@ def _built(
 
 
 def _is_beyond_memory(sketch: "torch.nn.Module | None") -> bool:
-    """Whether a network on the meta device has tensors, in a file or not, that no free memory would make possible."""
+    """Whether the tensors of a network on the meta device need more memory than the machine has."""
     import torch
 
     if sketch is None:
@@ -122,7 +121,7 @@ def _is_beyond_memory(sketch: "torch.nn.Module | None") -> bool:
 
 
 def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
-    """Compare names, shapes and types; the network may be on the meta device."""
+    """Check names, shapes and types; the network may be on the meta device."""
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -131,7 +130,7 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
     if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in there):
         raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
-        raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not know")
+        raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not have")
     given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
     for weight, values, expected in given:
         if not is_lazy(expected) and values.shape != expected.shape:
@@ -152,7 +151,7 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
 
 
 def _check_values(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
-    """Refuse NaN, and infinity where the network as built has none: the -inf of a causal mask is meant."""
+    """Check for NaN, and for infinity where the network as built has none: the -inf of a causal mask is intended."""
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -169,11 +168,11 @@ def _check_values(network: "torch.nn.Module", weights: Weights, where: str, name
 
 
 def _load(network: "torch.nn.Module", weights: Weights, where: str, name: str) -> None:
-    """Put the weights in; of those that are tied in the class the file may hold one, or all with the same values."""
+    """Load the weights; of those that the class ties, the file may hold one, or all with the same values."""
     import torch
 
     try:
-        network.load_state_dict(dict(weights), strict=False)  # the names are compared already
+        network.load_state_dict(dict(weights), strict=False)  # the names are checked already
     except RuntimeError as error:
         raise UnsoundError(f"{where} cannot be loaded into {name}: {' '.join(str(error).split())}") from error
     loaded = network.state_dict()

@@ -48,9 +48,9 @@ class Judged:
         return blocks, itertools.chain((quarantine.from_broken(row, self.file) for row in self.block.broken), rows)
 
     @property
-    def accounted(self) -> np.ndarray:
-        """int64: the row numbers of all rows, accepted and rejected, in no order."""
-        return np.concatenate([self.numbers, self.block.numbers[self.reasons.positions], self.block.broken.numbers])
+    def rejected_numbers(self) -> np.ndarray:
+        """int64: the row number of each rejected row, in no order."""
+        return np.concatenate([self.block.numbers[self.reasons.positions], self.block.broken.numbers])
 
 
 class Judge:

@@ -1,4 +1,5 @@
-"""What is found about a day: checks, drift, the monthly report.
+"""Monitoring of a day: findings of the checks, drift, the monthly report, links to its pages.
 
-Start reading at `checks/`. Who is told stands in `operations/alerting`.
+Start reading at `finding.py`, then `checks/`. Alerts about findings belong to `operations/alerting`, their results in
+Dagster to `defs/asset_checks.py`.
 """

@@ -1,4 +1,4 @@
-"""Small pictures for the UI: SVG inside Markdown, which Dagster shows as it is."""
+"""Small charts for the UI: SVG inside Markdown, which Dagster renders."""
 
 import base64
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ PLAIN, FAILED, NOW = "#b9b5f0", "#d9483b", "#4f43dd"
 
 
 def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
-    """Counts in equal bins from 0 to 1."""
+    """A histogram of counts in equal bins from 0 to 1."""
     width, height, most = 480, 150, max([*counts, 1])
     step = width / max(len(counts), 1)
     bars = "".join(
@@ -25,12 +25,12 @@ def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
 
 
 def trend(days: Sequence[tuple[str, float, bool]], limits: Sequence[float], title: str) -> dg.MetadataValue:
-    """One bar a day, the last one the day itself; failed days are red, limits are lines.
+    """A bar chart with one bar per day, the last one the day itself; failed days are red, limits are lines.
 
     Args:
         days: day, value and whether the check passed.
         limits: drawn across, in the values' unit.
-        title: what is shown.
+        title: of the chart.
     """
     width, height = 480, 90
     shown = [value for _, value, _ in days]

@@ -1,4 +1,4 @@
-"""Other people's text in HTML pages: data inside scripts, and a content security policy.
+"""Untrusted text in HTML pages: escaping, data inside scripts, and a content security policy.
 
 A customer's cell, a column's or a file's name may hold markup. Nothing here draws; the pages' own modules do, with
 these functions.
@@ -15,12 +15,12 @@ _IN_SCRIPTS = str.maketrans({character: f"\\u{ord(character):04x}" for character
 
 
 def escaped(text: str) -> str:
-    """Text that stands in HTML, or where plotly reads HTML, as it is: no markup, and nothing that turns lines round."""
+    """Text escaped for HTML, and for plotly, which reads HTML: no markup, no bidirectional controls."""
     return escape(printable(text))
 
 
 def script_json(document: str) -> str:
-    """A JSON document that may stand in a script element: the same values, and nothing that ends the element.
+    """A JSON document escaped for a script element: the same values, and nothing that ends the element.
 
     The characters occur in a JSON document's strings alone, where an escape means the same.
     """
@@ -46,6 +46,6 @@ def policy_element(scripts: Iterable[str]) -> str:
 
 
 def _hash(script: str) -> str:
-    """As a browser computes it, for which every line break is a line feed."""
+    """The hash as a browser computes it: every line break counts as a line feed."""
     read = script.replace("\r\n", "\n").replace("\r", "\n")
     return base64.b64encode(hashlib.sha256(read.encode()).digest()).decode()

@@ -32,11 +32,16 @@ import dagster as dg
 from deltalake.exceptions import DeltaError
 
 from batch_scoring.dagster_internals import RUN_FAILURE_REASON_TAG, SerializableErrorInfo
-from batch_scoring.daily.publish import Run
 from batch_scoring.defs.metadata import run_of
-from batch_scoring.errors import FAILURES, BatchScoringError, FailureClass, is_out_of_memory
+from batch_scoring.errors import (
+    FAILURES,
+    BatchScoringError,
+    FailureClass,
+    is_out_of_memory,
+)
 from batch_scoring.operations.pod_words import NOT_STARTED
 from batch_scoring.runtime.printable import clean
+from batch_scoring.runtime.step_context import StepContext
 
 TAG = "batch_scoring/failure"
 NOTED_OF = "batch_scoring/failure_of"
@@ -102,7 +107,7 @@ class Pauses:
 
 
 @contextlib.contextmanager
-def noted(run: Run) -> Iterator[Run]:
+def noted(run: StepContext) -> Iterator[StepContext]:
     """Note the class of a failure in the run's record."""
     try:
         yield run
@@ -116,7 +121,7 @@ def noted(run: Run) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Run]:
+def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
     """The run that a step is in, its failures noted; an exception fails the run and is not tried again within it.
 
     A step's retry policy is for a process or a pod that is lost: what a step can still tell is a matter of runs.

@@ -3,7 +3,7 @@
     dt=2013-07-01/<digest>-<attempt>.parquet        (the quarantine: dt=…/stage=…/…)
 
 A complete file with the right digest *is* the shard, whoever wrote it: that is resume, incremental scoring and the
-no-op re-run. The attempt makes the name unique, so no file is ever overwritten. Committing is `tables.py`'s business.
+no-op re-run. The attempt makes the name unique, so no file is ever overwritten. `delta.py` commits them.
 """
 
 import contextlib
@@ -113,10 +113,13 @@ class ShardWriter:
     def __init__(self, table: Folder, scratch: Path, schema: pa.Schema, dictionary: Iterable[str]) -> None:
         self._table, self._scratch = table, scratch
         self._writer = parquet.Writer(scratch, schema, dictionary)
+        self.rows = 0
+        """Written so far."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows: the schema's columns, in any order."""
         self._writer.write(batch)
+        self.rows += batch.num_rows
 
     def finish(self, prefix: str, account: ShardAccount) -> ShardFile:
         """Close the file with its account in the footer and give it its name."""

@@ -122,6 +122,11 @@ class ShardAccount(Document):
         """Rows of all stages and reasons."""
         return sum(sum(reasons.values()) for reasons in self.quarantined.values())
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether each input row is in the file or in the quarantine, exactly once."""
+        return self.rows_in == self.rows + self.rows_quarantined and not self.missing_identity
+
 
 class CheckRecord(Document):
     """What a check said of a day."""

@@ -1,6 +1,7 @@
 """What both writing steps share: when a day stands, what of it can be taken over, what a dying run leaves."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,13 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring.daily.publish import DayStep, Draft, check_input
-from batch_scoring.errors import SupersededError
+from batch_scoring.daily.stream import Batch
+from batch_scoring.daily.validate import prepare
+from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.storage.folders import LocalFolder
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
+from batch_scoring_tests.tiny import DAY, TinyProject, long_rows, run_of_test
 
 
 @pytest.fixture
@@ -111,6 +114,48 @@ def test_more_rejected_rows_than_fit_in_memory_are_all_written(tiny: TinyProject
     assert keys == [f"k{number}" for number in range(25_001)]
 
 
+def test_rejected_rows_that_are_long_are_written_before_they_are_many(tiny: TinyProject) -> None:
+    with step_of(tiny, "validated_features").draft(pa.schema([("id", pa.string())]), dictionary=[]) as draft:
+        draft.reject(long_rows())
+        assert draft.quarantined == {"read": {"cells_match_header": 3_000}}
+
+
+def test_a_shard_that_has_other_rows_than_were_counted_is_not_finished(tiny: TinyProject) -> None:
+    step, account = (
+        step_of(tiny, "validated_features"),
+        ShardAccount(digest="a" * 32, source="s", run_id="r", rows_in=2, rows=2),
+    )
+    with step.draft(pa.schema([("id", pa.string())]), []) as draft:
+        draft.write(Batch(pa.record_batch({"id": ["a"]})))
+        with pytest.raises(RowsLostError, match="s: 2 rows are counted and 1 are written"):
+            draft.finish(account)
+    with step.draft(pa.schema([("id", pa.string())]), []) as draft:
+        draft.reject([rejected(1)])
+        draft.quarantined["rule"]["x: ge"] += 1
+        with pytest.raises(RowsLostError, match="s, stage rule: 2 rows are counted and 1 are written"):
+            draft.finish(account.model_copy(update={"rows": 0}))
+    assert step.table.table.folder.list() == [] == step.quarantine.table.folder.list()
+
+
+def test_shards_that_do_not_add_up_are_not_published_whatever_the_checks_have_said(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(20))
+    tiny.run(steps=["raw_input"])
+    step, pinned = step_of(tiny, "validated_features"), tiny.state.day_input(DAY)
+    prepared = prepare(step, pinned, run_of_test())
+    for change in ({"rows_in": 21}, {"missing_identity": 1}):
+        shards = tuple(replace(one, account=one.account.model_copy(update=change)) for one in prepared.shards)
+        with pytest.raises(RowsLostError, match=r"a\.parquet#000000000000 are lost or doubled; nothing was published"):
+            step.publish(
+                replace(prepared, shards=shards),
+                run_of_test(),
+                fingerprint=pinned.fingerprint,
+                code="c",
+                model=None,
+                check_current=lambda: None,
+            )
+    assert step.state.account("validated_features", DAY) is None and step.table.table.load() is None
+
+
 def most_waiting(draft: Draft) -> int:
     return max(map(len, draft._rejected.values()))
 
@@ -118,7 +163,7 @@ def most_waiting(draft: Draft) -> int:
 def test_a_draft_that_is_not_finished_leaves_nothing(tiny: TinyProject) -> None:
     step = step_of(tiny, "validated_features")
     with pytest.raises(RuntimeError, match="dies"), step.draft(pa.schema([("id", pa.string())]), []) as draft:
-        draft.accept(pa.record_batch({"id": ["a"]}))
+        draft.write(Batch(pa.record_batch({"id": ["a"]})))
         draft.reject(rejected(number) for number in range(10_001))
         raise RuntimeError("the run dies")
     for part in (step.table, step.quarantine):
@@ -145,14 +190,3 @@ def test_input_that_changed_or_went_supersedes_the_run(scored: TinyProject) -> N
     for may_be_archived in (True, False):
         with pytest.raises(SupersededError):
             check_input(scored.pipeline, pinned, may_be_archived=may_be_archived)
-
-
-def test_time_is_counted_by_activity_also_when_it_ends_in_an_error() -> None:
-    run = run_of_test()
-    assert list(run.timed_each("read", iter([1, 2, 3]))) == [1, 2, 3]
-    with pytest.raises(KeyError), run.timed("write"):
-        raise KeyError
-    first = dict(run.seconds)
-    with run.timed("write"):
-        pass
-    assert run.seconds.keys() == {"read", "write"} and run.seconds["write"] > first["write"] > 0

@@ -25,8 +25,8 @@ from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.spec import Complete
 from batch_scoring.daily import freshness
+from batch_scoring.daily.freshness import stale_days
 from batch_scoring.daily.publish import check_input
-from batch_scoring.defs.assets.model import stale_days
 from batch_scoring.errors import BundleError, StateError, SupersededError
 from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.ingest import landing_files

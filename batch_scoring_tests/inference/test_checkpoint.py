@@ -144,13 +144,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, zipped: bool, share: float)
     file.write_bytes(whole[: int(len(whole) * share)])
     message = refusal(file, tmp_path)
     assert str(file) in message
-    assert "whole file of torch.save" in message or "no file of torch.save" in message
+    assert "whole file of torch.save" in message or "was not saved by torch.save" in message
 
 
 def test_a_text_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     file.write_text("hello world")
-    assert "damaged or no checkpoint" in refusal(file, tmp_path)
+    assert "damaged or not a checkpoint" in refusal(file, tmp_path)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"hidden_dim": 0}, "hidden_dim is 0; expected a whole number"),
         ({"version": 7}, "version is 7; expected a name"),
         ({"version": ""}, "version is ''; expected a name"),
-        ({"model_state_dict": [1.0]}, "model_state_dict is no state dict"),
-        ({"model_state_dict": {FIRST: 1.0}}, "model_state_dict is no state dict"),
+        ({"model_state_dict": [1.0]}, "model_state_dict is not a state dict"),
+        ({"model_state_dict": {FIRST: 1.0}}, "model_state_dict is not a state dict"),
         ({"input_dim": 5}, "input_dim is 5; expected 6 (the features of customer_churn: age,"),
         ({"output_dim": 3}, "output_dim is 3; expected 2 (the classes: stays, leaves)"),
         ({"hidden_dim": 16}, f"{FIRST} has shape (8, 6); ChurnNet expects (16, 6)"),
@@ -198,7 +198,7 @@ def test_an_entry_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str
     ("changed", "expected"),
     [
         ({"layers__0__weight": torch.zeros(8, 5)}, f"{FIRST} has shape (8, 5); ChurnNet expects (8, 6)"),
-        ({"layers__9__weight": torch.zeros(1)}, "has layers.9.weight, which ChurnNet does not know"),
+        ({"layers__9__weight": torch.zeros(1)}, "has layers.9.weight, which ChurnNet does not have"),
         (
             {"layers__0__weight": torch.full((8, 6), torch.nan)},
             f"{FIRST} has 48 of 48 values that are NaN or infinite",

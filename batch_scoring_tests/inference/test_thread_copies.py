@@ -104,10 +104,10 @@ def test_only_a_copy_that_gives_the_same_is_used(tmp_path: Path, kind: type[Base
 
 
 def test_copies_share_the_weights(tmp_path: Path) -> None:
-    twins = scorer(tmp_path, Keeping)._twins
-    with twins.borrowed() as one, twins.borrowed() as two:
+    copies = scorer(tmp_path, Keeping)._copies
+    with copies.borrowed() as one, copies.borrowed() as two:
         assert one is not two
         ours, theirs = dict(one.named_parameters()), dict(two.named_parameters())
         assert len(ours) == 7 and all(theirs[name] is weight for name, weight in ours.items())
-    with twins.borrowed() as again:
+    with copies.borrowed() as again:
         assert again in (one, two)

@@ -204,7 +204,7 @@ def test_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
         def set_extra_state(self, state: dict[str, int]) -> None:
             pass
 
-    assert "_extra_state of the network's state_dict() is no tensor" in refusal(tmp_path, made(Extra))
+    assert "_extra_state of the network's state_dict() is not a tensor" in refusal(tmp_path, made(Extra))
 
 
 def test_a_buffer_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:

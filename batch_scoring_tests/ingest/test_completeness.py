@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from batch_scoring.config.spec import Complete
-from batch_scoring.defs.assets.raw_input import find
 from batch_scoring.ingest.completeness import waits_for
+from batch_scoring.monitoring.checks.input_checks import find
 from batch_scoring_tests.tiny import DAY, TinyProject, checks, error_of
 
 

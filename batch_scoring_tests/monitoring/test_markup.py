@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.monitoring import markup
-from batch_scoring.monitoring.drift import distances, evidently_report
+from batch_scoring.monitoring.drift import distances, pages
 from batch_scoring.monitoring.report import page as report_page
 from batch_scoring.monitoring.report.page import Day, Month
 from batch_scoring.runtime.printable import one_line
@@ -45,7 +45,7 @@ def evidently() -> bytes:
         distances.Tested("x", "numeric", len(words), 0.0, 0.1),
         distances.Tested(VILLAINS[0], "categorical", len(words), 0.0, 0.1),
     ]
-    return evidently_report.draw(rows, rows, kinds, tested).html  # type: ignore[arg-type]
+    return pages.evidently_page(rows, rows, kinds, tested).html  # type: ignore[arg-type]
 
 
 def report() -> bytes:

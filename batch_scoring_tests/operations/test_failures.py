@@ -15,11 +15,15 @@ from deltalake.exceptions import DeltaError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.daily.publish import Run
 from batch_scoring.defs.asset_checks import RefusedError
-from batch_scoring.errors import FAILURES, DeviceError, FailureClass
+from batch_scoring.errors import (
+    FAILURES,
+    DeviceError,
+    FailureClass,
+)
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.failures import Pauses, classify, of_run
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -236,6 +240,6 @@ def test_a_class_that_cannot_be_noted_does_not_hide_the_error() -> None:
     def full(_tags: dict[str, str]) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    with pytest.raises(ZeroDivisionError), failures.noted(Run("r", datetime.now(UTC), said.append, tag=full)):
+    with pytest.raises(ZeroDivisionError), failures.noted(StepContext("r", datetime.now(UTC), said.append, tag=full)):
         raise ZeroDivisionError
     assert "cannot be noted" in str(said)

@@ -10,10 +10,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from batch_scoring.daily.tables import predictions_table
 from batch_scoring.operations import failures, run_history
 from batch_scoring.operations.alerting.messages import digest, read
 from batch_scoring.storage.state import REFERENCES
-from batch_scoring.tables import predictions_table
 from batch_scoring_tests.pods.cluster import Cluster, Job
 from batch_scoring_tests.pods.deployment import ended, launch
 from batch_scoring_tests.reliability.deployment import wait_until

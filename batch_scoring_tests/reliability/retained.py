@@ -20,10 +20,12 @@ import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Retention
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.storage import shards
-from batch_scoring.tables import TABLES, Table, read_day
+from batch_scoring.storage.delta import Table
+from batch_scoring.tables import read_day
 from batch_scoring_tests.reliability.audit import Foretold, audit, foretell, some_rows
 from batch_scoring_tests.reliability.processes import Child, Site, run_elsewhere
 from batch_scoring_tests.reliability.scenarios import Report, Work

@@ -20,10 +20,14 @@ from batch_scoring.cli.backfill.command import Outcome
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily.publish import DayStep, Run, check_input
-from batch_scoring.defs.assets import model, raw_input, validated_features
+from batch_scoring.daily import validate
+from batch_scoring.daily.publish import DayStep, check_input
+from batch_scoring.defs.assets import raw_input
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.registry import activate
+from batch_scoring.monitoring.checks.input_checks import find
 from batch_scoring.operations.dead_runs import end_dead_runs
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.reliability.audit import (
@@ -384,13 +388,13 @@ def long_lived(folder: Path, days: int) -> Report:
 
 def score(pipeline: Pipeline, day: str, run_id: str) -> None:
     """The steps of a day without Dagster around them."""
-    run = Run(run_id, datetime.now(UTC), lambda _: None)
+    run = StepContext(run_id, datetime.now(UTC), lambda _: None)
     state = State(pipeline.output)
     if state.model_or_none() is None:
-        model.put_in_force(pipeline, read_bundle(pipeline.bundle), run)
-    pinned = raw_input.pin(pipeline, day, raw_input.find(pipeline, day), run_id, run.started)
+        activate(pipeline, read_bundle(pipeline.bundle), run)
+    pinned = raw_input.pin(pipeline, day, find(pipeline, day), run_id, run.started)
     step = DayStep(pipeline, day, "validated_features")
-    prepared = validated_features.prepare(step, pinned, run)
+    prepared = validate.prepare(step, pinned, run)
     step.publish(
         prepared,
         run,

@@ -166,7 +166,7 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
 ) -> None:
     store.proxy.faults = [Fault("delay", r"^PUT .*partNumber", seconds=0.5, times=1)]
     code = (
-        "import sys; from batch_scoring import signals; signals.watch('batch-scoring')\n"
+        "import sys; from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
         "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
         "from batch_scoring.cli.score.command import Request, command\n"
         "from batch_scoring_tests.reliability.processes import Site\n"

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from batch_scoring.daily.publish import DayStep, Run, check_input
-from batch_scoring.defs.assets.raw_input import find
-from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.daily.publish import DayStep, check_input
+from batch_scoring.daily.validate import prepare
+from batch_scoring.monitoring.checks.input_checks import find
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring_tests.reliability.audit import some_rows, versions
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
@@ -107,7 +108,7 @@ def test_a_store_that_is_down_for_longer_than_botocore_is_patient_delays_a_publi
     tiny.land(DAY, tiny.rows(10))
     tiny.run(steps=["model", "raw_input"])
     step, said = DayStep(tiny.pipeline, DAY, "validated_features"), []
-    run = Run("r", datetime.now(UTC), said.append)
+    run = StepContext("r", datetime.now(UTC), said.append)
     pinned = tiny.state.day_input(DAY)
     prepared = prepare(step, pinned, run)
     listing = Fault("503", f"^GET .*landing%2Fdt%3D{DAY}", times=25)

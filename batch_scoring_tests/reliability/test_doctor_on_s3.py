@@ -160,7 +160,7 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
     store.proxy.faults = [Fault("delay", on=r"^GET .*batch_scoring_doctor", seconds=1.5)]
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
-        "from batch_scoring import signals; signals.watch('batch-scoring')\n"
+        "from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
         "from batch_scoring.cli.doctor import command; from batch_scoring.config.loader import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
         "command.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.config.spec import Retention
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import limits_of
-from batch_scoring.tables import TABLES
 from batch_scoring_tests.reliability import retained
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.scenarios import score

@@ -37,9 +37,9 @@ from batch_scoring.operations.automation.planner import Bounds, Memory
 from batch_scoring.operations.run_history import DayRun
 from batch_scoring.storage import aws
 from batch_scoring.storage import folders as storage
+from batch_scoring.storage.delta import Part
 from batch_scoring.storage.folders import Children, FileVersion, Folder
 from batch_scoring.storage.state import Account, DayInput, LandingFile, PublishedPart, State
-from batch_scoring.tables import Part
 from batch_scoring_tests.simulation.history import replaced
 
 ROOT = "s3://bucket"

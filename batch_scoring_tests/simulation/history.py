@@ -18,20 +18,21 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from batch_scoring import tables
 from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
-from batch_scoring.daily.publish import Run
+from batch_scoring.daily import stream, validate
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import FailedRow, Scored
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
-from batch_scoring.monitoring.checks import feature_checks, prediction_checks
+from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.operations import failures
-from batch_scoring.storage import folders, shards
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage import delta, folders, shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.state import ModelInForce
 from batch_scoring_tests.simulation import memory, real
@@ -95,7 +96,7 @@ class TinyScorer:
 
 
 class NoTally:
-    """Stands for `scored_rows.Tally`: figures for people."""
+    """Stands for `shard_stats.Tally`: figures for people."""
 
     def __init__(self, manifest: object) -> None:
         pass
@@ -175,13 +176,13 @@ def tiny_pipeline(data_root: str) -> Pipeline:
     return pipeline
 
 
-def _examined(pipeline: Pipeline) -> model.Delivered:
-    """Stands for `model.examine`: the bundle that is delivered now."""
+def _examined(pipeline: Pipeline) -> model_checks.Delivered:
+    """Stands for `model_checks.examine`: the bundle that is delivered now."""
     delivered = Clock.world.delivered
     manifest: Any = SimpleNamespace(name="sim", version=delivered.version)
     content = {"bundle.json": delivered.version.encode()}
     bundle: Any = SimpleNamespace(manifest=manifest, sha256=delivered.sha256, content=content, uri="delivered")
-    return model.Delivered(bundle, [])
+    return model_checks.Delivered(bundle, [])
 
 
 def _described(folder: Folder) -> tuple[Manifest, None]:
@@ -201,7 +202,7 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
-def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[Run]:
+def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[StepContext]:
     """Stands for `failures.step_run`: no step has a retry policy."""
     return failures.noted(context.run)
 
@@ -211,17 +212,17 @@ def _nothing(*_arguments: object) -> dict[str, Any]:
 
 
 SUBSTITUTES: Substitutes = [
-    (validated_features, "Contract", TinyContract),
+    (validate, "Contract", TinyContract),
     (scored_day, "Scorer", TinyScorer),
     (scored_day, "load_model", lambda step, loaded: loaded),
-    (scored_day, "Tally", NoTally),
-    (model, "examine", _examined),
-    (model, "currency", lambda *_: model.Finding("days_are_current", True, "")),
-    (model, "metrics", lambda *_: model.Finding("metrics_meet_threshold", True, "")),
+    (stream, "Tally", NoTally),
+    (model_checks, "examine", _examined),
+    (model_checks, "currency", lambda *_: Finding("days_are_current", True, "")),
+    (model_checks, "metrics", lambda *_: Finding("metrics_meet_threshold", True, "")),
     *((module, "read_description", _described) for module in (feature_checks, prediction_checks)),
     (shards, "datetime", Clock),
     (shards, "uuid", Clock),
-    (tables, "time", Clock),
+    (delta, "time", Clock),
     *(
         (module, "step_run", lambda context: failures.noted(context.run))
         for module in (raw_input, validated_features, model, predictions)
@@ -460,7 +461,7 @@ class _History:
         world, identifier = self._world, f"run{self._runs}"
 
         def work(task: Task) -> None:
-            run = Run(identifier, world.now, lambda _: None)
+            run = StepContext(identifier, world.now, lambda _: None)
             context = SimpleNamespace(partition_key=DAY, has_partition_key=True, run=run, instance=None, retry_number=0)
             for name in selection:
                 task.since, task.rejected = world.operations, []

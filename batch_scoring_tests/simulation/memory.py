@@ -21,11 +21,10 @@ from deltalake import Field
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
-from batch_scoring import tables
 from batch_scoring.errors import FileChangedError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import Rows
-from batch_scoring.storage import shards
+from batch_scoring.storage import delta, shards
 from batch_scoring.storage.folders import Children, FileVersion, Folder
 from batch_scoring.storage.state import ShardAccount
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
@@ -338,16 +337,16 @@ class MemoryStore:
                 rows += stored.content.rows
         return rows
 
-    def snapshot(self, part: tables.Part) -> tables.Snapshot:
+    def snapshot(self, part: delta.Part) -> delta.Snapshot:
         log = self.log(part.table.folder.uri)
         if not log:
-            return tables.Snapshot(-1, 0, {})
+            return delta.Snapshot(-1, 0, {})
         files = {
             path: file.size
             for path, file in log[-1].files.items()
             if file.partition["dt"] == part.day and (not part.stages or file.partition["stage"] in part.stages)
         }
-        return tables.Snapshot(len(log) - 1, log[-1].transactions.get(part.transaction) or 0, files)
+        return delta.Snapshot(len(log) - 1, log[-1].transactions.get(part.transaction) or 0, files)
 
     def exists(self, table: str, path: str) -> bool:
         return path in self.folder(self._uri(table)).files
@@ -471,6 +470,10 @@ class MemoryShard:
         self._table, self._scratch, self._schema = table, scratch, schema
         self._batches: list[pa.RecordBatch] = []
 
+    @property
+    def rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches)
+
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 
@@ -543,7 +546,7 @@ def open_rows(folder: MemoryFolder, file: Any, *_settings: object, columns: obje
 def substitutes() -> list[tuple[object, str, Callable[..., Any]]]:
     """What is put in the place of Parquet and deltalake: object, attribute, stand-in."""
     return [
-        (tables, "DeltaTable", MemoryTable),
+        (delta, "DeltaTable", MemoryTable),
         (landing_files, "open_rows", open_rows),
         *((shards, one.__name__, one) for one in (writing, read_account, read, schema)),
     ]

@@ -17,8 +17,7 @@ from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from batch_scoring import tables
-from batch_scoring.storage import shards
+from batch_scoring.storage import delta, shards
 from batch_scoring.storage.folders import FileVersion, LocalFolder, former_token
 from batch_scoring_tests.simulation.memory import rows_of
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, NAMES, OTHER_DAY, VACUUM_AFTER, Row, World
@@ -117,7 +116,7 @@ class PointedAlter:
 
 def substitutes() -> list[tuple[object, str, Callable[..., Any]]]:
     """What is put in the place of deltalake's table: object, attribute, stand-in."""
-    return [(tables, "DeltaTable", PointedTable)]
+    return [(delta, "DeltaTable", PointedTable)]
 
 
 class RealStore:
@@ -170,7 +169,7 @@ class RealStore:
                 rows += self._read[str(file)]
         return rows
 
-    def snapshot(self, part: tables.Part) -> tables.Snapshot:
+    def snapshot(self, part: delta.Part) -> delta.Snapshot:
         return part.snapshot()
 
     def exists(self, table: str, path: str) -> bool:

@@ -8,15 +8,15 @@ from typing import Any
 
 from deltalake.transaction import CommitProperties
 
-from batch_scoring import tables
+from batch_scoring.daily import validate
 from batch_scoring.daily.publish import DayStep, Draft, Finished, FinishedShards
-from batch_scoring.defs.assets import predictions, validated_features
+from batch_scoring.defs.assets import predictions
 from batch_scoring.ingest import landing_files, quarantine
-from batch_scoring.storage import shards
+from batch_scoring.storage import delta, shards
+from batch_scoring.storage.delta import Part, Snapshot
 from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.shards import ShardFile
 from batch_scoring.storage.state import Account, State
-from batch_scoring.tables import Part, Snapshot
 from batch_scoring_tests.simulation.history import Substitutes
 from batch_scoring_tests.simulation.memory import MemoryFolder
 from batch_scoring_tests.simulation.world import World
@@ -41,7 +41,7 @@ def _library_commit() -> Substitutes:
     def properties(**options: Any) -> CommitProperties:  # noqa: ANN401
         return CommitProperties(**(options | {"max_commit_retries": None}))
 
-    return [(tables, "CommitProperties", properties)]
+    return [(delta, "CommitProperties", properties)]
 
 
 def _blind_commit() -> Substitutes:
@@ -56,7 +56,7 @@ def _blind_commit() -> Substitutes:
     def holds(snapshot: Snapshot, published: Any) -> bool:  # noqa: ANN401
         return set(snapshot.files) == set(published.files)
 
-    return [(tables, "CommitProperties", properties), (tables, "_published", published), (Snapshot, "holds", holds)]
+    return [(delta, "CommitProperties", properties), (delta, "_published", published), (Snapshot, "holds", holds)]
 
 
 def _files_alone() -> Substitutes:
@@ -67,18 +67,18 @@ def _versions_alone() -> Substitutes:
     return [(Snapshot, "holds", lambda self, published: self.transaction == published.transaction)]
 
 
-_PUBLISH, _DIFFERENCE, _PUBLISHED = tables.publish, tables._difference, tables._published
+_PUBLISH, _DIFFERENCE, _PUBLISHED = delta.publish, delta._difference, delta._published
 
 
 def _no_check_current() -> Substitutes:
     def publish(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         return _PUBLISH(*arguments, **(options | {"check_current": lambda: None}))
 
-    return [(tables, "publish", publish)]
+    return [(delta, "publish", publish)]
 
 
 @dataclass(frozen=True)
-class _CheckFirst(tables.Table):
+class _CheckFirst(delta.Table):
     check: Callable[[], None] = lambda: None
 
     def load(self) -> Any:  # noqa: ANN401
@@ -91,7 +91,7 @@ def _check_before_load() -> Substitutes:
         table = _CheckFirst(part.table.folder, part.table.name, part.table.partition_by, check_current)
         return _PUBLISH(replace(part, table=table), *arguments, check_current=lambda: None, **options)
 
-    return [(tables, "publish", publish)]
+    return [(delta, "publish", publish)]
 
 
 _READ_SOURCE = predictions.read_source
@@ -146,7 +146,7 @@ def _account_after_commits_only() -> Substitutes:
         if committed:
             _PUT_ACCOUNT(state, account)
 
-    return [(tables, "publish", publish), (State, "put_account", put_account)]
+    return [(delta, "publish", publish), (State, "put_account", put_account)]
 
 
 def _quarantine_of_all() -> Substitutes:
@@ -166,7 +166,7 @@ def _digest_without(kind: str, position: int) -> Substitutes:
 
 
 def _dropped_rows_unnamed() -> Substitutes:
-    return [(validated_features, "_name", lambda base, dropped: base)]
+    return [(validate, "_name", lambda base, dropped: base)]
 
 
 def _reuse_for_ever() -> Substitutes:
@@ -174,7 +174,7 @@ def _reuse_for_ever() -> Substitutes:
 
 
 def _no_verify() -> Substitutes:
-    return [(tables, "_verify", lambda part, adds: None)]
+    return [(delta, "_verify", lambda part, adds: None)]
 
 
 def _difference_by_path() -> Substitutes:
@@ -183,7 +183,7 @@ def _difference_by_path() -> Substitutes:
         removes = {path: size for path, size in snapshot.files.items() if path not in paths}
         return [shard for shard in planned.values() if shard.path not in snapshot.files], removes
 
-    return [(tables, "_difference", difference)]
+    return [(delta, "_difference", difference)]
 
 
 def _second_file_stays() -> Substitutes:
@@ -192,7 +192,7 @@ def _second_file_stays() -> Substitutes:
         removes = {path: size for path, size in snapshot.files.items() if shards.identity_of(path) not in planned}
         return [shard for identity, shard in planned.items() if identity not in active], removes
 
-    return [(tables, "_difference", difference)]
+    return [(delta, "_difference", difference)]
 
 
 def _planned_once() -> Substitutes:
@@ -205,7 +205,7 @@ def _planned_once() -> Substitutes:
             return adds, removes
         return first.setdefault(id(planned), (planned, adds, removes))[1:]
 
-    return [(tables, "_difference", difference)]
+    return [(delta, "_difference", difference)]
 
 
 def _two_transactions() -> Substitutes:
@@ -213,7 +213,7 @@ def _two_transactions() -> Substitutes:
         adds, removes = _DIFFERENCE(snapshot, planned)
         return (adds, {}) if adds else (adds, removes)
 
-    return [(tables, "_difference", difference)]
+    return [(delta, "_difference", difference)]
 
 
 def _table_first() -> Substitutes:
@@ -223,7 +223,7 @@ def _table_first() -> Substitutes:
         if prepared.published:
             return original(step, prepared, run, **options)
         planned = {shard.file.identity: shard.file for shard in prepared.shards}
-        tables.publish(
+        delta.publish(
             step.table, planned, prepared.schema, check_current=options["check_current"], lineage={"run_id": run.id}
         )
         account, _ = original(step, prepared, run, **options)
@@ -235,7 +235,8 @@ def _table_first() -> Substitutes:
 def _shard_first() -> Substitutes:
     def finish(draft: Draft, account: Any) -> Finished:  # noqa: ANN401
         file = draft._writer.finish(draft._step.table.prefixes[0], account)
-        held, draft._writer = draft._writer, type("Done", (), {"finish": lambda *_: file})()  # type: ignore[assignment]
+        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": account.rows})
+        held, draft._writer = draft._writer, done()
         try:
             return _FINISH(draft, account)
         finally:

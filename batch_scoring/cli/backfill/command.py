@@ -25,6 +25,7 @@ from batch_scoring.config.days import ranges
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.names import DAILY_ASSETS, job_name
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
 from batch_scoring.inference.bundle import read_sha256
@@ -34,7 +35,6 @@ from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State
-from batch_scoring.tables import predictions_table
 
 CANCEL_SECONDS = 1.0
 """For writing down that a run was stopped."""

@@ -12,7 +12,7 @@ import dagster as dg
 from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
-from batch_scoring.defs.assets.model import stale_days
+from batch_scoring.daily.freshness import stale_days
 from batch_scoring.defs.metadata import days as days_of
 from batch_scoring.errors import RangeError
 from batch_scoring.inference.bundle import read_sha256
@@ -83,7 +83,7 @@ def choose(pipeline: Pipeline, days: Sequence[str], wanted: Wanted, instance: dg
     """Those of the days that are meant, in order. Why each of them is, of a mere range only `explain` says.
 
     Raises:
-        BundleError, StateError: what is stale cannot be said; see `model.stale_days`.
+        BundleError, StateError: what is stale cannot be said; see `freshness.stale_days`.
         OSError: the store did not answer.
     """
     if wanted.is_range:

@@ -17,11 +17,12 @@ from batch_scoring.cli.doctor.probe import Finding, probe
 from batch_scoring.config.days import ranges
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
+from batch_scoring.storage.delta import PATIENCE, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import Account, State, StepName
-from batch_scoring.tables import PATIENCE, TABLES, Part, Table
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0

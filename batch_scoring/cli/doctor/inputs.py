@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
 from batch_scoring.config.compute import executor_name
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.assets import model
 from batch_scoring.errors import CodeError, ContractError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.quarantine import shortened
 from batch_scoring.ingest.schema.contract import Contract
+from batch_scoring.monitoring.checks import model_checks
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.storage.folders import FileVersion
 
@@ -97,24 +97,24 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
 @probe("model bundle", "bundle", "output", "libraries", seconds=60)
 def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
-    delivered = model.examine(pipeline)
+    delivered = model_checks.examine(pipeline)
     for finding in delivered.findings:
         if not finding.passed and not finding.message.startswith("not tried"):
             yield Finding(
                 "error",
                 f"{pipeline.bundle.uri} ({finding.check})",
                 finding.message,
-                model.CHECKS[finding.check],
+                model_checks.CHECKS[finding.check],
                 "deliver the bundle again, or name another in model.bundle of the spec",
             )
-    metrics = model.metrics(pipeline, delivered)
+    metrics = model_checks.metrics(pipeline, delivered)
     if not metrics.passed:
         blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
         yield Finding(
             "error" if blocks else "warning",
             f"{pipeline.bundle.uri} (metrics_meet_threshold)",
             metrics.message,
-            model.CHECKS["metrics_meet_threshold"],
+            model_checks.CHECKS["metrics_meet_threshold"],
             "deliver a better model, or change the threshold in the spec",
         )
     if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # where it is a pod's matter

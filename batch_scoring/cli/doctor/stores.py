@@ -13,10 +13,10 @@ from batch_scoring.cli.doctor import cloud
 from batch_scoring.cli.doctor.probe import LIMIT, NETWORK_LIMIT, Finding, probe
 from batch_scoring.cli.doctor.traces import new_name, trace
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage import aws
 from batch_scoring.storage.folders import Folder, S3Folder
-from batch_scoring.tables import TABLES
 
 SKEW, REFUSED_SKEW = 5.0, 900.0
 """Seconds by which clocks may differ: unsafe beyond the first; S3 refuses requests beyond the second."""

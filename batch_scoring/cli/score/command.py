@@ -1,8 +1,8 @@
 """Files scored from a shell, without a day: `batch-scoring score`.
 
-The rows are judged, scored and accounted for as those of a day are, by the same code (`stream.py`), without a
-table and without Dagster. The checks that guard promises, and those of the spec that block, stop this too: nothing is
-written then, also no quarantine, and what stood before stands. Checks that compare with other days are not asked.
+The rows go through the same stream as those of a day (`daily/stream.py`), without a table and without Dagster. The
+checks that guard promises, and those of the spec that block, stop this too: nothing is written then, also no
+quarantine, and what stood before stands. Checks that compare with other days are not asked.
 """
 
 import contextlib
@@ -19,13 +19,11 @@ from uuid import uuid4
 
 from batch_scoring.cli.score.addresses import Input, Output, find_input, name_output, refuse_overlap
 from batch_scoring.cli.score.outputs import Outputs
-from batch_scoring.cli.score.stream import Rejections, Stream
+from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.config.loader import survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
-from batch_scoring.defs.asset_checks import stops
-from batch_scoring.defs.assets import model
 from batch_scoring.errors import (
     AddressError,
     BatchScoringError,
@@ -35,6 +33,8 @@ from batch_scoring.errors import (
     is_out_of_memory,
 )
 from batch_scoring.ingest import landing_files, quarantine
+from batch_scoring.monitoring.checks import model_checks
+from batch_scoring.monitoring.finding import stops
 from batch_scoring.runtime import locks, signals
 from batch_scoring.runtime.progress import Bar
 
@@ -137,19 +137,18 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
     began, at, run_id = perf_counter(), datetime.now(UTC), str(uuid4())
     with Outputs(output, pipeline.spec.input.csv) as files:
         files.reserve(output.predictions)  # says now what is not permitted
-        stream = Stream(pipeline, source, note)
+        stream = Stream(pipeline, source, at, note)
         loading = perf_counter() - began
         lineage = {LINEAGE: json.dumps(_lineage(pipeline, source, stream, run_id)).encode()}
         rejected_form = quarantine.file_schema(stream.key).with_metadata(lineage)
-        rejections = Rejections(
+        rejections = QuarantineFile(
             lambda: files.begin(output.quarantine, rejected_form, ("stage", "rule", "column", "source_file")),
             stream.key,
-            stream.ledger,
         )
         write = files.begin(output.predictions, stream.schema.with_metadata(lineage), scored_rows.DICTIONARY)
-        stream.run(write, rejections, at, bar)
+        stream.run(write, rejections, bar)
         bar.clear()
-        metrics = model.metrics(pipeline, model.Delivered(stream.bundle, []))
+        metrics = model_checks.metrics(pipeline, model_checks.Delivered(stream.bundle, []))
         findings = [*stream.findings(rejections.counts, run_id), metrics]
         stopping = [finding for finding in findings if stops(pipeline, finding)]
         if not stopping:
@@ -162,15 +161,15 @@ def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, 
             started=at,
             seconds=perf_counter() - began,
             loading=loading,
-            rows_in=stream.ledger.rows_in,
-            rows_scored=stream.scored,
+            rows_in=stream.rows_in,
+            rows_scored=stream.scoring.ledger.kept.rows,
             counts=rejections.counts,
             examples=rejections.examples,
             model_version=stream.scorer.manifest.version,
             model_sha256=stream.bundle.sha256,
             device=stream.scorer.device,
             batch_rows=stream.scorer.batch_rows,
-            unknown=stream.tally.figures()["unknown"],
+            unknown=stream.scoring.tally.figures()["unknown"],
             failed=[finding for finding in findings if not finding.passed],
             stopping=stopping,
         )

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from batch_scoring.cli.score.addresses import Input, Output
-from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.ingest.quarantine import Rejected
+from batch_scoring.monitoring.finding import Finding
 
 _REASONS = 12
 """Reasons that a screen shows."""

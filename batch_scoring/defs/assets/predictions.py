@@ -1,7 +1,7 @@
 """The asset predictions: one scored row a key, published for the whole day at once.
 
-In one step, or in several that score a share of the day each (`scoring.shards: fan_out`): plan -> score, a step a
-share -> publish. The work is the same, see `scored_day.py`; so are the rows, bit by bit, the checks and the commit.
+In one step, or in several that score a chunk of the day each (`scoring.shards: fan_out`): plan -> score, one step a
+chunk -> publish. The work is the same, see `daily/score.py`; so are the rows, bit by bit, the checks and the commit.
 """
 
 from typing import Any
@@ -10,9 +10,10 @@ import dagster as dg
 import numpy as np
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep, Prepared, Run
+from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, check_current, prepare, read_source
-from batch_scoring.daily.scored_rows import BINS
+from batch_scoring.daily.shard_stats import BINS
+from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps
 from batch_scoring.defs.execution.executors import step_options
@@ -32,8 +33,8 @@ from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
 from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import Account
-from batch_scoring.tables import predictions_table
 
 
 def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -83,7 +84,7 @@ def _definition(pipeline: Pipeline) -> _Definition:
     }
 
 
-def publish(step: DayStep, source: Source, prepared: Prepared, run: Run) -> Results:
+def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext) -> Results:
     """Say what the checks find; then commit the day, unless one of them forbids it."""
     pipeline, key = step.pipeline, asset_key(step.pipeline, "predictions")
     findings = prediction_checks.findings(step, prepared, source.features, source.model)

@@ -1,4 +1,4 @@
-"""Whether two computations of the same outputs agree: each value within its own bound."""
+"""Agreement of two computations of the same outputs: each value within its own bound."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import numpy as np
 from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, Task, Tolerance
 
 WIDEST = 0.05
-"""Share of an output's range over the golden rows that a tolerance is below. A bundle's tolerance is for rounding; the
-weights of the next training move outputs by more than a twentieth of their range."""
+"""Upper limit of a tolerance, as a share of the output's range over the golden rows. A tolerance is for rounding; the
+weights of another training move outputs by more than a twentieth of their range."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """The value that is furthest beyond what is accepted, or nearest to it."""
+    """The value furthest beyond its bound, or nearest to it."""
 
     row: int
     output: int
@@ -29,12 +29,12 @@ class Deviation:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the values agree; NaN agrees with NaN alone."""
+        """Whether the values agree; NaN agrees only with NaN."""
         return self.size <= self.bound
 
 
 def bounds(expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
-    """What each of float[rows, outputs] may differ by: see `Tolerance`."""
+    """How far each of float[rows, outputs] may differ; see `Tolerance`."""
     sizes = np.abs(expected, dtype=np.float64)
     present = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
     typical = [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in present.T]
@@ -53,7 +53,7 @@ def ratios(found: np.ndarray, expected: np.ndarray, limits: np.ndarray) -> np.nd
 
 
 def worst(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> Deviation:
-    """The worst of float[rows, outputs], of at least one row."""
+    """The worst deviation of float[rows, outputs], of at least one row."""
     limits = bounds(expected, tolerance)
     row, output = np.unravel_index(np.argmax(ratios(found, expected, limits)), expected.shape)
     place = int(row), int(output)
@@ -61,13 +61,13 @@ def worst(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> Devi
 
 
 def is_no_check(expected: np.ndarray, tolerance: Tolerance) -> bool:
-    """Whether every value may move by a share of its output's range that other weights would move it by."""
+    """Whether the tolerance would accept the outputs of other weights: more than `WIDEST` for every value."""
     ranges = expected.max(axis=0) - expected.min(axis=0)
     return bool((ranges > 0).any() and (bounds(expected, tolerance) > ranges * WIDEST).all())
 
 
 def usual(task: Task, expected: np.ndarray) -> Tolerance:
-    """The tolerance of a task, without its absolute part where that would be no check of the outputs."""
+    """The default tolerance of a task, without its absolute part where that would accept any outputs."""
     tolerance = GOLDEN_TOLERANCES[task]
     if is_no_check(expected, tolerance):
         return Tolerance(relative=tolerance.relative)

@@ -1,7 +1,7 @@
-"""A network's own outputs: one plain forward pass in eager torch, without anything of the engine.
+"""A network's own outputs: one plain forward pass in eager torch, independent of the scorer.
 
-What the engine gives is compared with these: no grid, no padding, no packed layers, and an encoding of the rows that
-is written for itself. It is made for the rows of a bundle, not for a day.
+The scorer's outputs are compared with these: no grid, no padding, no packed layers, and a separate encoding of the
+rows. It is meant for the rows of a bundle, not of a day.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def outputs(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> n
 
 
 def matrices(manifest: Manifest, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """float32[rows, n] with NaN for a missing value, int64[rows, c] with 0 for an unknown or missing one.
+    """float32[rows, n] with NaN for missing values, int64[rows, c] with 0 for unknown or missing ones.
 
     Raises:
         UnsoundError: a column is missing or of another type.
@@ -72,7 +72,7 @@ def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.nda
     parts = [np.empty((0, width), np.float32)]
     with one_thread(), torch.inference_mode():
         for start in range(0, len(numeric), ROWS):
-            # a network may overwrite what it is given, and rounds alike only in memory that is aligned alike
+            # a network may overwrite its inputs; and results are equal only in equally aligned memory
             inputs = [torch.from_numpy(matrix[start : start + ROWS]).clone() for matrix in (numeric, categorical)]
             try:
                 result = network(*inputs)
@@ -100,7 +100,7 @@ def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread of torch: as the engine scores, and sums come in one order whatever the machine has."""
+    """Limit torch to one thread, as the scorer does: sums then have one order on every machine."""
     import torch
 
     before = torch.get_num_threads()
@@ -133,13 +133,13 @@ def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
 
 
 def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    """float32 of any numeric column; whole numbers are rounded once, as without a missing value."""
+    """A numeric column as float32; integers are rounded once, whether or not values are missing."""
     kind = column.type
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise UnsoundError(f"column {name} is {kind}; expected numbers")
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, and said of the row
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite; the row is reported elsewhere
         values: np.ndarray = pc.fill_null(column, 0).to_numpy().astype(np.float32)
     if column.null_count:
         values[pc.is_null(column).to_numpy()] = np.nan

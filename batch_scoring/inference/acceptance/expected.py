@@ -1,7 +1,7 @@
-"""The training code's own outputs for some rows, compared with what a bundle gives.
+"""Comparison of a bundle's outputs with those of the training code.
 
-A bundle can be sound in itself and still not be the model: categories coded from another number, features in another
-order, a scaler that was left out. Only the code that trained the network knows what its outputs are.
+A bundle can be consistent and still not be the model: category codes with another offset, features in another order, a
+missing scaler. Only the code that trained the network knows its outputs.
 """
 
 from collections import Counter
@@ -16,8 +16,8 @@ from batch_scoring.inference.acceptance import agreement
 from batch_scoring.inference.manifest import Manifest, Tolerance
 
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
-"""What they may differ by, if the golden rows may not by more: they may come from a GPU, another batch size or a file
-with four decimals, and another coding of the rows changes far more."""
+"""How far they may differ, unless the golden rows may differ more: they may come from a GPU, another batch size or a
+file with four decimals; another coding of the rows changes far more."""
 
 NAMED = 5
 """Rows and keys that a message names."""
@@ -25,29 +25,29 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Expected:
-    """Outputs or scores that a bundle has to give for some of its rows."""
+    """Outputs or scores that a bundle must give for some of its rows."""
 
     keys: list[str]
-    """Columns that say which row: the key, and `dt` if they have it."""
+    """Columns that identify a row: the key, and `dt` if present."""
     columns: list[str]
-    """What is compared: of the network's outputs (`output_0` …) or of the scores (`prob_class_0` …)."""
+    """The compared columns: of the network's outputs (`output_0` …) or of the scores (`prob_class_0` …)."""
     rows: pa.Table
     positions: np.ndarray
-    """Of the rows among those of the bundle."""
+    """Positions of the rows among those of the bundle."""
 
     def check(self, found: dict[str, np.ndarray], tolerance: Tolerance) -> None:
-        """Compare.
+        """Compare them with what the scorer gives.
 
         Args:
-            found: what the engine gives for all rows of the bundle, by column.
-            tolerance: what the golden rows may differ by.
+            found: the scorer's values for all rows of the bundle, by column.
+            tolerance: of the golden rows.
 
         Raises:
-            UnsoundError: a value is another one; names the first rows.
+            UnsoundError: a value differs; names the first rows.
         """
         theirs = np.column_stack([self.rows[name].to_numpy().astype(np.float64) for name in self.columns])
         ours = np.column_stack([found[name][self.positions] for name in self.columns])
-        # where scores are small, four decimals say nothing of them
+        # four decimals say nothing about small scores
         usual = Tolerance(relative=TOLERANCE.relative) if agreement.is_no_check(theirs, TOLERANCE) else TOLERANCE
         limits = np.maximum(agreement.bounds(theirs, usual), agreement.bounds(theirs, tolerance))
         wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
@@ -56,7 +56,7 @@ class Expected:
         rows = "; ".join(self._row(int(row), ours[row], theirs[row]) for row in wrong[:NAMED])
         raise UnsoundError(
             f"{len(wrong)} of {len(theirs)} rows are not as expected: {rows}. The training code gives the "
-            "network other inputs: look at the order of the features, at the codes of the categories (1 for the first "
+            "network other inputs: check the order of the features, at the codes of the categories (1 for the first "
             "word of the vocabulary, 0 for an unknown one), at a scaler outside of the network, and at eval()"
         )
 
@@ -70,7 +70,7 @@ class Expected:
 
 
 def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: pa.Table) -> Expected:
-    """Find the rows that outputs are given for.
+    """Find the rows for which outputs are given.
 
     Args:
         expected: the key, `dt` if a key stands in several days, and either outputs of the network, named as in
@@ -78,7 +78,7 @@ def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: p
             of a regression); of two classes the probability of one is enough. In any order.
         manifest: of the bundle.
         reference: the rows of the bundle, before `golden`.
-        golden: they are looked up where the reference has no such key.
+        golden: searched for keys that the reference lacks.
 
     Raises:
         UnsoundError: columns or keys do not fit, or a value is not a finite number.
@@ -126,7 +126,7 @@ def _keys(expected: pa.Table, manifest: Manifest, reference: pa.Table) -> list[s
 
 
 def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden: pa.Table) -> np.ndarray:
-    """The place of each row among those of the reference and, behind them, the golden rows."""
+    """The position of each row among those of the reference, followed by the golden rows."""
     places: dict[tuple[object, ...], int] = {}
     doubled = set()
     for position, key in enumerate(_values(reference, keys)):
@@ -139,9 +139,11 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     what = " and ".join(keys)
     if any(None in key for key in wanted):
         raise UnsoundError(f"has rows without {what}")
-    _refuse([key for key, count in Counter(wanted).items() if count > 1], f"has rows of one {what} twice")
-    _refuse([key for key in wanted if key not in places], f"has rows whose {what} is in neither reference nor golden")
-    _refuse(
+    _ensure_none([key for key, count in Counter(wanted).items() if count > 1], f"has rows of one {what} twice")
+    _ensure_none(
+        [key for key in wanted if key not in places], f"has rows whose {what} is in neither reference nor golden"
+    )
+    _ensure_none(
         [key for key in wanted if key in doubled],
         f"has rows whose {what} stands in several rows of the reference" + ("" if keys[1:] else "; give dt too"),
     )
@@ -149,7 +151,7 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
 
 
 def _values(rows: pa.Table, keys: list[str]) -> list[tuple[object, ...]]:
-    """The keys of rows; days as dates, whatever they are stored as."""
+    """The keys of rows; days as dates, whatever their type."""
     columns = []
     for name in keys:
         column = rows[name]
@@ -162,7 +164,7 @@ def _values(rows: pa.Table, keys: list[str]) -> list[tuple[object, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def _refuse(keys: list[tuple[object, ...]], why: str) -> None:
+def _ensure_none(keys: list[tuple[object, ...]], why: str) -> None:
     if keys:
         shown = ", ".join(" ".join(map(repr, map(str, key))) for key in keys[:NAMED])
         raise UnsoundError(f"{why}: {shown}" + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else ""))

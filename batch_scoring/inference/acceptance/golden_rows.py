@@ -1,7 +1,7 @@
-"""What a trained network gives for the rows of its bundle, before there is one; and that the engine gives the same.
+"""Golden and reference rows with the trained network's own outputs, and the check that the scorer gives the same.
 
-Nothing here is computed by what is to be checked with it: outputs and scores come from the network as it was trained,
-in eager torch.
+Outputs and scores come from the network as it was trained, in eager torch, never from the code that is checked with
+them.
 """
 
 import contextlib
@@ -20,16 +20,15 @@ from batch_scoring.inference.acceptance.reference import check_features, check_n
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
 from batch_scoring.inference.acceptance.vocabularies import check_codes
 from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     import torch
 
-    from batch_scoring.inference.scorer import Scorer
-
 
 @dataclass(frozen=True)
 class Truth:
-    """Reference and golden rows with what the network gives for them."""
+    """Reference and golden rows with the network's outputs."""
 
     manifest: Manifest
     reference: pa.Table
@@ -37,20 +36,18 @@ class Truth:
     golden: pa.Table
     """With `output_0` …"""
     outputs: np.ndarray
-    """float32[rows, outputs] of the reference and, behind it, the golden rows."""
+    """float32[rows, outputs] of the reference, followed by the golden rows."""
 
-    def check_engine(self, model: LoadedModel, expected: pa.Table | None) -> None:
-        """Score all rows as days are scored, and compare.
+    def check_scorer(self, model: LoadedModel, expected: pa.Table | None) -> None:
+        """Score all rows as the rows of a day, and compare.
 
         Args:
-            model: built anew from the bundle.
-            expected: what the training code gives for some rows, if it says so.
+            model: built again from the bundle.
+            expected: the training code's outputs for some rows, if given.
 
         Raises:
-            UnsoundError: the engine gives other outputs than the network, or than expected.
+            UnsoundError: the scorer gives other outputs than the network, or than expected.
         """
-        from batch_scoring.inference.scorer import Scorer
-
         scorer = Scorer(model, device="cpu")
         parts = [_scored(scorer, table, what) for what, table in self._tables]
         found = np.concatenate([outputs for outputs, _ in parts])
@@ -58,7 +55,7 @@ class Truth:
         deviation = agreement.worst(found, self.outputs, tolerance)
         if not deviation.is_accepted:
             raise UnsoundError(
-                f"the engine gives {deviation.found:.6g} for {self._place(deviation.row)}, the network as trained "
+                f"the scorer gives {deviation.found:.6g} for {self._place(deviation.row)}, the network as trained "
                 f"{deviation.expected:.6g}; at most {deviation.bound:.2g} between them is accepted"
             )
         if expected is not None:
@@ -84,11 +81,11 @@ class Truth:
 
 
 def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, reference: pa.Table) -> Truth:
-    """Run the network over golden and reference rows, and look at it while it is here.
+    """Run the network over golden and reference rows, and check it and the rows.
 
     Raises:
-        UnsoundError: it does not take all codes, gives no finite output for a row or probabilities, or a row's outputs
-            depend on other rows; or the rows are not those of its features, or the golden ones all alike.
+        UnsoundError: it does not accept all codes, its output for a row is not finite, its outputs are probabilities,
+            or a row's outputs depend on other rows; or the rows lack features, or the golden ones are all alike.
     """
     with _of("golden"):
         _check_columns(manifest, golden)
@@ -111,7 +108,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
         )
     if not np.ptp(of_golden, axis=0).any() and np.ptp(of_reference, axis=0).any():
         raise UnsoundError(
-            "golden: the network gives the same outputs for all rows, so they prove little; expected rows as different "
+            "golden: the network gives the same outputs for all rows, so they prove little; expected rows as varied "
             "as those of the reference"
         )
     outputs = np.concatenate([of_reference, of_golden])
@@ -124,38 +121,38 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
 
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
-    """Refuse columns that have one name, and those that are still to come."""
+    """Check for duplicate columns, and for those that the network is to add."""
     check_names(rows)
     ours = {*manifest.output_columns, *manifest.prediction_columns}
     if there := sorted(ours.intersection(rows.column_names)):
-        raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to give")
+        raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to compute")
 
 
 @contextlib.contextmanager
 def _of(what: str) -> Iterator[None]:
-    """Say what it is that something is wrong with."""
+    """Prefix an UnsoundError with what it is about."""
     try:
         yield
     except UnsoundError as error:
         raise UnsoundError(f"{what}: {error}") from error
 
 
-def _scored(scorer: "Scorer", rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
-    """Outputs and scores of a table, by the engine."""
+def _scored(scorer: Scorer, rows: pa.Table, what: str) -> tuple[np.ndarray, pa.Table]:
+    """Outputs and scores of a table, by the scorer."""
     try:
         outputs, scored = scorer.outputs(rows), scorer.score_batch(rows.combine_chunks().to_batches()[0])
     except ScoringError as error:
-        raise UnsoundError(f"the engine cannot score {what}: {error}") from error
+        raise UnsoundError(f"the scorer cannot score {what}: {error}") from error
     if scored.failed:
         first = scored.failed[0]
         raise UnsoundError(
-            f"the engine gives no score for {len(scored.failed)} of {rows.num_rows} {what} rows; the first of them: "
+            f"the scorer gives no score for {len(scored.failed)} of {rows.num_rows} {what} rows; the first of them: "
             f"{_row(what, rows, first.position)}: {first.detail}"
         )
     return outputs, pa.Table.from_batches([scored.scores])
 
 
 def _row(what: str, rows: pa.Table, row: int) -> str:
-    """A row by its place and its first column, which is the key in most tables."""
+    """A row by its position and its first column, which is the key in most tables."""
     name = rows.column_names[0]
     return f"{what} row {row} ({name} {rows[name][row].as_py()!r})"

@@ -1,4 +1,4 @@
-"""Whether a network's outputs are probabilities already: scoring takes the softmax of logits, and would do it again."""
+"""Check that a network's outputs are logits: scoring applies the softmax, and would apply it to probabilities again."""
 
 import contextlib
 import re
@@ -13,32 +13,32 @@ from batch_scoring.inference.manifest import Manifest
 if TYPE_CHECKING:
     import torch
 
-SQUASHING = re.compile("_?softmax|_safe_softmax|sigmoid_?|special_expit|hardsigmoid_?")
-"""Operators of torch that give values between 0 and 1. A log_softmax is not among them: its softmax is the same."""
+BOUNDED = re.compile("_?softmax|_safe_softmax|sigmoid_?|special_expit|hardsigmoid_?")
+"""Operators of torch with values between 0 and 1. log_softmax is not among them: its softmax gives the same."""
 
-PASSING = re.compile(
+PRESERVING = re.compile(
     "view|view_as|reshape|_unsafe_view|_reshape_alias|squeeze|unsqueeze|transpose|t|permute|flatten|unflatten|alias|"
     "contiguous|clone|to|_to_copy|detach|select|slice|narrow|expand|cat|stack|where|clamp|clamp_min|clamp_max|"
     "nan_to_num|masked_fill|dropout|split|split_with_sizes|chunk|unbind|flip|roll|index|index_select|gather|round|rsub"
 )
-"""Operators that leave the values what they are, or nearly, or make 1 - p of p."""
+"""Operators that keep the values, or nearly, or turn p into 1 - p."""
 
 NEARLY = 1e-4
-"""What the sum of float32 probabilities may be from what it is, as a share."""
+"""Relative tolerance for the sum of float32 probabilities."""
 
 
 def check_outputs_are_logits(
     network: "torch.nn.Module", manifest: Manifest, numeric: np.ndarray, categorical: np.ndarray, outputs: np.ndarray
 ) -> None:
-    """Look at the outputs of all rows, and at the operator that the last of them come from.
+    """Check the outputs of all rows, and the operator that they come from.
 
-    Logits may well lie between 0 and 1 in every row; they do not add up to 1 in every row, nor positive ones to 100 or
-    any other number. Where values tell nothing, the operator does: a sigmoid at the end.
+    Logits may well lie between 0 and 1 in every row, but they do not add up to 1 in every row, nor to any other number.
+    Where values are inconclusive, the operator decides: a sigmoid at the end.
 
     Args:
         network: in eager torch.
-        manifest: a classification's, or nothing is looked at.
-        numeric: a few rows to follow through the network.
+        manifest: nothing is checked unless it is a classification.
+        numeric: a few rows to trace through the network.
         categorical: the same.
         outputs: float32[rows, classes] of all rows.
 
@@ -57,38 +57,38 @@ def check_outputs_are_logits(
         found = f"lie between 0 and {whole:.4g} and add up to {whole:.4g} in all of {len(finite)} rows"
     elif finite.max() > 1 + NEARLY:
         return
-    elif last := _last_squashing(network, numeric, categorical):
-        found = f"come from a {last} at the network's end"
+    elif last := _last_activation(network, numeric, categorical):
+        found = f"come from a {last} at the end of the network"
     if found:
         raise UnsoundError(
             f"the network's outputs are probabilities already: they {found}. Scoring takes the softmax of logits, so "
-            "no probability would be what the network says. Return the logits: leave the last softmax or sigmoid out "
+            "no probability would be the network's. Return the logits: leave the last softmax or sigmoid out "
             "of forward() (a probability p alone becomes torch.stack([torch.zeros_like(z), z], dim=1) of its logit z)"
         )
 
 
-def _last_squashing(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray) -> str:
-    """The name of the operator that has squashed the outputs; empty if none has, or it cannot be seen."""
+def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray) -> str:
+    """The name of the last operator that bounded the outputs; empty if there is none, or it cannot be traced."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     made: dict[int, str] = {}
-    alive: list[Any] = []  # so that no identity is given away again
+    alive: list[Any] = []  # so that no id is reused
 
-    class Followed(TorchDispatchMode):
+    class Traced(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
             result = func(*args, **(kwargs or {}))
             name = func.overloadpacket.__name__
-            by = name.strip("_") if SQUASHING.fullmatch(name) else ""
-            if PASSING.fullmatch(name):
+            by = name.strip("_") if BOUNDED.fullmatch(name) else ""
+            if PRESERVING.fullmatch(name):
                 by = next(filter(None, (made.get(id(value)) for value in _flat([*args, *(kwargs or {}).values()]))), "")
             for value in _flat([result]):
                 made[id(value)] = by
                 alive.append(value)
             return result
 
-    # a network that cannot be followed is known by its values alone
-    with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Followed():  # type: ignore[no-untyped-call]  # torch's
+    # a network that cannot be traced is judged by its values alone
+    with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
         return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
     return ""
 

@@ -1,4 +1,4 @@
-"""Whether the reference of a bundle, and the profile that was learned from it, are of the model beside them."""
+"""Check that the reference of a bundle, and the profile learned from it, belong to its model."""
 
 from collections import Counter
 
@@ -12,11 +12,11 @@ from batch_scoring.inference.reference_profile import Profile
 
 
 def check_reference(manifest: Manifest, rows: pa.Table) -> None:
-    """Look at features, vocabularies and scores of the reference's rows.
+    """Check features, vocabularies and scores of the reference's rows.
 
     Raises:
-        UnsoundError: there are no rows, a column is missing or of another type, hardly a word is known, or a score is
-            none.
+        UnsoundError: there are no rows, a column is missing or of another type, hardly a word is known, or a
+            score is invalid.
     """
     check_features(manifest, rows)
     wanted = ("prediction", *manifest.score_columns)
@@ -29,11 +29,11 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
         if name.startswith("prob_class_"):
             bad |= (values < 0) | (values > 1)
         if bad.any():
-            raise UnsoundError(f"{int(bad.sum())} of {len(values)} values of {name} are no scores")
+            raise UnsoundError(f"{int(bad.sum())} of {len(values)} values of {name} are not scores")
 
 
 def check_features(manifest: Manifest, rows: pa.Table) -> None:
-    """Look at the features alone: the scores are still to come.
+    """Check the features alone, before there are scores.
 
     Raises:
         UnsoundError: there are no rows, a column is missing or of another type, or hardly a word is known.
@@ -49,37 +49,37 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def check_profile(manifest: Manifest, profile: Profile) -> None:
-    """Compare a profile's columns with the model's.
+    """Check a reference profile's columns against the model's.
 
     Raises:
-        UnsoundError: it is of other features or other scores.
+        UnsoundError: it has other features or other scores.
     """
     for kind, names in (("numeric", manifest.numeric), ("categorical", tuple(manifest.categorical))):
         known = {name for name, column in profile.columns.items() if column.kind == kind}
         if other := sorted(known - set(names)):
-            raise UnsoundError(f"it has thresholds of {', '.join(other)}, no {kind} feature of the model")
+            raise UnsoundError(f"it has thresholds of {', '.join(other)}, not a {kind} feature of the model")
     if other := sorted(set(profile.everyday) - set(manifest.categorical)):
-        raise UnsoundError(f"it has everyday values of {', '.join(other)}, no categorical feature of the model")
+        raise UnsoundError(f"it has everyday values of {', '.join(other)}, not a categorical feature of the model")
     if other := sorted(set(profile.scores) - set(manifest.score_columns)):
         scores = ", ".join(manifest.score_columns)
         raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 
 def check_names(rows: pa.Table) -> None:
-    """Refuse columns that have one name.
+    """Check that column names are unique.
 
     Raises:
-        UnsoundError: there are some.
+        UnsoundError: they are not.
     """
     if twice := [name for name, count in Counter(rows.column_names).items() if count > 1]:
         raise UnsoundError(f"it has two columns {', '.join(twice)}")
 
 
 def check_numbers(name: str, kind: pa.DataType) -> None:
-    """Refuse a column of anything but numbers.
+    """Check that a column is numeric.
 
     Raises:
-        UnsoundError: it is one.
+        UnsoundError: it is not.
     """
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise UnsoundError(f"column {name} is {kind}; expected numbers")

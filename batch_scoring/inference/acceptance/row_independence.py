@@ -1,10 +1,10 @@
-"""Whether each row's outputs are its own: a network must not look at the rows beside it.
+"""Check that each row's outputs depend on that row alone.
 
-A score must not depend on the batch that its row happened to be in. The golden rows, and the same with holes (a
-number missing in each, every other category unknown), pass through the network again, reversed, in smaller and larger
-batches, among copies of another row, and some of them alone among copies. Batch statistics, a mean over rows,
-attention over rows, a state that is carried on and dropout that stays on show in one of these. It is done whenever a
-bundle is written or loaded: 14 small forward passes on the CPU, 2.4 ms for the network of customer_churn and 4.8 ms
+A score must not depend on the batch that its row happens to be in. The golden rows, and the same with gaps (a missing
+number in each, unknown categories in every other one), pass through the network again, reversed, in smaller and larger
+batches, among copies of another row, and some of them alone among copies. Batch statistics, a mean over rows, attention
+over rows, a state that is carried on and active dropout show in one of these. It is done whenever a bundle is written
+or loaded: 14 small forward passes on the CPU, 2.4 ms for the network of customer_churn and 4.8 ms
 for that of flight_delay.
 """
 
@@ -23,38 +23,38 @@ from batch_scoring.inference.scorer import GRID
 if TYPE_CHECKING:
     import torch
 
-ALONE = 8
-"""Rows that are tried alone among copies of another: a forward pass each."""
+ROWS_ALONE = 8
+"""Rows that are tested alone among copies of another: a forward pass each."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows put together in another way."""
+    """The rows in another order or batch."""
 
     what: str
     order: np.ndarray
-    """Their positions among all."""
+    """Their positions among all rows."""
     is_exact: bool = False
-    """Whether every bit has to be the same."""
+    """Whether every bit must be the same."""
 
 
 def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table) -> None:
-    """Try the network on its golden rows in several orders and batches.
+    """Check the network on its golden rows in several orders and batches.
 
-    Every batch is a multiple of the engine's grid, in which sound networks gave the same bits in all trials; what is
-    accepted is the task's own tolerance, for builds of torch that round differently there. The same batch has the same
+    Every batch is a multiple of the scorer's grid, in which sound networks gave the same bits in all trials; the
+    task's own tolerance is accepted, for builds of torch that round differently there. The same batch gives the same
     bits in every build.
 
     Raises:
-        UnsoundError: a row's outputs are others beside other rows, or in the same batch a second time, or the network
+        UnsoundError: a row's outputs differ beside other rows, or in the same batch a second time, or the network
             changes what it has learned.
     """
     import torch
 
-    numeric, categorical = _with_holes(*eager.matrices(manifest, golden))
+    numeric, categorical = _with_gaps(*eager.matrices(manifest, golden))
     try:
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
-    except UnsoundError:  # it does not take holes: such rows are quarantined
+    except UnsoundError:  # it does not accept gaps: such rows are quarantined
         numeric, categorical = eager.matrices(manifest, golden)
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
     tolerance = agreement.usual(manifest.task, expected)
@@ -67,11 +67,11 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
                 f"the network's output for a row depends on more than that row: golden rows {trial.what} give "
                 f"{seen.found:.9g} where they gave {seen.expected:.9g}. {_remedy(trial)}"
             )
-    for name, values in _learned(network):  # by less than shows in a few batches, perhaps: a day has many
+    for name, values in _learned(network):  # perhaps too little to show in a few batches: a day has many
         if not torch.equal(values, learned[name]):
             raise UnsoundError(
                 f"the network's output for a row depends on the rows before it: forward() changes {name}, also after "
-                "eval(). Leave what the network has learned as the training has left it"
+                "eval(). Leave what the network has learned as the training left it"
             )
 
 
@@ -89,7 +89,7 @@ def _trials(rows: int) -> Iterator[Trial]:
     for start in range(0, rows, GRID):
         yield Trial(f"in a batch of {GRID} instead of {rows}", every[start : start + GRID])
     yield Trial("each among copies of another", np.stack([every, np.full(rows, rows - 1)], axis=1).ravel())
-    for row in np.linspace(0, rows - 1, ALONE, dtype=int):
+    for row in np.linspace(0, rows - 1, ROWS_ALONE, dtype=int):
         alone = np.full(GRID, (row + rows // 3) % rows)
         alone[row % GRID] = row
         yield Trial("alone among copies of another", alone)
@@ -110,8 +110,8 @@ def _remedy(trial: Trial) -> str:
     )
 
 
-def _with_holes(numeric: np.ndarray, categorical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows, and again with a number missing in each and every other one's categories unknown."""
+def _with_gaps(numeric: np.ndarray, categorical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows, and again with a missing number in each and unknown categories in every other one."""
     holes, unknown = numeric.copy(), categorical.copy()
     if holes.shape[1]:
         holes[np.arange(len(holes)), np.arange(len(holes)) % holes.shape[1]] = np.nan

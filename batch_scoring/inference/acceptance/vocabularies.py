@@ -1,4 +1,4 @@
-"""Whether a model's vocabularies fit what they meet: the network's embeddings, and the words of real rows."""
+"""Check that a model's vocabularies fit the network's embeddings and the words of real rows."""
 
 import bisect
 import unicodedata
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     import torch
 
 HARDLY = 0.002
-"""Share of a column's rows that have a word of its vocabulary, at least: some vocabularies name rare words alone."""
+"""Least share of a column's rows with a word of its vocabulary: some vocabularies name rare words alone."""
 
 OFTEN = 0.02
-"""Share of a column's rows that have an unknown word, or none, from which on it is looked at how that is spelled."""
+"""Share of a column's rows with an unknown or missing word from which its spelling is checked."""
 
 NOTHING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "nat"})
-"""What libraries write for a missing value that they take for text."""
+"""What libraries write for a missing value that they treat as text."""
 
 
 def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> None:
-    """Give the network every code of every vocabulary, and 0, which is unknown, beside the numbers of one row.
+    """Check that the network accepts every code of every vocabulary, and 0 for unknown, beside the numbers of one row.
 
     Raises:
         UnsoundError: it raises for a code: the vocabulary is longer than its embedding.
@@ -44,7 +44,7 @@ def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) 
             return error
         return None
 
-    if not len(sizes) or refusal(categorical):  # what it does without a category is not the codes' fault
+    if not len(sizes) or refusal(categorical):  # an error without any category is not the codes' fault
         return
     error = refusal(np.minimum(np.arange(sizes.max() + 1)[:, None], sizes))
     if not error:
@@ -54,10 +54,11 @@ def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) 
         refused = bisect.bisect(range(size + 1), 0, key=partial(_is_refused, refusal, alone))
         if refused <= size:
             raise UnsoundError(
-                f"the vocabulary of {name} has {size} words, so its codes are 0 (unknown) to {size}; the network takes "
-                f"codes to {refused - 1} ({error}). Its embedding needs {size + 1} rows, or the vocabulary is another's"
+                f"the vocabulary of {name} has {size} words, so its codes are 0 (unknown) to {size}; the network "
+                f"accepts codes to {refused - 1} ({error}). Its embedding needs {size + 1} rows, or the vocabulary "
+                "belongs to another model"
             )
-    raise UnsoundError(f"the network does not take the codes of all words together: {error}")
+    raise UnsoundError(f"the network does not accept the codes of all words together: {error}")
 
 
 def _is_refused(refusal: Callable[[np.ndarray], object], alone: np.ndarray, code: int) -> int:
@@ -65,11 +66,11 @@ def _is_refused(refusal: Callable[[np.ndarray], object], alone: np.ndarray, code
 
 
 def check_words(manifest: Manifest, rows: pa.Table) -> None:
-    """Look for the words of real rows in the vocabularies.
+    """Check the vocabularies against the words of real rows.
 
-    A rare word may be unknown, and a vocabulary may name the frequent ones alone. What cannot be is a column of which
-    hardly any row is known, frequent words that differ from unused ones in spelling only, or a word for a missing value
-    where the rows have none: that is code 0.
+    A rare word may be unknown, and a vocabulary may name the frequent ones alone. Errors are a column in which hardly
+    any row has a known word, frequent words that differ from unused ones only in spelling, and a word for missing
+    values where the rows have none: that is code 0.
 
     Raises:
         UnsoundError: a vocabulary is not that of its column.
@@ -108,7 +109,7 @@ def check_words(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def _bare(word: str) -> str:
-    """A word without what spellings differ in: blanks, upper case, composed letters, a number's zeros."""
+    """A word normalised for comparison: without blanks, upper case, composed letters, a number's extra zeros."""
     bare = unicodedata.normalize("NFKC", word).strip().casefold()
     whole, _, decimals = bare.partition(".")
     if not whole.lstrip("+-").isdecimal() or decimals.strip("0"):
@@ -117,12 +118,12 @@ def _bare(word: str) -> str:
 
 
 def _quoted(word: str) -> str:
-    """In quotes; what looks like another spelling, by its code points."""
+    """A word in quotes; with code points if it is not normalised."""
     return repr(word) if unicodedata.is_normalized("NFKC", word) else ascii(word)
 
 
 def _listed(words: Iterable[str]) -> str:
-    """The first words, in quotes and cut where they are long."""
+    """The first words, in quotes, shortened if long."""
     found = list(words)
     shown = ", ".join(repr(word if len(word) <= 40 else f"{word[:40]}…") for word in found[:5])
     return shown + (", …" if len(found) > 5 else "")

@@ -20,9 +20,8 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import ContractError
-from batch_scoring.ingest.contract import casting
-from batch_scoring.ingest.contract.arrow_checks import answers
-from batch_scoring.ingest.schema import options
+from batch_scoring.ingest.schema import casting, options
+from batch_scoring.ingest.schema.arrow_checks import answers
 from batch_scoring.runtime.printable import one_line
 
 if TYPE_CHECKING:

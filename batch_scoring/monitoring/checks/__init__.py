@@ -1,1 +1,4 @@
-"""The pure part of the asset checks: findings from a day's figures, without Dagster and without reading rows again."""
+"""The findings of the asset checks, one module an asset: from a day's figures, without reading its rows again.
+
+Start reading at `input_checks.py`. Drift has a package of its own.
+"""

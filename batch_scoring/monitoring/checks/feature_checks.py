@@ -1,4 +1,4 @@
-"""What the checks of validated_features say of a day, from its shards' accounts alone: no row is read again."""
+"""The findings of validated_features' checks on a day, from its shard stats alone: no row is read again."""
 
 import math
 from collections import Counter
@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.defs.asset_checks import Finding
-from batch_scoring.defs.metadata import ui_table
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.storage.state import DayInput, ShardAccount, State
 
 CHECKS = {
@@ -19,8 +18,8 @@ CHECKS = {
     "keys_are_unique": "No two accepted rows of the day have the same key.",
     "some_rows_are_accepted": "At least one row of the day meets the contract.",
     "quarantine_is_small": "Few rows of the day are in the quarantine; beyond a second bound nothing is published.",
-    "categories_are_known": "Nearly all values of the categorical columns are known to the model in force.",
-    "categories_are_present": "No value is absent that every day of the model's reference has.",
+    "categories_are_known": "Nearly all values of the categorical columns are known to the active model.",
+    "categories_are_present": "Every value that occurs on each day of the model's reference is present.",
 }
 
 WORDS_SHOWN = 50
@@ -30,14 +29,14 @@ _SETTINGS = {
     "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
     "quotes_end_cells": "; see input.csv.escape and quote in the spec",
 }
-"""What may mend rows that are rejected for a reason, where the schema and the rows cannot."""
+"""Settings that may help with rows rejected for a reason, where neither schema nor rows are at fault."""
 
 Categories = dict[str, Counter[str]]
 """Rows by categorical column and value."""
 
 
 def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Finding]:
-    """All of them, before anything is published."""
+    """The findings of every check, before anything is published."""
     accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
     categories = categories_of(accounts)
     vocabularies, profile, why = _model(step.state)
@@ -50,7 +49,7 @@ def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Findin
 
 
 def rejected_by_reason(accounts: Iterable[ShardAccount]) -> list[tuple[tuple[str, str], int]]:
-    """Rows by stage and reason, most first."""
+    """Rejected rows by stage and reason, the most frequent first."""
     total: Counter[tuple[str, str]] = Counter()
     for shard in accounts:
         for stage, reasons in shard.quarantined.items():
@@ -106,9 +105,9 @@ def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_i
     """The finding quarantine_is_small.
 
     Args:
-        accounts: of every stage that has lost rows.
+        accounts: stats of the shards of every stage that has lost rows.
         thresholds: of the spec.
-        rows_in: rows that went into the first stage; those of all accounts if None.
+        rows_in: rows that entered the first stage; those of all shards if None.
     """
     bounds = thresholds.quarantine_is_small
     rows_in = sum(shard.rows_in for shard in accounts) if rows_in is None else rows_in
@@ -143,7 +142,7 @@ def _way_out(accounts: Iterable[ShardAccount]) -> str:
 def known_categories(
     categories: Categories, vocabularies: dict[str, tuple[str, ...]], thresholds: Checks, why: str = ""
 ) -> Finding:
-    """The finding categories_are_known; `why` there are no vocabularies, if there are none."""
+    """The finding categories_are_known; `why`: the reason if there are no vocabularies to test with."""
     check, bounds = "categories_are_known", thresholds.categories_are_known
     expected = f"at most {bounds.share:.1%} of a column's rows, or {bounds.rows} rows"
     if why:
@@ -170,7 +169,7 @@ def known_categories(
             f"; of {', '.join(trimmed)} the model knows the same words with blanks around, which are trimmed here: set "
             "input.csv.trim: false, or train it anew; nothing is published with such scores"
         )
-    figures = {"unknown_values": ui_table(records[:WORDS_SHOWN])} if records else {}
+    figures = {"unknown_values": records[:WORDS_SHOWN]} if records else {}
     return Finding(
         check,
         not (beyond or trimmed),
@@ -187,7 +186,7 @@ def _present(categories: Categories, rows: int, profile: Profile | None, thresho
     check, least = "categories_are_present", thresholds.categories_are_present.rows
     expected = f"no value absent of which every reference day has rows and {least:g} are expected"
     if profile is None:
-        return Finding(check, True, f"not tested: {why or 'the bundle has no profile'}", expected=expected)
+        return Finding(check, True, f"not tested: {why or 'the bundle has no reference profile'}", expected=expected)
     watched = [
         (column, value, min(rows, profile.rows) * share)
         for column, values in profile.everyday.items()
@@ -205,13 +204,13 @@ def _present(categories: Categories, rows: int, profile: Profile | None, thresho
 
 
 def _model(state: State) -> tuple[dict[str, tuple[str, ...]], Profile | None, str]:
-    """Vocabularies and profile of the model in force, and why there are none."""
+    """Vocabularies and reference profile of the active model, or the reason why there are none."""
     model = state.model_or_none()
     if model is None:
-        return {}, None, "no model is in force yet"
+        return {}, None, "no model is active yet"
     try:
         manifest, profile = read_description(state.models.subfolder(model.sha256))
-    except BundleError as error:  # the model's own checks stop what scores with it
+    except BundleError as error:  # the model's own checks stop the scoring
         return {}, None, str(error)
     return manifest.categorical, profile, ""
 
@@ -226,16 +225,12 @@ def categories_of(accounts: Iterable[ShardAccount]) -> Categories:
 
 
 def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAccount]:
-    """Shards that do not account for each of their rows once, or whose file has other rows than were pinned."""
+    """Shards whose stats do not add up, or whose file has other rows than were pinned."""
     read = {file.path: 0 for file in pinned.files}
     for shard in accounts:
         read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
     whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [
-        shard
-        for shard in accounts
-        if shard.missing_identity or shard.rows_in != shard.rows + shard.rows_quarantined or _file(shard) not in whole
-    ]
+    return [shard for shard in accounts if not shard.adds_up or _file(shard) not in whole]
 
 
 def _file(shard: ShardAccount) -> str:

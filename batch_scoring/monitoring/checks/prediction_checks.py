@@ -1,4 +1,4 @@
-"""What the checks of predictions say of a day, from its shards' accounts alone: no score is read again."""
+"""The findings of predictions' checks on a day, from its shard stats alone: no score is read again."""
 
 import math
 from collections import Counter
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from batch_scoring.config.spec import Checks
 from batch_scoring.daily import history
 from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.defs.asset_checks import Finding
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.monitoring.checks.feature_checks import quarantine_size
 from batch_scoring.monitoring.drift.distances import LEAST_ROWS
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.storage.state import Account, ModelInForce, ShardAccount, moments
 
 CHECKS = {
@@ -25,11 +25,11 @@ CHECKS = {
 }
 
 SAMPLING = 3.0
-"""Standard errors that the mean of a day may be off by chance alone."""
+"""Standard errors by which the mean of a day may differ by chance alone."""
 
 
 def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelInForce) -> list[Finding]:
-    """All of them, before anything is published."""
+    """The findings of every check, before anything is published."""
     accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
     manifest, profile = read_description(step.state.models.subfolder(model.sha256))
     before = [
@@ -48,7 +48,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
 
 def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    lost = [s.source for s in accounts if s.missing_identity or s.rows_in != s.rows + s.rows_quarantined]
+    lost = [shard.source for shard in accounts if not shard.adds_up]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
     return [
         Finding(
@@ -64,7 +64,7 @@ def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[F
 
 
 def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresholds: Checks) -> Finding:
-    """Both stages together; what validated_features has lost alone is told there."""
+    """Both stages together; rows that validated_features lost alone are reported there."""
     if not sum(shard.rows_quarantined for shard in accounts):
         check, rows = "quarantine_is_small", features.rows
         return Finding(check, True, f"none of {rows} rows is lost in scoring", {"rows": rows}, observed=0.0)
@@ -74,7 +74,7 @@ def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresh
 def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
     """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
     rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
-    none = "" if rows or not rows_in else "; the model scores no row at all: is it the right one?"
+    none = "" if rows or not rows_in else "; the model scores no row at all: is it the right model?"
     return Finding(
         "scores_are_probabilities",
         not bad and (rows > 0 or rows_in == 0),
@@ -101,7 +101,8 @@ def _confidence(
         return Finding(check, True, "not tested: no row is scored")
     seen = f"the mean {column} is {day.mean:.4f}"
     if not allowed:
-        return Finding(check, True, f"{seen}; not tested: the bundle has no profile and the spec no deviation")
+        why = "the bundle has no reference profile and the spec no deviation"
+        return Finding(check, True, f"{seen}; not tested: {why}")
     if usual is None:
         days = f"{len(before)} of the 28 days before, with this model; expected at least 7"
         return Finding(check, True, f"{seen}; no history yet: {days}", observed=day.mean)
@@ -160,8 +161,8 @@ def _spread(
         return Finding(check, True, f"not enough rows: {day.rows}, expected at least {LEAST_ROWS}")
     least = thresholds.scores_vary.share * ((profile and profile.score_days.spread) or 0.0)
     passed = day.deviation >= least and day.deviation > 0
-    expected = f"at least {least:.4f}" + ("" if profile else " (the bundle has no profile)")
-    advice = "" if passed else "; the model says nearly the same of every row: are its features there?"
+    expected = f"at least {least:.4f}" + ("" if profile else " (the bundle has no reference profile)")
+    advice = "" if passed else "; the model gives nearly the same score to every row: are its features present?"
     return Finding(
         check,
         passed,

@@ -1,4 +1,4 @@
-"""A day compared with the reference of its model: distances, learned thresholds, pages.
+"""Drift of a day from the reference of its model: distances, learned thresholds, findings, pages.
 
-Start reading at `comparison.py`.
+Start reading at `findings.py`, then `comparison.py`.
 """

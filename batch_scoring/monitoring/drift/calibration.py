@@ -1,8 +1,8 @@
-"""Learning a model's profile from the reference in its bundle, before anything is switched on.
+"""Calibration: learn a model's reference profile from the reference in its bundle.
 
 Every threshold is a rank among the reference's own days, each compared with the others of its class; what it promises
 is then tried on days held out (8 folds by the day's number: every 7th would hold out one weekday). The recipe and its
-formulas stand in `drift.py`; here the days of a column are rows of one matrix over its distinct values, so that 90
+formulas stand in `distances.py`; here the days of a column are rows of one matrix over its distinct values, so that 90
 days take seconds.
 """
 
@@ -20,12 +20,12 @@ from batch_scoring.daily import history
 from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.reference_profile import Column, Grain, Held, Kind, Profile, Scores
-from batch_scoring.monitoring.drift import distances as drift
+from batch_scoring.monitoring.drift import distances
 
 ALPHA = 0.01
-"""Share of ordinary days that a column's own threshold may lose."""
+"""Share of ordinary days that may lie beyond a column's own threshold."""
 ALARM_EVERY = 30
-"""Ordinary days to one alarm, at most."""
+"""Ordinary days per false alarm, at least."""
 FOLDS = 8
 SUBSAMPLES = (30, 100, 300)
 """Rows of a day at which an alarm must be as rare as for the whole day."""
@@ -33,11 +33,11 @@ DRAWS = 3
 """Subsamples of each size and day."""
 SAMPLING_ROWS, SAMPLING_DRAWS = (100, 300), 400
 LEAST_DAYS = 28
-"""Of the reference. With fewer the ranks say nothing."""
+"""Of the reference; ranks among fewer days say nothing."""
 LEAST_OF_A_CLASS = 14
-"""Weekdays and weekends each, to be compared apart."""
+"""Weekdays and weekend days needed, each, to compare the two apart."""
 _CELLS = 4_000_000
-"""Of a matrix held at once."""
+"""Of a matrix in memory at once."""
 
 
 class Draw(NamedTuple):
@@ -53,7 +53,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a set of reference days teaches."""
+    """The thresholds learned from a set of reference days."""
 
     day: dict[str, float]
     """T0 of each column."""
@@ -62,7 +62,7 @@ class Thresholds:
 
 
 def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
-    """Learn the profile of a bundle.
+    """Learn the reference profile of a bundle.
 
     Args:
         bundle: with a reference that has the column `dt` and rows of each of its days.
@@ -72,24 +72,9 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
         BundleError: the reference cannot be read, or `dt` does not say a day in every row.
         CalibrationError: the reference has no `dt`, too few days or rows a day, or not all features and scores.
     """
-    reference = bundle.reference
-    manifest = bundle.manifest
-    where = f"{bundle.uri}: its reference"
-    if "dt" not in reference.column_names:
-        raise CalibrationError(f"{where} has no column dt; write the bundle with the day of each row")
-    wanted = (*manifest.numeric, *manifest.categorical, *manifest.score_columns, manifest.confidence_column)
-    if absent := [name for name in dict.fromkeys(wanted) if name not in reference.column_names]:
-        raise CalibrationError(f"{where} has no column {', '.join(absent)}; write the bundle with all of them")
-    reference = reference.sort_by("dt")
+    manifest, reference = bundle.manifest, _ordered_reference(bundle)
     days = sorted(reference["dt"].unique().to_pylist())
-    if len(days) < LEAST_DAYS:
-        raise CalibrationError(f"{where} has {len(days)} days; expected at least {LEAST_DAYS}")
-    sizes = np.asarray(reference["dt"].combine_chunks().value_counts().field("counts"))
-    if np.median(sizes) < drift.LEAST_ROWS:
-        raise CalibrationError(
-            f"{where} has {np.median(sizes):.0f} rows a day (median); expected at least {drift.LEAST_ROWS}: "
-            "write the bundle with a larger sample"
-        )
+    sizes = _rows_by_day(bundle, reference)
     kinds: dict[str, Kind] = {name: "numeric" for name in manifest.numeric}
     kinds |= {name: "categorical" for name in manifest.categorical}
     grains: dict[str, Grain] = {name: "day" if name in day_grain else "row" for name in kinds}
@@ -143,6 +128,32 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
     )
 
 
+def _ordered_reference(bundle: Bundle) -> pa.Table:
+    """The reference, sorted by day, with all columns that are compared."""
+    reference, manifest = bundle.reference, bundle.manifest
+    where = f"{bundle.uri}: its reference"
+    if "dt" not in reference.column_names:
+        raise CalibrationError(f"{where} has no column dt; write the bundle with the day of each row")
+    wanted = (*manifest.numeric, *manifest.categorical, *manifest.score_columns, manifest.confidence_column)
+    if absent := [name for name in dict.fromkeys(wanted) if name not in reference.column_names]:
+        raise CalibrationError(f"{where} has no column {', '.join(absent)}; write the bundle with all of them")
+    return reference.sort_by("dt")
+
+
+def _rows_by_day(bundle: Bundle, reference: pa.Table) -> np.ndarray:
+    """int[days]: rows of each day, of enough days with enough rows."""
+    where = f"{bundle.uri}: its reference"
+    sizes = np.asarray(reference["dt"].combine_chunks().value_counts().field("counts"))
+    if len(sizes) < LEAST_DAYS:
+        raise CalibrationError(f"{where} has {len(sizes)} days; expected at least {LEAST_DAYS}")
+    if np.median(sizes) < distances.LEAST_ROWS:
+        raise CalibrationError(
+            f"{where} has {np.median(sizes):.0f} rows a day (median); expected at least {distances.LEAST_ROWS}: "
+            "write the bundle with a larger sample"
+        )
+    return sizes
+
+
 def usual_share(shares: np.ndarray) -> float:
     """b: the share that ordinary days stay below, of those of the reference days; 1 if no day has any."""
     known = shares[~np.isnan(shares)]
@@ -168,10 +179,10 @@ class ColumnDays:
         """Count a column, sorted by day, at the positions of each day."""
         whole = column.combine_chunks()
         try:
-            values = [drift.values_of(whole.slice(part[0], len(part)), kind) for part in parts]
+            values = [distances.values_of(whole.slice(part[0], len(part)), kind) for part in parts]
         except pa.ArrowException as error:
             raise CalibrationError(f"the reference's column {name} is {column.type}, not {kind}: {error}") from error
-        support, counts = drift.counted(values)
+        support, counts = distances.counted(values)
         missing = np.array([len(part) - len(value) for part, value in zip(parts, values, strict=True)])
         return cls(name, kind, support, counts, missing)
 
@@ -185,15 +196,15 @@ class ColumnDays:
     def repeated(self) -> np.ndarray:
         """float64[days]: the share of each day's most frequent value; NaN of a day with fewer than 30 values."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.values >= drift.LEAST_ROWS, self.counts.max(axis=1) / self.values, np.nan)
+            return np.where(self.values >= distances.LEAST_ROWS, self.counts.max(axis=1) / self.values, np.nan)
 
     @property
     def has_days(self) -> bool:
         """Whether enough days have enough values to be compared one by one."""
-        return int((self.values >= drift.LEAST_ROWS).sum()) >= LEAST_OF_A_CLASS
+        return int((self.values >= distances.LEAST_ROWS).sum()) >= LEAST_OF_A_CLASS
 
     def seed(self, *more: int) -> np.random.Generator:
-        """Random numbers that are the same each time, and others for each column."""
+        """Random numbers: the same in each run, different for each column."""
         return np.random.default_rng([zlib.crc32(self.name.encode()), *more])
 
     def distances(self, draw: Draw, classes: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -204,19 +215,19 @@ class ColumnDays:
             total = self.counts[days].sum(axis=0)
             if not total.sum():
                 continue
-            unit = drift.deviation(self.support, total, self.kind)
-            mine = np.flatnonzero((classes[draw.day] == group) & (draw.values >= drift.LEAST_ROWS))
+            unit = distances.deviation(self.support, total, self.kind)
+            mine = np.flatnonzero((classes[draw.day] == group) & (draw.values >= distances.LEAST_ROWS))
             for chunk in np.array_split(mine, max(1, len(mine) * len(self.support) // _CELLS)):
                 own = self.counts[draw.day[chunk]] * within[draw.day[chunk], None]
                 rest = total - own
                 enough = rest.sum(axis=1) > 0
-                levels = drift.level(self._counts(draw, chunk[enough]), self.kind)
-                others = drift.level(rest[enough], self.kind)
-                found[chunk[enough]] = drift.between(levels, others, self.support, self.kind) / unit
+                levels = distances.level(self._counts(draw, chunk[enough]), self.kind)
+                others = distances.level(rest[enough], self.kind)
+                found[chunk[enough]] = distances.between(levels, others, self.support, self.kind) / unit
         return found
 
     def draw(self, rows: int | None) -> Draw:
-        """Every day whole (None), or three subsamples of each that has so many values."""
+        """Every day whole (None), or three subsamples of each day that has so many values."""
         if rows is None:
             return Draw(np.arange(len(self.counts)), self.values, None)
         days = np.repeat(np.flatnonzero(self.values >= rows), DRAWS)
@@ -244,34 +255,36 @@ class ColumnDays:
             total = self.counts[classes == group].sum(axis=0)
             if not total.sum():
                 continue
-            whole = drift.level(total, self.kind)
-            unit = drift.deviation(self.support, total, self.kind)
+            whole = distances.level(total, self.kind)
+            unit = distances.deviation(self.support, total, self.kind)
             for rows in SAMPLING_ROWS:
                 random = self.seed(rows, int(group))
                 apart = []
                 for size in _chunks(SAMPLING_DRAWS, len(self.support)):
                     drawn = random.multinomial(rows, total / total.sum(), size).astype(np.float64)
-                    apart.append(drift.between(drift.level(drawn, self.kind), whole, self.support, self.kind) / unit)
+                    apart.append(
+                        distances.between(distances.level(drawn, self.kind), whole, self.support, self.kind) / unit
+                    )
                 limit = np.quantile(np.concatenate(apart), 1 - ALPHA)
                 largest = max(largest, float(limit) * math.sqrt(rows))
         return largest
 
     def trailing(self) -> float | None:
         """L: the largest distance of 28 consecutive reference days to the rest of the reference."""
-        if len(self.counts) < drift.TRAILING_REFERENCE_DAYS:
+        if len(self.counts) < distances.TRAILING_REFERENCE_DAYS:
             return None
-        window, total = drift.TRAILING_DAYS, self.counts.sum(axis=0)
-        unit = drift.deviation(self.support, total, self.kind)
+        window, total = history.TRAILING_DAYS, self.counts.sum(axis=0)
+        unit = distances.deviation(self.support, total, self.kind)
         largest = 0.0
         for first in range(len(self.counts) - window + 1):
             inside = self.counts[first : first + window].sum(axis=0)
             if inside.sum() and (total - inside).sum():
-                levels = drift.level(np.stack([inside, total - inside]), self.kind)
-                largest = max(largest, float(drift.between(levels[0], levels[1], self.support, self.kind)) / unit)
+                levels = distances.level(np.stack([inside, total - inside]), self.kind)
+                largest = max(largest, float(distances.between(levels[0], levels[1], self.support, self.kind)) / unit)
         return largest
 
     def everyday(self) -> dict[str, float]:
-        """The values of every reference day, with their smallest share of a day's values."""
+        """The values that every reference day has, with their smallest share of a day."""
         shares = self.counts / np.maximum(self.values, 1)[:, None]
         least = shares.min(axis=0)
         return {str(value): float(share) for value, share in zip(self.support, least, strict=True) if share > 0}
@@ -293,14 +306,14 @@ class Calibration:
     def learn(self, within: np.ndarray) -> Thresholds:
         """Thresholds from some of the reference days."""
         own = {name: self._distances(None, name, within) for name in self._columns}
-        without = {name: _ranks_without(distances, within) for name, distances in own.items()}
+        without = {name: _ranks_without(found, within) for name, found in own.items()}
         factor = 1.0
         for size in (None, *SUBSAMPLES):
             ratios = _largest(self.ratios(size, within, without))[within[self._days(size)]]
             ratios = np.sort(ratios[~np.isnan(ratios)])
             if place := (len(ratios) + 1) // ALARM_EVERY:
                 factor = max(factor, float(ratios[-place]))
-        return Thresholds({name: _rank(distances[within]) for name, distances in own.items()}, factor)
+        return Thresholds({name: _rank(found[within]) for name, found in own.items()}, factor)
 
     def ratios(self, size: int | None, within: np.ndarray, day: Mapping[str, np.ndarray | float]) -> np.ndarray:
         """float64[columns, draws]: distance to the days within, in units of T; NaN where nothing is tested.
@@ -329,7 +342,7 @@ class Calibration:
         return np.arange(count) if size is None else np.repeat(np.arange(count), DRAWS)
 
     def held_out(self) -> list[Held]:
-        """What the thresholds do on days that they have not seen: a line for whole days, and one a subsample's size."""
+        """How often days held out exceed the thresholds: one line for whole days, and one for each subsample size."""
         folds = np.arange(len(self._classes)) % FOLDS
         ratios: dict[int | None, list[np.ndarray]] = {size: [] for size in (None, *SUBSAMPLES)}
         factors: dict[int | None, list[np.ndarray]] = {size: [] for size in (None, *SUBSAMPLES)}
@@ -356,7 +369,7 @@ class Calibration:
         return held
 
     def exceeding(self, learned: Thresholds) -> list[tuple[int, list[str], bool]]:
-        """Reference days beyond a threshold that they have helped to learn: day, columns, whether it alarms."""
+        """Reference days beyond a threshold learned from them: day, columns, whether it alarms."""
         ratios = self.ratios(None, np.ones(len(self._classes), bool), learned.day)
         found = []
         for day, column in enumerate(ratios.T):
@@ -366,20 +379,20 @@ class Calibration:
         return found
 
 
-def _rank(distances: np.ndarray) -> float:
+def _rank(found: np.ndarray) -> float:
     """T0: of N days' distances the (1 + ⌈α N⌉)-th largest, so that one ruined reference day cannot set it."""
-    known = np.sort(distances[~np.isnan(distances)])
+    known = np.sort(found[~np.isnan(found)])
     return float(known[-min(1 + math.ceil(ALPHA * len(known)), len(known))]) if len(known) else 0.0
 
 
-def _ranks_without(distances: np.ndarray, within: np.ndarray) -> np.ndarray:
+def _ranks_without(found: np.ndarray, within: np.ndarray) -> np.ndarray:
     """float64[days]: `_rank` over the days within, each day's own distance left out."""
-    used = np.where(within, distances, np.nan)
+    used = np.where(within, found, np.nan)
     return np.array([_rank(np.delete(used, day)) for day in range(len(used))])
 
 
 def _largest(ratios: np.ndarray) -> np.ndarray:
-    """Over the columns, NaN where none is tested."""
+    """The largest over the columns; NaN where none is tested."""
     filled = np.where(np.isnan(ratios), -np.inf, ratios).max(axis=0, initial=-np.inf)
     return np.where(np.isinf(filled), np.nan, filled)
 
@@ -390,7 +403,7 @@ def _chunks(count: int, width: int) -> list[int]:
 
 
 def _useless(column: ColumnDays) -> str | None:
-    """Why no distance of the column says anything."""
+    """Why no distance of the column says anything; None if it does."""
     if not column.counts.sum():
         return "no value in the reference"
     if len(column.support) == 1:
@@ -401,7 +414,7 @@ def _useless(column: ColumnDays) -> str | None:
 
 
 def _share_alarms(shares: Mapping[tuple[str, str], np.ndarray], sizes: np.ndarray, rows: int) -> float:
-    """Held out, the share of days on which too many values of some column are missing or the same."""
+    """Share of days held out on which too many values of some column are missing or the same."""
     folds = np.arange(len(sizes)) % FOLDS
     alarms = np.zeros(len(sizes), bool)
     for fold in range(FOLDS):
@@ -414,11 +427,11 @@ def _share_alarms(shares: Mapping[tuple[str, str], np.ndarray], sizes: np.ndarra
 def _too_many(shares: np.ndarray, usual: float, sizes: np.ndarray, rows: int) -> np.ndarray:
     if usual >= 1:
         return np.zeros(len(shares), bool)
-    return shares > drift.share_threshold(usual, np.minimum(sizes, rows))
+    return shares > distances.share_threshold(usual, np.minimum(sizes, rows))
 
 
 def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequence[np.ndarray]) -> Scores:
-    """What the scores of a reference day are like."""
+    """The scores of ordinary days."""
     confident = reference[confidence].to_numpy().astype(np.float64)
     spreads = reference[spread].to_numpy().astype(np.float64)
     means = np.array([confident[part].mean() for part in parts])
@@ -433,7 +446,7 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 def trailing_deviation(means: np.ndarray) -> float:
     """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
     apart = [
-        abs(mean - np.median(means[max(0, day - drift.TRAILING_DAYS) : day]))
+        abs(mean - np.median(means[max(0, day - history.TRAILING_DAYS) : day]))
         for day, mean in enumerate(means)
         if day >= history.LEAST_DAYS
     ]
@@ -456,7 +469,7 @@ def _exceeding(
     sizes: np.ndarray,
     rows: int,
 ) -> dict[str, str]:
-    """Reference days that are beyond a threshold themselves: by what, and whether it alarms."""
+    """Reference days that are beyond a threshold themselves: in what, and whether it alarms."""
     found: dict[int, list[str]] = {}
     for day, columns, alarms in work.exceeding(learned):
         found[day] = [", ".join(columns) + (" (alarms)" if alarms else "")]

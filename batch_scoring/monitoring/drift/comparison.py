@@ -1,6 +1,6 @@
-"""A published day, and the 28 days that end with it, compared with the reference of the model that scored it.
+"""Comparison of a published day, and of the 28 days that end with it, with the reference of the model that scored it.
 
-Rows come from the day's sample and from those that earlier days have left; what comes out is kept in the state.
+Rows come from the day's sample and from those of earlier days; the result is kept in the state.
 """
 
 import functools
@@ -16,7 +16,7 @@ from batch_scoring.daily import history
 from batch_scoring.errors import NotComparableError, StateError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
-from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, TRAILING_DAYS, Reference, Share, Tested
+from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Reference, Share, Tested
 from batch_scoring.monitoring.drift.samples import Sample
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.state import Account, ColumnDrift, DayDrift, Horizon, State
@@ -27,24 +27,24 @@ TRAILING_ROWS = 20_000
 """Rows of all trailing days that are compared, at most."""
 
 SINCE_DAYS = 7
-"""Days back within which the last comparison by the same model says whether a trailing drift goes on."""
+"""Days back within which the last comparison by the same model says whether a trailing drift continues."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What came out, and what it was made from."""
+    """The result of a comparison, and what it was computed from."""
 
     day: str
     reference: Reference
     sample: Sample
     days: dict[Side, int]
-    """Trailing days that there are comparable rows of, the day among them."""
+    """Trailing days with comparable rows, the day among them."""
     trailing_rows: dict[Side, pa.Table]
     day_tests: list[Tested]
     shares: list[Share]
     trailing_tests: dict[Side, list[Tested]]
     since: dict[Side, str]
-    """First day of the trailing drift that holds on this day."""
+    """First day of the trailing drift that continues on this day."""
 
     @property
     def of_day(self) -> list[Tested | Share]:
@@ -71,7 +71,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         run_id: of the run that asks.
 
     Raises:
-        NotComparableError: no model is in force, or its bundle has no profile.
+        NotComparableError: no model is active, or its bundle has no reference profile.
         StateError: the day is not published.
         BundleError: the model's bundle is damaged.
     """
@@ -86,12 +86,12 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows)
     samples.put(pipeline.output, sample)
     if not sha256:
-        raise NotComparableError("no model is in force yet")
+        raise NotComparableError("no model is active yet")
     reference = _reference(state.models.subfolder(sha256).uri)
     if reference is None:
-        advice = f"python -m batch_scoring.monitoring.drift.distances calibrate {pipeline.name}"
-        raise NotComparableError(f"the model's bundle has no profile; learn one with {advice}")
-    window = [*samples.before(pipeline.output, history.days_before(day, TRAILING_DAYS - 1)), sample]
+        advice = f"batch-scoring calibrate {pipeline.name}"
+        raise NotComparableError(f"the model's bundle has no reference profile; learn one with {advice}")
+    window = [*samples.before(pipeline.output, history.days_before(day, history.TRAILING_DAYS - 1)), sample]
     usable = {side: _usable(window, side, reference) for side in sides}
     rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
@@ -112,7 +112,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
 
 @functools.lru_cache(2)
 def _reference(uri: str) -> Reference | None:
-    """Of a bundle in the state, whose folder is named after its content."""
+    """The reference of a bundle in the state, whose folder is named after its content; None without a profile."""
     bundle = read_bundle(open_folder(uri))
     return Reference(bundle.profile, bundle.reference) if bundle.profile else None
 
@@ -128,7 +128,7 @@ def _shares(features: Account, sample: Sample, reference: Reference) -> list[Sha
 
 
 def _usable(window: Sequence[Sample], side: Side, reference: Reference) -> list[Sample]:
-    """The trailing days that have all columns; of scores, those of the same model: others say nothing of it."""
+    """The trailing days that have all columns; for scores, those of the same model: others say nothing about it."""
     columns, current = set(_columns(side, reference)), window[-1].model_sha256
     return [
         sample
@@ -153,9 +153,9 @@ def _trailing_tests(rows: pa.Table, side: Side, reference: Reference) -> list[Te
 
 
 def _since(state: State, day: str, side: Side, model_sha256: str) -> str:
-    """The first day of the trailing drift that holds on `day`: a state that began before, or begins now.
+    """The first day of the trailing drift of `day`: a state that began before, or begins now.
 
-    Another model has another reference: what does not match that is a new statement.
+    Another model has another reference, so its drift is a new one.
     """
     for before in reversed(history.days_before(day, SINCE_DAYS)):
         known = known_drift(state, before)
@@ -165,7 +165,7 @@ def _since(state: State, day: str, side: Side, model_sha256: str) -> str:
 
 
 def known_drift(state: State, day: str) -> DayDrift | None:
-    """A day's comparison; None also if its document is damaged: that must not fail the comparison of another day."""
+    """A day's stored comparison; None also if its document is damaged: that must not fail another day's comparison."""
     try:
         return state.drift(day)
     except StateError:
@@ -173,7 +173,7 @@ def known_drift(state: State, day: str) -> DayDrift | None:
 
 
 def _kept(compared: Compared, run_id: str, model_sha256: str, earlier: DayDrift | None) -> DayDrift:
-    """What is kept of a day; of a side that was not compared now, what an earlier run has said by the same model."""
+    """What is kept of a day; of a side that was not compared now, the result of an earlier run by the same model."""
     if earlier is None or earlier.model_sha256 != model_sha256:
         earlier = DayDrift(day=compared.day, run_id=run_id, model_sha256=model_sha256, features=(), predictions=())
 

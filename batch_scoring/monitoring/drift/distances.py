@@ -1,29 +1,20 @@
-"""Drift: how far a day lies from the model's reference, and whether that is further than ordinary days lie.
+"""Distances of a day to the model's reference, and the learned thresholds beyond which a distance is drift.
 
 Evidently's default thresholds fire on 40 to 47 % of the columns on ordinary days of the reference itself, so ours are
-learned (`calibration.py`). Of each column two numbers: T0, which a whole ordinary day stays below, and s, what
-sampling adds. For n rows the threshold is
+learned (`calibration.py`). Each column has two numbers: T0, below which whole ordinary days stay, and s, what sampling
+adds. For n rows the threshold is
 
     T(n) = sqrt(T0² + s² / min(n, rows of a reference day))
 
 A day alarms when its largest distance, in units of T(n), is beyond c. Columns that move as a whole from day to day
 (weather, history) and the scores have no day test; every column is compared over the trailing 28 days too. The share
-of missing values, and that of the most frequent value (a sensor that is stuck, a feature store that says 0), have
-their own thresholds, for every column, on the day.
+of missing values, and that of the most frequent value (a sensor that is stuck, a feature store that returns 0), have
+thresholds of their own, for every column, on the day.
 
 Distances are those of scipy and Evidently: for numbers Wasserstein's first, in standard deviations of the reference;
 for categories Jensen and Shannon's, natural logarithm. Missing and infinite values are left out of both.
 """
 
-if __name__ == "__main__":  # before anything is imported that takes time
-    from batch_scoring.runtime import early_signals
-
-    early_signals.hold_signals()
-    from batch_scoring.runtime import signals
-
-    signals.watch("drift")
-
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -40,20 +31,17 @@ Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 LEAST_ROWS = 30
 """Rows of a day below which no distance says anything."""
 
-TRAILING_DAYS = 28
-"""Four of each weekday."""
-
 LEAST_TRAILING_DAYS = 21
-"""Of the 28, so that a new pipeline is not measured by its first week."""
+"""Of the 28, so that a new pipeline is not tested on its first week alone."""
 
 TRAILING_REFERENCE_DAYS = 84
-"""Reference days that a test of the trailing ones takes: three windows."""
+"""Reference days that a test of the trailing days needs: three windows."""
 
 SMALLEST_DEVIATION = 0.001
 """Evidently's floor for the standard deviation that a numeric distance is divided by."""
 
 FARTHEST = 1e9
-"""The distance of what is beyond numbers: a single 1e300 moves a mean out of sight."""
+"""The distance where a computed one is infinite or NaN: a single 1e300 moves a mean out of sight."""
 
 SLACK = 0.02
 """Share beyond the usual one that is never an alarm by itself."""
@@ -69,7 +57,7 @@ class Tested:
     """Values compared."""
     distance: float
     threshold: float
-    """From which on the column has drifted."""
+    """The distance at which the column has drifted."""
 
     @property
     def drifted(self) -> bool:
@@ -107,7 +95,7 @@ class Distribution(NamedTuple):
 
 
 class Reference:
-    """A model's reference with its profile, counted once for any number of days."""
+    """A model's reference with its reference profile, counted once for any number of days."""
 
     def __init__(self, profile: Profile, rows: pa.Table) -> None:
         """`rows`: the bundle's reference, with `dt`."""
@@ -135,7 +123,7 @@ class Reference:
 
 
 def values_of(column: pa.ChunkedArray | pa.Array, kind: Kind) -> np.ndarray:
-    """The values that a distance is taken of: float64 without NaN and infinity, or text without nulls."""
+    """The values that a distance is computed of: float64 without NaN and infinity, or text without nulls."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if kind == "categorical":
@@ -172,7 +160,7 @@ def counted(parts: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = 
 
 
 def level(counts: np.ndarray, kind: Kind) -> np.ndarray:
-    """What two distributions are compared by, along the last axis: cumulative shares of numbers, else shares."""
+    """The form in which distributions are compared, along the last axis: cumulative shares of numbers, else shares."""
     total = counts.sum(axis=-1, keepdims=True)
     levels: np.ndarray = (counts.cumsum(axis=-1) if kind == "numeric" else counts) / total
     return levels
@@ -191,7 +179,7 @@ def between(one: np.ndarray, other: np.ndarray, support: np.ndarray, kind: Kind)
 
 
 def deviation(support: np.ndarray, counts: np.ndarray, kind: Kind) -> float:
-    """What distances are divided by: the standard deviation of numbers, floored as Evidently does; else 1."""
+    """The unit of distances: the standard deviation of numbers, with Evidently's floor; else 1."""
     if kind == "categorical":
         return 1.0
     shares = counts / counts.sum()
@@ -222,14 +210,14 @@ def threshold(column: Column, rows: int, reference_rows: int) -> float:
     Args:
         column: with its T0 and s.
         rows: values compared.
-        reference_rows: median rows of a reference day. Above that many, sampling is no longer what moves a day.
+        reference_rows: median rows of a reference day; with more rows, sampling no longer explains a distance.
     """
     assert column.day is not None, "the column has no day test"
     return float(np.sqrt(column.day**2 + column.sampling**2 / min(rows, reference_rows)))
 
 
 def trailing_threshold(column: Column, rows: int) -> float:
-    """Of the trailing days. L comes from three independent windows at most, so twice of it."""
+    """The threshold of the trailing days: twice L, which comes from three independent windows at most."""
     assert column.trailing is not None, "the column has no trailing test"
     return float(np.sqrt((2 * column.trailing) ** 2 + column.sampling**2 / rows))
 
@@ -316,11 +304,5 @@ def repeated_tests(profile: Profile, current: pa.Table) -> list[Share]:
 
 
 def share_threshold(usual: float | np.ndarray, rows: int | np.ndarray) -> np.ndarray:
-    """What the share of n rows may reach by chance, where that of ordinary days stays below `usual`."""
+    """The share that n rows may reach by chance, where that of ordinary days stays below `usual`."""
     return np.asarray(usual + 3 * np.sqrt(usual * (1 - usual) / rows) + SLACK)
-
-
-if __name__ == "__main__":
-    from batch_scoring.cli.calibrate import main
-
-    sys.exit(main())

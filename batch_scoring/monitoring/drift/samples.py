@@ -1,9 +1,9 @@
-"""A bounded sample of a day: rows of its features with their scores, kept beside the day's accounts.
+"""Bounded samples of days: rows of a day's features with their scores, kept beside the day's state.
 
     state/dt=…/sample.parquet
 
-The rows with the smallest hashes of key and day: the same rows whatever the shards and batches, spread over all of
-them, and other customers each day where the keys stay the same. The trailing days are read from these samples.
+A sample holds the rows with the smallest hashes of key and day: the same rows however the day was cut into shards and
+batches, and other customers each day where the keys stay the same. The trailing days are read from these samples.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import features_table, predictions_table
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.state import Account
-from batch_scoring.tables import features_table, predictions_table
 
 WORD_CHARACTERS = 1_000
-"""Of a word in a sample: more than any vocabulary has, and thousands of rows may have the same."""
+"""Of a word in a sample: longer than any word of a vocabulary, and thousands of rows may have the same."""
 
 _FOOTER_KEY = b"batch_scoring"
 
@@ -39,7 +39,7 @@ class Sample:
     of: int
     """Rows that the day has."""
     model_sha256: str
-    """Of the scores; empty without scores."""
+    """The model of the scores; empty without scores."""
 
 
 def take(pipeline: Pipeline, features: Account, predictions: Account | None, rows: int) -> Sample:
@@ -47,9 +47,9 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
 
     Args:
         pipeline: whose tables to read.
-        features: the day's account of its features.
-        predictions: that of its scores, if there are any. A row that has none (the model could not score it) stays,
-            with nulls: it is one of the day's features all the same.
+        features: what was published of the day's features.
+        predictions: the same of its scores, if there are any. A row without scores (the model could not score it)
+            stays, with nulls: it is one of the day's features all the same.
         rows: of the sample.
     """
     spec = pipeline.spec
@@ -72,7 +72,7 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
 
 
 def put(output: Folder, sample: Sample) -> None:
-    """Keep a day's sample; an earlier one is replaced. `output`: the pipeline's output folder."""
+    """Write a day's sample; an earlier one is replaced. `output`: the pipeline's output folder."""
     described = f"{sample.of} {sample.model_sha256}".encode()
     sink = pa.BufferOutputStream()
     pq.write_table(sample.rows.replace_schema_metadata({_FOOTER_KEY: described}), sink, compression="zstd")
@@ -80,7 +80,7 @@ def put(output: Folder, sample: Sample) -> None:
 
 
 def get(output: Folder, day: str) -> Sample | None:
-    """A day's sample, None if there is none that can be read."""
+    """Read a day's sample; None if there is none that can be read."""
     try:
         content = output.read(_path(day))
     except FileNotFoundError:
@@ -94,15 +94,15 @@ def get(output: Folder, day: str) -> Sample | None:
 
 
 def before(output: Folder, days: Iterable[str]) -> list[Sample]:
-    """The samples of some days, as far as there are any."""
+    """Read the samples of some days, those that there are."""
     with ThreadPoolExecutor(16) as pool:  # on S3 a read is a round trip
         return [sample for sample in pool.map(lambda day: get(output, day), days) if sample]
 
 
 def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> pa.Table:
-    """Rows of several days, of each in proportion to its own: at most `rows`.
+    """Rows of several days, from each in proportion to its own: at most `rows`.
 
-    A day counts for two ordinary ones at most, so that one with ten times the rows is not what is compared.
+    A day counts as two ordinary ones at most, so that one with ten times the rows does not dominate.
     """
     known = [sample for sample in samples if sample.of and sample.rows.num_rows]
     most = 2 * float(np.median([sample.of for sample in known])) if known else 0.0
@@ -144,7 +144,7 @@ def _smallest(batches: Iterable[pa.RecordBatch], key: str, day: str, rows: int) 
 
 
 def _order(key: pa.Array, day: str) -> np.ndarray:
-    """uint64[rows]: seeded by the day, so that a key that is there every day is not in every sample."""
+    """uint64[rows]: seeded by the day, so that a key that occurs every day is not in every sample."""
     seed = key_index.mix64(np.array([date.fromisoformat(day).toordinal()], np.uint64))
     return key_index.mix64(key_index.hash64(key) ^ seed)
 
@@ -155,7 +155,7 @@ def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _written_out(column: pa.DictionaryArray) -> pa.Array:
-    """A column with a dictionary as text, of which no word is longer than `WORD_CHARACTERS`."""
+    """A dictionary-encoded column as text, with no word longer than `WORD_CHARACTERS`."""
     return pc.utf8_slice_codeunits(column.dictionary, 0, WORD_CHARACTERS).take(column.indices)
 
 

@@ -1,4 +1,4 @@
-"""A month of a pipeline on one HTML page.
+"""The monthly report: a month of a pipeline on one HTML page.
 
-Start reading at `page.py`.
+Start reading at `month.py`, which reads the state; `page.py` draws.
 """

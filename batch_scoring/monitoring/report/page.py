@@ -1,7 +1,7 @@
-"""The page of a month, drawn: one HTML file with plotly.js inside, which needs no network and may not use one.
+"""The HTML page of a month: one file with plotly.js inside, which needs no network and may not use one.
 
-What is on it stands in `Month` and `Day`; where that comes from is `report.py`'s business. Every text of theirs is
-escaped here: a message may hold what a customer's file holds.
+It shows a `Month` of `Day`s, which `month.py` reads from the state. All their texts are escaped here: a message may
+quote a customer's file.
 """
 
 import calendar
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Status = Literal["scored", "failed", "unfinished", "missing"]
 
 STATUSES: Mapping[Status, str] = {
-    "scored": "what was pinned last is scored and published",
-    "failed": "a check has stopped the day",
-    "unfinished": "begun and not scored: an error, a check of the model, or a run that is still on",
+    "scored": "the newest pinned input is scored and published",
+    "failed": "a check stopped the day",
+    "unfinished": "started but not scored: an error, a check of the model, or a run in progress",
     "missing": "nothing has run",
 }
-"""What each means of a day."""
+"""What each status of a day means."""
 
 Checked = tuple[str, str]
 """An asset and one of its checks."""
@@ -37,7 +37,7 @@ Checked = tuple[str, str]
 
 @dataclass(frozen=True)
 class Day:
-    """What is known of a day. Rows and scores are those that stand in the tables, also of an earlier publication."""
+    """A day on the page. Rows and scores are those in the tables, also of an earlier publication."""
 
     day: str
     status: Status
@@ -52,31 +52,31 @@ class Day:
     score: Moments | None = None
     score_column: str = ""
     drift: Mapping[str, ColumnDrift] = field(default_factory=dict)
-    """By what was compared: the column that lies furthest beyond, or nearest below, its threshold."""
+    """By what was compared: the column furthest beyond, or nearest below, its threshold."""
     rows_per_second: Mapping[str, float] = field(default_factory=dict)
     """By step."""
     damage: tuple[str, ...] = ()
-    """What of the state could not be read."""
+    """Documents of the state that could not be read."""
 
 
 @dataclass(frozen=True)
 class Month:
-    """What the page shows."""
+    """The content of the page."""
 
     pipeline: str
     month: str
     """YYYY-MM."""
     days: tuple[Day, ...]
-    """Those of the pipeline that have begun, without today as long as nothing has run."""
+    """Days of the pipeline that have begun, without today as long as nothing has run."""
     checks: tuple[Checked, ...]
-    """All that the pipeline has, in the order of the flow."""
+    """All checks of the pipeline, in the order of the flow."""
     drawn_at: datetime
     run_id: str
     failed: tuple[FailedRuns, ...] = ()
-    """Runs of the 30 days before the page was drawn, whatever month it is of."""
+    """Runs of the 30 days before the page was drawn, whatever its month."""
 
     def of_status(self, status: Status) -> list[str]:
-        """The days that are scored, failed, unfinished or missing."""
+        """The days with a status."""
         return [day.day for day in self.days if day.status == status]
 
     @property
@@ -91,12 +91,12 @@ class Month:
 
     @property
     def models(self) -> list[str]:
-        """The versions that have scored the month's days, by first use."""
+        """Versions that scored the month's days, by first use."""
         return list(dict.fromkeys(day.model_version for day in self.days if day.model_version))
 
 
 class Verdict(NamedTuple):
-    """How a cell of the heat map looks."""
+    """The look of a cell of the heat map."""
 
     word: str
     colour: str
@@ -117,14 +117,14 @@ OF_STATUS: Mapping[Status, int] = {"scored": PASSED, "failed": STOPPED, "unfinis
 
 LEFT, INK, GREY, LIGHT = 250, "#231f36", "#6b6b76", "#c9c9d1"
 COLOURS = (NOW, "#e0a03c", "#3b8f8a", PLAIN, LIGHT)
-"""Of the lines of a chart, in their order."""
+"""Of the lines of a chart, in order."""
 
 MESSAGE_WIDTH = 90
 """Characters of a line of a hover text."""
 
 
 def draw(month: Month) -> bytes:
-    """The page, UTF-8."""
+    """Draw the page, as UTF-8."""
     from plotly.offline import get_plotlyjs
 
     begun = any(day.status != "missing" for day in month.days)
@@ -153,7 +153,7 @@ def _head(month: Month) -> str:
             lines.append(f'<p class="note"><b>{status}</b> {escaped(said)}</p>')
     lines.append(f'<p class="note"><b>model</b> {escaped(models)}</p>')
     for day in month.days:
-        lines += [f'<p class="bad">{escaped(day.day)} is not whole here: {escaped(text)}</p>' for text in day.damage]
+        lines += [f'<p class="bad">{escaped(day.day)} is incomplete here: {escaped(text)}</p>' for text in day.damage]
     return f"<header>{''.join(lines)}</header>"
 
 
@@ -181,7 +181,7 @@ def _name(month: Month) -> str:
 
 
 def _failures(month: Month) -> str:
-    """Every failed check with its words."""
+    """Every failed check with its message."""
     rows = [
         f"<tr><td>{day.day}</td><td>{escaped(asset)}</td><td>{escaped(check)}</td>"
         f"<td>{'<b>stopped the day</b> ' if record.stopped else ''}{escaped(record.message)}</td></tr>"
@@ -195,7 +195,7 @@ def _failures(month: Month) -> str:
 
 
 def _failed_runs(month: Month) -> str:
-    """Failed runs by class; what each class means stands in `failures.py`."""
+    """Failed runs by class; `failures.py` explains the classes."""
     rows = [
         f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
         f"<td>{escaped(', '.join(ranges(one.days)))}</td></tr>"
@@ -213,8 +213,8 @@ def _sections(month: Month) -> list[str]:
     legend = "".join(f'<i style="background:{v.colour};color:{v.ink}">{v.sign}</i>{v.word}' for v in VERDICTS)
     return [
         f'<section><h2>Checks</h2><p class="legend">{legend}</p>{_chart("checks", _heat_map(month))}</section>',
-        _section("rows", "Rows", "What stands in the tables.", _rows(month)),
-        _section("quarantine", "Quarantine", "Share of the day's rows.", _quarantine(month), "No row is in it."),
+        _section("rows", "Rows", "Rows in the tables.", _rows(month)),
+        _section("quarantine", "Quarantine", "Share of the day's rows.", _quarantine(month), "No row is quarantined."),
         _section("score", "Mean score", "Bars: one standard deviation of the day's rows.", _score(month)),
         _section(
             "drift",
@@ -226,7 +226,7 @@ def _sections(month: Month) -> list[str]:
         _section(
             "throughput",
             "Throughput",
-            "Rows a second of a whole step, of the rows that it did not reuse.",
+            "Rows per second of a whole step, counting those that it did not reuse.",
             _throughput(month),
         ),
         _failures(month),
@@ -244,7 +244,7 @@ def _chart(name: str, figure: "Figure") -> str:
 
 
 def _heat_map(month: Month) -> "Figure":
-    """Days by checks, above them the day as a whole."""
+    """Days by checks, with the day as a whole on top."""
     from plotly.graph_objects import Heatmap
 
     rows = list(dict.fromkeys([*month.checks, *(checked for day in month.days for checked in day.checks)]))
@@ -282,7 +282,7 @@ def _label(asset: str, check: str) -> str:
 
 
 def _of_day(day: Day) -> tuple[int, str]:
-    older = "; what an earlier run has published stands" if day.scored and day.status != "scored" else ""
+    older = "; what an earlier run published stands" if day.scored and day.status != "scored" else ""
     return OF_STATUS[day.status], _hover(day.day, "the day", day.status, STATUSES[day.status] + older)
 
 
@@ -404,15 +404,15 @@ def _plot(
     barmode: str = "group",
     tickformat: str = "",
 ) -> "Figure":
-    """A chart over all days of the calendar month, so that a day stands at one place on the whole page.
+    """A chart over all days of the calendar month, so that a day has the same place in every chart.
 
     Args:
         month: whose days are the horizontal axis.
-        traces: what is drawn.
+        traces: of the chart.
         height: pixels, as `left` and `top`.
         left: margin.
         top: margin.
-        barmode: how the bars of a day stand: `group` or `stack`.
+        barmode: `group` or `stack`.
         tickformat: d3's format of the values.
     """
     from plotly.graph_objects import Figure
@@ -481,7 +481,7 @@ for (const drawn of document.querySelectorAll("script[data-chart]")) {
 }
 """
 
-# its data are in elements that a browser does not run; the policy names the two that it does
+# the data are in elements that a browser does not run; the policy names the two scripts that it does
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>

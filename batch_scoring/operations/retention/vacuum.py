@@ -31,14 +31,15 @@ from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import STEPS
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import TABLES, quarantine_table
 from batch_scoring.errors import BundleError, StateError, UnsureError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations.retention import plan as planner
 from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
 from batch_scoring.storage import aws
+from batch_scoring.storage.delta import Table, partition_values, raise_if_forbidden, settle
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
 from batch_scoring.storage.state import REFERENCES, State
-from batch_scoring.tables import TABLES, Table, partition_values, quarantine_table, raise_if_forbidden, settle
 
 PATIENCE = 120.0
 """Seconds for which the quarantine's commit is tried again while others commit or the store does not answer."""

@@ -243,7 +243,7 @@ def test_a_bundle_that_cannot_be_read_is_one_line_where_days_are_compared_with_i
     Path(pipeline.bundle.uri, "bundle.json").write_text("{")
     assert main(["backfill", tiny.name, "--stale"]) == 1
     said = capsys.readouterr()
-    assert said.out == "" and re.match(r"batch-scoring: .*/v1/bundle\.json is no manifest: .*\n$", said.err)
+    assert said.out == "" and re.match(r"batch-scoring: .*/v1/bundle\.json is not a manifest: .*\n$", said.err)
 
 
 # beside others

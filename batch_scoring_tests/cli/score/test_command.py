@@ -26,7 +26,6 @@ import torch
 from batch_scoring.cli.main import main
 from batch_scoring.cli.score import command as adhoc
 from batch_scoring.cli.score.command import LINEAGE, Request
-from batch_scoring.cli.score.stream import Ledger
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.errors import TakenError
 from batch_scoring.ingest.formats.rows import Rows
@@ -291,17 +290,6 @@ def test_a_row_that_is_lost_between_reading_and_writing_stops_it(
     code, _, err = score(tiny, source, tmp_path / "out.parquet")
     assert code == 1 and "rows_are_conserved: 50 rows read," in err and "rows are lost or doubled of a.parquet" in err
     assert not (tmp_path / "out.parquet").exists()
-
-
-def test_the_ledger_knows_the_file_of_a_lost_a_doubled_and_an_exchanged_row() -> None:
-    ledger = Ledger()
-    for file in ("a", "b", "c", "d"):
-        ledger.read(file, 3)
-        ledger.read(file, 2)
-    settled = {"a": [1, 2, 3, 4, 5], "b": [1, 2, 3, 4], "c": [1, 2, 3, 4, 4], "d": [5, 4, 3, 2, 1]}
-    for file, numbers in settled.items():
-        ledger.settle(file, np.array(numbers))
-    assert ledger.rows_in == 20 and ledger.damaged == ["b", "c"]
 
 
 # what is one line

@@ -1,32 +1,24 @@
 """Predictions of a day in many steps: the same rows, checks and commit as in one, and every fault is told by name."""
 
 import json
-import math
-import re
 import shutil
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from batch_scoring.daily.fan_out import Chunk, ScoredChunk, ScoredShard
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.daily.score import FeatureShard, Source, divide, read_source
-from batch_scoring.defs.assets.fan_out import ScoredShard, ScoredShare, Share, collect, plan, score_share
 from batch_scoring.defs.execution.json_io_manager import LARGEST, References
-from batch_scoring.errors import StateError, SupersededError
+from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks.prediction_checks import CHECKS
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import REFERENCES, Account, DayInput, ModelInForce, PublishedPart, ShardAccount
+from batch_scoring.storage.state import REFERENCES
 from batch_scoring_tests.deployed import job_of
-from batch_scoring_tests.tiny import DAY, TinyProject, error_of, run_of_test
+from batch_scoring_tests.tiny import DAY, TinyProject, error_of
 
 BEFORE = ("model", "raw_input", "validated_features")
 
@@ -40,13 +32,6 @@ def fan(tiny: TinyProject) -> TinyProject:
     tiny.land(DAY, tiny.rows(70, start=120), "b.parquet", age=100)
     tiny.land(DAY, tiny.rows(60, start=190), "c.parquet", age=100)
     return tiny
-
-
-@pytest.fixture
-def prepared(fan: TinyProject) -> TinyProject:
-    """The same, with features and a model, but no predictions."""
-    fan.run(steps=BEFORE)
-    return fan
 
 
 def step_of(tiny: TinyProject) -> DayStep:
@@ -71,69 +56,6 @@ def said_by_checks(result: dg.ExecuteInProcessResult) -> list[tuple[object, ...]
         for e in result.get_asset_check_evaluations()
         if e.asset_key.path[-1] == "predictions"
     ]
-
-
-# how a day is divided
-
-
-def source_of(rows: list[int]) -> Source:
-    """A day whose shards have so many rows."""
-    at = datetime(2024, 3, 4, tzinfo=UTC)
-    accounts = tuple(
-        ShardAccount(digest=digest("f", number), source=f"a#{number}", run_id="r", rows_in=count, rows=count)
-        for number, count in enumerate(rows)
-    )
-    files = tuple(f"dt={DAY}/{account.digest}-{'0' * 8}.parquet" for account in accounts)
-    features = Account(
-        pipeline="p",
-        day=DAY,
-        step="validated_features",
-        run_id="r",
-        finished_at=at,
-        fingerprint="f",
-        code="c",
-        shards=accounts,
-        table=PublishedPart(transaction=1, version=1, files=files),
-        quarantine=PublishedPart(transaction=0, version=-1, files=()),
-    )
-    pinned = DayInput(day=DAY, fingerprint="f", files=(), run_id="r", pinned_at=at)
-    return Source(
-        pinned, features, ModelInForce(name="m", version="v", sha256="s", source="", run_id="r", resolved_at=at)
-    )
-
-
-def rows_of(share: Iterable[FeatureShard]) -> int:
-    return sum(shard.account.rows for shard in share)
-
-
-@st.composite
-def days(draw: st.DrawFn) -> tuple[list[int], int]:
-    """Rows by shard, and how many a shard has at most."""
-    rows_per_shard = draw(st.integers(1, 1000))
-    return draw(st.lists(st.integers(0, rows_per_shard), min_size=1, max_size=40)), rows_per_shard
-
-
-@given(days(), st.integers(1, 12), st.randoms(use_true_random=False))
-def test_every_shard_is_in_one_share_and_the_shares_are_about_equal(
-    day: tuple[list[int], int], most: int, random: Random
-) -> None:
-    (rows, rows_per_shard), source = day, source_of(day[0])
-    shares = divide(source.shards, most, rows_per_shard)
-    assert sorted(shard.digest for share in shares for shard in share) == sorted(s.digest for s in source.shards)
-    assert len(shares) == max(1, min(most, math.ceil(sum(rows) / rows_per_shard)))
-    assert all(map(rows_of, shares)) or not sum(rows), "no step is started for shards without rows"
-    assert max(map(rows_of, shares)) <= sum(rows) / len(shares) + max(rows)
-    shuffled = list(source.shards)
-    random.shuffle(shuffled)
-    source.shards = tuple(shuffled)
-    assert divide(source.shards, most, rows_per_shard) == shares, "whatever the order of the files"
-
-
-@pytest.mark.parametrize("at", range(5))
-def test_a_large_shard_is_dealt_first(at: int) -> None:
-    rows = [1, 1, 1, 1]
-    rows.insert(at, 4)
-    assert [rows_of(share) for share in divide(source_of(rows).shards, 2, 4)] == [4, 4]
 
 
 def test_a_day_of_few_rows_is_one_share(fan: TinyProject) -> None:
@@ -235,87 +157,6 @@ def test_a_check_that_blocks_is_recorded_with_its_day_and_the_last_good_version_
     assert stopped and stopped.checks["classes_are_balanced"].stopped
 
 
-def scored_shares(tiny: TinyProject) -> list[ScoredShare]:
-    step = step_of(tiny)
-    return [score_share(step, share, run_of_test(), 0) for share in plan(step, run_of_test())]
-
-
-def other_features(tiny: TinyProject) -> None:
-    tiny.land(DAY, tiny.rows(61, start=190), "c.parquet")
-    tiny.run(steps=["raw_input", "validated_features"])
-
-
-def other_model(tiny: TinyProject) -> None:
-    tiny.deliver("v2", seed=1)
-    tiny.run(steps=["model"])
-
-
-def other_code(tiny: TinyProject) -> None:
-    tiny.write_code(network=(tiny.folder / "network.py").read_text() + "\n# a deploy\n")
-
-
-@pytest.mark.parametrize("meddle", [other_features, other_model])
-def test_a_share_of_other_features_or_another_model_is_not_scored(
-    prepared: TinyProject, meddle: Callable[[TinyProject], None]
-) -> None:
-    shares = plan(step_of(prepared), run_of_test())
-    meddle(prepared)
-    with pytest.raises(SupersededError, match=f"while {prepared.name} {DAY} was scored in shares"):
-        for share in shares:
-            score_share(step_of(prepared), share, run_of_test(), 0)
-
-
-@pytest.mark.parametrize("meddle", [other_features, other_model, other_code])
-def test_shares_of_other_features_model_or_code_are_not_published(
-    prepared: TinyProject, meddle: Callable[[TinyProject], None]
-) -> None:
-    shares = scored_shares(prepared)
-    meddle(prepared)
-    step = step_of(prepared)
-    with pytest.raises(SupersededError, match="nothing was published: run the day again"):
-        collect(step, read_source(step), shares, run_of_test())
-
-
-def test_a_share_whose_shards_are_finished_is_not_planned_again(prepared: TinyProject) -> None:
-    shares, step = scored_shares(prepared), step_of(prepared)
-    assert plan(step, run_of_test()) == []
-    assert len(collect(step, read_source(step), [], run_of_test()).shards) == 7
-    lost = shares[1].shards[0]
-    Path(lost.uri).unlink()
-    (share,) = plan(step, run_of_test())
-    assert share.features == (lost.features,)
-
-
-def test_a_share_that_is_missing_is_not_passed_over(prepared: TinyProject) -> None:
-    shares, step = scored_shares(prepared), step_of(prepared)
-    for shard in shares[0].shards:
-        Path(shard.uri).unlink()
-    with pytest.raises(SupersededError):
-        collect(step, read_source(step), shares[1:], run_of_test())
-
-
-def test_a_finished_shard_that_is_gone_is_named(prepared: TinyProject) -> None:
-    shares, step = scored_shares(prepared), step_of(prepared)
-    lost = shares[1].shards[0].uri
-    Path(lost).unlink()
-    with pytest.raises(StateError, match=re.escape(f"{lost} is gone; run {prepared.name}/predictions for {DAY} again")):
-        collect(step, read_source(step), shares, run_of_test())
-
-
-def test_shares_of_two_kinds_of_device_are_refused(prepared: TinyProject) -> None:
-    shares, step = scored_shares(prepared), step_of(prepared)
-    shares[0] = shares[0].model_copy(update={"device": "cuda"})
-    with pytest.raises(StateError, match=r"were scored on cpu and cuda, .*; set scoring.device in the spec"):
-        collect(step, read_source(step), shares, run_of_test())
-
-
-def test_a_day_that_another_run_has_published_meanwhile_stands(prepared: TinyProject) -> None:
-    shares = scored_shares(prepared)
-    prepared.run(steps=["predictions"])
-    step = step_of(prepared)
-    assert collect(step, read_source(step), shares, run_of_test()).published == prepared.account("predictions")
-
-
 # a run that goes on with another one's work
 
 
@@ -399,5 +240,5 @@ def test_a_share_of_ten_thousand_shards_is_still_a_reference(manager: References
         )
         for one in digests
     )
-    put(manager, Share(features=tuple(digests), model_sha256="0" * 64, rows=10**10).model_dump(mode="json"))
-    put(manager, ScoredShare(device="cuda", batch_rows=1, shards=scored).model_dump(mode="json"))
+    put(manager, Chunk(features=tuple(digests), model_sha256="0" * 64, rows=10**10).model_dump(mode="json"))
+    put(manager, ScoredChunk(device="cuda", batch_rows=1, shards=scored).model_dump(mode="json"))

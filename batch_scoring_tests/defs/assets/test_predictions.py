@@ -14,10 +14,10 @@ from deltalake import DeltaTable
 
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import check_current, read_source
+from batch_scoring.daily.tables import TABLES, features_table, predictions_table
 from batch_scoring.errors import NotPublishedError, SupersededError
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring.tables import TABLES, features_table, predictions_table
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, error_of
 
 SCORES = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]

@@ -1,13 +1,12 @@
-import itertools
+"""A day's landing files are pinned by version, or a check says why not."""
+
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from batch_scoring.defs.assets.raw_input import CHECKS, find
+from batch_scoring.monitoring.checks.input_checks import CHECKS
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 RAW = ["raw_input"]
@@ -100,44 +99,6 @@ def test_every_unreadable_file_is_named_in_one_failed_check_and_nothing_is_pinne
     assert "a.parquet" not in message
     assert tiny.state.day_input(DAY) == before
     assert not result.get_asset_materialization_events()[1:], "only the model: downstream is skipped"
-
-
-def busy(tiny: TinyProject, disturb: Callable[[int], object]) -> Any:  # noqa: ANN401
-    """The pipeline, with an uploader who does something right after each listing."""
-    landing = tiny.pipeline.landing
-    count = itertools.count(1)
-
-    class Meanwhile(type(landing)):  # type: ignore[misc]
-        def look(self, prefix: str = "") -> list:  # type: ignore[type-arg]
-            listed = super().look(prefix)
-            disturb(next(count))
-            return listed
-
-    class Busy:
-        spec, landing = tiny.pipeline.spec, Meanwhile(tiny.pipeline.landing.uri)
-
-    return Busy()
-
-
-def test_a_day_whose_files_change_after_each_listing_is_not_pinned_and_may_pass_later(tiny: TinyProject) -> None:
-    tiny.land(DAY, tiny.rows(10))
-    found = find(busy(tiny, lambda count: tiny.land(DAY, tiny.rows(10 + count))), DAY)
-    assert (found.files, list(found.broken)) == ((), [f"dt={DAY}/a.parquet"])
-    assert [f.passed for f in found.findings if f.check == "input_is_complete"] == [False]
-    assert [f.transient for f in found.findings if f.check == "input_is_complete"] == [True]
-
-
-def test_a_file_that_changes_once_after_the_listing_is_pinned_as_it_is_now(tiny: TinyProject) -> None:
-    tiny.land(DAY, tiny.rows(10))
-    found = find(busy(tiny, lambda count: tiny.land(DAY, tiny.rows(11)) if count == 1 else None), DAY)
-    assert [file.rows for file in found.files] == [11] and not found.broken
-
-
-def test_a_file_that_goes_after_the_listing_is_not_there(tiny: TinyProject) -> None:
-    tiny.land(DAY, tiny.rows(10))
-    file = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.parquet")
-    found = find(busy(tiny, lambda count: file.unlink(missing_ok=True)), DAY)
-    assert found.files == () and [f.passed for f in found.findings] == [False, True]
 
 
 def test_a_day_that_the_pipeline_does_not_have_is_refused(tiny: TinyProject) -> None:

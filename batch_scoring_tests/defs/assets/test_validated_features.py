@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -15,16 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.cli.score.stream import Ledger, Rejections
-from batch_scoring.config.spec import Features
-from batch_scoring.daily.publish import DayStep, Run
-from batch_scoring.defs.assets.validated_features import ColumnCounts, prepare
-from batch_scoring.errors import SupersededError
-from batch_scoring.ingest.formats.rows import BrokenRow
+from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.tables import features_table
+from batch_scoring.daily.validate import prepare
 from batch_scoring.ingest.key_index import row_identity
-from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.storage.state import ShardAccount
-from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
 VALIDATE = ["raw_input", "validated_features"]
@@ -65,19 +58,6 @@ def test_features_hold_the_key_the_features_and_where_each_row_came_from(tiny: T
     assert rows["row_number"].to_pylist() == [1, 2, 3]
     assert set(rows["source_file"].to_pylist()) == {f"dt={DAY}/a.parquet"}
     assert rows.select(["id", "x", "y", "n", "c"]).equals(tiny.rows(3))
-
-
-def test_an_added_column_is_reported_and_ignored(tiny: TinyProject) -> None:
-    tiny.land(DAY, tiny.rows(3).append_column("extra", pa.array(["?"] * 3)))
-    tiny.run(steps=["raw_input"])
-    lines: list[str] = []
-    prepare(
-        DayStep(tiny.pipeline, DAY, "validated_features"),
-        tiny.state.day_input(DAY),
-        Run("a-run", run_of_test().started, lines.append),
-    )
-    [line] = [line for line in lines if "extra" in line]
-    assert line.endswith("a.parquet: columns that the schema does not know are ignored: extra")
 
 
 def test_of_equal_keys_in_a_file_the_first_row_wins(tiny: TinyProject) -> None:
@@ -378,39 +358,6 @@ def test_a_schema_that_does_not_import_stops_the_day_and_is_named(tiny: TinyProj
     assert tiny.state.account("validated_features", DAY) is None
 
 
-class Meddler(Run):
-    """A run during which somebody writes into the file that it reads."""
-
-    @contextlib.contextmanager
-    def timed(self, activity: str) -> Iterator[None]:
-        with super().timed(activity):
-            yield
-        if activity == "write" and not self.seconds.get("meddled"):
-            self.seconds["meddled"] = 1.0
-            self.log("now")
-
-
-def test_a_shard_of_a_file_that_is_written_to_meanwhile_is_never_finished(tiny: TinyProject) -> None:
-    """Else a later run of the old file, put back with its old time, would take the mix for its own shard."""
-    tiny.land(DAY, b"id,x,y,n,c\n" + b"".join(b"k%d,1,1,1,red\n" % n for n in range(50)), "a.csv")
-    tiny.run(steps=["raw_input"])
-    file = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.csv")
-    step = DayStep(tiny.pipeline, DAY, "validated_features")
-    run = Meddler("r", datetime.now(UTC), lambda _: file.write_bytes(b"id,x,y,n,c\n"))
-    with pytest.raises(SupersededError, match="has changed"):
-        prepare(step, tiny.state.day_input(DAY), run)
-    assert step.table.table.folder.list() == []
-
-
-def test_categories_are_counted_as_the_scorer_spells_them_whatever_their_type() -> None:
-    flags, words = pa.array([True, False, True, None]), pa.array(["a", "b", "a", None]).dictionary_encode()
-    counts = ColumnCounts(Features(schema="schema:Rows", categorical=("flag", "word")))
-    for _ in range(2):
-        counts.add(pa.RecordBatch.from_pydict({"flag": flags, "word": words}))
-    assert counts.categories == {"flag": {"true": 4, "false": 2}, "word": {"a": 4, "b": 2}}
-    assert counts.missing == {"flag": 2, "word": 2}
-
-
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[], int]]:
     """What Arrow holds beyond what it held, at most, as seen every millisecond: no tracer of Python sees it."""
@@ -443,23 +390,3 @@ def test_a_text_that_all_rows_share_is_never_written_out_for_all_of_them(tiny: T
     [(shown, count)] = tiny.account("validated_features").shards[0].categories["c"].items()
     assert (shown, count) == ("x" * 10_000 + "… (300000 characters)", rows)
     assert max(len(event.description or "") for event in result.get_asset_check_evaluations()) < 2_000
-
-
-def test_rejected_rows_that_are_long_are_written_before_they_are_many(tiny: TinyProject) -> None:
-    def rows() -> Iterator[Rejected]:
-        alive: weakref.WeakSet[Rejected] = weakref.WeakSet()
-        for number in range(1, 3_001):
-            row = from_broken(BrokenRow(number, f"line {number}: 1 cell", "x" * 5_000), "a.csv")
-            alive.add(row)
-            assert len(alive) * 5_000 < 5_000_000
-            yield row
-
-    step = DayStep(tiny.pipeline, DAY, "validated_features")
-    with step.draft(pa.schema([("id", pa.string())]), dictionary=[]) as draft:
-        draft.reject(rows())
-        assert draft.quarantined == {"read": {"cells_match_header": 3_000}}
-    written: list[int] = []
-    rejections = Rejections(lambda: lambda batch: written.append(len(batch)), "id", Ledger())
-    rejections.add(rows())
-    rejections.flush()
-    assert sum(written) == 3_000

@@ -93,14 +93,7 @@ def test_a_bundle_may_state_its_own_tolerance(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tolerance", [1e30, 0.2, Tolerance(relative=1.0), Tolerance(relative=3e4)])
 def test_a_tolerance_that_other_weights_would_meet_is_refused(tmp_path: Path, tolerance: float | Tolerance) -> None:
     said = refusal(tmp_path, made(Base), golden_tolerance=tolerance)
-    assert "is no check of golden outputs from -" in said and "expected less than 5% of their range" in said
-
-
-@pytest.mark.parametrize("tolerance", [0, -1e-5, float("nan"), float("inf")])
-def test_a_tolerance_is_a_finite_number_above_0(tmp_path: Path, tolerance: float) -> None:
-    assert "bundle.json would be no manifest: golden_tolerance" in refusal(
-        tmp_path, made(Base), golden_tolerance=tolerance
-    )
+    assert "does not check golden outputs from -" in said and "expected less than 5% of their range" in said
 
 
 def test_a_network_that_gives_one_output_needs_no_range(tmp_path: Path) -> None:

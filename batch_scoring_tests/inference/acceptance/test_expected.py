@@ -97,7 +97,7 @@ def test_rows_that_are_not_as_expected_are_named(
     assert len(wrong) > 40, "the trial is one"
     assert f" of 96 rows are not as expected: id k{wrong[0]}: {name} is " in message
     assert f", expected {theirs[wrong[0], 1]:.6g}; id k" in message
-    assert "look at the order of the features, at the codes of the categories" in message
+    assert "check the order of the features, at the codes of the categories" in message
 
 
 def test_an_expected_regression_is_its_value(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pandera.pandas import DataFrameSchema
 
 from batch_scoring.errors import ContractError
-from batch_scoring.ingest.contract import casting
+from batch_scoring.ingest.schema import casting
 from batch_scoring.ingest.schema.contract import Contract, Verdict
 from batch_scoring_tests.ingest.test_key_index import by_arrows_own_hash, ordinary
 from batch_scoring_tests.tiny import SCHEMA, TinyProject

@@ -1,7 +1,6 @@
 """Distances are scipy's and Evidently's, thresholds are the recipe's, whatever is missing, infinite or tied."""
 
 import math
-import re
 from collections import Counter
 from datetime import date
 
@@ -14,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
 from batch_scoring.inference.reference_profile import Column, Kind, Profile, Scores
-from batch_scoring.monitoring.drift import distances, evidently_report
+from batch_scoring.monitoring.drift import distances
 from batch_scoring.monitoring.drift.distances import FARTHEST, Distribution, Reference, counted, distance, values_of
 from batch_scoring_tests.tiny import ordinary, reference_rows
 
@@ -24,6 +23,7 @@ NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 2.5]),  # ties
     st.floats(-1e6, 1e6).map(lambda value: round(value, 3)),
 )
+
 WORDS = st.one_of(st.none(), st.sampled_from(["", "red", "green", "blue"]), st.text(max_size=2))
 
 
@@ -54,9 +54,6 @@ def column(kind: Kind = "numeric", **changed: object) -> Column:
 
 def seen(rows: list[object], kind: Kind) -> Distribution:
     return counted([values_of(pa.array(rows), kind)])
-
-
-# distances
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,9 +127,6 @@ def test_a_constant_reference_is_divided_by_the_floor_that_evidently_has() -> No
     assert distance(seen([5.0] * 40, "numeric"), np.array([5.0]), "numeric") == 0.0
 
 
-# thresholds
-
-
 @pytest.mark.parametrize(("rows", "counts"), [(30, 30), (60, 60), (600, 60), (50_000, 60)])
 def test_a_threshold_falls_with_the_rows_up_to_those_of_a_reference_day(rows: int, counts: int) -> None:
     assert distances.threshold(column(), rows, 60) == pytest.approx(math.sqrt(0.3**2 + 2.4**2 / counts))
@@ -186,8 +180,6 @@ def test_a_distance_that_reaches_its_threshold_has_drifted_as_for_evidently() ->
     )
 
 
-# what a day is compared with
-
 WEEK = pa.table(
     {
         "x": [float(number // 60) for number in range(420)],
@@ -195,6 +187,7 @@ WEEK = pa.table(
     }
 )
 """Monday to Sunday; x is the number of the day."""
+
 MONDAY, SUNDAY = date(2024, 3, 4), date(2024, 3, 10)
 
 
@@ -222,57 +215,3 @@ def test_the_trailing_days_are_compared_with_the_whole_reference() -> None:
     (tested,) = distances.trailing_tests(columns, reference, WEEK)
     assert (tested.column, tested.distance, tested.rows) == ("x", 0.0, 420)
     assert tested.threshold == distances.trailing_threshold(column(), 420)
-
-
-# Evidently
-
-
-@pytest.fixture(scope="module")
-def compared() -> tuple[evidently_report.Page, dict[str, distances.Tested]]:
-    """A day as Evidently sees it: x is far away, y holds infinities and nulls, z is empty."""
-    reference, current = reference_rows().drop_columns("dt"), ordinary("2024-03-04", 930)
-    changed = current["y"].to_pylist()
-    changed[:4] = [None, math.inf, -math.inf, math.nan]
-    current = current.set_column(1, "x", pa.array(current["x"].to_numpy() + 5.0))
-    current = current.set_column(2, "y", pa.array(changed, pa.float64()))
-    reference = reference.append_column("z", pa.array(np.ones(len(reference))))
-    current = current.append_column("z", pa.nulls(930, pa.float64()))
-    kinds: dict[str, Kind] = {"x": "numeric", "y": "numeric", "n": "numeric", "c": "categorical", "z": "numeric"}
-    thresholds = {"x": 2.0, "y": 0.06, "n": 0.04, "c": 0.01, "z": 0.2}  # none of them Evidently's, nor its verdict
-    tested = {}
-    for name, kind in kinds.items():
-        values, against = values_of(current[name], kind), seen(reference[name].to_pylist(), kind)
-        far = distance(against, values, kind) if len(values) else 0.0
-        tested[name] = distances.Tested(name, kind, len(values), far, thresholds[name])
-    return evidently_report.draw(reference, current, kinds, list(tested.values())), tested
-
-
-@pytest.mark.slow
-def test_evidently_finds_the_same_distances(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
-) -> None:
-    page, tested = compared
-    assert set(page.distances) == {"x", "y", "n", "c"}
-    for name, found in page.distances.items():
-        assert found == pytest.approx(tested[name].distance, abs=5e-15)
-    assert {name for name, test in tested.items() if test.drifted} == {"n", "c"}
-
-
-@pytest.mark.slow
-def test_an_empty_column_is_left_out_of_evidentlys_page_and_named(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
-) -> None:
-    page, _ = compared
-    assert page.left_out == ("z",)
-    assert b"<html" in page.html and len(page.html) > 100_000
-
-
-@pytest.mark.slow
-def test_evidentlys_verdict_is_ours_of_every_column_and_of_the_day(
-    compared: tuple[evidently_report.Page, dict[str, distances.Tested]],
-) -> None:
-    page, tested = compared
-    shown = re.findall(rb'"data_drift": "(Detected|Not Detected)", "drift_score": ([0-9.]+)', page.html)
-    verdicts = {float(score): verdict == b"Detected" for verdict, score in shown}
-    assert verdicts == {round(test.distance, 6): test.drifted for test in tested.values() if test.column != "z"}
-    assert b"Dataset Drift is detected" in page.html, "one drifted column is an alarm"

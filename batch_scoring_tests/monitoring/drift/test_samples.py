@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from batch_scoring.daily.tables import features_table
 from batch_scoring.monitoring.drift import samples
 from batch_scoring.monitoring.drift.samples import Sample, in_proportion
-from batch_scoring.tables import features_table
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
 

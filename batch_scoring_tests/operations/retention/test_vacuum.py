@@ -15,16 +15,18 @@ from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.config.spec import Retention
 from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.defs.assets.model import examine, put_in_force, refuse_reused_version
-from batch_scoring.defs.assets.validated_features import prepare
+from batch_scoring.daily.tables import predictions_table, quarantine_table
+from batch_scoring.daily.validate import prepare
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.registry import activate, ensure_new_version
+from batch_scoring.monitoring.checks.model_checks import examine
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.planner import Memory
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import Limits, limits_of
 from batch_scoring.storage import shards
-from batch_scoring.tables import Table, predictions_table, quarantine_table
+from batch_scoring.storage.delta import Table
 from batch_scoring_tests.reliability.audit import versions
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, run_of_test
@@ -43,7 +45,7 @@ def tiny(tmp_path: Path) -> TinyProject:
 def run(tiny: TinyProject, day: str = DAY) -> None:
     """The steps of a day, with the model that the spec names."""
     pipeline = tiny.pipeline
-    put_in_force(pipeline, read_bundle(pipeline.bundle), run_of_test())
+    activate(pipeline, read_bundle(pipeline.bundle), run_of_test())
     score(pipeline, day, "r")
 
 
@@ -520,9 +522,9 @@ def test_weights_go_that_no_recent_day_was_scored_with_and_the_names_stay(tiny: 
     assert held() == {**whole, shas[0]: {"bundle.json"}}
     # one version is one model, as before
     tiny.deliver("v1", seed=77)
-    with pytest.raises(BundleError, match="version v1 was in force before with other content"):
-        refuse_reused_version(tiny.pipeline, read_bundle(tiny.pipeline.bundle))
-    # and what is put in force again is whole
+    with pytest.raises(BundleError, match="version v1 was active before with other content"):
+        ensure_new_version(tiny.pipeline, read_bundle(tiny.pipeline.bundle))
+    # and what is activated again is whole
     tiny.deliver("v1", seed=1)
     assert tiny.run(DAY).success
     assert held() == whole

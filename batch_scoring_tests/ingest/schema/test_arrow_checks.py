@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch_scoring.ingest.contract.arrow_checks import answers
+from batch_scoring.ingest.schema.arrow_checks import answers
 
 CHECKS = {
     "ge": pa.Check.ge(3),

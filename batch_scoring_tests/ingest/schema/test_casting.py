@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch_scoring.ingest.contract import casting
+from batch_scoring.ingest.schema import casting
 
 QUICK = settings(max_examples=60, deadline=None)
 UTC = pa.timestamp("us", "UTC")

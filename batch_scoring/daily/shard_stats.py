@@ -1,0 +1,99 @@
+"""Statistics of a shard's rows, kept in its footer: checks and reports never read the rows again."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.config.spec import Features
+from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.scorer import Scored
+from batch_scoring.ingest import quarantine
+
+CATEGORIES = 50_000
+"""Values of a column that a shard's statistics name: more than any vocabulary has."""
+
+BINS = 20
+"""Of the histogram of the scores."""
+
+UNKNOWN_VALUES = 20
+"""Unknown values of a column that a shard's statistics name, the most frequent first."""
+
+
+class ColumnCounts:
+    """Missing values and categories of accepted rows."""
+
+    def __init__(self, features: Features) -> None:
+        self.missing = dict.fromkeys(features.names, 0)
+        self._categories: dict[str, Counter[str]] = {name: Counter() for name in features.categorical}
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Count accepted rows."""
+        for name in self.missing:
+            self.missing[name] += rows.column(name).null_count
+        for name, counter in self._categories.items():
+            counts = pc.value_counts(rows.column(name).drop_null())
+            words = counts.field("values").cast(pa.string())  # as the scorer and the reference spell them
+            for word, count in zip(words.to_pylist(), counts.field("counts").to_pylist(), strict=True):
+                counter[quarantine.shortened(word, quarantine.CELL_CHARACTERS)] += count
+
+    @property
+    def categories(self) -> dict[str, dict[str, int]]:
+        """Rows by column and value, the most frequent first."""
+        return {name: dict(counter.most_common(CATEGORIES)) for name, counter in self._categories.items()}
+
+
+class Tally:
+    """Sums over scores."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._sums: dict[str, float] = {}
+        self._squares: dict[str, float] = {}
+        self._bins = np.zeros(BINS, np.int64)
+        self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
+        self._unknown: dict[str, dict[str, int]] = {}
+        self._bad = 0
+
+    def add(self, scored: Scored) -> None:
+        """Count one record batch."""
+        scores = scored.scores
+        for column in scores.schema.names:
+            if column != "prediction" or self._manifest.task == "regression":
+                values = scores.column(column).to_numpy().astype(np.float64)
+                self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
+                # not values @ values: BLAS would wake its own threads, which spin against those that score
+                self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
+        if self._manifest.task == "classification":
+            block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
+            total = np.sum(block, axis=0)
+            sound = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
+            self._bad += int((~sound).sum())
+            score = block[1] if len(block) == 2 else scores.column("prediction_proba").to_numpy()
+            bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
+            self._bins += np.bincount(bins, minlength=BINS)
+            self._classes += np.bincount(scores.column("prediction").to_numpy(), minlength=len(self._classes))
+        else:
+            self._bad += int((~np.isfinite(scores.column("prediction").to_numpy())).sum())
+        for column, values in scored.unknown.items():
+            counts = self._unknown.setdefault(column, {})
+            for value, rows in values.items():
+                word = quarantine.shortened(value, quarantine.CELL_CHARACTERS)
+                counts[word] = counts.get(word, 0) + rows
+
+    def figures(self) -> dict[str, Any]:
+        """The fields of the shard's account."""
+        is_classes = self._manifest.task == "classification"
+        return {
+            "sums": self._sums,
+            "squares": self._squares,
+            "histogram": tuple(self._bins.tolist()) if is_classes else (),
+            "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
+            "unknown": {
+                column: dict(sorted(counts.items(), key=lambda item: -item[1])[:UNKNOWN_VALUES])
+                for column, counts in self._unknown.items()
+            },
+            "not_probabilities": self._bad,
+        }

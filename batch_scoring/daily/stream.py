@@ -1,0 +1,226 @@
+"""The stream of rows: read, validate, score, write; every row is booked on the way.
+
+    landing file -> Validation.run -> Batch -> Scoring.run -> Batch -> a shard or a file, and the quarantine
+
+A day runs it in two halves: `validate.py` writes the accepted rows as features, `score.py` reads them back and writes
+their scores. `batch-scoring score` runs it whole. Memory is flat but for the keys seen: rows are read and validated
+ahead of the scorer, scored beside the caller and written by it, a few batches at a time.
+"""
+
+import collections
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from batch_scoring.config.spec import Csv
+from batch_scoring.daily import scored_rows
+from batch_scoring.daily.scored_rows import Unscored
+from batch_scoring.daily.shard_stats import ColumnCounts, Tally
+from batch_scoring.errors import RowsLostError
+from batch_scoring.inference.scorer import Scored, Scorer
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows, Rows
+from batch_scoring.ingest.key_index import hash64, identity, mix64
+from batch_scoring.ingest.quarantine import Rejected
+from batch_scoring.ingest.quarantine_blocks import Block
+from batch_scoring.ingest.row_validator import Judge, Judged
+from batch_scoring.storage import parquet
+from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.state import LandingFile
+
+PLACE = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.int64(), False))
+"""Columns that say where an accepted row was read."""
+
+ALL_ROWS = 2**62
+"""More rows than any file has."""
+
+
+@dataclass
+class Total:
+    """Rows, by their number and by the sum of their hashes modulo 2**64: equal for equal rows, in any order."""
+
+    rows: int = 0
+    identity: int = 0
+
+    def add(self, hashes: np.ndarray) -> None:
+        """Count rows, each by its hash."""
+        self.rows += len(hashes)
+        self.identity = (self.identity + identity(hashes)) % 2**64
+
+
+@dataclass
+class Ledger:
+    """The books of a stage: each row that came in is kept or rejected, once.
+
+    Validation books every row that is read, by its number in the file; scoring every accepted row, by its key. One
+    thread may book what comes while another books what becomes of it.
+    """
+
+    came: Total = field(default_factory=Total)
+    kept: Total = field(default_factory=Total)
+    rejected: Total = field(default_factory=Total)
+
+    @property
+    def missing(self) -> int:
+        """Identity of the rows that came less that of those kept and rejected, modulo 2**64: 0 if none is lost."""
+        return (self.came.identity - self.kept.identity - self.rejected.identity) % 2**64
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether no row is lost, doubled or exchanged for another one."""
+        return self.came.rows == self.kept.rows + self.rejected.rows and not self.missing
+
+
+class RejectedRows(Protocol):
+    """Rows that a stage has rejected, on their way into the quarantine."""
+
+    def rejected(self) -> Iterator[Rejected]:
+        """All of them, one by one."""
+
+    def quarantine(self) -> tuple[list[Block], Iterator[Rejected]]:
+        """The same rows: as many as can be in blocks, and the others."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a file that travel together."""
+
+    rows: pa.RecordBatch
+    """Those that go on."""
+    rejected: tuple[RejectedRows, ...] = ()
+    """Those that are rejected, by stage."""
+    progress: float = 0.0
+    """Share of the input that had been read when they were validated."""
+
+
+class Validation:
+    """The first stage: of the rows that are read, those that meet the contract go on, with where they were read."""
+
+    def __init__(self, judge: Judge, counts: ColumnCounts) -> None:
+        self._judge, self.counts = judge, counts
+        self.ledgers: collections.defaultdict[str, Ledger] = collections.defaultdict(Ledger)
+        """By file."""
+        self.keys = Total()
+        """Of the accepted rows, by key."""
+        self.duplicates: list[int] = []
+        """Row numbers of the rows that were rejected because their key had been seen."""
+
+    def run(self, rows: FileRows, read: Iterable[Rows], file: str, start: int, helpers: int) -> Generator[Batch]:
+        """Validate the rows of a file that are read.
+
+        Args:
+            rows: the open file.
+            read: its next rows.
+            file: its path.
+            start: rows before the first of them.
+            helpers: threads that validate beside the caller's.
+        """
+        ledger = self.ledgers[file]
+        blocks = _booked(read, start, ledger.came)
+        with contextlib.closing(self._judge.judge(blocks, file, is_text=rows.is_text, helpers=helpers)) as found:
+            for judged in found:
+                self._book(judged, ledger)
+                yield Batch(_with_place(judged), (judged,), rows.share)
+
+    def _book(self, judged: Judged, ledger: Ledger) -> None:
+        ledger.kept.add(_row_hashes(judged.numbers))
+        ledger.rejected.add(_row_hashes(judged.rejected_numbers))
+        self.keys.add(hash64(judged.accepted.column(judged.key)))
+        self.duplicates += judged.duplicates
+        self.counts.add(judged.accepted)
+
+
+class Scoring:
+    """The second stage: of the accepted rows, those that the model can score go on as predictions."""
+
+    def __init__(self, scorer: Scorer, schema: pa.Schema, accepted: Total, at: datetime) -> None:
+        """Begin.
+
+        Args:
+            scorer: the model.
+            schema: of the predictions, see `scored_rows.schema`; the key first.
+            accepted: the rows that come, by key.
+            at: the time that stands in the predictions.
+        """
+        self._scorer, self._schema, self._key = scorer, schema, schema.names[0]
+        self._at = pa.scalar(at, pa.timestamp("us", "UTC"))
+        self.ledger = Ledger(came=accepted)
+        self.tally = Tally(scorer.manifest)
+
+    def run(self, batches: Generator[Batch]) -> Generator[Batch]:
+        """Score accepted rows, as they are read by whichever thread of the scorer is free."""
+        underway: collections.deque[Batch] = collections.deque()
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                underway.append(batch)
+                yield batch.rows
+
+        with contextlib.closing(batches), contextlib.closing(self._scorer.score(rows())) as results:
+            for scored in results:
+                batch = underway.popleft()
+                predictions = scored_rows.rows(scored, self._scorer.manifest.version, self._at, self._schema)
+                unscored = Unscored(scored, self._key)
+                self._book(scored, predictions, unscored)
+                yield replace(batch, rows=predictions, rejected=(*batch.rejected, unscored))
+
+    def _book(self, scored: Scored, predictions: pa.RecordBatch, unscored: Unscored) -> None:
+        self.ledger.kept.add(hash64(predictions.column(self._key)))
+        self.ledger.rejected.add(hash64(unscored.keys))
+        self.tally.add(scored)
+
+
+def ensure_written(counted: int, written: int, where: str) -> None:
+    """Compare what was counted with what was written.
+
+    Raises:
+        RowsLostError: they differ.
+    """
+    if counted != written:
+        raise RowsLostError(f"{where}: {counted} rows are counted and {written} are written: report this")
+
+
+@contextlib.contextmanager
+def open_rows(
+    folder: Folder,
+    file: FileVersion | LandingFile,
+    csv: Csv,
+    judge: Judge,
+    note: Callable[[str], object],
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[FileRows]:
+    """Open a file for the columns of the contract; those that the contract does not know are reported and ignored.
+
+    Raises:
+        ContractError: it lacks a column, or has it with another type.
+        UnreadableFileError, FileChangedError, FileNotFoundError: see `landing_files.open_rows`.
+    """
+    with landing_files.open_rows(folder, file, csv, judge.contract.columns, batch_rows) as rows:
+        where = f"{folder.uri}/{file.path}"
+        if extra := judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
+            note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
+        yield rows
+
+
+def _booked(blocks: Iterable[Rows], start: int, came: Total) -> Iterator[Rows]:
+    """Count the rows of a file as they are read; they are numbered without a gap."""
+    for block in blocks:
+        came.add(_row_hashes(np.arange(start + 1, start + len(block) + 1)))
+        start += len(block)
+        yield block
+
+
+def _with_place(judged: Judged) -> pa.RecordBatch:
+    """The accepted rows, each with where it was read."""
+    place = [parquet.constant(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
+    names = [*judged.accepted.schema.names, *(field.name for field in PLACE)]
+    return pa.RecordBatch.from_arrays([*judged.accepted.columns, *place], names=names)
+
+
+def _row_hashes(numbers: np.ndarray) -> np.ndarray:
+    return mix64(numbers.astype(np.uint64))

@@ -1,0 +1,56 @@
+"""The context of a step: its run, its log, and the time spent on each activity.
+
+Filled in by Dagster's part (`defs`), by commands and by tests; what works with it never sees Dagster.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import perf_counter
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Which run a step belongs to, where its log lines go, and how long its activities take."""
+
+    id: str
+    """Of the run."""
+    started: datetime
+    """UTC; stands in the scored rows as `scored_at`."""
+    log: Callable[[str], object]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
+    began: float = field(default_factory=perf_counter)
+    """When this step started, by `perf_counter`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Those that the run was started with."""
+    tag: Callable[[dict[str, str]], object] = lambda _: None
+    """Add tags to the run's record."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of wall time since the step began."""
+        return perf_counter() - self.began
+
+    @contextlib.contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        """Add the time of a block to an activity."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + perf_counter() - start
+
+    def timed_each(self, activity: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Add the time that an iterator takes for each of its items to an activity."""
+        iterator = iter(items)
+        while True:
+            with self.timed(activity):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
