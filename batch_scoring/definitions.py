@@ -74,4 +74,4 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f"Parameter `
 
 collector.warn_of_mistakes()
 defs = deploy_valid(survey_pipelines())
-gc_freeze.spare_what_is_loaded()
+gc_freeze.freeze_loaded()

@@ -129,7 +129,7 @@ class Input(Section):
     """Where the day's files land, and the column that identifies a row."""
 
     landing: Location = Field(
-        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; <name>/landing if empty"
+        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; `<name>/landing` if empty"
     )
     key: str = Field(min_length=1, description="column that identifies a row; one row per key and day is scored")
     csv: Csv = Field(default=Csv(), description="dialect of CSV files")
@@ -199,10 +199,10 @@ class Scoring(Section):
 
 
 class Guard(Section):
-    """A check that guards a promise: if it fails nothing is published. The spec cannot change that."""
+    """A check that guards a guarantee: if it fails nothing is published. The spec cannot change that."""
 
-    severity: Literal["error"] = Field(default="error", description="error: it guards a promise")
-    blocking: Literal[True] = Field(default=True, description="true: it guards a promise")
+    severity: Literal["error"] = Field(default="error", description="error: it guards a guarantee")
+    blocking: Literal[True] = Field(default=True, description="true: it guards a guarantee")
 
 
 class Notice(Section):
@@ -223,7 +223,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowCount(Check):
-    """row_count_is_usual."""
+    """How far the row count may be from those of the previous days."""
 
     tolerance: float = Field(
         default=0.25,
@@ -239,7 +239,7 @@ FEWEST_LOST = 3
 
 
 class QuarantineSize(Check):
-    """quarantine_is_small, on the rows lost at any stage.
+    """How many rows a day may lose, at any stage.
 
     By default a day may lose 5 % of its rows plus what chance adds: 52 of 811 rows, 9 of 100, 5 of 50. Of the 365 days
     of flight_delay in 2013 one fails (331 of 893 rows). If 1 of 100 rows is lost at random, one day in 3,900 fails at
@@ -265,7 +265,7 @@ class QuarantineSize(Check):
 
 
 class KnownCategories(Check):
-    """categories_are_known."""
+    """How many rows may have unknown categories."""
 
     rows: int = Field(default=2, ge=0, description="rows with an unknown value that never fail the check")
     share: Share = Field(
@@ -274,7 +274,7 @@ class KnownCategories(Check):
 
 
 class PresentCategories(Check):
-    """categories_are_present."""
+    """Which absent categories are noticed."""
 
     rows: float = Field(
         default=5, gt=0, description="expected rows of a value from which on its absence fails the check"
@@ -282,14 +282,14 @@ class PresentCategories(Check):
 
 
 class Metrics(Check):
-    """metrics_meet_threshold."""
+    """Thresholds of the bundle's metrics."""
 
     least: dict[str, float] = Field(default={}, description="minimum of each metric of the bundle")
     most: dict[str, float] = Field(default={}, description="maximum of each metric, for errors")
 
 
 class Confidence(Check):
-    """confidence_is_usual."""
+    """How far the mean confidence may be from that of the previous days."""
 
     deviation: float | None = Field(
         default=None,
@@ -299,7 +299,7 @@ class Confidence(Check):
 
 
 class Balance(Check):
-    """classes_are_balanced."""
+    """How many rows one class may have."""
 
     share: Share = Field(
         default=0.95, description="largest share of one class, or that of the reference's days if larger"
@@ -307,7 +307,7 @@ class Balance(Check):
 
 
 class Spread(Check):
-    """scores_vary."""
+    """How little the scores may vary."""
 
     share: Share = Field(
         default=0.5, description="least share of the smallest standard deviation of a reference day's scores"
@@ -616,7 +616,7 @@ class PipelineSpec(Section):
         description="rows of a day's features and scores shown in Dagster's UI and kept in its database for ever",
     )
     output: Location = Field(
-        default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
+        default="", description="folder or s3:// prefix of tables, state and reports; `<name>` if empty"
     )
 
     @field_validator("owners")

@@ -4,7 +4,6 @@ import math
 import resource
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 import dagster as dg
@@ -13,7 +12,7 @@ from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import executors
-from batch_scoring.runtime.printable import one_line, printable
+from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import Account
@@ -54,21 +53,6 @@ def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> AssetOption
 def catalog_options(pipeline: Pipeline, kinds: set[str]) -> CatalogOptions:
     """Arguments of an asset that the UI's catalog shows."""
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
-
-
-def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
-    """The run that a step is in; its start is one value for all that the step writes."""
-    record = context.instance.get_run_record_by_id(context.run.run_id)
-    began = record.start_time if record and record.start_time else None
-    started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
-    run = context.run
-    return StepContext(
-        run.run_id,
-        started,
-        lambda line: context.log.info(printable(line)),
-        tags=run.tags,
-        tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
-    )
 
 
 def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:

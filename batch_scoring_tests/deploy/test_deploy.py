@@ -894,7 +894,7 @@ def test_a_window_that_cannot_be_met_is_said(
 
 
 def test_the_readme_plans_gpus_with_a_command_that_works() -> None:
-    [command] = re.findall(r"`python deploy/plan\.py (.*?)`", README)
+    [command] = re.findall(r"^    python deploy/plan\.py (.*)$", README, re.MULTILINE)
 
     with redirect_stdout(io.StringIO()) as out:
         assert plan.main(command.split()) == 0

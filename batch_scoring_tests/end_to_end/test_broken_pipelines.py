@@ -29,7 +29,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy, deploy_valid
 from batch_scoring.defs.sensors import uploads_sensor
 from batch_scoring.errors import SpecError
-from batch_scoring.operations import failures, run_history
+from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.operations.alerting.test_collector import days_ago
@@ -180,7 +180,10 @@ def test_commands_of_the_others_work_and_those_of_the_broken_one_say_why(
         assert main(arguments) == 2
         said = capsys.readouterr()
         assert said.err == f"batch-scoring: 1 error in the pipelines' specs:\n  {fault}\n" and not said.out
-    assert "pipeline.yaml line " in fault and "model.network: 'network:Net': network.py line 1 is not valid Python" in fault
+    assert (
+        "pipeline.yaml line " in fault
+        and "model.network: 'network:Net': network.py line 1 is not valid Python" in fault
+    )
 
 
 def test_doctor_finds_it_and_says_nothing_of_it_where_another_is_asked_for(site: Pair) -> None:
@@ -300,7 +303,7 @@ def test_a_run_whose_code_does_not_load_is_the_codes_fault_and_says_so(
     collector.tick(instance, [known], LOG)
     ended = instance.get_run_by_id(run.run_id)
     assert ended and ended.status == dg.DagsterRunStatus.FAILURE
-    assert failures.of_run(ended) == "bad_model" and failures.is_unloaded(ended)
+    assert run_failures.of_run(ended) == "bad_model" and run_failures.has_load_error(ended)
     (known_run,) = run_history.of_day(instance, known, DAY)
     assert (known_run.status, known_run.failure) == ("refused", "bad_model")
     assert known_run.fingerprint == "f", "the same code would fail again"
@@ -324,8 +327,8 @@ def test_a_step_whose_code_does_not_load_is_the_codes_fault_too(
     with dg.execute_job(job, instance, tags={run_history.PARTITION: DAY}) as result:
         assert not result.success
     run = instance.get_run_by_id(result.run_id)
-    assert run and failures.note_end(instance, run) == "bad_model"
-    assert "Could not find job" in (failures.why_unloaded(instance, run) or "")
+    assert run and run_failures.record_failure(instance, run) == "bad_model"
+    assert "Could not find job" in (run_failures.load_error(instance, run) or "")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +357,7 @@ def test_a_pod_whose_code_does_not_load_is_the_codes_fault_if_its_step_has_faile
     instance.report_dagster_event(event, run.run_id)
     instance.report_run_failed(run, "failed", JobFailureData(None, RunFailureReason.STEP_FAILURE))
     ended = instance.get_run_by_id(run.run_id)
-    assert ended and failures.note_end(instance, ended) == (failure if is_of_failed else "lost")
+    assert ended and run_failures.record_failure(instance, ended) == (failure if is_of_failed else "lost")
 
 
 # a daemon

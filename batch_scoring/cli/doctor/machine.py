@@ -156,7 +156,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
             "ALERT_URLS",
             "not set: failures go to a log, nobody is told",
             "addresses as apprise has them",
-            "export ALERT_URLS=…; the README's section on alerts has examples",
+            "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
     for channel in named:
         if channel.scheme is None:

@@ -19,7 +19,7 @@ from batch_scoring.daily.score import Source, read_source
 from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
-from batch_scoring.operations.failures import step_run
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.step_context import StepContext
 

@@ -29,9 +29,9 @@ from batch_scoring.defs.metadata import (
     preview,
     ui_table,
 )
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import Account

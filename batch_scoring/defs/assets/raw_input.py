@@ -12,9 +12,9 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, days, ui_table
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks.input_checks import CHECKS, Found, find, row_count
 from batch_scoring.operations import run_history
-from batch_scoring.operations.failures import step_run
 from batch_scoring.storage.state import DayInput, State
 
 FILES_SHOWN = 50

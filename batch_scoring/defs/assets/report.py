@@ -13,11 +13,11 @@ import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.month import gather
 from batch_scoring.monitoring.report.page import Month
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import failed_since
 
 FAILURES_OF = timedelta(days=30)

@@ -17,7 +17,7 @@ from batch_scoring.cli.instance import opened
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
-from batch_scoring.operations.failures import step_run
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
 

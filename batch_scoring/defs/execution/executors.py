@@ -14,7 +14,7 @@ import dagster as dg
 from batch_scoring.config.compute import GPUS, check_shared_folders, executor_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Pod, ScoringPod, Toleration
-from batch_scoring.operations.pod_words import START_MINUTES
+from batch_scoring.operations.run_failures import START_MINUTES
 
 K8S_TAG = "dagster-k8s/config"
 GPU_POOL = "gpu"

@@ -5,7 +5,7 @@ writes SQLite's log back into the file; for every check result it asks whether i
 events, which is half of its cost in a backfill. Files and rows are the same here, so that Dagster's class can continue
 with them when the block is removed from `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
 
-All events of a run's process pass through here, so this is where it takes the lock of its run (`runtime/run_locks.py`).
+What a run's process records passes through here, so this is where it holds the run's lock (`run_locks.py`).
 """
 
 import os
@@ -19,11 +19,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Connection, Engine, QueuePool, create_engine
 
-from batch_scoring.dagster_internals import (
-    SQLITE_BUSY_TIMEOUT_SECONDS,
-    ConfigurableClassData,
-    SqliteEventLogStorage,
-)
+from batch_scoring.dagster_internals import SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData, SqliteEventLogStorage
 from batch_scoring.defs.execution.sqlite_databases import created_by_one
 from batch_scoring.runtime import run_locks
 
@@ -66,7 +62,7 @@ class EventLog(SqliteEventLogStorage):
         with created_by_one(home):
             super().__init__(str(home / "history" / "runs"), self._inst_data)
         super().register_instance(instance)
-        self._sign = run_locks.Sign(run_locks.folder(instance.root_directory))
+        self._run_lock = run_locks.RunLock(run_locks.folder(instance.root_directory))
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -107,16 +103,16 @@ class EventLog(SqliteEventLogStorage):
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, and touch the run's file: the web server watches it, not SQLite's log."""
         if event.dagster_event and event.dagster_event.event_type in _AT_WORK:
-            self._sign.give(event.run_id)
+            self._run_lock.acquire(event.run_id)
         elif event.dagster_event and event.dagster_event.event_type in _ENDED:
-            self._sign.note_end(event.run_id)
+            self._run_lock.note_end(event.run_id)
         super().store_event(event)
         os.utime(self.path_for_shard(event.run_id))
 
     def dispose(self) -> None:
         """Close all databases."""
         super().dispose()
-        self._sign.withdraw()
+        self._run_lock.release()
         with self._db_lock:
             for shard in list(self._kept):
                 self._close(shard)
