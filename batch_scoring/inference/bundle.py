@@ -115,7 +115,8 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
 def read_version(folder: Folder) -> str | None:
     """Read the version of a manifest, even one that is no longer valid: its name stands in scored rows."""
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
-        return json.loads(folder.read(MANIFEST)).get("version")
+        version: str | None = json.loads(folder.read(MANIFEST)).get("version")
+        return version
     return None
 
 
@@ -430,7 +431,7 @@ def _errors(error: ValidationError) -> str:
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _table(bundle: Bundle, name: str) -> pa.Table:
