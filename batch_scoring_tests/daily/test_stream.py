@@ -94,7 +94,8 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
             for number in range(len(files)):
                 [file] = landing.list(f"dt={DAY}/{number}.csv")
                 with open_rows(landing, file, pipeline.spec.input.csv, judge, print, batch_rows) as rows:
-                    for batch in validation.run(rows, rows.read(0, ALL_ROWS), file.path, 0, helpers):
+                    read, is_text = rows.read(0, ALL_ROWS), rows.is_text
+                    for batch in validation.run(read, file.path, start=0, is_text=is_text, helpers=helpers):
                         places = zip(
                             *(batch.rows[name].to_pylist() for name in ("source_file", "row_number")), strict=True
                         )

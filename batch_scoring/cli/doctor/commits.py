@@ -20,14 +20,14 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.delta import PATIENCE, Part, Table
+from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import Account, State, StepName
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0
 """Seconds between the two looks that a mismatch needs: a run writes its account a moment after its commit."""
-IN_FLIGHT = PATIENCE
+IN_FLIGHT = TIMEOUT
 """Seconds after a run's commit in which its account may still be to come: it may wait so long for its next commit."""
 
 _COMMIT = re.compile(r"^_delta_log/(\d{20})\.json$")
