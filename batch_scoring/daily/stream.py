@@ -95,7 +95,7 @@ class Batch:
     rejected: tuple[RejectedRows, ...] = ()
     """Those that are rejected, by stage."""
     progress: float = 0.0
-    """Share of the input that had been read when they were validated."""
+    """Share of the input that had been read when they were validated, where somebody is shown it."""
 
 
 class Validation:
@@ -110,22 +110,22 @@ class Validation:
         self.duplicates: list[int] = []
         """Row numbers of the rows that were rejected because their key had been seen."""
 
-    def run(self, rows: FileRows, read: Iterable[Rows], file: str, start: int, helpers: int) -> Generator[Batch]:
-        """Validate the rows of a file that are read.
+    def run(self, read: Iterable[Rows], file: str, *, start: int, is_text: bool, helpers: int) -> Generator[Batch]:
+        """Validate rows of a file as they are read.
 
         Args:
-            rows: the open file.
-            read: its next rows.
+            read: the next rows.
             file: its path.
             start: rows before the first of them.
+            is_text: whether cells are bytes that are still to be cast.
             helpers: threads that validate beside the caller's.
         """
         ledger = self.ledgers[file]
         blocks = _booked(read, start, ledger.came)
-        with contextlib.closing(self._judge.judge(blocks, file, is_text=rows.is_text, helpers=helpers)) as found:
+        with contextlib.closing(self._judge.judge(blocks, file, is_text=is_text, helpers=helpers)) as found:
             for judged in found:
                 self._book(judged, ledger)
-                yield Batch(_with_place(judged), (judged,), rows.share)
+                yield Batch(_with_place(judged), (judged,))
 
     def _book(self, judged: Judged, ledger: Ledger) -> None:
         ledger.kept.add(_row_hashes(judged.numbers))

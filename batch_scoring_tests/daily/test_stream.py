@@ -94,7 +94,8 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
             for number in range(len(files)):
                 [file] = landing.list(f"dt={DAY}/{number}.csv")
                 with open_rows(landing, file, pipeline.spec.input.csv, judge, print, batch_rows) as rows:
-                    for batch in validation.run(rows, rows.read(0, ALL_ROWS), file.path, 0, helpers):
+                    read, is_text = rows.read(0, ALL_ROWS), rows.is_text
+                    for batch in validation.run(read, file.path, start=0, is_text=is_text, helpers=helpers):
                         places = zip(
                             *(batch.rows[name].to_pylist() for name in ("source_file", "row_number")), strict=True
                         )
@@ -112,6 +113,8 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
         assert (keys, Counter(row.reason.stage for row in rejected)) == expected(files)
         places = sorted((row.source_file, row.row_number) for row in rejected)
         assert sorted(place for batch in batches for place in in_blocks(batch)) == places
+        by_batch = [sorted(in_blocks(batch)) for batch in batches]
+        assert [place for some in by_batch for place in some] == places, "they travel with the rows beside them"
 
         assert all(ledger.adds_up for ledger in validation.ledgers.values()) and scoring.ledger.adds_up
         assert sum(ledger.came.rows for ledger in validation.ledgers.values()) == len(every)

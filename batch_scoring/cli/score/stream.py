@@ -131,9 +131,10 @@ class Stream:
         for file in self._source.files:
             with open_rows(folder, file, csv, self._judge, self._note) as rows:
                 read = rows.read(0, ALL_ROWS)
-                with contextlib.closing(self.validation.run(rows, read, file.path, start=0, helpers=1)) as batches:
+                validated = self.validation.run(read, file.path, start=0, is_text=rows.is_text, helpers=1)
+                with contextlib.closing(validated) as batches:
                     for batch in batches:
-                        share = (done + batch.progress * file.size) / max(self._source.size, 1)
+                        share = (done + rows.share * file.size) / max(self._source.size, 1)
                         yield replace(batch, progress=share)
             done += file.size
 
