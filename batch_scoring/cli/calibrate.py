@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BatchScoringError, BundleError
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile

@@ -13,7 +13,7 @@ from batch_scoring.cli.backfill import command as backfill
 from batch_scoring.cli.remote import commands as remote_commands
 from batch_scoring.cli.remote.connection import HEADERS_VARIABLE, URL_VARIABLE, address
 from batch_scoring.cli.score import command as adhoc
-from batch_scoring.config.pipeline import find_pipeline
+from batch_scoring.config.loader import find_pipeline
 from batch_scoring.defs.assets import retention
 from batch_scoring.errors import BatchScoringError
 from batch_scoring.operations.alerting import collector

@@ -27,7 +27,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config.pipeline import Pipeline, declared_pipeline
+from batch_scoring.config.loader import declared_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BatchScoringError, BundleError, CheckpointError, UnsoundError
 from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance.eager import summary

@@ -26,7 +26,7 @@ from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from batch_scoring.cli.main import main
 from batch_scoring.cli.remote import commands as remote_commands
 from batch_scoring.cli.remote import connection as remote
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.reliability.deployment import Deployment, wait_until
 from batch_scoring_tests.reliability.proxy import Fault, FaultyProxy
 from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject

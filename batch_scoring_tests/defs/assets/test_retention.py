@@ -10,9 +10,10 @@ import pytest
 
 from batch_scoring.cli.main import main
 from batch_scoring.config import pipeline
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.names import retention_job_name
 from batch_scoring.defs.assets.retention import size
-from batch_scoring.defs.sensors import retention_job_name, retention_schedule
+from batch_scoring.defs.schedules import retention_schedule
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, TinyProject, normalised
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import sqlite_databases
 
 FIRST = "import dagster as dg\nwith dg.DagsterInstance.get() as i: i.get_runs_count()"
@@ -81,7 +81,7 @@ def test_what_two_have_created_is_said_and_mended_and_its_runs_are_kept(home: Pa
         text=True,
         check=True,
     )
-    assert again.stdout == f"{home}: nothing to mend\n"
+    assert again.stdout == f"{home}: nothing to repair\n"
 
 
 def test_a_revision_that_this_dagster_does_not_know_is_left_alone(
