@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from docs.reference import generate
 
 DOCUMENTS = sorted(

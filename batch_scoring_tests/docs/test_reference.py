@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring import errors
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.spec import Checks
 from docs.reference import generate
 

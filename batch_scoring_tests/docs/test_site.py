@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from docs.hooks import PAGES
 
 FETCHES = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^>]*>|@import[^;]*https?:")
