@@ -12,8 +12,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,23 +107,12 @@ def commands() -> Iterator[str]:
     """What each command says under `--help`."""
     yield "# Command reference\n"
     yield "What each command prints with `--help`. See also [exit codes](exit-codes.md).\n"
-    overview = help_of([])
-    yield from _code(overview)
-    for name in subcommands(overview):
+    from batch_scoring.cli.subcommands import SUBCOMMANDS
+
+    yield from _code(help_of([]))
+    for name in SUBCOMMANDS:
         yield f"\n## batch-scoring {name}\n"
         yield from _code(help_of([name]))
-    for module in MODULES:
-        yield f"\n## python -m {module}\n"
-        yield from _code(_help_of_module(module))
-
-
-MODULES = ("batch_scoring.inference.checkpoint",)
-"""Those that are run as `python -m`, and have options."""
-
-
-def subcommands(overview: str) -> list[str]:
-    """The names of the subcommands, of the help page of `batch-scoring`."""
-    return re.findall(r"^ {2,4}([a-z][a-z-]*)(?= {2,}\S|$)", overview, re.MULTILINE)
 
 
 def help_of(arguments: list[str]) -> str:
@@ -135,20 +122,13 @@ def help_of(arguments: list[str]) -> str:
     said, before = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = COLUMNS
     try:
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(said):
             command([*arguments, "--help"])
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:
             os.environ["COLUMNS"] = before
     return said.getvalue()
-
-
-def _help_of_module(module: str) -> str:
-    asked = [sys.executable, "-m", module, "--help"]
-    return subprocess.run(
-        asked, env=os.environ | {"COLUMNS": COLUMNS}, capture_output=True, text=True, check=True
-    ).stdout
 
 
 def checks() -> Iterator[str]:
