@@ -116,7 +116,7 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
     """All shards of a day, ready to be published.
 
     Raises:
-        SupersededError: the chunks are of other features, another model or other code than those in force.
+        SupersededError: the chunks are of other features, another model or other code than the active ones.
         StateError: a finished shard is gone, or the chunks come of different kinds of device.
     """
     if stands := published(step, source):

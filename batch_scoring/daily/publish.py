@@ -113,7 +113,7 @@ class DayStep:
         if prepared.published:
             return prepared.published, False
         accounts = prepared.accounts
-        if lost := [shard.source for shard in accounts if not shard.adds_up]:
+        if lost := [shard.source for shard in accounts if not shard.is_balanced]:
             raise RowsLostError(f"rows of {', '.join(lost[:5])} are lost or doubled; nothing was published")
         lineage = {
             "run_id": run.id,

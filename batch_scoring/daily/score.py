@@ -198,7 +198,7 @@ class _Day:
                     digest=digest,
                     source=features.digest,
                     run_id=self._run.id,
-                    rows_in=scoring.ledger.came.rows,
+                    rows_in=scoring.ledger.received.rows,
                     rows=scoring.ledger.kept.rows,
                     quarantined=draft.quarantined,
                     missing_identity=scoring.ledger.missing,

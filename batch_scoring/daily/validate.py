@@ -115,7 +115,7 @@ class _Day:
                 digest=_name(base, validation.duplicates),
                 source=f"{file.path}#{start:012d}",
                 run_id=self._run.id,
-                rows_in=ledger.came.rows,
+                rows_in=ledger.received.rows,
                 rows=ledger.kept.rows,
                 quarantined=draft.quarantined,
                 missing_identity=ledger.missing,

@@ -90,7 +90,7 @@ class Part:
         return f"{self.transaction}/expired"
 
     def snapshot(self) -> "Snapshot":
-        """The part as it stands in the table's newest version."""
+        """The part in the table's newest version."""
         return _snapshot(self.table.load(), self)
 
 
@@ -104,7 +104,7 @@ class Snapshot:
     files: Mapping[str, int]
     """Size in bytes of each active file, by path."""
     damaged: frozenset[str] = frozenset()
-    """Active files that are gone or have another size: somebody else's doing, to be put right by the next run."""
+    """Active files that are gone or have another size: somebody else's doing; the next run restores them."""
 
     expired: int = 0
     """The transaction of which retention has taken files out, 0 if of none."""
@@ -135,7 +135,7 @@ def publish(
         check_current: raises if newer input or another model has come; called after each load of the table, so that
             whatever is committed from there on is a conflict.
         lineage: metadata of the commit.
-        log: is told of every answer of the store that makes this call wait.
+        log: receives every answer of the store that makes this call wait.
         timeout: seconds after which to give up.
 
     Returns:

@@ -79,8 +79,8 @@ class Stream:
         Args:
             pipeline: whose.
             source: the files.
-            at: the time that stands in the predictions.
-            note: is told what a person should know.
+            at: the time to write as `scored_at`.
+            note: receives what a person should know.
 
         Raises:
             ContractError, CodeError: the schema is none, or the pipeline's code does not import.
@@ -107,7 +107,7 @@ class Stream:
     @property
     def rows_in(self) -> int:
         """Rows that have been read."""
-        return sum(ledger.came.rows for ledger in list(self.validation.ledgers.values()))
+        return sum(ledger.received.rows for ledger in list(self.validation.ledgers.values()))
 
     def run(self, write: Write, rejections: QuarantineFile, bar: Bar) -> None:
         """Read, validate, score and write all rows.
@@ -147,7 +147,7 @@ class Stream:
             source=source,
             run_id=run_id,
             rows_in=self.rows_in,
-            rows=ledger.came.rows,
+            rows=ledger.received.rows,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_FEATURES},
             categories=validation.counts.categories,
         )
@@ -155,7 +155,7 @@ class Stream:
             digest="",
             source=source,
             run_id=run_id,
-            rows_in=ledger.came.rows,
+            rows_in=ledger.received.rows,
             rows=ledger.kept.rows,
             keys=ledger.kept.identity,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_PREDICTIONS},
@@ -174,8 +174,8 @@ class Stream:
     def _conservation(self, features: ShardAccount, predictions: ShardAccount) -> Finding:
         rejected = features.rows_quarantined + predictions.rows_quarantined
         scored = predictions.rows
-        damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.adds_up)
-        sound = features.rows_in == scored + rejected and not damaged and self.scoring.ledger.adds_up
+        damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.is_balanced)
+        sound = features.rows_in == scored + rejected and not damaged and self.scoring.ledger.is_balanced
         where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this" * (not sound)
         return Finding(
             "rows_are_conserved",
