@@ -84,7 +84,7 @@ NAMES = {
         "dagster._core.storage.dagster_run", "which runs have ended", "operations/automation/test_landing_scan.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
-        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_failures.py"
+        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"
     ),
     "SerializableErrorInfo": Internal("dagster_shared.error", "type of a stored error", _STEPS),
     "DaemonCursorStorage": Internal(
