@@ -21,7 +21,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 from dagster._utils.error import SerializableErrorInfo
 
-from batch_scoring.cli.doctor import command as doctor
+from batch_scoring.cli.doctor import run_probes as doctor
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader
 from batch_scoring.config.loader import PROJECT, Survey, survey_pipelines

@@ -329,7 +329,10 @@ def test_nothing_goes_by_a_clock_that_is_doubted(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(50, start=1000))
     run(tiny)
     before = files(tiny)
-    for now, doubt in ((later(days=32), "nothing was published for 32 days"), (later(days=-2), "which is to come")):
+    for now, doubt in (
+        (later(days=32), "nothing was published for 32 days"),
+        (later(days=-2), "which is in the future"),
+    ):
         plan = vacuum.look(tiny.pipeline, limits(), now=now)
         assert doubt in plan.doubts[0]
         done = vacuum.sweep(tiny.pipeline, plan, "r")
@@ -415,7 +418,7 @@ def test_old_quarantined_rows_go_and_the_day_stays_settled(tiny: TinyProject, tm
         tick = landing_scan.tick(pipeline, instance, Memory.read(None))
         assert tick.looked == 2 and tick.plan.requests == ()
         choices = selection.explain(pipeline, [old], instance)
-        assert [choice.why for choice in choices] == ["settled: nothing would be written"]
+        assert [choice.why for choice in choices] == ["up to date: nothing would be written"]
         wanted = Wanted(None, None, True, True)
         assert selection.choose(pipeline, [old, new], wanted, instance) == []
     assert examine(pipeline).bundle is not None
