@@ -1,6 +1,6 @@
 """The asset predictions: one scored row per key, published for the whole day at once.
 
-A day is scored in one step or, with `scoring.shards: fan_out`, in several: plan -> score, one step per chunk -> publish.
+A day is scored in one step, or in several (`scoring.shards: fan_out`): plan -> score, one step per chunk -> publish.
 The work in `daily/score.py` is the same, and so are the rows, bit by bit, the checks and the commit.
 """
 
