@@ -150,7 +150,7 @@ ATTRIBUTES = {
     "_initdb": Internal(_LOGGING, "create the tables of a database", _EVENT_LOG),
     "_inst_data": Internal(_LOGGING, "what `dagster.yaml` says of the storage", _EVENT_LOG),
     "_execute": Internal(
-        "dagster_graphql.DagsterGraphQLClient", "send a query of our own", "cli/remote/test_commands.py"
+        "dagster_graphql.DagsterGraphQLClient", "send a query of our own", "cli/remote/test_actions.py"
     ),
 }
 """By name: classes and their attributes with a leading underscore."""
