@@ -84,7 +84,7 @@ NAMES = {
         "dagster._core.storage.dagster_run", "which runs have ended", "operations/automation/test_landing_scan.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
-        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_failures.py"
+        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"
     ),
     "SerializableErrorInfo": Internal("dagster_shared.error", "type of a stored error", _STEPS),
     "DaemonCursorStorage": Internal(
@@ -150,7 +150,7 @@ ATTRIBUTES = {
     "_initdb": Internal(_LOGGING, "create the tables of a database", _EVENT_LOG),
     "_inst_data": Internal(_LOGGING, "what `dagster.yaml` says of the storage", _EVENT_LOG),
     "_execute": Internal(
-        "dagster_graphql.DagsterGraphQLClient", "send a query of our own", "cli/remote/test_commands.py"
+        "dagster_graphql.DagsterGraphQLClient", "send a query of our own", "cli/remote/test_actions.py"
     ),
 }
 """By name: classes and their attributes with a leading underscore."""

@@ -1,7 +1,7 @@
-"""The asset predictions: one scored row a key, published for the whole day at once.
+"""The asset predictions: one scored row per key, published for the whole day at once.
 
-In one step, or in several that score a chunk of the day each (`scoring.shards: fan_out`): plan -> score, one step a
-chunk -> publish. The work is the same, see `daily/score.py`; so are the rows, bit by bit, the checks and the commit.
+A day is scored in one step, or in several (`scoring.shards: fan_out`): plan -> score, one step per chunk -> publish.
+The work in `daily/score.py` is the same, and so are the rows, bit by bit, the checks and the commit.
 """
 
 from typing import Any
