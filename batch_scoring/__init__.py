@@ -1,1 +1,38 @@
-"""Batch scoring: from a trained PyTorch model and a table that arrives every day to scores that can be trusted."""
+"""Batch scoring: from a trained PyTorch model and a table that arrives every day to scores that can be trusted.
+
+The names in `__all__` are what other projects may rely on; each is imported when it is first used.
+"""
+
+from batch_scoring import moved
+
+TYPE_CHECKING = False  # as type checkers know it, without the time that typing takes to import
+if TYPE_CHECKING:
+    from batch_scoring.inference.bundle import load_bundle, write_bundle
+    from batch_scoring.inference.scorer import Scorer
+    from batch_scoring.storage.folders import open_folder
+    from batch_scoring.tables import read_day
+
+__all__ = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
+
+_MODULES = {
+    "Scorer": "batch_scoring.inference.scorer",
+    "load_bundle": "batch_scoring.inference.bundle",
+    "open_folder": "batch_scoring.storage.folders",
+    "read_day": "batch_scoring.tables",
+    "write_bundle": "batch_scoring.inference.bundle",
+}
+
+moved.install()
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -44,7 +44,7 @@ LIBRARIES = (
     "safetensors.torch",
     "boto3",
     "pyarrow.dataset",
-    "batch_scoring.cli.score.command",
+    "batch_scoring.cli.score.score_files",
     "batch_scoring.pipelines.customer_churn.network",
     "batch_scoring.pipelines.customer_churn.schema",
 )
@@ -149,11 +149,11 @@ def _engine(pipeline: Pipeline, source: str, target: str) -> None:
 
 def _score(pipeline: Pipeline, source: str, target: str) -> None:
     """The command."""
-    from batch_scoring.cli.score import command as adhoc
+    from batch_scoring.cli.score import score_files as adhoc
 
     out = io.StringIO()
     request = adhoc.Request(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)
-    if adhoc.command(pipeline, request, out, sys.stderr):
+    if adhoc.run(pipeline, request, out, sys.stderr):
         raise RuntimeError(out.getvalue())
 
 

@@ -1,28 +1,48 @@
-"""The command that calibrates a model's bundle.
+"""The subcommand `calibrate`: learn a model's drift thresholds and write them into its bundle."""
 
-    python -m batch_scoring.monitoring.drift.distances calibrate flight_delay
-
-It learns the thresholds, says how often they would have been wrong, and writes them into the bundle.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 
+import click
+
+from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.errors import BatchScoringError, BundleError
+from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile
 from batch_scoring.inference.registry import ensure_new_version
-from batch_scoring.monitoring.drift import distances
-from batch_scoring.monitoring.drift.calibration import calibrate
+from batch_scoring.monitoring.drift import calibration, distances
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage.folders import Folder, open_folder
 
 
-def describe(profile: Profile) -> str:
-    """What was learned and how often it would have been wrong, for a person to decide on."""
+@click.command(cls=Subcommand)
+@click.argument("pipeline", help="Name of the pipeline; its spec names the bundle.")
+@click.option("--bundle", metavar="URI", help="Another bundle's folder or s3:// address.")
+@click.option("--version", metavar="NAME", help="Write a copy under this version's name, beside the bundle.")
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run: bool) -> int:
+    """Learn the thresholds of drift from the reference of a model's bundle.
+
+    They are tried on days held out; the command says how many alarms to expect, and writes the thresholds into the
+    bundle as profile.json. The exit code is 2 if it cannot calibrate.
+    """
+    out = guarded(sys.stdout)
+    try:
+        found = find_pipeline(pipeline)
+        delivered = read_bundle(open_folder(bundle) if bundle else found.bundle)
+        profile = calibration.calibrate(delivered, found.spec.features.day_grain)
+        out.write(summary(profile))
+        if not dry_run:
+            out.write(f"\n{store(found, delivered, profile, version)}\n")
+    except BundleError as error:  # the command names the bundle
+        guarded(sys.stderr).write(f"batch-scoring: {error}\n")
+        return 2
+    return 0
+
+
+def summary(profile: Profile) -> str:
+    """The learned thresholds and their false alarms on days held out, as text."""
     lines = [
         f"reference: {profile.days} days, {profile.first} to {profile.last}, {profile.rows} rows a day; "
         + ("weekdays and weekends are compared apart" if profile.weekends_apart else "all days are compared alike"),
@@ -59,38 +79,11 @@ def describe(profile: Profile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command `python -m batch_scoring.monitoring.drift.distances calibrate`; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m batch_scoring.monitoring.drift.distances")
-    command = parser.add_subparsers(required=True).add_parser(
-        "calibrate",
-        help="learn a model's drift thresholds",
-        description="Learn the thresholds of drift from the reference of a model's bundle, try them on days held out, "
-        "say how many alarms to expect, and write them into the bundle as profile.json.",
-    )
-    command.add_argument("pipeline", help="name of the pipeline; its spec names the bundle")
-    command.add_argument("--bundle", help="another bundle's folder or s3:// address")
-    command.add_argument("--version", help="write a copy under this version's name, beside the bundle")
-    command.add_argument("--dry-run", action="store_true", help="write nothing")
-    options = parser.parse_args(arguments)
-    try:
-        pipeline = find_pipeline(options.pipeline)
-        bundle = read_bundle(open_folder(options.bundle) if options.bundle else pipeline.bundle)
-        profile = calibrate(bundle, pipeline.spec.features.day_grain)
-        guarded(sys.stdout).write(describe(profile))
-        if not options.dry_run:
-            guarded(sys.stdout).write(f"\n{store(pipeline, bundle, profile, options.version)}\n")
-    except BatchScoringError as error:
-        guarded(sys.stderr).write(f"calibrate: {error}\n")
-        return 2 if isinstance(error, BundleError) else error.exit_code  # the bundle is what the command names
-    return 0
-
-
 def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | None = None) -> str:
-    """Write the profile into the bundle, or a copy of it under another version's name; says what to do next.
+    """Write the profile into the bundle, or into a copy under another version's name; says what to do next.
 
     Raises:
-        BundleError: the version was in force without this profile (its name stands in rows already), or the folder of
+        BundleError: the version was active without this profile (rows carry its name already), or the folder of
             that version holds another model.
     """
     complete = bundle.with_profile(profile, version or bundle.manifest.version)
@@ -101,15 +94,15 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | N
     except BundleError as error:
         raise BundleError(f"{error}, for example with --version {complete.manifest.version}-calibrated") from error
     uri = f"{bundle.uri.rpartition('/')[0]}/{version}" if version else bundle.uri
-    _refuse_another_model(complete, open_folder(uri))
+    _ensure_same_model(complete, open_folder(uri))
     complete.write(open_folder(uri))
     return f"written: {uri} (version {complete.manifest.version}, sha256 {complete.sha256[:12]}…)" + (
         "; name it in model.bundle" if version else ""
     )
 
 
-def _refuse_another_model(bundle: Bundle, folder: Folder) -> None:
-    """A profile may be replaced; the files that it is written beside, never."""
+def _ensure_same_model(bundle: Bundle, folder: Folder) -> None:
+    """Make sure that only the profile of a bundle is replaced, never its other files."""
     if not folder.list(MANIFEST):
         return
     _, there = read_manifest(folder)

@@ -1,4 +1,4 @@
-"""The Dagster instance of a shell's command: where its runs are recorded."""
+"""Dagster instance of a command: where its runs are recorded."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import dagster as dg
 
 
 def home() -> Path | None:
-    """DAGSTER_HOME; else the working directory, if a dagster.yaml stands there; else there is none."""
+    """DAGSTER_HOME; otherwise the working directory if it contains a dagster.yaml; otherwise None."""
     if named := os.environ.get("DAGSTER_HOME"):
         return Path(named)
     return Path.cwd() if Path("dagster.yaml").is_file() else None
@@ -17,7 +17,7 @@ def home() -> Path | None:
 
 @contextlib.contextmanager
 def opened() -> Iterator[dg.DagsterInstance]:
-    """The instance of `home`; a passing one if there is none."""
+    """The instance of `home`, or an ephemeral one."""
     found = home()
     if found is not None:
         os.environ["DAGSTER_HOME"] = str(found)
@@ -26,8 +26,8 @@ def opened() -> Iterator[dg.DagsterInstance]:
 
 
 def _get(home: Path) -> dg.DagsterInstance:
-    """The instance of DAGSTER_HOME; where its databases are SQLite's, no other of our processes creates them now."""
-    from batch_scoring.defs.execution import sqlite_databases  # late: they bring SQLAlchemy
+    """The instance of DAGSTER_HOME; its SQLite databases are created under a lock."""
+    from batch_scoring.defs.execution import sqlite_databases  # late: it brings SQLAlchemy
 
     is_local = home.is_absolute() and home.is_dir() and sqlite_databases.files(home)
     with sqlite_databases.created_by_one(home) if is_local else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""The command `batch-scoring` as a process: what it can do is in `subcommands.py`, which takes a second to import."""
+"""The process of the command `batch-scoring`: signals first, because importing the subcommands takes a second."""
 
 import sys
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from batch_scoring.runtime import early_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; its exit code, see `subcommands.main`.
+    """Run a subcommand; its exit code, see `subcommands.run`.
 
     Args:
-        arguments: those of this process if None, which Ctrl-C and SIGTERM end then at any moment.
+        arguments: those of this process if None, which Ctrl-C and SIGTERM then end at any moment.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
@@ -22,11 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     with signals.at_end(lambda: _again(given)):
         from batch_scoring.cli import subcommands
 
-        return subcommands.main(given)
+        return subcommands.run(given)
 
 
 def _again(arguments: Sequence[str]) -> str | None:
-    """How to go on with a backfill that has not begun."""
+    """How to continue a backfill that has not begun."""
     import shlex
 
     return f"go on with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None

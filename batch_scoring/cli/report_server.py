@@ -1,9 +1,9 @@
-"""The pages of `reports/` by HTTP, for the links in a local UI: `make dev` starts it around Dagster.
+"""HTTP server for the pages of `reports/`, which a local UI links to: `make dev` starts it around Dagster.
 
-A page that somebody visits may ask any server of his machine for anything, also under a name of its own that it lets
-point here (DNS rebinding). So this one answers only under its own names, listens on this machine alone, hands out
-nothing but the pages that this project draws, and lets no page read another. It lives in the process that runs the
-command, and ends with it.
+Any web page that a user visits may send requests to servers on the user's machine, also under a host name of its own
+that resolves to this machine (DNS rebinding). So this server answers only under its own names, listens on the loopback
+interface, serves only the pages that this project draws, and lets no page read another. It runs in the process that
+starts the command, and ends with it.
 """
 
 import os
@@ -24,12 +24,12 @@ from batch_scoring.errors import SpecError
 
 PORT = 3001
 NAMES = ("localhost", "127.0.0.1", "[::1]")
-"""Under which a browser may ask."""
+"""Host names that requests may use."""
 
 _PAGE = re.compile(r"/(?P<output>.+)/reports/(?P<page>(dt=\d{4}-\d\d-\d\d/)?[a-z]\w*(=\d{4}-\d\d)?\.html)")
 _POLICY = re.compile(rb'<meta http-equiv="Content-Security-Policy" content="([^"<>\r\n]+)">')
 _HEAD = 400_000
-"""Bytes of a page within which its policy stands: Evidently's fonts come first."""
+"""Bytes at the start of a page in which its policy is searched for: Evidently's fonts come first."""
 
 _UNSAFE = b"""\
 This page has no content security policy: an earlier version of batch_scoring has drawn it, and it may run what a cell
@@ -38,7 +38,7 @@ says. Have it drawn again: materialise its day's drift checks, or the report.
 
 _NOTHING = "default-src 'none'"
 _BOUNDS = "sandbox allow-scripts; frame-ancestors 'none'"
-"""Beside the page's own policy: no origin, so that no page reads another."""
+"""Added to the page's own policy: no origin, so that no page reads another."""
 
 
 class ReportServer(ThreadingHTTPServer):
@@ -50,7 +50,7 @@ class ReportServer(ThreadingHTTPServer):
         """Take the port.
 
         Args:
-            pipelines: finds those whose reports are shown, at every request: one may have come.
+            pipelines: called for every request, because a pipeline may have been added.
             port: 0 for any.
 
         Raises:
@@ -61,12 +61,12 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What a request to this server calls it."""
+        """Values of the Host header that are accepted."""
         return frozenset(f"{name}:{self.server_port}" for name in NAMES)
 
     @property
     def url(self) -> str:
-        """For `REPORTS_URL`."""
+        """The value for `REPORTS_URL`."""
         return f"http://localhost:{self.server_port}"
 
 
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ReportServer
 
     def do_GET(self) -> None:
-        """A page."""
+        """Serve a page."""
         status, policy, content = self._answer()
         self.send_response(status)
         self.send_header("Content-Type", "text/html; charset=utf-8" if policy else "text/plain; charset=utf-8")
@@ -92,14 +92,14 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def version_string(self) -> str:
-        """Nothing of Python's version."""
+        """A Server header without Python's version."""
         return "batch_scoring"
 
     def log_message(self, *_: object) -> None:
-        """Nothing: what is asked for is no news."""
+        """Log nothing."""
 
     def _answer(self) -> tuple[HTTPStatus, str, bytes]:
-        """Status, the page's policy ("" of a text) and content."""
+        """Status, content security policy ("" for plain text) and content."""
         asked = self.headers.get_all("Host", [])
         if len(asked) != 1 or asked[0] not in self.server.hosts:
             names = ", ".join(sorted(self.server.hosts))
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 def find_page(path: str, pipelines: Iterable[Pipeline]) -> Path | None:
     """The file of a request's path, if it is a page of a pipeline's reports.
 
-    Neither a folder above `reports/` nor a link out of it leads anywhere: names that are no page's are not looked for.
+    Only names of pages are looked up, so neither `..` nor a link out of `reports/` leads anywhere.
     """
     asked = _PAGE.fullmatch(path)
     if asked is None:
@@ -131,13 +131,13 @@ def find_page(path: str, pipelines: Iterable[Pipeline]) -> Path | None:
 
 
 def run_beside(command: Sequence[str], port: int = PORT) -> int:
-    """Run a command with a server of the reports beside it; its exit code.
+    """Run a command with a report server beside it; the command's exit code.
 
-    The command finds the server's address in `REPORTS_URL`. There is none where that is set already (another server
-    shows the pages), where the data are in S3, and where the port is taken, which is said.
+    The command finds the server's address in `REPORTS_URL`. No server is started if that is set already (another one
+    serves the pages), if the data are on S3, or if the port is taken; a line on stderr says so.
 
     Args:
-        command: Dagster's.
+        command: that of Dagster.
         port: of the server.
     """
     server, why = _open(port)
@@ -149,14 +149,14 @@ def run_beside(command: Sequence[str], port: int = PORT) -> int:
     started: list[subprocess.Popen[bytes]] = []
     early: list[int] = []
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         if started:
             started[0].send_signal(number)
         else:
             early.append(number)
 
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself, and it ends in its time
-    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command too, which shuts down by itself
+    signal.signal(signal.SIGTERM, forward)
     with subprocess.Popen(command, env=environment) as child:
         started.append(child)
         for number in early:
@@ -166,7 +166,7 @@ def run_beside(command: Sequence[str], port: int = PORT) -> int:
 
 
 def _open(port: int) -> tuple[ReportServer | None, str]:
-    """The server, and what is said of it."""
+    """The server, and the line that says where it is or why there is none."""
     if url := os.environ.get("REPORTS_URL"):
         return None, f"links lead to REPORTS_URL, {url}"
     try:

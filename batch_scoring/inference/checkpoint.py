@@ -5,21 +5,11 @@ A plain checkpoint is the usual output of a training script: `torch.save` of a d
 (nothing in it can run), checked against the pipeline's own network class, and never used again: scoring reads
 bundles. `bundle.py` says what a bundle is.
 
-    python -m batch_scoring.inference.checkpoint --pipeline customer_churn --checkpoint churn.pt \
+    batch-scoring checkpoint --pipeline customer_churn --checkpoint churn.pt \
         --sample sample.parquet --classes stays leaves --expected expected.parquet --out data/customer_churn/models/v1
 """
 
-if __name__ == "__main__":  # before anything is imported that takes time
-    from batch_scoring.runtime import early_signals
-
-    early_signals.hold_signals()
-    from batch_scoring.runtime import signals
-
-    signals.watch("checkpoint")
-
-import argparse
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,14 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.errors import BatchScoringError, BundleError, CheckpointError, UnsoundError
+from batch_scoring.errors import BundleError, CheckpointError, UnsoundError
 from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance.eager import summary
-from batch_scoring.inference.bundle import GOLDEN_ROWS, MANIFEST, write_bundle
-from batch_scoring.runtime.printable import printable
-from batch_scoring.storage import parquet
+from batch_scoring.inference.bundle import GOLDEN_ROWS, write_bundle
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a checkpoint that are also the arguments of the network's class."""
@@ -176,63 +163,3 @@ def _refusal(error: Exception) -> str:
     if "weights_only" in text:
         return "was not saved by torch.save or holds more than tensors, numbers and strings; it was not loaded"
     return f"is damaged or not a checkpoint ({summary(error)}); expected a whole file of torch.save"
-
-
-def _table(file: Path) -> pa.Table:
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist; expected a Parquet file")
-    try:
-        with file.open("rb") as stream:
-            return parquet.open_file(stream).read()
-    except (OSError, pa.ArrowException) as error:
-        raise CheckpointError(f"{file} is not a readable Parquet file: {error}") from error
-
-
-def _metric(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
-
-
-def main() -> None:
-    """Convert as the command line asks; a refusal is one line and exit code 1."""
-    parser = argparse.ArgumentParser(description="Convert a plain checkpoint into a model bundle.")
-    parser.add_argument("--pipeline", required=True, help="the pipeline that the model is for")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="the file that torch.save wrote")
-    parser.add_argument(
-        "--sample", type=Path, required=True, help="Parquet: key, dt and features of the training window"
-    )
-    parser.add_argument("--classes", nargs="+", required=True, help="meaning of each class, in the order of the logits")
-    parser.add_argument("--metric", type=_metric, nargs="*", default=[], metavar="NAME=VALUE", help="honest figures")
-    parser.add_argument(
-        "--expected",
-        type=Path,
-        help="Parquet: the key (and dt, if a key stands in several days) with the training code's own outputs of some "
-        "rows of the sample: output_0 … (logits) or prob_class_0 … (probabilities, of two classes one is enough); a "
-        "bundle that gives others is refused",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the new bundle's folder")
-    arguments = parser.parse_args()
-    try:
-        if (arguments.out / MANIFEST).exists():
-            raise CheckpointError(
-                f"{arguments.out} holds a bundle already; a delivered version is never replaced: give the new model "
-                "a version and a folder of its own, then change model.bundle in the spec"
-            )
-        sha256 = convert(
-            arguments.checkpoint,
-            pipeline=declared_pipeline(arguments.pipeline),
-            sample=_table(arguments.sample),
-            classes=arguments.classes,
-            folder=arguments.out,
-            metrics=dict(arguments.metric),
-            expected=_table(arguments.expected) if arguments.expected else None,
-        )
-    except OSError as error:
-        sys.exit(printable(f"{arguments.out} cannot be written: {error}"))
-    except BatchScoringError as error:
-        sys.exit(printable(str(error)))
-    print(f"{arguments.out}: sha256 {sha256}")  # noqa: T201  (a command's answer)
-
-
-if __name__ == "__main__":
-    main()

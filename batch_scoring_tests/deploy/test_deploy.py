@@ -907,9 +907,8 @@ def test_the_readme_names_files_commands_and_objects_that_there_are(values: dict
     ):
         assert (PROJECT / path).exists(), path
     for name in set(re.findall(r"batch-scoring ([a-z-]+)", commands())):
-        with pytest.raises(SystemExit) as end, redirect_stdout(io.StringIO()):
-            main([name, "--help"])
-        assert end.value.code == 0, name
+        with redirect_stdout(io.StringIO()):
+            assert main([name, "--help"]) == 0, name
     for command in (["instance", "concurrency", "set"], ["instance", "migrate"], ["asset", "materialize"]):
         assert f"dagster {' '.join(command)}" in README
         assert CliRunner().invoke(dagster_command, [*command, "--help"]).exit_code == 0

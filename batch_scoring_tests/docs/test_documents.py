@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from batch_scoring.cli.subcommands import SUBCOMMANDS
 from batch_scoring.config.loader import PROJECT
 from docs.reference import generate
 
@@ -140,7 +141,7 @@ def is_module(name: str) -> bool:
 @cache
 def help_of(command: str) -> str:
     """What a subcommand prints with `--help`; nothing if there is none of that name."""
-    return generate.help_of([command]) if command in generate.subcommands(generate.help_of([])) else ""
+    return generate.help_of([command]) if command in SUBCOMMANDS else ""
 
 
 @cache

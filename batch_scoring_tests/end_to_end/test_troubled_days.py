@@ -385,9 +385,9 @@ def test_a_day_pinned_by_the_version_before_is_compared_as_it_was_then(
     assert asked(look(upgraded, instance)) == []
     sha256 = read_sha256(pipeline.bundle)
     assert stale_days(pipeline, sha256).days == []
-    assert selection.standing(pipeline, {DAY: listed}, sha256) == {DAY}
+    assert selection.up_to_date(pipeline, {DAY: listed}, sha256) == {DAY}
     (choice,) = selection.explain(pipeline, [DAY], instance)
-    assert choice.why == "settled: nothing would be written"
+    assert choice.why == "up to date: nothing would be written"
     assert selection.choose(pipeline, [DAY], Wanted(stale=True), instance) == []
     check_input(pipeline, pinned, may_be_archived=False)
     with pipeline.landing.open(pinned.files[0].path, pinned.files[0].token):

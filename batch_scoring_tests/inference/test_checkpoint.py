@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.errors import CheckpointError, SpecError
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.inference.checkpoint import convert, main
+from batch_scoring.inference.checkpoint import convert
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.tiny import TinyProject
@@ -317,40 +315,3 @@ def test_a_network_that_is_not_to_be_scored_with_is_refused_in_one_line(tiny: Ti
 def test_a_pipeline_that_is_not_there_is_an_error_of_the_spec() -> None:
     with pytest.raises(SpecError, match="no_such_pipeline"):
         declared_pipeline("no_such_pipeline")
-
-
-def test_the_command_converts_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-m", "batch_scoring.inference.checkpoint", "--pipeline", "customer_churn"]
-    command += [
-        "--sample",
-        str(MODELS / "sample.parquet"),
-        "--classes",
-        "stays",
-        "leaves",
-        "--out",
-        str(tmp_path / "b"),
-    ]
-    good = subprocess.run(
-        [*command, "--checkpoint", str(MODELS / "churn.pt")], capture_output=True, text=True, cwd=PROJECT
-    )
-    assert good.returncode == 0, good.stderr
-    assert "sha256" in good.stdout
-    delivered = (tmp_path / "b/bundle.json").read_bytes()
-
-    def refused(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", list(arguments))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, str)  # as which Python says it on stderr and exits with 1
-        return ended.value.code
-
-    assert f"{tmp_path}/b holds a bundle already" in refused(*command[2:], "--checkpoint", str(MODELS / "churn.pt"))
-    assert (tmp_path / "b/bundle.json").read_bytes() == delivered
-    command[-1] = str(tmp_path / "c")
-    pq.write_table(expected_rows(), tmp_path / "expected.parquet")  # of another network than that of churn.pt
-    options = ["--checkpoint", str(MODELS / "churn.pt"), "--expected", str(tmp_path / "expected.parquet")]
-    assert "200 of 200 rows are not as expected: id " in refused(*command[2:], *options)
-    options[-1] = str(tmp_path / "nowhere.parquet")
-    assert refused(*command[2:], *options) == f"{tmp_path}/nowhere.parquet does not exist; expected a Parquet file"
-    missing = refused(*command[2:], "--checkpoint", str(tmp_path / "no.pt"))
-    assert missing == f"{tmp_path}/no.pt cannot be read: No such file or directory"

@@ -17,7 +17,7 @@ import pandera.pandas  # noqa: F401  (a child shall find it imported)
 import torch
 
 import batch_scoring.pipelines
-from batch_scoring.cli.backfill.command import Outcome, run_day
+from batch_scoring.cli.backfill.run_days import Outcome, run_day
 from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline

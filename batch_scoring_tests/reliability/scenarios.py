@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring.cli.backfill.command import Outcome
+from batch_scoring.cli.backfill.run_days import Outcome
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import score as scored_day
@@ -435,7 +435,7 @@ import pathlib, sys
 import dagster as dg
 import batch_scoring.pipelines
 from batch_scoring.config.names import job_name
-from batch_scoring.cli.backfill.command import run_day
+from batch_scoring.cli.backfill.run_days import run_day
 from batch_scoring.definitions import deploy
 from batch_scoring.config.loader import load_pipelines
 packages, root, day, _ = sys.argv[1:]

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch_scoring.cli.score import command as adhoc
-from batch_scoring.cli.score.command import Request
+from batch_scoring.cli.score import score_files as adhoc
+from batch_scoring.cli.score.score_files import Request
 from batch_scoring.errors import TakenError
 from batch_scoring.storage import staged_files
 from batch_scoring.storage.folders import S3Folder, open_folder
@@ -40,7 +40,7 @@ def bucket(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
 def score(tiny: TinyProject, source: str, target: str, **options: bool) -> tuple[int, str]:
     """The exit code, and what stands on standard error."""
     err = io.StringIO()
-    return adhoc.command(tiny.pipeline, Request(source, target, **options), io.StringIO(), err), err.getvalue()
+    return adhoc.run(tiny.pipeline, Request(source, target, **options), io.StringIO(), err), err.getvalue()
 
 
 def objects(store: Store, bucket: str) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_a_folder_on_s3_is_scored_as_a_local_one_and_replaced_only_with_overwrit
     before = objects(store, bucket)
     assert before.keys() == {"out/x.parquet", "out/x.quarantine.parquet"}
     code, said = score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.parquet")
-    assert code == 2 and "stands there already; nothing is written" in said and objects(store, bucket) == before
+    assert code == 2 and "exists already; nothing is written" in said and objects(store, bucket) == before
     open_folder(f"s3://{bucket}/in").put("a.csv", BAD.replace("9999", "99").encode())
     assert score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.parquet", overwrite=True) == (0, "")
     assert objects(store, bucket).keys() == {"out/x.parquet"}
@@ -134,7 +134,7 @@ def test_a_role_that_may_not_delete_can_overwrite(tiny: TinyProject, store: Stor
     open_folder(f"s3://{bucket}/in").put("a.csv", BAD.replace("9999", "99").encode())
     store.proxy.faults = [Fault("403", r"^DELETE .*quarantine")]
     code, said = score(tiny, f"s3://{bucket}/in/a.csv", f"s3://{bucket}/out/x.csv", overwrite=True)
-    assert code == 0 and "x.quarantine.csv is of an older output and cannot be removed, remove it by hand" in said
+    assert code == 0 and "x.quarantine.csv belongs to an older output and cannot be removed, remove it by hand" in said
     assert objects(store, bucket)["out/x.csv"] != before["out/x.csv"]
 
 
@@ -168,10 +168,10 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
     code = (
         "import sys; from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
         "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
-        "from batch_scoring.cli.score.command import Request, command\n"
+        "from batch_scoring.cli.score.score_files import Request, run\n"
         "from batch_scoring_tests.reliability.processes import Site\n"
         "site = Site(*sys.argv[2:0:-1], sys.argv[3])\n"
-        "sys.exit(command(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
+        "sys.exit(run(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
     )
     where = [str(tiny.packages), tiny.name, tiny.data_root, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv"]
     with subprocess.Popen([sys.executable, "-c", code, *where], stderr=subprocess.PIPE, text=True) as process:

@@ -161,10 +161,10 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
         "from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
-        "from batch_scoring.cli.doctor import command; from batch_scoring.config.pipeline import survey_pipelines\n"
+        "from batch_scoring.cli.doctor import run_probes; from batch_scoring.config.loader import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
-        "command.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
-        "sys.exit(command.doctor([], sys.stdout))\n"
+        "run_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
+        "sys.exit(run_probes.doctor([], sys.stdout))\n"
     )
     arguments = [sys.executable, "-c", code, str(clinic.tiny.packages), clinic.tiny.data_root]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as process:
@@ -176,4 +176,4 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert b"interrupted; no probe file has stayed" in errors and b"Traceback" not in errors
+    assert b"interrupted; no probe file is left" in errors and b"Traceback" not in errors

@@ -16,10 +16,10 @@ from dagster_shared.serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_scoring.cli import subcommands
 from batch_scoring.cli.doctor import commits, instance
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
+from batch_scoring.config import loader as pipelines
 from batch_scoring.defs.execution import sqlite_databases
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word
@@ -147,7 +147,7 @@ def test_nothing_of_it_reaches_the_terminal(
     told: tuple[TinyProject, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny, _ = told
-    monkeypatch.setattr(subcommands, "find_pipeline", lambda _: tiny.pipeline)
+    monkeypatch.setattr(pipelines, "find_pipeline", lambda _: tiny.pipeline)
     source = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "a.csv")
     evil = tmp_path / f"b{EVIL}.csv"
     evil.write_bytes(source.read_bytes())

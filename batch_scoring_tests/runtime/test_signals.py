@@ -19,7 +19,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.cli.backfill import command as backfill
+from batch_scoring.cli.backfill import run_days as backfill
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.operations import run_history
 from batch_scoring.runtime import signals
@@ -119,10 +119,10 @@ EARLY = {
     "backfill": ("batch_scoring.cli.main", "backfill customer_churn 2024-01-01 2024-01-02"),
     "score": ("batch_scoring.cli.main", "score --pipeline customer_churn --input a --output b"),
     "doctor": ("batch_scoring.cli.main", "doctor"),
-    "calibrate": ("batch_scoring.monitoring.drift.distances", "calibrate customer_churn"),
+    "calibrate": ("batch_scoring.cli.main", "calibrate customer_churn"),
     "checkpoint": (
-        "batch_scoring.inference.checkpoint",
-        "--pipeline customer_churn --checkpoint a --sample b --classes c d --out e",
+        "batch_scoring.cli.main",
+        "checkpoint --pipeline customer_churn --checkpoint a --sample b --classes c d --out e",
     ),
 }
 
@@ -158,7 +158,7 @@ def test_a_client_that_waits_for_an_answer_ends_and_says_what_goes_on(environmen
         code, lines = terminal.end()
         connection.close()
     assert code == 130
-    assert lines == ["batch-scoring: interrupted; nobody waits any more, what was started goes on"]
+    assert lines == ["batch-scoring: interrupted; no longer waiting, what was started continues"]
 
 
 def test_make_passes_it_on(environment: dict[str, str]) -> None:

@@ -97,7 +97,7 @@ def _files_later_than_the_last() -> Patches:
 
 
 def _never_swept() -> Patches:
-    return [(sqs, "SWEEP", 1e12), (sqs, "uploads", _Unswept())]
+    return [(sqs, "SWEEP", 1e12), (sqs, "landing_scan", _Unswept())]
 
 
 class _Unswept:

@@ -6,14 +6,11 @@ assets, the options of the commands in the commands, the public names in their d
 
 import ast
 import contextlib
-import importlib
 import inspect
 import io
 import json
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,25 +104,14 @@ def _definition(schema: dict[str, Any], reference: str) -> dict[str, Any]:
 
 def commands() -> Iterator[str]:
     """What each command says under `--help`."""
+    from batch_scoring.cli.subcommands import SUBCOMMANDS
+
     yield "# Command reference\n"
     yield "What each command prints with `--help`. See also [exit codes](exit-codes.md).\n"
-    overview = help_of([])
-    yield from _code(overview)
-    for name in subcommands(overview):
+    yield from _code(help_of([]))
+    for name in SUBCOMMANDS:
         yield f"\n## batch-scoring {name}\n"
         yield from _code(help_of([name]))
-    for module in MODULES:
-        yield f"\n## python -m {module}\n"
-        yield from _code(_help_of_module(module))
-
-
-MODULES = ("batch_scoring.inference.checkpoint",)
-"""Those that are run as `python -m`, and have options."""
-
-
-def subcommands(overview: str) -> list[str]:
-    """The names of the subcommands, of the help page of `batch-scoring`."""
-    return re.findall(r"^ {2,4}([a-z][a-z-]*)(?= {2,}\S|$)", overview, re.MULTILINE)
 
 
 def help_of(arguments: list[str]) -> str:
@@ -135,20 +121,13 @@ def help_of(arguments: list[str]) -> str:
     said, before = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = COLUMNS
     try:
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(said):
             command([*arguments, "--help"])
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:
             os.environ["COLUMNS"] = before
     return said.getvalue()
-
-
-def _help_of_module(module: str) -> str:
-    asked = [sys.executable, "-m", module, "--help"]
-    return subprocess.run(
-        asked, env=os.environ | {"COLUMNS": COLUMNS}, capture_output=True, text=True, check=True
-    ).stdout
 
 
 def checks() -> Iterator[str]:
@@ -206,30 +185,21 @@ def _summary(thing: Any) -> str:  # noqa: ANN401  (anything with a docstring)
 
 def python_api() -> Iterator[str]:
     """The public names, with signatures and docstrings."""
+    import batch_scoring
     from batch_scoring.cli.remote import pages as remote_pages
 
     yield "# Python API\n"
     yield from _wrapped("The public names of the package. Everything else may change between releases.\n")
-    for name, module in PUBLIC.items():
-        yield from _public(module, name, getattr(importlib.import_module(module), name))
+    for name in batch_scoring.__all__:
+        yield from _public(name, getattr(batch_scoring, name))
     yield "\n## JSON fields\n"
     yield "What `submit`, `status` and `wait` print with `--json`.\n"
     yield f"```text\n{(inspect.getdoc(remote_pages) or '').partition(chr(10))[2].strip()}\n```"
 
 
-PUBLIC = {
-    "read_day": "batch_scoring.tables",
-    "Scorer": "batch_scoring.inference.scorer",
-    "load_bundle": "batch_scoring.inference.bundle",
-    "write_bundle": "batch_scoring.inference.bundle",
-    "open_folder": "batch_scoring.storage.folders",
-}
-"""Names and where they are imported from."""
-
-
-def _public(module: str, name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  (a class or a function)
+def _public(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  (a class or a function)
     yield f"\n## {name}\n"
-    yield f"```python\nfrom {module} import {name}\n\n{_signature(name, thing)}\n```\n"
+    yield f"```python\nfrom batch_scoring import {name}\n\n{_signature(name, thing)}\n```\n"
     yield from _docstring(inspect.getdoc(thing) or "")
     methods = inspect.getmembers(thing, inspect.isfunction) if inspect.isclass(thing) else []
     for method, function in methods:

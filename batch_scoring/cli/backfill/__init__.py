@@ -1,4 +1,4 @@
-"""`batch-scoring backfill`: many days in one process, a Dagster run for each.
+"""`batch-scoring backfill`: many days in one process, one Dagster run per day.
 
-Start reading at `command.py`; `selection.py` decides which days.
+Start reading at `run_days.py`; `command.py` reads the arguments, `selection.py` decides which days are run.
 """

@@ -1,7 +1,8 @@
-"""Who works on a day: another backfill on this machine, or a run that Dagster has launched.
+"""Per-day locks of backfills, and in-flight Dagster runs.
 
-A backfill holds a lock of its own for each day while it works on it (`locks.py`): a killed one blocks nobody. Nothing
-depends on it but time: two runs of one day never double a row.
+A backfill locks each day while it works on it (`runtime/locks.py`), and leaves a day to a run that Dagster launched.
+Only time depends on that: two runs of one day never duplicate a row. But without it two backfills of one range run in
+step and score every day twice, instead of sharing the days. A killed backfill leaves no lock behind.
 """
 
 import contextlib
@@ -17,28 +18,28 @@ from batch_scoring.operations.run_history import DayRun
 from batch_scoring.runtime import locks
 
 POLL = 1.0
-"""Seconds between two looks at a run that is waited for."""
+"""Seconds between two polls of a run."""
 SILENCE = 180.0
-"""Seconds without a heartbeat after which nobody takes runs from the queue; a living daemon sends one every 30."""
+"""Seconds without a heartbeat after which the daemon counts as stopped; a running one sends one every 30."""
 
 
 def hold(pipeline: Pipeline, day: str, *, waits: bool = False) -> contextlib.AbstractContextManager[float]:
-    """Claim a day for as long as the block lasts: see `locks.hold`.
+    """Lock a day while the block lasts, see `locks.hold`.
 
     Args:
-        pipeline: whose day; pipelines with the same output are one.
+        pipeline: of the day; pipelines with the same output share their locks.
         day: as YYYY-MM-DD.
-        waits: wait until nobody else holds it.
+        waits: wait until the lock is free.
 
     Raises:
-        HeldError: another process holds it, and this one does not wait.
-        PermissionError: the folder of the claims is another user's.
+        HeldError: another process holds it, and `waits` is false.
+        PermissionError: the folder of the locks is another user's.
     """
     return locks.hold(pipeline.output.canonical, day, waits=waits)
 
 
 def launched_run(pipeline: Pipeline, instance: dg.DagsterInstance, day: str) -> DayRun | None:
-    """The run of the day that Dagster has launched, or is about to launch, and that is not over."""
+    """The unfinished run of the day that Dagster has launched, or is about to launch."""
     bounds = landing_scan.bounds_of(pipeline, instance)
     for run in run_history.of_day(instance, pipeline, day):
         may_live = run.is_launched and planner.is_in_flight(run, time.time(), bounds)
@@ -48,13 +49,13 @@ def launched_run(pipeline: Pipeline, instance: dg.DagsterInstance, day: str) -> 
 
 
 def wait_for_launched(pipeline: Pipeline, instance: dg.DagsterInstance, day: str) -> None:
-    """Return when no run that Dagster has launched is at work on the day."""
+    """Return when no run that Dagster has launched is working on the day."""
     while launched_run(pipeline, instance, day):
         time.sleep(POLL)
-        end_dead_runs(instance)  # without a daemon nobody else notices that its process is gone
+        end_dead_runs(instance)  # without a daemon nothing else notices that its process is gone
 
 
 def _daemon_lives(instance: dg.DagsterInstance) -> bool:
-    """Whether somebody starts what is queued; on a laptop the daemon may have stopped long ago."""
+    """Whether the daemon runs and starts what is queued; on a laptop it may have stopped long ago."""
     heartbeats = instance.get_daemon_heartbeats().values()
     return any(heartbeat.timestamp > time.time() - SILENCE for heartbeat in heartbeats)

@@ -1,6 +1,6 @@
-"""Which days a backfill runs, and why: a range, those that are stale, those that have failed.
+"""Selection of the days that a backfill runs, with the reason: a range, stale days, failed days.
 
-Stale days are those of the check `days_are_current`. All of it but the runs that failed comes from storage.
+Stale days are those that the check `days_are_current` lists. Everything but the failed runs is read from storage.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,14 @@ from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.state import State
 
 SCORING_STEPS = ("model", "predictions")
-"""Of a day whose landing files are archived: its features stand, and are scored again."""
+"""Steps of a day whose landing files are archived: its features exist, and are scored again."""
 
 Listed = Mapping[str, Sequence[FileVersion]]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: a range of days, or those of it, else of all days, that are stale or have failed."""
+    """The request: every day of a range, or the stale or failed days of the range (without one: of all days)."""
 
     first: date | None = None
     last: date | None = None
@@ -41,28 +41,28 @@ class Wanted:
 
     @property
     def is_range(self) -> bool:
-        """Whether every day of the range is meant, whatever its state."""
+        """Whether every day of the range is selected, whatever its state."""
         return not (self.stale or self.failed)
 
     @property
     def words(self) -> str:
-        """What a day must be to be meant."""
+        """The condition that selects a day."""
         words = [word for word, is_asked in (("is stale", self.stale), ("has failed", self.failed)) if is_asked]
         return " or ".join(words)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A day that is to be run."""
+    """A day to run."""
 
     day: str
     why: str = ""
     steps: tuple[str, ...] = DAILY_ASSETS
-    """Assets to run; none if it cannot be run, `why` says what is missing."""
+    """Assets to run; none if the day cannot be run, and `why` says what is missing."""
 
 
 def days_within(pipeline: Pipeline, wanted: Wanted) -> list[str]:
-    """The days of the range, in order; without bounds those of the pipeline.
+    """The days of the range, in order; without bounds all days of the pipeline.
 
     Raises:
         RangeError: the range is empty or not within the pipeline's days.
@@ -75,15 +75,15 @@ def days_within(pipeline: Pipeline, wanted: Wanted) -> list[str]:
     first, last = (str(day) if day else other for day, other in ((wanted.first, known[0]), (wanted.last, known[-1])))
     for day in (first, last):
         if day not in known:
-            raise RangeError(f"{day} is no day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
+            raise RangeError(f"{day} is not a day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
     return [day for day in known if first <= day <= last]
 
 
 def choose(pipeline: Pipeline, days: Sequence[str], wanted: Wanted, instance: dg.DagsterInstance) -> list[Choice]:
-    """Those of the days that are meant, in order. Why each of them is, of a mere range only `explain` says.
+    """The selected days, in order. For a plain range only `explain` gives reasons.
 
     Raises:
-        BundleError, StateError: what is stale cannot be said; see `freshness.stale_days`.
+        BundleError, StateError: the stale days cannot be determined; see `freshness.stale_days`.
         OSError: the store did not answer.
     """
     if wanted.is_range:
@@ -94,38 +94,38 @@ def choose(pipeline: Pipeline, days: Sequence[str], wanted: Wanted, instance: dg
 
 
 def explain(pipeline: Pipeline, days: Sequence[str], instance: dg.DagsterInstance) -> list[Choice]:
-    """What a run of each day would find.
+    """The state that a run of each day would find.
 
     Raises:
         BundleError, StateError, OSError: see `choose`.
     """
     listed = _listed(pipeline, days)
     failed, stale = failures(pipeline, listed, instance), _stale(pipeline, days)
-    idle = standing(pipeline, {day: listed.get(day, ()) for day in days}, read_sha256(pipeline.bundle))
+    idle = up_to_date(pipeline, {day: listed.get(day, ()) for day in days}, read_sha256(pipeline.bundle))
     scored = {account.day for account in State(pipeline.output).accounts_of("predictions", days)}
 
     def why(day: str) -> str:
         if day not in listed:
             return "its landing files are gone; its scores stand" if day in scored else "no file has landed"
         if day in idle:
-            return "settled: nothing would be written"
+            return "up to date: nothing would be written"
         if day in failed or day in stale:
             return _merged(day, failed.get(day), stale.get(day)).why
-        return "scored, and changed by somebody" if day in scored else "landed, never scored"
+        return "scored, and changed since" if day in scored else "landed, never scored"
 
     return [Choice(day, why(day)) for day in days]
 
 
-def standing(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str]:
-    """The days whose run would write nothing: settled with the files listed, by the model and the code in force.
+def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str]:
+    """The days whose run would write nothing: up to date with the listed files, the active model and the current code.
 
-    Of a day without files, which may be archived, any files that it was scored from will do.
+    A day without files may be archived: any files that it was scored from will do.
 
     Raises:
         OSError: the store did not answer.
     """
-    settled_with = freshness.fingerprints(pipeline, list(listed))
-    state, days = State(pipeline.output), list(settled_with)
+    scored_from = freshness.fingerprints(pipeline, list(listed))
+    state, days = State(pipeline.output), list(scored_from)
     validated = {account.day: account.code for account in state.accounts_of("validated_features", days)}
     in_force = (pipeline.scoring_code, pipeline.features_code, model_sha256)
     return {
@@ -133,27 +133,27 @@ def standing(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str]:
         for account in state.accounts_of("predictions", days)
         if (account.code, account.features_code, account.model_sha256) == in_force
         and validated.get(account.day) == pipeline.features_code
-        and (not listed[account.day] or landing_files.is_of(settled_with[account.day], listed[account.day]))
+        and (not listed[account.day] or landing_files.is_of(scored_from[account.day], listed[account.day]))
     }
 
 
 def failures(pipeline: Pipeline, listed: Listed, instance: dg.DagsterInstance) -> dict[str, str]:
-    """Days that have landed, are not settled with these files, and failed when they were run last: the run, its error.
+    """Days that have landed, are not up to date with these files, and failed in their last run: the run and its error.
 
-    A blocking check that has stopped a day stands in the state; other failures only the instance knows.
+    The state records a blocking check that stopped a day; only the instance knows other failures.
 
     Raises:
         OSError: the store did not answer.
     """
-    settled_with = freshness.fingerprints(pipeline, list(listed))
-    open_days = [day for day, files in listed.items() if not landing_files.is_of(settled_with.get(day), files)]
+    scored_from = freshness.fingerprints(pipeline, list(listed))
+    open_days = [day for day, files in listed.items() if not landing_files.is_of(scored_from.get(day), files)]
     stopped, dead = _stopped(pipeline, open_days), find_dead_runs(instance)
     found = {day: _failed_run(pipeline, day, instance, dead) or stopped.get(day) for day in open_days}
     return {day: f"failed: {failure}" for day, failure in found.items() if failure}
 
 
 def _failed_run(pipeline: Pipeline, day: str, instance: dg.DagsterInstance, dead: Iterable[str]) -> str | None:
-    """The day's last run that has ended, if it failed. A run of some assets alone that went well mends nothing."""
+    """The day's last finished run, if it failed. A successful run of only some assets does not count."""
     for run in run_history.of_day(instance, pipeline, day):
         if run.status in ("failed", "refused", "to be retried") or run.id in dead:
             return f"run {run.id[:8]}, {_error(instance, run.id)}"
@@ -163,7 +163,7 @@ def _failed_run(pipeline: Pipeline, day: str, instance: dg.DagsterInstance, dead
 
 
 def _error(instance: dg.DagsterInstance, run_id: str) -> str:
-    """What a run failed of, in a line."""
+    """Why a run failed, in one line."""
     record = instance.get_run_record_by_id(run_id)
     ended = messages.read(instance, record) if record else None
     if ended and ended.step_error:
@@ -173,7 +173,7 @@ def _error(instance: dg.DagsterInstance, run_id: str) -> str:
 
 
 def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
-    """The days that a blocking check has stopped: by which run, and what it said."""
+    """The days that a blocking check stopped: the run, and the check's message."""
     state, found = State(pipeline.output), dict[str, str]()
     for asset in (step for step in DAILY_ASSETS if step in run_history.WHOLE):
         for said in state.checks_of(asset, days):
@@ -187,8 +187,8 @@ def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
 def _stale(pipeline: Pipeline, days: Iterable[str]) -> dict[str, Choice]:
     """The days that `days_are_current` lists.
 
-    Those whose landing files are archived cannot be validated again. Their features are scored again, as the check
-    recommends; if these are of other code, nothing helps but the files.
+    Days whose landing files are archived cannot be validated again. Their features are scored again, as the check
+    recommends; if those come from other code, only the files help.
     """
     stale, within = stale_days(pipeline, read_sha256(pipeline.bundle)), set(days)
     archived = sorted(stale.archived.intersection(stale.days))
@@ -215,6 +215,6 @@ def _merged(day: str, failed: str | None, stale: Choice | None) -> Choice:
 
 
 def _listed(pipeline: Pipeline, days: Iterable[str]) -> dict[str, list[FileVersion]]:
-    """The data files of those of the days that have landed."""
+    """The data files of the days that have landed."""
     within = set(days)
     return {day: files for day, files in landing_files.list_days(pipeline.landing).items() if day in within}

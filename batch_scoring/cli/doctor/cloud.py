@@ -1,4 +1,4 @@
-"""AWS: who we are there, the queues that sensors read, and what its errors mean."""
+"""Probes of AWS: identity and queues; and explanations of AWS errors."""
 
 import os
 import re
@@ -11,11 +11,11 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.storage import aws
 
 LEAST_RETENTION = 24 * 3600
-"""Seconds that a queue should keep messages: a night and a day without a daemon lose none of them."""
+"""Seconds that a queue should keep messages, so that none is lost while the daemon is off for a day."""
 LEAST_RECEIVES = 5
-"""Before a message is given up: several sensors may read one queue, and give back what is not theirs."""
+"""Receives before a message goes to the dead-letter queue: several sensors may read one queue, and return messages."""
 FULL = 50_000
-"""Messages; far more than a sensor has left behind."""
+"""Messages; far more than a running sensor leaves."""
 
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
 _MEANINGS = {
@@ -29,12 +29,12 @@ _MEANINGS = {
 
 
 def explain(error: Exception, where: str, action: str) -> Finding:
-    """An error of boto3 in words.
+    """The finding that explains an error of boto3.
 
     Args:
         error: as it was raised.
-        where: what was asked for.
-        action: the right that the request needs, as IAM calls it.
+        where: the address of the request.
+        action: the IAM permission that the request needs.
     """
     from botocore.exceptions import (
         ClientError,
@@ -96,7 +96,7 @@ def identity(site: Site) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "AWS credentials",
-            "AWS_SESSION_TOKEN is set: these credentials end, and nobody renews them",
+            "AWS_SESSION_TOKEN is set: these credentials expire and are not renewed",
             "a role, or a profile that renews",
             "use a role or AWS_PROFILE for the daemon",
         )
@@ -151,7 +151,7 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 def uses_aws(site: Site) -> bool:
-    """Whether any pipeline has something there."""
+    """Whether any pipeline uses AWS."""
     return any(
         p.spec.events.queue or not all(folder.is_local for folder in (p.landing, p.output, p.bundle))
         for p in site.pipelines
@@ -159,7 +159,7 @@ def uses_aws(site: Site) -> bool:
 
 
 def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
-    """Whether a bucket of AWS lies in another region: boto3 follows it there, the tables' library does not."""
+    """A finding if a bucket is in another region: boto3 follows the redirect, the Delta library does not."""
     there, known = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"), aws.access()
     if known.endpoint is None and there and known.region and there != known.region:
         yield Finding(
@@ -172,7 +172,7 @@ def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
 
 
 def server_time(answer: dict[str, Any]) -> datetime | None:
-    """The store's clock, as its answer's head says it; whole seconds."""
+    """The store's clock from the header of its answer, in whole seconds."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if not date:
         return None
@@ -182,5 +182,5 @@ def server_time(answer: dict[str, Any]) -> datetime | None:
 
 
 def _is_fixed() -> bool:
-    """Whether the credentials are those of environment variables."""
+    """Whether the credentials come from environment variables."""
     return bool(os.environ.get("AWS_ACCESS_KEY_ID"))

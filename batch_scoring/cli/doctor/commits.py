@@ -1,4 +1,4 @@
-"""A pipeline's tables: whether their logs can be read, and whether they hold what the state's accounts say."""
+"""Probes of a pipeline's tables: readable logs, and the rows that the state counts for each day."""
 
 import functools
 import json
@@ -20,15 +20,15 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.delta import PATIENCE, Part, Table
+from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import Account, State, StepName
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0
-"""Seconds between the two looks that a mismatch needs: a run writes its account a moment after its commit."""
-IN_FLIGHT = PATIENCE
-"""Seconds after a run's commit in which its account may still be to come: it may wait so long for its next commit."""
+"""Seconds between two reads that confirm a mismatch: a run writes its state a moment after its commit."""
+IN_FLIGHT = TIMEOUT
+"""Seconds after a commit within which the run may not have written its state yet: its next commit may take so long."""
 
 _COMMIT = re.compile(r"^_delta_log/(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^_delta_log/(\d{20})\.checkpoint.*\.parquet$")
@@ -96,7 +96,7 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Mismatch:
-    """A day of a table that is not what its account says."""
+    """A day whose rows or files in a table differ from the state."""
 
     table: str
     uri: str
@@ -110,7 +110,7 @@ def _place(mismatch: _Mismatch) -> tuple[str, str]:
 
 
 def _in_flight(pipeline: Pipeline, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the tables' days that a run has committed a moment ago, and has not written its account of yet."""
+    """The days of tables that a run has just committed, without having written its state yet."""
     found = set()
     for name, days in _grouped(places).items():
         table = TABLES[name](pipeline)
@@ -134,7 +134,7 @@ def _grouped(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _accounted(work: DayStep, part: Part) -> float:
-    """The part's commits that the step's account knows; of a damaged one nobody can tell, and no run is awaited."""
+    """The newest commit of the part that the state knows; infinite if that is damaged, so that no run is waited for."""
     try:
         account = work.state.account(work.name, work.day)
     except StateError:
@@ -143,14 +143,14 @@ def _accounted(work: DayStep, part: Part) -> float:
 
 
 def _recent_commits(folder: Folder) -> list[str]:
-    """The commits of the last minutes, as they stand in the log."""
+    """The contents of the commits of the last minutes."""
     since = datetime.now(UTC) - timedelta(seconds=IN_FLIGHT)
     files = (file for file in folder.list("_delta_log/") if _COMMIT.match(file.path) and file.modified > since)
     return [content.decode() for content in folder.read_each([file.path for file in files]) if content]
 
 
 def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
-    """What is wrong with the files of a log; nothing if there is no table yet."""
+    """Findings about the files of a log; none if the table does not exist yet."""
     files = {file.path: file for file in folder.list("_delta_log/")}
     commits = {int(match[1]): file for path, file in files.items() if (match := _COMMIT.match(path))}
     points = {int(match[1]): file for path, file in files.items() if (match := _CHECKPOINT.match(path))}
@@ -184,7 +184,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 name,
-                f"this commit is torn ({file.size} bytes: {fault}): nobody can open the table",
+                f"this commit is torn ({file.size} bytes: {fault}): the table cannot be opened",
                 "JSON, a line an action",
                 f"{_removal(folder, [file.path])}, then {again}"
                 if is_last
@@ -195,7 +195,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
 def _bad_checkpoint(
     folder: Folder, files: dict[str, FileVersion], commits: dict[int, FileVersion], points: dict[int, FileVersion]
 ) -> Iterator[Finding]:
-    """The newest checkpoint, and the file that points to it."""
+    """Findings about the newest checkpoint, and the file that points to it."""
     newest = max(points, default=None)
     bad = []
     if newest is not None and (fault := _no_parquet(folder, points[newest])):
@@ -212,7 +212,7 @@ def _bad_checkpoint(
     yield Finding(
         "error",
         f"{folder.uri}/{bad[0]}",
-        f"{found}: nobody can open the table",
+        f"{found}: the table cannot be opened",
         "a Parquet file, and a pointer to it",
         f"{_removal(folder, bad)}; the commits hold all that it held"
         if is_whole
@@ -226,7 +226,7 @@ def _removal(folder: Folder, paths: Iterable[str]) -> str:
 
 
 def _torn(content: bytes) -> str:
-    """Why a commit cannot be read; empty if it can."""
+    """Why a commit cannot be read; empty if it can be."""
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         try:
             json.loads(line)
@@ -244,7 +244,7 @@ def _no_parquet(folder: Folder, file: FileVersion) -> str:
 
 
 def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, Account]], list[str]]:
-    """Each step's accounts by day, and what is said of those that are damaged."""
+    """The accounts of each step by day, and messages about damaged ones."""
     state = State(pipeline.output)
     found: dict[StepName, dict[str, Account]] = {}
     damaged = []
@@ -280,7 +280,7 @@ def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Account]]
 def _expected(
     pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, Account]]
 ) -> dict[str, int]:
-    """Rows by day that the accounts count, without quarantined ones that retention has taken out."""
+    """Rows by day that the state counts, without quarantined ones that retention has removed."""
     if table.name != "quarantine":
         step: StepName = "predictions" if table.name == "predictions" else "validated_features"
         return {day: account.rows for day, account in accounts[step].items()}

@@ -1,4 +1,4 @@
-"""What a day is made of: the newest landing file against the schema, the names in the landing folder, the model."""
+"""Probes of what a day needs: specs, the newest landing file, names in the landing folder, the model bundle."""
 
 import time
 from collections import Counter
@@ -16,11 +16,11 @@ from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.storage.folders import FileVersion
 
 LOOKED_AT = 1_000
-"""Rows of the newest file that are judged."""
+"""Rows of the newest file that are validated."""
 READ_WHOLE = 64 * 2**20
-"""Bytes up to which a file is read to its end."""
+"""Size up to which a file is read to its end."""
 MOST_DAYS = 30
-"""Newest days' folders in which a file is looked for."""
+"""Most newest day folders that are searched for a file."""
 
 
 @probe("specs")
@@ -37,7 +37,7 @@ def specs(site: Site) -> Iterator[Finding]:
         )
 
 
-@probe("newest landing file", "landing", "libraries", seconds=60)
+@probe("newest landing file", "landing", seconds=60)
 def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
     """The newest landing file is whole, and its columns and first rows are as the schema says."""
     try:
@@ -66,7 +66,7 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
     try:
         if file.size <= READ_WHOLE:
             landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv)
-        yield from _judged(pipeline, contract, file, where)
+        yield from _validated(pipeline, contract, file, where)
     except ContractError as error:
         yield Finding("error", where, str(error), "the schema's columns in the schema's types", remedy)
     except UnreadableFileError as error:
@@ -94,7 +94,7 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
                 yield Finding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
 
 
-@probe("model bundle", "bundle", "output", "libraries", seconds=60)
+@probe("model bundle", "bundle", "output", seconds=60)
 def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
     delivered = model_checks.examine(pipeline)
@@ -135,7 +135,7 @@ def _schema(pipeline: Pipeline) -> str:
 
 
 def _newest(pipeline: Pipeline) -> FileVersion | None:
-    """The file that was uploaded last, of the newest day that has one."""
+    """The last uploaded file of the newest day that has one."""
     names = (name for name in pipeline.landing.children().folders if name.startswith("dt="))
     for name in sorted(names, reverse=True)[:MOST_DAYS]:
         listed = landing_files.list_day(pipeline.landing, name.removeprefix("dt="))
@@ -144,8 +144,8 @@ def _newest(pipeline: Pipeline) -> FileVersion | None:
     return None
 
 
-def _judged(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[Finding]:
-    """The columns of a file, and what its first rows are rejected for."""
+def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[Finding]:
+    """Findings about the columns of a file, and why its first rows are rejected."""
     seen, reasons, rejected = 0, Counter[str](), 0
     examples: dict[str, str | None] = {}
     advice: set[str] = set()

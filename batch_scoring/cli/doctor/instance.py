@@ -1,4 +1,4 @@
-"""The Dagster instance: its folder and settings, its daemon, what starts days, runs that are dead."""
+"""Probes of the Dagster instance: folder, settings, daemon, sensors and schedules, dead runs."""
 
 import os
 import time
@@ -25,9 +25,9 @@ from batch_scoring.operations.dead_runs import find_dead_runs, is_of_this_machin
 from batch_scoring.runtime.printable import shell_word
 
 LONGEST_RUN = 7 * 24 * 3600
-"""Seconds of a maximum runtime that is none."""
+"""Seconds; a longer maximum runtime is no protection."""
 OF_ALL = {
-    "alerts": "failed runs, failed checks and late days are told to nobody",
+    "alerts": "failed runs, failed checks and late days are not reported",
     "dead_runs": "a run whose process is gone holds its slot of the queue for hours",
 }
 """The sensors of the whole deployment, and what is lost without them."""
@@ -52,7 +52,7 @@ def home(site: Site) -> Iterator[Finding]:
         yield Finding(
             "error",
             "DAGSTER_HOME",
-            f"{site.home} is no folder, or no absolute path",
+            f"{site.home} is not a folder, or not an absolute path",
             "an absolute path of a folder",
             f"mkdir -p {shell_word(str(site.home))}, or {_EXPORT}",
         )
@@ -76,7 +76,7 @@ def home(site: Site) -> Iterator[Finding]:
                 str(file),
                 "two processes have created it at once, it has two revisions: every command fails",
                 "one revision",
-                f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.MEND}",
+                f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.REPAIR}",
             )
         if not torn and not _is_new(site.home):  # to open a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
@@ -312,14 +312,14 @@ def waiting_alerts(site: Site) -> Iterator[Finding]:
 
 
 def _switch(site: Site, name: str) -> str:
-    """How a sensor or schedule is switched on; dagster's own command finds no instance by itself."""
+    """The remedy that starts a sensor or schedule; the dagster command does not find the instance by itself."""
     kind = "schedule" if name.endswith("_on_schedule") else "sensor"
     home = shell_word(str(site.home or PROJECT))
     return f"switch it on in the UI, or: DAGSTER_HOME={home} dagster {kind} start {name} -w workspace.yaml"
 
 
 def _starters(pipeline: Pipeline) -> dict[str, str]:
-    """What may start the pipeline's days, with the status that the spec ships it in."""
+    """Sensors and schedules that start the pipeline's days, with their default status from the spec."""
     return {
         **sensor_status.sensors_of(pipeline),
         f"{job_name(pipeline)}_on_schedule": pipeline.spec.schedule.default_status,
@@ -327,6 +327,6 @@ def _starters(pipeline: Pipeline) -> dict[str, str]:
 
 
 def _is_new(home: Path) -> bool:
-    """Whether nothing has ever been kept in it: SQLite whose file is not there."""
+    """Whether the instance has no database yet: it is SQLite and the file does not exist."""
     runs = [file for file in sqlite_databases.files(home) if file.name == "runs.db"]
     return bool(runs) and not runs[0].is_file()

@@ -1,12 +1,8 @@
-"""The machine and what is installed on it: libraries, the code that runs, time zones, disks, alert channels."""
+"""Probes of the machine: the installed code, disks, and alert channels."""
 
-import importlib
-import importlib.metadata
 import os
 import sys
 import tempfile
-import tomllib
-import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,47 +16,17 @@ from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.state import State
 
-NEEDED = ("torch", "pandas", "pandera.pandas", "pyarrow", "deltalake", "safetensors.torch")
-"""What every night imports."""
 LEAST_FREE, SHORT_FREE = 64 * 2**20, 512 * 2**20
-"""Bytes: a night fails with less than the first, whatever it writes; the second is little."""
+"""Free bytes: runs fail with less than the first; less than the second is a warning."""
 NIGHTS = 30
 """Days that a disk should have room for."""
 LEAST_INODES, SHORT_INODES = 500, 10_000
 RECENT_DAYS = 7
-"""Newest accounts whose size tells what a day needs."""
+"""Newest days whose size is taken for that of a day."""
 MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
 _PYTHON = shell_word(sys.executable)
-
-
-@probe("libraries", gives="libraries", seconds=60)
-def libraries(_site: Site) -> Iterator[Finding]:
-    """Python and the libraries are of the versions that pyproject.toml asks for, and import."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    python, requirements = _asked_for()
-    here = ".".join(map(str, sys.version_info[:3]))
-    install = f"{_PYTHON} -m pip install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
-    if not SpecifierSet(python).contains(here):
-        yield Finding("error", sys.executable, f"Python {here}", python, "make the virtual environment with another")
-    for requirement in map(Requirement, requirements):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding("error", requirement.name, "not installed", str(requirement), install)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding("warning", requirement.name, f"version {version}", str(requirement), install)
-    for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a library may raise anything while it is imported
-            yield Finding("error", name, f"it does not import: {type(error).__name__}: {error}", "an import", install)
 
 
 @probe("code")
@@ -77,19 +43,6 @@ def code(_site: Site) -> Iterator[Finding]:
         )
 
 
-@probe("time zones")
-def time_zones(_site: Site) -> Iterator[Finding]:
-    """This machine knows time zones: days begin in them."""
-    if len(zoneinfo.available_timezones()) < 100:
-        yield Finding(
-            "error",
-            f"time zone data ({', '.join(zoneinfo.TZPATH) or 'no folder'})",
-            "none is installed",
-            "the IANA database",
-            f"apt-get install tzdata, or {_PYTHON} -m pip install tzdata",
-        )
-
-
 @probe("disk", "output")
 def disk(pipeline: Pipeline) -> Iterator[Finding]:
     """There is room for a month of days like the last ones, or for uploads in the making."""
@@ -101,23 +54,6 @@ def disk(pipeline: Pipeline) -> Iterator[Finding]:
     else:
         waiting = "shards that wait there for their upload"
         yield from _room(Path(tempfile.gettempdir()), most, 2 * most, waiting)
-
-
-@probe("temporary files")
-def temporary_files(_site: Site) -> Iterator[Finding]:
-    """Temporary files can be written."""
-    try:
-        with tempfile.TemporaryFile() as file:
-            file.write(b"probe")
-            file.flush()
-    except OSError as error:
-        yield Finding(
-            "error",
-            tempfile.gettempdir(),
-            f"no temporary file can be written: {error}",
-            "a folder that takes them",
-            "make room or correct its rights, or set TMPDIR",
-        )
 
 
 @probe("lasting storage", "output")
@@ -154,7 +90,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
         yield Finding(
             "warning" if site.send_test else "info",
             "ALERT_URLS",
-            "not set: failures go to a log, nobody is told",
+            "not set: failures are only logged",
             "addresses as apprise has them",
             "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
@@ -163,7 +99,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 str(channel),
-                "apprise does not understand it: nobody is told there",
+                "apprise does not understand it: nothing is sent there",
                 "an address as apprise has them",
                 "correct that address; commas and spaces in passwords want URL encoding",
             )
@@ -182,18 +118,8 @@ def alert_channels(site: Site) -> Iterator[Finding]:
                 )
 
 
-def _asked_for() -> tuple[str, list[str]]:
-    """The bounds on Python and on the libraries: of the checkout, else of what is installed."""
-    file = PROJECT / "pyproject.toml"
-    if file.is_file():
-        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-        return project["requires-python"], project["dependencies"]
-    installed = importlib.metadata.metadata("batch_scoring")
-    return installed["Requires-Python"] or "", installed.get_all("Requires-Dist") or []
-
-
 def _recent_sizes(pipeline: Pipeline) -> list[int]:
-    """Bytes that the newest days have written, tables and quarantine."""
+    """Bytes that the newest days wrote, in tables and quarantine."""
     state = State(pipeline.output)
     names = pipeline.output.subfolder("state").children().folders
     days = sorted(name.removeprefix("dt=") for name in names if name.startswith("dt="))[-RECENT_DAYS:]
@@ -208,7 +134,7 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
 
 
 def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding]:
-    """Whether a disk has so many bytes, and inodes: `needed` for a night, `wanted` for `what`."""
+    """Findings about free bytes and inodes: `needed` for a run, `wanted` for `what`."""
     found = os.statvfs(folder)
     free, inodes = found.f_bavail * found.f_frsize, found.f_favail
     least, short = max(needed, LEAST_FREE), max(wanted, SHORT_FREE)
@@ -250,7 +176,7 @@ def _fleeting(folder: Path, what: str, setting: str) -> Iterator[Finding]:
 
 
 def _file_system(folder: Path) -> str:
-    """Of the mount that a folder is on."""
+    """Type of the file system that a folder is on."""
     import psutil
 
     place = folder.resolve()

@@ -1,5 +1,6 @@
-"""What a probe is, and how probes are run: beside each other, each with a time limit. Knows none of them."""
+"""Probes, and a runner that executes them in parallel, each with a time limit. It knows none of them by name."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,23 +10,27 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BatchScoringError
+from batch_scoring.runtime.printable import shell_word
 
 Severity = Literal["error", "warning", "info"]
-"""error: the night fails; warning: something is lost or unsafe; info: worth knowing, and well."""
+"""error: runs fail; warning: something is lost or unsafe; info: worth knowing, but fine."""
 
-Need = Literal["landing", "output", "bundle", "libraries", "instance"]
-"""What must have been found well, for a probe to have something to look at."""
+Need = Literal["landing", "output", "bundle", "instance"]
+"""What a probe may depend on: another probe that found no error in it."""
 
 LIMIT = 30.0
-"""Seconds that a probe has; those that only wait for a network have less."""
+"""Time limit of a probe in seconds; shorter for those that only wait for a network."""
 NETWORK_LIMIT = 12.0
+
+_PIP = f"{shell_word(sys.executable)} -m pip"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """Something that is not as it should be."""
 
     severity: Severity
     where: str
@@ -33,49 +38,49 @@ class Finding:
     found: str
     expected: str = ""
     remedy: str = ""
-    """What to do; a command where there is one."""
+    """What to do, if possible a command."""
 
 
 @dataclass
 class Site:
-    """What is looked at: pipelines whose specs are right, and the Dagster instance they run in."""
+    """The subject of the probes: pipelines with valid specs, and their Dagster instance."""
 
     pipelines: Sequence[Pipeline]
     send_test: bool = False
-    """Whether alert channels are sent a message."""
+    """Whether to send a message to the alert channels."""
     home: Path | None = None
     """The instance's folder; None if there is none."""
     instance: dg.DagsterInstance | None = None
-    """None as long as nothing has ever run in it, or if it cannot be opened."""
+    """None if nothing has run in it yet, or if it cannot be opened."""
     faults: Sequence[str] = ()
-    """Of all specs."""
+    """Validation errors of all specs."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A function that looks at one thing."""
+    """A function that examines one thing."""
 
     name: str
     states: str
-    """What is so if it finds nothing; in words."""
+    """The statement that holds if it finds nothing."""
     look: Callable[[Any], Iterable[Finding]]
     """Takes a Pipeline, or the Site for probes of the whole deployment."""
     needs: tuple[Need, ...] = ()
     gives: Need | None = None
-    """What others need and this one finds well if it has no error."""
+    """What other probes may rely on if this one finds no error."""
     seconds: float = LIMIT
 
 
 def probe(
     name: str, *needs: Need, gives: Need | None = None, seconds: float = LIMIT
 ) -> Callable[[Callable[[Any], Iterable[Finding]]], Probe]:
-    """Make a probe of a function; the first line of its docstring says what is so if it finds nothing.
+    """Turn a function into a probe; the first line of its docstring is the statement that holds if it finds nothing.
 
     Args:
-        name: how reports call it.
-        needs: what it cannot do without.
-        gives: what it finds well for others, unless it has an error.
-        seconds: how long it may take.
+        name: its name in reports.
+        needs: what it depends on.
+        gives: what others may rely on if it finds no error.
+        seconds: its time limit.
     """
 
     def made(look: Callable[[Any], Iterable[Finding]]) -> Probe:
@@ -86,36 +91,36 @@ def probe(
 
 @dataclass
 class Outcome:
-    """What a probe has said of one pipeline, or of the deployment."""
+    """The result of a probe for one pipeline, or for the deployment."""
 
     probe: Probe
     pipeline: str
-    """Empty if it looks at the whole deployment."""
+    """Empty if the probe examines the whole deployment."""
     findings: list[Finding] = field(default_factory=list)
     skipped: str = ""
-    """Why it has not looked."""
+    """Why it did not run."""
     seconds: float = 0.0
     hangs: bool = False
-    """Whether it was still at work when its time was over."""
+    """Whether it was still running at its time limit."""
 
     @property
     def has_error(self) -> bool:
-        """Whether the night fails of it."""
+        """Whether one of its findings makes runs fail."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 class Look(threading.Thread):
-    """A probe at work; a daemon thread, so that one that hangs holds up nobody's exit."""
+    """A running probe: a daemon thread, so that one that hangs does not delay the exit."""
 
     def __init__(self, probe: Probe, pipeline: str, target: object) -> None:
-        """`target`: what the probe's function takes."""
+        """`target`: the argument of the probe's function."""
         super().__init__(daemon=True, name=f"doctor {probe.name} {pipeline}")
         self.outcome = Outcome(probe, pipeline)
         self._target_of_probe = target
         self._began = 0.0
 
     def run(self) -> None:
-        """Look, and keep what is found."""
+        """Run the probe, and keep its findings."""
         self._began = time.monotonic()
         outcome = self.outcome
         try:
@@ -126,7 +131,7 @@ class Look(threading.Thread):
         outcome.seconds = time.monotonic() - self._began
 
     def finish(self) -> Outcome:
-        """Its outcome, when it is done or its time is over."""
+        """Wait for the outcome, at most until the time limit."""
         while not self._began:
             time.sleep(0.01)
         self.join(max(0.0, self._began + self.outcome.probe.seconds - time.monotonic()))
@@ -136,9 +141,9 @@ class Look(threading.Thread):
         late = Finding(
             "error",
             known.pipeline or known.probe.name,
-            f"no answer within {limit:g} s, so nobody knows: {known.probe.states}",
+            f"no answer within {limit:g} s, so it is unknown whether this holds: {known.probe.states}",
             "an answer in time",
-            "see whether its disk, store or database answers at all; a hung mount does not",
+            "check whether its disk, store or database answers at all; a hung mount does not",
         )
         return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
 
@@ -147,10 +152,10 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
     """Run probes and wait for them.
 
     Args:
-        wanted: each probe with the pipeline it is of (empty: the deployment) and what its function takes.
+        wanted: each probe with the name of the pipeline (empty: the deployment) and the argument of its function.
 
     Returns:
-        The outcomes, in the order of `wanted`. A probe that lacks what it needs has not looked, and says why.
+        The outcomes, in the order of `wanted`. A probe is skipped, with the reason, if what it depends on has an error.
     """
     looks: dict[int, Look] = {}
     outcomes: dict[int, Outcome] = {}
@@ -166,7 +171,7 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
         if not one.needs:
             continue
         if missing := [need for need in one.needs if {(need, pipeline), (need, "")} & lacking]:
-            outcomes[number] = Outcome(one, pipeline, skipped=f"needs what has an error: {', '.join(missing)}")
+            outcomes[number] = Outcome(one, pipeline, skipped=f"depends on what has an error: {', '.join(missing)}")
         else:
             looks[number] = Look(one, pipeline, target)
             looks[number].start()
@@ -178,10 +183,13 @@ def _raised(outcome: Outcome, error: Exception) -> Finding:
     where = outcome.pipeline or outcome.probe.name
     if isinstance(error, BatchScoringError | OSError):  # their text says all that there is to say
         return Finding("error", where, str(error), outcome.probe.states)
+    if isinstance(error, ImportError):
+        remedy = f"{_PIP} check, then {_PIP} install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
+        return Finding("error", where, f"a library does not import: {error}", outcome.probe.states, remedy)
     return Finding(
         "error",
         where,
         f"the probe itself has failed: {type(error).__name__}: {error}",
         outcome.probe.states,
-        "nobody knows whether this is well; look by hand, and report the probe's failure",
+        "it is unknown whether this holds; check by hand, and report the probe's failure",
     )

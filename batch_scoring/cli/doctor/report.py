@@ -1,4 +1,4 @@
-"""What doctor says: text for people, JSON for programs. Holds no secret, whatever the probes were told by others."""
+"""Doctor's report as text or JSON, with secrets removed from whatever libraries and services said."""
 
 import json
 import os
@@ -11,20 +11,20 @@ from batch_scoring.cli.doctor.probe import Finding, Outcome, Severity
 from batch_scoring.operations.alerting import channels
 
 FORMAT = 1
-"""Of the JSON; raised when a field changes its meaning."""
+"""Version of the JSON; raised when a field changes its meaning."""
 
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ALERT_URLS")
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at."""
+    """The outcomes of all probes."""
 
     outcomes: Sequence[Outcome]
     seconds: float
 
     def count(self, severity: Severity) -> int:
-        """Findings of a severity, each once."""
+        """Number of distinct findings of a severity."""
         return sum(finding.severity == severity for finding, _ in self.findings())
 
     def fails(self, fail_on: Literal["warning", "error"]) -> bool:
@@ -32,7 +32,7 @@ class Report:
         return self.count("error") > 0 or (fail_on == "warning" and self.count("warning") > 0)
 
     def findings(self) -> list[tuple[Finding, list[Outcome]]]:
-        """Each finding once, with those who have found it; the worst first."""
+        """Each finding once, with the outcomes that contain it; the worst first."""
         found: dict[Finding, list[Outcome]] = {}
         for outcome in self.outcomes:
             for finding in outcome.findings:
@@ -41,7 +41,7 @@ class Report:
         return sorted(found.items(), key=lambda item: order.index(item[0].severity))
 
     def text(self) -> str:
-        """For people: a line a probe that is well, then the findings, last their counts."""
+        """Text: one line per probe without a finding, then the findings, then their counts."""
         lines = [*self._well(), *self._skipped()]
         for finding, by in self.findings():
             lines += _told(finding, by)
@@ -54,7 +54,7 @@ class Report:
         return _without_secrets("\n".join([*lines, f"{counts}, {self.seconds:.1f} s"]) + "\n")
 
     def json(self) -> str:
-        """For programs; docs/guides/preflight-checks.md describes it."""
+        """JSON object; docs/guides/preflight-checks.md describes it."""
         content = {
             "format": FORMAT,
             "healthy": not self.fails("warning"),
@@ -84,7 +84,7 @@ class Report:
         return json.dumps(_cleaned(content), indent=1, ensure_ascii=False) + "\n"
 
     def _well(self) -> Iterator[str]:
-        """A line for each probe without errors and warnings, and for all pipelines together where all are well."""
+        """One line per probe without errors and warnings, with the pipelines for which it has none."""
         by_probe: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
             if _status(outcome) == "ok":

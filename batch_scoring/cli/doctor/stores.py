@@ -1,4 +1,4 @@
-"""Where a pipeline's bytes are: whether folders and buckets can be read, written and committed to, and their clock."""
+"""Probes of a pipeline's folders and buckets: reading, writing, commits, and clocks."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from batch_scoring.storage import aws
 from batch_scoring.storage.folders import Folder, S3Folder
 
 SKEW, REFUSED_SKEW = 5.0, 900.0
-"""Seconds by which clocks may differ: unsafe beyond the first; S3 refuses requests beyond the second."""
+"""Seconds by which clocks may differ: beyond the first it is unsafe, beyond the second S3 refuses requests."""
 
 
 @probe("landing folder", gives="landing", seconds=NETWORK_LIMIT)
@@ -31,7 +31,7 @@ def landing_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
         yield Finding(
             "error",
             folder.uri,
-            "it is no folder" if is_file else "there is no such folder",
+            "it is not a folder" if is_file else "there is no such folder",
             "the landing folder, with dt=YYYY-MM-DD/ below it",
             f"mount or create it (mkdir -p {shell_word(folder.uri)}), or correct input.landing in the spec or "
             "BATCH_SCORING_DATA",
@@ -144,7 +144,7 @@ def clock(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 def existing(path: Path) -> Path:
-    """The folder itself, or what is there above it: before the first day there is none."""
+    """The folder itself, or the nearest existing one above it: before the first day there is none."""
     while not path.is_dir():
         path = path.parent
     return path
@@ -161,7 +161,7 @@ def _reach(folder: Folder, action: str) -> Iterator[Finding]:
     place = Path(folder.uri)
     try:
         if place.exists() and not place.is_dir():
-            yield Finding("error", folder.uri, "it is no folder", "a folder", "move the file away")
+            yield Finding("error", folder.uri, "it is not a folder", "a folder", "move the file away")
         folder.children()
     except OSError as error:
         yield Finding(
@@ -197,14 +197,14 @@ def _writable_on_s3(folder: S3Folder) -> Iterator[Finding]:
 
 
 def _folders_below(top: Path) -> list[Path]:
-    """Those that a run writes into and that are there."""
+    """The existing folders that runs write into."""
     tables = [f"tables/{name}" for name in TABLES]
     names = ["state", "tables", *tables, *(f"{table}/_delta_log" for table in tables), "reports"]
     return [top / name for name in names if (top / name).is_dir()]
 
 
 def _write(file: Path) -> None:
-    """As a run writes: a scratch file, forced to the disk, under its name in one step."""
+    """Write as a run does: a scratch file, forced to disk and renamed."""
     with file.open("xb") as stream:
         stream.write(b"probe")
         stream.flush()
@@ -254,7 +254,7 @@ def _status(ask: Callable[[], object]) -> int:
 
 
 def _offset_on_s3(folder: S3Folder) -> float | None:
-    """Seconds by which the store is ahead; its answers name whole seconds."""
+    """Seconds by which the store's clock is ahead; its answers have whole seconds."""
     from botocore.exceptions import ClientError
 
     s3, before = aws.quick_client("s3"), time.time()
@@ -270,7 +270,7 @@ def _offset_on_s3(folder: S3Folder) -> float | None:
 
 
 def _offset_on_disk(folder: Folder) -> float | None:
-    """Seconds by which the file system's stamps are ahead; another machine gives them on a network mount."""
+    """Seconds by which timestamps of the file system are ahead; on a network mount they come from another machine."""
     file = existing(Path(folder.uri)) / new_name()
     with trace(str(file), lambda: _remove(file)):
         before = time.time()

@@ -1,4 +1,4 @@
-"""What a probe writes for a moment, and takes away whatever happens, also when the command is interrupted."""
+"""Temporary files and objects of probes, removed in any case, also when the command is interrupted."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from batch_scoring.errors import StoppedError
 
 PREFIX = ".batch_scoring_doctor_"
-"""Names of probe files begin with it: nobody takes them for data."""
+"""Prefix of their names, which marks them as no data."""
 
 _left: dict[str, Callable[[], object]] = {}
 _stopping = threading.Event()
@@ -18,11 +18,11 @@ _stopping = threading.Event()
 
 @contextlib.contextmanager
 def trace(name: str, remove: Callable[[], object]) -> Iterator[None]:
-    """Around what writes something: it is removed at the end of the block.
+    """Remove what the block writes when it ends.
 
     Args:
         name: of what is written.
-        remove: takes it away; may be called when there is nothing.
+        remove: removes it; may be called if it does not exist.
 
     Raises:
         StoppedError: the command is being ended.
@@ -38,15 +38,15 @@ def trace(name: str, remove: Callable[[], object]) -> Iterator[None]:
 
 
 def new_name() -> str:
-    """A name for a probe file that nobody else has."""
+    """A unique name for a probe file."""
     return f"{PREFIX}{os.getpid()}_{uuid.uuid4().hex[:12]}"
 
 
 def remove_all(seconds: float = 1.0) -> list[str]:
-    """Write nothing any more, and remove what probes have not yet removed themselves.
+    """Stop writing, and remove what the probes have not removed themselves.
 
     Returns:
-        What may still be there, because its store does not answer in time.
+        Names of what may be left, because its store did not answer in time.
     """
     _stopping.set()
     try:

@@ -1,4 +1,4 @@
-"""`batch-scoring submit`, `status` and `wait`: days of a deployment elsewhere, over its GraphQL interface.
+"""`batch-scoring submit`, `status` and `wait`: days of a remote deployment, over its GraphQL interface.
 
-Start reading at `commands.py`.
+Start reading at `actions.py`; `command.py` reads the arguments.
 """

@@ -1,7 +1,7 @@
-"""A Dagster deployment elsewhere: its address, and what one says when it does not answer as it should.
+"""Connection to a remote Dagster deployment: its address, requests, and the messages of errors.
 
-Everything goes through the GraphQL interface of its web server with dagster-graphql's client. What is asked there is
-the business of `jobs.py` and `runs.py`; nothing is known here of pipelines, specs or data.
+All requests use the GraphQL interface of its web server through the client of dagster-graphql. The queries are in
+`jobs.py` and `runs.py`; this module knows nothing of pipelines, specs or data.
 """
 
 import os
@@ -15,37 +15,37 @@ from batch_scoring.errors import UnreachableError, WrongCommandError
 
 URL_VARIABLE = "DAGSTER_UI_URL"
 HEADERS_VARIABLE = "DAGSTER_UI_HEADERS"
-"""Headers of each request, one a line: a secret in it stands in no shell's history and in no list of processes."""
+"""Headers of each request, one per line: a secret in it appears neither in the shell's history nor in process lists."""
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
-"""How long a connection and an answer may take."""
+"""Timeouts of a connection and of an answer."""
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.%]+")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e\xa1-\xff](?:[ \t\x21-\x7e\xa1-\xff]*))")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a deployment's web server is."""
+    """The address of a deployment's web server."""
 
     url: str
-    """Of the UI, with its path prefix, without a slash at the end and without a password."""
+    """Of the UI, with its path prefix, without a trailing slash and without a password."""
     graphql: str
     """Of the GraphQL interface, with user and password if they were given."""
     headers: Mapping[str, str]
 
     def link(self, path: str) -> str:
-        """A page of the UI."""
+        """The address of a page of the UI."""
         return f"{self.url}/{path}"
 
 
 def address(url: str | None, headers: Sequence[str] = ()) -> Address:
-    """The address that options and environment give.
+    """The address from the options and the environment.
 
     Args:
         url: of the UI; `DAGSTER_UI_URL` if None.
         headers: as `Name: value`; they replace those of `DAGSTER_UI_HEADERS` with the same name.
 
     Raises:
-        WrongCommandError: there is no address, or it is none; a header is none. A header's value is never shown.
+        WrongCommandError: the address is missing, or it or a header is invalid. The value of a header is never shown.
     """
     source = "--url" if url else URL_VARIABLE
     text = (url or os.environ.get(URL_VARIABLE, "")).strip()
@@ -58,12 +58,14 @@ def address(url: str | None, headers: Sequence[str] = ()) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may quote a password
         raise WrongCommandError(
-            f"{source} is no address of a web server: port or host is none; {example}; {encoded}"
+            f"{source} is not the address of a web server: port or host is none; {example}; {encoded}"
         ) from None
     if "@" in parts.path + parts.query + parts.fragment:  # what stands before it may be half a password
-        raise WrongCommandError(f"{source} is no address of a web server: an @ after the host; {example}; {encoded}")
+        raise WrongCommandError(
+            f"{source} is not the address of a web server: an @ after the host; {example}; {encoded}"
+        )
     if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(host):
-        raise WrongCommandError(f"{source} is no address of a web server: {_without_password(text)!r}; {example}")
+        raise WrongCommandError(f"{source} is not the address of a web server: {_without_password(text)!r}; {example}")
     if parts.query or parts.fragment:
         raise WrongCommandError(f"{source} has more than an address: {_without_password(text)!r}; {example}")
     prefix = parts.path.rstrip("/").removesuffix("/graphql")
@@ -80,13 +82,13 @@ def address(url: str | None, headers: Sequence[str] = ()) -> Address:
 
 
 def first_line(text: str | None) -> str:
-    """What a person is told of a longer message: its first line, with the next one if that ends with a colon."""
+    """The first line of a message, with the next one if the first ends with a colon."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else "no message"
 
 
 def python_error(error: Mapping[str, Any]) -> str:
-    """What a person is told of a Python error of the deployment: the first line of what lies beneath it."""
+    """A Python error of the deployment in one line: that of its innermost cause."""
     return first_line([error, *(error.get("causes") or ())][-1].get("message"))
 
 
@@ -117,10 +119,10 @@ class Remote:
         )
 
     def ask(self, field: str, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask a query; the answer's field of that name.
+        """Send a query, and return the field of that name from the answer.
 
         Raises:
-            UnreachableError: there is no such answer, or it is an error of the deployment itself.
+            UnreachableError: the answer is missing, or is an error of the deployment itself.
         """
         from dagster_graphql import DagsterGraphQLClientError
 
@@ -136,13 +138,13 @@ class Remote:
         return found
 
     def refused(self, answer: Mapping[str, Any]) -> UnreachableError:
-        """The error for an answer that is one of GraphQL's errors."""
+        """The exception for an error in the answer."""
         if answer.get("__typename") == "UnauthorizedError":
             return UnreachableError(f"{self.address.url} does not allow it: {python_error(answer)}", is_denied=True)
         return UnreachableError(f"{self.address.url} has an error: {python_error(answer)}")
 
     def explain(self, error: Exception) -> UnreachableError:
-        """The error for what the client's exception means."""
+        """The exception that explains one of the client's."""
         from gql.transport import exceptions as gql_errors
 
         url, cause = self.address.url, error.__cause__ or error
@@ -169,7 +171,7 @@ class Remote:
         url = self.address.url
         if status in (401, 403):
             how = f"pass --header 'Authorization: …' or set {HEADERS_VARIABLE}"
-            return UnreachableError(f"{url} does not let one in (HTTP {status}): {how}", is_denied=True)
+            return UnreachableError(f"{url} denies access (HTTP {status}): {how}", is_denied=True)
         if status == 429 or status >= 500:
             return UnreachableError(f"{url} is out of order (HTTP {status}): try again later", in_doubt=True)
         return UnreachableError(
@@ -185,7 +187,7 @@ class Remote:
             what = found[1].strip() if found else first_line(text)
             of_certificate = "check the address; for an authority of your own set REQUESTS_CA_BUNDLE"
             advice = of_certificate if "certificate" in what else "is it http:// and not https://?"
-            return UnreachableError(f"{url} cannot be talked to over TLS: {what}; {advice}")
+            return UnreachableError(f"{url} cannot be reached over TLS: {what}; {advice}")
         if isinstance(cause, requests.exceptions.ConnectTimeout):
             return UnreachableError(
                 f"{url} does not answer within {CONNECT_SECONDS:.0f} s: check address, network and firewalls"
@@ -202,7 +204,7 @@ class Remote:
 def _header(line: str, source: str) -> tuple[str, str]:
     found = _HEADER.fullmatch(line.strip())
     if not found:
-        raise WrongCommandError(f"{source} has a line that is no header: expected 'Name: value' on one line")
+        raise WrongCommandError(f"{source} has a line that is not a header: expected 'Name: value' on one line")
     return found[1], found[2]
 
 

@@ -1,6 +1,6 @@
-"""What a remote deployment has, and how a day or a range of days is started there.
+"""Jobs and days of a remote deployment, and how runs and backfills are started there.
 
-The deployment says which pipelines and days there are: neither spec nor data of this machine is looked at.
+The deployment is asked which pipelines and days exist: specs and data of this machine play no part.
 """
 
 import time
@@ -16,7 +16,7 @@ from batch_scoring.errors import UnreachableError, WrongCommandError
 from batch_scoring.operations.run_history import PARTITION
 
 PREFIX = "score_"
-"""Of the names of the jobs that score a day."""
+"""Prefix of the names of the jobs that score a day."""
 _WHY = {"batch_scoring/why": "submitted"}
 
 _WORKSPACE = """
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As Dagster knows it."""
+        """The name in Dagster."""
         return f"{PREFIX}{self.pipeline}"
 
 
@@ -66,7 +66,7 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
         location: the code location to look in; all if None.
 
     Raises:
-        WrongCommandError: there is none, or there are several.
+        WrongCommandError: no job, or several, match.
         UnreachableError: a code location that may have it does not load.
     """
     found, broken, sensors = _jobs(remote)
@@ -95,7 +95,7 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
 
 
 def _jobs(remote: Remote) -> tuple[list[Job], dict[str, str], dict[str, str]]:
-    """The pipelines' jobs; the code locations that have none to show, with the reason; what each sensor is for."""
+    """The jobs of the pipelines; the code locations that do not load, with the reason; the descriptions of sensors."""
     found: list[Job] = []
     broken: dict[str, str] = {}
     sensors: dict[str, str] = {}
@@ -140,12 +140,12 @@ def days_within(remote: Remote, job: Job, first: date, last: date) -> list[str]:
     for day in (str(first), str(last)):
         if day not in known:
             its = f"its days there are {known[0]} … {known[-1]}"
-            raise WrongCommandError(f"{day} is no day of {job.pipeline} at {remote.address.url}; {its}")
+            raise WrongCommandError(f"{day} is not a day of {job.pipeline} at {remote.address.url}; {its}")
     return [day for day in known if str(first) <= day <= str(last)]
 
 
 def start_day(remote: Remote, job: Job, day: str) -> str:
-    """Start a run of a day; its id.
+    """Start a run of a day, and return its id.
 
     Raises:
         UnreachableError: the deployment does not answer or refuses; the message says if the run may be there all the
@@ -168,7 +168,7 @@ def start_day(remote: Remote, job: Job, day: str) -> str:
 
 
 def start_days(remote: Remote, job: Job, wanted: Sequence[str]) -> str:
-    """Start a backfill, a run for each of the days; its id.
+    """Start a backfill with one run per day, and return its id.
 
     Raises:
         UnreachableError: as `start_day`.
@@ -192,7 +192,7 @@ def start_days(remote: Remote, job: Job, wanted: Sequence[str]) -> str:
 
 
 def silent_daemon(remote: Remote, kind: str) -> str | None:
-    """Says that nobody takes work from the queue, if the daemon of that kind has not been heard of for a while."""
+    """The warning that nothing takes work from the queue, if the daemon of that kind has been silent for a while."""
     health = remote.ask("instance", _DAEMON)["daemonHealth"]["allDaemonStatuses"]
     beats = [status["lastHeartbeatTime"] for status in health if status["daemonType"] == kind and status["required"]]
     if not beats or (beats[0] is not None and time.time() < beats[0] + SILENCE):
@@ -204,7 +204,7 @@ def silent_daemon(remote: Remote, kind: str) -> str | None:
 
 
 def _in_doubt(error: UnreachableError, look: str) -> UnreachableError:
-    """An answer that was lost on its way leaves open what was done; asking again could do it twice."""
+    """The error if the answer was lost: the request may have been carried out, and repeating it could do so twice."""
     if not error.in_doubt:
         return error
     return UnreachableError(f"{error}; but first look whether it was started all the same: {look}", in_doubt=True)

@@ -1,21 +1,21 @@
-"""What a person and a program read of a remote run or backfill: one screen of text, or one JSON object.
+"""Remote runs and backfills as one screen of text or one JSON object.
 
-The objects' fields are an interface: they are added to, never renamed or taken away. Times are ISO 8601 in UTC, days
-YYYY-MM-DD; what is not known is null.
+The fields of the objects are an interface: new ones may be added, none is renamed or removed. Times are ISO 8601 in
+UTC, days YYYY-MM-DD; unknown values are null.
 
 A run:
 
     kind            "run"
     id, url         of the run; its page in the UI
-    pipeline, day   what it scores
+    pipeline, day   the pipeline and the day that it scores
     job             as Dagster knows it
     state           created, queued, starting, started, canceling; at the end succeeded, failed, canceled
-    failure         the class of the failure, if the run has one
+    failure         the failure class, if the run has one
     created_at, started_at, ended_at, seconds
-    retry_of        id of the run whose work it does again; retried_as: of the one that Dagster goes on with
-    rows            {"in", "scored", "quarantined"}: of a run that has published, else as far as it came
-    rows_per_second of the step that scores
-    model_version   of the model in force
+    retry_of        id of the run that it retries; retried_as: id of the retry that Dagster launched
+    rows            {"in", "scored", "quarantined"}: of a published run, otherwise as far as it got
+    rows_per_second of the scoring step
+    model_version   of the active model
     metrics         asset -> name -> number: all numbers of the run's materialisations
     failed_checks   [{"asset", "check", "severity": "WARN" or "ERROR", "message"}]
     errors          [{"step": null for the run itself, "message": its first line}]
@@ -42,13 +42,13 @@ from batch_scoring.operations import run_failures
 from batch_scoring.operations.run_history import CODE, FINGERPRINT
 
 LONGEST = 500
-"""Characters of a line."""
+"""Most characters of a line."""
 _DULL = {FINGERPRINT, CODE, run_failures.TAG, run_failures.RECORDED_FOR}
-"""Tags that a person has no use for, or reads elsewhere on the page."""
+"""Tags that the page leaves out: they are of no use to people, or shown elsewhere on it."""
 
 
 def run_object(report: RunReport, address: Address) -> dict[str, Any]:
-    """A run as a program reads it."""
+    """A run as a JSON object."""
     run = report.run
     return {
         "kind": "run",
@@ -76,7 +76,7 @@ def run_object(report: RunReport, address: Address) -> dict[str, Any]:
 
 
 def backfill_object(backfill: Backfill, failed: Sequence[RunReport], address: Address) -> dict[str, Any]:
-    """A backfill as a program reads it; `failed`: the runs of its failed days that were looked at."""
+    """A backfill as a JSON object; `failed`: reports of its failed days."""
     return {
         "kind": "backfill",
         "id": backfill.id,
@@ -93,7 +93,7 @@ def backfill_object(backfill: Backfill, failed: Sequence[RunReport], address: Ad
 
 
 def run_page(report: RunReport, address: Address) -> str:
-    """A run on one screen."""
+    """A run as one screen of text."""
     run, object_ = report.run, run_object(report, address)
     what = f"{run.pipeline or run.job} {run.day or ''}".rstrip()
     end = f" ({run.failure})" if run.failure else ""
@@ -127,7 +127,7 @@ def run_page(report: RunReport, address: Address) -> str:
 
 
 def backfill_page(backfill: Backfill, failed: Sequence[RunReport], address: Address) -> str:
-    """A backfill on one screen."""
+    """A backfill as one screen of text."""
     span = f" {backfill.days[0]} … {backfill.days[-1]}" if backfill.days else ""
     lines = [f"{backfill.pipeline}{span}: {backfill.state}", f"  backfill    {backfill.id}"]
     end = f", ended {stamp(backfill.ended_at)}" if backfill.ended_at else ""
@@ -151,12 +151,12 @@ def backfill_page(backfill: Backfill, failed: Sequence[RunReport], address: Addr
 
 
 def failed_count(backfill: Backfill) -> int:
-    """How many days have a run that has failed or was canceled."""
+    """Number of days whose run failed or was canceled."""
     return sum(len(backfill.by_state.get(state, ())) for state in ("failed", "canceled"))
 
 
 def stamp(at: float) -> str:
-    """A moment as a person reads it."""
+    """A time for people."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -173,7 +173,7 @@ def _counts(report: RunReport) -> str:
 
 
 def _news(report: RunReport) -> list[Any]:
-    """The errors that no failed check has said: a blocking one stops its step with its own words."""
+    """The errors that no failed check explains: a blocking check fails its step with its own message."""
     said = [check.message for check in report.failed_checks]
     return [error for error in report.errors if not any(text.splitlines()[0] in error.message for text in said)]
 

@@ -1,4 +1,4 @@
-"""What a remote deployment remembers of a run or a backfill: how far it is, what it has counted, what went wrong."""
+"""Runs and backfills of a remote deployment: their state, row counts, failed checks and errors."""
 
 import itertools
 import math
@@ -14,7 +14,6 @@ from batch_scoring.errors import WrongCommandError
 from batch_scoring.operations import run_failures
 from batch_scoring.operations.run_history import PARTITION, TO_RETRY, WHOLE
 
-"""Tag: the class of a run's failure."""
 STATES = {
     "NOT_STARTED": "created",
     "QUEUED": "queued",
@@ -28,14 +27,14 @@ STATES = {
 }
 ENDS = ("succeeded", "failed", "canceled")
 PAGE = 500
-"""Events or runs of one answer."""
+"""Most events or runs in one answer."""
 MOST_PAGES = 200
 MOST_DETAILED = 20
-"""Failed days of a backfill whose errors are read."""
+"""Most failed days of a backfill whose errors are read."""
 UNDECIDED = 5.0
-"""Seconds after a failure within which Dagster says whether it runs the work again, where it does such things."""
+"""Seconds after a failure within which Dagster decides about a retry, if it is configured to."""
 _FROM_OUTSIDE = "has been marked as failed from outside the execution context"
-"""Of a run whose process died: why, Dagster's engine has said just before."""
+"""Message of a run whose process died; the engine event before it says why."""
 _NO_LONGER_STARTS = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -80,45 +79,45 @@ query($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run, without what it has logged."""
+    """A run, without its events."""
 
     id: str
     pipeline: str
-    """Empty if it is a run of no pipeline of ours."""
+    """Empty if the run belongs to none of our pipelines."""
     day: str | None
     job: str
     state: str
     created_at: float
-    """This and the others: seconds since 1970."""
+    """Times are in seconds since 1970."""
     started_at: float | None
     ended_at: float | None
     retry_of: str | None
-    """The run whose work this one does again."""
+    """The run that this one retries."""
     tags: Mapping[str, str]
     assets: frozenset[str]
-    """Names of the pipeline's assets that it is of; empty if it is of its whole job."""
+    """Names of the selected assets; empty if it runs its whole job."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, which does not say that nobody goes on with its work."""
+        """Whether it has ended; a retry may follow."""
         return self.state in ENDS
 
     @property
     def retried_as(self) -> str | None:
-        """The run with which Dagster goes on by itself."""
+        """The retry that Dagster launched by itself."""
         return self.tags.get("dagster/auto_retry_run_id")
 
     @property
     def failure(self) -> str | None:
-        """The class of its failure, see `failures.py`; a retry carries the tags of the run before it."""
+        """Its failure class, see `operations/run_failures.py`; a retry copies the tags of the run before it."""
         is_own = self.state == "failed" and self.tags.get(run_failures.RECORDED_FOR) == self.id
         return self.tags.get(run_failures.TAG) if is_own else None
 
     @property
-    def patience(self) -> float:
-        """Seconds after its end within which Dagster may still run its work again, 0 if it does not.
+    def retry_window(self) -> float:
+        """Seconds after its end within which Dagster may still launch a retry, 0 if it will not.
 
-        Of a backfill's runs it says that it will, and does not.
+        For runs of a backfill Dagster announces a retry that it never launches.
         """
         if self.state != "failed" or self.retried_as:
             return 0.0
@@ -126,8 +125,8 @@ class RemoteRun:
 
     @property
     def may_be_retried(self) -> bool:
-        """Whether that time is not over yet, by this machine's clock."""
-        return time.time() < (self.ended_at or 0.0) + self.patience
+        """Whether a retry may still follow, by this machine's clock."""
+        return time.time() < (self.ended_at or 0.0) + self.retry_window
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class FailedCheck:
 
 @dataclass(frozen=True)
 class StepError:
-    """Why a step, or the run itself, has failed."""
+    """The error of a step, or of the run itself."""
 
     step: str | None
     message: str
@@ -151,18 +150,18 @@ class StepError:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run with what it has logged."""
+    """A run with what its events say."""
 
     run: RemoteRun
     metrics: Mapping[str, Mapping[str, float]]
-    """Numbers of each asset that it has materialised."""
+    """Numeric metadata of each materialised asset."""
     model_version: str | None
     failed_checks: tuple[FailedCheck, ...]
     errors: tuple[StepError, ...]
 
     @property
     def rows(self) -> dict[str, int | None]:
-        """What became of the day's rows, as far as this run has said it."""
+        """Row counts of the day, as far as this run has reported them."""
         raw, features, scored = (self.metrics.get(name, {}) for name in ("raw_input", *_TABLES))
         quarantined = [table["rows_quarantined"] for table in (features, scored) if "rows_quarantined" in table]
         came = features.get("rows_in", raw.get("rows"))
@@ -174,7 +173,7 @@ class RunReport:
 
     @property
     def rows_per_second(self) -> float | None:
-        """Of the step that scores."""
+        """Throughput of the scoring step."""
         return self.metrics.get("predictions", {}).get("rows_per_second")
 
 
@@ -188,7 +187,7 @@ class Backfill:
     id: str
     pipeline: str
     status: str
-    """As Dagster calls it."""
+    """Dagster's own status."""
     created_at: float
     error: str | None
     days: tuple[str, ...]
@@ -196,7 +195,7 @@ class Backfill:
 
     @property
     def by_state(self) -> dict[str, list[str]]:
-        """The days by the state of their newest run: `requested` those that have none yet, `not started` never."""
+        """The days by the state of their newest run; without one: `requested`, or `not started` if none will follow."""
         without = "not started" if self.status in _NO_LONGER_STARTS else "requested"
         found: dict[str, list[str]] = {}
         for day in self.days:
@@ -205,7 +204,7 @@ class Backfill:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is started any more, and nothing runs; Dagster itself notes it up to half a minute later."""
+        """Whether no run is active and none will be started; Dagster itself records that up to half a minute later."""
         if not all(run.is_over for run in self.runs.values()):
             return False
         is_complete = set(self.days) <= set(self.runs) and not any(run.may_be_retried for run in self.runs.values())
@@ -236,7 +235,7 @@ def find(remote: Remote, name: str) -> RemoteRun | Backfill:
 
 
 def run(remote: Remote, run_id: str) -> RemoteRun:
-    """A run as it is now.
+    """The current state of a run.
 
     Raises:
         WrongCommandError: there is none with that id.
@@ -248,7 +247,7 @@ def run(remote: Remote, run_id: str) -> RemoteRun:
 
 
 def newest_of_day(remote: Remote, pipeline: str, day: str) -> RemoteRun | None:
-    """The newest run of a pipeline's day, whoever has started it; None if there is none."""
+    """The newest run of a pipeline's day, however it was started; None if there is none."""
     for found in _runs(remote, {"tags": [{"key": PARTITION, "value": day}]}):
         if found.pipeline == pipeline and (found.job == f"{PREFIX}{pipeline}" or found.assets & {*WHOLE, "model"}):
             return found
@@ -289,7 +288,7 @@ def report(remote: Remote, found: RemoteRun) -> RunReport:
 
 
 def backfill(remote: Remote, backfill_id: str) -> Backfill:
-    """A backfill as it is now.
+    """The current state of a backfill.
 
     Raises:
         WrongCommandError: there is none with that id.
@@ -366,7 +365,7 @@ def _events(remote: Remote, run_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """The numbers of a materialisation; Dagster's own names repeat ours."""
+    """Numeric metadata of a materialisation, without Dagster's own, which repeats it."""
     for entry in entries:
         label = entry["label"]
         if label.startswith("dagster/"):
@@ -378,7 +377,7 @@ def _numbers(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]
 
 
 def _message(event: Mapping[str, Any]) -> str:
-    """What a step's error says: Dagster's own error is caused by the one that the step has raised."""
+    """The message of a step's error: the exception that the step raised is the cause of Dagster's own."""
     failure, error = event["failureMetadata"], event["error"]
     texts = (
         failure and failure["description"],

@@ -1,4 +1,4 @@
-"""`batch-scoring score`: files scored from a shell, without a day and without Dagster.
+"""`batch-scoring score`: score files from a shell, without a day and without Dagster.
 
-Start reading at `command.py`.
+Start reading at `score_files.py`; `command.py` reads the options.
 """

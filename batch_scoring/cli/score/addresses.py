@@ -1,6 +1,7 @@
-"""What `--input` and `--output` of `batch-scoring score` name: files to read, and the names of those to write.
+"""Addresses of `batch-scoring score`: the files to read, and the names of the files to write.
 
-A file, or a folder with all data files below it, local or on S3. An output never lies where it would be read as input.
+An address names a file, or a folder with all data files below it, local or on S3. An output is never placed where it
+would be read as input.
 """
 
 import re
@@ -21,7 +22,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 @dataclass(frozen=True)
 class Input:
-    """The files to score, in the versions that were found."""
+    """The files to score, in the versions that were listed."""
 
     uri: str
     folder: Folder
@@ -49,15 +50,15 @@ class Output:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file that there may be, the predictions first."""
+        """Every file that may be written, the predictions first."""
         return tuple(name for name in (self.predictions, self.quarantine, self.summary) if name)
 
     def uri(self, name: str) -> str:
         """The address of one of the files."""
         return f"{self.folder.uri}/{name}"
 
-    def standing(self) -> list[str]:
-        """Addresses of those that are there already."""
+    def existing(self) -> list[str]:
+        """Addresses of the files that exist already."""
         return [self.uri(name) for name in self.names if self._is_there(name)]
 
     def _is_there(self, name: str) -> bool:
@@ -72,7 +73,7 @@ def find_input(uri: str) -> Input:
 
     Raises:
         AddressError: there is nothing to read.
-        PermissionError, StoreError: it cannot be told.
+        PermissionError, StoreError: it cannot be read.
     """
     folder, name = _split(_followed(uri))
     try:
@@ -95,7 +96,7 @@ def find_input(uri: str) -> Input:
 
 
 def _followed(uri: str) -> str:
-    """An address with the link that it names followed: whoever names a link means what it leads to."""
+    """The target of an address that is a link."""
     path = Path(uri).expanduser()
     return str(path.resolve()) if "://" not in uri and path.is_symlink() else uri
 
@@ -104,7 +105,7 @@ def name_output(uri: str) -> Output:
     """The files to write for an address: a file by its ending, else a folder.
 
     Raises:
-        AddressError: no kind of file has that ending, or nothing can be written there.
+        AddressError: no file format has that ending, or nothing can be written there.
     """
     folder, name = _split(uri)
     form = next((form for form in FORMS if name.endswith(form) and name != form), None)
@@ -127,17 +128,19 @@ def name_output(uri: str) -> Output:
     return Output(folder, form, name, f"{stem}.quarantine{form}", None)
 
 
-def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline], broken: Iterable[Broken] = ()) -> None:
-    """An output must not be input, now or the next time, nor lie in what one of the pipelines keeps for itself.
+def ensure_no_overlap(
+    source: Input, output: Output, pipelines: Iterable[Pipeline], broken: Iterable[Broken] = ()
+) -> None:
+    """Make sure that an output is not read as input, now or later, and is outside the folders of every pipeline.
 
     Args:
-        source: what is read.
-        output: what is written.
-        pipelines: whose parts are known.
-        broken: of which the output folder is known, and all of it theirs.
+        source: the input.
+        output: the output.
+        pipelines: with known folders.
+        broken: pipelines of which only the output folder is known; all of it is theirs.
 
     Raises:
-        AddressError: saying where it may not lie.
+        AddressError: the message says where the output must not be.
     """
     targets = [f"{output.folder.canonical}/{name}" for name in output.names]
     if source.is_file:
@@ -146,25 +149,25 @@ def refuse_overlap(source: Input, output: Output, pipelines: Iterable[Pipeline],
         if mine in targets or mine in [str(Path(target).resolve()) for target in targets]:
             raise AddressError(f"--output would write over --input, {source.uri}; expected another name")
     else:
-        _refuse_within(source.folder, targets, "--input, where the next command would read it")
+        _ensure_outside(source.folder, targets, "--input, where the next command would read it")
     for pipeline in pipelines:
         landing_folder = f"the landing folder of {pipeline.name}, whose files are scored by days"
-        _refuse_within(pipeline.landing, targets, landing_folder)
-        _refuse_within(pipeline.bundle, targets, f"the model of {pipeline.name}")
+        _ensure_outside(pipeline.landing, targets, landing_folder)
+        _ensure_outside(pipeline.bundle, targets, f"the model of {pipeline.name}")
         for part in ("tables", "state"):
-            _refuse_within(pipeline.output.subfolder(part), targets, f"the {part} of {pipeline.name}")
+            _ensure_outside(pipeline.output.subfolder(part), targets, f"the {part} of {pipeline.name}")
     for one in broken:
-        _refuse_within(one.output, targets, f"the folder of {one.name}, whose spec is broken")
+        _ensure_outside(one.output, targets, f"the folder of {one.name}, whose spec is broken")
 
 
-def _refuse_within(folder: Folder, targets: list[str], what: str) -> None:
+def _ensure_outside(folder: Folder, targets: list[str], what: str) -> None:
     for target in targets:
         if target.startswith(f"{folder.canonical}/"):
             raise AddressError(f"--output: {target} lies in {what} ({folder.uri}); expected a place outside of it")
 
 
 def _split(uri: str) -> tuple[Folder, str]:
-    """The folder of an address and the last part of it; that is empty for a bucket as a whole."""
+    """The folder of an address and its last part, which is empty for a whole bucket."""
     try:
         if not uri:
             raise ValueError("it is empty; expected a path or s3://bucket/prefix")

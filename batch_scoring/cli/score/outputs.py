@@ -1,7 +1,7 @@
-"""The files of one output: written unseen, then shown, the rejected rows first and the predictions after them.
+"""The files of one output: written aside, then made visible, first the rejected rows and then the predictions.
 
-A reader of one file sees the old or the new one, whole. Of a command that ends before its files are shown, however it
-ends, nothing is to be seen.
+A reader of a file sees the old or the new one as a whole. If the command ends before its files are made visible,
+however it ends, nothing of them remains.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from batch_scoring.storage.staged_files import StagedFile, staged
 
 
 class Outputs(contextlib.AbstractContextManager["Outputs"]):
-    """An output that is being written, by nobody else."""
+    """An output that this process is writing, and no other."""
 
     def __init__(self, output: Output, csv: Csv) -> None:
         """`csv`: the dialect of CSV files."""
@@ -36,33 +36,33 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Take away what is not shown, and the folders that were made for it."""
-        with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # of an error that is being raised already
+        """Remove what is not visible yet, and the folders that were created for it."""
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # an error is being raised already
             self._writers.close()
         with contextlib.ExitStack() as late:
             if self._files and all(file.fate == "shown" for file in self._files.values()):
-                # the output is written, whatever becomes of the scratch files
+                # the output is written, even if scratch files cannot be removed
                 late.enter_context(signals.uninterrupted())
                 late.enter_context(contextlib.suppress(OSError))
             self._staged.close()
         self._remove_folders()
 
     def _abandon(self) -> str:
-        """Leave nothing behind but what is shown: the process ends."""
+        """Clean up because the process ends; says which files are visible already."""
         self._remove_folders()
         written = [self._output.uri(name) for name, file in self._files.items() if file.fate == "shown"]
         return f"{' and '.join(written)} is written" if written else "nothing is written"
 
     def _remove_folders(self) -> None:
         for folder in self._made:
-            with contextlib.suppress(OSError):  # it has files by now
+            with contextlib.suppress(OSError):  # it contains files by now
                 folder.rmdir()
 
     def reserve(self, name: str) -> StagedFile:
-        """Make sure that one of the files can be written.
+        """Make sure that a file can be written.
 
         Raises:
-            OSError: it cannot.
+            OSError: it cannot be.
         """
         folder = self._output.folder
         if folder.is_local and not self._files:
@@ -73,7 +73,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         return self._files[name]
 
     def begin(self, name: str, schema: pa.Schema, dictionary: Iterable[str] = ()) -> Callable[[pa.RecordBatch], None]:
-        """Begin one of the files; returns what appends rows. `dictionary`: columns with few distinct values.
+        """Begin a file, and return the function that appends rows. `dictionary`: columns with few distinct values.
 
         Raises:
             OSError: nothing can be written there.
@@ -82,29 +82,29 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, dictionary))
 
     def put(self, name: str, data: bytes) -> None:
-        """One of the files, whole."""
+        """Write a file as a whole."""
         self.reserve(name).scratch.write_bytes(data)
 
     def finish(self) -> None:
-        """Bring all that was begun to where it can be shown from: what takes time."""
+        """Complete all files that were begun, up to the last step: everything that takes time."""
         self._writers.close()
         for name in self._files.keys() - self._finished:
             self._files[name].finish()
             self._finished.add(name)
 
     def show(self, *, replaces: bool) -> list[str]:
-        """Show all files that were begun; of an older output's files none stays that belongs to it alone.
+        """Make all files visible, and remove files of an older output that have no successor.
 
         Args:
-            replaces: whether files that stand there may be replaced.
+            replaces: whether existing files may be replaced.
 
         Returns:
-            What a person should know: which file of an older output could not be removed.
+            Warnings: files of an older output that could not be removed.
 
         Raises:
-            TakenError: one is there, and may not be replaced; nothing is shown.
-            PartlyWrittenError: not all can be written, and some are.
-            OSError: they cannot be written; nothing is shown.
+            TakenError: one exists, and may not be replaced; nothing is visible.
+            PartlyWrittenError: only some could be written.
+            OSError: they cannot be written; nothing is visible.
         """
         self.finish()
         output, folder = self._output, self._output.folder
@@ -116,18 +116,18 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
                         self._files[name].show(replaces=replaces)
             except BaseException as error:
                 for name, file in self._files.items():
-                    if file.fate == "shown" and not replaces:  # then it is this command's own
+                    if file.fate == "shown" and not replaces:  # then this command has written it
                         with contextlib.suppress(OSError):
                             folder.remove(name)
                             file.fate = "unseen"
                 if parts := self._fates(order):
                     raise PartlyWrittenError(parts) from error
                 raise
-            # not before: should the predictions fail, the old ones would have lost their rejected rows
+            # not earlier: if writing the predictions failed, the old ones would have lost their rejected rows
             return [said for name in order if replaces and name not in self._files and (said := self._remove(name))]
 
     def _fates(self, order: list[str]) -> str:
-        """Which of the files are written and which are not; empty if none is."""
+        """The files that are written and those that are not, in words; empty if none is."""
         words = {"shown": "is written", "unknown": "may be written", "unseen": "is not"}
         fates = {name: self._files[name].fate for name in order if name in self._files}
         if set(fates.values()) == {"unseen"}:
@@ -135,7 +135,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         return ", ".join(f"{self._output.uri(name)} {words[fate]}" for name, fate in fates.items())
 
     def _remove(self, name: str) -> str:
-        """Take a file of an older output away; what to say if that cannot be done."""
+        """Remove a file of an older output; a warning if that is not possible."""
         folder = self._output.folder
         try:
             folder.remove(name)
@@ -143,5 +143,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             with contextlib.suppress(OSError):
                 if folder.version(name) is None:
                     return ""
-            return f"{self._output.uri(name)} is of an older output and cannot be removed, remove it by hand: {error}"
+            return (
+                f"{self._output.uri(name)} belongs to an older output and cannot be removed, remove it by hand: {error}"
+            )
         return ""

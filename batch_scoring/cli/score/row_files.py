@@ -1,4 +1,4 @@
-"""Record batches into a file of its own: Parquet as the tables have it, or CSV as a spec declares it."""
+"""Files of record batches: Parquet as in the tables, or CSV as the spec declares it."""
 
 import contextlib
 import gzip
@@ -17,17 +17,17 @@ from batch_scoring.storage import parquet
 def writing(
     file: Path, form: str, schema: pa.Schema, csv: Csv, dictionary: Iterable[str] = ()
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Write a file; the same rows are the same bytes.
+    """Write a file; the same rows give the same bytes.
 
     Args:
         file: to write.
         form: .parquet, .csv or .csv.gz.
-        schema: of the rows; its metadata stands in a Parquet file's footer.
-        csv: the dialect; its delimiter stands between cells.
+        schema: of the rows; its metadata is stored in the footer of a Parquet file.
+        csv: the dialect; its delimiter separates cells.
         dictionary: columns with few distinct values; only they are worth a dictionary.
 
     Yields:
-        What appends rows.
+        The function that appends rows.
     """
     if form == ".parquet":
         with contextlib.closing(parquet.Writer(file, schema, dictionary)) as writer:

@@ -1,4 +1,4 @@
-"""What `batch-scoring score` says at its end: on a screen, and as JSON."""
+"""Summary that `batch-scoring score` prints at its end: text for a screen, or JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.monitoring.finding import Finding
 
 _REASONS = 12
-"""Reasons that a screen shows."""
+"""Most reasons in the text."""
 _WIDE = 60
-"""Characters of a value that a screen shows."""
+"""Most characters of a value in the text."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How one command went."""
+    """The result of one command."""
 
     pipeline: str
     source: Input
@@ -25,9 +25,9 @@ class Summary:
     run_id: str
     started: datetime
     seconds: float
-    """From the command's beginning, the libraries' import not included, until all was ready to be shown."""
+    """From the start of the command, without importing libraries, until the output is complete."""
     loading: float
-    """Of them until the first row was read: mostly torch and the model."""
+    """The part before the first row was read: mostly torch and the model."""
     rows_in: int
     rows_scored: int
     counts: Mapping[str, Mapping[str, int]]
@@ -43,7 +43,7 @@ class Summary:
     failed: Sequence[Finding]
     """Checks that did not pass."""
     stopping: Sequence[Finding]
-    """Those of them that stop the command."""
+    """Those that stop the command."""
 
     @property
     def written(self) -> bool:
@@ -57,11 +57,11 @@ class Summary:
 
     @property
     def speed(self) -> float:
-        """Rows a second, once the model is loaded."""
+        """Rows per second, once the model is loaded."""
         return self.rows_in / max(self.seconds - self.loading, 1e-3)
 
     def document(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """The summary as a JSON object."""
         output = self.output
         return {
             "pipeline": self.pipeline,
@@ -92,7 +92,7 @@ class Summary:
         }
 
     def text(self) -> str:
-        """What fits on a screen."""
+        """The summary as text that fits on a screen."""
         files = "1 file" if len(self.source.files) == 1 else f"{len(self.source.files)} files"
         lines = [
             ("pipeline", f"{self.pipeline}, model {self.model_version} ({self.model_sha256[:12]}), on {self.device}"),

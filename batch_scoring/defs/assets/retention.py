@@ -5,24 +5,18 @@ pages, samples, quarantined rows, weights of former models. A run from the UI on
 its config; the schedule's runs delete. What the tables, a run or a reader may still need is never among it.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from batch_scoring.cli.instance import opened
-from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
-
-SHOWN = 3
-"""Files of a kind that are named."""
 
 
 class Retain(dg.Config):
@@ -66,7 +60,7 @@ def limits_in_force(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
 def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[str, dg.MetadataValue]:
     """What an operator asks of a pass: counts and bytes of every kind."""
     shown = plan if dry_run else Plan(plan.now, plan.limits, tuple(removed))
-    rows = [dg.TableRecord(_row(shown, kind)) for kind in shown.totals]
+    rows = [dg.TableRecord(table_row(shown, kind)) for kind in shown.totals]
     figures = {
         f"{kind}_{name}": dg.MetadataValue.int(value)
         for kind, total in shown.totals.items()
@@ -81,47 +75,8 @@ def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[s
     }
 
 
-def clean(name: str, out: TextIO, *, delete: bool = False, as_json: bool = False, clock_is_right: bool = False) -> int:
-    """Say what may go, and take it away if asked to; 0, or 1 if something could not be told or done.
-
-    Args:
-        name: of the pipeline.
-        out: is told.
-        delete: take it away.
-        as_json: tell in JSON, with every file.
-        clock_is_right: delete although the clock is doubted.
-
-    Raises:
-        SpecError, UnknownPipelineError: there is no such pipeline.
-        OSError: the store does not answer.
-    """
-    pipeline = find_pipeline(name)
-    with opened() as instance:
-        plan = vacuum.look(pipeline, limits_in_force(pipeline, instance))
-    problems, shown = [*plan.problems, *plan.doubts], plan
-    if delete:
-        swept = vacuum.sweep(pipeline, plan, "batch-scoring retention", clock_is_right=clock_is_right)
-        problems, shown = swept.problems, Plan(plan.now, plan.limits, tuple(swept.removed))
-    if as_json:
-        json.dump(_document(pipeline, shown, problems, deleted=delete), out, indent=1)
-        out.write("\n")
-    else:
-        out.writelines(f"{line}\n" for line in _lines(pipeline, shown, problems, deleted=delete))
-    return 1 if problems else 0
-
-
-def _document(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: bool) -> dict[str, Any]:
-    return {
-        "pipeline": pipeline.name,
-        "now": plan.now.isoformat(),
-        "deleted": deleted,
-        "kinds": {kind: _row(plan, kind) for kind in plan.totals},
-        "problems": problems,
-        "files": [{"kind": file.kind, "path": file.path, "bytes": file.size, "why": file.why} for file in plan.expired],
-    }
-
-
-def _row(plan: Plan, kind: Kind) -> dict[str, Any]:
+def table_row(plan: Plan, kind: Kind) -> dict[str, Any]:
+    """The figures of one kind, under the names that the UI and the command's JSON share."""
     total, age = plan.totals[kind], plan.limits.of(kind)
     return {
         "kind": kind,
@@ -131,32 +86,3 @@ def _row(plan: Plan, kind: Kind) -> dict[str, Any]:
         "rows": total.rows,
         "what": MEANING[kind],
     }
-
-
-def _lines(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: bool) -> Iterator[str]:
-    yield f"{pipeline.name} in {pipeline.output.uri}: {'removed' if deleted else 'may go'}"
-    yield ""
-    yield f"{'kind':<11}  {'kept for':>9}  {'files':>8}  {'size':>9}"
-    for kind, total in plan.totals.items():
-        age = plan.limits.of(kind)
-        kept = f"{age / timedelta(days=1):g} days" if age else "ever"
-        rows = f", {total.rows:,} rows" if total.rows else ""
-        places = ", ".join(f"{place} {count:,}" for place, count in total.places.items())
-        yield f"{kind:<11}  {kept:>9}  {total.files:>8,}  {size(total.bytes):>9}  {places}{rows}".rstrip()
-    for kind in plan.totals:
-        files = plan.of(kind)
-        yield from (f"  {file.path}  {size(file.size)}, {file.why}" for file in files[:SHOWN])
-        if len(files) > SHOWN:
-            yield f"  … and {len(files) - SHOWN:,} more {kind} files"
-    yield from (f"problem: {problem}" for problem in problems)
-    if plan.expired and not deleted:
-        yield f"nothing was removed; to do so: batch-scoring retention {pipeline.name} --delete"
-
-
-def size(count: int) -> str:
-    """Bytes for a person."""
-    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while value >= 1000 and unit != "TB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -5,15 +5,13 @@ them for those of an old Dagster and adds that revision to the first one. From t
 are created under a lock: in every command that opens the instance, by the storage classes that `dagster.yaml` names; in
 our own commands also by `instance.opened`, for a `dagster.yaml` that names Dagster's classes. To repair a database:
 
-    DAGSTER_HOME=… python -m batch_scoring.defs.execution.sqlite_databases
+    DAGSTER_HOME=… batch-scoring repair-instance
 """
 
 import contextlib
 import fcntl
 import inspect
-import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,7 +33,7 @@ from batch_scoring.dagster_internals import (
 )
 from batch_scoring.runtime.printable import shell_word
 
-MEND = "python -m batch_scoring.defs.execution.sqlite_databases"
+REPAIR = "batch-scoring repair-instance"
 _LOCK = "history/.lock"
 _HEADS = "more than one head"
 """Part of Alembic's message."""
@@ -75,7 +73,7 @@ def created_by_one(home: Path) -> Iterator[None]:
                     raise
                 raise dg.DagsterInvariantViolationError(
                     f"{home}: a database of this instance was created by two processes at once, and has two revisions; "
-                    f"mend it: DAGSTER_HOME={shell_word(str(home))} {MEND}"
+                    f"repair it: DAGSTER_HOME={shell_word(str(home))} {REPAIR}"
                 ) from error
             finally:
                 _held.remove(home)
@@ -152,7 +150,7 @@ def revisions(file: Path) -> list[str]:
             return []
 
 
-def mend(home: Path) -> list[str]:
+def repair(home: Path) -> list[str]:
     """Repair databases that two processes have created: keep the newest revision only. Returns a line per repair.
 
     The tables already have the newest schema, since the second process has found them complete.
@@ -177,23 +175,3 @@ def _newest(found: list[str]) -> str | None:
             if before.issuperset(found):
                 return revision
     return None
-
-
-def main() -> int:
-    """Repair the databases of DAGSTER_HOME and report it."""
-    home = os.environ.get("DAGSTER_HOME", "")
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        sys.stderr.write(f"databases: DAGSTER_HOME is {home!r}; expected the absolute path of the instance's folder\n")
-        return 2
-    repairs = mend(Path(home))
-    left = [str(file) for file in files(Path(home)) if len(revisions(file)) > 1]
-    sys.stdout.writelines(f"{line}\n" for line in repairs or ([] if left else [f"{home}: nothing to repair"]))
-    if left:
-        sys.stderr.write(
-            f"databases: {', '.join(left)}: revisions that this Dagster does not know; install a newer one\n"
-        )
-    return 1 if left else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

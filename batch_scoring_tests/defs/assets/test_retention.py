@@ -1,6 +1,5 @@
-"""Retention as people meet it: the asset, its job and schedule, the command."""
+"""The asset retention, its job and its schedule."""
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,19 +7,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline
-from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.names import retention_job_name
-from batch_scoring.defs.assets.retention import size
 from batch_scoring.defs.schedules import retention_schedule
 from batch_scoring_tests.reliability.scenarios import score
-from batch_scoring_tests.tiny import DAY, TinyProject, normalised
+from batch_scoring_tests.tiny import DAY, TinyProject
 
 
 @pytest.fixture
-def old(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
-    """A pipeline with three files that were replaced ten days ago, the only one that the command sees."""
+def old(tiny: TinyProject) -> TinyProject:
+    """A pipeline with three files that were replaced ten days ago."""
     for start in (0, 1000):
         tiny.land(DAY, tiny.rows(50, start))
         score(tiny.pipeline, DAY, "r")
@@ -28,9 +23,6 @@ def old(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
         if file.is_file():
             stamp = file.stat().st_mtime - 10 * 86400
             os.utime(file, (stamp, stamp))
-    monkeypatch.setattr(pipeline, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipeline.survey_pipelines, "__defaults__", (tiny.packages, None))
-    monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     return tiny
 
 
@@ -98,60 +90,3 @@ def test_the_maximum_runtime_of_the_instance_makes_files_stay_longer(old: TinyPr
     with dg.DagsterInstance.local_temp(str(home), overrides=monitoring) as instance:
         (event,) = launched(old, instance).get_asset_materialization_events()
     assert event.materialization.metadata["superseded_files"].value == 0
-
-
-def test_the_command_says_what_may_go_and_deletes_only_when_asked(
-    old: TinyProject, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    before = files(old)
-    assert main(["retention", old.name]) == 0
-    said = normalised(capsys.readouterr().out).splitlines()
-    assert said[0].startswith("tiny in ") and said[0].endswith(": may go")
-    assert said[3].split()[:4] == ["superseded", "7", "days", "2"]
-    assert said[3].endswith("tables/validated_features 1, tables/predictions 1")
-    assert said[5].split() == ["reports", "ever", "0", "0", "B"]
-    assert said[6].split() == ["samples", "ever", "0", "0", "B"]
-    assert said[9].startswith(f"  tables/validated_features/dt={DAY}/") and ", unused since before 20" in said[9]
-    assert said[-1] == "nothing was removed; to do so: batch-scoring retention tiny --delete"
-    assert files(old) == before
-
-    assert main(["retention", old.name, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["deleted"], told["problems"], told["kinds"]["superseded"]["files"]) == (False, [], 2)
-    assert {file["kind"] for file in told["files"]} == {"superseded"} and files(old) == before
-
-    assert main(["retention", old.name, "--delete", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    root = Path(old.pipeline.output.uri)
-    assert told["deleted"] and before - files(old) == {root / file["path"] for file in told["files"]}
-    assert main(["retention", old.name, "--delete"]) == 0
-    assert normalised(capsys.readouterr().out).splitlines()[0].endswith(": removed")
-
-
-def test_the_command_fails_where_something_is_unsure_and_says_what(
-    old: TinyProject, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for entry in Path(old.pipeline.output.uri, "tables").rglob("_delta_log/*.json"):
-        os.utime(entry, (1.7e9, 1.7e9))
-    before = files(old)
-    assert main(["retention", old.name, "--delete"]) == 1
-    said = capsys.readouterr().out
-    assert "problem: nothing was removed, the clock is doubted: nothing was published for " in said
-    assert files(old) == before
-    assert main(["retention", old.name, "--delete", "--clock-is-right"]) == 0
-    assert len(before - files(old)) == 2
-    assert main(["retention", "nobody"]) == 2
-    assert "no pipeline 'nobody'; there are: tiny" in normalised(capsys.readouterr().err)
-
-
-def test_sizes_are_for_people() -> None:
-    assert [size(n) for n in (0, 999, 1000, 12_345_678, 5 * 10**15)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "12.3 MB",
-        "5000.0 TB",
-    ]
-    assert PROJECT.is_dir()

@@ -58,47 +58,20 @@ def test_commands_of_ours_create_an_instance_of_dagsters_own_storages_one_at_a_t
     assert all(len(revisions) == 1 and OLD not in revisions for revisions in state(home).values())
 
 
-def test_what_two_have_created_is_said_and_mended_and_its_runs_are_kept(home: Path) -> None:
+def test_what_two_have_created_is_said_and_repaired_and_its_runs_are_kept(home: Path) -> None:
     with dg.DagsterInstance.get() as instance:
         instance.create_run_for_job(dg.GraphDefinition(name="g", node_defs=[]).to_job())
     before = state(home)
     tear(home)
-    with pytest.raises(dg.DagsterInvariantViolationError, match=r"mend it: DAGSTER_HOME=\S+ python -m batch_scoring"):
+    with pytest.raises(
+        dg.DagsterInvariantViolationError, match=r"repair it: DAGSTER_HOME=\S+ batch-scoring repair-instance"
+    ):
         dg.DagsterInstance.get()
-    done = subprocess.run(
-        [sys.executable, "-m", "batch_scoring.defs.execution.sqlite_databases"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert len(done.stdout.splitlines()) == 3 and done.stderr == ""
+    assert len(sqlite_databases.repair(home)) == 3
     assert state(home) == before
     with dg.DagsterInstance.get() as instance:
         assert instance.get_runs_count() == 1
-    again = subprocess.run(
-        [sys.executable, "-m", "batch_scoring.defs.execution.sqlite_databases"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert again.stdout == f"{home}: nothing to repair\n"
-
-
-def test_a_revision_that_this_dagster_does_not_know_is_left_alone(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with dg.DagsterInstance.get():
-        pass
-    tear(home, "of a newer one")
-    before = state(home)
-    assert sqlite_databases.main() == 1 and state(home) == before
-    assert "revisions that this Dagster does not know" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["", "no/absolute/path", "/there/is/none"])
-def test_mending_wants_a_folder(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", name)
-    assert sqlite_databases.main() == 2 and f"DAGSTER_HOME is {name!r}; expected" in capsys.readouterr().err
+    assert sqlite_databases.repair(home) == []
 
 
 def test_an_instance_of_postgresql_has_no_files_and_its_folder_may_be_read_only(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ def test_old_quarantined_rows_go_and_the_day_stays_settled(tiny: TinyProject, tm
         tick = landing_scan.tick(pipeline, instance, Memory.read(None))
         assert tick.looked == 2 and tick.plan.requests == ()
         choices = selection.explain(pipeline, [old], instance)
-        assert [choice.why for choice in choices] == ["settled: nothing would be written"]
+        assert [choice.why for choice in choices] == ["up to date: nothing would be written"]
         wanted = Wanted(None, None, True, True)
         assert selection.choose(pipeline, [old, new], wanted, instance) == []
     assert examine(pipeline).bundle is not None

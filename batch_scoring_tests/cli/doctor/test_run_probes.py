@@ -14,8 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-import zoneinfo
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
-from batch_scoring.cli.doctor import command, commits, machine, probe, stores
+from batch_scoring.cli.doctor import commits, machine, probe, run_probes, stores
 from batch_scoring.cli.doctor.probe import Finding, Outcome, Site
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.main import main
@@ -418,7 +418,7 @@ def test_a_folder_without_hard_links(deployed: Clinic) -> None:
 
 def test_a_dagster_home_that_is_no_folder(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(deployed.home / "gone"))
-    told(deployed.look(), "error", "instance", "DAGSTER_HOME", "is no folder")
+    told(deployed.look(), "error", "instance", "DAGSTER_HOME", "is not a folder")
 
 
 def test_no_dagster_home_outside_of_the_checkout(
@@ -624,41 +624,35 @@ def test_a_message_that_a_channel_has_refused(deployed: Clinic, monkeypatch: pyt
     "address", ["postgresql://dagster:pa/hunter22@db/x", "https://hunter22@host/a", "amqp://u:p@hunter22@host"]
 )
 def test_what_others_say_with_a_password_in_an_address_is_shown_without_it(address: str) -> None:
-    outcome = Outcome(machine.temporary_files, "", [Finding("error", "a", f"cannot connect to {address} at 10:00")])
+    outcome = Outcome(machine.code, "", [Finding("error", "a", f"cannot connect to {address} at 10:00")])
     report = Report([outcome], 0.0)
     for shown in (report.text(), report.json()):
         assert "hunter22" not in shown and "://…@" in shown and "at 10:00" in shown
 
 
-def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    (finding,) = machine.temporary_files.look(Site(()))
-    assert finding.severity == "error" and finding.where == "/nowhere" and "TMPDIR" in finding.remedy
+def test_libraries_that_do_not_import_are_found_by_the_probes_that_need_them(tmp_path: Path) -> None:
+    for part in ("landing", "models"):
+        shutil.copytree(PROJECT / "data/customer_churn" / part, tmp_path / "customer_churn" / part)
+    hidden = "import sys; sys.modules.update({'pandera.pandas': None, 'safetensors.torch': None})\n"
+    command = "from batch_scoring.cli.main import main; sys.exit(main(['doctor', 'customer_churn', '--json']))"
+    environment = os.environ | {"BATCH_SCORING_DATA": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", hidden + command], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    found = {finding["probe"]: finding["found"] for finding in json.loads(done.stdout)["findings"]}
+    assert "pandera.pandas" in found["newest landing file"] and "safetensors.torch" in found["model bundle"]
 
 
-def test_a_library_of_another_version(deployed: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "site" / "evidently-0.4.1.dist-info").mkdir(parents=True)
-    (tmp_path / "site" / "evidently-0.4.1.dist-info" / "METADATA").write_text("Name: evidently\nVersion: 0.4.1\n")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    told(deployed.look(), "warning", "libraries", "evidently", "0.4.1", ">=0.7.23", "pip install")
+def test_an_import_that_fails_within_a_probe_names_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    @probe.probe("importing")
+    def imports(_site: Site) -> Iterator[Finding]:
+        """Something is so."""
+        import_module("no_such_library")
+        yield from ()
 
-
-def test_a_library_that_does_not_import(deployed: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandera.pandas", None)
-    report = deployed.look()
-    told(report, "error", "libraries", "pandera.pandas", "does not import", "pip install")
-    skipped = {outcome.probe.name for outcome in report.outcomes if outcome.skipped}
-    assert skipped == {"newest landing file", "model bundle"}
-
-
-def test_a_machine_without_time_zones(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tzdata", None)
-    zoneinfo.reset_tzpath([])
-    try:
-        (finding,) = machine.time_zones.look(Site(()))
-    finally:
-        zoneinfo.reset_tzpath()
-    assert finding.severity == "error" and "tzdata" in finding.remedy
+    monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (imports,))
+    told(run_probes.look([]), "error", "importing", "a library does not import", "no_such_library", "-m pip check")
 
 
 def test_a_checkout_that_is_not_the_code_that_runs(
@@ -697,11 +691,11 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
         yield Finding("warning", "here", "found before")
         release.wait()
 
-    monkeypatch.setattr(command, "OF_DEPLOYMENT", (raises, hangs))
+    monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (raises, hangs))
     monkeypatch.setenv("ALERT_URLS", "json://user:hunter11@127.0.0.1/hook")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
     try:
-        report = command.look([])
+        report = run_probes.look([])
     finally:
         release.set()
     assert findings(report) == [("error", "raising"), ("error", "hanging"), ("warning", "hanging")]
@@ -711,14 +705,14 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
 
 def test_no_pipeline_of_that_name() -> None:
     with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
-        command.doctor(["flight_delay", "flights"], io.StringIO())
+        run_probes.doctor(["flight_delay", "flights"], io.StringIO())
 
 
 def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
-    probes = [*command.OF_DEPLOYMENT, *command.OF_PIPELINE]
+    probes = [*run_probes.OF_DEPLOYMENT, *run_probes.OF_PIPELINE]
     declared = [
         value
-        for module in (command.cloud, command.commits, command.inputs, command.instance, machine, stores)
+        for module in (run_probes.cloud, run_probes.commits, run_probes.inputs, run_probes.instance, machine, stores)
         for value in vars(module).values()
         if isinstance(value, probe.Probe)
     ]

@@ -24,8 +24,8 @@ import pytest
 import torch
 
 from batch_scoring.cli.main import main
-from batch_scoring.cli.score import command as adhoc
-from batch_scoring.cli.score.command import LINEAGE, Request
+from batch_scoring.cli.score import score_files as adhoc
+from batch_scoring.cli.score.score_files import LINEAGE, Request
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.errors import TakenError
 from batch_scoring.ingest.formats.rows import Rows
@@ -65,7 +65,7 @@ def score(
 ) -> tuple[int, str, str]:
     """The exit code, and what stands on standard output and standard error."""
     out, err = io.StringIO(), err or io.StringIO()
-    code = adhoc.command(tiny.pipeline, Request(str(source), str(target), **options), out, err)
+    code = adhoc.run(tiny.pipeline, Request(str(source), str(target), **options), out, err)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -376,8 +376,8 @@ def test_a_damaged_model_and_an_output_that_cannot_be_written_are_told(tiny: Tin
     [
         (MemoryError(), "not enough memory: a smaller scoring.batch_rows in the spec needs less; nothing"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "not enough memory: "),
-        (pa.ArrowInvalid("no such\nthing"), "ArrowInvalid: no such thing (test_command.py, line "),
-        (KeyError("x"), "KeyError: 'x' (test_command.py, line "),
+        (pa.ArrowInvalid("no such\nthing"), "ArrowInvalid: no such thing (test_score_files.py, line "),
+        (KeyError("x"), "KeyError: 'x' (test_score_files.py, line "),
     ],
 )
 def test_an_error_that_nobody_has_foreseen_is_one_line_and_1(
@@ -403,7 +403,7 @@ def test_an_output_is_replaced_only_with_overwrite_and_leaves_no_old_quarantine(
     assert score(tiny, bad, target)[0] == 0
     before = tree(tmp_path / "out")
     code, out, err = score(tiny, good, target)
-    assert (code, out) == (2, "") and "stands there already; nothing is written: --overwrite replaces it" in err
+    assert (code, out) == (2, "") and "exists already; nothing is written: --overwrite replaces it" in err
     assert tree(tmp_path / "out") == before
     assert score(tiny, good, target, overwrite=True)[0] == 0
     assert list(tree(tmp_path / "out")) == ["scores.parquet"] and read(target).num_rows == 20
@@ -478,7 +478,7 @@ def test_an_old_quarantine_that_may_not_be_removed_is_named_and_the_output_is_wr
     monkeypatch.setattr(LocalFolder, "remove", remove)
     code, _, err = score(tiny, good, tmp_path / "out.parquet", overwrite=True)
     assert code == 0 and read(tmp_path / "out.parquet").num_rows == 20
-    assert f"{tmp_path}/out.quarantine.parquet is of an older output and cannot be removed" in err
+    assert f"{tmp_path}/out.quarantine.parquet belongs to an older output and cannot be removed" in err
     (tmp_path / "out.quarantine.parquet").unlink()
     assert score(tiny, good, tmp_path / "out.parquet", overwrite=True)[2] == "", "there is none"
 
@@ -561,7 +561,7 @@ def test_a_killed_writer_leaves_no_output_and_whoever_waits_goes_on(tiny: TinyPr
     code, out, said = score(tiny, source, target, err=err, wait=True)
     child.join(10)
     assert child.exitcode == -signal.SIGKILL
-    assert (code, f"process {child.pid} works on it; waiting for its end" in said) == (0, True), said
+    assert (code, f"process {child.pid} works on it; waiting until it ends" in said) == (0, True), said
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
         "scores.parquet",
         "scores.quarantine.parquet",
@@ -603,7 +603,7 @@ def score_elsewhere(
 
     network.forward = hangs
     request = Request(str(source), str(target), overwrite=said is not None)
-    sys.exit(adhoc.command(pipeline, request, io.StringIO(), io.StringIO()))
+    sys.exit(adhoc.run(pipeline, request, io.StringIO(), io.StringIO()))
 
 
 def wait_until(holds: Callable[[], object]) -> None:
@@ -649,4 +649,4 @@ def test_an_output_that_is_no_file_stands_there_already(tiny: TinyProject, tmp_p
     source = put(tmp_path / "rows.csv", tiny.rows(5))
     os.mkfifo(tmp_path / "scores.csv")
     code, _, err = score(tiny, source, tmp_path / "scores.csv")
-    assert code != 0 and "stands there already" in err
+    assert code != 0 and "exists already" in err

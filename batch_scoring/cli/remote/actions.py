@@ -1,8 +1,7 @@
-"""The commands `submit`, `status` and `wait`: days of a remote deployment from any shell.
+"""Submit, show and follow runs and backfills of a remote deployment.
 
-Answers go to the standard output, one document each; what happens meanwhile goes to the standard error. The exit code
-is the run's fate: 0 succeeded, 1 failed or canceled, 2 the command is wrong, 3 the deployment does not answer, 4 the
-time for waiting is over.
+Results are printed on stdout, one document each; progress is printed on stderr. The exit code is the result of the run:
+0 succeeded, 1 failed or canceled, 2 the command was wrong, 3 the deployment does not answer, 4 the wait timed out.
 """
 
 import json
@@ -18,12 +17,12 @@ from batch_scoring.cli.remote.runs import MOST_DETAILED, Backfill, RemoteRun
 from batch_scoring.errors import UnreachableError, WaitTimeoutError, WrongCommandError
 from batch_scoring.runtime import signals
 
-PATIENCE = 300.0
-"""Seconds for which a deployment that has answered once may be away: a web server restarts."""
+OUTAGE_LIMIT = 300.0
+"""Seconds for which a deployment that has answered before may be unreachable: a web server restarts."""
 FASTEST, SLOWEST = 1.0, 5.0
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 IN_THE_QUEUE = 20.0
-"""Seconds in the queue after which one looks whether anybody takes runs from it."""
+"""Seconds in the queue after which the daemon's heartbeat is checked."""
 _RUNS, _BACKFILLS = "QUEUED_RUN_COORDINATOR", "BACKFILL"
 """Dagster's daemons."""
 
@@ -32,14 +31,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Subject:
-    """What was asked about: an id, or a pipeline's day, of which the newest run is meant."""
+    """What to show or follow: the run or backfill with an id, or the newest run of a day."""
 
     id: str | None = None
     pipeline: str | None = None
     day: date | None = None
 
     def find(self, remote: Remote) -> RemoteRun | Backfill:
-        """The run or backfill as it is now.
+        """The current state of the run or backfill.
 
         Raises:
             WrongCommandError: there is none.
@@ -117,7 +116,7 @@ def submit(
 
 
 def status(address: Address, subject: Subject, out: TextIO, *, as_json: bool = False) -> int:
-    """Say how a run or a backfill is; 1 if it has failed or was canceled, else 0."""
+    """Print the state of a run or a backfill; 1 if it failed or was canceled, else 0."""
     remote = Remote(address)
     return _show(remote, subject.find(remote), out, as_json=as_json)
 
@@ -130,9 +129,9 @@ def wait(
     *,
     as_json: bool = False,
     timeout: float | None = None,
-    patience: float = PATIENCE,
+    outage_limit: float = OUTAGE_LIMIT,
 ) -> int:
-    """Follow a run, through its retries, or a backfill to its end; then as `status`.
+    """Follow a run, through its retries, or a backfill to its end; then print it as `status` does.
 
     Args:
         address: of the deployment.
@@ -141,16 +140,16 @@ def wait(
         err: is told each change.
         as_json: say how it ended as an object.
         timeout: seconds to wait at most; without end if None.
-        patience: seconds for which the deployment may be away meanwhile.
+        outage_limit: seconds for which the deployment may be unreachable in the meantime.
 
     Raises:
         WaitTimeoutError: it has not ended in time.
         RemoteError: there is nothing to follow, or the deployment is away for too long.
     """
     remote = Remote(address)
-    watch = _Watch(remote, err, timeout, patience)
-    with signals.at_end(lambda: "nobody waits any more, what was started goes on"):
-        found = subject.find(remote)  # an address or an id that is wrong is no reason to be patient
+    watch = _Watch(remote, err, timeout, outage_limit)
+    with signals.at_end(lambda: "no longer waiting, what was started continues"):
+        found = subject.find(remote)  # an address or an id that is wrong is not retried
         if isinstance(found, Backfill):
             ended: RemoteRun | Backfill = watch.backfill(found)
         else:
@@ -159,10 +158,10 @@ def wait(
 
 
 class _Watch:
-    """Looks again and again, and says what has changed."""
+    """Polls a deployment, and prints what has changed."""
 
-    def __init__(self, remote: Remote, err: TextIO, timeout: float | None, patience: float) -> None:
-        self._remote, self._err, self._patience = remote, err, patience
+    def __init__(self, remote: Remote, err: TextIO, timeout: float | None, outage_limit: float) -> None:
+        self._remote, self._err, self._outage_limit = remote, err, outage_limit
         self._began = time.monotonic()
         self._until = None if timeout is None else self._began + timeout
         self._timeout = timeout
@@ -170,7 +169,7 @@ class _Watch:
         self._queued_since: float | None = None
 
     def run(self, run: RemoteRun) -> RemoteRun:
-        """Follow a run and those with which Dagster goes on; the last one."""
+        """Follow a run and the retries that Dagster launches; returns the last one."""
         was_on, over_since = False, None
         while True:
             self._say(_words(run))
@@ -181,7 +180,7 @@ class _Watch:
             if run.is_over:
                 over_since = over_since or time.monotonic()
                 seconds = time.monotonic() - over_since  # clocks may differ: of an end that was seen ours counts
-                if seconds >= run.patience or not (was_on or run.may_be_retried):
+                if seconds >= run.retry_window or not (was_on or run.may_be_retried):
                     return run
             was_on = was_on or not run.is_over
             self._sleep(f"run {run.id} is {run.state}")
@@ -200,7 +199,7 @@ class _Watch:
             backfill = self.patiently(lambda: runs.backfill(self._remote, backfill.id))  # noqa: B023
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask until the deployment answers, for a bounded time."""
+        """Repeat a request until the deployment answers, for a limited time."""
         away_since = None
         while True:
             try:
@@ -209,9 +208,9 @@ class _Watch:
                 if error.is_denied:
                     raise
                 away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > self._patience:
-                    raise UnreachableError(f"{error} (tried for {self._patience:.0f} s)") from error
-                self._say(f"{error} (asked again for up to {self._patience:.0f} s)")
+                if time.monotonic() - away_since > self._outage_limit:
+                    raise UnreachableError(f"{error} (tried for {self._outage_limit:.0f} s)") from error
+                self._say(f"{error} (asked again for up to {self._outage_limit:.0f} s)")
                 self._sleep(str(error))
             else:
                 return answer
@@ -226,7 +225,7 @@ class _Watch:
             self._last = text
 
     def _look_at_queue(self, is_queued: bool, daemon: str) -> None:
-        """Say once that nothing will come of waiting, if nobody takes runs from the queue."""
+        """Warn once if nothing takes runs from the queue."""
         now = time.monotonic()
         self._queued_since = (self._queued_since or now) if is_queued else None
         if self._queued_since is None or now - self._queued_since < IN_THE_QUEUE:
@@ -239,7 +238,9 @@ class _Watch:
     def _sleep(self, state: str) -> None:
         now = time.monotonic()
         if self._until is not None and now >= self._until:
-            raise WaitTimeoutError(f"not over after --timeout {self._timeout:g}: {state}; it goes on without us")
+            raise WaitTimeoutError(
+                f"not finished after --timeout {self._timeout:g}: {state}; it continues without this command"
+            )
         pause = min(SLOWEST, max(FASTEST, (now - self._began) / 20))
         time.sleep(pause if self._until is None else min(pause, max(self._until - now, 0.0)))
 

@@ -1,0 +1,334 @@
+"""Run the days of a backfill in one process, one Dagster run per day.
+
+A new process for each day would spend most of its time on imports. Each run is an ordinary one, with its own checks and
+logs in the UI. A day that fails does not affect the others; a day that another process is working on comes last.
+"""
+
+import functools
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from time import perf_counter
+from typing import TextIO
+from uuid import uuid4
+
+import dagster as dg
+
+from batch_scoring.cli.backfill import day_locks, selection
+from batch_scoring.cli.backfill.selection import Choice, Wanted
+from batch_scoring.cli.instance import opened
+from batch_scoring.config.compute import in_this_process
+from batch_scoring.config.days import ranges
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.names import DAILY_ASSETS, job_name
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.tables import predictions_table
+from batch_scoring.defs.metadata import asset_key
+from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
+from batch_scoring.inference.bundle import read_sha256
+from batch_scoring.ingest.landing_files import list_day
+from batch_scoring.operations import run_history
+from batch_scoring.operations.alerting.messages import step_error
+from batch_scoring.operations.dead_runs import end_dead_runs
+from batch_scoring.runtime import signals
+from batch_scoring.storage.state import State
+
+CANCEL_SECONDS = 1.0
+"""Time to record that a run was stopped."""
+_COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check that did not pass in a day's run."""
+
+    name: str
+    """Asset and check."""
+    message: str
+    of_day: bool
+    """Whether it is about this day; otherwise about the model, where the result of a later run replaces it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a day's run ended."""
+
+    day: str
+    error: str | None
+    """None if it succeeded."""
+    failed_checks: tuple[FailedCheck, ...] = ()
+    rows_in: int = 0
+    scored: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+    unchanged: bool = False
+    """Whether an earlier run had published exactly this."""
+    by_another: bool = False
+    """Whether a run of another process did the work in the meantime."""
+
+    @property
+    def line(self) -> str:
+        """The day's row in the table."""
+        counts = [f"{n:,}" if not self.error else "-" for n in (self.rows_in, self.scored, self.quarantined)]
+        failed = sum(check.of_day or self.error is not None for check in self.failed_checks)
+        speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds else "-"
+        done = "by another" if self.by_another else "unchanged" if self.unchanged else speed
+        last = "failed" if self.error else done
+        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {failed:>13}  {last:>10}"
+
+
+def backfill(
+    name: str,
+    first: date | None,
+    last: date | None,
+    out: TextIO,
+    *,
+    stale: bool = False,
+    failed: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Score every day from first to last; 0 if all succeeded, else 1.
+
+    Args:
+        name: of the pipeline.
+        first: the pipeline's first day if None.
+        last: included; the pipeline's last day if None.
+        out: receives the progress and the result.
+        stale: of these days only those that are stale.
+        failed: of these days only those that have failed; with `stale` those that are one of the two.
+        dry_run: say which days would be run and why, and write nothing.
+
+    Raises:
+        ComputeError: runs of this deployment need pods.
+        SpecError: no pipeline has that name.
+        RangeError: the range is empty or not within the pipeline's days.
+        BundleError, StateError, OSError: the days cannot be determined.
+    """
+    return (show if dry_run else score)(find_pipeline(name), Wanted(first, last, stale, failed), out)
+
+
+def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
+    """Say which days would be run and why."""
+    days = selection.days_within(pipeline, wanted)
+    with opened() as instance:
+        if wanted.is_range:
+            chosen = selection.explain(pipeline, days, instance)
+        else:
+            chosen = selection.choose(pipeline, days, wanted, instance)
+    out.writelines(f"{choice.day}  {choice.why}\n" for choice in chosen)
+    if not chosen:
+        out.write(_nothing(pipeline, days, wanted))
+    return 0
+
+
+def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
+    """Run the selected days, those that another process is working on last. 0 if all succeeded, else 1."""
+    began = time.time()
+    days = selection.days_within(pipeline, wanted)
+    with opened() as instance:
+        if instance.run_launcher.supports_check_run_worker_health:
+            raise ComputeError(
+                "the daemon of this deployment looks for a pod of every run, and would take those of this command for "
+                f"dead; use batch-scoring submit {pipeline.name} --from {days[0]} --to {days[-1]}"
+            )
+        if dead := end_dead_runs(instance):
+            out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
+        chosen = selection.choose(pipeline, days, wanted, instance)
+        if not chosen:
+            out.write(_nothing(pipeline, days, wanted))
+            return 0
+        if instance.is_ephemeral:
+            out.write("DAGSTER_HOME is not set: these runs will not be seen in the UI\n")
+        out.write(f"{_COLUMNS}\n")
+        out.flush()
+        # days of a range are run whatever their state; days selected by their state may have another one by now
+        doubts_after = began if wanted.is_range else -math.inf
+        work = _Work(pipeline, _job(pipeline), instance, doubts_after)
+        outcomes = list[Outcome]()
+        with signals.at_end(functools.partial(_continuation, pipeline, wanted, days[-1], chosen, outcomes)):
+            _run_all(work, chosen, outcomes, out)
+    _print_summary(pipeline, outcomes, out)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], out: TextIO) -> None:
+    """Run the days one after the other, and report how each ended, in `outcomes` too."""
+    began = perf_counter()
+    put_off: list[Choice] = []
+
+    def add(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        left = (perf_counter() - began) / len(outcomes) * (len(chosen) - len(outcomes))
+        out.write(f"{outcome.line}  {len(outcomes)}/{len(chosen)}, {left:.0f} s left\n")
+        out.flush()
+
+    for choice in chosen:
+        try:
+            add(work.attempt(choice))
+        except HeldError as held:
+            put_off.append(choice)
+            out.write(f"{choice.day}  put off: {held}\n")
+            out.flush()
+    for choice in put_off:
+        add(work.wait_for(choice))
+
+
+def _continuation(
+    pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[Outcome]
+) -> str:
+    """The days that had failed when the command was interrupted, and the command that runs the others."""
+    done, failed = {outcome.day for outcome in outcomes}, [outcome.day for outcome in outcomes if outcome.error]
+    left = [choice.day for choice in chosen if choice.day not in done]
+    if not left:
+        return "all days are done"
+    span = [min(left), last] if wanted.last or wanted.is_range else [min(left)]
+    options = [f"--{name}" for name in ("stale", "failed") if getattr(wanted, name)]
+    said = f"{len(failed)} of {len(done)} days failed: {', '.join(ranges(failed))}; " if failed else ""
+    return f"{said}go on with: {shlex.join(['batch-scoring', 'backfill', pipeline.name, *span, *options])}"
+
+
+class _Work:
+    """Runs days while other processes may be working on the same ones."""
+
+    def __init__(
+        self, pipeline: Pipeline, job: dg.JobDefinition, instance: dg.DagsterInstance, doubts_after: float
+    ) -> None:
+        """`doubts_after`: a day that another process unlocked after this time (seconds since 1970) may be done."""
+        self._pipeline, self._job, self._instance, self._doubts_after = pipeline, job, instance, doubts_after
+
+    def attempt(self, choice: Choice) -> Outcome:
+        """Run a day.
+
+        Raises:
+            HeldError: another process is working on it.
+        """
+        if not choice.steps:
+            return Outcome(choice.day, choice.why)
+        with day_locks.hold(self._pipeline, choice.day) as left_at:
+            if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
+                raise HeldError(f"run {run.id[:8]} is {run.status}")
+            return self._run(choice, may_be_done=left_at > self._doubts_after)
+
+    def wait_for(self, choice: Choice) -> Outcome:
+        """Wait until no other process is working on a day, and run it if there is something left to do."""
+        with day_locks.hold(self._pipeline, choice.day, waits=True):
+            day_locks.wait_for_launched(self._pipeline, self._instance, choice.day)
+            return self._run(choice, may_be_done=True)
+
+    def _run(self, choice: Choice, *, may_be_done: bool) -> Outcome:
+        if may_be_done and self._stands(choice.day):
+            return replace(_published(self._pipeline, choice.day), by_another=True)
+        return run_day(self._pipeline, self._job, choice.day, self._instance, choice.steps)
+
+    def _stands(self, day: str) -> bool:
+        """Whether a run of the day would write nothing; if that cannot be determined, the run reports why."""
+        try:
+            listed = {day: list_day(self._pipeline.landing, day)}
+            return day in selection.up_to_date(self._pipeline, listed, read_sha256(self._pipeline.bundle))
+        except (BundleError, StateError, OSError):
+            return False
+
+
+def run_day(
+    pipeline: Pipeline,
+    job: dg.JobDefinition,
+    day: str,
+    instance: dg.DagsterInstance,
+    steps: Sequence[str] = DAILY_ASSETS,
+) -> Outcome:
+    """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
+    began = perf_counter()
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    keys = None if steps == DAILY_ASSETS else [asset_key(pipeline, step) for step in steps]
+    run_id = str(uuid4())
+    with signals.at_end(functools.partial(_cancel, instance, run_id)):
+        result = job.execute_in_process(
+            partition_key=day,
+            instance=instance,
+            run_config=quiet,
+            asset_selection=keys,
+            raise_on_error=False,
+            run_id=run_id,
+        )
+    seconds = perf_counter() - began
+    checks = tuple(
+        FailedCheck(
+            f"{check.asset_key.to_user_string()} {check.check_name}", check.description or "", check.partition == day
+        )
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    )
+    if not result.success:
+        return Outcome(day, _first_error(result), checks, seconds=seconds)
+    scored = State(pipeline.output).account("predictions", day)
+    unchanged = scored is not None and scored.run_id != result.run_id
+    return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
+
+
+def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Record that a run was stopped, repeatedly: its thread is still running and may record its start once more."""
+    until = time.monotonic() + CANCEL_SECONDS
+    while time.monotonic() < until:
+        run = instance.get_run_by_id(run_id)
+        if run and run.is_finished:
+            return
+        if run:  # else it is just being created
+            instance.add_run_tags(run_id, {run_history.STOPPED: run_id})
+            instance.report_run_canceled(
+                run, "The command batch-scoring backfill was told to end. Finished shards are kept."
+            )
+        time.sleep(0.02)
+
+
+def _published(pipeline: Pipeline, day: str) -> Outcome:
+    """The outcome of a published day: its row counts."""
+    state = State(pipeline.output)
+    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    assert features is not None and scored is not None, "a run has succeeded"
+    quarantined = features.rows_quarantined + scored.rows_quarantined
+    return Outcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
+
+
+def _print_summary(pipeline: Pipeline, outcomes: Sequence[Outcome], out: TextIO) -> None:
+    """Print where the scores are, which checks failed on published days, and which days failed."""
+    table = predictions_table(pipeline).folder.uri
+    scored = [outcome for outcome in outcomes if not outcome.error]
+    if scored:
+        out.write(f"\npredictions: {table} (a Delta table, partitioned by dt)\n")
+        out.write(f"read a day:  batch_scoring.tables.read_day({pipeline.name!r}, '{scored[0].day}')\n")
+    failures: dict[str, list[tuple[str, str]]] = {}
+    for outcome in scored:
+        for check in outcome.failed_checks:
+            if check.of_day or outcome is outcomes[-1]:
+                failures.setdefault(check.name, []).append((outcome.day, check.message))
+    if failures:
+        out.write("\nchecks that failed without stopping a day:\n")
+    for check_name, days in failures.items():
+        span, (last, message) = ", ".join(ranges(day for day, _ in days)), days[-1]
+        out.write(f"  {span}  {check_name}: {message}{f' ({last})' if len(days) > 1 else ''}\n")
+    if failed := [outcome for outcome in outcomes if outcome.error]:
+        out.write(f"\n{len(failed)} of {len(outcomes)} days failed:\n")
+        out.writelines(f"  {outcome.day}  {outcome.error}\n" for outcome in failed)
+
+
+def _nothing(pipeline: Pipeline, days: Sequence[str], wanted: Wanted) -> str:
+    return f"nothing to do: no day of {pipeline.name} from {days[0]} to {days[-1]} {wanted.words}\n"
+
+
+def _job(pipeline: Pipeline) -> dg.JobDefinition:
+    from batch_scoring.definitions import deploy
+
+    with in_this_process():  # where Ctrl-C ends a step; one that has a pod is tried again
+        return deploy([pipeline]).resolve_job_def(job_name(pipeline))
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    """The first failed step and the first line of its error."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            step, error = step_error(event)
+            return f"{step}: {error.splitlines()[0]}"
+    return "the run failed before its first step"

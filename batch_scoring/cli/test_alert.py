@@ -1,0 +1,18 @@
+"""The subcommand `test-alert`."""
+
+import sys
+
+import click
+
+from batch_scoring.cli.parameters import Subcommand
+from batch_scoring.operations.alerting import collector
+from batch_scoring.runtime.printable import guarded
+
+
+@click.command("test-alert", cls=Subcommand)
+def test_alert() -> int:
+    """Send a test message to every channel of ALERT_URLS.
+
+    The exit code is 1 if a channel did not take it.
+    """
+    return collector.try_channels(guarded(sys.stdout))

@@ -1,0 +1,41 @@
+"""What other projects may rely on: pinned here, so that a change is meant."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import batch_scoring
+from batch_scoring.config.loader import PROJECT
+
+NAMES = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
+
+
+def printed(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_public_names_are_these_and_each_is_there() -> None:
+    assert batch_scoring.__all__ == NAMES
+    assert {*NAMES} <= {*dir(batch_scoring)}
+    assert all(callable(getattr(batch_scoring, name)) for name in NAMES)
+    assert printed("from batch_scoring import *; print(Scorer.__name__, read_day.__name__)") == "Scorer read_day"
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'batch_scoring' has no attribute 'score_everything'"):
+        _ = batch_scoring.score_everything  # type: ignore[attr-defined]
+
+
+def test_the_package_itself_imports_nothing_of_it() -> None:
+    program = "import sys, batch_scoring; print(*sorted(m for m in sys.modules if m.startswith('batch_scoring')))"
+    assert printed(program) == "batch_scoring batch_scoring.moved"
+    heavy = "import sys; from batch_scoring import read_day, open_folder; print({'torch', 'dagster'} & {*sys.modules})"
+    assert printed(heavy) == "set()"
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(batch_scoring.__file__).parent / "py.typed").is_file()
+    assert '"batch_scoring" = ["py.typed"]' in (PROJECT / "pyproject.toml").read_text()
