@@ -184,12 +184,12 @@ def test_a_file_system_that_locks_only_what_may_be_written_knows_the_processes_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NFS does."""
-    lock = fcntl.flock
+    flock = fcntl.flock
 
     def of_nfs(file: int, operation: int) -> None:
         if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        lock(file, operation)
+        flock(file, operation)
 
     lock = run_locks.RunLock(tmp_path)
     lock.acquire("run")
