@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: demo dev test lint bench bench-peers backfill
+.PHONY: demo dev docs reference test lint bench bench-peers backfill
 
 ## score the 14 embedded days of flight_delay and say where the predictions are
 demo: $(VENV)/.installed
@@ -26,6 +27,15 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(SITE) build --strict --quiet
+
+## the documentation on http://localhost:8000
+docs: $(VENV)/.docs-installed
+	$(SITE) serve
+
+## write the pages of docs/reference/ that are generated from the code
+reference: $(VENV)/.installed
+	$(BIN)/python -m docs.reference.generate
 
 ## the tables of benchmarks/ that need nothing beside the project
 bench: $(VENV)/.installed

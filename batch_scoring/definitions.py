@@ -1,4 +1,4 @@
-"""The deployment on one page: every pipeline's assets with their checks, its jobs, what starts them, what looks on."""
+"""The deployment on one page: assets, checks, jobs, schedules and sensors of every pipeline, and the executor."""
 
 import logging
 import warnings
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import Broken, Pipeline, Survey, survey_pipelines
+from batch_scoring.config.loader import Broken, Survey, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.assets.model import model
 from batch_scoring.defs.assets.predictions import predictions
 from batch_scoring.defs.assets.raw_input import raw_input
@@ -15,26 +16,15 @@ from batch_scoring.defs.assets.retention import retention
 from batch_scoring.defs.assets.validated_features import validated_features
 from batch_scoring.defs.drift_checks import drift_checks
 from batch_scoring.defs.execution.executors import executor
-from batch_scoring.defs.sensors import (
-    alerts_sensor,
-    broken_schedules,
-    broken_sensor,
-    dead_runs,
-    events_sensor,
-    report_job,
-    report_schedule,
-    retention_job,
-    retention_schedule,
-    score_job,
-    score_schedule,
-    uploads_sensor,
-)
+from batch_scoring.defs.jobs import report_job, retention_job, score_job
+from batch_scoring.defs.schedules import broken_schedules, report_schedule, retention_schedule, score_schedule
+from batch_scoring.defs.sensors import alerts_sensor, broken_sensor, dead_runs, events_sensor, uploads_sensor
 from batch_scoring.operations.alerting import collector
 from batch_scoring.runtime import gc_freeze
 
 
 def deploy(pipelines: list[Pipeline], broken: Sequence[Broken] = ()) -> dg.Definitions:
-    """All that the deployment has; of a broken pipeline a sensor that says so."""
+    """Everything in the deployment; of a broken pipeline only placeholders that say what is wrong."""
     return dg.Definitions(
         assets=[
             asset(pipeline)
@@ -60,8 +50,8 @@ def deploy(pipelines: list[Pipeline], broken: Sequence[Broken] = ()) -> dg.Defin
     )
 
 
-def deploy_sound(survey: Survey) -> dg.Definitions:
-    """The deployment without its broken pipelines; one that Dagster refuses is broken like one whose spec is wrong."""
+def deploy_valid(survey: Survey) -> dg.Definitions:
+    """The deployment of the valid pipelines. One that Dagster refuses counts as broken, like one with a wrong spec."""
     pipelines = survey.deployable()
     try:
         deployment = deploy(pipelines, survey.broken)
@@ -69,19 +59,19 @@ def deploy_sound(survey: Survey) -> dg.Definitions:
         for pipeline in pipelines:
             try:
                 deploy([pipeline])
-            except dg.DagsterInvalidDefinitionError as error:
-                survey = survey.without(pipeline, f"Dagster refuses it: {error}")
+            except dg.DagsterInvalidDefinitionError as refusal:
+                survey = survey.without(pipeline, f"Dagster refuses it: {refusal}")
         deployment = deploy(survey.deployable(), survey.broken)
-    for fault in survey.faults:
-        logging.getLogger("batch_scoring").warning(f"left out of the deployment: {fault}")
+    for error in survey.errors:
+        logging.getLogger("batch_scoring").warning(f"left out of the deployment: {error}")
     return deployment
 
 
-# partitioned checks, a month that has days to come, an asset of several steps; their behaviour is pinned in tests
+# partitioned checks, months with days in the future, graph-backed assets; tests pin their behaviour
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 BETA = "allow_nonexistent_upstream_partitions|resource_defs|data_version"
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f"Parameter `({BETA})`")
 
 collector.warn_of_mistakes()
-defs = deploy_sound(survey_pipelines())
-gc_freeze.spare_what_is_loaded()
+defs = deploy_valid(survey_pipelines())
+gc_freeze.freeze_loaded()

@@ -112,18 +112,24 @@ class NotPublishedError(BatchScoringError, LookupError):
 
 
 class SpecError(BatchScoringError, ValueError):
-    """One or more specs are wrong; the message lists every fault with its file, field and value."""
+    """One or more specs are invalid; the message lists every error with its file, field and value."""
 
     exit_code = 2
 
-    def __init__(self, faults: list[str]) -> None:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n  ".join([f"{count} in the pipelines' specs:", *faults]))
-        self.faults = faults
+    def __init__(self, errors: list[str]) -> None:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        super().__init__("\n  ".join([f"{count} in the pipelines' specs:", *errors]))
+        self.errors = errors
 
 
 class UnknownPipelineError(BatchScoringError, ValueError):
     """No pipeline has the name that was asked for."""
+
+    exit_code = 2
+
+
+class ComputeError(BatchScoringError, RuntimeError):
+    """The steps cannot be executed as the environment asks for."""
 
     exit_code = 2
 

@@ -14,7 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "batch_scoring.databases": ("batch_scoring.defs.execution.sqlite_databases",),
     "batch_scoring.drift": ("batch_scoring.monitoring.drift.distances",),
     "batch_scoring.event_log": ("batch_scoring.defs.execution.sqlite_event_log",),
-    "batch_scoring.pipeline": ("batch_scoring.config.pipeline",),
+    "batch_scoring.pipeline": ("batch_scoring.config.pipeline", "batch_scoring.config.loader"),
     "batch_scoring.report_server": ("batch_scoring.cli.report_server",),
     "batch_scoring.scoring": ("batch_scoring.inference.scorer",),
 }

@@ -7,7 +7,8 @@ from datetime import date
 
 import pyarrow as pa
 
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES, quarantine_schema
 from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage import delta

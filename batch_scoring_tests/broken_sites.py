@@ -12,7 +12,7 @@ import dagster as dg
 
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.doctor.run_probes import look
-from batch_scoring.config.pipeline import PROJECT, survey_pipelines
+from batch_scoring.config.loader import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
 
 
@@ -32,7 +32,7 @@ class Clinic:
     def look(self, *, send_test: bool = False) -> Report:
         """What doctor says, as the command would."""
         survey = survey_pipelines(self.tiny.packages, self.tiny.data_root)
-        return look(survey.sound, survey.faults, send_test=send_test)
+        return look(survey.valid, survey.errors, send_test=send_test)
 
 
 def findings(report: Report) -> list[tuple[str, str]]:

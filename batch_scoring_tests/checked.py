@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 import pyarrow as pa
 
+from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.daily.history import days_before
-from batch_scoring.defs.sensors import STEPS
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.reference_profile import Profile, Scores
 from batch_scoring_tests.tiny import TinyProject
@@ -23,7 +23,9 @@ def settings(tiny: TinyProject, **checks: dict[str, object]) -> None:
     tiny.write_spec()
 
 
-def days(tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = STEPS) -> None:
+def days(
+    tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = DAILY_ASSETS
+) -> None:
     """Run days before the late one."""
     definitions = tiny.definitions
     for number, before in enumerate(days_before(LATE, count)):

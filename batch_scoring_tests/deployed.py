@@ -8,8 +8,8 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 import batch_scoring.pipelines
-from batch_scoring.config.pipeline import PROJECT, survey_pipelines
-from batch_scoring.definitions import deploy_sound
+from batch_scoring.config.loader import PROJECT, survey_pipelines
+from batch_scoring.definitions import deploy_valid
 
 if TYPE_CHECKING:  # each process of each step would import torch and pytest otherwise
     import pytest
@@ -27,7 +27,7 @@ def deployment() -> dg.Definitions:
     packages = os.environ[PACKAGES]
     if packages not in batch_scoring.pipelines.__path__:
         batch_scoring.pipelines.__path__.append(packages)
-    return deploy_sound(survey_pipelines(Path(packages), os.environ.get(ROOT)))
+    return deploy_valid(survey_pipelines(Path(packages), os.environ.get(ROOT)))
 
 
 def job_of(tiny: "TinyProject", monkeypatch: "pytest.MonkeyPatch", name: str = "") -> ReconstructableJob:

@@ -321,7 +321,7 @@ def test_days_that_do_not_exist_are_required_of_a_month_unless_the_mapping_allow
 def test_of_the_ticks_that_a_daemon_has_missed_only_the_last_is_made_up(tmp_path: Path) -> None:
     """Dagster catches up with schedules of a partition set only, and none has that any more.
 
-    So a schedule's days of an outage are left to the uploads sensor, or to a person, as the README says.
+    So a schedule's days of an outage are left to the uploads sensor, or to a person: docs/guides/automatic-scoring.md.
     """
     code = tmp_path / "code.py"
     code.write_text("""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT, load_pipelines
+from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.definitions import defs
 from batch_scoring_tests.tiny import DAY, TinyProject

@@ -10,8 +10,7 @@ import pytest
 import batch_scoring
 from batch_scoring import errors
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
-from batch_scoring.defs.execution.executors import ComputeError
-from batch_scoring.errors import FAILURES, BatchScoringError, EntryError, FailureClass, SpecError, Trouble
+from batch_scoring.errors import FAILURES, BatchScoringError, ComputeError, EntryError, FailureClass, SpecError, Trouble
 from batch_scoring.operations.failures import classify
 
 OF_DAGSTER = {"ComputeError", "RefusedError", "UnavailableError"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import batch_scoring
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 
 NAMES = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
 

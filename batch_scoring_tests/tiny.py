@@ -21,9 +21,10 @@ import torch
 import yaml
 
 import batch_scoring.pipelines
-from batch_scoring.config.pipeline import Pipeline, load_pipelines
+from batch_scoring.config.loader import load_pipelines
+from batch_scoring.config.names import DAILY_ASSETS
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
-from batch_scoring.defs.sensors import STEPS
 from batch_scoring.inference.bundle import read_bundle, write_bundle
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.quarantine import Rejected, from_broken
@@ -191,7 +192,7 @@ class TinyProject:
     def run(
         self,
         day: str = DAY,
-        steps: Sequence[str] = STEPS,
+        steps: Sequence[str] = DAILY_ASSETS,
         *,
         instance: dg.DagsterInstance | None = None,
         raise_on_error: bool = True,

@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from batch_scoring.config.pipeline import PROJECT, Pipeline, find_pipeline
+from batch_scoring.config.loader import PROJECT, find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
 from batch_scoring.storage.folders import open_folder
 from batch_scoring_tests.reliability.store import running_store

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from batch_scoring.config.pipeline import find_pipeline
+from batch_scoring.config.loader import find_pipeline
 from batch_scoring.daily import history
 from batch_scoring.inference.bundle import Bundle, load_bundle, read_bundle
 from batch_scoring.inference.scorer import Scorer

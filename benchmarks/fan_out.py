@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Scoring
 from batch_scoring.definitions import deploy
 from batch_scoring.pipelines.customer_churn.data import write_day

@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.bundle import GOLDEN_ROWS, build_network, read_bundle
 from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, LoadedModel, Manifest

@@ -5,7 +5,8 @@ import sys
 import click
 
 from batch_scoring.cli.parameters import Subcommand
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
 from batch_scoring.inference.reference_profile import Profile

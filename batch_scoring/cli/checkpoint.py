@@ -8,7 +8,7 @@ import click
 import pyarrow as pa
 
 from batch_scoring.cli.parameters import Subcommand
-from batch_scoring.config.pipeline import declared_pipeline
+from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.errors import BatchScoringError, CheckpointError
 from batch_scoring.inference.bundle import MANIFEST
 from batch_scoring.inference.checkpoint import convert

@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 
-from batch_scoring.config.pipeline import Pipeline, data_root, survey_pipelines
+from batch_scoring.config.loader import data_root, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import SpecError
 
 PORT = 3001
@@ -175,7 +176,7 @@ def _open(port: int) -> tuple[ReportServer | None, str]:
     if root.startswith("s3://"):
         return None, f"they are in {root}, none is served from here"
     try:
-        server = ReportServer(lambda: survey_pipelines().sound, port)
+        server = ReportServer(lambda: survey_pipelines().valid, port)
     except OSError as error:
         return None, (
             f"PORT {port} IS TAKEN ({error.strerror}), so no page is served and links show the pages' paths; "

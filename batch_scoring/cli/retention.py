@@ -10,7 +10,8 @@ import click
 
 from batch_scoring.cli.instance import opened
 from batch_scoring.cli.parameters import Subcommand
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.assets.retention import limits_in_force, table_row
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import Plan

@@ -1,8 +1,8 @@
-"""The code of a pipeline's own that one of its modules runs: the module, and all that it imports from `pipelines/`.
+"""Source code that a module of a pipeline runs: its own, and that of all modules of `pipelines/` that it imports.
 
-Read as syntax, for importing it would import torch and pandera: every import statement counts, at any depth, within
-functions and under `if TYPE_CHECKING`, and so does `import_module` with a literal name. Out of reach are names that
-are computed, files that are read as data, and packages that are installed.
+Modules are parsed and not imported, since that would import torch and pandera. Every import statement counts, at any
+depth, within functions and under `if TYPE_CHECKING`, and so does `import_module` with a literal name. Computed names,
+files read as data and installed packages are not followed.
 """
 
 import ast
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def source(folder: Path, package: str, module: str) -> bytes:
-    """All code that importing `<package>.<module>` runs; of a module that imports nothing of its own, its bytes.
+    """All code that importing `<package>.<module>` runs; if that is the module alone, its bytes.
 
     Args:
         folder: of the package.
@@ -27,16 +27,16 @@ def source(folder: Path, package: str, module: str) -> bytes:
 
 
 class _Code:
-    """The modules that have been found below the package of all pipelines."""
+    """The modules found so far below the package of all pipelines."""
 
     def __init__(self, root: Path, package: str) -> None:
         self._root, self._package = root, package
         self._seen: set[str] = set()
         self.modules: dict[str, bytes] = {}
-        """Those that run any code, by their names."""
+        """Source of the modules that run any code, by name."""
 
     def follow(self, name: str) -> None:
-        """Take the module of that name, if there is one, with the packages above it and all that they import."""
+        """Add a module, if it exists, with the packages above it and everything that they import."""
         waiting = [name]
         while waiting:
             for each in self._with_packages(waiting.pop()):
@@ -45,7 +45,7 @@ class _Code:
                     waiting += self._imports_of(each)
 
     def _with_packages(self, name: str) -> Iterator[str]:
-        """`name` and the packages above it, as far as they are below the package of all pipelines."""
+        """`name` and the packages above it, up to the package of all pipelines."""
         while name.startswith(f"{self._package}."):
             yield name
             name = name.rpartition(".")[0]
@@ -59,7 +59,7 @@ class _Code:
         content = file.read_bytes()
         try:
             tree = ast.parse(content)
-        except (SyntaxError, ValueError):  # whoever imports it says so
+        except (SyntaxError, ValueError):  # reported when it is imported
             self.modules[name] = content
             return []
         if file == module or not all(_is_text(statement) for statement in tree.body):
@@ -72,7 +72,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names of all that code of a package may import; some of them are attributes of modules."""
+    """Names of everything that code of a package may import; some are attributes of modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -87,7 +87,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """The full name of a module that code of a package calls `name`, with dots before it if it is a relative one."""
+    """Full name of a module that code of a package imports as `name`, relative if it begins with dots."""
     level = len(name) - len(name.lstrip("."))
     if not level:
         return name

@@ -1,7 +1,7 @@
-"""What a team declares about a pipeline: the pydantic models of `pipeline.yaml`, every field with its meaning.
+"""The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Only what one field can know of itself is decided here; `faults.py` says what is wrong in words, `pipeline.py` reads
-the files.
+Each section validates its own fields here. `validation.py` words the errors and checks what the fields refer to;
+`loader.py` reads the files.
 """
 
 import math
@@ -17,7 +17,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 def _reachable(location: str) -> str:
     if "://" in location and not re.match(r"s3://[^/]", location):
-        raise ValueError("no such kind of storage; expected a path or s3://bucket/prefix")
+        raise ValueError("unsupported storage; expected a path or s3://bucket/prefix")
     if not location.startswith("/") and (".." in location.split("/") or "\\" in location):
         raise ValueError("leaves the data root; expected a path below it, an absolute path or s3://bucket/prefix")
     return location
@@ -36,13 +36,13 @@ def _time_zone(name: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of the spec: immutable, and a field it does not know is an error."""
+    """A section of the spec: immutable, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Partitions(Section):
-    """The days of the pipeline."""
+    """The days of the pipeline: its partitions."""
 
     start: date = Field(description="first day, YYYY-MM-DD")
     timezone: str = Field(default="UTC", description="time zone in which a day begins, for example America/New_York")
@@ -54,7 +54,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """How CSV files are written. Parquet files need nothing of this."""
+    """Dialect of CSV files; Parquet files need none of it."""
 
     delimiter: str = Field(
         default=",",
@@ -63,22 +63,22 @@ class Csv(Section):
         pattern=r"^[\x00-\x7f]*$",
         description="one ASCII character between cells",
     )
-    null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean: no value")
+    null_values: tuple[str, ...] = Field(default=("",), description="unquoted cells that mean a missing value")
     newlines: bool = Field(
-        default=False, description="whether quoted cells hold line breaks; if not, every line is a row"
+        default=False, description="whether quoted cells may contain line breaks; if not, every line is a row"
     )
     quote: str = Field(
         default='"',
         pattern=r"^(none|[!-~])$",
-        description="one ASCII character around cells, twice within them; none: a quote is text like any other",
+        description="one ASCII character around cells, doubled within them; none: a quote is ordinary text",
     )
     escape: str = Field(
         default="",
         pattern=r"^[!-~]?$",
-        description="one ASCII character before a quote, delimiter or itself within a cell, such as a backslash "
-        "(Spark, Hive, MySQL, PostgreSQL); empty: there is none",
+        description="one ASCII character before a quote, a delimiter or itself within a cell, such as a backslash "
+        "(Spark, Hive, MySQL, PostgreSQL); empty: none",
     )
-    trim: bool = Field(default=True, description="whether blanks at both ends of a cell and of a header's name go")
+    trim: bool = Field(default=True, description="whether to strip blanks from cells and column names")
 
     @field_validator("quote", mode="before")
     @classmethod
@@ -88,78 +88,76 @@ class Csv(Section):
     @model_validator(mode="after")
     def _unambiguous(self) -> "Csv":
         if self.delimiter in "\r\n":
-            raise ValueError("delimiter is a line break; expected a character that stands between cells")
+            raise ValueError("delimiter is a line break; expected a character between cells")
         if self.delimiter in (self.quote, self.escape):
-            raise ValueError(f"delimiter {self.delimiter!r} is the quote or the escape, too; expected another one")
+            raise ValueError(f"delimiter {self.delimiter!r} is also the quote or the escape; expected another one")
         if self.escape and self.escape == self.quote:
-            raise ValueError("escape is the quote; quotes are read that stand twice within a cell: leave escape out")
+            raise ValueError("escape is the quote; doubled quotes within a cell are read anyway: leave escape out")
         if self.newlines and not self.quote_char and not self.escape:
             raise ValueError("newlines without quotes; expected quote or escape, else every line break ends a row")
         return self
 
     @property
     def quote_char(self) -> str:
-        """The character around cells; empty if there is none."""
+        """The character around cells; empty for none."""
         return "" if self.quote == "none" else self.quote
 
 
 class Complete(Section):
-    """When a day's files are all there. What comes later is scored all the same, in a run of its own."""
+    """When a day's files are complete. Later files are scored too, in another run."""
 
     by: Literal["quiet", "marker", "manifest"] = Field(
         default="quiet",
-        description="quiet: no new file for a while; marker: a file says so; manifest: a JSON file lists the others",
+        description="quiet: no new file for a while; marker: a file says so; manifest: a JSON file lists the files",
     )
     quiet_minutes: float = Field(
-        default=1, ge=0, le=1440, description="minutes without a new file; after a marker or manifest: of later ones"
+        default=1, ge=0, le=1440, description="minutes without a new file; with a marker or manifest: a newer file"
     )
     file: str = Field(
         default="",
         pattern=r"^([._][^/]*)?$",
-        description="the marker's or manifest's name in the day's folder, begins with _ or .; _SUCCESS, _manifest.json",
+        description="file name of the marker or manifest, with a leading _ or .; _SUCCESS or _manifest.json",
     )
 
     @property
     def name(self) -> str:
-        """The marker's or manifest's name."""
+        """Name of the marker or manifest."""
         return self.file or {"quiet": "", "marker": "_SUCCESS", "manifest": "_manifest.json"}[self.by]
 
 
 class Input(Section):
-    """Where the day's files land and what names a row."""
+    """Where the day's files land, and the column that identifies a row."""
 
     landing: Location = Field(
-        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; <name>/landing if empty"
+        default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; `<name>/landing` if empty"
     )
-    key: str = Field(min_length=1, description="the column that names a row; one row a key and day is scored")
-    csv: Csv = Field(default=Csv(), description="the dialect of CSV files")
+    key: str = Field(min_length=1, description="column that identifies a row; one row per key and day is scored")
+    csv: Csv = Field(default=Csv(), description="dialect of CSV files")
     complete: Complete = Complete()
     deadline_hours: float | None = Field(
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, to when its files must be there; may exceed 24",
+        description="hours from the day's midnight, by the wall clock, until its files must be there; may exceed 24",
     )
 
 
 class Features(Section):
-    """The contract on the input's columns, and which of them the model sees."""
+    """The contract on the input's columns, and the columns that are features."""
 
     contract: Reference = Field(
         alias="schema", description="the pandera model, module:class inside the pipeline's package"
     )
-    numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in its order")
-    categorical: tuple[str, ...] = Field(
-        default=(), description="columns of the model's categorical matrix, in its order"
-    )
+    numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in order")
+    categorical: tuple[str, ...] = Field(default=(), description="columns of the model's categorical matrix, in order")
 
     day_grain: tuple[str, ...] = Field(
-        default=(), description="features that move as a whole from day to day (weather): drift has no day test of them"
+        default=(), description="features that change as a whole from day to day (weather): drift skips their day test"
     )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All feature columns, numeric first, in the model's order."""
+        """All feature columns in the model's order, numeric first."""
         return self.numeric + self.categorical
 
     @model_validator(mode="after")
@@ -177,43 +175,45 @@ class Features(Section):
 class Model(Section):
     """The trained model."""
 
-    bundle: Location = Field(min_length=1, description="bundle folder or s3:// prefix of the version in force")
+    bundle: Location = Field(min_length=1, description="bundle folder or s3:// prefix of the active version")
     network: Reference = Field(description="the torch.nn.Module, module:class inside the pipeline's package")
 
 
 class Scoring(Section):
-    """How a day is cut and fed to the model. None of it changes a score."""
+    """How a day is divided and fed to the model. None of it changes a score."""
 
-    rows_per_shard: int = Field(default=1_000_000, ge=1, description="input rows of a file that make one shard")
+    rows_per_shard: int = Field(default=1_000_000, ge=1, description="input rows per shard")
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
-        default="auto", description="rows of one forward pass, or auto: what keeps activations in the cache"
+        default="auto", description="rows per forward pass, or auto: as many as keep activations in the cache"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="cpu, cuda, or auto: a GPU where there is one"
     )
     shards: Literal["one_step", "fan_out"] = Field(
         default="one_step",
-        description="one_step scores a day in one step; fan_out in several at once, each with its own GPU",
+        description="one_step: a day is scored in one step; fan_out: in parallel steps, each with its own GPU",
     )
-    max_shards: int = Field(default=8, ge=1, le=200, description="steps that share a day under fan_out, at most")
+    max_shards: int = Field(
+        default=8, ge=1, le=200, description="maximum number of parallel steps of a day under fan_out"
+    )
 
 
 class Guard(Section):
-    """A check that guards a promise: when it fails nothing is published, whatever the spec would like."""
+    """A check that guards a guarantee: if it fails nothing is published. The spec cannot change that."""
 
-    severity: Literal["error"] = Field(default="error", description="error: it guards a promise")
-    blocking: Literal[True] = Field(default=True, description="true: it guards a promise")
+    severity: Literal["error"] = Field(default="error", description="error: it guards a guarantee")
+    blocking: Literal[True] = Field(default=True, description="true: it guards a guarantee")
 
 
 class Notice(Section):
-    """A check that tells and never stops a day: it is decided after the publication, or is not about the day."""
+    """A check that never stops a day: it runs after publication, or is not about the day."""
 
     severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
-    blocking: Literal[False] = Field(default=False, description="false: it cannot stop a day")
+    blocking: Literal[False] = Field(default=False, description="false: it cannot stop the day")
 
 
 class Check(Section):
-    """A check that warns, unless the spec lets it stop the day."""
+    """A check that warns; the spec may let it stop the day."""
 
     severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
     blocking: bool = Field(default=False, description="whether a failure stops the day before anything is published")
@@ -223,41 +223,41 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowCount(Check):
-    """row_count_is_usual."""
+    """How far the row count may be from those of the previous days."""
 
     tolerance: float = Field(
         default=0.25,
         ge=0,
         le=1,
-        description="how far beyond the counts of the 28 days before, as a share of them",
+        description="largest deviation from the counts of the previous 28 days, as a share of them",
     )
 
 
 STANDARD_ERRORS = 2.0
 FEWEST_LOST = 3
-"""Rows whose loss is never worth a word: of a day of 20 rows the third is lost by chance too often."""
+"""Rows whose loss never fails the check: in a day of 20 rows, chance alone loses a third row too often."""
 
 
 class QuarantineSize(Check):
-    """quarantine_is_small, of the rows lost at any stage.
+    """How many rows a day may lose, at any stage.
 
-    As shipped a day may lose 5 % of its rows and what chance adds to that: 52 of 811 rows, 9 of 100, 5 of 50. Of the
-    365 days of flight_delay in 2013 one fails (331 of 893 rows), as it did with 100 rows or 5 %. Rows that are lost at
-    random, 1 of 100, fail one day in 3,900 of the worst size, 31 rows; 3 of 100 fail one day in 75 of that size, one in
-    630 from 100 rows on and none from 800 rows on. Lost tenths fail from 80 rows on.
+    By default a day may lose 5 % of its rows plus what chance adds: 52 of 811 rows, 9 of 100, 5 of 50. Of the 365 days
+    of flight_delay in 2013 one fails (331 of 893 rows). If 1 of 100 rows is lost at random, one day in 3,900 fails at
+    the worst size, 31 rows; with 3 of 100 it is one day in 75 at that size, one in 630 from 100 rows on and none from
+    800 rows on. Losing one row in ten fails from 80 rows on.
     """
 
     rows: int | None = Field(
         default=None,
         ge=0,
-        description="rows that a day may lose whatever its size; none: what chance alone adds to `share`, "
-        "two standard errors, and 3 rows at least",
+        description="rows that a day of any size may lose; none: two standard errors more than `share`, "
+        "and at least 3 rows",
     )
     share: Share = Field(default=0.05, description="share of its rows that a day may lose")
     blocking_share: Share = Field(default=0.5, description="share beyond which nothing is published")
 
     def most(self, rows: int) -> float:
-        """Rows that may be lost of so many."""
+        """How many of a day's rows may be lost."""
         bound = self.share * rows
         if self.rows is not None:
             return max(self.rows, bound)
@@ -265,47 +265,57 @@ class QuarantineSize(Check):
 
 
 class KnownCategories(Check):
-    """categories_are_known."""
+    """How many rows may have unknown categories."""
 
-    rows: int = Field(default=2, ge=0, description="rows with an unknown value that are never a failure")
-    share: Share = Field(default=0.02, description="share of a column's rows with a value that the model has not seen")
+    rows: int = Field(default=2, ge=0, description="rows with an unknown value that never fail the check")
+    share: Share = Field(
+        default=0.02, description="largest share of a column's rows with a value that the model has not seen"
+    )
 
 
 class PresentCategories(Check):
-    """categories_are_present."""
+    """Which absent categories are noticed."""
 
-    rows: float = Field(default=5, gt=0, description="rows of a value expected on the day, for its absence to tell")
+    rows: float = Field(
+        default=5, gt=0, description="expected rows of a value from which on its absence fails the check"
+    )
 
 
 class Metrics(Check):
-    """metrics_meet_threshold."""
+    """Thresholds of the bundle's metrics."""
 
-    least: dict[str, float] = Field(default={}, description="smallest value of each metric of the bundle")
-    most: dict[str, float] = Field(default={}, description="largest value of each metric, for errors")
+    least: dict[str, float] = Field(default={}, description="minimum of each metric of the bundle")
+    most: dict[str, float] = Field(default={}, description="maximum of each metric, for errors")
 
 
 class Confidence(Check):
-    """confidence_is_usual."""
+    """How far the mean confidence may be from that of the previous days."""
 
     deviation: float | None = Field(
-        default=None, gt=0, description="of the day's mean from that of the 28 days before; none: the bundle's profile"
+        default=None,
+        gt=0,
+        description="largest deviation of the day's mean from the previous 28 days; none: from the bundle's profile",
     )
 
 
 class Balance(Check):
-    """classes_are_balanced."""
+    """How many rows one class may have."""
 
-    share: Share = Field(default=0.95, description="largest share of one class, unless the reference's days have more")
+    share: Share = Field(
+        default=0.95, description="largest share of one class, or that of the reference's days if larger"
+    )
 
 
 class Spread(Check):
-    """scores_vary."""
+    """How little the scores may vary."""
 
-    share: Share = Field(default=0.5, description="of the smallest standard deviation of a reference day's scores")
+    share: Share = Field(
+        default=0.5, description="least share of the smallest standard deviation of a reference day's scores"
+    )
 
 
 class Checks(Section):
-    """Thresholds, severity and blocking of every check."""
+    """Thresholds, severity and blocking of all checks."""
 
     input_is_present: Guard = Guard()
     input_is_complete: Guard = Guard()
@@ -329,11 +339,15 @@ class Checks(Section):
 
 
 class Drift(Section):
-    """The comparison of a day with the model's reference. Its thresholds are learned: see `drift calibrate`."""
+    """The comparison of a day with the model's reference; `batch-scoring calibrate` learns its thresholds."""
 
-    sample_rows: int = Field(default=5_000, ge=100, le=100_000, description="rows of a day that are compared, at most")
+    sample_rows: int = Field(
+        default=5_000, ge=100, le=100_000, description="maximum number of rows of a day that are compared"
+    )
     reports: int = Field(
-        default=0, ge=0, description="newest days that have Evidently's page, besides those that alarm; seconds each"
+        default=0,
+        ge=0,
+        description="newest days with an Evidently report, besides those with drift; takes seconds each",
     )
 
 
@@ -341,31 +355,33 @@ Status = Literal["running", "stopped"]
 
 
 class Schedule(Section):
-    """A time at which days are scored whatever has landed. The sensors need none."""
+    """A time of day at which days are scored, whatever has landed. Sensors need no schedule."""
 
     cron: str = Field(default="0 6 * * *", description="five fields: minute, hour, day of month, month, day of week")
     timezone: str = Field(default="", description="time zone of the cron; partitions.timezone if empty")
     days_back: int = Field(
-        default=1, ge=0, le=400, description="newest day of a tick: 1 yesterday, 0 today, in partitions.timezone"
+        default=1,
+        ge=0,
+        le=400,
+        description="newest day that a tick scores: 1 yesterday, 0 today, in partitions.timezone",
     )
-    default_status: Status = Field(default="stopped", description="running or stopped, until somebody switches it")
+    default_status: Status = Field(default="stopped", description="running or stopped, until it is switched in the UI")
 
     @field_validator("cron")
     @classmethod
     def _readable(cls, value: str) -> str:
-        # what Dagster itself asks, with no heavy import
-        from dagster._utils.schedules import cron_string_iterator, is_valid_cron_schedule
-        from dagster._vendored.croniter.croniter import CroniterBadDateError
+        # imported here: a command that needs no Dagster must not wait for it
+        from batch_scoring.dagster_internals import CroniterBadDateError, cron_string_iterator, is_valid_cron_schedule
 
         expected = "expected five fields such as 0 6 * * * (daily at 06:00)"
         if len(value.split()) != 5 or not is_valid_cron_schedule(value):
-            raise ValueError(f"no cron that Dagster takes; {expected}")
-        if re.search(r"\br\b", value, re.IGNORECASE):  # Dagster takes it, and its processes do not agree on the time
-            raise ValueError(f"R is another time in every process; {expected}")
+            raise ValueError(f"Dagster does not accept this cron; {expected}")
+        if re.search(r"\br\b", value, re.IGNORECASE):  # Dagster accepts it, and its processes do not agree on the time
+            raise ValueError(f"R means another time in every process; {expected}")
         try:
             next(cron_string_iterator(0, value, "UTC"))
-        except CroniterBadDateError:  # Dagster takes it, and its daemon stumbles over it
-            raise ValueError(f"Dagster finds no day for it in any year; {expected}") from None
+        except CroniterBadDateError:  # Dagster accepts it, and its daemon fails
+            raise ValueError(f"no year has such a day; {expected}") from None
         return value
 
     @field_validator("timezone")
@@ -375,63 +391,65 @@ class Schedule(Section):
 
 
 class Runs(Section):
-    """How long a run of a day may take, and how often a failed one is run again; see `failures.py`."""
+    """How long a run of a day may take, and how often a failed one is retried; see `operations/failures.py`."""
 
     retries: int = Field(
-        default=2, ge=0, le=20, description="runs after a failed one of the same files and code, where one may help"
+        default=2, ge=0, le=20, description="retries of a failed run with the same files and code, if a retry may help"
     )
     retry_minutes: float = Field(
-        default=5, ge=0, le=1440, description="minutes before the first of them; doubled before each next one"
+        default=5, ge=0, le=1440, description="minutes before the first retry; doubled before each further one"
     )
     max_hours: float = Field(
-        default=6, gt=0, le=168, description="hours after which a run is ended; the next goes on where it was"
+        default=6, gt=0, le=168, description="hours after which a run is terminated; the next one resumes its work"
     )
 
 
 class Uploads(Section):
-    """The sensor that lists the landing folder and scores what is new there."""
+    """The sensor that lists the landing folder and scores what is new."""
 
-    default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
-    interval_seconds: int = Field(default=30, ge=1, le=86400, description="seconds between two looks")
-    recent_days: int = Field(default=7, ge=1, le=400, description="newest days, looked at every time")
-    older_days: int = Field(default=20, ge=1, le=1000, description="older days, of which so many are looked at in turn")
-    runs_per_tick: int = Field(default=10, ge=1, le=100, description="runs that are requested at once, at most")
+    default_status: Status = Field(default="running", description="running or stopped, until it is switched in the UI")
+    interval_seconds: int = Field(default=30, ge=1, le=86400, description="seconds between two listings")
+    recent_days: int = Field(default=7, ge=1, le=400, description="newest days, listed every time")
+    older_days: int = Field(
+        default=20, ge=1, le=1000, description="number of older days that are listed each time, in rotation"
+    )
+    runs_per_tick: int = Field(default=10, ge=1, le=100, description="maximum number of runs requested at once")
 
 
 class Events(Section):
-    """The sensor that is told by a queue which days to look at."""
+    """The sensor that learns from a queue which days have new files."""
 
     queue: str = Field(
         default="",
         pattern=r"^(https?://.+)?$",
-        description="URL of an SQS queue that receives the bucket's events, directly, by SNS or by EventBridge",
+        description="URL of an SQS queue that receives the bucket's events, directly or through SNS or EventBridge",
     )
-    interval_seconds: int = Field(default=15, ge=1, le=86400, description="seconds between two looks at the queue")
-    default_status: Status = Field(default="running", description="running or stopped, until somebody switches it")
+    interval_seconds: int = Field(default=15, ge=1, le=86400, description="seconds between two polls of the queue")
+    default_status: Status = Field(default="running", description="running or stopped, until it is switched in the UI")
 
 
 class Alerts(Section):
-    """What is told besides failed runs and failed checks."""
+    """Alerts besides those of failed runs and failed checks."""
 
-    on_success: bool = Field(default=False, description="whether a run that went well is told too")
+    on_success: bool = Field(default=False, description="whether successful runs send a message too")
     scored_hours: float | None = Field(
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, to when a landed day must be scored",
+        description="hours from the day's midnight, by the wall clock, by which a landed day must be scored",
     )
 
 
 def _quantity(text: str) -> str:
     if text and not re.fullmatch(r"[1-9]\d*(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", text):
-        raise ValueError("no amount of memory; expected for example 512Mi or 8Gi")
+        raise ValueError("not an amount of memory; expected for example 512Mi or 8Gi")
     return text
 
 
 def _bytes(quantity: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)(\w*)", quantity).groups()  # type: ignore[union-attr]  # validated
     base = 1024 if unit.endswith("i") else 1000
-    return float(number) * base ** " kmgt".index(unit[:1].lower() or " ")
+    return float(number) * float(base ** " kmgt".index(unit[:1].lower() or " "))
 
 
 Memory = Annotated[str, AfterValidator(_quantity)]
@@ -440,13 +458,13 @@ LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A
 
 
 class Toleration(Section):
-    """A taint of nodes that a pod does not mind."""
+    """A toleration: a taint of nodes that a pod accepts."""
 
     key: LabelKey = Field(description="the taint's key, for example nvidia.com/gpu")
     operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists, or Equal for one value")
     value: LabelValue = Field(default="", description="the taint's value, with Equal")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
-        default="NoSchedule", description="the taint's effect; every one if empty"
+        default="NoSchedule", description="the taint's effect; any if empty"
     )
 
     @model_validator(mode="after")
@@ -457,47 +475,49 @@ class Toleration(Section):
 
 
 class Pod(Section):
-    """What an asset's steps ask for where each has a pod of its own. None of it changes a result."""
+    """Resources of an asset's steps where each has a pod of its own. None of it changes a result."""
 
-    cpu: float = Field(default=1, gt=0, le=1024, description="cores that are reserved, and threads that are used")
-    memory: Memory = Field(default="2Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
+    cpu: float = Field(default=1, gt=0, le=1024, description="reserved cores, and number of threads")
+    memory: Memory = Field(default="2Gi", min_length=1, description="request and limit of memory: 512Mi, 8Gi")
     image: str = Field(default="", pattern=r"^\S*$", description="container image, if not the code location's")
     node_selector: dict[LabelKey, LabelValue] = Field(default={}, description="labels that the node must have")
     tolerations: tuple[Toleration, ...] = Field(default=(), description="taints that the node may have")
-    spot: bool = Field(default=False, description="whether the node may be one that is taken away at any time")
-    shared_memory: Memory = Field(default="", description="size of /dev/shm, a part of `memory`; 64 MB if empty")
-    pool: str = Field(default="", pattern=r"^[\w./-]*$", description="pool that bounds such steps over all runs")
-    retries: int = Field(
-        default=2, ge=0, le=20, description="new pods for a step whose pod was lost, within the same run"
+    spot: bool = Field(
+        default=False, description="whether the node may be a spot node, which can be reclaimed at any time"
     )
+    shared_memory: Memory = Field(default="", description="size of /dev/shm, part of `memory`; 64 MB if empty")
+    pool: str = Field(default="", pattern=r"^[\w./-]*$", description="pool that limits these steps across all runs")
+    retries: int = Field(default=2, ge=0, le=20, description="new pods for a step whose pod was lost, within one run")
     start_minutes: float = Field(
-        default=20, gt=0, le=10080, description="minutes that a pod may wait for a node, an image or a quota"
+        default=20, gt=0, le=10080, description="minutes that a pod may wait for a node, an image or quota"
     )
     max_hours: float | None = Field(
         default=None,
         gt=0,
         le=168,
-        description="hours after which the step's pod is ended, waiting included; none: as runs.max_hours",
+        description="hours after which the step's pod is terminated, pending time included; none: runs.max_hours",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> "Pod":
         if self.shared_memory and _bytes(self.shared_memory) >= _bytes(self.memory):
-            raise ValueError(f"shared_memory is a part of memory; expected less than {self.memory}")
+            raise ValueError(f"shared_memory is part of memory; expected less than {self.memory}")
         return self
 
 
 class ScoringPod(Pod):
-    """What the steps that score ask for: no other step ever has a GPU."""
+    """Resources of the steps that score: only they may have a GPU."""
 
-    cpu: float = Field(default=2, gt=0, le=1024, description="cores that are reserved, and threads that are used")
-    memory: Memory = Field(default="4Gi", min_length=1, description="reserved, and the limit: 512Mi, 8Gi")
-    gpu: int = Field(default=0, ge=0, le=16, description="GPUs of a step; 0: it scores on the CPU")
-    gpu_resource: LabelKey = Field(default="nvidia.com/gpu", description="what the device plugin calls a GPU")
+    cpu: float = Field(default=2, gt=0, le=1024, description="reserved cores, and number of threads")
+    memory: Memory = Field(default="4Gi", min_length=1, description="request and limit of memory: 512Mi, 8Gi")
+    gpu: int = Field(default=0, ge=0, le=16, description="GPUs per step; 0: score on the CPU")
+    gpu_resource: LabelKey = Field(
+        default="nvidia.com/gpu", description="resource name of a GPU, as the device plugin defines it"
+    )
 
 
 class Compute(Section):
-    """What the assets' steps ask for under the executor k8s; what is not said of an asset is as in `default`."""
+    """Resources of the assets' steps under the executor k8s; what an asset leaves out is taken from `default`."""
 
     default: Pod = Pod()
     raw_input: Pod = Pod()
@@ -509,10 +529,10 @@ class Compute(Section):
     retention: Pod = Pod()
 
     def of(self, asset: str) -> Pod:
-        """What an asset's steps ask for, `default` included."""
+        """Resources of an asset's steps, with `default` filled in."""
         own: Pod = getattr(self, asset)
-        said = {name: getattr(part, name) for part in (self.default, own) for name in part.model_fields_set}
-        return type(own)(**said)
+        declared = {name: getattr(part, name) for part in (self.default, own) for name in part.model_fields_set}
+        return type(own)(**declared)
 
     @model_validator(mode="after")
     def _fits(self) -> "Compute":
@@ -522,40 +542,40 @@ class Compute(Section):
 
 
 SUPERSEDED_DAYS = 7
-"""The least: twice the age up to which a run takes over another one's finished shards (`shards.REUSE_WITHIN`)."""
+"""Minimum: twice the age up to which a run reuses finished shards of another one (`shards.REUSE_WITHIN`)."""
 
 
 class Retention(Section):
-    """What the job `retain_<pipeline>` takes away, and when: as shipped only what no reader can see any more."""
+    """What the job `retain_<pipeline>` deletes, and when: by default only files that no reader can see any more."""
 
     superseded_days: int = Field(
         default=SUPERSEDED_DAYS,
         le=3650,
-        description="days for which a table's file is kept that a newer one has replaced, or that was never published",
+        description="days for which replaced and unpublished files of a table are kept",
     )
     reports_days: int | None = Field(
-        default=None, ge=1, le=36500, description="days for which a day's drift pages are kept; none: for ever"
+        default=None, ge=1, le=36500, description="days for which drift reports are kept; none: for ever"
     )
     samples_days: int | None = Field(
         default=None,
         ge=1,
         le=36500,
-        description="days for which drift's sample of a day's rows is kept, of which it compares 28; none: for ever",
+        description="days for which drift's samples of rows are kept, of which it needs 28; none: for ever",
     )
     quarantine_days: int | None = Field(
         default=None,
         ge=1,
         le=36500,
-        description="days for which a day's quarantined rows are kept, raw customer data; none: for ever",
+        description="days for which quarantined rows, raw customer data, are kept; none: for ever",
     )
     models_days: int | None = Field(
         default=None,
         ge=7,
         le=36500,
-        description="days for which a model's weights are kept after it has scored a day; none: for ever",
+        description="days for which a model's weights are kept after it last scored a day; none: for ever",
     )
     default_status: Status = Field(
-        default="stopped", description="running or stopped, until somebody switches the schedule"
+        default="stopped", description="running or stopped, until the schedule is switched in the UI"
     )
 
     @field_validator("superseded_days")
@@ -563,16 +583,16 @@ class Retention(Section):
     def _safe(cls, value: int) -> int:
         if value < SUPERSEDED_DAYS:
             raise ValueError(
-                f"a run may still publish a finished shard that is days old, and a reader read what was replaced; "
+                f"a run may still publish a shard that is days old, and a reader may still read replaced files; "
                 f"expected at least {SUPERSEDED_DAYS} days"
             )
         return value
 
 
 class PipelineSpec(Section):
-    """One pipeline, as `pipeline.yaml` declares it."""
+    """One pipeline as `pipeline.yaml` declares it."""
 
-    name: Name = Field(description="the folder's name; prefix of the assets and of the data folders")
+    name: Name = Field(description="the folder's name; prefix of asset keys and data folders")
     description: str = Field(min_length=1, description="what is scored, for whom, when")
     owners: tuple[str, ...] = Field(default=(), description="Dagster owners: e-mail addresses or team:name")
     partitions: Partitions
@@ -593,18 +613,18 @@ class PipelineSpec(Section):
         default=0,
         ge=0,
         le=100,
-        description="rows of a day's features and scores that Dagster's UI shows, and its database keeps for ever",
+        description="rows of a day's features and scores shown in Dagster's UI and kept in its database for ever",
     )
     output: Location = Field(
-        default="", description="folder or s3:// prefix of tables, state and reports; <name> if empty"
+        default="", description="folder or s3:// prefix of tables, state and reports; `<name>` if empty"
     )
 
     @field_validator("owners")
     @classmethod
     def _owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from dagster._core.utils import is_valid_email  # what Dagster itself asks
+        from batch_scoring.dagster_internals import is_valid_email
 
         for owner in value:
             if not (re.fullmatch(r"team:[A-Za-z0-9_-]+", owner) or is_valid_email(owner)):
-                raise ValueError(f"{owner!r} is no owner; expected an e-mail address or team:name")
+                raise ValueError(f"{owner!r} is not an owner; expected an e-mail address or team:name")
         return value

@@ -1,29 +1,50 @@
-"""A pipeline.yaml as YAML, without the one thing that YAML readers pass over: a key that stands twice.
+"""Reading a `pipeline.yaml`: duplicate keys, environment variables, secrets, and the line of every field.
 
-What its fields mean is `spec.py`'s business, and what they refer to `faults.py`'s.
+What the fields mean stands in `spec.py`; whether what they name exists, in `validation.py`.
 """
 
-from collections.abc import Iterator
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+_EXPOSED = "a spec's values stand in Dagster's UI and database"
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_SECRET_WORD = re.compile(
+    r"(^|_)(ALERT|AUTH|CREDENTIALS?|DSN|PASS|PASSPHRASE|PASSWD|PASSWORDS?|PRIVATE|SECRETS?|SIGNATURE|TOKENS?|WEBHOOK)(_|$)"
+    r"|(^|_|API|ACCESS|SECRET)KEYS?(_ID)?$|(_PWD|CONNECTION_STRING|DATABASE_URL)$"
+)
+_HARMLESS_KEYS = frozenset({"ID_KEY", "INPUT_KEY", "LABEL_KEY", "PARTITION_KEY", "PRIMARY_KEY", "ROW_KEY", "TAINT_KEY"})
+"""Names, and endings of names, of keys that are no secrets."""
+_SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY")
 
-def parse(text: str) -> tuple[Any, list[str]]:
-    """The content of a YAML document, and a line for each key that stands twice in a mapping.
+
+def read(file: Path) -> tuple[dict[str, Any], list[str]]:
+    """The content of a spec, and an error for each key that appears twice in a mapping.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
+        OSError, ValueError: it cannot be read, or is not UTF-8.
+        TypeError: it is not a mapping whose keys are names.
     """
-    loader = _Loader(text)
+    loader = _Loader(file.read_text(encoding="utf-8"))
     try:
-        return loader.get_single_data(), loader.repeated
+        content = loader.get_single_data()
     finally:
         loader.dispose()
+    if not isinstance(content, dict):
+        raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
+    if odd := [key for key in content if not isinstance(key, str)]:  # YAML reads a bare on, off, yes or no as a bool
+        raise TypeError(f"{odd[0]!r} is not a field name; a spec has name, description, partitions, …")
+    return content, loader.repeated
 
 
 class _Loader(yaml.SafeLoader):
-    """Looks at the keys as they stand in the file: a merge (`<<`) may still give a key that the mapping replaces."""
+    """Collects keys that appear twice in the file; a key may still override one that a merge (`<<`) brings."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -50,4 +71,74 @@ class _Loader(yaml.SafeLoader):
             if before is not key:
                 name = ".".join([*self._path[1:], str(key.value)])
                 lines = f"line {before.start_mark.line + 1} and line {key.start_mark.line + 1}"
-                yield f"{name}: stands twice, in {lines}; YAML would drop the first: expected once, with all of both"
+                yield f"{name}: appears twice, in {lines}; YAML would drop the first: expected once, with all content"
+
+
+def lines(text: str) -> dict[str, int]:
+    """The line of every field of a spec, by its dotted path; empty if it is not YAML."""
+    found: dict[str, int] = {}
+
+    def walk(node: yaml.Node | None, path: str) -> None:
+        children: Iterable[tuple[str, yaml.Node, yaml.Node]] = ()
+        if isinstance(node, yaml.MappingNode):
+            children = [(str(key.value), key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            children = [(str(index), item, item) for index, item in enumerate(node.value)]
+        for name, place, value in children:
+            found[path + name] = place.start_mark.line + 1
+            walk(value, f"{path}{name}.")
+
+    with contextlib.suppress(yaml.YAMLError):
+        walk(yaml.compose(text, yaml.SafeLoader), "")
+    return found
+
+
+def line_of(field: str, known: dict[str, int]) -> int | None:
+    """The line of a field, or of the section that lacks it."""
+    while field and field not in known:
+        field = field.rpartition(".")[0]
+    return known.get(field)
+
+
+Refused = dict[tuple[str, ...], str]
+"""What is wrong with values that were taken out, by their paths."""
+
+
+def expand(value: Any, refused: Refused, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401  (any YAML value)
+    """Replace `${NAME}` and `${NAME:-default}` in every string below `value`.
+
+    Args:
+        value: from the YAML.
+        refused: receives variables that are not set, and secrets; their values become None.
+        path: where the value stands.
+    """
+    if isinstance(value, dict):
+        return {key: expand(item, refused, (*path, str(key))) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item, refused, (*path, str(index))) for index, item in enumerate(value)]
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if _is_secret_name(name):
+            refused[path] = f"{value!r}: {name} is a secret by its name, and {_EXPOSED}; if it holds none, rename it"
+        elif found is None:
+            refused[path] = (
+                f"{value!r}: the environment variable {name} is not set; set it or write ${{{name}:-default}}"
+            )
+        return found or ""
+
+    if isinstance(value, str):
+        text, value = value, _VARIABLE.sub(variable, value)
+        if path not in refused and _SECRET_VALUE.search(value):
+            place = "it" if _SECRET_VALUE.search(text) else repr(text)
+            refused[path] = f"{place} holds a password or a private key, and {_EXPOSED}; take it out"
+    return None if path in refused else value
+
+
+def _is_secret_name(name: str) -> bool:
+    """Whether a variable of that name holds a secret by convention: ALERT_URLS, AWS_SECRET_ACCESS_KEY, DB_PASSWORD."""
+    upper = name.upper()
+    if any(upper == key or upper.endswith(f"_{key}") for key in _HARMLESS_KEYS):
+        return False
+    return bool(_SECRET_WORD.search(upper))

@@ -1,7 +1,8 @@
-"""What is wrong with a spec, in words: field, value found, what is accepted.
+"""Validation errors of a spec: which field, the value found, what is accepted.
 
-Everything that can be known without running anything is looked at: fields, clashes of names, files, references into
-the pipeline's own package (read as syntax: importing it would import torch and pandera), modules that it imports.
+Everything is checked that can be known without running code: fields, clashes of names, files, references into the
+pipeline's own package and the modules that it imports. These modules are parsed and not imported: that would import
+torch and pandera whenever the deployment is loaded.
 """
 
 import ast
@@ -9,14 +10,13 @@ import contextlib
 import copy
 import importlib.util
 import itertools
-import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from batch_scoring.config.spec import PipelineSpec
 
@@ -34,93 +34,59 @@ RESERVED = (
     "model_version",
     "scored_at",
 )
-"""Column names that the tables use themselves."""
+"""Columns of the tables besides the pipeline's own."""
 
 
-def lines(text: str) -> dict[str, int]:
-    """The line of every field of a spec, by its dotted path; of none if it is no YAML."""
-    found: dict[str, int] = {}
+def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
+    """One line per wrong field, from pydantic's errors: its path, the value found, what is accepted."""
 
-    def walk(node: yaml.Node | None, path: str) -> None:
-        children: Iterable[tuple[str, yaml.Node, yaml.Node]] = ()
-        if isinstance(node, yaml.MappingNode):
-            children = [(str(key.value), key, value) for key, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            children = [(str(index), item, item) for index, item in enumerate(node.value)]
-        for name, place, value in children:
-            found[path + name] = place.start_mark.line + 1
-            walk(value, f"{path}{name}.")
+    def path_of(error: ErrorDetails) -> tuple[str, ...]:
+        # pydantic lists a field of two types once per type
+        return tuple(str(part) for part in error["loc"] if str(part) not in ("constrained-int", "literal['auto']"))
 
-    with contextlib.suppress(yaml.YAMLError):
-        walk(yaml.compose(text, yaml.SafeLoader), "")
-    return found
-
-
-def line_of(field: str, known: dict[str, int]) -> int | None:
-    """The line of a field, or of the section that lacks it."""
-    while field and field not in known:
-        field = field.rpartition(".")[0]
-    return known.get(field)
-
-
-def place_of(error: BaseException, folder: Path) -> str:
-    """The line of a pipeline's own code that has raised an error while it was imported, as messages end with it."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({Path(error.filename).name} line {error.lineno})"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
-    return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-
-
-def describe(faults: Iterable[Any]) -> Iterator[str]:
-    """One line a wrong field: its path, the value found, what is accepted. `faults`: as pydantic lists them."""
-
-    def path_of(fault: Any) -> tuple[str, ...]:  # noqa: ANN401  (pydantic's own dictionary)
-        # a field of two kinds is one field
-        return tuple(str(part) for part in fault["loc"] if str(part) not in ("constrained-int", "literal['auto']"))
-
-    for path, group in itertools.groupby(faults, path_of):
-        fault, *others = group
+    for path, group in itertools.groupby(errors, path_of):
+        error, *others = group
         name = ".".join(path)
-        value = "" if isinstance(fault["input"], dict) else f"{fault['input']!r}: "
-        if fault["type"] == "extra_forbidden":
+        value = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
+        if error["type"] == "extra_forbidden":
             yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
-        elif fault["type"] == "missing":
+        elif error["type"] == "missing":
             yield f"{name}: missing; expected {_meaning(path)}"
-        elif fault["type"] == "value_error":
-            yield f"{name}: {value}{fault['msg'].removeprefix('Value error, ')}"
+        elif error["type"] == "value_error":
+            yield f"{name}: {value}{error['msg'].removeprefix('Value error, ')}"
         else:
-            messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (fault, *others))
-            messages = messages.replace("a valid tuple", "a list")  # YAML's word for it
+            messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (error, *others))
+            messages = messages.replace("a valid tuple", "a list")  # as YAML calls it
             yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
 
-def right_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
-    """The spec with those of its sections that are right, so that what they refer to can be looked at all the same."""
+def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
+    """The spec with its valid sections only, so that what they refer to can be checked all the same."""
     content = copy.deepcopy(content)
-    wrong = set()
-    for fault in error.errors():
-        *above, last = fault["loc"]
-        if fault["type"] == "extra_forbidden":
+    invalid = set()
+    for one in error.errors():
+        *above, last = one["loc"]
+        if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
                 place = place[part]
             place.pop(last, None)
         else:
-            wrong.add(fault["loc"][0])
-    right: dict[str, Any] = {}
+            invalid.add(one["loc"][0])
+    valid: dict[str, Any] = {}
     for name, field in PipelineSpec.model_fields.items():
-        if name in content and name not in wrong:
+        if name in content and name not in invalid:
             section = field.annotation
             if isinstance(section, type) and issubclass(section, BaseModel):
-                with contextlib.suppress(ValidationError):  # without its unknown field it is wrong in another way
-                    right[name] = section.model_validate(content[name])
+                with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
+                    valid[name] = section.model_validate(content[name])
             else:
-                right[name] = content[name]
-    return PipelineSpec.model_construct(**right)
+                valid[name] = content[name]
+    return PipelineSpec.model_construct(**valid)
 
 
-def clashes(spec: PipelineSpec) -> Iterator[str]:
-    """Column names that the tables need themselves, or that name two things."""
+def name_clashes(spec: PipelineSpec) -> Iterator[str]:
+    """Column names that the tables use themselves, or that name both the key and a feature."""
     key, features = getattr(spec, "input", None), getattr(spec, "features", None)
     names = [("input.key", key.key)] if key else []
     if features:
@@ -128,7 +94,7 @@ def clashes(spec: PipelineSpec) -> Iterator[str]:
         names += [("features.categorical", name) for name in features.categorical]
     for field, name in names:
         if name in RESERVED or name.startswith("prob_class_"):
-            yield f"{field}: {name!r} is a column of our tables; rename it, {', '.join(RESERVED)} are taken"
+            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(RESERVED)} are reserved"
     if key and features and key.key in features.names:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
 
@@ -157,13 +123,13 @@ def _meaning(path: Sequence[str]) -> str:
     return field.description or f"a section with {', '.join(_fields(path))}"
 
 
-def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
-    """What a spec refers to and is not there.
+def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
+    """What a spec refers to and does not exist: a folder's name, modules, classes, columns, the bundle.
 
     Args:
-        spec: with at least those of its sections that are right.
+        spec: with its valid sections at least.
         folder: of the pipeline's package.
-        bundle: path or s3:// address of the bundle folder, if the spec names one; s3:// is not looked at here.
+        bundle: path or s3:// address of the bundle folder, if the spec names one; S3 is not asked.
     """
     name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
     if name and name != folder.name:
@@ -171,15 +137,15 @@ def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]
     references = [("features.schema", features.contract)] if features else []
     references += [("model.network", model.network)] if model else []
     pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
-    has_images = any(pod.image for pod in pods)  # besides the code location's; they may have other libraries
+    has_images = any(pod.image for pod in pods)  # the steps' images may have other libraries than this process
     for field, reference in references:
         module, attribute = reference.split(":")
         file = folder / f"{module}.py"
         if not file.is_file():
             yield f"{field}: {reference!r}: there is no {module}.py beside the spec"
             continue
-        if trouble := list(_trouble(file, libraries=not has_images)):
-            yield from (f"{field}: {reference!r}: {one}" for one in trouble)
+        if errors := list(_import_errors(file, libraries=not has_images)):
+            yield from (f"{field}: {reference!r}: {error}" for error in errors)
             continue
         classes = _classes(file)
         if attribute not in classes:
@@ -191,12 +157,12 @@ def unmet(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
 
 
-def _trouble(file: Path, *, libraries: bool) -> Iterator[str]:
-    """What keeps a module of the pipeline's package from being imported, as far as its text tells.
+def _import_errors(file: Path, *, libraries: bool) -> Iterator[str]:
+    """What keeps a module of the pipeline's package from being imported, as far as its text shows.
 
     Args:
-        file: the module; those of the package that it imports are looked at too.
-        libraries: whether what it imports from elsewhere must be installed here.
+        file: the module; modules of the package that it imports are checked too.
+        libraries: whether the libraries that it imports must be installed here.
     """
     folder, package = file.parent, f"batch_scoring.pipelines.{file.parent.name}"
     pending, seen = [folder / "__init__.py", file], set[Path]()
@@ -208,13 +174,13 @@ def _trouble(file: Path, *, libraries: bool) -> Iterator[str]:
         try:
             source = module.read_text(encoding="utf-8")
             tree = ast.parse(source)
-            with warnings.catch_warnings(action="ignore"):  # the import gives them
-                compile(tree, str(module), "exec", dont_inherit=True)  # a return outside of a function parses
+            with warnings.catch_warnings(action="ignore"):  # the import shows them
+                compile(tree, str(module), "exec", dont_inherit=True)  # a return outside of a function does parse
         except SyntaxError as error:
-            yield f"{module.name} line {error.lineno} is no Python: {error.msg}"
+            yield f"{module.name} line {error.lineno} is not valid Python: {error.msg}"
             continue
         except ValueError as error:
-            yield f"{module.name} is no Python: {error}"
+            yield f"{module.name} is not valid Python: {error}"
             continue
         for line, name in _imports(tree, package):
             if name.startswith(f"{package}."):
@@ -222,12 +188,12 @@ def _trouble(file: Path, *, libraries: bool) -> Iterator[str]:
                 pending += [own.with_suffix(".py"), own / "__init__.py"]
                 if not own.with_suffix(".py").is_file() and not own.is_dir():
                     yield f"{module.name} line {line} imports {name}, which is not there"
-            elif libraries and "sys.path" not in source and not _is_there(name.partition(".")[0]):
+            elif libraries and "sys.path" not in source and not _is_installed(name.partition(".")[0]):
                 yield f"{module.name} line {line} imports {name}, which is not installed"
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
-    """Line and full name of the modules that a module imports; within if, try and functions they may be missing."""
+    """Line and full name of the modules that a module imports at its top level; elsewhere they may be missing."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -235,22 +201,22 @@ def _imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, ".".join(part for part in (package if node.level else "", node.module) if part)
 
 
-def _is_there(name: str) -> bool:
-    """Whether a top-level module can be imported, without importing it."""
+def _is_installed(name: str) -> bool:
+    """Whether a top-level module is installed, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except ValueError:  # of a module that somebody has put there by hand
+    except ValueError:  # a module that was put into sys.modules by hand
         return True
 
 
 def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    """The classes that a module defines, read without importing it (its imports are heavy)."""
+    """The classes that a module defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _column(field: ast.AnnAssign) -> str:
-    """The column that a field of a pandera model declares: its alias, else its name."""
+    """Column of a field of a pandera model: its alias, else its name."""
     if isinstance(field.value, ast.Call):
         for argument in field.value.keywords:
             if argument.arg == "alias" and isinstance(argument.value, ast.Constant):
@@ -259,6 +225,7 @@ def _column(field: ast.AnnAssign) -> str:
 
 
 def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name: str) -> Iterator[str]:
+    """Columns that the spec names and the schema does not declare."""
     columns: list[str] = []
     pending = [classes[name]]
     while pending:
@@ -269,7 +236,7 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
             if base_name in classes:
                 pending.append(classes[base_name])
             elif base_name != "DataFrameModel":
-                return  # inherits from elsewhere: the columns are known when the schema is loaded
+                return  # inherits from another module: only the import knows the columns
     source = getattr(spec, "input", None)
     for field, wanted in (
         ("input.key", (source.key,) if source else ()),
@@ -278,4 +245,4 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
     ):
         for column in wanted:
             if column not in columns:
-                yield f"{field}: {column!r} is no column of {spec.features.contract}; it has {', '.join(columns)}"
+                yield f"{field}: {column!r} is not a column of {spec.features.contract}; it has {', '.join(columns)}"

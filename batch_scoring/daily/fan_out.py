@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from batch_scoring.config.compute import known_device
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import FeatureShard, Source, output_schema, published, read_source, score, shard_digest
-from batch_scoring.defs.execution.executors import known_device
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.runtime.step_context import StepContext

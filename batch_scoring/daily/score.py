@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, check_input
 from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
 from batch_scoring.daily.tables import features_table
-from batch_scoring.defs.execution import executors
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
@@ -125,7 +125,7 @@ def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
         ScoringError: the device is not there.
     """
     network = step.pipeline.load(step.pipeline.spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network, executors.device(step.pipeline))
+    return load_bundle(step.state.models.subfolder(model.sha256), network, compute.device(step.pipeline))
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: St
     """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
     with run.timed("load_model"):
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
-        scorer = Scorer(model, device=executors.device(step.pipeline), batch_rows=batch_rows)
+        scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(halvings)
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ALONE}"

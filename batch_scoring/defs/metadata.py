@@ -1,70 +1,67 @@
-"""What the pipelines' assets have in common: keys, days, options, the run they are in, their figures."""
+"""What the assets have in common: keys, partitions, options, metadata."""
 
 import math
 import resource
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import dagster as dg
 
+from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import executors
-from batch_scoring.runtime.printable import one_line, printable
+from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import Account
 
 SCORED_FROM = ("raw_input", "validated_features", "model")
-"""What predictions depend on. raw_input too: what it pinned is compared with the features, and
-`--select "+<pipeline>/predictions"` is parsed as one layer of ancestors for a key with a slash."""
+"""Upstream assets of predictions. raw_input is one of them because the files that it pinned are compared with those
+of the features, and because Dagster parses `--select "+<pipeline>/predictions"` as one layer of ancestors only."""
+
+
+class CatalogOptions(TypedDict):
+    """Arguments of an asset that the UI's catalog shows."""
+
+    group_name: str
+    owners: list[str] | None
+    kinds: set[str]
+
+
+class AssetOptions(CatalogOptions, executors.StepOptions):
+    """Arguments that every asset of a pipeline has, those of its step included."""
 
 
 def asset_key(pipeline: Pipeline, name: str) -> dg.AssetKey:
-    """`<pipeline>/<name>`."""
-    return dg.AssetKey([pipeline.name, name])
+    """Key of an asset: `<pipeline>/<name>`."""
+    return dg.AssetKey(asset_path(pipeline, name))
 
 
 def days(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
-    """The pipeline's days, today included: its files may land before the day is over."""
+    """The pipeline's daily partitions, today included: files may land before the day is over."""
     partitions = pipeline.spec.partitions
     return dg.DailyPartitionsDefinition(partitions.start.isoformat(), timezone=partitions.timezone, end_offset=1)
 
 
-def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> dict[str, Any]:
-    """Arguments that every asset of a pipeline has, those of its step's process or pod included."""
-    return catalog_options(pipeline, kinds) | executors.step_options(pipeline, name)
+def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> AssetOptions:
+    """Arguments that every asset of a pipeline has."""
+    return {**catalog_options(pipeline, kinds), **executors.step_options(pipeline, name)}
 
 
-def catalog_options(pipeline: Pipeline, kinds: set[str]) -> dict[str, Any]:
-    """What the UI's catalog shows beside an asset."""
+def catalog_options(pipeline: Pipeline, kinds: set[str]) -> CatalogOptions:
+    """Arguments of an asset that the UI's catalog shows."""
     return {"group_name": pipeline.name, "owners": list(pipeline.spec.owners) or None, "kinds": kinds}
 
 
-def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
-    """The run that a step is in; its start is one value for all that the step writes."""
-    record = context.instance.get_run_record_by_id(context.run.run_id)
-    began = record.start_time if record and record.start_time else None
-    started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
-    run = context.run
-    return StepContext(
-        run.run_id,
-        started,
-        lambda line: context.log.info(printable(line)),
-        tags=run.tags,
-        tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
-    )
-
-
 def column_schema(columns: Iterable[tuple[str, str, str]]) -> dg.TableSchema:
-    """The schema that the UI shows for an asset: name, type and meaning of each column."""
+    """Column schema of an asset, from name, type and description of each column."""
     return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
 def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
-    """Time and memory of a step."""
+    """Duration, throughput and peak memory of a step."""
     wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -77,12 +74,12 @@ def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
 
 
 def data_version(account: Account) -> dg.DataVersion:
-    """Names the day's rows: a digest over its shards' digests."""
+    """Data version of a published day: a digest of its shards' digests."""
     return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
 
 
 def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """A table for the UI; texts of files in it are shown for what they are."""
+    """A table for the UI; control characters in texts from files are escaped."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord({name: one_line(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
@@ -92,7 +89,7 @@ def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def preview(step: DayStep, account: Account) -> dict[str, Any]:
-    """A few rows of the day, for a person; none unless the spec asks for them: they stay in Dagster's database."""
+    """The first rows of the day as metadata; none unless the spec asks for them: they stay in Dagster's database."""
     count = step.pipeline.spec.preview_rows
     for path in account.table.files if count else ():
         for batch in shards.read(step.table.table.folder, path, batch_rows=count):
@@ -105,6 +102,6 @@ def preview(step: DayStep, account: Account) -> dict[str, Any]:
 def _cell(value: object) -> str | int | float | bool | None:
     if isinstance(value, float) and math.isfinite(value):
         return round(value, 4)
-    if isinstance(value, int) and abs(value) < 2**53:  # beyond, a browser would show another number
+    if isinstance(value, int) and abs(value) < 2**53:  # beyond, a browser would round it
         return value
     return None if value is None else str(value)[:60]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring.operations import failures
+from batch_scoring.operations import run_failures
 from batch_scoring.runtime import run_locks
 
 
@@ -38,7 +38,7 @@ def find_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 def is_of_this_machine(instance: dg.DagsterInstance) -> bool:
     """Whether the instance's runs are processes of this machine, as far as its settings tell."""
-    from dagster._core.storage.runs import SqliteRunStorage  # late: it brings the database with it
+    from batch_scoring.dagster_internals import SqliteRunStorage
 
     return isinstance(instance.run_launcher, dg.DefaultRunLauncher) and isinstance(
         instance.run_storage, SqliteRunStorage
@@ -64,7 +64,7 @@ def _locks(instance: dg.DagsterInstance) -> Path:
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    tags = failures.tags("lost", run.run_id)
+    tags = run_failures.failure_tags("lost", run.run_id)
     if run.remote_job_origin is None:  # started by a shell's command: the daemon could not launch it again
         tags["dagster/max_retries"] = "0"
     instance.add_run_tags(run.run_id, tags)

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Literal
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures
+from batch_scoring.operations import failures, run_failures
 from batch_scoring.storage.shards import digest
 
 PARTITION = "dagster/partition"
@@ -91,7 +92,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps or is_stopped(run):
             continue
-        if (failure := failures.note_end(instance, run)) and not failures.is_noted(run):
+        if (failure := run_failures.record_failure(instance, run)) and not run_failures.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
         status = _status(instance, record, failure)
@@ -117,7 +118,7 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 
 def _is_mended(record: dg.RunRecord) -> bool:
     """Whether a run has died of code that did not load, and it has been loaded since: that was no try of the files."""
-    return failures.is_unloaded(record.dagster_run) and ended_at(record) < LOADED_AT
+    return run_failures.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
 
 
 def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
@@ -152,7 +153,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
     found: dict[FailureClass, list[tuple[str, float]]] = {}
     for record in _pages(instance, filters):
         run = record.dagster_run
-        if (failure := failures.of_run(run)) and _steps(run, pipeline):
+        if (failure := run_failures.of_run(run)) and _steps(run, pipeline):
             found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
     counted = [
         FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
@@ -180,7 +181,7 @@ def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The assets of the pipeline that a run is of."""
     if run.asset_selection:  # of a whole job that runs in its caller's process it is empty, and not None
         return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
-    return WHOLE if run.job_name == f"score_{pipeline.name}" else set()
+    return WHOLE if run.job_name == job_name(pipeline) else set()
 
 
 def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:

@@ -1,4 +1,4 @@
-"""The process itself: parallel maps, locks, signals, progress, timeouts, garbage collection.
+"""The process: parallel maps, locks, signals, progress, timeouts, garbage collection.
 
-Knows no pipeline and no storage.
+Nothing here knows a pipeline or a storage.
 """

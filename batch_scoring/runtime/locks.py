@@ -1,7 +1,7 @@
-"""Locks between the processes of one user on one machine; the kernel frees them however a process ends.
+"""Locks between the processes of one user on one machine, released by the kernel however a process ends.
 
-A lock is a file in this user's folder for temporary files, held with `flock` while the work lasts, so a killed process
-blocks nobody. Users who do not share that folder, and other machines, do not see each other's locks.
+A lock is a file in this user's temporary folder, held with `flock`, so a killed process blocks nobody. Users with
+another temporary folder, and other machines, do not see each other's locks.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from batch_scoring.errors import HeldError
 
 @contextlib.contextmanager
 def hold(*name: str, waits: bool = False) -> Iterator[float]:
-    """Hold a lock for as long as the block lasts.
+    """Hold a lock for the duration of the block.
 
     Args:
-        name: what is worked on, in as many parts as name it.
-        waits: wait until nobody else holds it.
+        name: what is locked, in one or more parts.
+        waits: wait until it is free.
 
     Yields:
-        When somebody on this machine last took or left it (seconds since 1970), 0 if that is not known.
+        When it was last acquired or released on this machine (seconds since 1970), 0 if unknown.
 
     Raises:
-        HeldError: another process holds it, and this one does not wait.
-        PermissionError: the folder of the locks is another user's.
+        HeldError: another process holds it, and `waits` is false.
+        PermissionError: another user owns the folder of the locks.
     """
     file = _folder() / f"{hashlib.sha256(chr(0).join(name).encode()).hexdigest()[:32]}.lock"
     while True:
@@ -38,11 +38,11 @@ def hold(*name: str, waits: bool = False) -> Iterator[float]:
         try:
             _lock(descriptor, waits)
             found = os.fstat(descriptor)
-            if _stands(file, found):  # else whoever cleans the folder took it away, and the next one locks a new file
+            if _stands(file, found):  # else the folder was cleaned up: the next process locks a new file
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                 yield found.st_mtime if found.st_size else 0.0
-                now = time.time_ns()  # the kernel's own stamps are some milliseconds late
+                now = time.time_ns()  # the kernel's own timestamps lag by some milliseconds
                 os.utime(descriptor, ns=(now, now))
                 return
         finally:
@@ -71,7 +71,7 @@ def _lock(descriptor: int, waits: bool) -> None:
 
 
 def _stands(file: Path, found: os.stat_result) -> bool:
-    """Whether the file that was opened is still the one of that name."""
+    """Whether the opened file is still the one under that name."""
     try:
         return os.path.samestat(file.stat(), found)
     except FileNotFoundError:

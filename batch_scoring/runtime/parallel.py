@@ -1,7 +1,7 @@
-"""Items that are worked on side by side, and come out in their order.
+"""Ordered parallel map over an iterator.
 
-Arrow, numpy and torch let other threads run while they compute, so reading, judging or scoring, and writing keep
-several cores busy without a process more.
+Arrow, numpy and torch release the GIL while they compute, so threads that read, validate, score and write keep several
+cores busy in one process.
 """
 
 import os
@@ -20,21 +20,21 @@ def in_order(
     helpers: int = 1,
     prepare: Callable[[], object] = lambda: None,
 ) -> Generator[Result, None, None]:
-    """Work on items side by side; the results come in the order of the items.
+    """Map items in several threads; yield the results in the order of the items.
 
-    Whoever is free reads the next item, one at a time, and works on it: a helper, or the caller's thread while the
-    result that it asks for is not there yet. So there are no more threads than have work, an item is worked on where
-    it was read (its bytes are in that core's cache), and a slow caller is at most `helpers` + 3 items behind. A
-    thread for reading and one for each worker, which hand items on to each other, took a tenth longer on two cores.
+    An idle thread reads the next item, one thread at a time, and works on it: a helper, or the caller's thread while
+    the next result is not ready. So no thread is without work, an item is processed where it was read (its bytes are
+    in that core's cache), and a slow caller is at most `helpers` + 3 items behind. One reading thread that hands items
+    on to workers took 10 % longer on two cores.
 
     Args:
-        work: what is done with an item, in any of the threads.
+        work: maps an item, in any of the threads.
         items: what is read; a generator is closed at the end.
-        helpers: threads beside the caller's. 0: all is done in place.
-        prepare: is called in each helper first.
+        helpers: threads besides the caller's; with 0 the caller's thread does everything.
+        prepare: called first in each helper.
 
     Raises:
-        Exception: of reading or of the work, in place of the result.
+        Exception: from reading or from the work, in place of the result.
     """
     line = _Line(work, items, most=helpers + 3)
 
@@ -57,7 +57,7 @@ def in_order(
 
 
 class _Line(Generic[Item, Result]):
-    """Items from the one that is read next back to the one whose result is handed out next."""
+    """The items between the next one to read and the next result to yield."""
 
     def __init__(self, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> None:
         self._work, self._items, self._most = work, iter(items), most
@@ -67,7 +67,7 @@ class _Line(Generic[Item, Result]):
         self._outcomes: dict[int, Future[Result]] = {}
 
     def work_on(self) -> None:
-        """Take one item after the other, until there are no more."""
+        """Process items one by one, until none are left."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended or self._may_read())
@@ -77,7 +77,7 @@ class _Line(Generic[Item, Result]):
             self._work_on_next()
 
     def results(self) -> Iterator[Result]:
-        """Hand out the results; work as well when there is none to hand out."""
+        """Yield the results; process items while the next result is not ready."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._taken in self._outcomes or self._may_read() or self._is_over())
@@ -95,7 +95,7 @@ class _Line(Generic[Item, Result]):
             try:
                 yield outcome.result()
             finally:
-                del outcome  # it holds an error, whose traceback holds this frame: all of it would stay in memory
+                del outcome  # its error has a traceback with this frame: the cycle would stay in memory
 
     def end(self) -> None:
         """Read nothing more."""
@@ -110,7 +110,7 @@ class _Line(Generic[Item, Result]):
         return self._ended and self._taken == self._read
 
     def _work_on_next(self) -> None:
-        """Read an item, while nobody else does, and work on it."""
+        """Read an item, while no other thread does, and work on it."""
         number, outcome = self._read, Future[Result]()
         try:
             item = next(self._items)
@@ -135,11 +135,11 @@ class _Line(Generic[Item, Result]):
 
 
 def cores() -> int:
-    """The CPUs that this process may use; at most OMP_NUM_THREADS, which a pod has that shares a large node."""
+    """Number of CPUs that this process may use; at most OMP_NUM_THREADS, which is set for a pod on a shared node."""
     here, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(here, int(asked))) if asked.isdecimal() else here
 
 
 def spare_cores() -> int:
-    """Helpers that keep all cores busy beside the caller; one at least, for whoever reads waits now and then."""
+    """Number of helpers that keep all cores busy besides the caller; at least one, as reading sometimes waits."""
     return max(1, cores() - 1)

@@ -1,8 +1,8 @@
-r"""Other people's text where people read it: terminals, logs, messages, commands to be copied.
+r"""Untrusted text made safe to print: in terminals, logs, messages and commands to be copied.
 
-A customer's cell, a column's or a file's name may hold what a terminal obeys (ESC sequences, carriage returns) and
-what turns the order of a line round (bidi overrides). It is replaced by what it is, as JSON spells it: `\u001b`. Line
-feeds and tabs stay; within a cell or a name, `one_line` replaces them too.
+A customer's cell, or the name of a column or file, may contain terminal control sequences (ESC, carriage returns) or
+bidi overrides, which reorder a line. Such characters are escaped as in JSON: `\u001b`. Line feeds and tabs stay; in a
+cell or a name, `one_line` escapes them too.
 """
 
 import contextlib
@@ -14,25 +14,25 @@ from collections.abc import Iterator
 from typing import TextIO, cast
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories: control, format, surrogate, separators of lines and paragraphs."""
+"""Unicode categories: control, format, surrogate, line and paragraph separators."""
 _PLAIN = re.compile(r"[ -~\n\t]*")
 _OURS = "\n\t"
 
 
 def printable(text: str) -> str:
-    """The text, with what a terminal obeys made visible."""
+    """The text with control and format characters escaped."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(_shown(character) if _is_obeyed(character) else character for character in text)
 
 
 def one_line(text: str) -> str:
-    """A cell or a name: its line breaks and tabs are made visible too, so that it stays one of a message."""
+    """A cell or a name with line breaks and tabs escaped too, so that it stays on one line of a message."""
     return printable(text).replace("\n", r"\u000a").replace("\t", r"\u0009")
 
 
 def shell_word(text: str) -> str:
-    """A word for a command that is printed to be copied into a shell (bash, zsh), on one line whatever it holds."""
+    """The text quoted for a shell (bash, zsh), in a command that is printed to be copied; always one line."""
     if text.isprintable():
         return shlex.quote(text)
     escaped = "".join(
@@ -42,7 +42,7 @@ def shell_word(text: str) -> str:
 
 
 def clean(error: BaseException | None) -> None:
-    """Make the texts of an exception, and of those that it comes from, printable where they stand."""
+    """Make the texts of an exception and of its causes printable, in place."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
@@ -54,7 +54,7 @@ def clean(error: BaseException | None) -> None:
 
 @contextlib.contextmanager
 def cleaned() -> Iterator[None]:
-    """An exception leaves the block with printable texts: who prints it is not ours."""
+    """Make the texts of an exception that leaves the block printable, whoever prints it."""
     try:
         yield
     except Exception as error:
@@ -78,12 +78,12 @@ class _Guarded(io.TextIOBase):
 
 
 def guarded(stream: TextIO) -> TextIO:
-    """A stream that writes printable text to another one; JSON stays the same JSON."""
+    """A stream that writes to another one, with text made printable; the meaning of JSON is unchanged."""
     return cast(TextIO, _Guarded(stream))
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """What is behind a guarded stream, for our own control characters."""
+    """The stream behind a guarded one, for our own control characters."""
     return stream.unguarded if isinstance(stream, _Guarded) else stream
 
 

@@ -1,4 +1,4 @@
-"""How far a long step has come, at a rate that a person can read: lines in a log, a bar on a terminal."""
+"""Progress of a long step: lines in a log, a bar on a terminal."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -10,22 +10,22 @@ EVERY = 10.0
 """Seconds between two lines."""
 
 _REDRAWN = 0.2
-"""Seconds between two states of a bar."""
+"""Seconds between two states of the bar."""
 _WIDTH = 30
-"""Characters of it."""
+"""In characters."""
 
 
 class Progress:
-    """Counts rows of a known total and logs percent, speed and time left now and then."""
+    """Counts rows against a known total; logs percent, rate and time left at intervals."""
 
     def __init__(self, total: int, log: Callable[[str], object], done: str) -> None:
-        """`done` is the participle of the line, for example scored."""
+        """`done`: the participle in the line, for example `scored`."""
         self._total, self._log, self._done = total, log, done
         self._rows = 0
         self._began = self._last = monotonic()
 
     def advance(self, rows: int) -> None:
-        """Count rows; say so if enough time has passed since the last line."""
+        """Count rows; log a line if the last one is old enough."""
         self._rows += rows
         now = monotonic()
         if now - self._last < EVERY:
@@ -39,18 +39,18 @@ class Progress:
 
 
 class Bar:
-    """A bar on a terminal that fills up; nothing at all where the stream is no terminal."""
+    """Progress bar on a terminal; prints nothing to any other stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = unguarded(stream) if stream.isatty() else None
         self._began, self._last, self._shown = monotonic(), 0.0, 0
 
     def show(self, share: float, rows: int) -> None:
-        """Draw it anew, unless that was done just now.
+        """Redraw the bar, unless it was drawn just now.
 
         Args:
-            share: of the work that is done, from 0 to 1.
-            rows: that are done.
+            share: of the work done, from 0 to 1.
+            rows: done so far.
         """
         now = monotonic()
         if self._stream is None or now - self._last < _REDRAWN:
@@ -64,7 +64,7 @@ class Bar:
         self._shown = len(line)
 
     def clear(self) -> None:
-        """Take it away, before other lines are written."""
+        """Erase the bar, before other lines are written."""
         if self._stream is not None and self._shown:
             self._stream.write(f"\r{'':<{self._shown}}\r")
             self._stream.flush()

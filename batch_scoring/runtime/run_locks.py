@@ -1,8 +1,9 @@
-"""Which runs have a process: each process that works on a run holds a lock until it ends, however it ends.
+"""Locks that show which Dagster runs still have a process.
 
-The kernel frees the lock. So who may take it knows that the processes are gone: also where the clock was set, where a
-number was given to another process, after a restart of the machine, and in another container that has the folder too.
-Where nobody has ever held it nothing is known.
+Every process that works on a run holds a shared lock, which the kernel releases however the process ends. So whoever
+can acquire the lock exclusively knows that the processes are gone: also after the clock was changed, a process id was
+reused or the machine was restarted, and from another container that mounts the folder. A lock that was never held
+tells nothing.
 """
 
 import contextlib
@@ -15,11 +16,11 @@ _ENDING = ".lock"
 
 
 def folder(home: str) -> Path:
-    """Where the locks of an instance's runs are."""
+    """The folder of the run locks of an instance."""
     return Path(home, "history", "alive")
 
 
-class Sign:
+class RunLock:
     """The lock of the run that this process works on."""
 
     def __init__(self, place: Path) -> None:
@@ -27,22 +28,22 @@ class Sign:
         self._place = place
         self._run, self._lock, self._is_over = "", -1, False
 
-    def give(self, run_id: str) -> None:
-        """Hold the lock of a run, beside its other processes; that of the run before it no longer."""
+    def acquire(self, run_id: str) -> None:
+        """Hold the lock of a run, together with its other processes; release that of the run before."""
         if run_id == self._run:
             return
-        self.withdraw()
+        self.release()
         self._place.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is known of its runs
+        with contextlib.suppress(OSError):  # a file system without locks: the state of its runs is unknown
             self._lock = _hold(self._place / f"{run_id}{_ENDING}")
             self._run = run_id
 
     def note_end(self, run_id: str) -> None:
-        """Note that a run is over; its lock is held until that stands in its record, too."""
+        """Note that a run has ended; its lock is held until the run's record says so, too."""
         self._is_over = self._is_over or run_id == self._run
 
-    def withdraw(self) -> None:
-        """Hold it no longer; of a run that is over the last process takes the file away."""
+    def release(self) -> None:
+        """Release the lock; the last process of a run that has ended removes the file."""
         if self._lock < 0:
             return
         if self._is_over and _take(self._lock):
@@ -52,16 +53,16 @@ class Sign:
 
 
 def has_process(place: Path, run_id: str) -> bool | None:
-    """Whether a process works on the run; None if that is not known."""
+    """Whether a process works on the run; None if unknown."""
     try:
-        with (place / f"{run_id}{_ENDING}").open("r+") as file:  # NFS locks what may be written alone
+        with (place / f"{run_id}{_ENDING}").open("r+") as file:  # NFS locks only files opened for writing
             return not _take(file.fileno())
     except OSError:
         return None
 
 
 def sweep(place: Path, started: Callable[[], Collection[str]]) -> None:
-    """Take away what ended processes have left; `started`: the runs that are not over."""
+    """Remove the files that ended processes have left; `started`: the runs in progress."""
     there = list(place.glob(f"*{_ENDING}"))
     on = started() if there else []
     for file in there:
@@ -72,20 +73,20 @@ def sweep(place: Path, started: Callable[[], Collection[str]]) -> None:
 
 
 def _hold(file: Path) -> int:
-    """A shared lock on the file of that name."""
+    """Acquire a shared lock on the file under that name."""
     while True:
         with contextlib.ExitStack() as unless_held:
             lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
             unless_held.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_SH)
-            with contextlib.suppress(FileNotFoundError):  # taken away in between
+            with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                 if os.path.samestat(os.fstat(lock), file.stat()):
                     unless_held.pop_all()
                     return lock
 
 
 def _take(lock: int) -> bool:
-    """Whether nobody else holds it."""
+    """Acquire the lock exclusively; whether that succeeded."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

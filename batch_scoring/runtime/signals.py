@@ -1,12 +1,11 @@
-"""How a command ends when it is told to: by Ctrl-C, by SIGTERM, or because its terminal goes away.
+"""Signal handling of a command: Ctrl-C, SIGTERM and SIGHUP.
 
-Python runs the handler of a signal in the main thread, between two instructions of whatever is at work there. What it
-raises in the middle of an import leaves half a module behind, and Dagster puts handlers that raise in the place of
-others while a run is on. So handlers of a command do nothing and stay, and a thread hears of the signal, whatever the
-main thread is doing. Work ends as `kill -9` would end it, which storage bears at every moment; what is to be done and
-said before that, the work registers here.
+Python runs a signal handler in the main thread, between two instructions. An exception raised there during an import
+leaves a half-loaded module behind, and Dagster replaces handlers with raising ones during a run. So the handlers of a
+command do nothing and cannot be replaced, and a thread of its own receives the signal. Work then ends as with
+`kill -9`, which the storage tolerates at any time; final actions and messages are registered here beforehand.
 
-Steps that Dagster launches are told to end by Dagster, which knows what to do; see `failures.INTERRUPTED`.
+Steps that Dagster launches are interrupted by Dagster; see `run_failures.INTERRUPTED`.
 """
 
 import contextlib
@@ -20,10 +19,10 @@ from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 4.0
-"""Seconds that the last acts may take."""
+"""Seconds that the final actions may take."""
 
 Act = Callable[[], str | None]
-"""Done before the process ends, in a thread of its own; what people should be told, if there is something."""
+"""Final action before the process ends, in its own thread; returns a message for the user, if any."""
 
 _acts: list[Act] = []
 _ending = threading.Event()
@@ -32,13 +31,13 @@ _said = threading.Lock()
 
 
 def watch(program: str) -> None:
-    """From here on let a signal end this process with 128 and its number; one that is ignored goes on being so.
+    """From now on, end this process on a signal with exit code 128 plus its number; ignored signals stay ignored.
 
-    Call it before other threads are started, and before anything that takes time is imported; what was held until then
-    (`first.py`) is heard of now.
+    Call it before other threads are started and before slow imports; signals blocked until then (`early_signals.py`)
+    are handled now.
 
     Args:
-        program: begins the line that says so.
+        program: name at the start of the final message.
     """
     told, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -47,18 +46,18 @@ def watch(program: str) -> None:
     for number in numbers:
         signal.signal(number, lambda *_: None)
     _keep_handlers(numbers)
-    # a terminal tells all of its processes: those that we start are not to die of it with a traceback of their own
+    # a terminal signals all of its processes: our children must not print tracebacks of their own
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # while a step is on Dagster lets 2 be a file
+    # during a step Dagster redirects descriptor 2 to a file
     threading.Thread(target=_wait, args=(program, told, numbers, os.dup(2)), name="signals", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
 
 
 @contextlib.contextmanager
 def at_end(act: Act) -> Iterator[None]:
-    """Do something if the process is told to end within the block; of several blocks the inner one's first.
+    """Register a final action for the duration of the block; of nested blocks, the inner one's runs first.
 
-    Of what they say the innermost is told. Once the end has come, no such block is begun or left any more.
+    The innermost message is printed. Once the process is ending, no such block is entered or left any more.
     """
     wait_if_ending()
     _acts.append(act)
@@ -71,19 +70,19 @@ def at_end(act: Act) -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let signals come too late for as long as the block lasts: what is done in here belongs together."""
+    """Defer signals to the end of the block, which must run as a whole."""
     with _uninterrupted:
         yield
 
 
 def wait_if_ending() -> None:
-    """Begin nothing more if the end has come."""
+    """Block for ever if the process is ending, so that nothing new begins."""
     if _ending.is_set():
         threading.Event().wait()
 
 
 def _keep_handlers(numbers: set[signal.Signals]) -> None:
-    """Let nobody set other handlers; Dagster's raise."""
+    """Ignore attempts to replace the handlers; those of Dagster raise."""
     original = signal.signal
 
     def keep(number: int, handler: Any) -> Any:  # noqa: ANN401  (the standard library's own types)
@@ -95,26 +94,26 @@ def _keep_handlers(numbers: set[signal.Signals]) -> None:
 def _wait(program: str, told: int, numbers: set[signal.Signals], terminal: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     number = _heard(told, numbers)
-    while not _uninterrupted.acquire(blocking=False):  # kept to the end: nothing that belongs together begins
+    while not _uninterrupted.acquire(blocking=False):  # never released: no such block begins any more
         number = _heard(told, numbers)
     _ending.set()
     threading.Thread(target=_end, args=(program, number, terminal), daemon=True).start()
-    select.select([told], [], [], GRACE)  # a second one means: now
+    select.select([told], [], [], GRACE)  # a second signal ends the process at once
     _leave(program, number, terminal, "")
 
 
 def _heard(told: int, numbers: set[signal.Signals]) -> int:
-    """The next signal that is one of them."""
+    """The next of these signals."""
     while (number := os.read(told, 1)[0]) not in numbers:
         pass
     return number
 
 
 def _end(program: str, number: int, terminal: int) -> None:
-    """Do what is registered, and end."""
+    """Run the final actions, then end the process."""
     words = ""
     for act in reversed(_acts[:]):
-        with contextlib.suppress(Exception):  # of one act; the others are done all the same
+        with contextlib.suppress(Exception):  # of one action; the others still run
             said = act()
             words = words or said or ""
     with contextlib.suppress(Exception):
@@ -123,7 +122,7 @@ def _end(program: str, number: int, terminal: int) -> None:
 
 
 def _leave(program: str, number: int, terminal: int, words: str) -> None:
-    _said.acquire()  # for ever: one line is enough
+    _said.acquire()  # never released: the message is printed once
     for child in _children():
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
@@ -134,7 +133,7 @@ def _leave(program: str, number: int, terminal: int, words: str) -> None:
 
 
 def _children() -> list[int]:
-    """The processes that this one has started: Dagster's, which copy the output of a step; what sends alerts."""
+    """Child processes: those of Dagster that copy a step's output, and the sender of alerts."""
     found: list[int] = []
     for thread in os.listdir("/proc/self/task"):  # noqa: PTH208  (pathlib takes long to import, for a command's start)
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:  # noqa: PTH123

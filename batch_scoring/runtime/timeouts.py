@@ -1,33 +1,33 @@
-"""Questions to a store that may hang: each has so long for its answer, and who hangs is asked no second one."""
+"""Calls to a store with a timeout; while one hangs, its caller makes no further call."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-Answer = TypeVar("Answer")
-_asked: dict[str, Future[Any]] = {}
-"""The question of each asker that has no answer yet."""
+Result = TypeVar("Result")
+_calls: dict[str, Future[Any]] = {}
+"""The last call of each caller."""
 
 
-def answer(asker: str, seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """What `ask` returns, or raises.
+def call_within(seconds: float, caller: str, call: Callable[[], Result]) -> Result:
+    """Return what `call` returns, or raise what it raises.
 
     Args:
-        asker: who has one question at a time.
         seconds: how long to wait.
-        ask: the question; goes on in its thread when the time is over, and its answer is dropped.
+        caller: has one call at a time.
+        call: continues in its thread after the timeout; its result is then discarded.
 
     Raises:
-        TimeoutError: it took too long, or the question before it still does; an OSError, as a store's other troubles.
+        TimeoutError: this call, or the one before it, takes too long; an OSError like other failures of a store.
     """
-    if (before := _asked.get(asker)) and not before.done():
-        raise TimeoutError("the store has not answered an earlier question yet")
-    thread = ThreadPoolExecutor(1, thread_name_prefix=asker)
-    asked = _asked[asker] = thread.submit(ask)
+    if (before := _calls.get(caller)) and not before.done():
+        raise TimeoutError("the store has not answered an earlier request yet")
+    thread = ThreadPoolExecutor(1, thread_name_prefix=caller)
+    running = _calls[caller] = thread.submit(call)
     thread.shutdown(wait=False)
     try:
-        return asked.result(seconds)
+        return running.result(seconds)
     except TimeoutError:
-        if asked.done():  # its own words
+        if running.done():  # raised by the call itself
             raise
         raise TimeoutError(f"the store did not answer within {seconds:g} seconds") from None

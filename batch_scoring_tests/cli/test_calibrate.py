@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline as pipelines
+from batch_scoring.config import loader as pipelines
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import Bundle, read_bundle, read_description
 from batch_scoring.monitoring.drift.calibration import calibrate

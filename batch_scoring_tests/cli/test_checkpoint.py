@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 
 MODELS = PROJECT / "data/customer_churn/models"
 COMMON = ["checkpoint", "--pipeline", "customer_churn", "--sample", str(MODELS / "sample.parquet")]

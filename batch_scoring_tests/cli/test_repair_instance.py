@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import sqlite_databases
 
 OLD = "5771160a95ad"

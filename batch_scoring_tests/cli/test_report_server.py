@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.cli.report_server import ReportServer
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.monitoring import markup
 from batch_scoring_tests.browser import look, needs_browser
 from batch_scoring_tests.monitoring.test_markup import evidently, report

@@ -8,7 +8,7 @@ import pytest
 
 from batch_scoring.cli.main import main
 from batch_scoring.cli.retention import size
-from batch_scoring.config import pipeline
+from batch_scoring.config import loader
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, TinyProject, normalised
 
@@ -23,8 +23,8 @@ def old(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
         if file.is_file():
             stamp = file.stat().st_mtime - 10 * 86400
             os.utime(file, (stamp, stamp))
-    monkeypatch.setattr(pipeline, "PIPELINES", tiny.packages)
-    monkeypatch.setattr(pipeline.survey_pipelines, "__defaults__", (tiny.packages, None))
+    monkeypatch.setattr(loader, "PIPELINES", tiny.packages)
+    monkeypatch.setattr(loader.survey_pipelines, "__defaults__", (tiny.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
     return tiny
 

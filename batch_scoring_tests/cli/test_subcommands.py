@@ -10,7 +10,7 @@ import pytest
 
 from batch_scoring.cli.main import main
 from batch_scoring.cli.subcommands import SUBCOMMANDS
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROJECT)}

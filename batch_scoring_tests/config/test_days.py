@@ -1,8 +1,8 @@
-"""Days as ISO dates."""
+from datetime import date
 
 import pytest
 
-from batch_scoring.config.days import ranges
+from batch_scoring.config.days import of_month, ranges
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,8 @@ from batch_scoring.config.days import ranges
 )
 def test_consecutive_days_are_named_by_their_ends(days: list[str], expected: list[str]) -> None:
     assert ranges(days) == expected
+
+
+def test_a_month_has_all_of_its_days() -> None:
+    days = of_month("2024-02")
+    assert (days[0], days[-1], len(days)) == (date(2024, 2, 1), date(2024, 2, 29), 29)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.config import own_code
-from batch_scoring.config.pipeline import PIPELINES, load_pipelines
+from batch_scoring.config.loader import PIPELINES, load_pipelines
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 PACKAGE = "batch_scoring.pipelines.mine"

@@ -65,8 +65,8 @@ def test_a_failure_that_may_pass_is_told_apart_from_one_that_stays(tiny: TinyPro
 
 def test_what_guards_a_promise_cannot_be_switched_off(tiny: TinyProject) -> None:
     settings(tiny, rows_are_conserved={"blocking": False}, days_are_current={"blocking": True})
-    with pytest.raises(ValueError, match="2 faults") as error:
+    with pytest.raises(ValueError, match="2 errors") as error:
         _ = tiny.pipeline
     assert "checks.rows_are_conserved.blocking: False: " in str(error.value)
-    assert "expected true: it guards a promise" in str(error.value)
+    assert "expected true: it guards a guarantee" in str(error.value)
     assert "expected false: it cannot stop a day" in str(error.value)

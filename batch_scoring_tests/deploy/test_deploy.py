@@ -55,7 +55,8 @@ from packaging.requirements import Requirement
 from batch_scoring.cli.doctor.instance import settings
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.defs.execution import executors
 from deploy import plan
@@ -893,7 +894,7 @@ def test_a_window_that_cannot_be_met_is_said(
 
 
 def test_the_readme_plans_gpus_with_a_command_that_works() -> None:
-    [command] = re.findall(r"`python deploy/plan\.py (.*?)`", README)
+    [command] = re.findall(r"^    python deploy/plan\.py (.*)$", README, re.MULTILINE)
 
     with redirect_stdout(io.StringIO()) as out:
         assert plan.main(command.split()) == 0

@@ -24,11 +24,12 @@ from dagster._utils.error import SerializableErrorInfo
 from batch_scoring.cli.doctor import run_probes as doctor
 from batch_scoring.cli.main import main
 from batch_scoring.config import pipeline
-from batch_scoring.config.pipeline import PROJECT, Pipeline, Survey, survey_pipelines
-from batch_scoring.definitions import deploy, deploy_sound
+from batch_scoring.config.loader import PROJECT, Survey, survey_pipelines
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.definitions import deploy, deploy_valid
 from batch_scoring.defs.sensors import uploads_sensor
 from batch_scoring.errors import SpecError
-from batch_scoring.operations import failures, run_history
+from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.operations.alerting.test_collector import days_ago
@@ -54,7 +55,7 @@ class Pair:
         (self.mine.folder / "network.py").write_text("def f(:\n")
         (broken,) = self.survey().broken
         assert broken.name == self.mine.name
-        return broken.faults[0]
+        return broken.errors[0]
 
     def mend(self) -> None:
         self.mine.write_code(network=NETWORK)
@@ -117,7 +118,7 @@ def test_the_others_are_deployed_and_the_broken_one_is_a_sensor_that_fails(pair:
     breaks, fault = BREAKS[name]
     breaks(pair.mine)
     whole = deploy([pair.other.pipeline])
-    found = deploy_sound(pair.survey())
+    found = deploy_valid(pair.survey())
     keys = found.resolve_asset_graph().get_all_asset_keys()
     assert keys == whole.resolve_asset_graph().get_all_asset_keys()
     jobs = {job.name for job in found.resolve_all_job_defs()} - {job.name for job in whole.resolve_all_job_defs()}
@@ -134,7 +135,7 @@ def test_the_others_are_deployed_and_the_broken_one_is_a_sensor_that_fails(pair:
 def test_a_folder_whose_name_no_sensor_may_have_stops_nobody_either(pair: Pair) -> None:
     for name in ("my-pipe", "my pipe", "Müller"):
         shutil.copytree(pair.mine.folder, pair.mine.packages / name)
-    found = deploy_sound(pair.survey())
+    found = deploy_valid(pair.survey())
     found.get_repository_def()
     broken = {sensor.name for sensor in found.sensors or [] if sensor.name.endswith("_is_broken")}
     assert len(broken) == 3 and len([name for name in broken if name.startswith("my_pipe_")]) == 2
@@ -145,7 +146,7 @@ def test_what_dagster_refuses_is_left_out_too(pair: Pair) -> None:
     survey = pair.survey()
     spec = pair.mine.pipeline.spec.model_copy(update={"owners": ("nobody",)})
     odd = Pipeline(spec, pair.mine.folder, "", pair.mine.data_root)
-    found = deploy_sound(Survey((pair.other.pipeline, odd), survey.broken))
+    found = deploy_valid(Survey((pair.other.pipeline, odd), survey.broken))
     assert {key.path[0] for key in found.resolve_asset_graph().get_all_asset_keys()} == {pair.other.name}
     with pytest.raises(SpecError, match="Dagster refuses it: Invalid owner 'nobody'"):
         found.resolve_sensor_def(f"{pair.mine.name}_is_broken")(dg.build_sensor_context())
@@ -154,8 +155,8 @@ def test_what_dagster_refuses_is_left_out_too(pair: Pair) -> None:
 def test_where_no_pipeline_is_left_the_code_location_does_not_load(pair: Pair) -> None:
     pair.break_mine()
     (pair.other.folder / "pipeline.yaml").write_text("name: [")
-    with pytest.raises(SpecError, match="2 faults in the pipelines' specs"):
-        deploy_sound(pair.survey())
+    with pytest.raises(SpecError, match="2 errors in the pipelines' specs"):
+        deploy_valid(pair.survey())
 
 
 # commands
@@ -204,7 +205,7 @@ def test_each_fault_is_told_once_until_it_is_mended(pair: Pair, tmp_path: Path) 
         def told() -> list[tuple[str, str]]:
             before, survey = len(web.received), pair.survey()
             for _ in range(2):
-                collector.tick(instance, survey.sound, LOG, survey.broken)
+                collector.tick(instance, survey.valid, LOG, survey.broken)
             return [(normalised(title), body) for title, body in web.received[before:]]
 
         assert told() == []
@@ -213,7 +214,7 @@ def test_each_fault_is_told_once_until_it_is_mended(pair: Pair, tmp_path: Path) 
         assert title == "tiny: left out of the deployment, 1 fault" and body.startswith(f"{fault}\n")
         say(colour="red")(pair.mine)
         ((title, body),) = told()
-        assert title == "tiny: left out of the deployment, 2 faults" and "colour" in body
+        assert title == "tiny: left out of the deployment, 2 errors" and "colour" in body
         pair.mine.write_spec()
         assert told() == [], "one of two is left, and was told"
         pair.mend()
@@ -234,7 +235,7 @@ def test_what_was_told_of_a_pipeline_is_not_told_again_when_it_is_mended(
         def told() -> list[str]:
             caplog.clear()
             survey = pair.survey()
-            collector.tick(instance, survey.sound, LOG, survey.broken)
+            collector.tick(instance, survey.valid, LOG, survey.broken)
             return [normalised(record.getMessage().splitlines()[0]) for record in caplog.records]
 
         missing = [f"tiny {days_ago(back)}: missing, no file has landed" for back in (2, 1)]
@@ -264,7 +265,7 @@ def test_a_sensor_asks_for_no_run_of_code_that_is_broken_by_now(pair: Pair, inst
     fault = pair.break_mine()
     with pytest.raises(SpecError) as raised:
         sensor(context)
-    assert raised.value.faults == [fault]
+    assert raised.value.errors == [fault]
     pair.mend()
     asked = sensor(context)
     assert isinstance(asked, dg.SensorResult) and [one.partition_key for one in asked.run_requests or []] == [DAY]
@@ -299,7 +300,7 @@ def test_a_run_whose_code_does_not_load_is_the_codes_fault_and_says_so(
     collector.tick(instance, [known], LOG)
     ended = instance.get_run_by_id(run.run_id)
     assert ended and ended.status == dg.DagsterRunStatus.FAILURE
-    assert failures.of_run(ended) == "bad_model" and failures.is_unloaded(ended)
+    assert run_failures.of_run(ended) == "bad_model" and run_failures.has_load_error(ended)
     (known_run,) = run_history.of_day(instance, known, DAY)
     assert (known_run.status, known_run.failure) == ("refused", "bad_model")
     assert known_run.fingerprint == "f", "the same code would fail again"
@@ -323,8 +324,8 @@ def test_a_step_whose_code_does_not_load_is_the_codes_fault_too(
     with dg.execute_job(job, instance, tags={run_history.PARTITION: DAY}) as result:
         assert not result.success
     run = instance.get_run_by_id(result.run_id)
-    assert run and failures.note_end(instance, run) == "bad_model"
-    assert "Could not find job" in (failures.why_unloaded(instance, run) or "")
+    assert run and run_failures.record_failure(instance, run) == "bad_model"
+    assert "Could not find job" in (run_failures.load_error(instance, run) or "")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_a_pod_whose_code_does_not_load_is_the_codes_fault_if_its_step_has_faile
     instance.report_dagster_event(event, run.run_id)
     instance.report_run_failed(run, "failed", JobFailureData(None, RunFailureReason.STEP_FAILURE))
     ended = instance.get_run_by_id(run.run_id)
-    assert ended and failures.note_end(instance, ended) == (failure if is_of_failed else "lost")
+    assert ended and run_failures.record_failure(instance, ended) == (failure if is_of_failed else "lost")
 
 
 # a daemon

@@ -14,7 +14,7 @@ import pytest
 
 from batch_scoring.cli.backfill import run_days as backfill
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT, find_pipeline
+from batch_scoring.config.loader import PROJECT, find_pipeline
 from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day

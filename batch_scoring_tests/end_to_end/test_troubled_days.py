@@ -22,7 +22,7 @@ import pytest
 
 from batch_scoring.cli.backfill import selection
 from batch_scoring.cli.backfill.selection import Wanted
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.spec import Complete
 from batch_scoring.daily import freshness
 from batch_scoring.daily.freshness import stale_days
@@ -31,7 +31,7 @@ from batch_scoring.errors import BundleError, StateError, SupersededError
 from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
-from batch_scoring.operations import failures, run_history
+from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import Memory
@@ -456,7 +456,9 @@ def test_under_a_real_daemon_the_other_days_are_scored_and_each_trouble_is_one_f
                 time.sleep(0.5)
             time.sleep(6)  # some ticks more
             assert ended(instance) == done == {DAY: ["SUCCESS"]} | {day: ["FAILURE"] for day in troubled}
-            tags = [run.tags[failures.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE]
+            tags = [
+                run.tags[run_failures.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE
+            ]
             assert tags == ["bad_input"] * 3
     finally:
         os.killpg(daemon.pid, signal.SIGKILL)

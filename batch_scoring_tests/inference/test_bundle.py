@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import (
     build_network,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import PROJECT, declared_pipeline
+from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.errors import CheckpointError, SpecError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.checkpoint import convert

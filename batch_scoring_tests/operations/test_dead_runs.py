@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.sensors import dead_runs
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import run_locks
@@ -166,17 +166,17 @@ def test_what_ended_processes_have_left_is_swept_and_a_living_one_keeps_its_lock
 
 
 def test_two_processes_of_a_run_hold_its_lock_together(tmp_path: Path) -> None:
-    parent, child = run_locks.Sign(tmp_path), run_locks.Sign(tmp_path)
-    parent.give("run")
-    child.give("run")
-    parent.withdraw()
+    parent, child = run_locks.RunLock(tmp_path), run_locks.RunLock(tmp_path)
+    parent.acquire("run")
+    child.acquire("run")
+    parent.release()
     assert run_locks.has_process(tmp_path, "run")
-    child.withdraw()
+    child.release()
     assert run_locks.has_process(tmp_path, "run") is False
-    parent.give("run")
+    parent.acquire("run")
     parent.note_end("run")
     assert run_locks.has_process(tmp_path, "run"), "until its record says so"
-    parent.give("next")
+    parent.acquire("next")
     assert run_locks.has_process(tmp_path, "run") is None and run_locks.has_process(tmp_path, "next")
 
 
@@ -191,11 +191,11 @@ def test_a_file_system_that_locks_only_what_may_be_written_knows_the_processes_t
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         lock(file, operation)
 
-    sign = run_locks.Sign(tmp_path)
-    sign.give("run")
+    lock = run_locks.RunLock(tmp_path)
+    lock.acquire("run")
     monkeypatch.setattr(fcntl, "flock", of_nfs)
     assert run_locks.has_process(tmp_path, "run") is True
-    sign.withdraw()
+    lock.release()
     assert run_locks.has_process(tmp_path, "run") is False
     run_locks.sweep(tmp_path, lambda: [])
     assert list(tmp_path.iterdir()) == []
@@ -206,10 +206,10 @@ def test_a_file_system_without_locks_keeps_no_file_open(tmp_path: Path, monkeypa
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuses)
-    open_files, sign = Path("/proc/self/fd"), run_locks.Sign(tmp_path)
+    open_files, lock = Path("/proc/self/fd"), run_locks.RunLock(tmp_path)
     before = len(list(open_files.iterdir()))
     for _ in range(5):
-        sign.give("run")
+        lock.acquire("run")
     assert len(list(open_files.iterdir())) == before
     assert run_locks.has_process(tmp_path, "run") is None
 

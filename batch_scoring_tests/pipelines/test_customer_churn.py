@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batch_scoring.config.pipeline import PROJECT, declared_pipeline
+from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.checkpoint import convert
 from batch_scoring.inference.scorer import Scorer

@@ -12,7 +12,7 @@ import torch
 import yaml
 from pandera.errors import SchemaErrors
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel
 from batch_scoring.inference.scorer import Scorer

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT, Pipeline, load_pipelines
+from batch_scoring.config.loader import PROJECT, load_pipelines
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
 from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day

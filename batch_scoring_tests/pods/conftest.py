@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
-from batch_scoring.defs.execution.executors import VARIABLE
+from batch_scoring.config.compute import VARIABLE
+from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.deployed import PACKAGES
 from batch_scoring_tests.pods.cluster import Cluster, running_cluster
 from batch_scoring_tests.pods.deployment import instance_of

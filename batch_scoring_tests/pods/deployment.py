@@ -21,7 +21,7 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._utils.error import SerializableErrorInfo
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring_tests import deployed
 from batch_scoring_tests.pods.cluster import NAMESPACE, Cluster, Job

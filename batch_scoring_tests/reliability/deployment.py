@@ -14,19 +14,19 @@ import dagster as dg
 import psutil
 import yaml
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.tiny import TinyProject
 
 DEFINITIONS = """
 import pathlib, warnings
 import batch_scoring.pipelines
-from batch_scoring.definitions import deploy_sound
-from batch_scoring.config.pipeline import Survey, survey_pipelines
+from batch_scoring.definitions import deploy_valid
+from batch_scoring.config.loader import Survey, survey_pipelines
 warnings.simplefilter("ignore")
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
 surveys = [survey_pipelines(pathlib.Path(packages), root) for packages, root in dict.fromkeys(PLACES)]
-defs = deploy_sound(Survey(tuple(p for s in surveys for p in s.sound), tuple(b for s in surveys for b in s.broken)))
+defs = deploy_valid(Survey(tuple(p for s in surveys for p in s.valid), tuple(b for s in surveys for b in s.broken)))
 """
 """Of a deployment over pipelines in several places, each a folder of packages with its data root."""
 

@@ -18,9 +18,10 @@ import torch
 
 import batch_scoring.pipelines
 from batch_scoring.cli.backfill.run_days import Outcome, run_day
-from batch_scoring.config.pipeline import PROJECT, Pipeline, load_pipelines
+from batch_scoring.config.loader import PROJECT, load_pipelines
+from batch_scoring.config.names import job_name
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
-from batch_scoring.defs.sensors import job_name
 from batch_scoring_tests.tiny import TinyProject
 
 _SERVER = multiprocessing.get_context("forkserver")

@@ -17,7 +17,8 @@ from pathlib import Path
 import dagster as dg
 
 from batch_scoring.cli.backfill.run_days import Outcome
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import score as scored_day
 from batch_scoring.daily import validate
 from batch_scoring.daily.publish import DayStep, check_input
@@ -424,7 +425,7 @@ def _age(log: Path, seconds: float) -> None:
 _READER = """
 import sys
 import batch_scoring.pipelines
-from batch_scoring.config.pipeline import load_pipelines
+from batch_scoring.config.loader import load_pipelines
 from batch_scoring.tables import read_day
 packages, root, day, rows = sys.argv[1:]
 assert read_day(load_pipelines(__import__("pathlib").Path(packages), root)[0], day).num_rows == int(rows)
@@ -433,10 +434,10 @@ _SCORER = """
 import pathlib, sys
 import dagster as dg
 import batch_scoring.pipelines
-from batch_scoring.defs.sensors import job_name
+from batch_scoring.config.names import job_name
 from batch_scoring.cli.backfill.run_days import run_day
 from batch_scoring.definitions import deploy
-from batch_scoring.config.pipeline import load_pipelines
+from batch_scoring.config.loader import load_pipelines
 packages, root, day, _ = sys.argv[1:]
 batch_scoring.pipelines.__path__.append(packages)
 [pipeline] = load_pipelines(pathlib.Path(packages), root)

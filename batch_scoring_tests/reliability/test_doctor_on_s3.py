@@ -161,7 +161,7 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
         "from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
-        "from batch_scoring.cli.doctor import run_probes; from batch_scoring.config.pipeline import survey_pipelines\n"
+        "from batch_scoring.cli.doctor import run_probes; from batch_scoring.config.loader import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
         "run_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
         "sys.exit(run_probes.doctor([], sys.stdout))\n"

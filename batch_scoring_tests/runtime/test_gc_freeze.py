@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.runtime import gc_freeze
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from batch_scoring.cli.doctor import commits, instance
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline as pipelines
+from batch_scoring.config import loader as pipelines
 from batch_scoring.defs.execution import sqlite_databases
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word

@@ -20,7 +20,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring.cli.backfill import run_days as backfill
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.operations import run_history
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State

@@ -23,6 +23,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import score as scored_day
 from batch_scoring.daily import stream, validate
+from batch_scoring.defs import step_run
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
 from batch_scoring.inference.manifest import Manifest
@@ -30,7 +31,6 @@ from batch_scoring.inference.scorer import FailedRow, Scored
 from batch_scoring.ingest.schema.contract import Rejections, Verdict
 from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.operations import failures
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, folders, shards
 from batch_scoring.storage.folders import Folder
@@ -203,8 +203,8 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
 
 
 def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[StepContext]:
-    """Stands for `failures.step_run`: no step has a retry policy."""
-    return failures.noted(context.run)
+    """Stands for `step_run`: no step has a retry policy."""
+    return step_run.recording_failure(context.run)
 
 
 def _nothing(*_arguments: object) -> dict[str, Any]:
@@ -224,7 +224,7 @@ SUBSTITUTES: Substitutes = [
     (shards, "uuid", Clock),
     (delta, "time", Clock),
     *(
-        (module, "step_run", lambda context: failures.noted(context.run))
+        (module, "step_run", lambda context: step_run.recording_failure(context.run))
         for module in (raw_input, validated_features, model, predictions)
     ),
     *((module, "halvings", lambda *_: 0) for module in (validated_features, predictions)),

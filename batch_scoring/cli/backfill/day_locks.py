@@ -11,7 +11,6 @@ import time
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.errors import HeldError as HeldError
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.operations.dead_runs import end_dead_runs

@@ -20,13 +20,14 @@ import dagster as dg
 from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
+from batch_scoring.config.compute import in_this_process
 from batch_scoring.config.days import ranges
-from batch_scoring.config.pipeline import Pipeline, find_pipeline
+from batch_scoring.config.loader import find_pipeline
+from batch_scoring.config.names import DAILY_ASSETS, job_name
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import predictions_table
-from batch_scoring.defs.execution.executors import ComputeError, in_this_process
 from batch_scoring.defs.metadata import asset_key
-from batch_scoring.defs.sensors import STEPS, job_name
-from batch_scoring.errors import BundleError, HeldError, StateError
+from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
 from batch_scoring.operations import run_history
@@ -232,12 +233,16 @@ class _Work:
 
 
 def run_day(
-    pipeline: Pipeline, job: dg.JobDefinition, day: str, instance: dg.DagsterInstance, steps: Sequence[str] = STEPS
+    pipeline: Pipeline,
+    job: dg.JobDefinition,
+    day: str,
+    instance: dg.DagsterInstance,
+    steps: Sequence[str] = DAILY_ASSETS,
 ) -> Outcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    keys = None if steps == STEPS else [asset_key(pipeline, step) for step in steps]
+    keys = None if steps == DAILY_ASSETS else [asset_key(pipeline, step) for step in steps]
     run_id = str(uuid4())
     with signals.at_end(functools.partial(_cancel, instance, run_id)):
         result = job.execute_in_process(

@@ -9,11 +9,11 @@ from datetime import date
 
 import dagster as dg
 
+from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.daily.freshness import stale_days
 from batch_scoring.defs.metadata import days as days_of
-from batch_scoring.defs.sensors import STEPS
 from batch_scoring.errors import RangeError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest import landing_files
@@ -57,7 +57,7 @@ class Choice:
 
     day: str
     why: str = ""
-    steps: tuple[str, ...] = STEPS
+    steps: tuple[str, ...] = DAILY_ASSETS
     """Assets to run; none if the day cannot be run, and `why` says what is missing."""
 
 
@@ -175,7 +175,7 @@ def _error(instance: dg.DagsterInstance, run_id: str) -> str:
 def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     """The days that a blocking check stopped: the run, and the check's message."""
     state, found = State(pipeline.output), dict[str, str]()
-    for asset in (step for step in STEPS if step in run_history.WHOLE):
+    for asset in (step for step in DAILY_ASSETS if step in run_history.WHOLE):
         for said in state.checks_of(asset, days):
             for name, record in said.checks.items():
                 if record.stopped:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.config.compute import executor_name
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.execution.executors import executor_name
 from batch_scoring.errors import CodeError, ContractError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.quarantine import shortened

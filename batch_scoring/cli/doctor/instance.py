@@ -11,10 +11,13 @@ import dagster as dg
 
 from batch_scoring.cli.backfill.day_locks import SILENCE
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
-from batch_scoring.config.pipeline import PROJECT, Pipeline
-from batch_scoring.defs.execution import executors, sqlite_databases
+from batch_scoring.config import compute
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.names import job_name
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.defs.execution import sqlite_databases
 from batch_scoring.defs.execution.sqlite_event_log import EventLog
-from batch_scoring.defs.sensors import job_name
+from batch_scoring.errors import ComputeError
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.outbox import Outbox
 from batch_scoring.operations.automation import sensor_status
@@ -62,7 +65,7 @@ def home(site: Site) -> Iterator[Finding]:
             "the project's",
             f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
         )
-    from dagster._core.instance.ref import InstanceRef
+    from batch_scoring.dagster_internals import InstanceRef
 
     try:
         ref = InstanceRef.from_dir(str(site.home))
@@ -147,19 +150,19 @@ _SETTINGS = (
 def executor(site: Site) -> Iterator[Finding]:
     """The executor is one that there is, and its steps find each other's files."""
     try:
-        if executors.executor_name() != "k8s":
+        if compute.executor_name() != "k8s":
             return
-        executors.refuse_local_folders(site.pipelines)
-    except executors.ComputeError as error:
-        expected = f"one of {', '.join(executors.EXECUTORS)}, and storage that pods share"
-        yield Finding("error", executors.VARIABLE, str(error), expected, "see deploy/README.md")
+        compute.check_shared_folders(site.pipelines)
+    except ComputeError as error:
+        expected = f"one of {', '.join(compute.EXECUTORS)}, and storage that pods share"
+        yield Finding("error", compute.VARIABLE, str(error), expected, "see deploy/README.md")
         return
     launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
     if launcher == "DefaultRunLauncher":
         yield Finding(
             "error",
             "dagster.yaml: run_launcher",
-            f"{launcher}, and {executors.VARIABLE} is k8s",
+            f"{launcher}, and {compute.VARIABLE} is k8s",
             "K8sRunLauncher",
             "see deploy/dagster.yaml; on one machine use in_process or multiprocess",
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from batch_scoring.cli.doctor.probe import Finding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message
@@ -91,7 +92,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
             "ALERT_URLS",
             "not set: failures are only logged",
             "addresses as apprise has them",
-            "export ALERT_URLS=…; the README's section on alerts has examples",
+            "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
     for channel in named:
         if channel.scheme is None:

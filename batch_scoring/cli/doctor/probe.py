@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BatchScoringError
 from batch_scoring.runtime.printable import shell_word
 

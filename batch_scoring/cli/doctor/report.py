@@ -54,7 +54,7 @@ class Report:
         return _without_secrets("\n".join([*lines, f"{counts}, {self.seconds:.1f} s"]) + "\n")
 
     def json(self) -> str:
-        """JSON object; the documentation describes it."""
+        """JSON object; docs/guides/preflight-checks.md describes it."""
         content = {
             "format": FORMAT,
             "healthy": not self.fails("warning"),

@@ -11,7 +11,8 @@ from batch_scoring.cli.doctor import cloud, commits, inputs, instance, machine, 
 from batch_scoring.cli.doctor.probe import Probe, Site, examine
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.instance import home
-from batch_scoring.config.pipeline import Pipeline, survey_pipelines
+from batch_scoring.config.loader import survey_pipelines
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring.runtime import signals
 from batch_scoring.runtime.printable import unguarded
@@ -121,14 +122,14 @@ def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:
     try:
         survey = survey_pipelines()
     except SpecError as error:  # of the data root, or there is no pipeline
-        return [], error.faults
+        return [], error.errors
     if unknown := [name for name in names if name not in survey.names]:
         raise UnknownPipelineError(
             f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
         )
     wanted = set(names) or survey.names
-    faults = [fault for broken in survey.broken if broken.name in wanted for fault in broken.faults]
-    return [pipeline for pipeline in survey.sound if pipeline.name in wanted], faults
+    faults = [fault for broken in survey.broken if broken.name in wanted for fault in broken.errors]
+    return [pipeline for pipeline in survey.valid if pipeline.name in wanted], faults
 
 
 def _left(code: int, out: TextIO) -> int:

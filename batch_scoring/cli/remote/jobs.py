@@ -11,8 +11,8 @@ from typing import Any
 
 from batch_scoring.cli.backfill.day_locks import SILENCE
 from batch_scoring.cli.remote.connection import Remote, python_error
+from batch_scoring.config.names import broken_name
 from batch_scoring.errors import UnreachableError, WrongCommandError
-from batch_scoring.operations.automation.sensor_status import broken_name
 from batch_scoring.operations.run_history import PARTITION
 
 PREFIX = "score_"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.config.loader import Broken
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import AddressError, EntryError
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage.folders import FileVersion, Folder, open_folder

@@ -27,7 +27,7 @@ def score(pipeline: str, input: str, output: str, *, overwrite: bool, wait: bool
     cases nothing is written and an existing output is left as it was, unless the message says which file is written.
     """
     from batch_scoring.cli.score import score_files  # late: it brings the engine
-    from batch_scoring.config.pipeline import find_pipeline
+    from batch_scoring.config.loader import find_pipeline
 
     request = score_files.Request(input, output, overwrite, wait, as_json)
     return score_files.run(find_pipeline(pipeline), request, guarded(sys.stdout), guarded(sys.stderr))

@@ -21,7 +21,8 @@ from batch_scoring.cli.score.addresses import Input, Output, ensure_no_overlap, 
 from batch_scoring.cli.score.outputs import Outputs
 from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
-from batch_scoring.config.pipeline import Pipeline, survey_pipelines
+from batch_scoring.config.loader import survey_pipelines
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
 from batch_scoring.errors import (
     AddressError,
@@ -108,7 +109,7 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
             output = name_output(request.output)
             source = find_input(request.input)
             survey = survey_pipelines()
-            ensure_no_overlap(source, output, [pipeline, *survey.sound], survey.broken)
+            ensure_no_overlap(source, output, [pipeline, *survey.valid], survey.broken)
             held.enter_context(_held(output, request, note))
             _check_unused(output, request)
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)

@@ -19,11 +19,11 @@ from batch_scoring.daily.score import Source, read_source
 from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
-from batch_scoring.operations.failures import step_run
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.step_context import StepContext
 
-Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
+Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]
 
 
 def in_steps(
@@ -52,7 +52,7 @@ def in_steps(
         description="Divide the day's shards of features into chunks of about equally many rows.",
         **op_options(pipeline, "default"),
     )
-    def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output | dg.DynamicOutput]:
+    def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output[object] | dg.DynamicOutput[object]]:
         with step_run(context) as run:
             yield dg.Output({"run_id": run.id, "at": datetime.now(UTC).isoformat()}, "began")
             for number, chunk in enumerate(plan(day_of(context), run), start=1):
@@ -80,7 +80,7 @@ def in_steps(
     )
     def _publish(
         context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
-    ) -> Iterator[dg.AssetCheckResult | dg.Output]:
+    ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
         with step_run(context) as run:
             if began["run_id"] == run.id:  # not of one that failed hours ago, and whose chunks are taken over
                 since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()

@@ -12,10 +12,10 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, ui_table
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.registry import activate
 from batch_scoring.monitoring.checks import model_checks
-from batch_scoring.operations.failures import step_run
 from batch_scoring.storage.state import ModelInForce
 
 
@@ -31,7 +31,7 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, model_checks.CHECKS),
         **asset_options(pipeline, "model", kinds={"pytorch"}),
     )
-    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             delivered = model_checks.examine(pipeline)
             own_day = {context.partition_key} if context.has_partition_key else set()

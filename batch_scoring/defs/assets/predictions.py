@@ -19,6 +19,7 @@ from batch_scoring.defs.assets.fan_out import Results, in_steps
 from batch_scoring.defs.execution.executors import step_options
 from batch_scoring.defs.metadata import (
     SCORED_FROM,
+    CatalogOptions,
     asset_key,
     catalog_options,
     column_schema,
@@ -28,9 +29,9 @@ from batch_scoring.defs.metadata import (
     preview,
     ui_table,
 )
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import Account
@@ -56,8 +57,17 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     return _predictions
 
 
-def _definition(pipeline: Pipeline) -> dict[str, Any]:
-    """What the asset is, in however many steps."""
+class _Definition(CatalogOptions):
+    key: dg.AssetKey
+    description: str
+    partitions_def: dg.PartitionsDefinition[str]
+    check_specs: list[dg.AssetCheckSpec]
+    code_version: str
+    metadata: dict[str, Any]
+
+
+def _definition(pipeline: Pipeline) -> _Definition:
+    """Arguments of the asset, whether it has one step or several."""
     key = asset_key(pipeline, "predictions")
     return {
         "key": key,

@@ -12,9 +12,9 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.metadata import asset_key, asset_options, days, ui_table
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks.input_checks import CHECKS, Found, find, row_count
 from batch_scoring.operations import run_history
-from batch_scoring.operations.failures import step_run
 from batch_scoring.storage.state import DayInput, State
 
 FILES_SHOWN = 50
@@ -31,7 +31,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=specs(pipeline, key, CHECKS, days(pipeline)),
         **asset_options(pipeline, "raw_input", kinds={"parquet"}),
     )
-    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             found = find(pipeline, context.partition_key)
             run.tag(attempt_tags(pipeline, found, run.tags))

@@ -7,16 +7,17 @@ them. The page can be drawn at any time, also for the current month.
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.month import gather
 from batch_scoring.monitoring.report.page import Month
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import failed_since
 
 FAILURES_OF = timedelta(days=30)
@@ -44,7 +45,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         partitions_def=months(pipeline),
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
-    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with step_run(context) as run:
             now = datetime.now(UTC)
             failed = failed_since(context.instance, pipeline, now - FAILURES_OF)

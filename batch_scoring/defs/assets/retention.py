@@ -14,7 +14,7 @@ from pydantic import Field
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
-from batch_scoring.operations.failures import step_run
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
 
@@ -34,7 +34,7 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         **asset_options(pipeline, "retention", kinds={"deltalake"}),
     )
-    def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult:
+    def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult[Any]:
         with step_run(context) as run:
             plan = vacuum.look(pipeline, limits_in_force(pipeline, context.instance))
             if config.dry_run:

@@ -23,9 +23,9 @@ from batch_scoring.defs.metadata import (
     preview,
     ui_table,
 )
+from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
-from batch_scoring.operations.failures import step_run
 from batch_scoring.operations.run_history import halvings
 from batch_scoring.storage.state import Account
 
@@ -50,7 +50,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def _validated_features(
         context: dg.AssetExecutionContext,
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with step_run(context) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)

@@ -1,4 +1,4 @@
-"""How Dagster executes and remembers: executors, step pods on Kubernetes, the IO manager, SQLite storages.
+"""How Dagster executes runs and stores them: executors, step pods on Kubernetes, the IO manager, SQLite storages.
 
 Start reading at `executors.py`.
 """

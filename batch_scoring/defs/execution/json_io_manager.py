@@ -1,8 +1,8 @@
-"""What the steps of one asset tell each other, kept in the pipeline's storage: small JSON documents, never rows.
+"""IO manager between the steps of one asset: small JSON documents in the pipeline's storage, never rows.
 
     state/steps/<run>/<step>.<output>[.<part>].json
 
-Dagster's own default pickles into a folder of the machine, which the next step's pod does not have.
+Dagster's default manager pickles into a local folder, which the next step's pod does not have.
 """
 
 import json
@@ -15,38 +15,38 @@ from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.state import REFERENCES
 
 LARGEST = 10 * 1024**2
-"""Bytes of a document: whoever has more to tell writes it to the state, or to a table."""
+"""Bytes of a document. Anything larger belongs in the state or in a table."""
 
 
 class References(dg.IOManager):
-    """Keeps what a step yields as JSON, for another step of the same run or of one that goes on with it."""
+    """Stores a step's outputs as JSON for another step of the same run, or of a run that resumes it."""
 
     def __init__(self, folder: Folder) -> None:
-        """`folder`: where the documents are."""
+        """Store documents in a folder."""
         self._folder = folder
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write a document.
 
         Raises:
-            TypeError: it holds something else than numbers, text, lists and dicts of them.
-            ValueError: it is too large to be a reference.
+            TypeError: the output is not JSON.
+            ValueError: the output is too large to be a reference.
         """
         try:
             content = json.dumps(obj, indent=1, allow_nan=False).encode()
-        except (TypeError, ValueError) as error:  # a ValueError is about NaN, or about a circle
-            raise TypeError(f"{context.step_key} tells the next step something that is no JSON: {error}") from None
+        except (TypeError, ValueError) as error:  # ValueError: NaN, or a circular reference
+            raise TypeError(f"{context.step_key} has an output that is not JSON: {error}") from None
         if len(content) > LARGEST:
-            raise ValueError(f"{context.step_key} tells the next step {len(content)} bytes; expected references only")
+            raise ValueError(f"{context.step_key} has an output of {len(content)} bytes; expected references only")
         self._folder.put(_path(context), content)
 
     def load_input(self, context: dg.InputContext) -> object:
         """Read a document.
 
         Raises:
-            StateError: it is gone, or damaged.
+            StateError: the document is gone or damaged.
         """
-        assert context.upstream_output is not None  # an input that comes from elsewhere has another manager
+        assert context.upstream_output is not None  # inputs from other assets have another manager
         path = _path(context.upstream_output)
         try:
             return json.loads(self._folder.read(path))
@@ -57,7 +57,7 @@ class References(dg.IOManager):
 
 
 def references(pipeline: Pipeline) -> References:
-    """Those of a pipeline's steps."""
+    """The IO manager of a pipeline's steps."""
     return References(pipeline.output.subfolder(REFERENCES))
 
 

@@ -1,8 +1,9 @@
-"""The executor k8s: dagster-k8s's, with pods that are watched over and runs that are truly gone on with.
+"""The executor k8s: that of dagster-k8s, with watched pods and runs that resume correctly.
 
-A run's worker may be lost and another one take its place. Dagster 1.13 gets wrong then: a run that is cancelled leaves
-its pods at work, since its worker hopes to be resumed; and a new worker that rebuilds what has happened loses its way
-where a step was tried again after a pause, where a pool was full (both pinned in tests), and after a thousand events.
+If a run's worker is lost, another one resumes the run. Dagster 1.13 has four defects there. A cancelled run leaves its
+pods running, because its worker expects to be resumed. And the new worker, which rebuilds the state from the run's
+events, fails if a step was retried after a pause or if a pool was full (both pinned in tests), or after a thousand
+events.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,25 +11,22 @@ from importlib import import_module
 from typing import Any
 
 import dagster as dg
-from dagster._core.events import DagsterEventType
-from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.step import ExecutionStep
-from dagster._core.executor.step_delegating import StepDelegatingExecutor
 
+from batch_scoring.dagster_internals import ActiveExecution, ExecutionStep, StepDelegatingExecutor
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 
 step_delegating_executor: Any = import_module(StepDelegatingExecutor.__module__)
 MOST_EVENTS = 1_000_000
-"""Of a run, read at once."""
-_BEGINNING = DagsterEventType.STEP_WORKER_STARTING
-"""Stands in a run's events before the step's Job is created."""
+"""Events of a run that are read at once."""
+_STARTING = dg.DagsterEventType.STEP_WORKER_STARTING
+"""Event that is stored just before a step's Job is created."""
 
 
 class PodExecutor(StepDelegatingExecutor):
-    """Executes steps as dagster-k8s does."""
+    """dagster-k8s's executor with its defects corrected."""
 
     def __init__(self, made: StepDelegatingExecutor) -> None:
-        """Take over the settings of an executor that dagster-k8s has made."""
+        """Take over the settings of an executor of dagster-k8s."""
         super().__init__(
             WatchedSteps(made._step_handler),  # type: ignore[arg-type]
             made.retries,
@@ -40,7 +38,7 @@ class PodExecutor(StepDelegatingExecutor):
         self._pop_events_limit = MOST_EVENTS
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:  # noqa: ANN401  (Dagster's)
-        """Launch the steps and follow them; see the class of Dagster."""
+        """Launch the steps and follow them; see Dagster's class."""
         instance = plan_context.instance
         before = instance.run_will_resume, step_delegating_executor.ActiveExecution
         instance.run_will_resume = _while_started(instance)
@@ -52,7 +50,7 @@ class PodExecutor(StepDelegatingExecutor):
 
 
 def _while_started(instance: dg.DagsterInstance) -> Callable[[str], bool]:
-    """Whether a run whose worker is told to end goes on in another: not if somebody has ended it, or its time."""
+    """Whether a run whose worker is terminated will be resumed: not if it was cancelled or has timed out."""
     would_resume = instance.run_will_resume
 
     def will_resume(run_id: str) -> bool:
@@ -63,23 +61,23 @@ def _while_started(instance: dg.DagsterInstance) -> Callable[[str], bool]:
 
 
 class Resumed(ActiveExecution):
-    """The state of a run, rebuilt from its events: whatever pauses and pools may say now, what has begun has begun."""
+    """The state of a resumed run: a step that has started counts as started, whatever pauses and pools say now."""
 
     def rebuild_from_events(self, dagster_events: Sequence[dg.DagsterEvent]) -> Sequence[ExecutionStep]:
-        """Replay events; gives the steps that were begun and have not ended."""
+        """Replay events; returns the steps that have started and not ended."""
         for event in dagster_events:
-            if event.event_type == _BEGINNING and event.step_key:
-                self._update()  # what waited for the steps that have ended
-                self._begin(event.step_key)
+            if event.event_type == _STARTING and event.step_key:
+                self._update()  # steps that waited for those that have ended
+                self._start(event.step_key)
             self.handle_event(event)
         self._update()
         steps = [self.get_step_by_key(key) for key in self._in_flight]
         for step in steps:
-            if step.pool and self._instance_concurrency_context:  # the slot that it holds is given back at its end
+            if step.pool and self._instance_concurrency_context:  # it holds a slot, which is released when it ends
                 self._instance_concurrency_context.claim(step.pool, step.key)
         return steps
 
-    def _begin(self, key: str) -> None:
+    def _start(self, key: str) -> None:
         if key in self._executable:
             self._executable.remove(key)
         elif self._waiting_to_retry.pop(key, None) is None:

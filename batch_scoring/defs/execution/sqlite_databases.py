@@ -1,15 +1,16 @@
-"""The SQLite databases of a laptop's Dagster instance: created by one process at a time, and mended.
+"""SQLite databases of a laptop's Dagster instance: created under a lock, and repaired.
 
-Two processes that create one at once both succeed: the second finds tables without a revision, takes them for those
-of an old Dagster, and adds that one's revision to the first's. From then on every command fails, for ever. So they are
-created under a lock: by the classes that `dagster.yaml` names whoever opens the instance, `dagster`'s own commands too;
-by `instance.opened` also where another `dagster.yaml` has Dagster's. What was created without it this mends:
+If two processes create a database at the same time, both succeed: the second finds tables without a revision, takes
+them for those of an old Dagster and adds that revision to the first one. From then on every command fails. So databases
+are created under a lock: in every command that opens the instance, by the storage classes that `dagster.yaml` names; in
+our own commands also by `instance.opened`, for a `dagster.yaml` that names Dagster's classes. To repair a database:
 
     DAGSTER_HOME=… batch-scoring repair-instance
 """
 
 import contextlib
 import fcntl
+import inspect
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,26 +22,27 @@ import yaml
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.runs.sqlite import sqlite_run_storage
-from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
-from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
-from dagster._core.storage.sql import get_alembic_config
-from dagster._core.storage.sqlite import create_db_conn_string
-from dagster._serdes import ConfigurableClassData
 
+from batch_scoring.dagster_internals import (
+    ConfigurableClassData,
+    InstanceRef,
+    SqliteRunStorage,
+    SqliteScheduleStorage,
+    create_db_conn_string,
+    get_alembic_config,
+)
 from batch_scoring.runtime.printable import shell_word
 
 REPAIR = "batch-scoring repair-instance"
 _LOCK = "history/.lock"
 _HEADS = "more than one head"
-"""Alembic's words."""
+"""Part of Alembic's message."""
 _FOLDERS = {
     "run_storage": ("history", "runs.db"),
     "event_storage": ("history/runs", "index.db"),
     "schedule_storage": ("schedules", "schedules.db"),
 }
-"""Where Dagster has them by default."""
+"""Dagster's default folders and file names."""
 
 _here = threading.RLock()
 _held: set[Path] = set()
@@ -50,10 +52,10 @@ Storage = TypeVar("Storage")
 
 @contextlib.contextmanager
 def created_by_one(home: Path) -> Iterator[None]:
-    """Open databases of an instance while no other process that does so in here is at it.
+    """Hold the lock under which databases of an instance are created.
 
     Raises:
-        DagsterInvariantViolationError: one was created by two processes at once, and nobody can open it.
+        DagsterInvariantViolationError: a database was created by two processes at once and cannot be opened.
     """
     with _here:
         if home in _held:
@@ -78,28 +80,28 @@ def created_by_one(home: Path) -> Iterator[None]:
 
 
 class InPlace:
-    """A storage of Dagster's that is where Dagster has it by default; it opens when it is told of its instance."""
+    """A storage of Dagster's in its default folder, opened when its instance is registered."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        # the rest is done in register_instance: where it is, only the instance knows
+        # the rest happens in register_instance: only the instance knows the folder
         self._inst_data = inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing can be configured: it is where Dagster has it by default."""
+        """No configuration: the folder is Dagster's default."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """What `dagster.yaml` names, before there is an instance."""
+        """Create the storage that `dagster.yaml` names, before there is an instance."""
         return cls(inst_data, **config_value)
 
 
 class RunStorage(InPlace, SqliteRunStorage):
-    """Dagster's own storage for runs, created by one process at a time."""
+    """Dagster's run storage, created by one process at a time."""
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
-        """Open the database of an instance, below its folder; create it if there is none."""
+        """Open the database below the instance's folder; create it if there is none."""
         home = Path(instance.root_directory)
         folder = str(home / "history")
         with created_by_one(home):
@@ -109,10 +111,10 @@ class RunStorage(InPlace, SqliteRunStorage):
 
 
 class ScheduleStorage(InPlace, SqliteScheduleStorage):
-    """Dagster's own storage for schedules and sensors, created by one process at a time."""
+    """Dagster's storage for schedules and sensors, created by one process at a time."""
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
-        """Open the database of an instance, below its folder; create it if there is none."""
+        """Open the database below the instance's folder; create it if there is none."""
         home = Path(instance.root_directory)
         folder = str(home / "schedules")
         with created_by_one(home):
@@ -122,10 +124,10 @@ class ScheduleStorage(InPlace, SqliteScheduleStorage):
 
 
 def files(home: Path) -> list[Path]:
-    """The databases of an instance that would be SQLite's, whether they are there or not.
+    """Paths of an instance's SQLite databases, whether they exist or not.
 
     Raises:
-        Exception: Dagster does not take its settings.
+        Exception: Dagster refuses the instance's settings.
     """
     ref = InstanceRef.from_dir(str(home))
     found = []
@@ -138,35 +140,35 @@ def files(home: Path) -> list[Path]:
 
 
 def revisions(file: Path) -> list[str]:
-    """The revisions that a database names; none if it is not there. One of which nothing is wrong names one."""
+    """Schema revisions in a database: one if it is sound, none if it does not exist."""
     if not file.is_file():
         return []
     with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
         try:
             return [row[0] for row in database.execute("SELECT version_num FROM alembic_version ORDER BY 1")]
-        except sqlite3.OperationalError:  # another process is just creating it
+        except sqlite3.OperationalError:  # another process is creating it
             return []
 
 
 def repair(home: Path) -> list[str]:
-    """Let the databases that two processes have created name one revision, the newest; what was done, in words.
+    """Repair databases that two processes have created: keep the newest revision only. Returns a line per repair.
 
-    The tables are those of the newest: whoever came second has found them there.
+    The tables already have the newest schema, since the second process has found them complete.
     """
-    said = []
+    repairs = []
     with created_by_one(home):
         for file in files(home):
             found = revisions(file)
             if len(found) > 1 and (newest := _newest(found)):
                 with contextlib.closing(sqlite3.connect(file)) as database, database:
                     database.execute("DELETE FROM alembic_version WHERE version_num != ?", (newest,))
-                said.append(f"{file}: of the revisions {', '.join(found)} {newest} has stayed")
-    return said
+                repairs.append(f"{file}: of the revisions {', '.join(found)} only {newest} is kept")
+    return repairs
 
 
 def _newest(found: list[str]) -> str | None:
-    """The revision that comes after all others; None if Dagster knows none."""
-    scripts = ScriptDirectory.from_config(get_alembic_config(sqlite_run_storage.__file__))
+    """The revision that comes after all others; None if Dagster does not know them."""
+    scripts = ScriptDirectory.from_config(get_alembic_config(inspect.getfile(SqliteRunStorage)))
     for revision in found:
         with contextlib.suppress(RevisionError):  # of a newer Dagster
             before = {script.revision for script in scripts.iterate_revisions(revision, "base")}

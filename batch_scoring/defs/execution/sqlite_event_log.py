@@ -1,11 +1,11 @@
-"""Dagster's event log in SQLite, with connections that stay open: `dagster.yaml` names it for a laptop.
+"""Dagster's SQLite event log with connections that stay open, for a laptop's `dagster.yaml`.
 
-For each event Dagster makes two or three engines, opens a connection with each and closes it again, which writes
-SQLite's log back into the file; for each result of a check it asks whether there is a table for it. A small day has 90
-events: half of what it costs in a backfill. Files and rows are the same here, so that Dagster's own class goes on with
-them when the block is taken out of `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
+For every event Dagster's own class creates two or three engines, opens a connection with each and closes it, which
+writes SQLite's log back into the file; for every check result it asks whether its table exists. A small day has 90
+events, which is half of its cost in a backfill. Files and rows are the same here, so that Dagster's class can continue
+with them when the block is removed from `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
 
-What a run's process writes down passes through here, so here it gives the sign that it lives (`alive.py`).
+What a run's process records passes through here, so this is where it holds the run's lock (`run_locks.py`).
 """
 
 import os
@@ -17,54 +17,52 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, QueuePool, create_engine
 
+from batch_scoring.dagster_internals import SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData, SqliteEventLogStorage
 from batch_scoring.defs.execution.sqlite_databases import created_by_one
 from batch_scoring.runtime import run_locks
 
 _AT_WORK = (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START)
-"""Events that a process of the run itself writes, before it does anything."""
+"""Events that a run's own process stores before it does anything else."""
 _ENDED = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 DATABASES = 8
-"""Kept open at most: the index of all runs, and the runs that were last written or read."""
+"""Databases that stay open: the index of all runs, and the runs last written or read."""
 
 
 @dataclass(frozen=True)
 class _Kept:
     engine: Engine
     inode: int
-    """Of the file that its connection has open."""
+    """Inode of the open file."""
 
 
 class EventLog(SqliteEventLogStorage):
-    """Dagster's own storage for SQLite, which opens each database once."""
+    """Dagster's SQLite storage with one open connection per database."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        # the rest is done in register_instance: where the log is, only the instance knows
+        # the rest happens in register_instance: only the instance knows the folder
         self._inst_data = inst_data
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._tables: set[str] = set()
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing can be configured: the log is where Dagster has it by default."""
+        """No configuration: the folder is Dagster's default."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> "EventLog":
-        """What `dagster.yaml` names, before there is an instance."""
+        """Create the storage that `dagster.yaml` names, before there is an instance."""
         return cls(inst_data, **config_value)
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
-        """Open the log of an instance: below its folder, which is a temporary one where DAGSTER_HOME is not set."""
+        """Open the log below the instance's folder, which is temporary if DAGSTER_HOME is not set."""
         home = Path(instance.root_directory)
         with created_by_one(home):
             super().__init__(str(home / "history" / "runs"), self._inst_data)
         super().register_instance(instance)
-        self._sign = run_locks.Sign(run_locks.folder(instance.root_directory))
+        self._run_lock = run_locks.RunLock(run_locks.folder(instance.root_directory))
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -72,9 +70,9 @@ class EventLog(SqliteEventLogStorage):
             yield connection
 
     def _engine(self, shard: str) -> Engine:
-        """The engine of a run's database, or of the index."""
+        """Engine of a run's database, or of the index."""
         file = Path(self.path_for_shard(shard))
-        if shard in self._kept and self._kept[shard].inode != _inode(file):  # removed, maybe by another process
+        if shard in self._kept and self._kept[shard].inode != _inode(file):  # deleted, perhaps by another process
             self._close(shard)
             self._initialized_dbs.discard(shard)
         if shard not in self._kept:
@@ -97,31 +95,31 @@ class EventLog(SqliteEventLogStorage):
         self._kept.pop(shard).engine.dispose()
 
     def has_table(self, table_name: str) -> bool:
-        """Whether the index has a table; one that it has once it keeps."""
+        """Whether the index has a table; remembered once it does."""
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event, and tell those who watch its run: the web server looks at the file, not at SQLite's log."""
+        """Store an event, and touch the run's file: the web server watches it, not SQLite's log."""
         if event.dagster_event and event.dagster_event.event_type in _AT_WORK:
-            self._sign.give(event.run_id)
+            self._run_lock.acquire(event.run_id)
         elif event.dagster_event and event.dagster_event.event_type in _ENDED:
-            self._sign.note_end(event.run_id)
+            self._run_lock.note_end(event.run_id)
         super().store_event(event)
         os.utime(self.path_for_shard(event.run_id))
 
     def dispose(self) -> None:
         """Close all databases."""
         super().dispose()
-        self._sign.withdraw()
+        self._run_lock.release()
         with self._db_lock:
             for shard in list(self._kept):
                 self._close(shard)
 
 
 def _inode(file: Path) -> int:
-    """0 if there is no such file."""
+    """Inode of a file; 0 if it does not exist."""
     try:
         return file.stat().st_ino
     except FileNotFoundError:

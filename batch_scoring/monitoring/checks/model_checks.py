@@ -22,7 +22,7 @@ from batch_scoring.monitoring.finding import Finding
 CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",
     "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
-    "metrics_meet_threshold": "The bundle's metrics are at least, or at most, what the spec asks for.",
+    "metrics_meet_threshold": "The bundle's metrics are at least `least` and at most `most` of the spec.",
     "days_are_current": "Every scored day is of the active model, the deployed code and its present landing files.",
 }
 

@@ -17,10 +17,12 @@ from batch_scoring.storage.state import Account, ModelInForce, ShardAccount, mom
 
 CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
-    "quarantine_is_small": "Few rows of the day are lost, the unscored ones included; beyond a second bound it stops.",
+    "quarantine_is_small": "Few rows of the day are lost, unscored rows included. Fails beyond `share`, 5 % by "
+    "default; beyond `blocking_share`, 50 %, nothing is published.",
     "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
     "confidence_is_usual": "The mean confidence is near that of the 28 days before, as on the reference's days.",
-    "classes_are_balanced": "No class has nearly all rows, unless that happens on the reference's days.",
+    "classes_are_balanced": "No class has nearly all rows (`share`, 95 % by default), unless that happens on the "
+    "reference's days.",
     "scores_vary": "The scores spread at least half as much as on the narrowest day of the reference.",
 }
 

@@ -1,4 +1,4 @@
-"""Who is told what, once: messages about runs and days, an outbox, channels.
+"""Alerts: messages about runs, sensors and days, each sent once, through an outbox to the channels.
 
 Start reading at `collector.py`.
 """

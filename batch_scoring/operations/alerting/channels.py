@@ -1,8 +1,9 @@
-"""The channels that ALERT_URLS names, through apprise.
+"""Alert channels of ALERT_URLS, reached through apprise.
 
-The addresses hold passwords, and apprise and the libraries under it write them into logs and errors. So messages are
-sent by a process of its own (this module as a command), whose output nobody keeps and which is ended if a receiver
-never answers. What comes back from it is a channel's id and a few words of ours. Knows no queue and no pipeline.
+The addresses contain passwords and tokens, which apprise and its libraries write into logs and errors; and a receiver
+that answers a byte at a time blocks a thread for ever. So a process of its own (this module as a command) sends the
+messages: its output is discarded, and it is killed at the deadline. It reports a channel's id and an error without
+secrets. Nothing here knows a queue or a pipeline.
 """
 
 import contextlib
@@ -30,19 +31,19 @@ from batch_scoring.runtime.printable import printable
 Kind = Literal["failure", "warning", "info", "success"]
 
 SEND_SECONDS = 15
-"""That a channel has for one message."""
+"""Timeout of a channel for one message."""
 
 
 Printable = Annotated[str, AfterValidator(printable)]
 
 
 class Message(BaseModel):
-    """A plain text for people."""
+    """A plain-text alert."""
 
     model_config = ConfigDict(frozen=True)
 
     topic: str
-    """What it is about; messages of one topic may be joined."""
+    """Its subject; messages of one topic may be joined."""
     title: Printable
     body: Printable
     kind: Kind
@@ -59,26 +60,26 @@ class Channel:
     scheme: str | None
     """None if apprise does not understand the address."""
     id: str
-    """Names the channel in storage: its scheme, its host where that is no secret, and its number among those alike.
+    """Name of the channel in storage: scheme, host unless it is a secret, and number among equal ones.
 
-    Of the rest of the address not even a digest: whoever reads the storage could try passwords against it.
+    The rest of the address is not stored, not even as a digest: passwords could be guessed against it.
     """
 
     @property
     def former_id(self) -> str:
-        """Its name in storages of earlier versions, a digest of the address."""
+        """Its name in the storage of earlier versions: a digest of the address."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        """How it is spoken of."""
+        """Its name in messages."""
         return f"ALERT_URLS[{self.position}]" + (f" ({self.scheme})" if self.scheme else "")
 
 
 def parse(urls: str) -> list[Channel]:
-    """The channels that a value of ALERT_URLS names, split as apprise splits it; of equal addresses the first."""
+    """Parse a value of ALERT_URLS, split as apprise splits it; equal addresses count once."""
     if not urls.strip():
         return []
-    logging.getLogger("apprise").disabled = True  # it quotes what it does not understand, passwords included
+    logging.getLogger("apprise").disabled = True  # it quotes invalid addresses, passwords included
     from apprise.utils.parse import parse_urls
 
     addresses = [address.strip() for address in parse_urls(urls)] or [urls.strip()]
@@ -95,53 +96,53 @@ def parse(urls: str) -> list[Channel]:
 
 
 def kind_of(name: str) -> str:
-    """What a channel's id says of its address, without the number among those alike."""
+    """The part of a channel's id before its number: scheme and host."""
     return name.rpartition("#")[0]
 
 
 def _host(client: Any) -> str:  # noqa: ANN401
-    """The host that a client sends to, if its service has hosts; elsewhere that part of an address may be a secret."""
+    """Host of the receiver, if the service has hosts; in other services that part of the address may be a secret."""
     [service] = client
     host = service.template_tokens.get("host")
     return f"{service.host}:{service.port or ''}" if host and not host.get("private") else ""
 
 
 def mistakes(named: Sequence[Channel]) -> list[str]:
-    """What is wrong with the addresses that apprise does not understand, in words."""
+    """Messages about the addresses that apprise does not understand."""
     return [
-        f"{channel} is not understood by apprise, nobody is told there: correct the address (commas and spaces in "
-        "passwords want URL encoding); what is told meanwhile waits for it, for seven days"
+        f"{channel} is not understood by apprise, no alert is sent there: correct the address (commas and spaces in "
+        "passwords must be URL-encoded); alerts wait for the correction for seven days"
         for channel in named
         if channel.scheme is None
     ]
 
 
 def _client(address: str) -> Any | None:  # noqa: ANN401  (apprise is not imported for its types)
-    """What sends to an address; None if apprise does not understand it."""
+    """The apprise client of an address; None if apprise does not understand it."""
     import apprise
 
     asset = apprise.AppriseAsset(
         app_id="batch_scoring", app_desc="batch_scoring", storage_mode=apprise.PersistentStoreMode.MEMORY
     )
     client = apprise.Apprise(asset=asset)
-    with contextlib.suppress(Exception):  # of some plugin; its text may quote the address
+    with contextlib.suppress(Exception):  # from a plugin; its text may quote the address
         if service := apprise.Apprise.instantiate(address, asset=asset):
             if service.overflow_mode == apprise.OverflowMode.UPSTREAM:
-                service.overflow_mode = apprise.OverflowMode.SPLIT  # refused for its length, it would block its queue
+                service.overflow_mode = apprise.OverflowMode.SPLIT  # a refused message blocks its queue
             client.add(service)
     return client if len(client) else None
 
 
 def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterator[tuple[Channel, str | None]]:
-    """Send each channel its messages in their order, up to the first that fails; all channels at the same time.
+    """Send each channel its messages in order, up to the first that fails; all channels in parallel.
 
     Args:
         waiting: the messages of each channel.
-        seconds: no message is begun later, and none goes on for more than about SEND_SECONDS after that.
+        seconds: no message is started later; the last one may take about SEND_SECONDS more.
 
     Yields:
-        A channel that has taken a message (None), or that takes no more (why, without secrets). Its next message is
-        begun when the caller comes back, so what the caller writes down of a delivery is written by then.
+        A channel, with None if it has accepted a message, or an error (without secrets) if it failed. Its next message
+        is sent when the caller resumes the generator, so the caller can first record the delivery.
     """
     if not waiting:
         return
@@ -184,18 +185,18 @@ def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterat
 def _hand_over(sender: "subprocess.Popen[bytes]", channel: Channel, message: Message) -> None:
     job = {"id": channel.id, "url": channel.url, "message": message.model_dump(mode="json")}
     assert sender.stdin
-    with contextlib.suppress(BrokenPipeError):  # it has ended: its silence says so
+    with contextlib.suppress(BrokenPipeError):  # it has ended: the missing answer shows that
         sender.stdin.write(f"{json.dumps(job)}\n".encode())
 
 
 def _answer(sender: "subprocess.Popen[bytes]") -> bytes:
-    """Its next line; empty if it has ended."""
+    """The next line of the sender; empty if it has ended."""
     assert sender.stdout
     return sender.stdout.readline()
 
 
 def _main() -> None:
-    """Send what comes on stdin, a message a line, and say on stdout what became of each."""
+    """Send messages from stdin, one a line, and report each result on stdout."""
     with ThreadPoolExecutor(64) as pool:
         clients: dict[str, Any] = {}
         for line in sys.stdin:
@@ -207,13 +208,13 @@ def _main() -> None:
 def _send_and_say(client: Any, job: dict[str, Any]) -> None:  # noqa: ANN401
     try:
         error = _send(client, job["message"])
-    except Exception as raised:  # whatever a plugin may raise; its text may quote the address
+    except Exception as raised:  # a plugin may raise anything; its text may quote the address
         error = type(raised).__name__
-    os.write(1, f"{json.dumps([job['id'], error])}\n".encode())  # one write a line: the threads share the pipe
+    os.write(1, f"{json.dumps([job['id'], error])}\n".encode())  # a line in one write: the threads share the pipe
 
 
 def _send(client: Any, message: dict[str, str]) -> str | None:  # noqa: ANN401
-    """Why the message was not delivered; None if it was."""
+    """Send a message; why it was not delivered, None if it was."""
     result = client.notify(
         body=message["body"],
         title=message["title"],

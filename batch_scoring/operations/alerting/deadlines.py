@@ -1,7 +1,7 @@
-"""Days that are late: by its spec's deadlines a day must have landed, complete, and a landed one must be scored.
+"""Deadlines of days: when a day must have landed completely, and when it must be scored.
 
-A day is looked at from its deadline on, until it is known to have kept it or to have missed it; both are final. What
-makes it complete is what the spec says to the sensors, too: its marker, its manifest, a quiet time.
+From its deadline on a day is checked until the deadline is known to be kept or missed; both are final. A day is
+complete by the same settings as for the sensors: marker, manifest, quiet time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.metadata import asset_key
 from batch_scoring.ingest import completeness, landing_files
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.messages import link
@@ -22,11 +21,11 @@ from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.state import Account, State
 
 LOOK_BACK = timedelta(days=7)
-"""How long ago a deadline may be."""
+"""Age of the oldest deadline that is checked."""
 TIME_TO_SCORE = timedelta(hours=1)
-"""That a file has which came late."""
+"""Allowed for a file that arrived late."""
 TIME_TO_COME = timedelta(hours=1)
-"""Within which files that are still coming at the deadline must have come."""
+"""Allowed after the deadline for files that are still arriving."""
 
 Aim = Literal["landed", "scored"]
 Verdict = Literal["kept", "missed", "open"]
@@ -34,7 +33,7 @@ Verdict = Literal["kept", "missed", "open"]
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a pipeline's day must have landed, or be scored."""
+    """Time by which a pipeline's day must have landed, or be scored."""
 
     pipeline: Pipeline
     day: str
@@ -44,17 +43,17 @@ class Deadline:
 
     @property
     def name(self) -> str:
-        """Names it in storage."""
+        """Its name in storage."""
         return f"{self.pipeline.name} {self.day} {self.aim}"
 
     @property
     def folder(self) -> str:
-        """Where the day's files land."""
+        """Address of the day's landing folder."""
         return f"{self.pipeline.landing.uri}/{landing_files.day_folder(self.day)}"
 
 
 def passed(pipelines: Iterable[Pipeline], now: datetime) -> Iterator[Deadline]:
-    """The deadlines that passed lately, by pipeline and day."""
+    """The deadlines that passed recently, by pipeline and day."""
     for pipeline in pipelines:
         by_aim: dict[Aim, float | None] = {
             "landed": pipeline.spec.input.deadline_hours,
@@ -83,11 +82,11 @@ class Result:
     files: int
     """Data files of the day."""
     lacks: str = ""
-    """Why the day is not complete, in words; empty if it is, or if it has no file at all."""
+    """Why the day is incomplete; empty if it is complete or has no file at all."""
 
 
-def judge(deadline: Deadline, now: datetime) -> Result:
-    """Whether a deadline that has passed was kept.
+def check(deadline: Deadline, now: datetime) -> Result:
+    """Check whether a passed deadline was kept.
 
     Raises:
         OSError: the store did not answer.
@@ -102,13 +101,13 @@ def judge(deadline: Deadline, now: datetime) -> Result:
         return Result(_is_scored(account, files, now), len(files), lacks)
     if account:
         return Result("kept", len(files))  # its files may be archived
-    if files and not lacks and (lacks := _still_come(pipeline, files, now)) and now < deadline.at + TIME_TO_COME:
+    if files and not lacks and (lacks := _still_arriving(pipeline, files, now)) and now < deadline.at + TIME_TO_COME:
         return Result("open", len(files), lacks)
     return Result("kept" if files and not lacks else "missed", len(files), lacks)
 
 
 def _lacks(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], files: Sequence[FileVersion]) -> str:
-    """What keeps a day that has files from being complete, but for the quiet time."""
+    """Why a day with files is incomplete, apart from the quiet time."""
     if troubled := [file for file in files if file.trouble]:
         return landing_files.in_words(pipeline.landing, troubled)
     if missing := completeness.waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything):
@@ -118,8 +117,8 @@ def _lacks(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], file
     return f"{empty[0]}{more}: 0 bytes; upload it again" if empty else ""
 
 
-def _still_come(pipeline: Pipeline, files: Sequence[FileVersion], now: datetime) -> str:
-    """That files come until now, in words; empty if it has been quiet, or the newest is of a clock that is ahead."""
+def _still_arriving(pipeline: Pipeline, files: Sequence[FileVersion], now: datetime) -> str:
+    """That files are still arriving; empty after the quiet time, or if the newest file's clock is ahead."""
     newest, quiet = max(files, key=lambda file: file.modified), pipeline.spec.input.complete.quiet_minutes
     if not now - timedelta(minutes=quiet) < newest.modified <= now:
         return ""
@@ -135,7 +134,7 @@ def _is_scored(account: Account | None, files: Sequence[FileVersion], now: datet
 
 
 def message(missed: Deadline, result: Result) -> Message:
-    """What to tell people of a deadline that was missed."""
+    """Alert for a missed deadline."""
     name, day, by = missed.pipeline.name, missed.day, stamp(missed.at)
     if missed.aim == "landed" and not result.files:
         title, text = "missing, no file has landed", f"missing: {name} {day}, expected in {missed.folder} by {by}"
@@ -153,10 +152,10 @@ def message(missed: Deadline, result: Result) -> Message:
 
 
 def evaluation(missed: Deadline, result: Result) -> dg.AssetCheckEvaluation:
-    """The failed check of a day that has not landed, so that the UI shows it though nothing ever ran."""
+    """Failed check of a day that has not landed, shown in the UI although nothing has run."""
     found = f"{_count(result)} in {missed.folder}" + (f": {result.lacks}" if result.lacks else "")
     return dg.AssetCheckEvaluation(
-        asset_key=asset_key(missed.pipeline, "raw_input"),
+        asset_key=dg.AssetKey([missed.pipeline.name, "raw_input"]),
         check_name="input_is_complete" if result.files else "input_is_present",
         passed=False,
         description=f"{found}; expected by {stamp(missed.at)}",

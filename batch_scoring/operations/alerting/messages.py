@@ -1,6 +1,6 @@
-"""What a run that has ended says to people: one message, from its events and the pipeline's accounts.
+"""Texts of alerts: of a run that has ended, of a sensor that fails, of a pipeline that is left out.
 
-Which runs are looked at, and what was told before, is `alerts.py`'s business.
+Which runs are worth an alert, and what was sent before, is decided in `collector.py`.
 """
 
 import itertools
@@ -12,25 +12,26 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
-from batch_scoring.config.pipeline import Broken, Pipeline
+from batch_scoring.config.loader import Broken
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures
+from batch_scoring.operations import failures, run_failures
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
-from batch_scoring.operations.pod_words import BLOCKED, WAITS
+from batch_scoring.operations.run_failures import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.storage.state import State
 
 LONGEST = 1000
-"""Characters of a message's line."""
+"""Characters of a line in a message."""
 MOST_RUNS = 100
-"""Earlier runs that are looked at."""
+"""Earlier runs examined."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended, with what its events say."""
+    """A run that has ended, and the facts from its events."""
 
     run: dg.DagsterRun
     at: float
@@ -39,13 +40,13 @@ class Ended:
     step_error: tuple[str, str] | None
     """The first step that failed, and its error."""
     last_words: str
-    """What Dagster said of the end, if it was no good one."""
-    unloaded: str | None = None
-    """What its code raised when it was loaded, if the run has died of that."""
+    """Dagster's message about its end, unless it succeeded."""
+    load_error: str | None = None
+    """The error with which its code did not load, if that ended the run."""
 
     @property
     def topic(self) -> str:
-        """The pipeline; of another job than ours, its name."""
+        """Name of the pipeline; for a job of another kind, the job's name."""
         run = self.run
         if run.job_name.startswith(("score_", "report_")):
             return run.job_name.partition("_")[2]
@@ -61,7 +62,7 @@ class Ended:
 def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
     """Read the events of a run."""
     kinds = {Kind.ASSET_CHECK_EVALUATION, Kind.STEP_FAILURE, Kind.RUN_FAILURE, Kind.RUN_CANCELED}
-    if not record.dagster_run.is_success:  # its steps may have waited
+    if not record.dagster_run.is_success:  # some of its steps may still be waiting
         kinds |= {Kind.ENGINE_EVENT, Kind.STEP_START}
     logs = instance.all_logs(record.dagster_run.run_id, of_type=kinds)
     events = [entry.dagster_event for entry in logs if entry.dagster_event]
@@ -72,12 +73,12 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
-        None if record.dagster_run.is_success else failures.why_unloaded(instance, record.dagster_run),
+        None if record.dagster_run.is_success else run_failures.load_error(instance, record.dagster_run),
     )
 
 
 def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
-    """What the pods of steps that have not begun were waiting for at last."""
+    """What the steps that have not started are waiting for."""
     waits: dict[str, str] = {}
     for event in events:
         if event.event_type == Kind.STEP_START:
@@ -88,32 +89,32 @@ def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
 
 
 def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
-    """The asset whose step failed, and the whole message of its error."""
+    """The asset of a failed step, and the full message of its error."""
     error = event.step_failure_data.error
-    if error and error.cause:  # Dagster's own error is caused by the one that the step has raised
+    if error and error.cause:  # Dagster wraps the error that the step has raised
         error = error.cause
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
-    if error and error.cls_name == failures.INTERRUPTED:
-        text = "its process was told to end: its machine goes down, or its time is over"
+    if error and error.cls_name == run_failures.INTERRUPTED:
+        text = "its process was terminated: its machine is shutting down, or its time limit has passed"
     return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
 
 
-def digest(
+def of_run(
     instance: dg.DagsterInstance, ended: Ended, failed: Sequence[dg.AssetCheckEvaluation], counts: str
 ) -> Message:
-    """The message of a run.
+    """Alert for a run that has ended.
 
     Args:
-        instance: where earlier runs of the same work are found.
+        instance: holds earlier runs of the same work.
         ended: the run.
-        failed: its failed checks, without those that an earlier message has told.
-        counts: what became of the day's rows; may be empty.
+        failed: its failed checks, without those reported before.
+        counts: the row counts of the day; may be empty.
     """
     run = ended.run
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
-        failure = failures.of_run(run)
+        failure = run_failures.of_run(run)
         lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
@@ -131,7 +132,7 @@ def digest(
 
 
 def unreadable(record: dg.RunRecord, error: Exception) -> Message:
-    """The message of a run whose events cannot be read."""
+    """Alert for a run whose events cannot be read."""
     run = record.dagster_run
     subject = f"{run.job_name} {run.tags.get(PARTITION, '')}".rstrip()
     return Message(
@@ -143,7 +144,7 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
 
 
 def of_sensor(broken: sensor_status.Broken) -> Message:
-    """The message of a sensor whose ticks fail: no file that lands is seen until it works again."""
+    """Alert for a sensor whose ticks fail: files that land are not found until it works again."""
     name = broken.pipeline.name
     body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
     return Message(
@@ -155,20 +156,20 @@ def of_sensor(broken: sensor_status.Broken) -> Message:
 
 
 def of_broken(broken: Broken) -> Message:
-    """The message of a pipeline that is left out of the deployment: no day of it is scored until it is corrected."""
-    count = "1 fault" if len(broken.faults) == 1 else f"{len(broken.faults)} faults"
+    """Alert for a pipeline left out of the deployment: none of its days is scored until it is corrected."""
+    count = "1 error" if len(broken.errors) == 1 else f"{len(broken.errors)} errors"
     advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
     missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
         topic=broken.name,
         title=f"{broken.name}: left out of the deployment, {count}",
         kind="failure",
-        body="\n".join(line[:LONGEST] for line in (*broken.faults, advice, missed, link("overview/sensors"))),
+        body="\n".join(line[:LONGEST] for line in (*broken.errors, advice, missed, link("overview/sensors"))),
     )
 
 
 def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
-    """What became of the day's rows, if this run has published the day.
+    """Row counts of the day, if this run has published it.
 
     Raises:
         OSError: the store did not answer.
@@ -213,11 +214,11 @@ def _check(evaluation: dg.AssetCheckEvaluation) -> str:
 
 
 def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
-    """Why the run failed, unless the checks have said it: a blocking one fails its step with its own words."""
-    if ended.unloaded:
-        return [f"its code does not load: {' '.join(ended.unloaded.split())}; see batch-scoring doctor {ended.topic}"]
+    """Why the run failed, unless a check says so: a blocking check fails its step with the same message."""
+    if ended.load_error:
+        return [f"its code does not load: {' '.join(ended.load_error.split())}; see batch-scoring doctor {ended.topic}"]
     if ended.step_error is None:
-        # what the code server says of a run whose process it has seen end
+        # the code server's message about a run whose process has ended
         is_killed = "from outside the execution context" in ended.last_words
         gone = "the run's process is gone: killed, out of memory, or its machine went down"
         return [gone if is_killed else ended.last_words or "no message"]
@@ -228,7 +229,7 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
 
 
 def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureClass | None) -> list[str]:
-    """What becomes of a day whose run has failed, where a sensor has asked for it."""
+    """Whether the day is retried, for a failed run that a sensor has requested."""
     if ATTEMPT not in run.tags:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
@@ -239,7 +240,7 @@ def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureC
 
 
 def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Says that earlier runs of the same work failed too, if those just before this one did."""
+    """How many runs of the same work have failed in a row, if more than this one; else empty."""
     filters = dg.RunsFilter(
         job_name=run.job_name,
         tags={PARTITION: run.tags[PARTITION]} if PARTITION in run.tags else {},

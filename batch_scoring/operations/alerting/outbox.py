@@ -1,8 +1,11 @@
-"""The outbox: messages wait here, a queue a channel, until the channel has taken them. Knows no pipeline.
+"""Outbox of alerts: one queue for each channel, kept until the channel has accepted the messages.
 
-It lives in the storage of the Dagster instance, so it survives restarts, and a sensor's cursor has no part in it. What
-the author of the messages must remember is stored in the same write as the messages, so neither is without the other.
-A message is delivered once, or again if a crash came between its delivery and the note of it.
+It is stored in the Dagster instance, so it survives restarts and does not depend on a sensor's cursor. The collector's
+memory is stored in the same write as its messages, so neither is ever without the other. A message is delivered once,
+or twice if a crash comes between its delivery and the record of it. Nothing here knows a pipeline.
+
+A corrected or replaced address inherits the messages that waited for the old one: it is corrected because nothing
+arrived, so they would be lost at the moment at which they could be delivered.
 """
 
 import contextlib
@@ -18,44 +21,44 @@ from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Channel, Kind, Message
 
 if TYPE_CHECKING:
-    from dagster._core.storage.daemon_cursor import DaemonCursorStorage
+    from batch_scoring.dagster_internals import DaemonCursorStorage
 
 KEY = "batch_scoring/alerts"
 LEASE = "batch_scoring/alerts/lease"
 MOST_WAITING = 200
-"""Messages that wait for a channel; of more, the oldest are joined."""
+"""Longest queue of a channel; beyond it, the oldest messages are joined."""
 KEPT = timedelta(days=7)
-"""How long the queue of a channel that is gone waits for a new one, and a message for a mistyped address."""
+"""How long the queue of a removed channel waits for a new one, and a message for a mistyped address."""
 MOST_LISTED = 100
-"""Messages that a joined one lists."""
+"""Messages listed in a joined one."""
 
 
 class Queue(BaseModel):
-    """What waits for one channel."""
+    """Messages that wait for one channel."""
 
     messages: list[Message] = []
     error: str | None = None
-    """Of the last attempt."""
+    """Error of the last attempt."""
 
 
 class Content(BaseModel):
-    """What is stored, in one write."""
+    """Stored content of the outbox, replaced in one write."""
 
     memory: str | None = None
-    """The author's own."""
+    """Of the collector, as it serialised it."""
     queues: dict[str, Queue] = {}
     """By the channel's id."""
     orphans: dict[str, Queue] = {}
-    """Of channels that are no longer there: a new one inherits them, for an address is replaced when it fails."""
+    """Of removed channels: a new channel inherits them, as an address is replaced when it fails."""
 
 
 class Outbox:
-    """The queues of the channels that there are now."""
+    """The queues of the current channels."""
 
     def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
-        """`to`: of a channel that is no longer among them the queue is kept for the next new one.
+        """`to`: the current channels; the queue of a channel that is missing from them is kept for the next new one.
 
-        One whose address is not understood has a queue, too: its correction is such a new one.
+        A channel with an invalid address has a queue, too, which its correction inherits.
         """
         self._storage, self._channels = storage, to
         stored = storage.get_cursor_values({KEY}).get(KEY)
@@ -76,9 +79,9 @@ class Outbox:
                 queue.messages, queue.error = [*filter(_is_young, queue.messages)], "the address is not understood"
 
     def _share(self, kind: str, known: Mapping[str, Queue]) -> None:
-        """Of addresses that are alike but for their secrets nobody can tell which one came or went: each gets all.
+        """Share all messages among addresses that differ only in secrets: which one was replaced is unknown.
 
-        What waits for one that went is kept for a new one all the same, by a name that is not shared again.
+        The queue of a removed one is still kept for a new channel, under a name that is not shared again.
         """
         heirs = [queue for name, queue in self._queues.items() if channels.kind_of(name) == kind]
         _inherit(heirs, [queue for name, queue in known.items() if channels.kind_of(name) == kind])
@@ -88,7 +91,7 @@ class Outbox:
         }
 
     def put(self, messages: Sequence[Message], memory: str) -> None:
-        """Queue messages for every channel, and keep what their author must remember, in one write."""
+        """Queue messages for every channel and store the collector's memory, in one write."""
         self.memory = memory
         for queue in self._queues.values():
             queue.messages += messages
@@ -98,7 +101,7 @@ class Outbox:
         self._store()
 
     def deliver(self, seconds: float) -> int:
-        """Send what waits, for about so long; each delivery is noted at once. How many messages were delivered."""
+        """Send the waiting messages for about so many seconds, recording each delivery; the number delivered."""
         understood = [channel for channel in self._channels if channel.scheme]
         waiting = {channel: queue.messages for channel in understood if (queue := self._queue(channel)).messages}
         delivered = 0
@@ -112,7 +115,7 @@ class Outbox:
         return delivered
 
     def waiting(self) -> list[str]:
-        """What waits, in words."""
+        """Description of each queue that is not empty."""
         return [
             f"{len(queue.messages)} wait for {channel} since {stamp(queue.messages[0].at)}, last error: {queue.error}"
             for channel in self._channels
@@ -121,7 +124,7 @@ class Outbox:
 
     @property
     def orphaned(self) -> int:
-        """Messages that wait for a channel which is no longer there."""
+        """Number of messages that wait for a removed channel."""
         return sum(len(queue.messages) for queue in self._orphans.values())
 
     def _queue(self, channel: Channel) -> Queue:
@@ -133,7 +136,7 @@ class Outbox:
 
 
 def _renamed(queues: dict[str, Queue], to: Sequence[Channel]) -> dict[str, Queue]:
-    """Queues that an earlier version has named after digests of their addresses, under the names of today."""
+    """Queues that an earlier version named by a digest of the address, under their current names."""
     names = {channel.former_id: channel.id for channel in to if channel.id not in queues}
     gone = (name for name in queues if re.fullmatch("[0-9a-f]{12}", name) and name not in names)
     names |= {name: f"gone {number}" for number, name in enumerate(gone, start=1)}
@@ -141,7 +144,7 @@ def _renamed(queues: dict[str, Queue], to: Sequence[Channel]) -> dict[str, Queue
 
 
 def _inherit(heirs: Sequence[Queue], queues: Iterable[Queue]) -> None:
-    """Give each of some queues what waits in others, a message once, the oldest first."""
+    """Add the messages of other queues to each heir, without duplicates, oldest first."""
     waiting = {message.model_dump_json(): message for queue in [*queues] for message in queue.messages}
     for heir in heirs:
         own = {message.model_dump_json(): message for message in heir.messages}
@@ -153,7 +156,7 @@ def _is_young(message: Message) -> bool:
 
 
 def join(topic: str, messages: Sequence[Message]) -> Message:
-    """One message that lists others; each by its title and the first line of its body."""
+    """Join messages into one that lists the title and the first line of each."""
     lines = [f"{message.title}: {message.body.splitlines()[0][:200]}" for message in messages[:MOST_LISTED]]
     if len(messages) > MOST_LISTED:
         lines.append(f"… and {len(messages) - MOST_LISTED} more")
@@ -164,16 +167,16 @@ def join(topic: str, messages: Sequence[Message]) -> Message:
 
 
 def stamp(at: datetime) -> str:
-    """A time as messages show it."""
+    """A time as shown in messages."""
     return at.strftime("%Y-%m-%d %H:%M %Z")
 
 
 @contextlib.contextmanager
 def lease(storage: "DaemonCursorStorage", seconds: float) -> Iterator[bool]:
-    """Whether the outbox is free; it is then ours for so long. A lease of the future is of a clock that was wrong.
+    """Lease the outbox for some seconds; whether it was free. A lease too far ahead is from a wrong clock, and ignored.
 
-    The process of a killed daemon goes on for a while beside the new one's, and a tick can be tried in the UI: both
-    would send the same message. (Two that begin within the same milliseconds are not told apart.)
+    The process of a killed daemon may run on beside its successor, and a tick can be tested in the UI: both would send
+    the same message. (Two that start within the same milliseconds are not distinguished.)
     """
     held = storage.get_cursor_values({LEASE}).get(LEASE)
     if held and 0 < float(held) - time.time() <= seconds:

@@ -22,7 +22,7 @@ from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import planner
 from batch_scoring.operations.automation.planner import Bounds, Landed, Memory, Plan, Stranger
 from batch_scoring.operations.failures import Pauses
-from batch_scoring.runtime.timeouts import answer
+from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import State
 
@@ -108,7 +108,7 @@ def tick(
     newest, bounds = today(pipeline, now), bounds_of(pipeline, instance)
     look = functools.partial(see, pipeline, memory, bounds, newest, began + BUDGET, sweeps=sweeps)
     try:
-        seen = answer(f"uploads of {pipeline.name}", LIMIT, look)
+        seen = call_within(LIMIT, f"uploads of {pipeline.name}", look)
     except TimeoutError as error:
         raise TimeoutError(f"{pipeline.landing.uri}: {error}; the next tick looks again") from error
     unsettled = [day.day for day in seen.landed if day.files and not day.is_settled and not day.has_lost]

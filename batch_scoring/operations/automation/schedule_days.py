@@ -9,8 +9,7 @@ import re
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from dagster._check import CheckError
-from dagster._utils.schedules import cron_string_iterator
+from batch_scoring.dagster_internals import CheckError, cron_string_iterator
 
 PAGE_CRON = "45 7 * * *"
 """When pages are drawn: after a night's runs, before people come. Not around midnight, which some days do not have."""

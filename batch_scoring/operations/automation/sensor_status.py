@@ -1,16 +1,15 @@
 """The sensors that ask for a pipeline's runs, as the instance knows them: which are on, which have stopped working."""
 
-import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
 
+from batch_scoring.config.names import events_name, uploads_name
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.dagster_internals import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
 
 FAILED_FOR = 300.0
 """Seconds without a good tick, after which a sensor is broken."""
@@ -28,23 +27,6 @@ class Broken:
     since: datetime
     """UTC; at least so long."""
     error: str
-
-
-def uploads_name(pipeline: Pipeline) -> str:
-    """`<pipeline>_uploads`."""
-    return f"{pipeline.name}_uploads"
-
-
-def events_name(pipeline: Pipeline) -> str:
-    """`<pipeline>_events`."""
-    return f"{pipeline.name}_events"
-
-
-def broken_name(name: str) -> str:
-    """`<pipeline>_is_broken`, of a pipeline by its folder's name; where Dagster would not take that, another one."""
-    if not re.fullmatch(r"[a-z0-9_]+", name):
-        name = f"{re.sub('[^A-Za-z0-9_]', '_', name)}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
-    return f"{name}_is_broken"
 
 
 def says_broken(message: str) -> bool:

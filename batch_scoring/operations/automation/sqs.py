@@ -21,7 +21,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import Memory, Stranger
-from batch_scoring.runtime.timeouts import answer
+from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage import aws
 
 SWEEP = 600.0
@@ -213,7 +213,7 @@ def tick(
         return read
 
     try:
-        read = answer(f"events of {pipeline.name}", LIMIT, ask)
+        read = call_within(LIMIT, f"events of {pipeline.name}", ask)
     except TimeoutError as error:
         raise TimeoutError(f"{queue}: {error}; the next tick looks again") from error
     if read.receipts:

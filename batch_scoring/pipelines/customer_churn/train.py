@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from batch_scoring.config.pipeline import declared_pipeline
+from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.inference import checkpoint
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift.calibration import calibrate

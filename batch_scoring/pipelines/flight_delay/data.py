@@ -41,7 +41,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch_scoring.config.pipeline import data_root
+from batch_scoring.config.loader import data_root
 from batch_scoring.storage.folders import Folder, open_folder
 
 NEW_YORK = ZoneInfo("America/New_York")

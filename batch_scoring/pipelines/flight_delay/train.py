@@ -27,7 +27,7 @@ import yaml
 from pandera.errors import SchemaErrors
 from torch import nn
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.inference.bundle import GOLDEN_ROWS, read_bundle, write_bundle
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.pipelines.flight_delay.data import (

@@ -27,7 +27,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from batch_scoring.cli.backfill import day_locks, run_days
 from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import HeldError
 from batch_scoring.operations.run_history import PARTITION
 from batch_scoring_tests.reliability.processes import Site, site_of

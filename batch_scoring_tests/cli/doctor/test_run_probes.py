@@ -33,7 +33,7 @@ from batch_scoring.cli.doctor import commits, machine, probe, run_probes, stores
 from batch_scoring.cli.doctor.probe import Finding, Outcome, Site
 from batch_scoring.cli.doctor.report import Report
 from batch_scoring.cli.main import main
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import UnknownPipelineError
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message

@@ -26,7 +26,7 @@ from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from batch_scoring.cli.main import main
 from batch_scoring.cli.remote import actions as remote_commands
 from batch_scoring.cli.remote import connection as remote
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.reliability.deployment import Deployment, wait_until
 from batch_scoring_tests.reliability.proxy import Fault, FaultyProxy
 from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject
@@ -319,7 +319,9 @@ def test_a_canceled_run_is_no_success(there: There) -> None:
 
     waited = command(f"submit {there.stuck.name} --day {DAY} --wait --timeout 0.1", there.url)
     link, *_, last = waited.err.splitlines()
-    assert (waited.code, waited.out) == (4, "") and last.startswith("batch-scoring: not finished after --timeout 0.1: run ")
+    assert (waited.code, waited.out) == (4, "") and last.startswith(
+        "batch-scoring: not finished after --timeout 0.1: run "
+    )
     other = link.rpartition("/")[2]
     assert link == f"run {other}: {there.url}/runs/{other}" and other != run_id
     _terminate(client, other)

@@ -26,7 +26,7 @@ import torch
 from batch_scoring.cli.main import main
 from batch_scoring.cli.score import score_files as adhoc
 from batch_scoring.cli.score.score_files import LINEAGE, Request
-from batch_scoring.config.pipeline import find_pipeline
+from batch_scoring.config.loader import find_pipeline
 from batch_scoring.errors import TakenError
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.ingest.row_validator import Judge, Judged

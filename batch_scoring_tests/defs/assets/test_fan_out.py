@@ -222,13 +222,13 @@ def test_references_that_are_damaged_are_named(manager: References, tmp_path: Pa
 
 @pytest.mark.parametrize("obj", [{1, 2}, Path("a"), {"mean": float("nan")}, pa.table({})], ids=str)
 def test_anything_but_json_is_refused_and_nothing_is_written(manager: References, tmp_path: Path, obj: object) -> None:
-    with pytest.raises(TypeError, match="plan tells the next step something that is no JSON"):
+    with pytest.raises(TypeError, match="plan has an output that is not JSON"):
         put(manager, obj)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_are_no_references(manager: References) -> None:
-    with pytest.raises(ValueError, match=r"plan tells the next step .* bytes; expected references only"):
+    with pytest.raises(ValueError, match=r"plan has an output of .* bytes; expected references only"):
         put(manager, ["x" * LARGEST])
 
 

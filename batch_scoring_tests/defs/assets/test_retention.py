@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.defs.sensors import retention_job_name, retention_schedule
+from batch_scoring.config.names import retention_job_name
+from batch_scoring.defs.schedules import retention_schedule
 from batch_scoring_tests.reliability.scenarios import score
 from batch_scoring_tests.tiny import DAY, TinyProject
 

@@ -17,11 +17,12 @@ from dagster._core.execution.context_creation_job import create_context_creation
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 from dagster._core.executor.step_delegating import StepDelegatingExecutor
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.compute import SHARED, VARIABLE
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import executors
-from batch_scoring.defs.execution.executors import SHARED, VARIABLE, ComputeError
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
-from batch_scoring.operations import failures
+from batch_scoring.errors import ComputeError
+from batch_scoring.operations import run_failures
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject
 
@@ -316,4 +317,4 @@ def test_an_exception_is_not_tried_again_within_the_run_and_keeps_its_name(
     assert error and error.cause and error.cause.cls_name == "StateError"
     assert "has no pinned input in" in error.cause.message
     run = instance.get_run_by_id(result.run_id)
-    assert run and failures.of_run(run) == "processing_error" and failures.is_noted(run)
+    assert run and run_failures.of_run(run) == "processing_error" and run_failures.is_recorded(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import sqlite_databases
 
 FIRST = "import dagster as dg\nwith dg.DagsterInstance.get() as i: i.get_runs_count()"

@@ -13,7 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
-from batch_scoring.config.pipeline import PROJECT
+from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import sqlite_event_log as event_log
 from batch_scoring.defs.execution.sqlite_event_log import EventLog
 from batch_scoring_tests.reliability.deployment import wait_until

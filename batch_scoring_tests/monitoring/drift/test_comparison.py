@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batch_scoring.defs.sensors import STEPS
+from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.monitoring.drift import samples
 from batch_scoring.monitoring.drift.comparison import compare
 from batch_scoring.storage.state import DayDrift
@@ -39,7 +39,7 @@ class Month:
         for _ in range(count):
             day = str(FIRST + timedelta(len(self.days)))
             self.tiny.land(day, shifted(day, x))
-            result = self.tiny.run(day, STEPS[1:], definitions=definitions)
+            result = self.tiny.run(day, DAILY_ASSETS[1:], definitions=definitions)
             self.days.append(day)
             self.said[day] = {said.check_name: said for said in result.get_asset_check_evaluations()}
 

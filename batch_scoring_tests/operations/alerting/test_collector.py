@@ -14,7 +14,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.config.pipeline import PROJECT, Pipeline
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.sensors import alerts_sensor
 from batch_scoring.ingest.landing_files import day_folder
 from batch_scoring.operations import run_history
@@ -59,7 +60,7 @@ def break_landing(tiny: TinyProject, day: str = DAY) -> None:
     tiny.land(day, b"PAR1, and no more")
 
 
-# digests
+# messages
 
 
 def test_a_failed_blocking_check_is_told_once_with_what_it_saw(
@@ -466,7 +467,7 @@ def test_a_complete_day_has_landed(instance: dg.DagsterInstance, awaited: TinyPr
         awaited.spec["input"]["complete"] = {"by": by}
         awaited.write_spec()
         with dg.DagsterInstance.ephemeral() as other:
-            assert collector.tick(other, [awaited.pipeline], LOG) == "nothing to tell"
+            assert collector.tick(other, [awaited.pipeline], LOG) == "no new alerts"
 
 
 def test_files_that_still_come_at_the_deadline_have_an_hour(awaited: TinyProject) -> None:
@@ -476,7 +477,7 @@ def test_files_that_still_come_at_the_deadline_have_an_hour(awaited: TinyProject
 
     def result(after_the_file: float, after_the_deadline: float) -> deadlines.Result:
         now = file.modified + timedelta(seconds=after_the_file)
-        return deadlines.judge(replace(deadline, at=now - timedelta(seconds=after_the_deadline)), now)
+        return deadlines.check(replace(deadline, at=now - timedelta(seconds=after_the_deadline)), now)
 
     assert result(30, 300).verdict == "open"
     assert result(61, 300).verdict == result(61, 7200).verdict == result(-10, 7200).verdict == "kept"
@@ -502,7 +503,7 @@ def test_a_day_that_has_landed_or_is_scored_and_archived_is_not_missing(
     awaited.run(days_ago(2), instance=instance)
     (Path(awaited.pipeline.landing.uri) / day_folder(days_ago(2)) / "a.parquet").unlink()
     with dg.DagsterInstance.ephemeral() as other:
-        assert collector.tick(other, [awaited.pipeline], LOG) == "nothing to tell"
+        assert collector.tick(other, [awaited.pipeline], LOG) == "no new alerts"
 
 
 def test_a_landed_day_that_is_not_scored_in_time_is_told_once(
@@ -528,9 +529,9 @@ def test_a_day_that_was_scored_in_time_is_not_told_and_one_of_other_files_is(
     awaited.write_spec()
     awaited.land(days_ago(2), awaited.rows(64), age=7200)
     awaited.run(days_ago(2), instance=instance)
-    assert collector.tick(instance, [awaited.pipeline], LOG) == "nothing to tell"
+    assert collector.tick(instance, [awaited.pipeline], LOG) == "no new alerts"
     awaited.land(days_ago(2), awaited.rows(65), age=7200)
-    assert collector.tick(instance, [awaited.pipeline], LOG) == "nothing to tell", "it is settled"
+    assert collector.tick(instance, [awaited.pipeline], LOG) == "no new alerts", "it is settled"
     with dg.DagsterInstance.ephemeral() as other:
         assert collector.tick(other, [awaited.pipeline], LOG) == "1 new"
 
@@ -619,7 +620,7 @@ def test_what_is_told_while_an_address_is_mistyped_comes_when_it_is_right(
     monkeypatch.setenv("ALERT_URLS", f"{other.url} {web.url.replace('json:', 'jsn:')}")
     ended(instance, time.time())
     said = [collector.tick(instance, [], LOG) for _ in range(2)]
-    assert "1 wait for ALERT_URLS[2] since " in said[1] and "nobody is told there: correct the address" in said[1]
+    assert "1 wait for ALERT_URLS[2] since " in said[1] and "no alert is sent there: correct the address" in said[1]
     loud = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(loud) == 1, "not each tick, but at most hourly"
     monkeypatch.setenv("ALERT_URLS", f"{other.url} {web.url}")
@@ -645,7 +646,7 @@ def test_a_run_that_its_command_stopped_is_told_and_wakes_nobody(instance: dg.Da
     other = ended(instance, now, "RUN_CANCELED")
     instance.add_run_tags(other, {run_history.STOPPED: run_id})  # copied by Dagster
     records = {record.dagster_run.run_id: record for record in instance.get_run_records()}
-    kinds = [messages.digest(instance, messages.read(instance, records[name]), [], "").kind for name in (run_id, other)]
+    kinds = [messages.of_run(instance, messages.read(instance, records[name]), [], "").kind for name in (run_id, other)]
     assert kinds == ["info", "failure"]
     assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "stopped: it is over"]
 
@@ -654,7 +655,7 @@ DEPLOYMENT = """
 import batch_scoring.pipelines
 from pathlib import Path
 from batch_scoring.definitions import deploy
-from batch_scoring.config.pipeline import load_pipelines
+from batch_scoring.config.loader import load_pipelines
 
 batch_scoring.pipelines.__path__.append({packages!r})
 defs = deploy(load_pipelines(Path({packages!r}), {root!r}))

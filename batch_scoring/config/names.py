@@ -1,0 +1,59 @@
+"""Names of a pipeline's assets, jobs, schedules and sensors.
+
+People, dashboards and other tools hold on to them. What stands behind a name is built in `defs`.
+"""
+
+import hashlib
+import os
+import re
+
+from batch_scoring.config.pipeline import Pipeline
+
+DAILY_ASSETS = ("model", "raw_input", "validated_features", "predictions")
+"""Assets that the daily job materialises."""
+
+
+def asset_path(pipeline: Pipeline, asset: str) -> list[str]:
+    """Path of an asset key: `<pipeline>/<asset>`."""
+    return [pipeline.name, asset]
+
+
+def job_name(pipeline: Pipeline) -> str:
+    """Name of the daily job: `score_<pipeline>`."""
+    return f"score_{pipeline.name}"
+
+
+def report_job_name(pipeline: Pipeline) -> str:
+    """Name of the job that builds a month's report: `report_<pipeline>`."""
+    return f"report_{pipeline.name}"
+
+
+def retention_job_name(pipeline: Pipeline) -> str:
+    """Name of the retention job: `retain_<pipeline>`."""
+    return f"retain_{pipeline.name}"
+
+
+def schedule_name(job: str) -> str:
+    """Name of a job's schedule: `<job>_on_schedule`."""
+    return f"{job}_on_schedule"
+
+
+def uploads_name(pipeline: Pipeline) -> str:
+    """Name of the sensor on the landing folder: `<pipeline>_uploads`."""
+    return f"{pipeline.name}_uploads"
+
+
+def events_name(pipeline: Pipeline) -> str:
+    """Name of the sensor on the queue: `<pipeline>_events`."""
+    return f"{pipeline.name}_events"
+
+
+def broken_name(folder: str) -> str:
+    """Name of the sensor of a broken pipeline: `<pipeline>_is_broken`.
+
+    Args:
+        folder: name of the pipeline's folder. Where Dagster would refuse it, a digest takes the place of what is odd.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+", folder):
+        folder = f"{re.sub('[^A-Za-z0-9_]', '_', folder)}_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
+    return f"{folder}_is_broken"

@@ -1,0 +1,40 @@
+"""A pipeline's jobs: score a day, build a month's report, apply retention."""
+
+import dagster as dg
+
+from batch_scoring.config.names import DAILY_ASSETS, job_name, report_job_name, retention_job_name
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.dagster_internals import UnresolvedAssetJobDefinition
+from batch_scoring.defs.metadata import asset_key
+
+
+def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
+    """Score one day: the active model, the day's input, its features, its predictions."""
+    return dg.define_asset_job(
+        job_name(pipeline),
+        selection=[asset_key(pipeline, name) for name in DAILY_ASSETS],
+        description=f"Score one day of {pipeline.name}.",
+        tags={
+            "dagster/max_runtime": str(round(pipeline.spec.runs.max_hours * 3600)),
+            "dagster/max_retries": str(pipeline.spec.runs.retries),
+        },
+    )
+
+
+def report_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
+    """Build one month's report from what the state holds at that moment."""
+    return dg.define_asset_job(
+        report_job_name(pipeline),
+        selection=[asset_key(pipeline, "report")],
+        description=f"Build the report of one month of {pipeline.name}.",
+    )
+
+
+def retention_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
+    """Count the files that retention may delete; delete them if the run's config says `dry_run: false`."""
+    return dg.define_asset_job(
+        retention_job_name(pipeline),
+        selection=[asset_key(pipeline, "retention")],
+        description=f"Count the files of {pipeline.name} that retention may delete. "
+        "Deletes them only if the run's config says dry_run: false.",
+    )

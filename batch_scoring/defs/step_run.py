@@ -1,0 +1,68 @@
+"""The run of a step: its log and tags, and the failure class that it records."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from batch_scoring.operations import run_failures
+from batch_scoring.operations.failures import classify
+from batch_scoring.runtime.printable import clean, printable
+from batch_scoring.runtime.step_context import StepContext
+
+
+@contextlib.contextmanager
+def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
+    """The run of a step, which records its failure; an exception fails the run at once, without a retry of the step.
+
+    A step's retry policy is for a lost process or pod. Where the step itself can raise, the run is retried instead.
+    """
+    step = context.get_step_execution_context()
+    try:
+        with recording_failure(run_of(context)) as run:
+            yield run
+    except dg.Failure:
+        raise  # of a blocking check, which already forbids a retry
+    except Exception as error:
+        if not step.op_retry_policy:
+            raise
+        # as Dagster wraps it where there is no policy; any other exception would be retried
+        raise dg.DagsterExecutionStepExecutionError(
+            f'Error occurred while executing op "{step.op.name}":',
+            user_exception=error,
+            original_exc_info=sys.exc_info(),
+            step_key=step.step.key,
+            op_name=step.op.name,
+            op_def_name=step.op.definition.name,
+        ) from error
+
+
+def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
+    """The run of a step; all that the step writes has the same start time."""
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    began = record.start_time if record and record.start_time else None
+    started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
+    run = context.run
+    return StepContext(
+        run.run_id,
+        started,
+        lambda line: context.log.info(printable(line)),
+        tags=run.tags,
+        tag=lambda tags: context.instance.add_run_tags(run.run_id, tags),
+    )
+
+
+@contextlib.contextmanager
+def recording_failure(run: StepContext) -> Iterator[StepContext]:
+    """Record the class of a failure as a tag of the run."""
+    try:
+        yield run
+    except Exception as error:
+        clean(error)
+        try:
+            run.tag(run_failures.failure_tags(classify(error), run.id))
+        except Exception as trouble:  # the full disk may hold the instance too: the first error is the cause
+            run.log(f"the failure class cannot be recorded: {trouble}")
+        raise
