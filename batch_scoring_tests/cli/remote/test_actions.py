@@ -162,7 +162,7 @@ def test_a_pipeline_that_is_left_out_there_is_no_unknown_one(there: There) -> No
     assert said.code == 2
     start = f"The pipeline {there.broken.name} is left out of the deployment: {there.broken.folder}/pipeline.yaml line "
     assert said.line.startswith(start) and said.line.endswith(f"(at {there.url})")
-    assert "features.schema: 'schema:Rows': schema.py line 1 is no Python" in said.line
+    assert "features.schema: 'schema:Rows': schema.py line 1 is not valid Python" in said.line
 
 
 def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> None:
