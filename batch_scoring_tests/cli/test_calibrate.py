@@ -56,7 +56,7 @@ def test_a_version_that_was_in_force_without_the_profile_gets_another_name(
     deployed.run(steps=["model"])
     before = read_bundle(deployed.pipeline.bundle)
     assert main(["calibrate", deployed.name]) == 2
-    assert "version v1 was in force before with other content" in (said := capsys.readouterr().err)
+    assert "version v1 was active before with other content" in (said := capsys.readouterr().err)
     assert "for example with --version v1-calibrated" in said
     assert read_bundle(deployed.pipeline.bundle).sha256 == before.sha256
     assert main(["calibrate", deployed.name, "--version", "v1-calibrated"]) == 0
