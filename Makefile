@@ -27,6 +27,7 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(SITE) build --strict --quiet
 
 ## the documentation on http://localhost:8000

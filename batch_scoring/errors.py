@@ -188,7 +188,7 @@ class DeviceError(ScoringError):
 
 
 class RowsLostError(BatchScoringError, RuntimeError):
-    """The books do not add up: a row that came in was not written once."""
+    """The ledger of rows does not balance: a row was lost or written twice."""
 
 
 class SupersededError(BatchScoringError, RuntimeError):

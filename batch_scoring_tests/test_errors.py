@@ -10,10 +10,10 @@ import pytest
 import batch_scoring
 from batch_scoring import errors
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
-from batch_scoring.errors import FAILURES, BatchScoringError, ComputeError, EntryError, FailureClass, SpecError, Trouble
+from batch_scoring.errors import FAILURES, BatchScoringError, EntryError, FailureClass, SpecError, Trouble
 from batch_scoring.operations.failures import classify
 
-OF_DAGSTER = {"ComputeError", "RefusedError", "UnavailableError"}
+OF_DAGSTER = {"RefusedError", "UnavailableError"}
 """They subclass an exception of Dagster's, and stand in `defs`."""
 
 KNOWN: dict[str, tuple[FailureClass, int]] = {
@@ -23,6 +23,7 @@ KNOWN: dict[str, tuple[FailureClass, int]] = {
     "CalibrationError": ("processing_error", 2),
     "CheckpointError": ("processing_error", 1),
     "CodeError": ("bad_model", 1),
+    "ComputeError": ("processing_error", 2),
     "ContractError": ("bad_input", 1),
     "DeviceError": ("processing_error", 1),
     "EntryError": ("storage", 1),
@@ -112,7 +113,6 @@ def test_those_of_dagster_have_them_too() -> None:
     assert by_asset == dict.fromkeys(by_asset, "bad_input")
     assert {classify(RefusedError(asset, "a check")) for asset in ("model", "predictions")} == {"bad_model"}
     assert (classify(UnavailableError("denied")), UnavailableError.exit_code) == ("storage", 1)
-    assert (classify(ComputeError("no cluster")), ComputeError.exit_code) == ("processing_error", 2)
 
 
 @pytest.mark.parametrize("name", BUILTIN_BASES)

@@ -87,7 +87,7 @@ def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[F
     return [tuple(chunk) for chunk in chunks]
 
 
-def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, halvings: int) -> ScoredChunk:
+def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> ScoredChunk:
     """Score the shards of a chunk.
 
     Raises:
@@ -97,7 +97,7 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, halvings: int) ->
     there = {shard.digest: shard for shard in source.shards}
     if source.model.sha256 != chunk.model_sha256 or not there.keys() >= set(chunk.features):
         raise _superseded(step)
-    scored = score(step, source, [there[digest] for digest in chunk.features], run, halvings)
+    scored = score(step, source, [there[digest] for digest in chunk.features], run, backoff)
     return ScoredChunk(
         device=scored.device,
         batch_rows=scored.batch_rows,
@@ -116,7 +116,7 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
     """All shards of a day, ready to be published.
 
     Raises:
-        SupersededError: the chunks are of other features, another model or other code than those in force.
+        SupersededError: the chunks are of other features, another model or other code than the active ones.
         StateError: a finished shard is gone, or the chunks come of different kinds of device.
     """
     if stands := published(step, source):

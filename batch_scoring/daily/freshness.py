@@ -1,8 +1,8 @@
 """Which days are up to date, and which are stale: by what storage says, not by what was once requested.
 
-A day is settled with a fingerprint when the accounts of both writing steps carry it, and all four transaction versions
-that they name are the tables'. raw_input alone tells nothing: it is the first step, and a run that fails after it
-would make the day look done. No Dagster instance has a part in this, so a new one loses nothing.
+A day is up to date with a fingerprint when the accounts of both writing steps carry it, and all four transaction
+versions that they name are the tables'. raw_input alone proves nothing: it is the first step, and a run that fails
+after it would make the day look done. The Dagster instance is not asked, so a new one loses nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class StaleDays:
 
 
 def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
-    """With which fingerprint each of the days is settled; days that are not are left out.
+    """The fingerprint with which each day is up to date; days that are not are left out.
 
     Raises:
         OSError: the store did not answer.

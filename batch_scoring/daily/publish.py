@@ -113,7 +113,7 @@ class DayStep:
         if prepared.published:
             return prepared.published, False
         accounts = prepared.accounts
-        if lost := [shard.source for shard in accounts if not shard.adds_up]:
+        if lost := [shard.source for shard in accounts if not shard.is_balanced]:
             raise RowsLostError(f"rows of {', '.join(lost[:5])} are lost or doubled; nothing was published")
         lineage = {
             "run_id": run.id,
@@ -131,7 +131,7 @@ class DayStep:
             return delta.publish(part, planned, schema, check_current=check_current, lineage=lineage, log=run.log)
 
         with run.timed("commit"):
-            delta.refuse_retyped(self.table.table, prepared.schema)
+            delta.check_column_types(self.table.table, prepared.schema)
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
@@ -208,6 +208,12 @@ class Draft:
             for block in blocks:
                 self.reject_block(block)
             self.reject(others)
+
+    def write_all(self, batches: Iterable[Batch], activity: str, run: StepContext) -> None:
+        """Write every batch of a stream; the time until each is there is the activity's."""
+        for batch in run.timed_each(activity, batches):
+            with run.timed("write"):
+                self.write(batch)
 
     def reject(self, rows: Iterable[quarantine.Rejected]) -> None:
         """Send rows to the quarantine."""

@@ -6,14 +6,14 @@ the model cannot score goes to the quarantine, stage score, with the reason.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
-from batch_scoring.daily.publish import DayStep, Finished, Prepared, check_input
+from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, check_input
 from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
 from batch_scoring.daily.tables import features_table
 from batch_scoring.errors import StateError, SupersededError
@@ -84,13 +84,13 @@ def check_current(step: DayStep, source: Source) -> None:
     check_input(step.pipeline, source.pinned, may_be_archived=True)
     pinned = step.state.day_input(step.day)
     features = step.state.account("validated_features", step.day)
-    in_force = step.state.model()
+    active = step.state.model()
     if pinned.fingerprint != source.pinned.fingerprint:
         newer = "raw_input pinned other files"
     elif features is None or _digests(features) != _digests(source.features):
         newer = "the features were validated anew, with another result"
-    elif in_force.sha256 != source.model.sha256:
-        newer = f"model {in_force.version} came in force"
+    elif active.sha256 != source.model.sha256:
+        newer = f"model {active.version} came in force"
     else:
         return
     raise SupersededError(
@@ -118,7 +118,7 @@ def shard_digest(step: DayStep, source: Source, features: FeatureShard, device: 
 
 
 def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
-    """The model in force, from its copy in the state, proven by its golden rows on the device that scores.
+    """The active model, from its copy in the state, proven by its golden rows on the device that scores.
 
     Raises:
         BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
@@ -129,8 +129,8 @@ def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Feature shards with their scores: complete files, nothing of them is visible yet."""
+class ScoredShards:
+    """Feature shards with their scores: complete files, not yet visible to any reader."""
 
     shards: tuple[Finished, ...]
     schema: pa.Schema
@@ -141,74 +141,80 @@ class Scored:
     """Rows of one forward pass."""
 
 
-def score(step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: StepContext, halvings: int = 0) -> Scored:
-    """Score feature shards, in batches that are halved so often; what an earlier run has finished stays."""
-    with run.timed("load_model"):
-        model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
-        scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
-        scorer.halve(halvings)
-    eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
-    alone = "" if scorer.runs_side_by_side else f"; {ALONE}"
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
-    before = step.finished()
-    schema = output_schema(step, source, scorer.manifest)
-    progress = Progress(sum(features.account.rows for features in wanted), run.log, "scored")
-    done = []
-    for features in wanted:
-        found = before.find(shard_digest(step, source, features, scorer.device))
-        shard = found or _score_shard(step, source, run, scorer, features, schema, READ_ROWS >> halvings)
-        progress.advance(shard.account.rows_in)
-        done.append(shard)
-    return Scored(tuple(done), schema, scorer.device, scorer.batch_rows)
-
-
-def prepare(step: DayStep, source: Source, run: StepContext, halvings: int = 0) -> Prepared:
-    """Score a whole day here; nothing is published yet."""
+def prepare(step: DayStep, source: Source, run: StepContext, backoff: int = 0) -> Prepared:
+    """Score a whole day here; nothing is published yet. `backoff`: how often batches are halved."""
     if stands := published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
         return stands
-    scored = score(step, source, source.shards, run, halvings)
+    scored = score(step, source, source.shards, run, backoff)
     settings: dict[str, int | str] = {"device": scored.device, "batch_rows": scored.batch_rows}
     return Prepared(scored.shards, scored.schema, settings=settings)
 
 
-def _score_shard(
-    step: DayStep,
-    source: Source,
-    run: StepContext,
-    scorer: Scorer,
-    features: FeatureShard,
-    schema: pa.Schema,
-    read_rows: int,
-) -> Finished:
-    """Score one feature shard into one shard of predictions."""
-    manifest, account = scorer.manifest, features.account
-    columns = [schema.names[0], *manifest.numeric, *manifest.categorical, *(field.name for field in PLACE)]
-    folder = features_table(step.pipeline).folder
-    read = shards.read(folder, features.path, columns, [*manifest.categorical, "source_file"], read_rows)
-    scoring = Scoring(scorer, schema, accepted=Total(account.rows, account.keys), at=run.started)
-    batches = (Batch(rows) for rows in run.timed_each("read", read))
-    with (
-        step.draft(schema, dictionary=scored_rows.DICTIONARY) as draft,
-        contextlib.closing(scoring.run(batches)) as predictions,
-    ):
-        for batch in run.timed_each("score", predictions):
-            with run.timed("write"):
-                draft.write(batch)
-        ledger = scoring.ledger
-        return draft.finish(
-            ShardAccount(
-                digest=shard_digest(step, source, features, scorer.device),
-                source=features.digest,
-                run_id=run.id,
-                rows_in=ledger.came.rows,
-                rows=ledger.kept.rows,
-                quarantined=draft.quarantined,
-                missing_identity=ledger.missing,
-                keys=ledger.kept.identity,
-                **scoring.tally.figures(),
+def score(
+    step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: StepContext, backoff: int = 0
+) -> ScoredShards:
+    """Score feature shards; those that an earlier run has finished are reused."""
+    with run.timed("load_model"):
+        model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
+        scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
+        scorer.halve(backoff)
+    eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
+    alone = "" if scorer.runs_side_by_side else f"; {ALONE}"
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
+    day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
+    progress, done = Progress(sum(features.account.rows for features in wanted), run.log, "scored"), []
+    for features in wanted:
+        done.append(shard := day.shard_of(features))
+        progress.advance(shard.account.rows_in)
+    return ScoredShards(tuple(done), day.schema, scorer.device, scorer.batch_rows)
+
+
+class _Day:
+    """The work on one day: feature shards through one scorer."""
+
+    def __init__(self, step: DayStep, source: Source, run: StepContext, scorer: Scorer, read_rows: int) -> None:
+        self._step, self._source, self._run, self._scorer = step, source, run, scorer
+        self._read_rows = read_rows
+        self._before: FinishedShards = step.finished()
+        self.schema = output_schema(step, source, scorer.manifest)
+
+    def shard_of(self, features: FeatureShard) -> Finished:
+        """The shard of predictions of a feature shard: an earlier run's, or a new one."""
+        digest = shard_digest(self._step, self._source, features, self._scorer.device)
+        return self._before.find(digest) or self._score(features, digest)
+
+    def _score(self, features: FeatureShard, digest: str) -> Finished:
+        """Score one feature shard into one shard of predictions."""
+        accepted = Total(features.account.rows, features.account.keys)
+        scoring = Scoring(self._scorer, self.schema, accepted, at=self._run.started)
+        with (
+            self._step.draft(self.schema, dictionary=scored_rows.DICTIONARY) as draft,
+            contextlib.closing(scoring.run(self._read(features))) as batches,
+        ):
+            draft.write_all(batches, "score", self._run)
+            return draft.finish(
+                ShardAccount(
+                    digest=digest,
+                    source=features.digest,
+                    run_id=self._run.id,
+                    rows_in=scoring.ledger.received.rows,
+                    rows=scoring.ledger.kept.rows,
+                    quarantined=draft.quarantined,
+                    missing_identity=scoring.ledger.missing,
+                    keys=scoring.ledger.kept.identity,
+                    **scoring.tally.figures(),
+                )
             )
-        )
+
+    def _read(self, features: FeatureShard) -> Generator[Batch]:
+        """The rows of a feature shard: the key, what the model needs, and where each was read first."""
+        manifest, folder = self._scorer.manifest, features_table(self._step.pipeline).folder
+        columns = [self.schema.names[0], *manifest.numeric, *manifest.categorical, *(field.name for field in PLACE)]
+        few = [*manifest.categorical, "source_file"]
+        read = shards.read(folder, features.path, columns, few, self._read_rows)
+        for rows in self._run.timed_each("read", read):
+            yield Batch(rows)
 
 
 def output_schema(step: DayStep, source: Source, manifest: Manifest) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""The stream of rows: read, validate, score, write; every row is booked on the way.
+"""The stream of rows: read, validate, score, write, with one ledger of every row.
 
     landing file -> Validation.run -> Batch -> Scoring.run -> Batch -> a shard or a file, and the quarantine
 
@@ -34,7 +34,7 @@ from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import LandingFile
 
 PLACE = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.int64(), False))
-"""Columns that say where an accepted row was read."""
+"""Columns that say where a row was read."""
 
 ALL_ROWS = 2**62
 """More rows than any file has."""
@@ -42,38 +42,38 @@ ALL_ROWS = 2**62
 
 @dataclass
 class Total:
-    """Rows, by their number and by the sum of their hashes modulo 2**64: equal for equal rows, in any order."""
+    """Number of rows, and the sum of their hashes modulo 2**64: equal for equal rows, in any order."""
 
     rows: int = 0
     identity: int = 0
 
     def add(self, hashes: np.ndarray) -> None:
-        """Count rows, each by its hash."""
+        """Add rows, given the hash of each."""
         self.rows += len(hashes)
         self.identity = (self.identity + identity(hashes)) % 2**64
 
 
 @dataclass
 class Ledger:
-    """The books of a stage: each row that came in is kept or rejected, once.
+    """The rows of a stage: each row received is kept or rejected, exactly once.
 
-    Validation books every row that is read, by its number in the file; scoring every accepted row, by its key. One
-    thread may book what comes while another books what becomes of it.
+    Validation identifies a row by its number in the file, scoring by its key. One thread may add rows received while
+    another adds rows kept and rejected.
     """
 
-    came: Total = field(default_factory=Total)
+    received: Total = field(default_factory=Total)
     kept: Total = field(default_factory=Total)
     rejected: Total = field(default_factory=Total)
 
     @property
     def missing(self) -> int:
-        """Identity of the rows that came less that of those kept and rejected, modulo 2**64: 0 if none is lost."""
-        return (self.came.identity - self.kept.identity - self.rejected.identity) % 2**64
+        """Identity of the rows received less that of those kept and rejected, modulo 2**64: 0 if none is lost."""
+        return (self.received.identity - self.kept.identity - self.rejected.identity) % 2**64
 
     @property
-    def adds_up(self) -> bool:
-        """Whether no row is lost, doubled or exchanged for another one."""
-        return self.came.rows == self.kept.rows + self.rejected.rows and not self.missing
+    def is_balanced(self) -> bool:
+        """Whether no row is lost, duplicated or exchanged for another one."""
+        return self.received.rows == self.kept.rows + self.rejected.rows and not self.missing
 
 
 class RejectedRows(Protocol):
@@ -88,18 +88,18 @@ class RejectedRows(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a file that travel together."""
+    """Rows that pass through the stages together."""
 
     rows: pa.RecordBatch
     """Those that go on."""
     rejected: tuple[RejectedRows, ...] = ()
     """Those that are rejected, by stage."""
     progress: float = 0.0
-    """Share of the input that had been read when they were validated."""
+    """Fraction of the input read when they were validated; 0 where no progress bar shows it."""
 
 
 class Validation:
-    """The first stage: of the rows that are read, those that meet the contract go on, with where they were read."""
+    """The first stage: rows that meet the contract are accepted, with the place where each was read."""
 
     def __init__(self, judge: Judge, counts: ColumnCounts) -> None:
         self._judge, self.counts = judge, counts
@@ -110,24 +110,24 @@ class Validation:
         self.duplicates: list[int] = []
         """Row numbers of the rows that were rejected because their key had been seen."""
 
-    def run(self, rows: FileRows, read: Iterable[Rows], file: str, start: int, helpers: int) -> Generator[Batch]:
-        """Validate the rows of a file that are read.
+    def run(self, read: Iterable[Rows], file: str, *, start: int, is_text: bool, helpers: int) -> Generator[Batch]:
+        """Validate rows of a file as they are read.
 
         Args:
-            rows: the open file.
-            read: its next rows.
+            read: the next rows.
             file: its path.
             start: rows before the first of them.
+            is_text: whether cells are bytes that are still to be cast.
             helpers: threads that validate beside the caller's.
         """
         ledger = self.ledgers[file]
-        blocks = _booked(read, start, ledger.came)
-        with contextlib.closing(self._judge.judge(blocks, file, is_text=rows.is_text, helpers=helpers)) as found:
+        blocks = _counted(read, start, ledger.received)
+        with contextlib.closing(self._judge.judge(blocks, file, is_text=is_text, helpers=helpers)) as found:
             for judged in found:
-                self._book(judged, ledger)
-                yield Batch(_with_place(judged), (judged,), rows.share)
+                self._record(judged, ledger)
+                yield Batch(_with_place(judged), (judged,))
 
-    def _book(self, judged: Judged, ledger: Ledger) -> None:
+    def _record(self, judged: Judged, ledger: Ledger) -> None:
         ledger.kept.add(_row_hashes(judged.numbers))
         ledger.rejected.add(_row_hashes(judged.rejected_numbers))
         self.keys.add(hash64(judged.accepted.column(judged.key)))
@@ -136,7 +136,7 @@ class Validation:
 
 
 class Scoring:
-    """The second stage: of the accepted rows, those that the model can score go on as predictions."""
+    """The second stage: accepted rows that the model can score become predictions."""
 
     def __init__(self, scorer: Scorer, schema: pa.Schema, accepted: Total, at: datetime) -> None:
         """Begin.
@@ -144,16 +144,16 @@ class Scoring:
         Args:
             scorer: the model.
             schema: of the predictions, see `scored_rows.schema`; the key first.
-            accepted: the rows that come, by key.
-            at: the time that stands in the predictions.
+            accepted: the rows to score, by key.
+            at: the time to write as `scored_at`.
         """
         self._scorer, self._schema, self._key = scorer, schema, schema.names[0]
         self._at = pa.scalar(at, pa.timestamp("us", "UTC"))
-        self.ledger = Ledger(came=accepted)
+        self.ledger = Ledger(received=accepted)
         self.tally = Tally(scorer.manifest)
 
     def run(self, batches: Generator[Batch]) -> Generator[Batch]:
-        """Score accepted rows, as they are read by whichever thread of the scorer is free."""
+        """Score accepted rows; any thread of the scorer that is free reads the next batch."""
         underway: collections.deque[Batch] = collections.deque()
 
         def rows() -> Iterator[pa.RecordBatch]:
@@ -166,10 +166,10 @@ class Scoring:
                 batch = underway.popleft()
                 predictions = scored_rows.rows(scored, self._scorer.manifest.version, self._at, self._schema)
                 unscored = Unscored(scored, self._key)
-                self._book(scored, predictions, unscored)
+                self._record(scored, predictions, unscored)
                 yield replace(batch, rows=predictions, rejected=(*batch.rejected, unscored))
 
-    def _book(self, scored: Scored, predictions: pa.RecordBatch, unscored: Unscored) -> None:
+    def _record(self, scored: Scored, predictions: pa.RecordBatch, unscored: Unscored) -> None:
         self.ledger.kept.add(hash64(predictions.column(self._key)))
         self.ledger.rejected.add(hash64(unscored.keys))
         self.tally.add(scored)
@@ -207,10 +207,10 @@ def open_rows(
         yield rows
 
 
-def _booked(blocks: Iterable[Rows], start: int, came: Total) -> Iterator[Rows]:
-    """Count the rows of a file as they are read; they are numbered without a gap."""
+def _counted(blocks: Iterable[Rows], start: int, received: Total) -> Iterator[Rows]:
+    """Add the rows of a file to a total as they are read; they are numbered without a gap."""
     for block in blocks:
-        came.add(_row_hashes(np.arange(start + 1, start + len(block) + 1)))
+        received.add(_row_hashes(np.arange(start + 1, start + len(block) + 1)))
         start += len(block)
         yield block
 

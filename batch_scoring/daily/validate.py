@@ -27,8 +27,8 @@ _HELPERS = 3
 """Threads, at most, that validate beside the caller's: it alone looks up keys and writes, and keeps up with no more."""
 
 
-def prepare(step: DayStep, pinned: DayInput, run: StepContext, halvings: int = 0) -> Prepared:
-    """Validate a day's rows into shards, in batches that are halved so often; nothing is published yet.
+def prepare(step: DayStep, pinned: DayInput, run: StepContext, backoff: int = 0) -> Prepared:
+    """Validate a day's rows into shards; nothing is published yet. `backoff`: how often batches are halved.
 
     Raises:
         ContractError: a file has not the columns that the schema demands.
@@ -41,7 +41,7 @@ def prepare(step: DayStep, pinned: DayInput, run: StepContext, halvings: int = 0
         return Prepared((), pa.schema([]), published=account)
     contract = Contract(pipeline)
     schema = pa.schema([*contract.arrow_schema, *PLACE])
-    work = _Day(step, contract, schema, run, pinned.rows, BATCH_ROWS >> halvings)
+    work = _Day(step, contract, schema, run, pinned.rows, BATCH_ROWS >> backoff)
     try:
         done = [shard for file in landing_files.newest_first(pinned.files) for shard in work.shards_of(file)]
     except (FileChangedError, FileNotFoundError, EntryError) as error:
@@ -105,17 +105,17 @@ class _Day:
         read = self._run.timed_each("read", rows.read(start, stop))
         with (
             self._step.draft(self._schema, dictionary=["source_file", *features.categorical]) as draft,
-            contextlib.closing(validation.run(rows, read, file.path, start, helpers)) as batches,
+            contextlib.closing(
+                validation.run(read, file.path, start=start, is_text=rows.is_text, helpers=helpers)
+            ) as batches,
         ):
-            for batch in self._run.timed_each("validate", batches):
-                with self._run.timed("write"):
-                    draft.write(batch)
+            draft.write_all(batches, "validate", self._run)
             ledger = validation.ledgers[file.path]
             account = ShardAccount(
                 digest=_name(base, validation.duplicates),
                 source=f"{file.path}#{start:012d}",
                 run_id=self._run.id,
-                rows_in=ledger.came.rows,
+                rows_in=ledger.received.rows,
                 rows=ledger.kept.rows,
                 quarantined=draft.quarantined,
                 missing_identity=ledger.missing,

@@ -117,7 +117,7 @@ def _result(pipeline: Pipeline, tick: Tick, context: dg.SensorEvaluationContext)
     context.log.info(summary)
     if tick.plan.requests and (errors := errors_of(pipeline)):
         raise SpecError(errors)
-    code = run_history.code_in_force(pipeline)
+    code = run_history.current_code(pipeline)
     requests = [
         dg.RunRequest(
             run_key=request.run_key,

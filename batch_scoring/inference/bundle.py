@@ -85,11 +85,9 @@ class Bundle:
 
     def with_profile(self, profile: Profile, version: str) -> "Bundle":
         """The bundle with a reference profile, under a version's name; nothing is written yet."""
-        content = dict(self.content) | {PROFILE: (profile.model_dump_json(indent=1) + "\n").encode()}
-        files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != MANIFEST}
-        manifest = self.manifest.model_copy(update={"version": version, "files": files})
-        content[MANIFEST] = _dump(manifest)
-        return Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, self.uri)
+        content = {name: data for name, data in self.content.items() if name != MANIFEST}
+        content[PROFILE] = (profile.model_dump_json(indent=1) + "\n").encode()
+        return _sealed(self.manifest.model_copy(update={"version": version}), content, self.uri)
 
     def write(self, folder: Folder) -> None:
         """Write the bundle's files into a folder, the manifest last: it vouches for the others."""
@@ -115,7 +113,8 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
 def read_version(folder: Folder) -> str | None:
     """Read the version of a manifest, even one that is no longer valid: its name stands in scored rows."""
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
-        return json.loads(folder.read(MANIFEST)).get("version")
+        version: str | None = json.loads(folder.read(MANIFEST)).get("version")
+        return version
     return None
 
 
@@ -359,27 +358,19 @@ def write_bundle(
     place = open_folder(str(folder))
     if golden.num_rows != GOLDEN_ROWS:
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
-    try:
-        draft = Manifest(
-            name=name,
-            version=version,
-            task=task,
-            arguments=arguments,
-            numeric=tuple(numeric),
-            categorical={column: tuple(words) for column, words in categorical.items()},
-            classes=tuple(classes),
-            training=training,
-            metrics=metrics,
-            files={},
-            golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
-        )
-        _dump(draft)
-    except PydanticSerializationError as error:
-        raise BundleError(
-            f"{place.uri}/{MANIFEST} would not be JSON: {error}; expected plain numbers, texts, lists"
-        ) from error
-    except ValidationError as error:
-        raise BundleError(f"{place.uri}/{MANIFEST} would not be a manifest: {_errors(error)}") from error
+    draft = _draft(
+        place,
+        name=name,
+        version=version,
+        task=task,
+        arguments=arguments,
+        numeric=tuple(numeric),
+        categorical={column: tuple(words) for column, words in categorical.items()},
+        classes=tuple(classes),
+        training=training,
+        metrics=metrics,
+        golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
+    )
     with _located(place.uri):
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
@@ -387,16 +378,34 @@ def write_bundle(
         owned = golden_rows.compute(network.eval(), draft, golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
     tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
-    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
-    manifest = draft.model_copy(update={"files": digests, "golden_tolerance": tolerance})
-    content[MANIFEST] = _dump(manifest)
-    manifest = Manifest.model_validate_json(content[MANIFEST])  # as it will be read: a tuple has become a list
-    written = Bundle(manifest, hashlib.sha256(content[MANIFEST]).hexdigest(), content, place.uri)
+    written = _sealed(draft.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
     model = prove(written, type(network))
     with _located(place.uri):
         owned.check_scorer(model, expected)
     written.write(place)
     return written.sha256
+
+
+def _draft(place: Folder, **fields: Any) -> Manifest:  # noqa: ANN401  (the manifest's fields)
+    """A manifest without the sha256 of its files, which can be written as JSON."""
+    try:
+        draft = Manifest(files={}, **fields)
+        _dump(draft)
+    except PydanticSerializationError as error:
+        raise BundleError(
+            f"{place.uri}/{MANIFEST} would not be JSON: {error}; expected plain numbers, texts, lists"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{place.uri}/{MANIFEST} would not be a manifest: {_errors(error)}") from error
+    return draft
+
+
+def _sealed(draft: Manifest, content: Mapping[str, bytes], uri: str) -> Bundle:
+    """The bundle of some files, with their sha256 in its manifest."""
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    raw = _dump(draft.model_copy(update={"files": digests}))
+    manifest = Manifest.model_validate_json(raw)  # as it will be read: a tuple has become a list
+    return Bundle(manifest, hashlib.sha256(raw).hexdigest(), {**content, MANIFEST: raw}, uri)
 
 
 @contextlib.contextmanager
@@ -430,7 +439,7 @@ def _errors(error: ValidationError) -> str:
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _table(bundle: Bundle, name: str) -> pa.Table:

@@ -30,7 +30,8 @@ with np.errstate(over="ignore"):
 def hash64(keys: pa.Array) -> np.ndarray:
     """uint64[rows]: a hash of each key, the same in every process. The keys hold no nulls."""
     if pa.types.is_dictionary(keys.type):
-        return hash64(keys.dictionary)[keys.indices.to_numpy()]
+        hashes: np.ndarray = hash64(keys.dictionary)[keys.indices.to_numpy()]
+        return hashes
     if pa.types.is_integer(keys.type):
         return mix64(keys.cast(pa.int64(), safe=False).to_numpy().view(np.uint64))
     text = keys.cast(pa.large_string())
@@ -62,7 +63,8 @@ def mix64(values: np.ndarray) -> np.ndarray:
         values = values + np.uint64(0x9E3779B97F4A7C15)
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+        values = values ^ (values >> np.uint64(31))
+    return values
 
 
 def identity(hashes: np.ndarray) -> int:

@@ -121,8 +121,8 @@ class _Texts:
         if _may_have_blanks_around(self.shown):
             trimmed = pc.utf8_trim_whitespace(self.shown)
             wrong = pc.or_(wrong, pc.not_equal(pc.binary_length(trimmed), pc.binary_length(self.shown)))
-        found: np.ndarray = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
-        return ~(found | self._is_long)
+        found: np.ndarray = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False) | self._is_long
+        return ~found
 
 
 def _is_simple(kind: pa.DataType) -> bool:
@@ -134,7 +134,7 @@ def _is_simple(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _utf8(values: pa.Array) -> pa.Array | None:

@@ -35,7 +35,8 @@ class SeededHash:
     def __call__(self, keys: pa.Array) -> np.ndarray:
         """uint64[rows]: equal for equal keys; the upper 32 bits tell others apart. The keys hold no nulls."""
         if pa.types.is_dictionary(keys.type):
-            return self(keys.dictionary)[keys.indices.to_numpy()]
+            hashes: np.ndarray = self(keys.dictionary)[keys.indices.to_numpy()]
+            return hashes
         with np.errstate(over="ignore"):
             if pa.types.is_integer(keys.type):
                 return self._of_integers(keys.cast(pa.int64(), safe=False).to_numpy().view(_U64))
@@ -49,7 +50,7 @@ class SeededHash:
     def _of_text(self, text: pa.Array) -> np.ndarray:
         offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
         lengths = np.diff(offsets)
-        sums = self._start + lengths.astype(_U64) * self._length
+        sums: np.ndarray = self._start + lengths.astype(_U64) * self._length
         if not len(text) or offsets[0] == offsets[-1]:
             return sums
         data = np.frombuffer(text.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]

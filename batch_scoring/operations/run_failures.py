@@ -10,9 +10,8 @@ code, it launches the run twice more within seconds. Those attempts do not count
 import re
 
 import dagster as dg
-from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
-from dagster_shared.error import SerializableErrorInfo
 
+from batch_scoring.dagster_internals import RUN_FAILURE_REASON_TAG, SerializableErrorInfo
 from batch_scoring.errors import FAILURES, FailureClass
 
 TAG = "batch_scoring/failure"

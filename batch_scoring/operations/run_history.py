@@ -1,7 +1,7 @@
-"""The runs of a pipeline's day, as the Dagster instance remembers them: which are on, how the others ended.
+"""Run history of a day in the Dagster instance: which runs are in progress, and how the others ended.
 
-Each run carries what it was for: `raw_input` tags it with the fingerprint of the files that it found and with the code
-in force, whoever started it. Nothing here says whether a day is done; that is `settled.py`'s business.
+`raw_input` tags every run, whoever started it, with the fingerprint of the files that it found and with the current
+code. Whether a day is up to date is not decided here but in `daily/freshness.py`.
 """
 
 import itertools
@@ -25,23 +25,23 @@ FINGERPRINT = "batch_scoring/fingerprint"
 CODE = "batch_scoring/code"
 ATTEMPT = "batch_scoring/attempt"
 STOPPED = "batch_scoring/stopped"
-"""The run itself, if the command that it was of was told to end: Dagster copies tags to runs that go on with one."""
+"""Tag with the run's own id if its command was interrupted: Dagster copies tags to retries of a run."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
-"""Assets of a run that can settle a day."""
-MOST_HALVINGS = 6
-"""Of 131,072 rows a batch: 2,048 are left."""
+"""Assets of a run that can bring a day up to date."""
+MOST_BACKOFF = 6
+"""Times a batch is halved at most: from 131,072 rows to 2,048."""
 MOST = 200
-"""Runs of a pipeline's day that are looked at, the newest."""
+"""Newest runs of a pipeline's day that are examined."""
 PAGE = 100
 UNDECIDED = 60.0
-"""Seconds after a failure within which Dagster has said whether it runs the work again."""
+"""Seconds after a failure within which Dagster decides whether to retry the run."""
 LOADED_AT = time.time()
-"""When this process has loaded the code location's code: what did not load before is mended."""
+"""When this process loaded the code location: code that did not load before is fixed."""
 TO_RETRY = 120.0
-"""Seconds after a failure within which it does so, if it does: not for a run of a job's backfill, whatever it says."""
+"""Seconds after a failure within which Dagster retries the run; never a run of a job's backfill, despite its tag."""
 
 Status = Literal["created", "queued", "started", "to be retried", "succeeded", "failed", "refused"]
-"""`refused`: failed, and the same files and code would fail again, see `failures.FINAL`."""
+"""`refused`: failed, and the same files and code would fail again; see `failures.FINAL`."""
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,39 @@ class DayRun:
     id: str
     status: Status
     since: float
-    """When it was created, started or ended (seconds since 1970)."""
+    """When it got this status (seconds since 1970)."""
     fingerprint: str = ""
-    """Of the files that it is about; empty if it never got to know, or gave way to newer ones."""
+    """Of its input files; empty if it failed before it knew them, or was superseded."""
     code: str = ""
     is_whole: bool = True
-    """Whether it has all steps that write; a run of some assets alone settles nothing."""
+    """Whether it has all steps that write; a run of some assets does not bring a day up to date."""
     is_launched: bool = False
-    """Whether Dagster launches it, for the UI, a sensor or a schedule; else it is of a shell's command."""
+    """Whether Dagster launched it, for the UI, a sensor or a schedule; else a command did."""
     failure: FailureClass | None = None
-    """Its class, if it has failed."""
+    """Its failure class, if it has failed."""
 
     @property
     def is_ended(self) -> bool:
-        """Whether it is over, and nobody goes on with it."""
+        """Whether it has ended and is not retried by Dagster."""
         return self.status in ("succeeded", "failed", "refused")
 
 
-def code_in_force(pipeline: Pipeline) -> str:
-    """Names what a run's outcome depends on besides the files: code, settings, where the model is delivered.
+def current_code(pipeline: Pipeline) -> str:
+    """Digest of all that a run's outcome depends on besides its files: code, settings, address of the model.
 
-    The code is that on the disk now: a sensor's process may be older, and its runs load the code anew.
+    The code is read from disk: a sensor's process may be older, but its runs load the code anew.
     """
-    now = replace(pipeline)  # without the digests that it has kept
+    now = replace(pipeline)  # without cached digests
     return digest("code", now.features_code, now.scoring_code, now.bundle.uri)[:12]
 
 
 def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:
-    """What a run is tagged with: an incomplete day's failure is no try of the same files when they are complete."""
+    """Value of the fingerprint tag: the failure of an incomplete day is not an attempt with the complete files."""
     return fingerprint if is_complete else f"{fingerprint} incomplete"
 
 
 def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[DayRun]:
-    """The runs of a pipeline's day, newest first, without those that were stopped: they are no tries."""
+    """The runs of a pipeline's day, newest first, without interrupted ones: those are not attempts."""
     found: list[DayRun] = []
     for record in _records(instance, day):
         if len(found) == MOST:
@@ -101,7 +101,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
                 run.run_id,
                 status,
                 _since(record, status),
-                "" if failure == "superseded" or _is_mended(record) else run.tags.get(FINGERPRINT, ""),
+                "" if failure == "superseded" or _is_fixed(record) else run.tags.get(FINGERPRINT, ""),
                 run.tags.get(CODE, ""),
                 is_whole=steps >= WHOLE,
                 is_launched=run.remote_job_origin is not None,
@@ -112,43 +112,43 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
 
 
 def is_stopped(run: dg.DagsterRun) -> bool:
-    """Whether the command that it was of was told to end, by Ctrl-C or SIGTERM, and it is over."""
+    """Whether the run ended because its command was interrupted, by Ctrl-C or SIGTERM."""
     return run.is_finished and run.tags.get(STOPPED) == run.run_id and not run.is_success
 
 
-def _is_mended(record: dg.RunRecord) -> bool:
-    """Whether a run has died of code that did not load, and it has been loaded since: that was no try of the files."""
+def _is_fixed(record: dg.RunRecord) -> bool:
+    """Whether a run's code did not load, but does now: that was not an attempt with its files."""
     return run_failures.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
 
 
-def halvings(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
-    """How often a step of a day has to halve its batches: once for each try before it that its memory may have ended.
+def batch_backoff(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
+    """How often a step halves its batches: once for each previous attempt that may have run out of memory.
 
     Args:
-        instance: where the runs before it are.
-        pipeline: whose day.
+        instance: holds the previous runs.
+        pipeline: of the day.
         day: YYYY-MM-DD.
-        lost: processes or pods that this run has lost at this step already.
+        lost: processes or pods that this step has already lost in this run.
     """
     ended = (run for run in of_day(instance, pipeline, day) if run.is_ended)
     heavy = itertools.takewhile(lambda run: run.failure in failures.HEAVY, ended)
-    return min(lost + sum(1 for _ in heavy), MOST_HALVINGS)
+    return min(lost + sum(1 for _ in heavy), MOST_BACKOFF)
 
 
 @dataclass(frozen=True)
 class FailedRuns:
-    """The failed runs of one class."""
+    """Failed runs of one class."""
 
     failure: FailureClass
     runs: int
     days: tuple[str, ...]
-    """Which they were of, in order."""
+    """Their days, in order."""
     last: float
     """When the last of them ended (seconds since 1970)."""
 
 
 def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: datetime) -> list[FailedRuns]:
-    """The failed runs of a pipeline's days by class, the most frequent first; `since`: when they were created."""
+    """Failed runs of a pipeline's days by class, most frequent first; `since`: of their creation."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
     found: dict[FailureClass, list[tuple[str, float]]] = {}
     for record in _pages(instance, filters):
@@ -163,7 +163,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
 
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
-    """All runs of a day, of whatever pipeline, newest first."""
+    """All runs of a day, of all pipelines, newest first."""
     return _pages(instance, dg.RunsFilter(tags={PARTITION: day}))
 
 
@@ -178,8 +178,8 @@ def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.
 
 
 def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
-    """The assets of the pipeline that a run is of."""
-    if run.asset_selection:  # of a whole job that runs in its caller's process it is empty, and not None
+    """The pipeline's assets in a run."""
+    if run.asset_selection:  # empty, not None, for a whole job that runs in its caller's process
         return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
     return WHOLE if run.job_name == job_name(pipeline) else set()
 
@@ -200,15 +200,15 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: Failure
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
-    """Whether Dagster runs the work again by itself, or may still do so: it says that after the failure."""
+    """Whether Dagster retries the run itself, or may still do so: it decides after the failure."""
     run = record.dagster_run
     if run.status != dg.DagsterRunStatus.FAILURE or not instance.run_retries_enabled:
         return False
     if "dagster/auto_retry_run_id" in run.tags:
         return True
     said = run.tags.get("dagster/will_retry")
-    patience = {None: UNDECIDED, "true": TO_RETRY}.get(said, 0.0)
-    return time.time() < ended_at(record) + patience
+    limit = {None: UNDECIDED, "true": TO_RETRY}.get(said, 0.0)
+    return time.time() < ended_at(record) + limit
 
 
 def ended_at(record: dg.RunRecord) -> float:

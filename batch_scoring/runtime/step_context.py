@@ -20,7 +20,7 @@ class StepContext:
     id: str
     """Of the run."""
     started: datetime
-    """UTC; stands in the scored rows as `scored_at`."""
+    """UTC; written to the scored rows as `scored_at`."""
     log: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
     """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""

@@ -23,7 +23,8 @@ def call_within(seconds: float, caller: str, call: Callable[[], Result]) -> Resu
     if (before := _calls.get(caller)) and not before.done():
         raise TimeoutError("the store has not answered an earlier request yet")
     thread = ThreadPoolExecutor(1, thread_name_prefix=caller)
-    running = _calls[caller] = thread.submit(call)
+    running: Future[Result] = thread.submit(call)
+    _calls[caller] = running
     thread.shutdown(wait=False)
     try:
         return running.result(seconds)

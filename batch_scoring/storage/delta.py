@@ -26,7 +26,7 @@ from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart
 
-PATIENCE = 600.0
+TIMEOUT = 600.0
 """Seconds for which a publication is tried again while others commit or the store does not answer."""
 
 _LONGEST_LOAD_PAUSE = 5.0
@@ -90,7 +90,7 @@ class Part:
         return f"{self.transaction}/expired"
 
     def snapshot(self) -> "Snapshot":
-        """The part as it stands in the table's newest version."""
+        """The part in the table's newest version."""
         return _snapshot(self.table.load(), self)
 
 
@@ -104,7 +104,7 @@ class Snapshot:
     files: Mapping[str, int]
     """Size in bytes of each active file, by path."""
     damaged: frozenset[str] = frozenset()
-    """Active files that are gone or have another size: somebody else's doing, to be put right by the next run."""
+    """Active files that are gone or have another size: somebody else's doing; the next run restores them."""
 
     expired: int = 0
     """The transaction of which retention has taken files out, 0 if of none."""
@@ -124,7 +124,7 @@ def publish(
     check_current: Callable[[], None],
     lineage: Mapping[str, str],
     log: Callable[[str], object] = lambda _: None,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
 ) -> tuple[PublishedPart, bool]:
     """Make the part hold exactly the planned shards, in one transaction.
 
@@ -135,18 +135,18 @@ def publish(
         check_current: raises if newer input or another model has come; called after each load of the table, so that
             whatever is committed from there on is a conflict.
         lineage: metadata of the commit.
-        log: is told of every answer of the store that makes this call wait.
-        patience: seconds to go on trying.
+        log: receives every answer of the store that makes this call wait.
+        timeout: seconds after which to give up.
 
     Returns:
         The part as it now stands, and whether this call committed anything.
 
     Raises:
         SchemaChangedError: a column has another type than in the table.
-        PublicationError: a planned file is missing or has another size, or patience ran out.
+        PublicationError: a planned file is missing or has another size, or the timeout is over.
         Exception: whatever `check_current` raises.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     pause = 0.05
     committed = False
     while True:
@@ -176,7 +176,7 @@ def publish(
             continue  # the next round finds nothing to do, and reads what stands there
         if time.monotonic() > deadline:
             raise PublicationError(
-                f"{part.table.folder.uri}: {part.day} could not be committed within {patience:.0f} s: {conflict}; "
+                f"{part.table.folder.uri}: {part.day} could not be committed within {timeout:.0f} s: {conflict}; "
                 "nothing was published, the finished shards are kept: run the day again"
             ) from conflict
         time.sleep(pause * random.uniform(0.5, 1.5))
@@ -287,8 +287,8 @@ def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaT
     return table
 
 
-def refuse_retyped(table: Table, schema: pa.Schema) -> None:
-    """Refuse rows that the table could not take, before anything of their day is committed.
+def check_column_types(table: Table, schema: pa.Schema) -> None:
+    """Ensure that the table can take the rows, before anything of their day is committed.
 
     Raises:
         SchemaChangedError: a column has another type than in the table.

@@ -123,8 +123,8 @@ class ShardAccount(Document):
         return sum(sum(reasons.values()) for reasons in self.quarantined.values())
 
     @property
-    def adds_up(self) -> bool:
-        """Whether each input row is in the file or in the quarantine, exactly once."""
+    def is_balanced(self) -> bool:
+        """Whether each input row is in the file or the quarantine, exactly once."""
         return self.rows_in == self.rows + self.rows_quarantined and not self.missing_identity
 
 

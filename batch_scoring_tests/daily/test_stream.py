@@ -1,4 +1,4 @@
-"""The stream of rows: whatever is read comes out once, as scored or as rejected, and the books say so."""
+"""The stream of rows: whatever is read comes out once, as scored or as rejected, and the ledger says so."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -94,7 +94,8 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
             for number in range(len(files)):
                 [file] = landing.list(f"dt={DAY}/{number}.csv")
                 with open_rows(landing, file, pipeline.spec.input.csv, judge, print, batch_rows) as rows:
-                    for batch in validation.run(rows, rows.read(0, ALL_ROWS), file.path, 0, helpers):
+                    read, is_text = rows.read(0, ALL_ROWS), rows.is_text
+                    for batch in validation.run(read, file.path, start=0, is_text=is_text, helpers=helpers):
                         places = zip(
                             *(batch.rows[name].to_pylist() for name in ("source_file", "row_number")), strict=True
                         )
@@ -112,50 +113,52 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
         assert (keys, Counter(row.reason.stage for row in rejected)) == expected(files)
         places = sorted((row.source_file, row.row_number) for row in rejected)
         assert sorted(place for batch in batches for place in in_blocks(batch)) == places
+        by_batch = [sorted(in_blocks(batch)) for batch in batches]
+        assert [place for some in by_batch for place in some] == places, "they travel with the rows beside them"
 
-        assert all(ledger.adds_up for ledger in validation.ledgers.values()) and scoring.ledger.adds_up
-        assert sum(ledger.came.rows for ledger in validation.ledgers.values()) == len(every)
+        assert all(ledger.is_balanced for ledger in validation.ledgers.values()) and scoring.ledger.is_balanced
+        assert sum(ledger.received.rows for ledger in validation.ledgers.values()) == len(every)
         assert (validation.keys.rows, len(judge.seen)) == (len(accepted), len(accepted))
         assert (scoring.ledger.kept.rows, scoring.ledger.rejected.rows) == (len(keys), len(rejected) - len(lost))
 
     holds()
 
 
-# the books
+# the ledger
 
 
 @given(st.lists(st.integers(1, 2**40), unique=True, min_size=2, max_size=50), st.data())
-def test_the_books_see_a_row_that_is_lost_doubled_or_exchanged_in_whatever_parts_they_are_kept(
+def test_the_ledger_sees_a_row_that_is_lost_doubled_or_exchanged_in_whatever_parts_they_are_kept(
     rows: list[int], data: st.DataObject
 ) -> None:
     hashes = hash64(pa.array(rows))
     is_kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))))
     cut = data.draw(st.integers(0, len(rows)))
 
-    def booked(change: Callable[[np.ndarray], np.ndarray]) -> Ledger:
+    def ledger_of(change: Callable[[np.ndarray], np.ndarray]) -> Ledger:
         ledger = Ledger()
-        ledger.came.add(hashes[cut:])
-        ledger.came.add(hashes[:cut])
+        ledger.received.add(hashes[cut:])
+        ledger.received.add(hashes[:cut])
         kept, rejected = hashes[is_kept], hashes[~is_kept]
         ledger.kept.add(change(kept) if len(kept) else kept)
         ledger.rejected.add(rejected if len(kept) else change(rejected))
         return ledger
 
-    assert booked(lambda some: some[::-1]).adds_up
-    assert not booked(lambda some: some[1:]).adds_up, "lost"
-    assert not booked(lambda some: np.append(some, some[:1])).adds_up, "doubled"
+    assert ledger_of(lambda some: some[::-1]).is_balanced
+    assert not ledger_of(lambda some: some[1:]).is_balanced, "lost"
+    assert not ledger_of(lambda some: np.append(some, some[:1])).is_balanced, "doubled"
     other = hash64(pa.array([2**41]))
-    exchanged = booked(lambda some: np.append(some[1:], other))
-    assert not exchanged.adds_up and exchanged.missing
-    assert exchanged.came.rows == exchanged.kept.rows + exchanged.rejected.rows
+    exchanged = ledger_of(lambda some: np.append(some[1:], other))
+    assert not exchanged.is_balanced and exchanged.missing
+    assert exchanged.received.rows == exchanged.kept.rows + exchanged.rejected.rows
 
 
 def test_a_row_that_is_lost_and_another_that_is_doubled_do_not_cancel_out() -> None:
     ledger, hashes = Ledger(), hash64(pa.array(["a", "b", "c"]))
-    ledger.came.add(hashes)
+    ledger.received.add(hashes)
     ledger.kept.add(hashes[[0, 0]])
     ledger.rejected.add(hashes[[2]])
-    assert not ledger.adds_up
+    assert not ledger.is_balanced
 
 
 def test_what_was_counted_and_what_was_written_must_agree() -> None:

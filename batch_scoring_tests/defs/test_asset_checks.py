@@ -69,4 +69,4 @@ def test_what_guards_a_promise_cannot_be_switched_off(tiny: TinyProject) -> None
         _ = tiny.pipeline
     assert "checks.rows_are_conserved.blocking: False: " in str(error.value)
     assert "expected true: it guards a guarantee" in str(error.value)
-    assert "expected false: it cannot stop a day" in str(error.value)
+    assert "expected false: it cannot stop the day" in str(error.value)

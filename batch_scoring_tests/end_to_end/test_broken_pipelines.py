@@ -23,7 +23,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring.cli.doctor import run_probes as doctor
 from batch_scoring.cli.main import main
-from batch_scoring.config import pipeline
+from batch_scoring.config import loader
 from batch_scoring.config.loader import PROJECT, Survey, survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy, deploy_valid
@@ -70,7 +70,7 @@ def pair(tmp_path: Path) -> Pair:
 @pytest.fixture
 def site(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
     """Where the commands look for it."""
-    for function in (pipeline.load_pipelines, pipeline.survey_pipelines):
+    for function in (loader.load_pipelines, loader.survey_pipelines):
         monkeypatch.setattr(function, "__defaults__", (pair.mine.packages, None))
     monkeypatch.setenv("BATCH_SCORING_DATA", pair.mine.data_root)
     return pair
@@ -85,7 +85,7 @@ def say(**fields: object) -> Breaks:
 
 
 BREAKS: dict[str, tuple[Breaks, str]] = {
-    "half a YAML": (put("pipeline.yaml", "name: [\n"), "line 2: is no YAML: while parsing a flow node"),
+    "half a YAML": (put("pipeline.yaml", "name: [\n"), "line 2: is not valid YAML: while parsing a flow node"),
     "no mapping": (put("pipeline.yaml", ""), ": is NoneType; expected a mapping"),
     "no UTF-8": (put("pipeline.yaml", b"name: caf\xe9\n"), "can't decode byte 0xe9"),
     "a day that there is not": (put("pipeline.yaml", "partitions: {start: 2024-02-31}\n"), "day is out of range"),
@@ -94,8 +94,8 @@ BREAKS: dict[str, tuple[Breaks, str]] = {
     "an unset variable": (say(output="${NOBODY_SETS_THIS}"), "output: '${NOBODY_SETS_THIS}': the environment variable"),
     "no bundle yet": (say(model={"bundle": "models/v9", "network": "network:Net"}), "there is no bundle.json"),
     "an owner": (say(owners=["müller@example.org"]), "owners: ['müller@example.org']"),
-    "half a schema": (put("schema.py", "class Rows(:\n"), "schema.py line 1 is no Python: invalid syntax"),
-    "half a network": (put("network.py", f"{NETWORK}\ndef f(\n"), "is no Python: '(' was never closed"),
+    "half a schema": (put("schema.py", "class Rows(:\n"), "schema.py line 1 is not valid Python: invalid syntax"),
+    "half a network": (put("network.py", f"{NETWORK}\ndef f(\n"), "is not valid Python: '(' was never closed"),
     "a module that is not installed": (put("network.py", f"import nowhere\n{NETWORK}"), "line 1 imports nowhere, whi"),
     "no schema": (lambda tiny: (tiny.folder / "schema.py").unlink(), "there is no schema.py beside the spec"),
     "a folder as a spec": (
@@ -179,8 +179,11 @@ def test_commands_of_the_others_work_and_those_of_the_broken_one_say_why(
     for arguments in (["backfill", site.mine.name, DAY, DAY], ["retention", site.mine.name]):
         assert main(arguments) == 2
         said = capsys.readouterr()
-        assert said.err == f"batch-scoring: 1 fault in the pipelines' specs:\n  {fault}\n" and not said.out
-    assert "pipeline.yaml line " in fault and "model.network: 'network:Net': network.py line 1 is no Python" in fault
+        assert said.err == f"batch-scoring: 1 error in the pipelines' specs:\n  {fault}\n" and not said.out
+    assert (
+        "pipeline.yaml line " in fault
+        and "model.network: 'network:Net': network.py line 1 is not valid Python" in fault
+    )
 
 
 def test_doctor_finds_it_and_says_nothing_of_it_where_another_is_asked_for(site: Pair) -> None:
@@ -211,7 +214,7 @@ def test_each_fault_is_told_once_until_it_is_mended(pair: Pair, tmp_path: Path) 
         assert told() == []
         fault = pair.break_mine()
         ((title, body),) = told()
-        assert title == "tiny: left out of the deployment, 1 fault" and body.startswith(f"{fault}\n")
+        assert title == "tiny: left out of the deployment, 1 error" and body.startswith(f"{fault}\n")
         say(colour="red")(pair.mine)
         ((title, body),) = told()
         assert title == "tiny: left out of the deployment, 2 errors" and "colour" in body
@@ -241,7 +244,7 @@ def test_what_was_told_of_a_pipeline_is_not_told_again_when_it_is_mended(
         missing = [f"tiny {days_ago(back)}: missing, no file has landed" for back in (2, 1)]
         assert told() == missing
         pair.break_mine()
-        assert told() == ["tiny: left out of the deployment, 1 fault"]
+        assert told() == ["tiny: left out of the deployment, 1 error"]
         pair.mend()
         assert told() == []
 
@@ -305,7 +308,7 @@ def test_a_run_whose_code_does_not_load_is_the_codes_fault_and_says_so(
     assert (known_run.status, known_run.failure) == ("refused", "bad_model")
     assert known_run.fingerprint == "f", "the same code would fail again"
     text = "\n".join(record.getMessage() for record in caplog.records)
-    why = "network.py line 1 is no Python" if alone else f"Could not find job 'score_{pair.mine.name}'"
+    why = "network.py line 1 is not valid Python" if alone else f"Could not find job 'score_{pair.mine.name}'"
     assert "its code does not load: " in text and why in text and "class: bad_model" in text
     assert "killed" not in text
     monkeypatch.setattr(run_history, "LOADED_AT", time.time() + 1)
@@ -435,7 +438,7 @@ def test_a_daemon_goes_on_with_the_others_tells_it_once_and_goes_on_with_it_when
             for tiny in (pair.mine, pair.other):
                 land(tiny, "b", 100)
             assert wait_until(lambda: bool(told() and good(pair.other) == 2 and ticks_of_broken()), 150), deployment.log
-            assert [title for title, _ in told()] == ["tiny: left out of the deployment, 1 fault"]
+            assert [title for title, _ in told()] == ["tiny: left out of the deployment, 1 error"]
             assert told()[0][1].startswith(fault) and all(fault in said for said in ticks_of_broken())
             pair.mend()
             assert wait_until(lambda: good(pair.mine) == 2, 150), deployment.log

@@ -60,7 +60,7 @@ def asked(tick: Tick) -> list[str]:
 def run(tiny: TinyProject, instance: dg.DagsterInstance, tick: Tick, day: str) -> dg.ExecuteInProcessResult:
     """The run that a tick has asked for, tagged as the sensor tags it."""
     (request,) = [request for request in tick.plan.requests if request.day == day]
-    tags = {run_history.FINGERPRINT: request.fingerprint, run_history.CODE: run_history.code_in_force(tiny.pipeline)}
+    tags = {run_history.FINGERPRINT: request.fingerprint, run_history.CODE: run_history.current_code(tiny.pipeline)}
     job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
     return job.execute_in_process(partition_key=day, instance=instance, tags=tags, raise_on_error=False)
 
@@ -217,7 +217,7 @@ def test_a_scored_day_whose_file_gets_into_trouble_keeps_its_scores_and_is_told_
     tick = look(tiny, instance)
     assert NEXT_DAY not in asked(tick)
     (report,) = tick.plan.reports
-    assert "cannot be read any more, its scores stand" in report.text and "b.parquet: it is a link" in report.text
+    assert "cannot be read any more, its scores are kept" in report.text and "b.parquet: it is a link" in report.text
     assert look(tiny, instance, tick.plan.memory).plan.reports == ()
     (place.day / "new.csv").symlink_to("nothing")
     assert NEXT_DAY in asked(look(tiny, instance)), "a file that was never scored"

@@ -118,14 +118,14 @@ def test_a_run_after_one_that_was_killed_halves_its_batches_and_gives_the_same_s
     before = tiny.read()
     tiny.land(DAY, tiny.rows(500))  # another version of the same rows
     with dg.DagsterInstance.ephemeral() as instance:
-        assert run_history.halvings(instance, tiny.pipeline, DAY) == 0
+        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 0
         ended(instance, tiny, "gone")
         ended(instance, tiny, "gone again")
-        assert run_history.halvings(instance, tiny.pipeline, DAY) == 2
+        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 2
         result = tiny.run(instance=instance)
         (event,) = result.asset_materializations_for_node(f"{tiny.name}__predictions")
         assert event.metadata["batch_rows"].value == 64
-        assert run_history.halvings(instance, tiny.pipeline, DAY) == 0, "one has gone well since"
+        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 0, "one has gone well since"
     columns = [name for name in before.column_names if name != "scored_at"]
     assert tiny.read().select(columns).equals(before.select(columns))
 

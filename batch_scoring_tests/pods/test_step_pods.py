@@ -14,11 +14,10 @@ from dagster._core.executor.step_delegating import CheckStepHealthResult
 
 from batch_scoring.config.compute import SHARED, VARIABLE
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
-from batch_scoring.errors import Trouble
 from batch_scoring.operations import run_failures
 from batch_scoring.operations.alerting.messages import of_run, read
 from batch_scoring_tests.deployed import PACKAGES, ROOT
-from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, running_cluster
+from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, Trouble, running_cluster
 from batch_scoring_tests.pods.deployment import IMAGE, Steps, instance_of, job_named
 from batch_scoring_tests.reliability.deployment import wait_until
 from batch_scoring_tests.tiny import DAY, TinyProject

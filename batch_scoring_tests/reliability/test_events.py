@@ -14,7 +14,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.operations.automation import sqs
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import Memory
-from batch_scoring.operations.automation.sqs import NamedDay, ObjectKey, Sorted, said, sort_message
+from batch_scoring.operations.automation.sqs import NamedDay, ObjectKey, Sorted, parse, sort_message
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.reliability.triggered import queue_of
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
@@ -48,7 +48,7 @@ def s3_event(key: str, bucket: str = "b") -> dict[str, Any]:
     ],
 )
 def test_a_message_of_any_kind_is_understood(message: object, expected: list[object]) -> None:
-    assert list(said(json.dumps(message))) == expected
+    assert list(parse(json.dumps(message))) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_a_message_of_any_kind_is_understood(message: object, expected: list[obj
     ],
 )
 def test_what_is_no_message_is_an_error_that_says_what_is(body: str) -> None:
-    with pytest.raises(ValueError, match="a message that is not understood: ") as raised:
-        list(said(body))
+    with pytest.raises(ValueError, match="an invalid message: ") as raised:
+        list(parse(body))
     assert str(raised.value).endswith('or {"pipeline": "name", "day": "YYYY-MM-DD"}')
 
 
@@ -240,7 +240,7 @@ def test_landing_folders_within_each_other_and_queues_of_others_are_told_apart(
     of_silent = sorted_for(outer, f"dt={DAY}/a.parquet", silent)
     assert of_silent.outside == 1 and not of_silent.is_for_others, "nobody else reads this queue"
     named = sort_message(json.dumps({"pipeline": silent.name, "day": DAY}), outer, both)
-    assert not named.is_for_others and "of no pipeline that listens to this queue" in named.strangers[0].reason
+    assert not named.is_for_others and "of no pipeline that listens to this queue" in named.unexpected[0].reason
 
 
 def test_days_of_which_no_message_came_are_found_by_a_look_at_the_whole_folder(

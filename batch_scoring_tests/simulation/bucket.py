@@ -655,7 +655,7 @@ def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
         (freshness, "_transactions", lambda _pipeline: world.stands_at),
         (run_history, "of_day", world.of_day),
-        (run_history, "code_in_force", lambda _pipeline: CODE),
+        (run_history, "current_code", lambda _pipeline: CODE),
         (landing_scan, "answer", lambda _who, _seconds, ask: ask()),
         (sqs, "answer", lambda _who, _seconds, ask: ask()),
         (sqs, "time", SimpleNamespace(time=world.clock)),

@@ -227,7 +227,7 @@ SUBSTITUTES: Substitutes = [
         (module, "step_run", lambda context: step_run.recording_failure(context.run))
         for module in (raw_input, validated_features, model, predictions)
     ),
-    *((module, "halvings", lambda *_: 0) for module in (validated_features, predictions)),
+    *((module, "batch_backoff", lambda *_: 0) for module in (validated_features, predictions)),
     *((module, "describe", _nothing) for module in (raw_input, validated_features, model, predictions)),
     *((module, "figures", _nothing) for module in (validated_features, predictions)),
 ]

@@ -520,7 +520,7 @@ def schema(table: MemoryFolder, path: str) -> pa.Schema:
 class MemoryRows:
     """Stands for `rows.FileRows`."""
 
-    is_text = False
+    is_text, share = False, 1.0
     refuse_changed = staticmethod(lambda: None)
 
     def __init__(self, batch: pa.RecordBatch) -> None:

@@ -79,7 +79,7 @@ def _fingerprint_of_names() -> Patches:
         pinned = State(bucket.PIPELINE.output).day_inputs([day.day])
         return day.settled is not None and [{f.path for f in p.files} for p in pinned] == [{f.path for f in day.files}]
 
-    return [(planner.Landed, "is_settled", property(is_settled))]
+    return [(planner.Landed, "is_up_to_date", property(is_settled))]
 
 
 def _files_later_than_the_last() -> Patches:
@@ -93,11 +93,11 @@ def _files_later_than_the_last() -> Patches:
         newest[day.day] = latest
         return False
 
-    return [(planner.Landed, "is_settled", property(is_settled))]
+    return [(planner.Landed, "is_up_to_date", property(is_settled))]
 
 
 def _never_swept() -> Patches:
-    return [(sqs, "SWEEP", 1e12), (sqs, "uploads", _Unswept())]
+    return [(sqs, "SWEEP", 1e12), (sqs, "landing_scan", _Unswept())]
 
 
 class _Unswept:

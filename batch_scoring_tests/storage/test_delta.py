@@ -42,7 +42,7 @@ def commit(
     day: str = DAY,
     schema: pa.Schema = SCHEMA,
     check_current: Callable[[], None] = lambda: None,
-    patience: float = 30.0,
+    timeout: float = 30.0,
 ) -> tuple[PublishedPart, bool]:
     return publish(
         Part(table, day, "things"),
@@ -50,7 +50,7 @@ def commit(
         schema,
         check_current=check_current,
         lineage={"run_id": "r"},
-        patience=patience,
+        timeout=timeout,
     )
 
 
@@ -206,7 +206,7 @@ def test_the_same_day_published_twice_in_between_never_doubles(table: Table) -> 
     assert keys(table) == "ab"
 
 
-def test_a_table_that_is_always_ahead_exhausts_the_patience(table: Table) -> None:
+def test_a_table_that_is_always_ahead_runs_into_the_timeout(table: Table) -> None:
     commit(table, shard(table, "a", "a"))
     count = 0
 
@@ -216,7 +216,7 @@ def test_a_table_that_is_always_ahead_exhausts_the_patience(table: Table) -> Non
         commit(table, shard(table, f"z{count}", "z", NEXT_DAY), day=NEXT_DAY)
 
     with pytest.raises(PublicationError, match=f"{DAY} could not be committed within 0 s: .*; nothing was published"):
-        commit(table, shard(table, "b", "b"), check_current=interfere, patience=0.2)
+        commit(table, shard(table, "b", "b"), check_current=interfere, timeout=0.2)
     assert "b" not in keys(table)
 
 

@@ -6,7 +6,6 @@ assets, the options of the commands in the commands, the public names in their d
 
 import ast
 import contextlib
-import importlib
 import inspect
 import io
 import json
@@ -105,10 +104,10 @@ def _definition(schema: dict[str, Any], reference: str) -> dict[str, Any]:
 
 def commands() -> Iterator[str]:
     """What each command says under `--help`."""
-    yield "# Command reference\n"
-    yield "What each command prints with `--help`. See also [exit codes](exit-codes.md).\n"
     from batch_scoring.cli.subcommands import SUBCOMMANDS
 
+    yield "# Command reference\n"
+    yield "What each command prints with `--help`. See also [exit codes](exit-codes.md).\n"
     yield from _code(help_of([]))
     for name in SUBCOMMANDS:
         yield f"\n## batch-scoring {name}\n"
@@ -186,30 +185,21 @@ def _summary(thing: Any) -> str:  # noqa: ANN401  (anything with a docstring)
 
 def python_api() -> Iterator[str]:
     """The public names, with signatures and docstrings."""
+    import batch_scoring
     from batch_scoring.cli.remote import pages as remote_pages
 
     yield "# Python API\n"
     yield from _wrapped("The public names of the package. Everything else may change between releases.\n")
-    for name, module in PUBLIC.items():
-        yield from _public(module, name, getattr(importlib.import_module(module), name))
+    for name in batch_scoring.__all__:
+        yield from _public(name, getattr(batch_scoring, name))
     yield "\n## JSON fields\n"
     yield "What `submit`, `status` and `wait` print with `--json`.\n"
     yield f"```text\n{(inspect.getdoc(remote_pages) or '').partition(chr(10))[2].strip()}\n```"
 
 
-PUBLIC = {
-    "read_day": "batch_scoring.tables",
-    "Scorer": "batch_scoring.inference.scorer",
-    "load_bundle": "batch_scoring.inference.bundle",
-    "write_bundle": "batch_scoring.inference.bundle",
-    "open_folder": "batch_scoring.storage.folders",
-}
-"""Names and where they are imported from."""
-
-
-def _public(module: str, name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  (a class or a function)
+def _public(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  (a class or a function)
     yield f"\n## {name}\n"
-    yield f"```python\nfrom {module} import {name}\n\n{_signature(name, thing)}\n```\n"
+    yield f"```python\nfrom batch_scoring import {name}\n\n{_signature(name, thing)}\n```\n"
     yield from _docstring(inspect.getdoc(thing) or "")
     methods = inspect.getmembers(thing, inspect.isfunction) if inspect.isclass(thing) else []
     for method, function in methods:

@@ -20,14 +20,14 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.delta import PATIENCE, Part, Table
+from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import Account, State, StepName
 
 STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0
 """Seconds between two reads that confirm a mismatch: a run writes its state a moment after its commit."""
-IN_FLIGHT = PATIENCE
+IN_FLIGHT = TIMEOUT
 """Seconds after a commit within which the run may not have written its state yet: its next commit may take so long."""
 
 _COMMIT = re.compile(r"^_delta_log/(\d{20})\.json$")

@@ -79,8 +79,8 @@ class Stream:
         Args:
             pipeline: whose.
             source: the files.
-            at: the time that stands in the predictions.
-            note: is told what a person should know.
+            at: the time to write as `scored_at`.
+            note: receives what a person should know.
 
         Raises:
             ContractError, CodeError: the schema is none, or the pipeline's code does not import.
@@ -107,7 +107,7 @@ class Stream:
     @property
     def rows_in(self) -> int:
         """Rows that have been read."""
-        return sum(ledger.came.rows for ledger in list(self.validation.ledgers.values()))
+        return sum(ledger.received.rows for ledger in list(self.validation.ledgers.values()))
 
     def run(self, write: Write, rejections: QuarantineFile, bar: Bar) -> None:
         """Read, validate, score and write all rows.
@@ -131,9 +131,10 @@ class Stream:
         for file in self._source.files:
             with open_rows(folder, file, csv, self._judge, self._note) as rows:
                 read = rows.read(0, ALL_ROWS)
-                with contextlib.closing(self.validation.run(rows, read, file.path, start=0, helpers=1)) as batches:
+                validated = self.validation.run(read, file.path, start=0, is_text=rows.is_text, helpers=1)
+                with contextlib.closing(validated) as batches:
                     for batch in batches:
-                        share = (done + batch.progress * file.size) / max(self._source.size, 1)
+                        share = (done + rows.share * file.size) / max(self._source.size, 1)
                         yield replace(batch, progress=share)
             done += file.size
 
@@ -146,7 +147,7 @@ class Stream:
             source=source,
             run_id=run_id,
             rows_in=self.rows_in,
-            rows=ledger.came.rows,
+            rows=ledger.received.rows,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_FEATURES},
             categories=validation.counts.categories,
         )
@@ -154,7 +155,7 @@ class Stream:
             digest="",
             source=source,
             run_id=run_id,
-            rows_in=ledger.came.rows,
+            rows_in=ledger.received.rows,
             rows=ledger.kept.rows,
             keys=ledger.kept.identity,
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_PREDICTIONS},
@@ -173,8 +174,8 @@ class Stream:
     def _conservation(self, features: ShardAccount, predictions: ShardAccount) -> Finding:
         rejected = features.rows_quarantined + predictions.rows_quarantined
         scored = predictions.rows
-        damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.adds_up)
-        sound = features.rows_in == scored + rejected and not damaged and self.scoring.ledger.adds_up
+        damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.is_balanced)
+        sound = features.rows_in == scored + rejected and not damaged and self.scoring.ledger.is_balanced
         where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this" * (not sound)
         return Finding(
             "rows_are_conserved",

@@ -20,7 +20,7 @@ from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
 from batch_scoring.defs.step_run import step_run
-from batch_scoring.operations.run_history import halvings
+from batch_scoring.operations.run_history import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 
 Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]
@@ -66,7 +66,7 @@ def in_steps(
     )
     def _score(context: dg.OpExecutionContext, share: dict[str, Any]) -> dict[str, Any]:
         with step_run(context) as run:
-            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             return score_chunk(day_of(context), Chunk.model_validate(share), run, halved).model_dump(mode="json")
 
     @dg.op(

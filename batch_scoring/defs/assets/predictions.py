@@ -32,7 +32,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
-from batch_scoring.operations.run_history import halvings
+from batch_scoring.operations.run_history import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import Account
 
@@ -51,7 +51,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         with step_run(context) as run:
             step = DayStep(pipeline, context.partition_key, "predictions")
             source = read_source(step)
-            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             yield from publish(step, source, prepare(step, source, run, halved), run)
 
     return _predictions

@@ -51,7 +51,7 @@ def attempt_tags(pipeline: Pipeline, found: Found, run_tags: Mapping[str, str]) 
     A sensor's own tag for the code is kept: its run counts as an attempt with that code, whatever was deployed since.
     So is its tag for the files, if this process cannot see them all.
     """
-    tags = {} if run_history.CODE in run_tags else {run_history.CODE: run_history.code_in_force(pipeline)}
+    tags = {} if run_history.CODE in run_tags else {run_history.CODE: run_history.current_code(pipeline)}
     if not found.is_denied:
         tags[run_history.FINGERPRINT] = run_history.fingerprint_tag(found.fingerprint, is_complete=not found.waits_for)
     return tags

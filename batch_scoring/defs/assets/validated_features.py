@@ -26,7 +26,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
-from batch_scoring.operations.run_history import halvings
+from batch_scoring.operations.run_history import batch_backoff
 from batch_scoring.storage.state import Account
 
 
@@ -54,7 +54,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
         with step_run(context) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)
-            halved = halvings(context.instance, pipeline, context.partition_key, context.retry_number)
+            halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             prepared = prepare(step, pinned, run, halved)
             findings = feature_checks.findings(step, prepared, pinned)
             yield from report(pipeline, key, findings, run.id, context.partition_key)

@@ -59,7 +59,7 @@ class WatchedSteps(StepHandler):
     @property
     def name(self) -> str:
         """Name of the wrapped handler."""
-        return self._inner.name
+        return str(self._inner.name)
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """Create the step's Job."""
@@ -148,7 +148,7 @@ class _Pods:
         else:
             job = self._client.batch_api.read_namespaced_job(self._job.name, self._job.namespace)
             created = job.metadata.creation_timestamp
-        return (datetime.now(UTC) - created).total_seconds() / 60
+        return float((datetime.now(UTC) - created).total_seconds() / 60)
 
     def waits_for(self) -> tuple[str, str]:
         """What keeps the pod from running, without and with details; the first is empty if nothing is wrong yet."""

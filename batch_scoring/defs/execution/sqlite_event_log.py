@@ -5,7 +5,7 @@ writes SQLite's log back into the file; for every check result it asks whether i
 events, which is half of its cost in a backfill. Files and rows are the same here, so that Dagster's class can continue
 with them when the block is removed from `dagster.yaml`. A deployment has PostgreSQL and needs none of this.
 
-What a run's process records passes through here, so this is where it holds the run's lock (`run_locks.py`).
+All events of a run's process pass through here, so this is where it takes the lock of its run (`runtime/run_locks.py`).
 """
 
 import os

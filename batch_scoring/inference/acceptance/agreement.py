@@ -38,7 +38,8 @@ def bounds(expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
     sizes = np.abs(expected, dtype=np.float64)
     present = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
     typical = [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in present.T]
-    return tolerance.absolute + tolerance.relative * np.maximum(np.nan_to_num(sizes), typical)
+    relative: np.ndarray = tolerance.relative * np.maximum(np.nan_to_num(sizes), typical)
+    return tolerance.absolute + relative
 
 
 def ratios(found: np.ndarray, expected: np.ndarray, limits: np.ndarray) -> np.ndarray:

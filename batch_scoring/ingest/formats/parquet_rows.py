@@ -69,7 +69,7 @@ class ParquetRows(FileRows):
     def _bytes_per_row(self, group: pq.RowGroupMetaData) -> float:
         """Of the wanted columns as they are stored, uncompressed: of text without a dictionary all that it takes."""
         sizes = (column.total_uncompressed_size for column in _columns(group) if column.path_in_schema in self._wanted)
-        return sum(sizes) / max(group.num_rows, 1)
+        return float(sum(sizes) / max(group.num_rows, 1))
 
     @functools.cached_property
     def _file(self) -> pq.ParquetFile:

@@ -66,7 +66,7 @@ class Rows:
 
     def __len__(self) -> int:
         """Rows, broken ones included."""
-        return self.batch.num_rows + len(self.broken)
+        return int(self.batch.num_rows) + len(self.broken)
 
     def between(self, start: int, stop: int) -> "Rows":
         """The rows with start < number <= stop."""
@@ -133,10 +133,12 @@ def _sizes(column: pa.Array) -> np.ndarray:
     """int64: bytes of the text of each cell, written out."""
     if pa.types.is_dictionary(column.type):
         places = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
-        return np.append(_sizes(column.dictionary), 0)[places]
+        sizes: np.ndarray = np.append(_sizes(column.dictionary), 0)[places]
+        return sizes
     if not is_text(column.type):
         return np.zeros(len(column), np.int64)
-    return pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths: np.ndarray = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths.astype(np.int64)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -318,7 +318,8 @@ class Contract:
                 f"{self._where}: the check {check.error or check.name} on {values.name} gave no answer a row "
                 f"({error!r}); expected one that returns a bool for every element"
             ) from error
-        return result.failure_cases.index.to_numpy()
+        labels: np.ndarray = result.failure_cases.index.to_numpy()
+        return labels
 
     def _passes(self, name: str, values: pa.Array) -> bool:
         """Whether Arrow can tell that every value of a column passes its checks."""
@@ -329,7 +330,7 @@ class Contract:
         """Values as pandera alone would see them."""
         if self.columns[name].naive:
             values = values.cast(pa.timestamp("us"))
-        series = values.to_pandas()
+        series: pd.Series[Any] = values.to_pandas()
         series.index, series.name = labels, name
         return series
 

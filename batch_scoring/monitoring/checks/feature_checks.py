@@ -234,7 +234,7 @@ def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAc
     for shard in accounts:
         read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
     whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [shard for shard in accounts if not shard.adds_up or _file(shard) not in whole]
+    return [shard for shard in accounts if not shard.is_balanced or _file(shard) not in whole]
 
 
 def _file(shard: ShardAccount) -> str:

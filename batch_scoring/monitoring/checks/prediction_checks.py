@@ -50,7 +50,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
 
 def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    lost = [shard.source for shard in accounts if not shard.adds_up]
+    lost = [shard.source for shard in accounts if not shard.is_balanced]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
     return [
         Finding(

@@ -189,7 +189,8 @@ class ColumnDays:
     @property
     def values(self) -> np.ndarray:
         """Values of each day."""
-        return self.counts.sum(axis=1)
+        values: np.ndarray = self.counts.sum(axis=1)
+        return values
 
     @property
     def repeated(self) -> np.ndarray:
@@ -241,7 +242,8 @@ class ColumnDays:
     def _counts(self, draw: Draw, chunk: np.ndarray) -> np.ndarray:
         """Counts of some draws: float64[len(chunk), values]."""
         if draw.drawn is None:
-            return self.counts[draw.day[chunk]]
+            counts: np.ndarray = self.counts[draw.day[chunk]]
+            return counts
         width = len(self.support)
         places = np.arange(len(chunk))[:, None] * width + draw.drawn[chunk]
         return np.bincount(places.ravel(), minlength=len(chunk) * width).reshape(-1, width).astype(np.float64)

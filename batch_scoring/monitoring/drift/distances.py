@@ -127,9 +127,11 @@ def values_of(column: pa.ChunkedArray | pa.Array, kind: Kind) -> np.ndarray:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if kind == "categorical":
-        return column.drop_null().cast(pa.string()).to_numpy(zero_copy_only=False)
-    numbers = column.cast(pa.float64(), safe=False).drop_null().to_numpy(zero_copy_only=False)
-    return numbers[np.isfinite(numbers)]
+        values: np.ndarray = column.drop_null().cast(pa.string()).to_numpy(zero_copy_only=False)
+    else:
+        values = column.cast(pa.float64(), safe=False).drop_null().to_numpy(zero_copy_only=False)
+        values = values[np.isfinite(values)]
+    return values
 
 
 def counted(parts: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = None) -> Distribution:
@@ -160,17 +162,20 @@ def counted(parts: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = 
 def level(counts: np.ndarray, kind: Kind) -> np.ndarray:
     """The form in which distributions are compared, along the last axis: cumulative shares of numbers, else shares."""
     total = counts.sum(axis=-1, keepdims=True)
-    return (counts.cumsum(axis=-1) if kind == "numeric" else counts) / total
+    levels: np.ndarray = (counts.cumsum(axis=-1) if kind == "numeric" else counts) / total
+    return levels
 
 
 def between(one: np.ndarray, other: np.ndarray, support: np.ndarray, kind: Kind) -> np.ndarray:
     """Distance of levels along the last axis, broadcast over the others; for numbers in their own unit."""
     if kind == "numeric":
-        return np.abs(one - other)[..., :-1] @ np.diff(support)
+        distances: np.ndarray = np.abs(one - other)[..., :-1] @ np.diff(support)
+        return distances
     middle = (one + other) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         divergence = sum(np.where(part > 0, part * np.log(part / middle), 0.0).sum(axis=-1) for part in (one, other))
-    return np.sqrt(np.maximum(divergence, 0.0) / 2)
+    distances = np.sqrt(np.maximum(divergence, 0.0) / 2)
+    return distances
 
 
 def deviation(support: np.ndarray, counts: np.ndarray, kind: Kind) -> float:

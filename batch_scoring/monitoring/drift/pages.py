@@ -177,7 +177,7 @@ def _has_values(rows: pa.Table, name: str) -> bool:
     column = rows[name]
     if pa.types.is_floating(column.type):
         return bool(pc.any(pc.is_finite(column)).as_py())
-    return column.null_count < len(column)
+    return bool(column.null_count < len(column))
 
 
 def _frame(rows: pa.Table, columns: Mapping[str, Kind]) -> Any:  # noqa: ANN401  (a pandas frame)

@@ -217,7 +217,7 @@ def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: M
     if is_superseded and is_done:
         return True  # another run has scored it
     known, bounds = run_history.of_day(instance, pipeline, day), landing_scan.bounds_of(pipeline, instance)
-    is_tried = is_superseded or planner.is_tried_again(run.run_id, known, bounds)
+    is_tried = is_superseded or planner.is_retried(run.run_id, known, bounds)
     later = itertools.takewhile(lambda one: one.id != run.run_id, known)
     has_gone_well = any(one.status == "succeeded" and one.is_whole for one in later)  # before the alert
     return (is_open or has_gone_well) and is_tried and sensor_status.is_any_on(instance, pipeline)

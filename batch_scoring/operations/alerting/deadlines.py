@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.ingest import completeness, landing_files
 from batch_scoring.operations.alerting.channels import Message
@@ -155,7 +156,7 @@ def evaluation(missed: Deadline, result: Result) -> dg.AssetCheckEvaluation:
     """Failed check of a day that has not landed, shown in the UI although nothing has run."""
     found = f"{_count(result)} in {missed.folder}" + (f": {result.lacks}" if result.lacks else "")
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey([missed.pipeline.name, "raw_input"]),
+        asset_key=dg.AssetKey(asset_path(missed.pipeline, "raw_input")),
         check_name="input_is_complete" if result.files else "input_is_present",
         passed=False,
         description=f"{found}; expected by {stamp(missed.at)}",

@@ -1,4 +1,4 @@
-"""Which days run by themselves: the planner, and what it is told by storage, queues and clocks.
+"""Automatic runs: the planner that selects days, and its inputs from storage, queues and clocks.
 
 Start reading at `planner.py`, which is pure.
 """

@@ -1,7 +1,7 @@
-"""A look at the landing folder: what storage and the instance say of some days, for the planner to decide on.
+"""Scan of the landing folder: the state of some days in storage and in the instance, as input of the planner.
 
-A tick lists the names directly in the landing folder, then a few days by their prefix: however many objects lie
-there, its cost is bounded. A folder on disk and one on S3 are the same to it.
+A tick lists the names directly in the landing folder, then a few days by prefix, so its cost is bounded however many
+objects there are. Folders on disk and on S3 are treated alike.
 """
 
 import functools
@@ -20,33 +20,33 @@ from batch_scoring.ingest.completeness import waits_for
 from batch_scoring.ingest.landing_files import data_files, day_folder, in_words
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import planner
-from batch_scoring.operations.automation.planner import Bounds, Landed, Memory, Plan, Stranger
+from batch_scoring.operations.automation.planner import Bounds, Landed, Memory, Plan, UnexpectedObject
 from batch_scoring.operations.failures import Pauses
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import State
 
 BUDGET = 20.0
-"""Seconds after which a tick looks at no further day."""
+"""Seconds after which a tick examines no further day."""
 LIMIT = 40.0
-"""Seconds that the store has for all that a tick asks; Dagster ends a tick after 60."""
+"""Timeout in seconds of all listings of a tick; Dagster's limit for a tick is 60."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a tick saw of the landing folder."""
+    """State of the landing folder in a tick."""
 
     landed: list[Landed] = field(default_factory=list)
-    strangers: list[Stranger] | None = None
-    """None if nobody looked."""
+    unexpected: list[UnexpectedObject] | None = None
+    """None if not scanned."""
     slice: list[str] = field(default_factory=list)
     left: int = 0
-    """Days for which there was no time."""
+    """Number of days for which no time was left."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick's decisions, and in words what it did."""
+    """A tick's decisions, and its summary."""
 
     plan: Plan
     looked: int
@@ -55,7 +55,7 @@ class Tick:
 
     @property
     def summary(self) -> str:
-        """One line for the list of ticks."""
+        """One line for Dagster's list of ticks."""
         waiting = [f"{day}: {why}" for day, why in self.plan.waiting.items()]
         more = [f"… and {len(waiting) - 5} more days wait"] if len(waiting) > 5 else []
         left = [f"no time for {self.left} days, they come next"] if self.left else []
@@ -64,7 +64,7 @@ class Tick:
 
 
 def today(pipeline: Pipeline, now: float) -> date:
-    """The day that it is in the pipeline's time zone; `now` in seconds since 1970."""
+    """Today's date in the pipeline's time zone; `now` in seconds since 1970."""
     return datetime.fromtimestamp(now, ZoneInfo(pipeline.spec.partitions.timezone)).date()
 
 
@@ -77,7 +77,7 @@ def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
         requests=uploads.runs_per_tick,
         pauses=Pauses(settings.retries, settings.retry_minutes * 60),
         quiet=pipeline.spec.input.complete.quiet_minutes * 60,
-        # a run of some assets, that the UI has started, has the instance's maximum
+        # the instance's maximum holds for a run of some assets that was started in the UI
         max_runtime=max(instance.run_monitoring_max_runtime_seconds or 0.0, settings.max_hours * 3600),
     )
 
@@ -89,20 +89,20 @@ def tick(
     *,
     now: float | None = None,
     sweeps: bool = True,
-    odd: Sequence[Stranger] = (),
+    odd: Sequence[UnexpectedObject] = (),
 ) -> Tick:
-    """Look at some days and decide.
+    """Examine some days and plan their runs.
 
     Args:
-        pipeline: whose landing folder to look at.
-        instance: where its runs are.
-        memory: of the tick before, with the days that somebody has named.
-        now: seconds since 1970; the clock's if None.
-        sweeps: whether to look at days that nobody has named, too.
-        odd: what to report besides what stands in the landing folder.
+        pipeline: whose landing folder is scanned.
+        instance: holds its runs.
+        memory: of the previous tick, with the days named since.
+        now: seconds since 1970; the current time if None.
+        sweeps: whether to scan days that were not named, too.
+        odd: unexpected objects to report besides those in the landing folder.
 
     Raises:
-        OSError: the store did not answer, or denies access; nothing was decided, the next tick looks again.
+        OSError: the store did not answer, or denied access; nothing was decided, the next tick tries again.
     """
     now, began = time.time() if now is None else now, monotonic()
     newest, bounds = today(pipeline, now), bounds_of(pipeline, instance)
@@ -110,15 +110,15 @@ def tick(
     try:
         seen = call_within(LIMIT, f"uploads of {pipeline.name}", look)
     except TimeoutError as error:
-        raise TimeoutError(f"{pipeline.landing.uri}: {error}; the next tick looks again") from error
-    unsettled = [day.day for day in seen.landed if day.files and not day.is_settled and not day.has_lost]
+        raise TimeoutError(f"{pipeline.landing.uri}: {error}; the next tick tries again") from error
+    unsettled = [day.day for day in seen.landed if day.files and not day.is_up_to_date and not day.has_lost]
     plan = planner.plan(
         seen.landed,
         seen.slice,
-        seen.strangers,
+        seen.unexpected,
         odd,
         {day: run_history.of_day(instance, pipeline, day) for day in unsettled},
-        run_history.code_in_force(pipeline),
+        run_history.current_code(pipeline),
         now,
         newest,
         bounds,
@@ -130,15 +130,15 @@ def tick(
 def see(
     pipeline: Pipeline, memory: Memory, bounds: Bounds, newest: date, stop_at: float, *, sweeps: bool = True
 ) -> Seen:
-    """List the days of a tick and what they are settled with.
+    """List the days of a tick, with the fingerprints that they were scored from.
 
     Raises:
         OSError: the store did not answer.
     """
     named = named_days(pipeline, memory, newest)
-    there, strangers = all_days(pipeline, newest) if sweeps else ([], None)
+    there, unexpected = all_days(pipeline, newest) if sweeps else ([], None)
     days = sorted({*there, *named}, reverse=True)
-    first, slice_ = planner.days_to_look_at(days, memory, bounds)
+    first, slice_ = planner.days_to_examine(days, memory, bounds)
     listed: dict[str, list[FileVersion]] = {}
     denied: dict[str, Landed] = {}
     for day in (*first, *slice_):
@@ -146,46 +146,46 @@ def see(
             break
         try:
             listed[day] = pipeline.landing.look(day_folder(day))
-        except PermissionError as error:  # of one day: it must not hold up the others
+        except PermissionError as error:  # of one day: the others are still examined
             denied[day] = Landed(day, (), denied=str(error))
-    found = denied | {day.day: day for day in judged(pipeline, listed)}
+    found = denied | {day.day: day for day in compared(pipeline, listed)}
     landed = [found[day] for day in (*first, *slice_) if day in found]
     if landed and all(day.denied for day in landed):
-        # no single day's trouble: the sensor fails, which is told
+        # not the trouble of a single day: the sensor fails, which raises an alert
         raise (PermissionError if denied else OSError)(landed[0].denied)
-    return Seen(landed, strangers, slice_, len(first) + len(slice_) - len(landed))
+    return Seen(landed, unexpected, slice_, len(first) + len(slice_) - len(landed))
 
 
-def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[Stranger]]:
-    """The days that have landed or were scored, and the names in the landing folder that are no days."""
+def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[UnexpectedObject]]:
+    """Days that have landed or were scored, and unexpected objects in the landing folder."""
     first = pipeline.spec.partitions.start
     landed, scored = pipeline.landing.children(), _state_folder(pipeline).children()
-    days, strangers = planner.sort_names(landed.folders, landed.files, first, newest, landed.troubled)
+    days, unexpected = planner.sort_names(landed.folders, landed.files, first, newest, landed.troubled)
     scored_days, _ = planner.sort_names(scored.folders, (), first, newest, scored.troubled)
-    return [*days, *scored_days], strangers
+    return [*days, *scored_days], unexpected
 
 
 def named_days(pipeline: Pipeline, memory: Memory, newest: date) -> list[str]:
-    """The days that somebody has named or that were not quiet."""
+    """Days that were named, or whose files were still arriving."""
     first = pipeline.spec.partitions.start
     named = {*memory.hinted, *memory.seen}
     return [day for day in named if not planner.why_no_day(f"dt={day}", first, newest)]
 
 
-def judged(pipeline: Pipeline, listed: dict[str, list[FileVersion]]) -> list[Landed]:
-    """Each day's files beside what it is settled with.
+def compared(pipeline: Pipeline, listed: dict[str, list[FileVersion]]) -> list[Landed]:
+    """Compare each day's files with those that it was scored from.
 
     Args:
-        pipeline: whose days.
-        listed: by day all files in its folder, data or not.
+        pipeline: of the days.
+        listed: all files in each day's folder, data or not.
     """
     stands = freshness.fingerprints(pipeline, list(listed))
-    return [_judged(pipeline, day, everything, stands.get(day)) for day, everything in listed.items()]
+    return [_compared(pipeline, day, everything, stands.get(day)) for day, everything in listed.items()]
 
 
-def _judged(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], stands: str | None) -> Landed:
+def _compared(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], stands: str | None) -> Landed:
     landed = Landed(day, tuple(data_files(everything)), settled=stands)
-    if landed.is_settled or not landed.files:
+    if landed.is_up_to_date or not landed.files:
         return landed
     if unseen := [file for file in landed.files if file.trouble and file.trouble.may_pass]:
         return replace(landed, files=(), denied=in_words(pipeline.landing, unseen))

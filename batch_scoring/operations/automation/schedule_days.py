@@ -1,7 +1,7 @@
-"""What a tick of a schedule asks for: the days that it scores, the month whose page it draws. No clock, no storage.
+"""Days that a schedule's tick scores, and the month that it reports on. Pure: no clock, no storage.
 
-Ticks are instants, days are dates: a tick's date is read in the pipeline's time zone, and from there on only whole
-dates are counted, so no hour that is skipped or comes twice can lose a day.
+A tick is an instant, a day is a date. A tick's date is taken in the pipeline's time zone, and from then on only whole
+dates are counted, so no hour that a clock change skips or repeats can lose a day.
 """
 
 import contextlib
@@ -12,23 +12,23 @@ from zoneinfo import ZoneInfo
 from batch_scoring.dagster_internals import CheckError, cron_string_iterator
 
 PAGE_CRON = "45 7 * * *"
-"""When pages are drawn: after a night's runs, before people come. Not around midnight, which some days do not have."""
+"""When reports are drawn: after the night's runs, before work begins. Not at midnight, which some days lack."""
 
 RETENTION_CRON = "45 11 * * *"
-"""When retention deletes: after the night's runs and those that mend them, while people are there."""
+"""When retention deletes: after the night's runs and their repairs, during working hours."""
 
 
 LOOKS_BACK = tuple(timedelta(days=days) for days in (2, 40, 400, 4 * 366, 30 * 366))
-"""How far back the last tick is looked for: of most crons it is near, 29 February may be eight years ago."""
+"""How far back the last tick is searched for: usually it is recent, but 29 February may be eight years ago."""
 
 
 def tick_before(scheduled: datetime, cron: str, timezone: str) -> datetime:
-    """The last tick before another one, by the iterator with which Dagster's daemon finds the next.
+    """The last tick before a time, found with the iterator that Dagster's daemon uses for the next one.
 
-    Its iterator of past ticks loses some: 29 February, hours of one day of the month.
+    Dagster's iterator of past ticks misses some: 29 February, or hours on one day of the month.
 
     Args:
-        scheduled: with a time zone; need not be a tick.
+        scheduled: with a time zone; not necessarily a tick.
         cron: of the schedule.
         timezone: of the cron.
     """
@@ -36,11 +36,11 @@ def tick_before(scheduled: datetime, cron: str, timezone: str) -> datetime:
     today = datetime.fromtimestamp(end, zone).date()
     for back in LOOKS_BACK:
         last = None
-        # from a noon, which no clocks skip or repeat: from an hour that comes twice the iterator may fail
+        # from noon, which no clock change skips or repeats: the iterator may fail from a repeated hour
         begin = datetime.combine(today - back, time(12), zone)
-        with contextlib.suppress(CheckError):  # so it may all the same, and from farther back it does not
+        with contextlib.suppress(CheckError):  # it may still fail, but not from farther back
             for tick in cron_string_iterator(begin.timestamp(), cron, timezone):
-                if tick.timestamp() >= end:  # datetimes of one zone compare by what their clocks show, which repeats
+                if tick.timestamp() >= end:  # datetimes of one zone compare by wall-clock time, which may repeat
                     break
                 last = tick
             if last is not None:
@@ -50,22 +50,22 @@ def tick_before(scheduled: datetime, cron: str, timezone: str) -> datetime:
 
 def newest_day(scheduled: datetime, days_back: int, zone: ZoneInfo) -> date:
     """The newest day of a tick: its date in the pipeline's time zone, less `days_back`."""
-    # by the timestamp: Dagster's iterator gives times that the clocks skip, such as midnight in Sao Paulo
+    # by the timestamp: Dagster's iterator yields skipped times, such as midnight in Sao Paulo
     return datetime.fromtimestamp(scheduled.timestamp(), zone).date() - timedelta(days=days_back)
 
 
 def days_of_tick(scheduled: datetime, before: datetime, days_back: int, zone: ZoneInfo, first: date) -> list[date]:
-    """The days that a tick asks for: its newest one and all since the newest one of the tick before.
+    """The days that a tick requests: its newest day and all days since the newest one of the previous tick.
 
-    A second tick of the same date asks for the same newest day again. The newest day comes first, since people wait
-    for it; then the others from the oldest on, since checks compare a day with those before it.
+    A second tick on the same date requests the same newest day again. The newest day comes first, as people wait for
+    it; then the others from the oldest on, as checks compare a day with the days before it.
 
     Args:
         scheduled: when the tick is due.
-        before: the tick before it.
-        days_back: how long before its own date a tick's newest day is.
-        zone: the pipeline's, in which days begin.
-        first: first day of the pipeline; none before it is asked for.
+        before: the previous tick.
+        days_back: days between a tick's date and its newest day.
+        zone: of the pipeline; days begin by it.
+        first: first day of the pipeline.
     """
     newest, done = newest_day(scheduled, days_back, zone), newest_day(before, days_back, zone)
     if newest < first:
@@ -75,18 +75,18 @@ def days_of_tick(scheduled: datetime, before: datetime, days_back: int, zone: Zo
 
 
 def month_of_tick(scheduled: datetime, zone: ZoneInfo) -> date:
-    """The first day of the month in which the day before a tick lies: on the first of a month, the month that ended."""
+    """First day of the month of the day before a tick: on the 1st, that is the month that has just ended."""
     return newest_day(scheduled, 1, zone).replace(day=1)
 
 
 def in_words(cron: str, timezone: str) -> str:
-    """When a schedule ticks, for a person."""
+    """Description of a schedule's ticks."""
     daily = re.fullmatch(r"(\d+) (\d+) \* \* \*", cron)
     when = f"Every day at {int(daily[2]):02}:{int(daily[1]):02}" if daily else f"At the times of the cron {cron}"
     return f"{when} ({timezone})"
 
 
 def days_in_words(days_back: int, timezone: str) -> str:
-    """Which days a tick asks for, for a person."""
+    """Description of the days that a tick requests."""
     newest = {0: "the day itself", 1: "the day before"}.get(days_back, f"the day {days_back} days before")
     return f"{newest} ({timezone}) and all days since the tick before it"

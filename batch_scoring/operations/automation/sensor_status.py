@@ -1,4 +1,4 @@
-"""The sensors that ask for a pipeline's runs, as the instance knows them: which are on, which have stopped working."""
+"""Status of a pipeline's sensors: which are running, which fail."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
 
 FAILED_FOR = 300.0
-"""Seconds without a good tick, after which a sensor is broken."""
+"""Seconds without a successful tick after which a sensor counts as broken."""
 MOST_TICKS = 400
-"""That are looked at: more than five minutes of a sensor that ticks every second."""
+"""Ticks examined: more than five minutes of a sensor that ticks every second."""
 _WELL = [TickStatus.SUCCESS, TickStatus.SKIPPED]
 
 
@@ -25,7 +25,7 @@ class Broken:
     pipeline: Pipeline
     sensor: str
     since: datetime
-    """UTC; at least so long."""
+    """UTC; it has failed at least since then."""
     error: str
 
 
@@ -35,16 +35,16 @@ def says_broken(message: str) -> bool:
 
 
 def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
-    """Whether a sensor asks again for a day of the pipeline that is not settled."""
+    """Whether a sensor is running that requests days of the pipeline until they are up to date."""
     known = states(instance)
-    # a passing instance has no schedule storage: no daemon works for it
+    # an ephemeral instance has no schedule storage, and no daemon
     return instance.schedule_storage is not None and any(
         is_on(known.get(name), default) for name, default in sensors_of(pipeline).items()
     )
 
 
 def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[Broken]:
-    """The sensors that are on and have failed for a while."""
+    """The running sensors that have failed for a while."""
     known = states(instance)
     for pipeline in pipelines:
         for name, default in sensors_of(pipeline).items():
@@ -58,23 +58,23 @@ def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Itera
 
 
 def sensors_of(pipeline: Pipeline) -> dict[str, str]:
-    """The pipeline's sensors, with the status that the spec ships them in."""
+    """The pipeline's sensors, with their default status from the spec."""
     spec = pipeline.spec
-    doors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
+    sensors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
     if spec.events.queue:
-        doors[events_name(pipeline)] = spec.events.default_status
-    return doors
+        sensors[events_name(pipeline)] = spec.events.default_status
+    return sensors
 
 
 def is_on(state: InstigatorState | None, default: str) -> bool:
-    """As somebody has switched it; else as the spec says now, whatever it said when the instance noted it."""
+    """Whether a sensor is running: as switched in the UI, else by the spec's current default."""
     if state is None or state.status == InstigatorStatus.DECLARED_IN_CODE:
         return default == "running"
     return state.status == InstigatorStatus.RUNNING
 
 
 def states(instance: dg.DagsterInstance) -> dict[str, InstigatorState]:
-    """By name; a sensor that was never looked at nor switched has none."""
+    """States by sensor name; a sensor that was never evaluated or switched has none."""
     if instance.schedule_storage is None:
         return {}
     return {state.name: state for state in instance.all_instigator_state()}
@@ -88,7 +88,7 @@ def _ticks(
 
 
 def _words(tick: InstigatorTick) -> str:
-    """The error of a tick: that of our own code, which Dagster wraps into its own."""
+    """Error message of a tick: that of our own code, which Dagster wraps."""
     error = tick.error
     if error and error.cause:
         error = error.cause

@@ -1,1 +1,1 @@
-"""What nobody needs any more: which files may go (`plan`), found and taken away (`vacuum`), as an asset (`asset`)."""
+"""Retention: which files are no longer needed (`plan`), and their deletion (`vacuum`)."""

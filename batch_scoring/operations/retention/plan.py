@@ -1,9 +1,9 @@
-"""What of a pipeline's output nobody needs any more, and why: decided from listings. No storage, no Dagster, no clock.
+"""Retention plan: which files of a pipeline's output are no longer needed, and why. Pure: no storage, Dagster or clock.
 
-A file of a table is *needed* while the newest version holds it, while some version held it that was the newest one
-within the retention (a reader may be at it), and while it is young: a run takes over another one's finished shards
-within `shards.REUSE_WITHIN`, and publishes them when it ends. A -> B -> A puts the same file back, so what a log once
-removed may be in use again. Whatever cannot be known is a *problem*, and nothing of its kind goes.
+A file of a table is *needed* while the newest version contains it, while a version that was the newest within the
+retention contains it (a reader may be using it), and while it is young: a run reuses another run's finished shards
+within `shards.REUSE_WITHIN`, and publishes them when it ends. A -> B -> A restores the same file, so what the log once
+removed may be in use again. Whatever cannot be determined is a *problem*, and nothing of its kind is deleted.
 """
 
 import re
@@ -23,7 +23,7 @@ Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "mod
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
-    "scratch": "what killed processes left half written, and steps told each other",
+    "scratch": "what killed processes left half written, and values passed between steps",
     "reports": "drift pages of old days",
     "samples": "rows of old days that drift was found with; the days' figures stay",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
@@ -31,24 +31,24 @@ MEANING: Mapping[Kind, str] = {
 }
 
 LONGEST_RUN = timedelta(hours=6)
-"""A run's maximum runtime where the instance names none."""
+"""Maximum runtime of a run where the instance sets none."""
 AFTER_A_RUN = timedelta(hours=1)
-"""Between the moment in which a run should have ended, its publication tried again included, and its end."""
+"""Margin after a run's maximum runtime, retries of its publication included."""
 CLOCK_SLACK = timedelta(days=1)
-"""By which a file may be newer than the present, and the machine's clock differ from the store's."""
+"""How far a file may be in the future, and the machine's clock may differ from the store's."""
 SILENCE = timedelta(days=31)
-"""Without a commit in any table, after which a machine's clock is doubted that has nothing but itself to go by."""
+"""Time without a commit in any table after which a machine's clock is doubted, if the store has no other."""
 
 _SHARD = re.compile(r"dt=[^/]+/([^/_.][^/]*/)*[^/_.][^/]*\.parquet")
 _PAGE = re.compile(r"reports/dt=(\d{4}-\d\d-\d\d)/[^/]+\.html")
 _SAMPLE = re.compile(r"state/dt=(\d{4}-\d\d-\d\d)/sample\.parquet")
 SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp")
-"""Names of `LocalFolder.scratch`."""
+"""Names of the scratch files of `LocalFolder.scratch`."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Ages that something must exceed before it goes; None: it is kept for ever."""
+    """Ages beyond which files are deleted; None: they are kept for ever."""
 
     superseded: timedelta
     reports: timedelta | None
@@ -58,13 +58,13 @@ class Limits:
     samples: timedelta | None = None
 
     def of(self, kind: Kind) -> timedelta | None:
-        """The age of a kind."""
+        """The limit of a kind."""
         return self.superseded if kind == "scratch" else getattr(self, kind)
 
 
 @dataclass(frozen=True)
 class Expired:
-    """A file that may go."""
+    """A file that may be deleted."""
 
     kind: Kind
     path: str
@@ -73,7 +73,7 @@ class Expired:
     """Bytes."""
     why: str
     rows: int = 0
-    """Of the quarantine."""
+    """Rows of the quarantine in it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ActiveFile:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """A table's files beside what its log says of them. The files must have been listed before the log was read."""
+    """A table's files and what its log says of them. The files must have been listed before the log was read."""
 
     name: str
     files: tuple[FileVersion, ...]
@@ -95,28 +95,28 @@ class TableFiles:
     recent: frozenset[str]
     """Paths that the commits within the retention added or removed."""
     newest_commit: datetime | None
-    """UTC; by the store's clock. None without a table."""
+    """UTC, by the store's clock; None without a table."""
 
     @property
     def needed(self) -> set[str]:
-        """Paths that some version within the retention has; as the log writes them and as folders spell them."""
+        """Paths in any version within the retention, in the spelling of the log and of folders."""
         return {form for path in (*self.active, *self.recent) for form in (path, unquote(path))}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What may go."""
+    """The files that may be deleted."""
 
     now: datetime
     limits: Limits
     expired: tuple[Expired, ...] = ()
     problems: tuple[str, ...] = ()
-    """Why nothing of some kind is among it."""
+    """Why some kinds are missing."""
     doubts: tuple[str, ...] = ()
-    """Why the clock cannot be trusted, and with it the whole plan."""
+    """Why the clock, and with it the whole plan, cannot be trusted."""
 
     def of(self, *kinds: Kind) -> list[Expired]:
-        """What may go of some kinds."""
+        """The files of some kinds."""
         return [file for file in self.expired if file.kind in kinds]
 
     @property
@@ -137,7 +137,7 @@ class Total:
 
     @classmethod
     def of(cls, files: Sequence[Expired]) -> "Total":
-        """Add up."""
+        """Sum up files."""
         places: dict[str, int] = {}
         for file in files:
             place = "/".join(part for part in file.path.split("/")[:-1] if "=" not in part) or "."
@@ -146,7 +146,7 @@ class Total:
 
 
 def limits_of(settings: Retention, longest_run: timedelta = LONGEST_RUN) -> Limits:
-    """The ages that a spec asks for; a superseded file outlives every run that may have found it, however long."""
+    """Limits by the spec; a superseded file outlives every run that may have found it."""
     return Limits(
         superseded=max(timedelta(days=settings.superseded_days), REUSE_WITHIN + longest_run + AFTER_A_RUN),
         reports=_days(settings.reports_days),
@@ -162,9 +162,9 @@ def _days(count: int | None) -> timedelta | None:
 
 
 def superseded(table: TableFiles, limits: Limits, now: datetime) -> list[Expired]:
-    """A table's files that no version within the retention has and no run can take over any more.
+    """A table's files that are in no version within the retention and that no run can reuse any more.
 
-    Only Parquet files in the days' folders: the log, and what somebody else has put there, is left alone.
+    Only Parquet files in the days' folders: the log and unexpected objects are left alone.
     """
     needed, before = table.needed, now - limits.superseded
     return [
@@ -175,7 +175,7 @@ def superseded(table: TableFiles, limits: Limits, now: datetime) -> list[Expired
 
 
 def scratch(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
-    """Files that a process was writing when it died. `files`: by their paths in the output."""
+    """Files that a process was writing when it died. `files`: with paths relative to the output."""
     before = now - limits.superseded
     return [
         Expired("scratch", file.path, file.size, f"written {file.modified:%Y-%m-%d}, never finished")
@@ -185,7 +185,7 @@ def scratch(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list
 
 
 def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
-    """What the steps of old runs told each other. `files`: by their paths in the output."""
+    """Values passed between steps of old runs. `files`: with paths relative to the output."""
     return [
         Expired("scratch", file.path, file.size, f"of a run of {file.modified:%Y-%m-%d}")
         for file in files
@@ -196,12 +196,12 @@ def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> l
 
 
 def old_pages(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
-    """Drift pages of days, drawn long enough ago; the months' pages stay. `files`: by their paths in the output."""
+    """Old drift pages of days; the months' pages stay. `files`: with paths relative to the output."""
     return _of_old_days("reports", _PAGE, files, limits, now)
 
 
 def old_samples(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
-    """Samples of days, taken long enough ago; the documents beside them stay. `files`: by their paths in the output."""
+    """Old samples of days; the documents beside them stay. `files`: with paths relative to the output."""
     return _of_old_days("samples", _SAMPLE, files, limits, now)
 
 
@@ -219,9 +219,9 @@ def _of_old_days(
 
 
 def old_quarantine(table: TableFiles, limits: Limits, now: datetime) -> list[Expired]:
-    """Files of the quarantine's newest version whose day is old and which were written long enough ago.
+    """Files of the quarantine's newest version whose day is old and which were written long ago.
 
-    Those that a run of today wrote for a day of last year are new: somebody is about to look at them.
+    A file that was written today for a day of last year is new: its rows have not been looked at.
     """
     if limits.quarantine is None:
         return []
@@ -235,7 +235,7 @@ def old_quarantine(table: TableFiles, limits: Limits, now: datetime) -> list[Exp
 
 def old_models(
     copies: Mapping[str, Sequence[FileVersion]],
-    in_force: ModelInForce | None,
+    active: ModelInForce | None,
     delivered: str | None,
     accounts: Iterable[Account],
     limits: Limits,
@@ -243,25 +243,25 @@ def old_models(
 ) -> list[Expired]:
     """Weights and data of models that scored no day within the retention.
 
-    `bundle.json` stays: one version is one model, and it says which one. The model in force and the one that the spec
-    names stay whole; just after a promotion all do, since a run may still be reading the model before.
+    `bundle.json` stays, as it identifies the model of a version. The active model and the one that the spec names stay
+    complete; shortly after a promotion all do, as a run may still be reading the previous model.
 
     Args:
-        copies: the files of each bundle in the state, by sha256, with their paths in the output.
-        in_force: the model in force, if there is one.
+        copies: the files of each bundle in the state, by sha256, with paths relative to the output.
+        active: the active model, if there is one.
         delivered: sha256 of the bundle that the spec names.
         accounts: of predictions, of all days.
         limits: the ages.
         now: the store's time.
     """
-    if limits.models is None or in_force is None or in_force.resolved_at > now - limits.longest_run - AFTER_A_RUN:
+    if limits.models is None or active is None or active.resolved_at > now - limits.longest_run - AFTER_A_RUN:
         return []
     used = {
         account.model_sha256
         for account in accounts
         if not _is_past(account.day, account.finished_at, limits.models, now)
     }
-    kept = {in_force.sha256, delivered, *used}
+    kept = {active.sha256, delivered, *used}
     return [
         Expired("models", file.path, file.size, f"model {sha256[:12]}")
         for sha256, files in sorted(copies.items())
@@ -279,20 +279,20 @@ def doubts(
     *,
     store_has_a_clock: bool,
 ) -> list[str]:
-    """Reasons to believe that the present is another time than it seems: then ages mean nothing.
+    """Reasons to distrust the clock: ages would then mean nothing.
 
     Args:
         now: by the store's clock.
         machine: by this machine's clock.
         files: of the tables, by the store's clock.
         commits: the newest one of each table.
-        store_has_a_clock: whether the store is not this machine; else its clock is compared with the newest commit.
+        store_has_a_clock: whether the store has a clock of its own; else the newest commit is compared.
     """
     found = []
     newest = max([*(file.modified for file in files), *(commit for commit in commits if commit)], default=None)
     last = max((commit for commit in commits if commit), default=None)
     if newest and newest > now + CLOCK_SLACK:
-        found.append(f"a file is from {_time(newest)}, which is to come: it is {_time(now)}")
+        found.append(f"a file is from {_time(newest)}, which is in the future: it is {_time(now)}")
     if abs(machine - now) > CLOCK_SLACK:
         found.append(f"this machine's clock says {_time(machine)}, the store's {_time(now)}")
     if last and not store_has_a_clock and now - last > SILENCE:
@@ -301,10 +301,10 @@ def doubts(
 
 
 def _is_past(day: str, written: datetime, age: timedelta, now: datetime) -> bool:
-    """Whether a day lies so long ago, in every time zone, and what is of it was written so long ago."""
+    """Whether both a day, in every time zone, and the time of writing are older than an age."""
     try:
         ended = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC) + timedelta(days=1.5)
-    except ValueError:  # no day of ours
+    except ValueError:  # not a day
         return False
     return ended < now - age and written < now - age
 

@@ -1,13 +1,13 @@
-"""Takes away what `plan.py` says nobody needs: looks at tables, pages, samples and models, commits, deletes.
+"""Vacuum: deletes the files that `plan.py` finds unneeded, and commits the quarantine without its old rows.
 
-Not deltalake's own `vacuum`, for reasons that were each tried: once a checkpoint is written it forgets what was removed
-more than a week ago, whatever retention it is asked for; with `full=True`, without which it leaves what dead runs have
-written, it takes strangers' files too; and it goes by this machine's clock. Here the log itself says what was in use
-since when, by the times that the store gave its entries; and no entry of a log is ever deleted.
+deltalake's own `vacuum` is not used, for reasons that were each verified: once a checkpoint is written it forgets what
+was removed more than a week ago, whatever the retention; with `full=True`, without which it leaves what dead runs have
+written, it deletes unexpected files too; and it uses this machine's clock. Here the log itself says what was in use
+since when, by the timestamps that the store gave its entries; and no log entry is ever deleted.
 
-Nothing has to be locked. What goes can be neither read nor published any more, whoever is at work; the quarantine's
-rows go in a strict commit, planned again if it was overtaken; two passes at once, or one that is killed, leave what
-the next pass finds.
+No locks are needed. A deleted file can be neither read nor published any more by anyone; the quarantine's rows are
+removed in a strict commit, which is planned anew after a conflict; two concurrent passes, or a killed one, leave only
+files that the next pass finds.
 """
 
 import json
@@ -41,28 +41,28 @@ from batch_scoring.storage.delta import Table, partition_values, raise_if_forbid
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
 from batch_scoring.storage.state import REFERENCES, State
 
-PATIENCE = 120.0
-"""Seconds for which the quarantine's commit is tried again while others commit or the store does not answer."""
+COMMIT_SECONDS = 120.0
+"""Seconds for which the quarantine's commit is retried after conflicts, or while the store does not answer."""
 CHUNK = 500
-"""Files between two looks at what a table needs."""
+"""Files deleted between two checks of what a table needs."""
 
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
 
 
 @dataclass
 class Swept:
-    """What a pass has taken away."""
+    """Result of a pass."""
 
     removed: list[Expired] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> Plan:
-    """Find what may go. Nothing is changed.
+    """Find the files that may be deleted. Nothing is changed.
 
     Args:
-        pipeline: whose output.
-        limits: the ages.
+        pipeline: of the output.
+        limits: by kind.
         now: with a time zone; the store's own time if None.
 
     Raises:
@@ -110,17 +110,17 @@ def sweep(
     *,
     clock_is_right: bool = False,
 ) -> Swept:
-    """Take away what a plan names and is still not needed.
+    """Delete the files of a plan that are still not needed.
 
     Args:
-        pipeline: whose plan it is.
+        pipeline: of the plan.
         plan: as `look` made it.
-        run_id: who does it; stands in the quarantine's commit.
-        log: is told what is done.
-        clock_is_right: whether a person has said so; else nothing goes while the plan doubts the clock.
+        run_id: of the current run; recorded in the quarantine's commit.
+        log: receives what was done.
+        clock_is_right: whether a person has confirmed it; else nothing is deleted while the plan doubts the clock.
 
     Returns:
-        What is gone, and what could not be done; the rest was done all the same.
+        The deleted files, and the problems; one problem does not stop the rest.
     """
     swept = Swept(problems=list(plan.problems))
     if plan.doubts and not clock_is_right:
@@ -128,13 +128,13 @@ def sweep(
         return swept
     if plan.of("quarantine"):
         with _noted(swept.problems, "table quarantine"):
-            swept.removed += _take_out(pipeline, plan, run_id, log)
+            swept.removed += _remove_old_rows(pipeline, plan, run_id, log)
     for find_table in TABLES.values():
         table = find_table(pipeline)
         mine = [file for file in plan.of("superseded") if file.path.startswith(f"tables/{table.name}/")]
         with _noted(swept.problems, f"table {table.name}"):
             for chunk in _chunks(mine):
-                # somebody may have restored an old version since; files that it names are needed again
+                # an old version may have been restored since: its files are needed again
                 delta, view = table_files(table, plan.now - plan.limits.superseded, files=())
                 if delta is None:
                     raise UnsureError(f"{table.folder.uri} has no log any more")
@@ -154,7 +154,7 @@ def sweep(
 
 
 def store_time(folder: Folder) -> datetime:
-    """The time (UTC) by the clock that dates the folder's files; this machine's where nothing can be written.
+    """The time (UTC) by the store's clock, which dates the folder's files; this machine's where nothing can be written.
 
     Raises:
         OSError: S3 did not answer.
@@ -164,7 +164,7 @@ def store_time(folder: Folder) -> datetime:
             answer = aws.client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=folder.key(""), MaxKeys=1)
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     if Path(folder.uri).is_dir():
-        with suppress(OSError), folder.scratch() as scratch:  # a network file system has a clock of its own
+        with suppress(OSError), folder.scratch() as scratch:  # a network file system has its own clock
             scratch.touch()
             return datetime.fromtimestamp(scratch.stat().st_mtime, UTC)
     return datetime.now(UTC)
@@ -173,18 +173,18 @@ def store_time(folder: Folder) -> datetime:
 def table_files(
     table: Table, before: datetime, files: Sequence[FileVersion] | None = None
 ) -> tuple[DeltaTable | None, TableFiles]:
-    """A table's newest version, and its files beside what the log says of them.
+    """A table's newest version, and its files with what the log says of them.
 
     Args:
         table: which.
-        before: entries of the log that are younger are read.
+        before: younger entries of the log are read.
         files: those of the table, if they are known; must have been listed before this call.
 
     Raises:
-        UnsureError: the log does not say what was in use since then.
+        UnsureError: the log does not tell what was in use since then.
         OSError, DeltaError: the listing or the log could not be read.
     """
-    listed = tuple(table.folder.list("dt=")) if files is None else tuple(files)  # first: what comes later is young
+    listed = tuple(table.folder.list("dt=")) if files is None else tuple(files)  # first: later files are young
     delta = table.load()
     if delta is None:
         if any(file.modified < before for file in listed):
@@ -197,12 +197,12 @@ def table_files(
 
 
 def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset[str], datetime]:
-    """Paths that the log's entries since then name, and when the newest entry was written."""
+    """Paths in the log's entries since a time, and when the newest entry was written."""
     found = ((_ENTRY.fullmatch(file.path), file) for file in folder.list("_delta_log/"))
     entries = {int(match[1]): file for match, file in found if match}
     newest = max(entries, default=-1)
     first = min((number for number, file in entries.items() if file.modified >= before), default=newest + 1)
-    # and the one before them, else it might have been one of them
+    # and the one before: if it is missing, it might be one of them
     wanted = range(max(first - 1, 0), max(newest, version) + 1)
     if missing := [number for number in wanted if number not in entries]:
         raise UnsureError(
@@ -220,23 +220,23 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
     return frozenset(paths), entries[newest].modified
 
 
-def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object]) -> list[Expired]:
+def _remove_old_rows(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object]) -> list[Expired]:
     """Commit the quarantine without its old rows.
 
-    The days' transaction versions stay as they are, so that the days stay settled; an application id of its own says
-    of which of them something is missing, so that a run of an unchanged day does not put it back.
+    The days' transaction versions are kept, so that the days stay up to date; a separate application id marks the days
+    whose rows were removed, so that a run of an unchanged day does not restore them.
 
     Raises:
         UnsureError, OSError, DeltaError: it could not be done in time.
     """
-    table, deadline, pause = quarantine_table(pipeline), time.monotonic() + PATIENCE, 0.05
+    table, deadline, pause = quarantine_table(pipeline), time.monotonic() + COMMIT_SECONDS, 0.05
     done: list[Expired] = []
     while True:
         try:
             delta, view = table_files(table, plan.now - plan.limits.superseded)
             going = planner.old_quarantine(view, plan.limits, plan.now)
             if delta is None or not going:
-                return done  # by us, or by somebody who had the same plan
+                return done  # by us, or by a concurrent pass with the same plan
             done = going
             _commit_without(delta, pipeline, going, run_id)
             settle(table, delta.version() + 1)
@@ -257,7 +257,7 @@ def _take_out(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], 
 
 
 def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expired], run_id: str) -> None:
-    """Take files out of the version of the quarantine that was loaded, or raise CommitFailedError."""
+    """Remove files from the loaded version of the quarantine, or raise CommitFailedError."""
     table, moment = quarantine_table(pipeline), int(time.time() * 1000)
     paths = [(file.path.removeprefix(f"tables/{table.name}/"), file.size) for file in going]
     days = {partition_values(path)["dt"] for path, _ in paths}
@@ -296,7 +296,7 @@ def _old_models(pipeline: Pipeline, limits: Limits, now: datetime) -> list[Expir
 
 
 def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
-    """Files with the names of scratch files, where those are written: only local folders have them."""
+    """Scratch files by name, which only local folders have."""
     if not pipeline.output.is_local:
         return
     root = Path(pipeline.output.uri)
@@ -307,17 +307,17 @@ def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:
             if planner.SCRATCH.fullmatch(entry.name):
                 try:
                     stat = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # its run has finished it
+                except FileNotFoundError:  # its run has completed it
                     continue
                 path = f"{place}/{entry.name}".lstrip("/")
                 yield FileVersion(path, "", stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
 
 def _remove(output: Folder, files: Sequence[Expired], swept: Swept) -> None:
-    """Delete files and note them; folders stay, since a run may be about to put a file there.
+    """Delete files and note them; folders stay, as a run may be about to write there.
 
     Raises:
-        OSError: of the first that could not be deleted.
+        OSError: the first file that could not be deleted.
     """
 
     def remove(file: Expired) -> OSError | None:
@@ -342,9 +342,9 @@ def _chunks(files: Sequence[Expired]) -> Iterator[Sequence[Expired]]:
 
 @contextmanager
 def _noted(problems: list[str], what: str) -> Iterator[None]:
-    """What cannot be told or done is noted, and the block is left."""
+    """Note an error as a problem and leave the block."""
     try:
         yield
     except (UnsureError, StateError, BundleError, DeltaError, OSError) as error:
-        said, _, _ = " ".join(str(error).split()).partition(" 0: <unknown>")  # there deltalake's stack begins
+        said, _, _ = " ".join(str(error).split()).partition(" 0: <unknown>")  # where deltalake's stack begins
         problems.append(f"{what}: {said}; nothing more of it was removed, the next pass tries again")

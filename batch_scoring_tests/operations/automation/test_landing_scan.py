@@ -238,7 +238,7 @@ def test_a_run_says_what_it_was_about_whoever_started_it(tiny: TinyProject, inst
     tiny.run(instance=instance)
     (run,) = run_history.of_day(instance, tiny.pipeline, DAY)
     assert run.fingerprint == freshness.fingerprints(tiny.pipeline, [DAY])[DAY]
-    assert (run.status, run.code, run.is_whole) == ("succeeded", run_history.code_in_force(tiny.pipeline), True)
+    assert (run.status, run.code, run.is_whole) == ("succeeded", run_history.current_code(tiny.pipeline), True)
     tiny.run(instance=instance, steps=["raw_input"])
     assert [run.is_whole for run in run_history.of_day(instance, tiny.pipeline, DAY)] == [False, True]
 
@@ -265,7 +265,7 @@ def test_a_sensor_whose_process_is_older_than_the_code_on_disk_counts_its_tries(
     (request,) = landing_scan.tick(older, instance, Memory()).plan.requests
     tiny.write_code(schema=f"{SCHEMA}\n# deployed meanwhile\n")
     job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
-    tags = {run_history.CODE: run_history.code_in_force(older), run_history.FINGERPRINT: request.fingerprint}
+    tags = {run_history.CODE: run_history.current_code(older), run_history.FINGERPRINT: request.fingerprint}
     job.execute_in_process(instance=instance, tags=tags, partition_key=DAY, raise_on_error=False)
     assert "refused" in landing_scan.tick(older, instance, Memory()).plan.waiting[DAY]
 

@@ -16,9 +16,9 @@ from batch_scoring.operations.automation.planner import (
     Landed,
     Memory,
     Plan,
-    Stranger,
-    days_to_look_at,
-    is_tried_again,
+    UnexpectedObject,
+    days_to_examine,
+    is_retried,
     plan,
     sort_names,
 )
@@ -48,7 +48,7 @@ def decide(
     now: float = NOON,
     bounds: Bounds | None = None,
     memory: Memory | None = None,
-    strangers: list[Stranger] | None = None,
+    strangers: list[UnexpectedObject] | None = None,
     turn: list[str] | None = None,
 ) -> Plan:
     return plan(
@@ -220,7 +220,7 @@ def test_a_failed_day_is_tried_again_with_growing_pauses_three_times_in_all() ->
         assert least <= pause <= least * 5 / 3
         assert f"run again in {pause - 1:.0f} s" in decide(landed(), runs=failed, now=NOON + 1).waiting[DAY]
         (request,) = decide(landed(), runs=failed, now=NOON + pause).requests
-        assert request.attempt == tries + 1 and request.why.endswith(f"try {tries + 1}")
+        assert request.attempt == tries + 1 and request.why.endswith(f"attempt {tries + 1}")
     failed = [run(n) for n in (3, 2, 1)]
     made = decide(landed(), runs=failed, now=NOON + 10 * 86400)
     assert made.requests == () and made.waiting[DAY].startswith("given up after 3 failed runs of these files")
@@ -265,15 +265,15 @@ def test_every_run_of_a_day_has_a_key_of_its_own_and_a_created_one_keeps_its() -
 
 def test_a_failure_is_followed_by_another_try_unless_it_was_the_last_or_no_try() -> None:
     failed = [run(3), run(2), run(1)]
-    assert [is_tried_again(one.id, failed, Bounds()) for one in failed] == [False, True, True]
-    assert not is_tried_again("run00001", [run(1, "refused")], Bounds())
-    assert not is_tried_again("run00001", [run(1, is_whole=False)], Bounds())
-    assert is_tried_again("run00001", [run(1, fingerprint="")], Bounds()), "it died before it knew its files"
-    assert not is_tried_again("run00001", [run(1, "refused", fingerprint="")], Bounds())
-    assert not is_tried_again("run00001", [run(1, is_whole=False, fingerprint="")], Bounds())
-    assert not is_tried_again("unknown", failed, Bounds())
+    assert [is_retried(one.id, failed, Bounds()) for one in failed] == [False, True, True]
+    assert not is_retried("run00001", [run(1, "refused")], Bounds())
+    assert not is_retried("run00001", [run(1, is_whole=False)], Bounds())
+    assert is_retried("run00001", [run(1, fingerprint="")], Bounds()), "it died before it knew its files"
+    assert not is_retried("run00001", [run(1, "refused", fingerprint="")], Bounds())
+    assert not is_retried("run00001", [run(1, is_whole=False, fingerprint="")], Bounds())
+    assert not is_retried("unknown", failed, Bounds())
     others = [run(n, fingerprint=f"f{n}") for n in (3, 2, 1)]
-    assert [is_tried_again(one.id, others, Bounds()) for one in others] == [False, True, True], "files keep changing"
+    assert [is_retried(one.id, others, Bounds()) for one in others] == [False, True, True], "files keep changing"
 
 
 # names
@@ -327,7 +327,7 @@ def test_of_very_many_bad_names_some_are_told_once_and_that_there_are_more() -> 
 
 
 def test_many_bad_names_are_told_a_few_a_tick() -> None:
-    strangers = [Stranger(f"x{n}/", "no day") for n in range(50)]
+    strangers = [UnexpectedObject(f"x{n}/", "no day") for n in range(50)]
     memory, told = Memory(), []
     for _ in range(4):
         made = decide(strangers=strangers, memory=memory)
@@ -357,7 +357,7 @@ def test_every_day_comes_in_turn_and_the_newest_each_time(
     memory = Memory(hinted=hints, older_than=start, named_before=start)
     looked: set[str] = set()
     for _ in range(2 * count // min(older, named) + 3):
-        first, turn = days_to_look_at(days, memory, bounds)
+        first, turn = days_to_examine(days, memory, bounds)
         assert set(days[:recent]) <= set(first) and len(first) <= recent + named and len(turn) <= older
         assert not set(first) & set(turn) and set(first) <= {*days[:recent], *hints}
         looked |= {*first, *turn}
@@ -370,7 +370,7 @@ def test_every_day_comes_in_turn_and_the_newest_each_time(
 def test_requests_are_bounded_and_the_others_come_with_the_next_ticks() -> None:
     days = [str(TODAY - timedelta(days=n)) for n in range(7)]
     made = decide(*(landed(day) for day in days), bounds=Bounds(requests=3), turn=days[2:])
-    assert asked(made) == days[:3] and all("a tick" in why for why in made.waiting.values())
+    assert asked(made) == days[:3] and all("per tick" in why for why in made.waiting.values())
     assert made.memory.older_than == days[2], "the turn goes on with the first that was not asked for"
 
 

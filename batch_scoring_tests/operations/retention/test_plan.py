@@ -107,7 +107,7 @@ def test_the_clock_is_doubted_for_three_reasons_and_a_store_has_its_own() -> Non
     ]
     assert said(NOW, NOW, NOW - 40 * DAY, True) == []
     assert said(NOW, NOW, NOW + 2 * DAY, True) == [
-        "a file is from 2024-06-03 12:00 UTC, which is to come: it is 2024-06-01 12:00 UTC"
+        "a file is from 2024-06-03 12:00 UTC, which is in the future: it is 2024-06-01 12:00 UTC"
     ]
     assert said(NOW, NOW + 2 * DAY, NOW, True) == [
         "this machine's clock says 2024-06-03 12:00 UTC, the store's 2024-06-01 12:00 UTC"
