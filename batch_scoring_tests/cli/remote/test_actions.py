@@ -415,12 +415,12 @@ def test_an_address_that_is_none_is_one_line_without_secrets(arguments: str, say
         ("submit tiny", "expected --day, or --from and --to"),
         ("submit tiny --day 2024-03-04 --from 2024-03-04 --to 2024-03-05", "expected --day, or --from and --to"),
         ("submit tiny --from 2024-03-04", "expected --day, or --from and --to"),
-        ("submit tiny --day 2024-02-30", "'2024-02-30' is no day"),
+        ("submit tiny --day 2024-02-30", "'2024-02-30' is not a day"),
         ("submit tiny --day 2024-03-04 --timeout 5", "--timeout is for --wait"),
         ("wait", "expected the id of a run or a backfill, or else --pipeline and --day"),
         ("status --pipeline tiny", "expected the id of a run or a backfill, or else --pipeline and --day"),
         ("status abcdefgh --day 2024-03-04", "expected the id of a run or a backfill, or else --pipeline and --day"),
-        ("wait abcdefgh --timeout 0", "'0' is no number of seconds above 0"),
+        ("wait abcdefgh --timeout 0", "'0' is not a number of seconds above 0"),
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: str, says: str) -> None:
