@@ -1,7 +1,7 @@
-"""What becomes of the rows of a file that are read: each is accepted or rejected, once, with a reason.
+"""Validation of the rows of a file: each is accepted or rejected, once, with a reason.
 
 The contract judges a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
-files are read newest first. Days (`features.py`) and files at the command line (`adhoc/`) are judged alike.
+files are read newest first. Days and files at the command line are judged alike: `daily/stream.py` runs this.
 """
 
 import contextlib
@@ -63,8 +63,7 @@ class Judge:
     def judge(self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int) -> Generator[Judged, None, None]:
         """Judge the next blocks; those of the newest file come first.
 
-        The contract has its say in as many threads more (`overlap.py`), and all in their order go through the gate of
-        the keys.
+        The contract is applied in as many threads more (`runtime/parallel.py`); keys are looked up here, in order.
         """
 
         def verdict(block: Rows) -> tuple[Rows, Verdict]:
