@@ -24,12 +24,6 @@ README = (LOANS / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DAYS = ("2024-01-01", "2024-01-02")
 
-SPELLED_TODAY = {
-    ".venv/bin/batch-scoring checkpoint": ".venv/bin/python -m batch_scoring.inference.checkpoint",
-    ".venv/bin/batch-scoring calibrate": ".venv/bin/python -m batch_scoring.monitoring.drift.distances calibrate",
-}
-"""Commands that the README names as they will be called."""
-
 
 class Tutorial:
     """A checkout with the README's commands, and what they have printed."""
@@ -45,8 +39,6 @@ class Tutorial:
 
     def run(self, language: str, text: str) -> str:
         """Type a block; what it prints."""
-        for new, old in SPELLED_TODAY.items():
-            text = text.replace(new, old)
         shell = ["bash", "-euc", text] if language == "bash" else [".venv/bin/python", "-c", text]
         settings = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(shell, cwd=self.folder, env=settings, capture_output=True, text=True)
