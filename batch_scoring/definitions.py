@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from batch_scoring.config.loader import Broken, Survey, survey_pipelines
+from batch_scoring.config.loader import BrokenPipeline, Survey, survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.assets.model import model
 from batch_scoring.defs.assets.predictions import predictions
@@ -23,7 +23,7 @@ from batch_scoring.operations.alerting import collector
 from batch_scoring.runtime import gc_freeze
 
 
-def deploy(pipelines: list[Pipeline], broken: Sequence[Broken] = ()) -> dg.Definitions:
+def deploy(pipelines: list[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> dg.Definitions:
     """Everything in the deployment; of a broken pipeline only placeholders that say what is wrong."""
     return dg.Definitions(
         assets=[

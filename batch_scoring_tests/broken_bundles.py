@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
-from batch_scoring.inference.reference_profile import Column, Profile, Scores
+from batch_scoring.inference.reference_profile import ColumnProfile, ReferenceProfile, Scores
 
 PROOF = "code_of_the_bundle_has_run"
 """A file of this name appears beside the bundle if what stands in it is ever run."""
@@ -86,9 +86,9 @@ def add_profile(folder: Path, content: str) -> None:
 
 def profile_of(*features: str, **changes: Any) -> str:  # noqa: ANN401
     """A profile of some numeric features, in its form."""
-    column = Column(kind="numeric", grain="row", day=0.1, sampling=1.0, trailing=None, missing=1.0)
+    column = ColumnProfile(kind="numeric", grain="row", day=0.1, sampling=1.0, trailing=None, missing=1.0)
     days = Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None)
-    profile = Profile(
+    profile = ReferenceProfile(
         first="2024-01-01",
         last="2024-03-31",
         days=91,

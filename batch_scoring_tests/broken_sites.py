@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring.cli.doctor.report import Report
+from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring.cli.doctor.run_probes import look
 from batch_scoring.config.loader import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
@@ -29,18 +29,18 @@ class Clinic:
         with dg.DagsterInstance.from_config(str(self.home)) as found:
             yield found
 
-    def look(self, *, send_test: bool = False) -> Report:
+    def look(self, *, send_test: bool = False) -> DoctorReport:
         """What doctor says, as the command would."""
         survey = survey_pipelines(self.tiny.packages, self.tiny.data_root)
         return look(survey.valid, survey.errors, send_test=send_test)
 
 
-def findings(report: Report) -> list[tuple[str, str]]:
+def findings(report: DoctorReport) -> list[tuple[str, str]]:
     """Severity and probe of each finding that counts."""
     return [(finding.severity, by[0].probe.name) for finding, by in report.findings() if finding.severity != "info"]
 
 
-def told(report: Report, severity: str, probe: str, *words: str) -> None:
+def told(report: DoctorReport, severity: str, probe: str, *words: str) -> None:
     """Doctor has found just this, says these words, and what to do."""
     assert findings(report) == [(severity, probe)], report.text()
     finding = report.findings()[0][0]
@@ -49,7 +49,7 @@ def told(report: Report, severity: str, probe: str, *words: str) -> None:
     assert finding.expected and finding.remedy, text
 
 
-def without_hard_links(act: Callable[[], Report]) -> Report:
+def without_hard_links(act: Callable[[], DoctorReport]) -> DoctorReport:
     """What `act` returns in a thread for which the kernel refuses link(2) with EPERM, as it does on FAT."""
 
     class Instruction(ctypes.Structure):
@@ -73,7 +73,7 @@ def without_hard_links(act: Callable[[], Report]) -> Report:
         Instruction(answer, 0, 0, 0x7FFF_0000),
     )
     program = Program(5, instructions)
-    answers: list[Report] = []
+    answers: list[DoctorReport] = []
 
     def run() -> None:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from batch_scoring.config.names import DAILY_ASSETS
 from batch_scoring.daily.history import days_before
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.inference.reference_profile import Profile, Scores
+from batch_scoring.inference.reference_profile import ReferenceProfile, Scores
 from batch_scoring_tests.tiny import TinyProject
 
 LATE = "2024-03-20"
@@ -33,7 +33,7 @@ def days(
         tiny.run(before, steps, definitions=definitions)
 
 
-def profile(**changes: object) -> Profile:
+def profile(**changes: object) -> ReferenceProfile:
     """A reference profile, as a calibration might have learned it."""
     values: dict[str, object] = {
         "first": "2023-12-01",
@@ -51,7 +51,7 @@ def profile(**changes: object) -> Profile:
         "exceeding": {},
         "score_days": Scores(confidence=0.02, confidence_sd=0.0, spread=0.001, largest_class=0.5),
     }
-    return Profile.model_validate(values | changes)
+    return ReferenceProfile.model_validate(values | changes)
 
 
 def profiled(tiny: TinyProject, **changes: object) -> None:

@@ -31,7 +31,7 @@ from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.folders import open_folder
-from batch_scoring.storage.state import Account, State
+from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring.tables import read_day
 
 DAY, NEXT_DAY = "2024-03-04", "2024-03-05"
@@ -225,7 +225,7 @@ class TinyProject:
         """The pipeline's state."""
         return State(self.pipeline.output)
 
-    def account(self, step: str, day: str = DAY) -> Account:
+    def account(self, step: str, day: str = DAY) -> PublishedDay:
         """A step's account, which must be there."""
         account = self.state.account(step, day)  # type: ignore[arg-type]
         assert account is not None

@@ -152,7 +152,7 @@ def _score(pipeline: Pipeline, source: str, target: str) -> None:
     from batch_scoring.cli.score import score_files as adhoc
 
     out = io.StringIO()
-    request = adhoc.Request(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)
+    request = adhoc.ScoreRequest(f"{source}/{NAME}", f"{target}/predictions.parquet", overwrite=True, as_json=True)
     if adhoc.run(pipeline, request, out, sys.stderr):
         raise RuntimeError(out.getvalue())
 

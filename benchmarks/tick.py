@@ -25,9 +25,9 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations.automation import landing_scan
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring.storage import aws
-from batch_scoring.storage.state import Account, PublishedPart, State
+from batch_scoring.storage.state import PublishedDay, PublishedPart, State
 from batch_scoring_tests.tiny import TinyProject
 from benchmarks import side_by_side
 
@@ -71,7 +71,7 @@ def _measured(pipeline: Pipeline, days: list[str], ticks: int) -> list[list[str]
     _settle(pipeline, days)
     where = "local folder" if pipeline.landing.is_local else "S3 (moto)"
     with dg.DagsterInstance.ephemeral() as instance, _counted() as requests:
-        memory = Memory()
+        memory = TickState()
 
         def tick() -> None:
             nonlocal memory
@@ -154,7 +154,7 @@ def _settle(pipeline: Pipeline, days: list[str]) -> None:
         fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
         for step in ("validated_features", "predictions"):
             state.put_account(
-                Account(
+                PublishedDay(
                     pipeline=pipeline.name,
                     day=day,
                     step=step,

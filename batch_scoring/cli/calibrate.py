@@ -9,7 +9,7 @@ from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import MANIFEST, PROFILE, Bundle, read_bundle, read_manifest
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.registry import ensure_new_version
 from batch_scoring.monitoring.drift import calibration, distances
 from batch_scoring.runtime.printable import guarded
@@ -41,7 +41,7 @@ def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run
     return 0
 
 
-def summary(profile: Profile) -> str:
+def summary(profile: ReferenceProfile) -> str:
     """The learned thresholds and their false alarms on days held out, as text."""
     lines = [
         f"reference: {profile.days} days, {profile.first} to {profile.last}, {profile.rows} rows a day; "
@@ -79,7 +79,7 @@ def summary(profile: Profile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def store(pipeline: Pipeline, bundle: Bundle, profile: Profile, version: str | None = None) -> str:
+def store(pipeline: Pipeline, bundle: Bundle, profile: ReferenceProfile, version: str | None = None) -> str:
     """Write the profile into the bundle, or into a copy under another version's name; says what to do next.
 
     Raises:

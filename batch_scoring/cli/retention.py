@@ -12,9 +12,9 @@ from batch_scoring.cli.instance import opened
 from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.defs.assets.retention import limits_in_force, table_row
+from batch_scoring.defs.assets.retention import active_limits, table_row
 from batch_scoring.operations.retention import vacuum
-from batch_scoring.operations.retention.plan import Plan
+from batch_scoring.operations.retention.plan import RetentionPlan
 from batch_scoring.runtime.printable import guarded
 
 SHOWN = 3
@@ -54,11 +54,11 @@ def clean(name: str, out: TextIO, *, delete: bool = False, as_json: bool = False
     """
     pipeline = find_pipeline(name)
     with opened() as instance:
-        plan = vacuum.look(pipeline, limits_in_force(pipeline, instance))
+        plan = vacuum.look(pipeline, active_limits(pipeline, instance))
     problems, shown = [*plan.problems, *plan.doubts], plan
     if delete:
         swept = vacuum.sweep(pipeline, plan, "batch-scoring retention", clock_is_right=clock_is_right)
-        problems, shown = swept.problems, Plan(plan.now, plan.limits, tuple(swept.removed))
+        problems, shown = swept.problems, RetentionPlan(plan.now, plan.limits, tuple(swept.removed))
     if as_json:
         json.dump(_document(pipeline, shown, problems, deleted=delete), out, indent=1)
         out.write("\n")
@@ -67,7 +67,7 @@ def clean(name: str, out: TextIO, *, delete: bool = False, as_json: bool = False
     return 1 if problems else 0
 
 
-def _document(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: bool) -> dict[str, Any]:
+def _document(pipeline: Pipeline, plan: RetentionPlan, problems: list[str], *, deleted: bool) -> dict[str, Any]:
     return {
         "pipeline": pipeline.name,
         "now": plan.now.isoformat(),
@@ -78,7 +78,7 @@ def _document(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: b
     }
 
 
-def _lines(pipeline: Pipeline, plan: Plan, problems: list[str], *, deleted: bool) -> Iterator[str]:
+def _lines(pipeline: Pipeline, plan: RetentionPlan, problems: list[str], *, deleted: bool) -> Iterator[str]:
     yield f"{pipeline.name} in {pipeline.output.uri}: {'removed' if deleted else 'may go'}"
     yield ""
     yield f"{'kind':<11}  {'kept for':>9}  {'files':>8}  {'size':>9}"

@@ -42,7 +42,7 @@ def data_root() -> str:
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenPipeline:
     """A pipeline that is left out of the deployment until its errors are corrected."""
 
     name: str
@@ -58,7 +58,7 @@ class Survey:
     """All pipelines of a deployment, valid and broken."""
 
     valid: tuple[Pipeline, ...]
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenPipeline, ...]
 
     @property
     def errors(self) -> list[str]:
@@ -72,7 +72,7 @@ class Survey:
 
     def without(self, pipeline: Pipeline, error: str) -> "Survey":
         """The same survey with one more pipeline that is broken."""
-        broken = Broken(pipeline.name, (_located(pipeline.folder / "pipeline.yaml", error),), pipeline.output)
+        broken = BrokenPipeline(pipeline.name, (_located(pipeline.folder / "pipeline.yaml", error),), pipeline.output)
         return Survey(tuple(one for one in self.valid if one is not pipeline), (*self.broken, broken))
 
     def deployable(self) -> list[Pipeline]:
@@ -125,7 +125,7 @@ def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Surve
         errors[name] += _with_lines(folder / name / "pipeline.yaml", [error])
     valid = (pipeline for name, pipeline in pipelines.items() if pipeline and not errors[name])
     broken = (
-        Broken(name, tuple(found), outputs.get(name) or locate(name, root))
+        BrokenPipeline(name, tuple(found), outputs.get(name) or locate(name, root))
         for name, found in sorted(errors.items())
         if found
     )

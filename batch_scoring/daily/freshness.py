@@ -16,7 +16,7 @@ from batch_scoring.storage.delta import Part, Table
 from batch_scoring.storage.folders import FileVersion, is_version
 from batch_scoring.storage.state import DayInput, LandingFile, State, StepName
 
-STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 
 
 @dataclass
@@ -40,7 +40,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
         OSError: the store did not answer.
     """
     state = State(pipeline.output)
-    by_step = [{account.day: account for account in state.accounts_of(step, days)} for step in STEPS]
+    by_step = [{account.day: account for account in state.accounts_of(step, days)} for step in WRITING_STEPS]
     both = [day for day in days if all(day in accounts for accounts in by_step)]
     if not both:
         return {}
@@ -48,7 +48,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     found = {}
     for day in both:
         accounts = [of_day[day] for of_day in by_step]
-        parts = [DayStep(pipeline, day, step) for step in STEPS]
+        parts = [DayStep(pipeline, day, step) for step in WRITING_STEPS]
         if len({account.fingerprint for account in accounts}) == 1 and all(
             stands_at(step.table) == account.table.transaction
             and stands_at(step.quarantine) == account.quarantine.transaction

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from batch_scoring.storage.state import Account, DayChecks, DayInput, State, StepName
+from batch_scoring.storage.state import DayChecks, DayInput, PublishedDay, State, StepName
 
 TRAILING_DAYS = 28
 """Four of each weekday."""
@@ -30,7 +30,7 @@ def inputs(state: State, day: str) -> list[DayInput]:
     return state.day_inputs(days_before(day))
 
 
-def accounts(state: State, step: StepName, day: str) -> list[Account]:
+def accounts(state: State, step: StepName, day: str) -> list[PublishedDay]:
     """A step's accounts of the days before."""
     return state.accounts_of(step, days_before(day))
 

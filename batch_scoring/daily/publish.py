@@ -22,14 +22,14 @@ from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount, State, StepName
+from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, PublishedPart, ShardStats, State, StepName
 
 
 @dataclass(frozen=True)
 class Finished:
     """A shard with its quarantine: complete files, committed or not."""
 
-    account: ShardAccount
+    account: ShardStats
     file: ShardFile
     quarantine: tuple[ShardFile, ...]
     reused: bool
@@ -45,11 +45,11 @@ class Prepared:
     """Keys among the rows of all shards (only the features know)."""
     settings: dict[str, int | str] = field(default_factory=dict)
     """How the work was done, for the operator."""
-    published: Account | None = None
+    published: PublishedDay | None = None
     """The account, if the day stood as it should and nothing is to be done."""
 
     @property
-    def accounts(self) -> tuple[ShardAccount, ...]:
+    def accounts(self) -> tuple[ShardStats, ...]:
         """The shards' accounts; of a day that stands, those of its publication."""
         return self.published.shards if self.published else tuple(shard.account for shard in self.shards)
 
@@ -71,7 +71,7 @@ class DayStep:
         self.table = Part(TABLES[name](pipeline), day, name)
         self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
 
-    def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> Account | None:
+    def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> PublishedDay | None:
         """The day's account, if it is of this input, code and model and both tables are as it left them."""
         account = self.state.account(self.name, self.day)
         if account is None or (account.fingerprint, account.code) != (fingerprint, code):
@@ -99,10 +99,10 @@ class DayStep:
         *,
         fingerprint: str,
         code: str,
-        model: ModelInForce | None,
+        model: ActiveModel | None,
         features_code: str | None = None,
         check_current: Callable[[], None],
-    ) -> tuple[Account, bool]:
+    ) -> tuple[PublishedDay, bool]:
         """Commit the quarantine, then the table, then write the account: it, and whether anything was committed.
 
         Raises:
@@ -135,7 +135,7 @@ class DayStep:
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
-            account = Account(
+            account = PublishedDay(
                 pipeline=self.pipeline.name,
                 day=self.day,
                 step=self.name,
@@ -231,7 +231,7 @@ class Draft:
             counts[reason] = counts.get(reason, 0) + rows
         self._quarantine(block.stage).write(block.rows)
 
-    def finish(self, account: ShardAccount) -> Finished:
+    def finish(self, account: ShardStats) -> Finished:
         """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it.
 
         Raises:
@@ -241,7 +241,7 @@ class Draft:
         for stage in self.quarantined:
             self._flush(stage)
             rows = sum(self.quarantined[stage].values())
-            own = ShardAccount(
+            own = ShardStats(
                 digest=account.digest, source=account.source, run_id=account.run_id, rows_in=rows, rows=rows
             )
             ensure_written(rows, self._writers[stage].rows, f"{account.source}, stage {stage}")

@@ -14,24 +14,24 @@ import pyarrow as pa
 from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, check_input
-from batch_scoring.daily.stream import PLACE, Batch, Scoring, Total
+from batch_scoring.daily.stream import PLACE, Batch, RowTotal, ScoringStage
 from batch_scoring.daily.tables import features_table
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.scorer import ALONE, Scorer
+from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, ShardAccount
+from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, ShardStats
 
 
 @dataclass(frozen=True)
 class FeatureShard:
     """A shard of validated features."""
 
-    account: ShardAccount
+    account: ShardStats
     path: str
     """Its file, relative to the features table."""
 
@@ -44,7 +44,7 @@ class FeatureShard:
 class Source:
     """What a day is scored from: one state of its features, one model."""
 
-    def __init__(self, pinned: DayInput, features: Account, model: ModelInForce) -> None:
+    def __init__(self, pinned: DayInput, features: PublishedDay, model: ActiveModel) -> None:
         self.pinned, self.features, self.model = pinned, features, model
         files = {shards.identity_of(path): path for path in features.table.files}
         self.shards = tuple(
@@ -99,7 +99,7 @@ def check_current(step: DayStep, source: Source) -> None:
     )
 
 
-def _digests(features: Account) -> set[str]:
+def _digests(features: PublishedDay) -> set[str]:
     """What the features' rows depend on, whichever run has written them."""
     return {shard.digest for shard in features.shards}
 
@@ -117,7 +117,7 @@ def shard_digest(step: DayStep, source: Source, features: FeatureShard, device: 
     return shards.digest("predictions", features.digest, source.model.sha256, step.pipeline.scoring_code, device)
 
 
-def load_model(step: DayStep, model: ModelInForce) -> LoadedModel:
+def load_model(step: DayStep, model: ActiveModel) -> LoadedModel:
     """The active model, from its copy in the state, proven by its golden rows on the device that scores.
 
     Raises:
@@ -160,7 +160,7 @@ def score(
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(backoff)
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
-    alone = "" if scorer.runs_side_by_side else f"; {ALONE}"
+    alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
     run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
     day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
     progress, done = Progress(sum(features.account.rows for features in wanted), run.log, "scored"), []
@@ -186,15 +186,15 @@ class _Day:
 
     def _score(self, features: FeatureShard, digest: str) -> Finished:
         """Score one feature shard into one shard of predictions."""
-        accepted = Total(features.account.rows, features.account.keys)
-        scoring = Scoring(self._scorer, self.schema, accepted, at=self._run.started)
+        accepted = RowTotal(features.account.rows, features.account.keys)
+        scoring = ScoringStage(self._scorer, self.schema, accepted, at=self._run.started)
         with (
             self._step.draft(self.schema, dictionary=scored_rows.DICTIONARY) as draft,
             contextlib.closing(scoring.run(self._read(features))) as batches,
         ):
             draft.write_all(batches, "score", self._run)
             return draft.finish(
-                ShardAccount(
+                ShardStats(
                     digest=digest,
                     source=features.digest,
                     run_id=self._run.id,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import Scored
+from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.quarantine_blocks import Block
@@ -29,7 +29,7 @@ def schema(key: pa.Field, manifest: Manifest) -> pa.Schema:
     return pa.schema([field.with_nullable(False) for field in fields])
 
 
-def rows(scored: Scored, version: str, at: pa.Scalar, form: pa.Schema) -> pa.RecordBatch:
+def rows(scored: ScoredBatch, version: str, at: pa.Scalar, form: pa.Schema) -> pa.RecordBatch:
     """The rows that have a score, with the columns that `schema` gives; the first of them is the key."""
     kept = scored.rows
     constants = [parquet.constant(version, len(kept)), parquet.constant(at, len(kept))]
@@ -41,7 +41,7 @@ def rows(scored: Scored, version: str, at: pa.Scalar, form: pa.Schema) -> pa.Rec
 class Unscored:
     """The rows of a record batch without a score; `source_file` and `row_number` are columns of the batch."""
 
-    scored: Scored
+    scored: ScoredBatch
     key: str
 
     @property

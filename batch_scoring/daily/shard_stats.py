@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.spec import Features
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import Scored
+from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest import quarantine
 
 CATEGORIES = 50_000
@@ -57,7 +57,7 @@ class Tally:
         self._unknown: dict[str, dict[str, int]] = {}
         self._bad = 0
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: ScoredBatch) -> None:
         """Count one record batch."""
         scores = scored.scores
         for column in scores.schema.names:

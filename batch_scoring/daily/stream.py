@@ -22,13 +22,13 @@ from batch_scoring.daily import scored_rows
 from batch_scoring.daily.scored_rows import Unscored
 from batch_scoring.daily.shard_stats import ColumnCounts, Tally
 from batch_scoring.errors import RowsLostError
-from batch_scoring.inference.scorer import Scored, Scorer
+from batch_scoring.inference.scorer import ScoredBatch, Scorer
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows, Rows
 from batch_scoring.ingest.key_index import hash64, identity, mix64
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.quarantine_blocks import Block
-from batch_scoring.ingest.row_validator import Judge, Judged
+from batch_scoring.ingest.row_validator import RowValidator, ValidatedRows
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import LandingFile
@@ -41,7 +41,7 @@ ALL_ROWS = 2**62
 
 
 @dataclass
-class Total:
+class RowTotal:
     """Number of rows, and the sum of their hashes modulo 2**64: equal for equal rows, in any order."""
 
     rows: int = 0
@@ -61,9 +61,9 @@ class Ledger:
     another adds rows kept and rejected.
     """
 
-    received: Total = field(default_factory=Total)
-    kept: Total = field(default_factory=Total)
-    rejected: Total = field(default_factory=Total)
+    received: RowTotal = field(default_factory=RowTotal)
+    kept: RowTotal = field(default_factory=RowTotal)
+    rejected: RowTotal = field(default_factory=RowTotal)
 
     @property
     def missing(self) -> int:
@@ -98,14 +98,14 @@ class Batch:
     """Fraction of the input read when they were validated; 0 where no progress bar shows it."""
 
 
-class Validation:
+class ValidationStage:
     """The first stage: rows that meet the contract are accepted, with the place where each was read."""
 
-    def __init__(self, judge: Judge, counts: ColumnCounts) -> None:
+    def __init__(self, judge: RowValidator, counts: ColumnCounts) -> None:
         self._judge, self.counts = judge, counts
         self.ledgers: collections.defaultdict[str, Ledger] = collections.defaultdict(Ledger)
         """By file."""
-        self.keys = Total()
+        self.keys = RowTotal()
         """Of the accepted rows, by key."""
         self.duplicates: list[int] = []
         """Row numbers of the rows that were rejected because their key had been seen."""
@@ -127,7 +127,7 @@ class Validation:
                 self._record(judged, ledger)
                 yield Batch(_with_place(judged), (judged,))
 
-    def _record(self, judged: Judged, ledger: Ledger) -> None:
+    def _record(self, judged: ValidatedRows, ledger: Ledger) -> None:
         ledger.kept.add(_row_hashes(judged.numbers))
         ledger.rejected.add(_row_hashes(judged.rejected_numbers))
         self.keys.add(hash64(judged.accepted.column(judged.key)))
@@ -135,10 +135,10 @@ class Validation:
         self.counts.add(judged.accepted)
 
 
-class Scoring:
+class ScoringStage:
     """The second stage: accepted rows that the model can score become predictions."""
 
-    def __init__(self, scorer: Scorer, schema: pa.Schema, accepted: Total, at: datetime) -> None:
+    def __init__(self, scorer: Scorer, schema: pa.Schema, accepted: RowTotal, at: datetime) -> None:
         """Begin.
 
         Args:
@@ -169,7 +169,7 @@ class Scoring:
                 self._record(scored, predictions, unscored)
                 yield replace(batch, rows=predictions, rejected=(*batch.rejected, unscored))
 
-    def _record(self, scored: Scored, predictions: pa.RecordBatch, unscored: Unscored) -> None:
+    def _record(self, scored: ScoredBatch, predictions: pa.RecordBatch, unscored: Unscored) -> None:
         self.ledger.kept.add(hash64(predictions.column(self._key)))
         self.ledger.rejected.add(hash64(unscored.keys))
         self.tally.add(scored)
@@ -190,7 +190,7 @@ def open_rows(
     folder: Folder,
     file: FileVersion | LandingFile,
     csv: Csv,
-    judge: Judge,
+    judge: RowValidator,
     note: Callable[[str], object],
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[FileRows]:
@@ -207,7 +207,7 @@ def open_rows(
         yield rows
 
 
-def _counted(blocks: Iterable[Rows], start: int, received: Total) -> Iterator[Rows]:
+def _counted(blocks: Iterable[Rows], start: int, received: RowTotal) -> Iterator[Rows]:
     """Add the rows of a file to a total as they are read; they are numbered without a gap."""
     for block in blocks:
         received.add(_row_hashes(np.arange(start + 1, start + len(block) + 1)))
@@ -215,7 +215,7 @@ def _counted(blocks: Iterable[Rows], start: int, received: Total) -> Iterator[Ro
         yield block
 
 
-def _with_place(judged: Judged) -> pa.RecordBatch:
+def _with_place(judged: ValidatedRows) -> pa.RecordBatch:
     """The accepted rows, each with where it was read."""
     place = [parquet.constant(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
     names = [*judged.accepted.schema.names, *(field.name for field in PLACE)]

@@ -11,17 +11,17 @@ import pyarrow as pa
 
 from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared
 from batch_scoring.daily.shard_stats import ColumnCounts
-from batch_scoring.daily.stream import PLACE, Validation, open_rows
+from batch_scoring.daily.stream import PLACE, ValidationStage, open_rows
 from batch_scoring.errors import EntryError, FileChangedError, SupersededError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows
-from batch_scoring.ingest.row_validator import Judge
+from batch_scoring.ingest.row_validator import RowValidator
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.runtime.parallel import spare_cores
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
-from batch_scoring.storage.state import DayInput, LandingFile, ShardAccount
+from batch_scoring.storage.state import DayInput, LandingFile, ShardStats
 
 _HELPERS = 3
 """Threads, at most, that validate beside the caller's: it alone looks up keys and writes, and keeps up with no more."""
@@ -59,7 +59,7 @@ class _Day:
     ) -> None:
         self._batch_rows = batch_rows
         self._step, self._schema, self._run = step, schema, run
-        self._judge = Judge(contract)
+        self._judge = RowValidator(contract)
         self._before: FinishedShards = step.finished()
         self._progress = Progress(rows, run.log, "validated")
 
@@ -99,7 +99,7 @@ class _Day:
     def _validate(self, file: LandingFile, rows: FileRows, start: int, stop: int, base: str) -> Finished:
         """Validate the next rows of a file into one shard of features."""
         features = self._step.pipeline.spec.features
-        validation = Validation(self._judge, ColumnCounts(features))
+        validation = ValidationStage(self._judge, ColumnCounts(features))
         # a single block has nothing to run beside, and handing it over costs milliseconds
         helpers = min(_HELPERS, spare_cores()) if file.rows - start > self._batch_rows else 0
         read = self._run.timed_each("read", rows.read(start, stop))
@@ -111,7 +111,7 @@ class _Day:
         ):
             draft.write_all(batches, "validate", self._run)
             ledger = validation.ledgers[file.path]
-            account = ShardAccount(
+            account = ShardStats(
                 digest=_name(base, validation.duplicates),
                 source=f"{file.path}#{start:012d}",
                 run_id=self._run.id,

@@ -15,7 +15,7 @@ from batch_scoring.defs.execution import executors
 from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
-from batch_scoring.storage.state import Account
+from batch_scoring.storage.state import PublishedDay
 
 SCORED_FROM = ("raw_input", "validated_features", "model")
 """Upstream assets of predictions. raw_input is one of them because the files that it pinned are compared with those
@@ -73,7 +73,7 @@ def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
     }
 
 
-def data_version(account: Account) -> dg.DataVersion:
+def data_version(account: PublishedDay) -> dg.DataVersion:
     """Data version of a published day: a digest of its shards' digests."""
     return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
 
@@ -88,7 +88,7 @@ def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     )
 
 
-def preview(step: DayStep, account: Account) -> dict[str, Any]:
+def preview(step: DayStep, account: PublishedDay) -> dict[str, Any]:
     """The first rows of the day as metadata; none unless the spec asks for them: they stay in Dagster's database."""
     count = step.pipeline.spec.preview_rows
     for path in account.table.files if count else ():

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from batch_scoring.config.loader import Broken
+from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.names import broken_name, job_name, report_job_name, retention_job_name, schedule_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Schedule
@@ -99,7 +99,7 @@ def retention_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
     return _retain
 
 
-def broken_schedules(broken: Broken) -> list[dg.ScheduleDefinition]:
+def broken_schedules(broken: BrokenPipeline) -> list[dg.ScheduleDefinition]:
     """Placeholders for the schedules of a broken pipeline; they never request a run.
 
     Without them Dagster would forget within twelve hours that somebody has switched the schedules on.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from batch_scoring.config.loader import Broken, errors_of
+from batch_scoring.config.loader import BrokenPipeline, errors_of
 from batch_scoring.config.names import broken_name, events_name, job_name, uploads_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key
@@ -16,7 +16,7 @@ from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring.operations.automation import landing_scan, sqs
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime.printable import cleaned, printable
 
@@ -33,7 +33,7 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"marked as failed: {', '.join(ended)}" if ended else "every started run has its process")
 
 
-def broken_sensor(broken: Broken) -> dg.SensorDefinition:
+def broken_sensor(broken: BrokenPipeline) -> dg.SensorDefinition:
     """Placeholder in the UI for a pipeline that is left out of the deployment: always fails, with the reasons."""
 
     @dg.sensor(
@@ -48,7 +48,7 @@ def broken_sensor(broken: Broken) -> dg.SensorDefinition:
     return _is_broken
 
 
-def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[Broken] = ()) -> dg.SensorDefinition:
+def alerts_sensor(pipelines: Sequence[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> dg.SensorDefinition:
     """Send alerts for the whole deployment. Requests no runs."""
 
     @dg.sensor(
@@ -77,7 +77,7 @@ def uploads_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
         description=f"Scores the days whose files in {pipeline.landing.uri} are new or changed, one run per day.",
     )
     def _uploads(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        memory = Memory.read(context.cursor)
+        memory = TickState.read(context.cursor)
         with cleaned():
             return _result(pipeline, landing_scan.tick(pipeline, context.instance, memory), context)
 
@@ -96,7 +96,7 @@ def events_sensor(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> dg.Senso
         description=f"Scores the days named by messages of {settings.queue} whose files are new or changed.",
     )
     def _events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        memory = Memory.read(context.cursor)
+        memory = TickState.read(context.cursor)
         with cleaned():
             return _result(pipeline, sqs.tick(pipeline, pipelines, context.instance, memory, context.log), context)
 

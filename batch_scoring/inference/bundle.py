@@ -29,7 +29,7 @@ from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders import Folder, open_folder
@@ -70,20 +70,20 @@ class Bundle:
         return _dated(_table(self, REFERENCE), f"{self.uri}/{REFERENCE}")
 
     @property
-    def profile(self) -> Profile | None:
+    def profile(self) -> ReferenceProfile | None:
         """The reference profile; None before calibration.
 
         Raises:
             BundleError: `profile.json` is malformed.
         """
         try:
-            return Profile.model_validate_json(self.content[PROFILE]) if PROFILE in self.content else None
+            return ReferenceProfile.model_validate_json(self.content[PROFILE]) if PROFILE in self.content else None
         except ValidationError as error:
             raise BundleError(
                 f"{self.uri}/{PROFILE} is not a reference profile: {_errors(error)}; calibrate the bundle again"
             ) from error
 
-    def with_profile(self, profile: Profile, version: str) -> "Bundle":
+    def with_profile(self, profile: ReferenceProfile, version: str) -> "Bundle":
         """The bundle with a reference profile, under a version's name; nothing is written yet."""
         content = {name: data for name, data in self.content.items() if name != MANIFEST}
         content[PROFILE] = (profile.model_dump_json(indent=1) + "\n").encode()
@@ -128,7 +128,7 @@ def read_sha256(folder: Folder) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def read_description(folder: Folder) -> tuple[Manifest, Profile | None]:
+def read_description(folder: Folder) -> tuple[Manifest, ReferenceProfile | None]:
     """Read a bundle's manifest and reference profile, without weights and samples.
 
     Raises:

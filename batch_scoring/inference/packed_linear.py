@@ -30,7 +30,7 @@ _BATCH_ROWS = 8_192
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeRows:
     """Rows on which a packed network is compared with the eager one."""
 
     name: str
@@ -39,7 +39,7 @@ class Probe:
     categorical: torch.Tensor
 
 
-def proven(network: nn.Module, probes: Iterable[Probe]) -> tuple[nn.Module, str]:
+def proven(network: nn.Module, probes: Iterable[ProbeRows]) -> tuple[nn.Module, str]:
     """The network with packed layers, if these give the eager network's outputs for every probe.
 
     Args:
@@ -163,7 +163,7 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _disagreement(network: nn.Module, fast: nn.Module, probe: Probe) -> str:
+def _disagreement(network: nn.Module, fast: nn.Module, probe: ProbeRows) -> str:
     """How the outputs for a probe differ; empty if they agree."""
     try:
         expected = network(probe.numeric.clone(), probe.categorical.clone())

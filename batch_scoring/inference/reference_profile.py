@@ -16,7 +16,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Column(_Part):
+class ColumnProfile(_Part):
     """Distances of a column on ordinary days from the reference, in its own unit-free measure."""
 
     kind: Kind
@@ -47,7 +47,7 @@ class Scores(_Part):
     largest_class: float | None = Field(description="largest share of one class on a day")
 
 
-class Profile(_Part):
+class ReferenceProfile(_Part):
     """The content of `profile.json`."""
 
     format: Literal[1] = 1
@@ -57,8 +57,8 @@ class Profile(_Part):
     rows: int = Field(description="median rows of a reference day, as the reference holds it")
     weekends_apart: bool = Field(description="whether a day is compared with weekdays or weekends alone")
     factor: float = Field(description="c: a day alarms when a distance is beyond c times its threshold")
-    columns: dict[str, Column]
-    scores: dict[str, Column] = Field(description="the score columns: tested over the trailing days only")
+    columns: dict[str, ColumnProfile]
+    scores: dict[str, ColumnProfile] = Field(description="the score columns: tested over the trailing days only")
     left_out: dict[str, str] = Field(description="columns that no test can use, and why")
     everyday: dict[str, dict[str, float]] = Field(
         description="by categorical column, the values of every reference day with their smallest daily share"

@@ -10,7 +10,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import MANIFEST, Bundle, read_version
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage.state import ModelInForce, State
+from batch_scoring.storage.state import ActiveModel, State
 
 
 def ensure_new_version(pipeline: Pipeline, bundle: Bundle) -> None:
@@ -49,14 +49,14 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
             )
 
 
-def activate(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ModelInForce:
+def activate(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ActiveModel:
     """Copy the bundle into the state and make it the active model; an active one stays as it is."""
     state = State(pipeline.output)
     before = state.model_or_none()
     _copy(state, bundle)
     if before and before.sha256 == bundle.sha256:
         return before
-    active = ModelInForce(
+    active = ActiveModel(
         name=bundle.manifest.name,
         version=bundle.manifest.version,
         sha256=bundle.sha256,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from batch_scoring.inference.manifest import LoadedModel
-    from batch_scoring.inference.packed_linear import Probe
+    from batch_scoring.inference.packed_linear import ProbeRows
 
 GRID = 64
 """Every forward pass has a multiple of so many rows. From 16 rows on, results of a row were bit-equal in every batch
@@ -44,7 +44,7 @@ size tried; 64 leaves room for other BLAS builds."""
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
 """Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
 
-BATCH_ROWS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
+BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
 PASSES = 16
@@ -58,7 +58,7 @@ PROBES = 4_096
 """About so many golden rows with a missing value, at most, test packed layers: with up to 64 numeric columns all golden
 rows for each, with thousands one for each."""
 
-ALONE = "one thread at a time runs the network: no copy of it gives the same outputs"
+ONE_THREAD = "one thread at a time runs the network: no copy of it gives the same outputs"
 """Logged for a network that stores its results where a copy does not find them (`Scorer.runs_side_by_side`)."""
 
 
@@ -73,7 +73,7 @@ class FailedRow:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """The scores of one record batch, and the rows without any."""
 
     source: pa.RecordBatch
@@ -146,7 +146,9 @@ class Scorer:
         """Halve the rows of a forward pass so many times, on the grid; the scores stay the same."""
         self.batch_rows = _padded(self.batch_rows >> times)
 
-    def score(self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None) -> Generator[Scored, None, None]:
+    def score(
+        self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None
+    ) -> Generator[ScoredBatch, None, None]:
         """Score a stream; reading, scoring and the caller's work overlap, and results keep the order of the input.
 
         Args:
@@ -162,7 +164,7 @@ class Scorer:
         keep_freed_memory()
         if helpers is None:
             helpers = 2 if self.device == "cuda" else spare_cores()
-        found: list[Scored] = []
+        found: list[ScoredBatch] = []
         raising = 0
         with (
             _one_torch_thread_each() as settle,
@@ -176,7 +178,7 @@ class Scorer:
                     yield _joined(whole, found)
                     found = []
 
-    def score_batch(self, batch: pa.RecordBatch) -> Scored:
+    def score_batch(self, batch: pa.RecordBatch) -> ScoredBatch:
         """Score one record batch on the calling thread."""
         numeric, categorical, unknown = self.matrices(batch)
         infinite = self._infinite(batch, numeric)
@@ -201,7 +203,7 @@ class Scorer:
         if failed:
             failed.sort(key=lambda row: row.position)
             scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
-        return Scored(batch, scores, tuple(failed), unknown)
+        return ScoredBatch(batch, scores, tuple(failed), unknown)
 
     def _parts(
         self, batches: Iterable[pa.RecordBatch], threads: int
@@ -221,7 +223,9 @@ class Scorer:
                 start += rows
             yield batch, batch.slice(start)
 
-    def _score_part(self, part: tuple[pa.RecordBatch | None, pa.RecordBatch]) -> tuple[pa.RecordBatch | None, Scored]:
+    def _score_part(
+        self, part: tuple[pa.RecordBatch | None, pa.RecordBatch]
+    ) -> tuple[pa.RecordBatch | None, ScoredBatch]:
         whole, rows = part
         return whole, self.score_batch(rows)
 
@@ -395,18 +399,18 @@ class Scorer:
             failed.append(FailedRow(start, "network_raises", detail))
             _ensure_few(len(failed), failed)
 
-    def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[Probe]":
+    def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[ProbeRows]":
         for probe in self._probes(golden) if golden is not None else ():
             yield replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
 
-    def _probes(self, golden: pa.Table) -> "Iterator[Probe]":
+    def _probes(self, golden: pa.Table) -> "Iterator[ProbeRows]":
         """The golden rows as they are, with unknown words, and with a missing value in each numeric column in turn."""
         import torch
 
-        from batch_scoring.inference.packed_linear import Probe
+        from batch_scoring.inference.packed_linear import ProbeRows
 
-        def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> Probe:
-            return Probe(name, torch.from_numpy(numeric), torch.from_numpy(categorical))
+        def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> ProbeRows:
+            return ProbeRows(name, torch.from_numpy(numeric), torch.from_numpy(categorical))
 
         numeric, categorical, _ = self.matrices(golden.combine_chunks().to_batches()[0])
         yield probe("the golden rows", numeric, categorical)
@@ -441,7 +445,7 @@ class Scorer:
             self._forward(numeric, categorical, probabilities=False)
         for hook in hooks:
             hook.remove()
-        least, most = BATCH_ROWS[self.device]
+        least, most = BATCH_LIMITS[self.device]
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
@@ -462,7 +466,7 @@ def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
         )
 
 
-def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:
+def _joined(batch: pa.RecordBatch, parts: list[ScoredBatch]) -> ScoredBatch:
     """The result of a record batch, from those of its parts."""
     if len(parts) == 1:
         return parts[0]
@@ -475,7 +479,7 @@ def _joined(batch: pa.RecordBatch, parts: list[Scored]) -> Scored:
         for column, counts in part.unknown.items():
             unknown.setdefault(column, collections.Counter()).update(counts)
     scores = pa.concat_batches([part.scores for part in parts])
-    return Scored(batch, scores, tuple(failed), {column: dict(counts) for column, counts in unknown.items()})
+    return ScoredBatch(batch, scores, tuple(failed), {column: dict(counts) for column, counts in unknown.items()})
 
 
 def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from batch_scoring.errors import is_out_of_memory
-from batch_scoring.inference.packed_linear import Probe
+from batch_scoring.inference.packed_linear import ProbeRows
 
 
 class ThreadCopies:
     """As many equal networks as there are concurrent forward passes; a single one, in turn, if no copy is equal."""
 
-    def __init__(self, network: nn.Module, probes: Iterable[Probe]) -> None:
+    def __init__(self, network: nn.Module, probes: Iterable[ProbeRows]) -> None:
         """Take a network.
 
         Args:
@@ -62,7 +62,7 @@ def _copy(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(value): value for value in shared})
 
 
-def _proven_copy(network: nn.Module, probes: Iterable[Probe]) -> nn.Module | None:
+def _proven_copy(network: nn.Module, probes: Iterable[ProbeRows]) -> nn.Module | None:
     """A copy, if it gives the network's exact outputs: a hook may write into the network that it was registered on."""
     try:
         probe = next(iter(probes))

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from batch_scoring.ingest import key_index, quarantine, quarantine_blocks
 from batch_scoring.ingest.formats.rows import Rows
-from batch_scoring.ingest.schema.contract import Contract, Rejections, Verdict
+from batch_scoring.ingest.schema.contract import Contract, Rejections, ValidationResult
 from batch_scoring.runtime.parallel import in_order
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedRows:
     """A block of rows of one file, split."""
 
     accepted: pa.RecordBatch
@@ -53,27 +53,29 @@ class Judged:
         return np.concatenate([self.block.numbers[self.reasons.positions], self.block.broken.numbers])
 
 
-class Judge:
+class RowValidator:
     """A contract with the keys that have been accepted so far."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.seen = key_index.KeyIndex()
 
-    def judge(self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int) -> Generator[Judged, None, None]:
+    def judge(
+        self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int
+    ) -> Generator[ValidatedRows, None, None]:
         """Judge the next blocks; those of the newest file come first.
 
         The contract is applied in as many threads more (`runtime/parallel.py`); keys are looked up here, in order.
         """
 
-        def verdict(block: Rows) -> tuple[Rows, Verdict]:
+        def verdict(block: Rows) -> tuple[Rows, ValidationResult]:
             return block, self.contract.judge(block.batch, is_text=is_text)
 
         with contextlib.closing(in_order(verdict, blocks, helpers)) as verdicts:
             for block, found in verdicts:
                 yield self.admit(block, found, file)
 
-    def admit(self, block: Rows, verdict: Verdict, file: str) -> Judged:
+    def admit(self, block: Rows, verdict: ValidationResult, file: str) -> ValidatedRows:
         """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""
         key, accepted = self.contract.key, verdict.accepted
         first = self.seen.add(accepted.column(key))
@@ -85,4 +87,4 @@ class Judge:
             reasons.add("duplicate", "key_is_unique", key, verdict.positions[repeated], accepted.column(key), repeated)
             duplicates = tuple(numbers[repeated].tolist())
             accepted, numbers = accepted.take(pa.array(np.flatnonzero(first))), numbers[first]
-        return Judged(accepted, numbers, duplicates, block, reasons, key, file)
+        return ValidatedRows(accepted, numbers, duplicates, block, reasons, key, file)

@@ -32,8 +32,8 @@ MOST_BACKOFF = 6
 """Times a batch is halved at most: from 131,072 rows to 2,048."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
-PAGE = 100
-UNDECIDED = 60.0
+RUNS_PER_QUERY = 100
+RETRY_DECISION_LIMIT = 60.0
 """Seconds after a failure within which Dagster decides whether to retry the run."""
 LOADED_AT = time.time()
 """When this process loaded the code location: code that did not load before is fixed."""
@@ -170,9 +170,9 @@ def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
 def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
     """Run records, newest first."""
     cursor = None
-    while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
+    while page := instance.get_run_records(filters, limit=RUNS_PER_QUERY, cursor=cursor):
         yield from page
-        if len(page) < PAGE:
+        if len(page) < RUNS_PER_QUERY:
             return
         cursor = page[-1].dagster_run.run_id
 
@@ -207,7 +207,7 @@ def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
     if "dagster/auto_retry_run_id" in run.tags:
         return True
     said = run.tags.get("dagster/will_retry")
-    limit = {None: UNDECIDED, "true": TO_RETRY}.get(said, 0.0)
+    limit = {None: RETRY_DECISION_LIMIT, "true": TO_RETRY}.get(said, 0.0)
     return time.time() < ended_at(record) + limit
 
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 
 REUSE_WITHIN = timedelta(days=3.5)
 """Age up to which an uncommitted shard is taken over: half of vacuum's retention, so it can't vanish meanwhile."""
@@ -70,12 +70,12 @@ def complete(table: Folder, prefix: str, active: Iterable[str]) -> dict[str, Sha
     return found
 
 
-def read_account(table: Folder, shard: ShardFile) -> ShardAccount | None:
+def read_account(table: Folder, shard: ShardFile) -> ShardStats | None:
     """The account in a shard's footer; None if the file is damaged or not ours."""
     try:
         with table.open_arrow(shard.path) as file:
             metadata = pq.read_metadata(file)
-            account = ShardAccount.model_validate_json((metadata.metadata or {})[_FOOTER_KEY])
+            account = ShardStats.model_validate_json((metadata.metadata or {})[_FOOTER_KEY])
     except (pa.ArrowException, OSError, KeyError, ValidationError):
         return None
     return account if account.rows == metadata.num_rows else None
@@ -121,7 +121,7 @@ class ShardWriter:
         self._writer.write(batch)
         self.rows += batch.num_rows
 
-    def finish(self, prefix: str, account: ShardAccount) -> ShardFile:
+    def finish(self, prefix: str, account: ShardStats) -> ShardFile:
         """Close the file with its account in the footer and give it its name."""
         self._writer.describe({_FOOTER_KEY: account.model_dump_json()})
         self._writer.close()

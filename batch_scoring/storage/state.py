@@ -71,7 +71,7 @@ class DayInput(Document):
         return sum(file.rows for file in self.files)
 
 
-class ModelInForce(Document):
+class ActiveModel(Document):
     """The model that scores from now on."""
 
     name: str
@@ -83,7 +83,7 @@ class ModelInForce(Document):
     resolved_at: datetime
 
 
-class ShardAccount(Document):
+class ShardStats(Document):
     """What became of a shard's input rows; stands in the footer of its Parquet file."""
 
     digest: str
@@ -184,7 +184,7 @@ class PublishedPart(Document):
     bytes: int = 0
 
 
-class Account(Document):
+class PublishedDay(Document):
     """What a step did for a day, written after its commit."""
 
     pipeline: str
@@ -200,7 +200,7 @@ class Account(Document):
     """Of predictions: the digest of the code and settings behind the features that were scored."""
     model_version: str | None = None
     model_sha256: str | None = None
-    shards: tuple[ShardAccount, ...]
+    shards: tuple[ShardStats, ...]
     table: PublishedPart
     quarantine: PublishedPart
     seconds: float = 0.0
@@ -241,7 +241,7 @@ class Moments(NamedTuple):
     """Standard deviation."""
 
 
-def moments(shards: Iterable[ShardAccount], column: str) -> Moments:
+def moments(shards: Iterable[ShardStats], column: str) -> Moments:
     """Mean and spread of a score column, from the sums in the shards' accounts."""
     known = list(shards)
     rows = sum(shard.rows for shard in known)
@@ -281,21 +281,21 @@ class State:
         """Replace the day's pinned input."""
         self._write(f"dt={pinned.day}/input.json", pinned)
 
-    def account(self, step: StepName, day: str) -> Account | None:
+    def account(self, step: StepName, day: str) -> PublishedDay | None:
         """The step's account of the day, None if it never published it."""
-        return self._read(f"dt={day}/{step}.json", Account)
+        return self._read(f"dt={day}/{step}.json", PublishedDay)
 
-    def accounts(self, step: StepName) -> list[Account]:
+    def accounts(self, step: StepName) -> list[PublishedDay]:
         """The step's accounts of all days, by day."""
         paths = (file.path.split("/") for file in self._folder.list("dt="))
         days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
-        return self._of_days(days, f"{step}.json", Account)
+        return self._of_days(days, f"{step}.json", PublishedDay)
 
-    def accounts_of(self, step: StepName, days: Sequence[str]) -> list[Account]:
+    def accounts_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
         """The step's accounts of those of the days that have one; one that cannot be read is its own run's trouble."""
-        return self._of_days(days, f"{step}.json", Account, or_none=True)
+        return self._of_days(days, f"{step}.json", PublishedDay, or_none=True)
 
-    def put_account(self, account: Account) -> None:
+    def put_account(self, account: PublishedDay) -> None:
         """Replace the step's account of its day."""
         self._write(f"dt={account.day}/{account.step}.json", account)
 
@@ -319,7 +319,7 @@ class State:
         """Replace a day's comparison."""
         self._write(f"dt={drift.day}/drift.json", drift)
 
-    def model(self) -> ModelInForce:
+    def model(self) -> ActiveModel:
         """The model in force.
 
         Raises:
@@ -330,11 +330,11 @@ class State:
             raise StateError(f"no model is in force in {self._folder.uri}; run the asset model first")
         return found
 
-    def model_or_none(self) -> ModelInForce | None:
+    def model_or_none(self) -> ActiveModel | None:
         """The model in force, None before the first run."""
-        return self._read("model.json", ModelInForce)
+        return self._read("model.json", ActiveModel)
 
-    def put_model(self, model: ModelInForce) -> None:
+    def put_model(self, model: ActiveModel) -> None:
         """Put a model in force."""
         self._write("model.json", model)
 

@@ -16,7 +16,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import FeatureShard, Source, read_source
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import Account, DayInput, ModelInForce, PublishedPart, ShardAccount
+from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, PublishedPart, ShardStats
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 
 
@@ -43,11 +43,11 @@ def source_of(rows: list[int]) -> Source:
     """A day whose shards have so many rows."""
     at = datetime(2024, 3, 4, tzinfo=UTC)
     accounts = tuple(
-        ShardAccount(digest=digest("f", number), source=f"a#{number}", run_id="r", rows_in=count, rows=count)
+        ShardStats(digest=digest("f", number), source=f"a#{number}", run_id="r", rows_in=count, rows=count)
         for number, count in enumerate(rows)
     )
     files = tuple(f"dt={DAY}/{account.digest}-{'0' * 8}.parquet" for account in accounts)
-    features = Account(
+    features = PublishedDay(
         pipeline="p",
         day=DAY,
         step="validated_features",
@@ -61,7 +61,7 @@ def source_of(rows: list[int]) -> Source:
     )
     pinned = DayInput(day=DAY, fingerprint="f", files=(), run_id="r", pinned_at=at)
     return Source(
-        pinned, features, ModelInForce(name="m", version="v", sha256="s", source="", run_id="r", resolved_at=at)
+        pinned, features, ActiveModel(name="m", version="v", sha256="s", source="", run_id="r", resolved_at=at)
     )
 
 

@@ -16,7 +16,7 @@ from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.storage.folders import LocalFolder
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 from batch_scoring_tests.tiny import DAY, TinyProject, long_rows, run_of_test
 
 
@@ -104,7 +104,7 @@ def test_more_rejected_rows_than_fit_in_memory_are_all_written(tiny: TinyProject
         draft.reject(rejected(number) for number in range(25_001))
         draft.reject(rejected(number, "read") for number in range(3))
         assert most_waiting(draft) <= 10_000
-        done = draft.finish(ShardAccount(digest="a" * 32, source="s", run_id="r", rows_in=25_004, rows=0))
+        done = draft.finish(ShardStats(digest="a" * 32, source="s", run_id="r", rows_in=25_004, rows=0))
     assert {file.path.split("/")[1]: file.rows for file in done.quarantine} == {"stage=rule": 25_001, "stage=read": 3}
     assert draft.quarantined == {"rule": {"x: ge": 25_001}, "read": {"x: ge": 3}}
     table = step.quarantine.table.folder
@@ -123,7 +123,7 @@ def test_rejected_rows_that_are_long_are_written_before_they_are_many(tiny: Tiny
 def test_a_shard_that_has_other_rows_than_were_counted_is_not_finished(tiny: TinyProject) -> None:
     step, account = (
         step_of(tiny, "validated_features"),
-        ShardAccount(digest="a" * 32, source="s", run_id="r", rows_in=2, rows=2),
+        ShardStats(digest="a" * 32, source="s", run_id="r", rows_in=2, rows=2),
     )
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.write(Batch(pa.record_batch({"id": ["a"]})))

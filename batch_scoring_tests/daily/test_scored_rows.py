@@ -8,7 +8,7 @@ import pyarrow as pa
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.scored_rows import Unscored
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import FailedRow, Scored
+from batch_scoring.inference.scorer import FailedRow, ScoredBatch
 
 KEY = pa.field("id", pa.string())
 
@@ -28,7 +28,7 @@ def manifest(task: str = "classification", outputs: int = 2) -> Manifest:
     )
 
 
-def batch(*failed: int) -> Scored:
+def batch(*failed: int) -> ScoredBatch:
     """Four rows of two files; some of them have no score."""
     source = pa.record_batch(
         {
@@ -43,7 +43,7 @@ def batch(*failed: int) -> Scored:
     scores = {"prediction": pa.array([0] * count), "prediction_proba": proba}
     scores |= {"prob_class_0": proba, "prob_class_1": proba}
     rows = tuple(FailedRow(row, "network_raises", f"row {row}") for row in failed)
-    return Scored(source, pa.RecordBatch.from_pydict(scores), rows)
+    return ScoredBatch(source, pa.RecordBatch.from_pydict(scores), rows)
 
 
 def test_the_columns_are_those_of_the_task_and_hold_no_nulls() -> None:

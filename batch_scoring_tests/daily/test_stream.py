@@ -14,12 +14,12 @@ from batch_scoring.daily import scored_rows
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.score import load_model
 from batch_scoring.daily.shard_stats import ColumnCounts
-from batch_scoring.daily.stream import ALL_ROWS, Batch, Ledger, Scoring, Validation, ensure_written, open_rows
+from batch_scoring.daily.stream import ALL_ROWS, Batch, Ledger, ScoringStage, ValidationStage, ensure_written, open_rows
 from batch_scoring.errors import RowsLostError
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.ingest.quarantine import Rejected
-from batch_scoring.ingest.row_validator import Judge
+from batch_scoring.ingest.row_validator import RowValidator
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -84,10 +84,10 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
         for number, lines in enumerate(files):
             text = [FATES[fate].format(key=f"k{key}") for fate, key in lines]
             landing.put(f"dt={DAY}/{number}.csv", "\n".join(["id,x,y,n,c", *text, ""]).encode())
-        judge = Judge(contract)
-        validation = Validation(judge, ColumnCounts(pipeline.spec.features))
+        judge = RowValidator(contract)
+        validation = ValidationStage(judge, ColumnCounts(pipeline.spec.features))
         schema = scored_rows.schema(contract.arrow_schema.field("id"), scorer.manifest)
-        scoring = Scoring(scorer, schema, accepted=validation.keys, at=datetime.now(UTC))
+        scoring = ScoringStage(scorer, schema, accepted=validation.keys, at=datetime.now(UTC))
         accepted: list[tuple[str, int]] = []
 
         def validated() -> Iterator[Batch]:

@@ -3,14 +3,14 @@
 import dagster as dg
 import pytest
 
-from batch_scoring.config.loader import Broken
+from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.defs.sensors import broken_sensor, uploads_sensor
 from batch_scoring.errors import SpecError
 from batch_scoring_tests.tiny import TinyProject
 
 
 def test_a_broken_pipeline_has_a_sensor_that_fails_with_its_errors(tiny: TinyProject) -> None:
-    sensor = broken_sensor(Broken("tiny", ("pipeline.yaml line 3: name: missing",), tiny.pipeline.output))
+    sensor = broken_sensor(BrokenPipeline("tiny", ("pipeline.yaml line 3: name: missing",), tiny.pipeline.output))
     assert sensor.name == "tiny_is_broken" and sensor.default_status == dg.DefaultSensorStatus.RUNNING
     with pytest.raises(SpecError) as raised:
         sensor(dg.build_sensor_context())

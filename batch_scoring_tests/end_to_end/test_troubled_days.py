@@ -34,7 +34,7 @@ from batch_scoring.ingest.completeness import waits_for
 from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.deployed import PACKAGES, ROOT
 from batch_scoring_tests.storage.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
@@ -48,9 +48,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def look(tiny: TinyProject, instance: dg.DagsterInstance, memory: Memory | None = None) -> Tick:
+def look(tiny: TinyProject, instance: dg.DagsterInstance, memory: TickState | None = None) -> Tick:
     """A tick, ten minutes later: everything has been quiet."""
-    return landing_scan.tick(tiny.pipeline, instance, memory or Memory(), now=time.time() + 600)
+    return landing_scan.tick(tiny.pipeline, instance, memory or TickState(), now=time.time() + 600)
 
 
 def asked(tick: Tick) -> list[str]:

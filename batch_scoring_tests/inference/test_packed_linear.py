@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from batch_scoring.inference.packed_linear import PackedLinear, PackedSequential, Probe, packed, proven
+from batch_scoring.inference.packed_linear import PackedLinear, PackedSequential, ProbeRows, packed, proven
 
 WIDTH = 24
 
@@ -275,8 +275,8 @@ class Singular(nn.Module):
         return self.layer(values)
 
 
-def probes(values: torch.Tensor | None = None) -> Iterator[Probe]:
-    yield Probe(
+def probes(values: torch.Tensor | None = None) -> Iterator[ProbeRows]:
+    yield ProbeRows(
         "these rows", torch.randn(64, WIDTH) if values is None else values, torch.zeros(64, 0, dtype=torch.int64)
     )
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from batch_scoring.inference.reference_profile import Column, Held, Profile
+from batch_scoring.inference.reference_profile import ColumnProfile, Held, ReferenceProfile
 from batch_scoring_tests.checked import profile
 
 
@@ -15,9 +15,9 @@ def test_whole_days_held_out_and_shares_say_how_many_alarms_a_month() -> None:
 
 
 def test_a_profile_is_read_back_as_it_was_written() -> None:
-    column = Column(kind="numeric", grain="row", day=0.1, sampling=2.0, trailing=None, missing=0.0)
+    column = ColumnProfile(kind="numeric", grain="row", day=0.1, sampling=2.0, trailing=None, missing=0.0)
     written = profile(columns={"x": column})
-    assert Profile.model_validate_json(written.model_dump_json()) == written
+    assert ReferenceProfile.model_validate_json(written.model_dump_json()) == written
     assert column.repeated == 1.0, "a profile of before has no such figure: not tested"
 
 

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from batch_scoring.errors import ScoringError
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.scorer import GRID, MOST_FAILING_ROWS, PASSES, FailedRow, Scored, Scorer, _encode, _numbers
+from batch_scoring.inference.scorer import (
+    GRID,
+    MOST_FAILING_ROWS,
+    PASSES,
+    FailedRow,
+    ScoredBatch,
+    Scorer,
+    _encode,
+    _numbers,
+)
 
 COLOURS = ("red", "green", "blue")
 POISON, LIMP = 666.0, 555.0
@@ -91,7 +100,7 @@ def cut(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
     return (batch.slice(start, size) for start in range(0, batch.num_rows, size))
 
 
-def scores(scored: Sequence[Scored]) -> pa.Table:
+def scores(scored: Sequence[ScoredBatch]) -> pa.Table:
     return pa.Table.from_batches([part.scores for part in scored]).combine_chunks()
 
 
@@ -529,7 +538,7 @@ def test_an_error_of_the_reader_is_raised_in_its_place() -> None:
         yield rows(64)
         raise OSError("the file is gone")
 
-    found: list[Scored] = []
+    found: list[ScoredBatch] = []
     with pytest.raises(OSError, match="the file is gone"):
         for part in scorer().score(source(), helpers=1):
             found.append(part)

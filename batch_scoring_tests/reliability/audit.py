@@ -17,7 +17,7 @@ from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.shards import ShardFile
-from batch_scoring.storage.state import Account, State
+from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring.tables import read_day
 from batch_scoring_tests.tiny import TinyProject
 
@@ -190,7 +190,7 @@ def finished_shards(pipeline: Pipeline, day: str) -> dict[str, set[str]]:
     return found
 
 
-def runs_of(account: Account | None) -> dict[str, str]:
+def runs_of(account: PublishedDay | None) -> dict[str, str]:
     """Run id of each shard of an account, as `finished_shards` names them."""
     if account is None:
         return {}

@@ -17,7 +17,7 @@ import pandera.pandas  # noqa: F401  (a child shall find it imported)
 import torch
 
 import batch_scoring.pipelines
-from batch_scoring.cli.backfill.run_days import Outcome, run_day
+from batch_scoring.cli.backfill.run_days import DayOutcome, run_day
 from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
@@ -103,7 +103,7 @@ class Child:
         self._process.join()
         return self._process.exitcode != 0
 
-    def outcomes(self, limit: float = 120.0) -> list[Outcome]:
+    def outcomes(self, limit: float = 120.0) -> list[DayOutcome]:
         """What became of each day.
 
         Raises:
@@ -116,7 +116,7 @@ class Child:
         return list(self._parent.recv())
 
 
-def run_elsewhere(site: Site, *days: str, limit: float = 120.0) -> list[Outcome]:
+def run_elsewhere(site: Site, *days: str, limit: float = 120.0) -> list[DayOutcome]:
     """Run days in a process of their own and wait for it."""
     return Child(site, days).go().outcomes(limit)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring.cli.backfill.run_days import Outcome
+from batch_scoring.cli.backfill.run_days import DayOutcome
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import score as scored_day
@@ -74,7 +74,7 @@ class Report:
         if not holds:
             self.violations.append(f"trial {self.trials}: {otherwise}")
 
-    def expect_success(self, outcomes: list[Outcome]) -> None:
+    def expect_success(self, outcomes: list[DayOutcome]) -> None:
         """Every day must have been scored."""
         for outcome in outcomes:
             self.expect(outcome.error is None, f"{outcome.day} failed: {outcome.error}")

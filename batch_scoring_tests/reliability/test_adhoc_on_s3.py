@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring.cli.score import score_files as adhoc
-from batch_scoring.cli.score.score_files import Request
+from batch_scoring.cli.score.score_files import ScoreRequest
 from batch_scoring.errors import TakenError
 from batch_scoring.storage import staged_files
 from batch_scoring.storage.folders import S3Folder, open_folder
@@ -40,7 +40,7 @@ def bucket(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
 def score(tiny: TinyProject, source: str, target: str, **options: bool) -> tuple[int, str]:
     """The exit code, and what stands on standard error."""
     err = io.StringIO()
-    return adhoc.run(tiny.pipeline, Request(source, target, **options), io.StringIO(), err), err.getvalue()
+    return adhoc.run(tiny.pipeline, ScoreRequest(source, target, **options), io.StringIO(), err), err.getvalue()
 
 
 def objects(store: Store, bucket: str) -> dict[str, str]:

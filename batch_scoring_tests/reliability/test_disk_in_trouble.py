@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from batch_scoring.operations.automation import landing_scan
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
 from batch_scoring_tests.reliability.disks import fill, lock, mounted
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of
@@ -36,11 +36,11 @@ def test_a_day_on_a_disk_in_trouble_keeps_its_scores_and_is_tried_again(
         failed = project.run(instance=instance, raise_on_error=False)
         assert not failed.success and says in error_of(failed) and str(disk) in error_of(failed)
         assert signature(project.pipeline, DAY) == before, "a reader sees the old scores, whole"
-        (waits,) = landing_scan.tick(project.pipeline, instance, Memory()).plan.waiting.values()
+        (waits,) = landing_scan.tick(project.pipeline, instance, TickState()).plan.waiting.values()
         assert waits.startswith("failed 1 times, run again in ")
         repair()
-        (request,) = landing_scan.tick(project.pipeline, instance, Memory(), now=time.time() + 400).plan.requests
+        (request,) = landing_scan.tick(project.pipeline, instance, TickState(), now=time.time() + 400).plan.requests
         assert request.attempt == 2
         project.run(instance=instance)
         assert audit(project.pipeline, DAY) == []
-        assert landing_scan.tick(project.pipeline, instance, Memory()).plan.waiting == {}
+        assert landing_scan.tick(project.pipeline, instance, TickState()).plan.waiting == {}

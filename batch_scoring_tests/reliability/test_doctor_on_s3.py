@@ -14,7 +14,7 @@ import pytest
 
 from batch_scoring.cli.doctor import cloud, stores
 from batch_scoring.cli.doctor.probe import Site
-from batch_scoring.cli.doctor.report import Report
+from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring_tests.broken_sites import Clinic, findings, told
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
@@ -49,7 +49,7 @@ def queue_in(store: Store, clinic: Clinic, **attributes: str) -> str:
     return url
 
 
-def skipped(report: Report) -> int:
+def skipped(report: DoctorReport) -> int:
     return sum(bool(outcome.skipped) for outcome in report.outcomes)
 
 

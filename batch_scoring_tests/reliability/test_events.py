@@ -13,7 +13,7 @@ import pytest
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.operations.automation import sqs
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring.operations.automation.sqs import NamedDay, ObjectKey, Sorted, parse, sort_message
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.reliability.triggered import queue_of
@@ -131,7 +131,7 @@ def left(store: Store, queue: str) -> int:
 
 def look(project: TinyProject, instance: dg.DagsterInstance, before: Tick | None = None, *more: TinyProject) -> Tick:
     """A tick; the whole landing folder is not looked at, unless there was none before."""
-    memory = before.plan.memory if before else Memory(swept=time.time())
+    memory = before.plan.memory if before else TickState(swept=time.time())
     pipelines = [one.pipeline for one in (project, *more)]
     return sqs.tick(pipelines[0], pipelines, instance, memory, LOG)
 
@@ -248,7 +248,7 @@ def test_days_of_which_no_message_came_are_found_by_a_look_at_the_whole_folder(
 ) -> None:
     project.land(DAY, project.rows(64))
     assert look(project, instance).plan.requests == ()
-    first = sqs.tick(project.pipeline, [project.pipeline], instance, Memory(), LOG)
+    first = sqs.tick(project.pipeline, [project.pipeline], instance, TickState(), LOG)
     assert [request.day for request in first.plan.requests] == [DAY]
     assert first.plan.memory.swept > 0
 

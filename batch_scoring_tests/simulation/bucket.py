@@ -33,13 +33,13 @@ from batch_scoring.ingest import landing_files
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import landing_scan, sqs
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Bounds, Memory
+from batch_scoring.operations.automation.planner import Bounds, TickState
 from batch_scoring.operations.run_history import DayRun
 from batch_scoring.storage import aws
 from batch_scoring.storage import folders as storage
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.folders import Children, FileVersion, Folder
-from batch_scoring.storage.state import Account, DayInput, LandingFile, PublishedPart, State
+from batch_scoring.storage.state import DayInput, LandingFile, PublishedDay, PublishedPart, State
 from batch_scoring_tests.simulation.history import replaced
 
 ROOT = "s3://bucket"
@@ -394,7 +394,7 @@ class World:
     def _tick(self, dies: str) -> None:
         if dies == "before":
             raise Crash
-        memory = Memory.read(self.cursor)
+        memory = TickState.read(self.cursor)
         tick = self._evaluate(memory)
         if dies == "after plan":
             raise Crash
@@ -410,7 +410,7 @@ class World:
             raise Crash
         self.cursor = tick.plan.memory.model_dump_json()
 
-    def _evaluate(self, memory: Memory) -> Tick:
+    def _evaluate(self, memory: TickState) -> Tick:
         if self.habits.door == "events":
             return sqs.tick(PIPELINE, [PIPELINE], INSTANCE, memory, logging.getLogger("simulation"))
         return landing_scan.tick(PIPELINE, INSTANCE, memory, now=self.clock())
@@ -524,7 +524,7 @@ class World:
                 for part in (step.table, step.quarantine)
             ]
             self.state.put_account(
-                Account(
+                PublishedDay(
                     pipeline="sim",
                     day=day,
                     step=name,

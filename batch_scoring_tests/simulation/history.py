@@ -27,14 +27,14 @@ from batch_scoring.defs import step_run
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import FailedRow, Scored
-from batch_scoring.ingest.schema.contract import Rejections, Verdict
+from batch_scoring.inference.scorer import FailedRow, ScoredBatch
+from batch_scoring.ingest.schema.contract import Rejections, ValidationResult
 from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import delta, folders, shards
 from batch_scoring.storage.folders import Folder
-from batch_scoring.storage.state import ModelInForce
+from batch_scoring.storage.state import ActiveModel
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
 
@@ -60,11 +60,11 @@ class TinyContract:
     def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
         return []
 
-    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
+    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
         found, fates = Rejections(batch.num_rows), batch.column("fate")
         found.add("rule", "fate_is_good", "fate", np.flatnonzero(fates.to_numpy() == REJECTED), fates)
         accepted = batch.take(pa.array(found.others)) if len(found) else batch
-        return Verdict(accepted, found.others, found)
+        return ValidationResult(accepted, found.others, found)
 
 
 class TinyScorer:
@@ -72,7 +72,7 @@ class TinyScorer:
 
     device, batch_rows, why_eager, runs_side_by_side = "cpu", 64, "", True
 
-    def __init__(self, loaded: ModelInForce, *, device: str, batch_rows: object) -> None:
+    def __init__(self, loaded: ActiveModel, *, device: str, batch_rows: object) -> None:
         self._model = next(model for model in MODELS if model.sha256 == loaded.sha256)
         self.manifest = SimpleNamespace(
             version=self._model.version,
@@ -84,7 +84,7 @@ class TinyScorer:
 
     def halve(self, times: int) -> None: ...
 
-    def score(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Scored]:
+    def score(self, batches: Iterator[pa.RecordBatch]) -> Iterator[ScoredBatch]:
         for batch in batches:
             poisoned = batch.column("fate").to_numpy() == POISON + self._model.number
             failed = tuple(FailedRow(int(row), "network_raises", "poison") for row in np.flatnonzero(poisoned))
@@ -92,7 +92,7 @@ class TinyScorer:
             one = pa.repeat(pa.scalar(1.0, pa.float32()), len(x))
             columns = {"prediction": x, "prediction_proba": one}
             columns |= {f"prob_class_{index}": one for index in range(self._model.outputs)}
-            yield Scored(batch, pa.RecordBatch.from_pydict(columns), failed)
+            yield ScoredBatch(batch, pa.RecordBatch.from_pydict(columns), failed)
 
 
 class NoTally:
@@ -101,7 +101,7 @@ class NoTally:
     def __init__(self, manifest: object) -> None:
         pass
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: ScoredBatch) -> None:
         pass
 
     def figures(self) -> dict[str, Any]:

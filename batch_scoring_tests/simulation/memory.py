@@ -26,7 +26,7 @@ from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.folders import Children, FileVersion, Folder
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
 
 ROOT = "s3://memory"
@@ -477,7 +477,7 @@ class MemoryShard:
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 
-    def finish(self, prefix: str, account: ShardAccount) -> shards.ShardFile:
+    def finish(self, prefix: str, account: ShardStats) -> shards.ShardFile:
         content = ShardContent(self._batches, self._schema, account.model_dump_json())
         self._table.scratched[self._scratch] = content
         path = f"{prefix}{account.digest}-{shards.uuid.uuid4().hex[:8]}.parquet"
@@ -499,9 +499,9 @@ def _content(table: MemoryFolder, path: str, errors: Errors = (OSError,)) -> Sha
     return table._world.operation(f"read {path}", effect, errors)
 
 
-def read_account(table: MemoryFolder, shard: shards.ShardFile) -> ShardAccount | None:
+def read_account(table: MemoryFolder, shard: shards.ShardFile) -> ShardStats | None:
     try:  # a footer that does not come counts as damaged, and its shard is written anew: no fault here
-        return ShardAccount.model_validate_json(_content(table, shard.path, ()).account or "")
+        return ShardStats.model_validate_json(_content(table, shard.path, ()).account or "")
     except OSError:
         return None
 

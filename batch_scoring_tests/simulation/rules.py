@@ -16,7 +16,7 @@ from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part, Snapshot
 from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.shards import ShardFile
-from batch_scoring.storage.state import Account, State
+from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring_tests.simulation.history import Substitutes
 from batch_scoring_tests.simulation.memory import MemoryFolder
 from batch_scoring_tests.simulation.world import World
@@ -100,7 +100,7 @@ _READ_SOURCE = predictions.read_source
 def _fingerprint_from_input() -> Substitutes:
     """The day is scored and labelled with what raw_input pinned, whatever features there are."""
 
-    def account(state: State, step: Any, day: str) -> Account | None:  # noqa: ANN401
+    def account(state: State, step: Any, day: str) -> PublishedDay | None:  # noqa: ANN401
         found = _ACCOUNT(state, step, day)
         return found.model_copy(update={"fingerprint": state.day_input(day).fingerprint}) if found else None
 
@@ -141,7 +141,7 @@ def _account_after_commits_only() -> Substitutes:
         mine.committed = getattr(mine, "committed", False) or committed
         return part, committed
 
-    def put_account(state: State, account: Account) -> None:
+    def put_account(state: State, account: PublishedDay) -> None:
         committed, mine.committed = getattr(mine, "committed", False), False
         if committed:
             _PUT_ACCOUNT(state, account)

@@ -9,7 +9,7 @@ import pytest
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.operations.automation import landing_scan, planner, sqs
-from batch_scoring.operations.automation.planner import Bounds, Request
+from batch_scoring.operations.automation.planner import Bounds, DayRequest
 from batch_scoring.operations.failures import Pauses
 from batch_scoring.storage.state import State
 from batch_scoring_tests.simulation import bucket
@@ -60,7 +60,7 @@ def _settled_whatever_the_tables_say() -> Patches:
 
 
 def _key_of_files_alone() -> Patches:
-    def request(day: Any, *arguments: Any) -> Request:
+    def request(day: Any, *arguments: Any) -> DayRequest:
         made = _REQUEST(day, *arguments)
         return replace(made, run_key=f"{made.day}-{made.fingerprint}")
 

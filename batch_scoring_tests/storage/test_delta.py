@@ -15,7 +15,7 @@ from batch_scoring.storage import folders, shards
 from batch_scoring.storage.delta import Part, Snapshot, Table, _difference, publish
 from batch_scoring.storage.folders import open_folder
 from batch_scoring.storage.shards import ShardFile, identity_of
-from batch_scoring.storage.state import PublishedPart, ShardAccount
+from batch_scoring.storage.state import PublishedPart, ShardStats
 from batch_scoring_tests.tiny import DAY, NEXT_DAY
 
 SCHEMA = pa.schema([("id", pa.string()), ("x", pa.float64())])
@@ -29,7 +29,7 @@ def table(tmp_path: Path) -> Table:
 def shard(table: Table, digest: str, keys: str, day: str = DAY, **columns: pa.Array) -> ShardFile:
     """A shard with one row a letter of `keys`."""
     rows = pa.table({"id": list(keys), **(columns or {"x": [1.0] * len(keys)})})
-    account = ShardAccount(digest=shards.digest(digest), source="s", run_id="r", rows_in=len(keys), rows=len(keys))
+    account = ShardStats(digest=shards.digest(digest), source="s", run_id="r", rows_in=len(keys), rows=len(keys))
     with shards.writing(table.folder, rows.schema) as writer:
         for batch in rows.to_batches():
             writer.write(batch)

@@ -12,7 +12,7 @@ import pytest
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Folder, open_folder
 from batch_scoring.storage.shards import ShardFile
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 
 DAY = "dt=2024-03-04/"
 ROWS = pa.table({"id": ["a", "b", "c"], "x": [1.0, None, 3.0], "kind": ["u", "u", "v"]})
@@ -23,8 +23,8 @@ def table(tmp_path: Path) -> Folder:
     return open_folder(str(tmp_path / "table"))
 
 
-def account(digest: str, **changes: object) -> ShardAccount:
-    return ShardAccount(digest=digest, source="a.parquet#0", run_id="run", rows_in=3, rows=3).model_copy(update=changes)
+def account(digest: str, **changes: object) -> ShardStats:
+    return ShardStats(digest=digest, source="a.parquet#0", run_id="run", rows_in=3, rows=3).model_copy(update=changes)
 
 
 def write(table: Folder, digest: str, content: pa.Table = ROWS, **changes: object) -> ShardFile:

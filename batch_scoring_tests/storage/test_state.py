@@ -7,14 +7,22 @@ import pytest
 
 from batch_scoring.errors import StateError
 from batch_scoring.storage.folders import open_folder
-from batch_scoring.storage.state import Account, DayInput, LandingFile, ModelInForce, PublishedPart, ShardAccount, State
+from batch_scoring.storage.state import (
+    ActiveModel,
+    DayInput,
+    LandingFile,
+    PublishedDay,
+    PublishedPart,
+    ShardStats,
+    State,
+)
 
 DAY = "2024-03-04"
 NOW = datetime(2024, 3, 5, 6, 0, tzinfo=UTC)
 FILE = LandingFile(path=f"dt={DAY}/a.csv", token="t", size=10, modified=NOW, rows=3, columns={"id": "string"})
 INPUT = DayInput(day=DAY, fingerprint="f", files=(FILE, FILE), run_id="run", pinned_at=NOW)
-MODEL = ModelInForce(name="tiny", version="v1", sha256="0" * 64, source="/models/v1", run_id="run", resolved_at=NOW)
-SHARD = ShardAccount(
+MODEL = ActiveModel(name="tiny", version="v1", sha256="0" * 64, source="/models/v1", run_id="run", resolved_at=NOW)
+SHARD = ShardStats(
     digest="d",
     source="s",
     run_id="run",
@@ -27,8 +35,8 @@ SHARD = ShardAccount(
 PART = PublishedPart(transaction=2, version=5, files=("a", "b"), bytes=100)
 
 
-def account(day: str = DAY, **changes: object) -> Account:
-    return Account(
+def account(day: str = DAY, **changes: object) -> PublishedDay:
+    return PublishedDay(
         pipeline="tiny",
         day=day,
         step="predictions",

@@ -19,7 +19,7 @@ from batch_scoring.runtime import locks
 
 POLL = 1.0
 """Seconds between two polls of a run."""
-SILENCE = 180.0
+HEARTBEAT_TIMEOUT = 180.0
 """Seconds without a heartbeat after which the daemon counts as stopped; a running one sends one every 30."""
 
 
@@ -58,4 +58,4 @@ def wait_for_launched(pipeline: Pipeline, instance: dg.DagsterInstance, day: str
 def _daemon_lives(instance: dg.DagsterInstance) -> bool:
     """Whether the daemon runs and starts what is queued; on a laptop it may have stopped long ago."""
     heartbeats = instance.get_daemon_heartbeats().values()
-    return any(heartbeat.timestamp > time.time() - SILENCE for heartbeat in heartbeats)
+    return any(heartbeat.timestamp > time.time() - HEARTBEAT_TIMEOUT for heartbeat in heartbeats)

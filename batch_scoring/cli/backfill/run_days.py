@@ -42,7 +42,7 @@ _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {
 
 
 @dataclass(frozen=True)
-class FailedCheck:
+class DayCheck:
     """A check that did not pass in a day's run."""
 
     name: str
@@ -53,13 +53,13 @@ class FailedCheck:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DayOutcome:
     """How a day's run ended."""
 
     day: str
     error: str | None
     """None if it succeeded."""
-    failed_checks: tuple[FailedCheck, ...] = ()
+    failed_checks: tuple[DayCheck, ...] = ()
     rows_in: int = 0
     scored: int = 0
     quarantined: int = 0
@@ -147,19 +147,19 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
         # days of a range are run whatever their state; days selected by their state may have another one by now
         doubts_after = began if wanted.is_range else -math.inf
         work = _Work(pipeline, _job(pipeline), instance, doubts_after)
-        outcomes = list[Outcome]()
+        outcomes = list[DayOutcome]()
         with signals.at_end(functools.partial(_continuation, pipeline, wanted, days[-1], chosen, outcomes)):
             _run_all(work, chosen, outcomes, out)
     _print_summary(pipeline, outcomes, out)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], out: TextIO) -> None:
+def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[DayOutcome], out: TextIO) -> None:
     """Run the days one after the other, and report how each ended, in `outcomes` too."""
     began = perf_counter()
     put_off: list[Choice] = []
 
-    def add(outcome: Outcome) -> None:
+    def add(outcome: DayOutcome) -> None:
         outcomes.append(outcome)
         left = (perf_counter() - began) / len(outcomes) * (len(chosen) - len(outcomes))
         out.write(f"{outcome.line}  {len(outcomes)}/{len(chosen)}, {left:.0f} s left\n")
@@ -177,7 +177,7 @@ def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[Outcome], o
 
 
 def _continuation(
-    pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[Outcome]
+    pipeline: Pipeline, wanted: Wanted, last: str, chosen: Sequence[Choice], outcomes: Sequence[DayOutcome]
 ) -> str:
     """The days that had failed when the command was interrupted, and the command that runs the others."""
     done, failed = {outcome.day for outcome in outcomes}, [outcome.day for outcome in outcomes if outcome.error]
@@ -199,26 +199,26 @@ class _Work:
         """`doubts_after`: a day that another process unlocked after this time (seconds since 1970) may be done."""
         self._pipeline, self._job, self._instance, self._doubts_after = pipeline, job, instance, doubts_after
 
-    def attempt(self, choice: Choice) -> Outcome:
+    def attempt(self, choice: Choice) -> DayOutcome:
         """Run a day.
 
         Raises:
             HeldError: another process is working on it.
         """
         if not choice.steps:
-            return Outcome(choice.day, choice.why)
+            return DayOutcome(choice.day, choice.why)
         with day_locks.hold(self._pipeline, choice.day) as left_at:
             if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
                 raise HeldError(f"run {run.id[:8]} is {run.status}")
             return self._run(choice, may_be_done=left_at > self._doubts_after)
 
-    def wait_for(self, choice: Choice) -> Outcome:
+    def wait_for(self, choice: Choice) -> DayOutcome:
         """Wait until no other process is working on a day, and run it if there is something left to do."""
         with day_locks.hold(self._pipeline, choice.day, waits=True):
             day_locks.wait_for_launched(self._pipeline, self._instance, choice.day)
             return self._run(choice, may_be_done=True)
 
-    def _run(self, choice: Choice, *, may_be_done: bool) -> Outcome:
+    def _run(self, choice: Choice, *, may_be_done: bool) -> DayOutcome:
         if may_be_done and self._stands(choice.day):
             return replace(_published(self._pipeline, choice.day), by_another=True)
         return run_day(self._pipeline, self._job, choice.day, self._instance, choice.steps)
@@ -238,7 +238,7 @@ def run_day(
     day: str,
     instance: dg.DagsterInstance,
     steps: Sequence[str] = DAILY_ASSETS,
-) -> Outcome:
+) -> DayOutcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -255,14 +255,14 @@ def run_day(
         )
     seconds = perf_counter() - began
     checks = tuple(
-        FailedCheck(
+        DayCheck(
             f"{check.asset_key.to_user_string()} {check.check_name}", check.description or "", check.partition == day
         )
         for check in result.get_asset_check_evaluations()
         if not check.passed
     )
     if not result.success:
-        return Outcome(day, _first_error(result), checks, seconds=seconds)
+        return DayOutcome(day, _first_error(result), checks, seconds=seconds)
     scored = State(pipeline.output).account("predictions", day)
     unchanged = scored is not None and scored.run_id != result.run_id
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
@@ -283,16 +283,16 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
         time.sleep(0.02)
 
 
-def _published(pipeline: Pipeline, day: str) -> Outcome:
+def _published(pipeline: Pipeline, day: str) -> DayOutcome:
     """The outcome of a published day: its row counts."""
     state = State(pipeline.output)
     features, scored = state.account("validated_features", day), state.account("predictions", day)
     assert features is not None and scored is not None, "a run has succeeded"
     quarantined = features.rows_quarantined + scored.rows_quarantined
-    return Outcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
+    return DayOutcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)
 
 
-def _print_summary(pipeline: Pipeline, outcomes: Sequence[Outcome], out: TextIO) -> None:
+def _print_summary(pipeline: Pipeline, outcomes: Sequence[DayOutcome], out: TextIO) -> None:
     """Print where the scores are, which checks failed on published days, and which days failed."""
     table = predictions_table(pipeline).folder.uri
     scored = [outcome for outcome in outcomes if not outcome.error]

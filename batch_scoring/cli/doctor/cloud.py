@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from batch_scoring.cli.doctor.probe import NETWORK_LIMIT, Finding, Site, probe
+from batch_scoring.cli.doctor.probe import NETWORK_TIMEOUT, ProbeFinding, Site, probe
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.storage import aws
 
@@ -28,7 +28,7 @@ _MEANINGS = {
 }
 
 
-def explain(error: Exception, where: str, action: str) -> Finding:
+def explain(error: Exception, where: str, action: str) -> ProbeFinding:
     """The finding that explains an error of boto3.
 
     Args:
@@ -49,11 +49,11 @@ def explain(error: Exception, where: str, action: str) -> Finding:
 
     said = " ".join(str(error).split())
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound):
-        return Finding("error", "AWS credentials", said, "credentials for this account", _CREDENTIALS)
+        return ProbeFinding("error", "AWS credentials", said, "credentials for this account", _CREDENTIALS)
     if isinstance(error, NoRegionError):
-        return Finding("error", "AWS region", said, "a region", "set AWS_REGION")
+        return ProbeFinding("error", "AWS region", said, "a region", "set AWS_REGION")
     if isinstance(error, ConnectionError | HTTPClientError):
-        return Finding(
+        return ProbeFinding(
             "error",
             "AWS endpoint",
             re.sub(r'(: )?"(https?://[^/"]+)[^"]*"', r": \2", said),
@@ -61,39 +61,45 @@ def explain(error: Exception, where: str, action: str) -> Finding:
             "see AWS_ENDPOINT_URL, AWS_REGION and the network between here and there",
         )
     if not isinstance(error, ClientError):
-        return Finding("error", where, said, "an answer")
+        return ProbeFinding("error", where, said, "an answer")
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if code in _MEANINGS:
         place, expected, remedy = _MEANINGS[code]
-        return Finding("error", place, f"{code}: {said}", expected, remedy)
+        return ProbeFinding("error", place, f"{code}: {said}", expected, remedy)
     if code == "NoSuchBucket":
         bucket = re.sub(r"^(s3://[^/]+).*", r"\1", where)
         remedy = "create it, or correct BATCH_SCORING_DATA or the spec's location"
-        return Finding("error", bucket, "there is no such bucket", "a bucket", remedy)
+        return ProbeFinding("error", bucket, "there is no such bucket", "a bucket", remedy)
     if code.endswith("NonExistentQueue") or code == "QueueDoesNotExist":
-        return Finding("error", where, "there is no such queue", "an SQS queue", "create it, or correct events.queue")
+        return ProbeFinding(
+            "error", where, "there is no such queue", "an SQS queue", "create it, or correct events.queue"
+        )
     if status in (401, 403):
-        return Finding("error", where, f"access denied: {said}", f"the right {action}", f"allow {action} for our role")
+        return ProbeFinding(
+            "error", where, f"access denied: {said}", f"the right {action}", f"allow {action} for our role"
+        )
     if status in (301, 400) and "egion" in said:
-        return Finding("error", "AWS region", said, "the bucket's region", "set AWS_REGION to the bucket's region")
-    return Finding("error", where, f"HTTP status {status}: {said}", "an answer", "try again; ask who runs the store")
+        return ProbeFinding("error", "AWS region", said, "the bucket's region", "set AWS_REGION to the bucket's region")
+    return ProbeFinding(
+        "error", where, f"HTTP status {status}: {said}", "an answer", "try again; ask who runs the store"
+    )
 
 
-@probe("AWS identity", seconds=NETWORK_LIMIT)
-def identity(site: Site) -> Iterator[Finding]:
+@probe("AWS identity", seconds=NETWORK_TIMEOUT)
+def identity(site: Site) -> Iterator[ProbeFinding]:
     """There are credentials and a region, and AWS knows us."""
     if not uses_aws(site):
         return
     known = aws.access()
     if known.key is None:
-        yield Finding("error", "AWS credentials", "there are none", "credentials for this account", _CREDENTIALS)
+        yield ProbeFinding("error", "AWS credentials", "there are none", "credentials for this account", _CREDENTIALS)
         return
     if known.region is None and known.endpoint is None:
-        yield Finding("error", "AWS region", "none is set", "the region of bucket and queue", "set AWS_REGION")
+        yield ProbeFinding("error", "AWS region", "none is set", "the region of bucket and queue", "set AWS_REGION")
         return
     if known.endpoint is None and known.session_token and _is_fixed():
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             "AWS credentials",
             "AWS_SESSION_TOKEN is set: these credentials expire and are not renewed",
@@ -106,11 +112,11 @@ def identity(site: Site) -> Iterator[Finding]:
         if known.endpoint is None:
             yield explain(error, "AWS credentials", "sts:GetCallerIdentity")
         return  # a store that is not AWS may have no STS; the storage's own probes decide
-    yield Finding("info", "AWS identity", str(answer["Arn"]))
+    yield ProbeFinding("info", "AWS identity", str(answer["Arn"]))
 
 
-@probe("queue", seconds=NETWORK_LIMIT)
-def queue(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("queue", seconds=NETWORK_TIMEOUT)
+def queue(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The queue of events.queue is there, readable, and keeps messages long enough."""
     url = pipeline.spec.events.queue
     if not url:
@@ -122,7 +128,7 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
         return
     kept, waiting = int(found.get("MessageRetentionPeriod", 345_600)), int(found.get("ApproximateNumberOfMessages", 0))
     if kept < LEAST_RETENTION:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             url,
             f"messages are kept for {timedelta(seconds=kept)}",
@@ -130,7 +136,7 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
             f"aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600",
         )
     if int(found.get("VisibilityTimeout", 30)) == 0:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             url,
             "VisibilityTimeout is 0: other readers of the queue see a message at once again",
@@ -139,7 +145,7 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
         )
     receives = re.search(r'"maxReceiveCount"\s*:\s*"?(\d+)', found.get("RedrivePolicy", ""))
     if receives and int(receives[1]) < LEAST_RECEIVES:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             url,
             f"a message is given up after {receives[1]} reads",
@@ -147,7 +153,9 @@ def queue(pipeline: Pipeline) -> Iterator[Finding]:
             "raise maxReceiveCount in its RedrivePolicy",
         )
     if waiting > FULL:
-        yield Finding("warning", url, f"{waiting:,} messages wait", "few", "start the daemon; see the sensor's ticks")
+        yield ProbeFinding(
+            "warning", url, f"{waiting:,} messages wait", "few", "start the daemon; see the sensor's ticks"
+        )
 
 
 def uses_aws(site: Site) -> bool:
@@ -158,11 +166,11 @@ def uses_aws(site: Site) -> bool:
     )
 
 
-def other_region(answer: dict[str, Any], where: str) -> Iterator[Finding]:
+def other_region(answer: dict[str, Any], where: str) -> Iterator[ProbeFinding]:
     """A finding if a bucket is in another region: boto3 follows the redirect, the Delta library does not."""
     there, known = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"), aws.access()
     if known.endpoint is None and there and known.region and there != known.region:
-        yield Finding(
+        yield ProbeFinding(
             "error",
             where,
             f"the bucket is in {there}, our region is {known.region}: no table opens",

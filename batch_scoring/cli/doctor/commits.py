@@ -13,7 +13,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from batch_scoring.cli.doctor.probe import Finding, probe
+from batch_scoring.cli.doctor.probe import ProbeFinding, probe
 from batch_scoring.config.days import ranges
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
@@ -22,9 +22,9 @@ from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
-from batch_scoring.storage.state import Account, State, StepName
+from batch_scoring.storage.state import PublishedDay, State, StepName
 
-STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 SETTLES = 2.0
 """Seconds between two reads that confirm a mismatch: a run writes its state a moment after its commit."""
 IN_FLIGHT = TIMEOUT
@@ -36,7 +36,7 @@ _POINTER = "_delta_log/_last_checkpoint"
 
 
 @probe("table logs", "output")
-def logs(pipeline: Pipeline) -> Iterator[Finding]:
+def logs(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """Each table opens: no commit is torn or missing, no checkpoint damaged."""
     for name in TABLES:
         table = TABLES[name](pipeline)
@@ -47,7 +47,7 @@ def logs(pipeline: Pipeline) -> Iterator[Finding]:
         try:
             table.load()
         except DeltaError as error:
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 table.folder.uri,
                 f"the table does not open: {' '.join(str(error).split())[:300]}",
@@ -57,11 +57,11 @@ def logs(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 @probe("table rows", "output", seconds=60)
-def rows(pipeline: Pipeline) -> Iterator[Finding]:
+def rows(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """Each day's rows in the tables are those of its account in state/, and their files are there."""
     accounts, damaged = _accounts(pipeline)
     yield from (
-        Finding("error", pipeline.output.uri, text, "an account of the day", "remove it and run the day again")
+        ProbeFinding("error", pipeline.output.uri, text, "an account of the day", "remove it and run the day again")
         for text in damaged
     )
     wrong = _mismatches(pipeline, accounts)
@@ -72,7 +72,7 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
         in_flight = _in_flight(pipeline, {(mismatch.table, mismatch.day) for mismatch in wrong})
         for table in sorted({mismatch.table for mismatch in wrong} if in_flight else ()):
             if days := sorted(day for name, day in in_flight if name == table):
-                yield Finding(
+                yield ProbeFinding(
                     "info",
                     f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
                     f"committed within the last {IN_FLIGHT / 60:.0f} minutes, the account is to come: a run is at work",
@@ -85,7 +85,7 @@ def rows(pipeline: Pipeline) -> Iterator[Finding]:
     for (_, kind), group in by_kind.items():
         days = sorted({mismatch.day for mismatch in group})
         more = f" (and {len(group) - 1} more days)" if len(group) > 1 else ""
-        yield Finding(
+        yield ProbeFinding(
             "warning" if kind == "no account" else "error",
             f"{group[0].uri}: {', '.join(ranges(days))}",
             f"{group[0].day}: {group[0].text}{more}",
@@ -117,7 +117,7 @@ def _in_flight(pipeline: Pipeline, places: Iterable[tuple[str, str]]) -> set[tup
         delta = table.load()
         recent = _recent_commits(table.folder)
         for day in days if delta and recent else ():
-            for step in STEPS if name == "quarantine" else [step for step in STEPS if step == name]:
+            for step in WRITING_STEPS if name == "quarantine" else [step for step in WRITING_STEPS if step == name]:
                 work = DayStep(pipeline, day, step)
                 part = work.quarantine if name == "quarantine" else work.table
                 committed = delta.transaction_version(part.transaction) or 0  # type: ignore[union-attr]
@@ -149,7 +149,7 @@ def _recent_commits(folder: Folder) -> list[str]:
     return [content.decode() for content in folder.read_each([file.path for file in files]) if content]
 
 
-def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
+def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """Findings about the files of a log; none if the table does not exist yet."""
     files = {file.path: file for file in folder.list("_delta_log/")}
     commits = {int(match[1]): file for path, file in files.items() if (match := _COMMIT.match(path))}
@@ -160,7 +160,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
     start = max(points, default=-1) + 1
     needed = range(start, max(commits, default=-1) + 1)
     if gaps := [version for version in needed if version not in commits]:
-        yield Finding(
+        yield ProbeFinding(
             "error",
             f"{folder.uri}/_delta_log/{gaps[0]:020}.json",
             "this commit is missing, later ones are there",
@@ -173,7 +173,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
         is_last, file = version == there[-1], commits[version]
         name = f"{folder.uri}/{file.path}"
         if file.size == 0 and is_last:
-            yield Finding(
+            yield ProbeFinding(
                 "warning",
                 name,
                 "the last commit is empty: a power cut has taken it, the table is as it was before",
@@ -181,7 +181,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
                 "the probe of the tables' rows names the day and the command",
             )
         elif file.size and (fault := _torn(folder.read(file.path))):
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 name,
                 f"this commit is torn ({file.size} bytes: {fault}): the table cannot be opened",
@@ -194,7 +194,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[Finding]:
 
 def _bad_checkpoint(
     folder: Folder, files: dict[str, FileVersion], commits: dict[int, FileVersion], points: dict[int, FileVersion]
-) -> Iterator[Finding]:
+) -> Iterator[ProbeFinding]:
     """Findings about the newest checkpoint, and the file that points to it."""
     newest = max(points, default=None)
     bad = []
@@ -209,7 +209,7 @@ def _bad_checkpoint(
     before = max((version for version in points if newest is not None and version < newest), default=-1)
     last = max(commits, default=-1)
     is_whole = all(version in commits for version in range(before + 1, last + 1)) and last >= 0
-    yield Finding(
+    yield ProbeFinding(
         "error",
         f"{folder.uri}/{bad[0]}",
         f"{found}: the table cannot be opened",
@@ -243,12 +243,12 @@ def _no_parquet(folder: Folder, file: FileVersion) -> str:
         return "" if stream.read(4) == b"PAR1" else f"{file.size} bytes without a Parquet footer"
 
 
-def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, Account]], list[str]]:
+def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, PublishedDay]], list[str]]:
     """The accounts of each step by day, and messages about damaged ones."""
     state = State(pipeline.output)
-    found: dict[StepName, dict[str, Account]] = {}
+    found: dict[StepName, dict[str, PublishedDay]] = {}
     damaged = []
-    for step in STEPS:
+    for step in WRITING_STEPS:
         try:
             listed = state.accounts(step)
         except StateError:  # one of them; which, the days say one by one
@@ -263,7 +263,7 @@ def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, Account]], l
     return found, damaged
 
 
-def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Account]]) -> list[_Mismatch]:
+def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, PublishedDay]]) -> list[_Mismatch]:
     found: list[_Mismatch] = []
     for name in TABLES:
         table = TABLES[name](pipeline)
@@ -278,7 +278,7 @@ def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Account]]
 
 
 def _expected(
-    pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, Account]]
+    pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, PublishedDay]]
 ) -> dict[str, int]:
     """Rows by day that the state counts, without quarantined ones that retention has removed."""
     if table.name != "quarantine":

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.config.compute import executor_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import CodeError, ContractError, UnreadableFileError
@@ -24,11 +24,11 @@ MOST_DAYS = 30
 
 
 @probe("specs")
-def specs(site: Site) -> Iterator[Finding]:
+def specs(site: Site) -> Iterator[ProbeFinding]:
     """Every pipeline.yaml is right, and what it refers to is there."""
     for fault in site.faults:
         where, _, found = fault.partition(": ")
-        yield Finding(
+        yield ProbeFinding(
             "error",
             where,
             found or fault,
@@ -38,12 +38,12 @@ def specs(site: Site) -> Iterator[Finding]:
 
 
 @probe("newest landing file", "landing", seconds=60)
-def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
+def newest_landing_file(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The newest landing file is whole, and its columns and first rows are as the schema says."""
     try:
         contract = Contract(pipeline)
     except (ContractError, CodeError) as error:
-        yield Finding(
+        yield ProbeFinding(
             "error",
             f"{pipeline.folder}: {pipeline.spec.features.contract}",
             str(error),
@@ -53,7 +53,7 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
         return
     file = _newest(pipeline)
     if file is None:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             pipeline.landing.uri,
             "no data file in any of its days",
@@ -68,19 +68,19 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[Finding]:
             landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv)
         yield from _validated(pipeline, contract, file, where)
     except ContractError as error:
-        yield Finding("error", where, str(error), "the schema's columns in the schema's types", remedy)
+        yield ProbeFinding("error", where, str(error), "the schema's columns in the schema's types", remedy)
     except UnreadableFileError as error:
-        yield Finding("error", where, str(error), "a whole file of its kind", "upload it again")
+        yield ProbeFinding("error", where, str(error), "a whole file of its kind", "upload it again")
 
 
 @probe("landing names", "landing")
-def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
+def landing_names(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """Every name in the landing folder is a day, what lies in its newest days is files: nothing else is read."""
     children = pipeline.landing.children()
     first, today = pipeline.spec.partitions.start, landing_scan.today(pipeline, time.time())
     days, strangers = planner.sort_names(children.folders, children.files, first, today, children.troubled)
     for stranger in strangers:
-        yield Finding(
+        yield ProbeFinding(
             "info" if stranger.reason.startswith("in the future") else "warning",
             f"{pipeline.landing.uri}/{stranger.name}",
             f"never scored: {stranger.reason}",
@@ -91,16 +91,16 @@ def landing_names(pipeline: Pipeline) -> Iterator[Finding]:
         for file in landing_files.list_day(pipeline.landing, day):
             if file.trouble:
                 found, _, todo = file.trouble.reason.rpartition(": ")
-                yield Finding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
+                yield ProbeFinding("error", f"{pipeline.landing.uri}/{file.path}", found, "a file of this folder", todo)
 
 
 @probe("model bundle", "bundle", "output", seconds=60)
-def bundle(pipeline: Pipeline) -> Iterator[Finding]:
+def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
     delivered = model_checks.examine(pipeline)
     for finding in delivered.findings:
         if not finding.passed and not finding.message.startswith("not tried"):
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 f"{pipeline.bundle.uri} ({finding.check})",
                 finding.message,
@@ -110,7 +110,7 @@ def bundle(pipeline: Pipeline) -> Iterator[Finding]:
     metrics = model_checks.metrics(pipeline, delivered)
     if not metrics.passed:
         blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
-        yield Finding(
+        yield ProbeFinding(
             "error" if blocks else "warning",
             f"{pipeline.bundle.uri} (metrics_meet_threshold)",
             metrics.message,
@@ -121,7 +121,7 @@ def bundle(pipeline: Pipeline) -> Iterator[Finding]:
         import torch
 
         if not torch.cuda.is_available():
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 f"{pipeline.name}: scoring.device",
                 "cuda, and torch sees no GPU on this machine",
@@ -144,7 +144,7 @@ def _newest(pipeline: Pipeline) -> FileVersion | None:
     return None
 
 
-def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[Finding]:
+def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where: str) -> Iterator[ProbeFinding]:
     """Findings about the columns of a file, and why its first rows are rejected."""
     seen, reasons, rejected = 0, Counter[str](), 0
     examples: dict[str, str | None] = {}
@@ -164,7 +164,7 @@ def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where:
                 reasons["rows that cannot be parsed"] += len(part.broken)
                 examples.setdefault("rows that cannot be parsed", part.broken[0].detail)
     if unexpected:
-        yield Finding(
+        yield ProbeFinding(
             "info",
             where,
             f"columns that the schema does not know: {', '.join(unexpected)}; they are ignored",
@@ -174,7 +174,7 @@ def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where:
     stops = rejected > limits.blocking_share * seen or 0 < seen == rejected
     if stops or rejected > limits.most(seen):
         main = "; ".join(f"{name}: {count} ({examples[name]!r})" for name, count in reasons.most_common(3))
-        yield Finding(
+        yield ProbeFinding(
             "error" if stops else "warning",
             where,
             f"{rejected} of its first {seen} rows are rejected: {main}",

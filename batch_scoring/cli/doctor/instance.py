@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 
-from batch_scoring.cli.backfill.day_locks import SILENCE
-from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.cli.backfill.day_locks import HEARTBEAT_TIMEOUT
+from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.config import compute
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.names import job_name
@@ -24,7 +24,7 @@ from batch_scoring.operations.automation import sensor_status
 from batch_scoring.operations.dead_runs import find_dead_runs, is_of_this_machine
 from batch_scoring.runtime.printable import shell_word
 
-LONGEST_RUN = 7 * 24 * 3600
+SENSIBLE_MAX_RUNTIME = 7 * 24 * 3600
 """Seconds; a longer maximum runtime is no protection."""
 OF_ALL = {
     "alerts": "failed runs, failed checks and late days are not reported",
@@ -37,10 +37,10 @@ _EXPORT = f"export DAGSTER_HOME={shell_word(str(PROJECT))}"
 
 
 @probe("instance", gives="instance")
-def home(site: Site) -> Iterator[Finding]:
+def home(site: Site) -> Iterator[ProbeFinding]:
     """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
     if site.home is None:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             "DAGSTER_HOME",
             "it is not set, and there is no dagster.yaml in this folder: runs that are started from here are not kept",
@@ -49,7 +49,7 @@ def home(site: Site) -> Iterator[Finding]:
         )
         return
     if not site.home.is_absolute() or not site.home.is_dir():
-        yield Finding(
+        yield ProbeFinding(
             "error",
             "DAGSTER_HOME",
             f"{site.home} is not a folder, or not an absolute path",
@@ -58,7 +58,7 @@ def home(site: Site) -> Iterator[Finding]:
         )
         return
     if not (site.home / "dagster.yaml").is_file():
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             str(site.home),
             "there is no dagster.yaml: runs have no maximum time, a crashed one is not run again",
@@ -71,7 +71,7 @@ def home(site: Site) -> Iterator[Finding]:
         ref = InstanceRef.from_dir(str(site.home))
         torn = [file for file in sqlite_databases.files(site.home) if len(sqlite_databases.revisions(file)) > 1]
         for file in torn:
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 str(file),
                 "two processes have created it at once, it has two revisions: every command fails",
@@ -83,7 +83,7 @@ def home(site: Site) -> Iterator[Finding]:
             site.instance.get_daemon_heartbeats()
     except Exception as error:  # Dagster's, or whatever its database raises
         site.instance = None
-        yield Finding(
+        yield ProbeFinding(
             "error",
             str(site.home / "dagster.yaml"),
             " ".join(f"{type(error).__name__}: {error}".split())[:400],
@@ -93,7 +93,7 @@ def home(site: Site) -> Iterator[Finding]:
 
 
 @probe("instance settings", "instance")
-def settings(site: Site) -> Iterator[Finding]:
+def settings(site: Site) -> Iterator[ProbeFinding]:
     """dagster.yaml has the settings that nights depend on."""
     if site.home is None or not (site.home / "dagster.yaml").is_file():
         return
@@ -107,13 +107,13 @@ def settings(site: Site) -> Iterator[Finding]:
             value = value.get(name) if isinstance(value, Mapping) else None
         if not is_well(value):
             shown = "is not set" if value is None else f"is {value}"
-            yield Finding(
+            yield ProbeFinding(
                 "warning", where, f"{path} {shown}: {why}", expected, f"set it as {PROJECT}/dagster.yaml does"
             )
 
 
 def _is_longest(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value <= LONGEST_RUN
+    return isinstance(value, int | float) and 0 < value <= SENSIBLE_MAX_RUNTIME
 
 
 _SETTINGS = (
@@ -147,7 +147,7 @@ _SETTINGS = (
 
 
 @probe("executor", "instance")
-def executor(site: Site) -> Iterator[Finding]:
+def executor(site: Site) -> Iterator[ProbeFinding]:
     """The executor is one that there is, and its steps find each other's files."""
     try:
         if compute.executor_name() != "k8s":
@@ -155,11 +155,11 @@ def executor(site: Site) -> Iterator[Finding]:
         compute.check_shared_folders(site.pipelines)
     except ComputeError as error:
         expected = f"one of {', '.join(compute.EXECUTORS)}, and storage that pods share"
-        yield Finding("error", compute.VARIABLE, str(error), expected, "see deploy/README.md")
+        yield ProbeFinding("error", compute.VARIABLE, str(error), expected, "see deploy/README.md")
         return
     launcher = type(site.instance.run_launcher).__name__ if site.instance else "K8sRunLauncher"
     if launcher == "DefaultRunLauncher":
-        yield Finding(
+        yield ProbeFinding(
             "error",
             "dagster.yaml: run_launcher",
             f"{launcher}, and {compute.VARIABLE} is k8s",
@@ -169,41 +169,41 @@ def executor(site: Site) -> Iterator[Finding]:
 
 
 @probe("daemon", "instance")
-def daemon(site: Site) -> Iterator[Finding]:
+def daemon(site: Site) -> Iterator[ProbeFinding]:
     """If a daemon has ever run here, all its parts have been heard within the last minutes."""
     beats = site.instance.get_daemon_heartbeats() if site.instance else {}
     if site.instance is None or not beats:
-        yield Finding(
+        yield ProbeFinding(
             "info", "daemon", "none has ever run here: nothing is scored by itself", remedy=f"if it should be: {_START}"
         )
         return
     needed = [kind for kind in site.instance.get_required_daemon_types() if kind in beats]
-    silent = {kind: beats[kind].timestamp for kind in needed if beats[kind].timestamp < time.time() - SILENCE}
+    silent = {kind: beats[kind].timestamp for kind in needed if beats[kind].timestamp < time.time() - HEARTBEAT_TIMEOUT}
     if silent and len(silent) == len(needed):
         last = datetime.fromtimestamp(max(silent.values()), UTC)
-        yield Finding(
+        yield ProbeFinding(
             "error",
             "daemon",
             f"it has not been heard since {last:%Y-%m-%d %H:%M} UTC: nothing is scored by itself",
-            f"a heartbeat within {SILENCE:g} s",
+            f"a heartbeat within {HEARTBEAT_TIMEOUT:g} s",
             f"start it: {_START}",
         )
     elif silent:
-        yield Finding(
+        yield ProbeFinding(
             "error",
             "daemon",
-            f"parts of it have not been heard for {SILENCE:g} s: {', '.join(sorted(silent))}",
+            f"parts of it have not been heard for {HEARTBEAT_TIMEOUT:g} s: {', '.join(sorted(silent))}",
             "a heartbeat of each",
             f"see its log; start it again: {_START}",
         )
     for kind in sorted(set(needed) - set(silent)):
         if errors := [error for error in beats[kind].errors or () if not sensor_status.says_broken(error.message)]:
             first = errors[0].message.strip().splitlines()[0]
-            yield Finding("warning", f"daemon ({kind})", f"its last round failed: {first}", "none", "see its log")
+            yield ProbeFinding("warning", f"daemon ({kind})", f"its last round failed: {first}", "none", "see its log")
 
 
 @probe("what starts days", "instance")
-def starters(site: Site) -> Iterator[Finding]:
+def starters(site: Site) -> Iterator[ProbeFinding]:
     """A sensor or schedule that is on starts each pipeline's days, and none was switched off by hand."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for pipeline in site.pipelines:
@@ -213,7 +213,7 @@ def starters(site: Site) -> Iterator[Finding]:
         switch = _switch(site, by_hand[0] if by_hand else next(iter(starts)))
         if not on:
             how = "switched off by hand" if by_hand else "as the spec says"
-            yield Finding(
+            yield ProbeFinding(
                 "error" if by_hand else "warning",
                 f"{pipeline.name}: {', '.join(starts)}",
                 f"all are stopped ({how}): nothing starts a day",
@@ -221,7 +221,7 @@ def starters(site: Site) -> Iterator[Finding]:
                 switch,
             )
         elif by_hand:
-            yield Finding(
+            yield ProbeFinding(
                 "warning",
                 f"{pipeline.name}: {', '.join(by_hand)}",
                 f"switched off by hand; on: {', '.join(on)}",
@@ -231,12 +231,12 @@ def starters(site: Site) -> Iterator[Finding]:
 
 
 @probe("guards", "instance")
-def guards(site: Site) -> Iterator[Finding]:
+def guards(site: Site) -> Iterator[ProbeFinding]:
     """The sensors alerts and dead_runs are on."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for name, lost in OF_ALL.items():
         if not sensor_status.is_on(known.get(name), "running"):
-            yield Finding(
+            yield ProbeFinding(
                 "warning",
                 f"sensor {name}",
                 f"it is stopped: {lost}",
@@ -246,12 +246,12 @@ def guards(site: Site) -> Iterator[Finding]:
 
 
 @probe("ticks", "instance")
-def ticks(site: Site) -> Iterator[Finding]:
+def ticks(site: Site) -> Iterator[ProbeFinding]:
     """No sensor that is on has been failing for minutes."""
     if site.instance is None:
         return
     for door in sensor_status.broken(site.instance, site.pipelines):
-        yield Finding(
+        yield ProbeFinding(
             "error",
             f"sensor {door.sensor}",
             f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
@@ -261,13 +261,13 @@ def ticks(site: Site) -> Iterator[Finding]:
 
 
 @probe("dead runs", "instance", seconds=60)
-def dead_runs(site: Site) -> Iterator[Finding]:
+def dead_runs(site: Site) -> Iterator[ProbeFinding]:
     """Every started run has its process, and no run that is over holds a slot of a pool."""
     if site.instance is None:
         return
     is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
     if is_unknown and site.home and (site.home / "dagster.yaml").is_file():
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             "dagster.yaml: event_log_storage",
             "it is Dagster's own: whether a run still has a process is "
@@ -276,7 +276,7 @@ def dead_runs(site: Site) -> Iterator[Finding]:
             f"take the block over from {PROJECT}/dagster.yaml",
         )
     for run in find_dead_runs(site.instance):
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             f"run {run}",
             "it is STARTED, and its process is gone: it holds a slot of the queue and its day",
@@ -291,7 +291,7 @@ def dead_runs(site: Site) -> Iterator[Finding]:
         for run in sorted(storage.get_concurrency_info(pool).active_run_ids):
             record = site.instance.get_run_record_by_id(run)
             if record is None or record.dagster_run.is_finished:
-                yield Finding(
+                yield ProbeFinding(
                     "warning",
                     f"pool {pool}",
                     f"run {run} is over and still holds a slot: others wait for it",
@@ -301,14 +301,14 @@ def dead_runs(site: Site) -> Iterator[Finding]:
 
 
 @probe("waiting alerts", "instance")
-def waiting_alerts(site: Site) -> Iterator[Finding]:
+def waiting_alerts(site: Site) -> Iterator[ProbeFinding]:
     """No message waits for a channel that has refused it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
     outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
-            yield Finding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
+            yield ProbeFinding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
 
 
 def _switch(site: Site, name: str) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch_scoring.cli.doctor.probe import Finding, Site, probe
+from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
@@ -30,11 +30,11 @@ _PYTHON = shell_word(sys.executable)
 
 
 @probe("code")
-def code(_site: Site) -> Iterator[Finding]:
+def code(_site: Site) -> Iterator[ProbeFinding]:
     """The code that runs is that of the checkout in which the command was typed."""
     here = Path.cwd()
     if (here / "batch_scoring" / "definitions.py").is_file() and here.resolve() != PROJECT.resolve():
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             str(here),
             f"this is a checkout, and the code that runs is {PROJECT}'s",
@@ -44,7 +44,7 @@ def code(_site: Site) -> Iterator[Finding]:
 
 
 @probe("disk", "output")
-def disk(pipeline: Pipeline) -> Iterator[Finding]:
+def disk(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """There is room for a month of days like the last ones, or for uploads in the making."""
     sizes = _recent_sizes(pipeline)
     most, mean = max(sizes, default=0), sum(sizes) / len(sizes) if sizes else 0.0
@@ -57,7 +57,7 @@ def disk(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 @probe("lasting storage", "output")
-def lasting(pipeline: Pipeline) -> Iterator[Finding]:
+def lasting(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """What the pipeline writes outlives a restart of the machine."""
     if pipeline.output.is_local:
         yield from _fleeting(
@@ -66,14 +66,14 @@ def lasting(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 @probe("lasting instance")
-def lasting_instance(site: Site) -> Iterator[Finding]:
+def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
     """Dagster's folder outlives a restart, is no network mount, and has room."""
     if site.home is None or not site.home.is_dir():
         return
     yield from _fleeting(site.home, "runs, sensors' memory and waiting alerts", "DAGSTER_HOME")
     yield from _room(site.home, 0, 0, "runs and their logs")
     if (kind := _file_system(site.home)) in NETWORK_DISKS and (site.home / "history").is_dir():
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             str(site.home),
             f"SQLite on {kind}: its locks do not hold there",
@@ -83,11 +83,11 @@ def lasting_instance(site: Site) -> Iterator[Finding]:
 
 
 @probe("alert channels", seconds=60)
-def alert_channels(site: Site) -> Iterator[Finding]:
+def alert_channels(site: Site) -> Iterator[ProbeFinding]:
     """Every address of ALERT_URLS is understood, and with --send-test takes a message."""
     named = channels.parse(os.environ.get("ALERT_URLS", ""))
     if not named:
-        yield Finding(
+        yield ProbeFinding(
             "warning" if site.send_test else "info",
             "ALERT_URLS",
             "not set: failures are only logged",
@@ -96,7 +96,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
         )
     for channel in named:
         if channel.scheme is None:
-            yield Finding(
+            yield ProbeFinding(
                 "warning",
                 str(channel),
                 "apprise does not understand it: nothing is sent there",
@@ -109,7 +109,7 @@ def alert_channels(site: Site) -> Iterator[Finding]:
         waiting = {channel: [message] for channel in named if channel.scheme}
         for channel, error in channels.send(waiting, seconds=30):
             if error:
-                yield Finding(
+                yield ProbeFinding(
                     "warning",
                     str(channel),
                     f"the test message was not delivered: {error}",
@@ -133,13 +133,13 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
     return [size for size in by_day.values() if size]
 
 
-def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding]:
+def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[ProbeFinding]:
     """Findings about free bytes and inodes: `needed` for a run, `wanted` for `what`."""
     found = os.statvfs(folder)
     free, inodes = found.f_bavail * found.f_frsize, found.f_favail
     least, short = max(needed, LEAST_FREE), max(wanted, SHORT_FREE)
     if free < short:
-        yield Finding(
+        yield ProbeFinding(
             "error" if free < least else "warning",
             f"{folder} ({_file_system(folder)})",
             f"{_shown(free)} free",
@@ -147,7 +147,7 @@ def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding
             f"make room (du -xh {shell_word(str(folder))} | sort -h | tail), or put it on a larger disk",
         )
     if found.f_files and inodes < SHORT_INODES:  # some file systems have no fixed number of inodes
-        yield Finding(
+        yield ProbeFinding(
             "error" if inodes < LEAST_INODES else "warning",
             f"{folder} ({_file_system(folder)})",
             f"{inodes:,} inodes free: that many more files and no more",
@@ -156,10 +156,10 @@ def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[Finding
         )
 
 
-def _fleeting(folder: Path, what: str, setting: str) -> Iterator[Finding]:
+def _fleeting(folder: Path, what: str, setting: str) -> Iterator[ProbeFinding]:
     kind = _file_system(folder)
     if kind in MEMORY_DISKS:
-        yield Finding(
+        yield ProbeFinding(
             "warning",
             str(folder),
             f"it is in memory ({kind}): {what} are gone when the machine restarts",
@@ -167,7 +167,7 @@ def _fleeting(folder: Path, what: str, setting: str) -> Iterator[Finding]:
             f"move {setting} to a disk",
         )
     elif kind == "overlay":
-        yield Finding(
+        yield ProbeFinding(
             "info",
             str(folder),
             f"it is in a container's own layer: {what} are gone with the container",

@@ -21,15 +21,15 @@ Severity = Literal["error", "warning", "info"]
 Need = Literal["landing", "output", "bundle", "instance"]
 """What a probe may depend on: another probe that found no error in it."""
 
-LIMIT = 30.0
+PROBE_TIMEOUT = 30.0
 """Time limit of a probe in seconds; shorter for those that only wait for a network."""
-NETWORK_LIMIT = 12.0
+NETWORK_TIMEOUT = 12.0
 
 _PIP = f"{shell_word(sys.executable)} -m pip"
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeFinding:
     """Something that is not as it should be."""
 
     severity: Severity
@@ -63,17 +63,17 @@ class Probe:
     name: str
     states: str
     """The statement that holds if it finds nothing."""
-    look: Callable[[Any], Iterable[Finding]]
+    look: Callable[[Any], Iterable[ProbeFinding]]
     """Takes a Pipeline, or the Site for probes of the whole deployment."""
     needs: tuple[Need, ...] = ()
     gives: Need | None = None
     """What other probes may rely on if this one finds no error."""
-    seconds: float = LIMIT
+    seconds: float = PROBE_TIMEOUT
 
 
 def probe(
-    name: str, *needs: Need, gives: Need | None = None, seconds: float = LIMIT
-) -> Callable[[Callable[[Any], Iterable[Finding]]], Probe]:
+    name: str, *needs: Need, gives: Need | None = None, seconds: float = PROBE_TIMEOUT
+) -> Callable[[Callable[[Any], Iterable[ProbeFinding]]], Probe]:
     """Turn a function into a probe; the first line of its docstring is the statement that holds if it finds nothing.
 
     Args:
@@ -83,20 +83,20 @@ def probe(
         seconds: its time limit.
     """
 
-    def made(look: Callable[[Any], Iterable[Finding]]) -> Probe:
+    def made(look: Callable[[Any], Iterable[ProbeFinding]]) -> Probe:
         return Probe(name, (look.__doc__ or "").split("\n")[0].rstrip("."), look, needs, gives, seconds)
 
     return made
 
 
 @dataclass
-class Outcome:
+class ProbeOutcome:
     """The result of a probe for one pipeline, or for the deployment."""
 
     probe: Probe
     pipeline: str
     """Empty if the probe examines the whole deployment."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ProbeFinding] = field(default_factory=list)
     skipped: str = ""
     """Why it did not run."""
     seconds: float = 0.0
@@ -115,7 +115,7 @@ class Look(threading.Thread):
     def __init__(self, probe: Probe, pipeline: str, target: object) -> None:
         """`target`: the argument of the probe's function."""
         super().__init__(daemon=True, name=f"doctor {probe.name} {pipeline}")
-        self.outcome = Outcome(probe, pipeline)
+        self.outcome = ProbeOutcome(probe, pipeline)
         self._target_of_probe = target
         self._began = 0.0
 
@@ -130,7 +130,7 @@ class Look(threading.Thread):
             outcome.findings.append(_raised(outcome, error))
         outcome.seconds = time.monotonic() - self._began
 
-    def finish(self) -> Outcome:
+    def finish(self) -> ProbeOutcome:
         """Wait for the outcome, at most until the time limit."""
         while not self._began:
             time.sleep(0.01)
@@ -138,17 +138,17 @@ class Look(threading.Thread):
         if not self.is_alive():
             return self.outcome
         known, limit = self.outcome, self.outcome.probe.seconds
-        late = Finding(
+        late = ProbeFinding(
             "error",
             known.pipeline or known.probe.name,
             f"no answer within {limit:g} s, so it is unknown whether this holds: {known.probe.states}",
             "an answer in time",
             "check whether its disk, store or database answers at all; a hung mount does not",
         )
-        return Outcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
+        return ProbeOutcome(known.probe, known.pipeline, [*known.findings, late], seconds=limit, hangs=True)
 
 
-def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
+def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[ProbeOutcome]:
     """Run probes and wait for them.
 
     Args:
@@ -158,7 +158,7 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
         The outcomes, in the order of `wanted`. A probe is skipped, with the reason, if what it depends on has an error.
     """
     looks: dict[int, Look] = {}
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, ProbeOutcome] = {}
     lacking: set[tuple[str, str]] = set()  # (need, pipeline)
     for number, (one, pipeline, target) in enumerate(wanted):
         if not one.needs:
@@ -171,7 +171,9 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
         if not one.needs:
             continue
         if missing := [need for need in one.needs if {(need, pipeline), (need, "")} & lacking]:
-            outcomes[number] = Outcome(one, pipeline, skipped=f"depends on what has an error: {', '.join(missing)}")
+            outcomes[number] = ProbeOutcome(
+                one, pipeline, skipped=f"depends on what has an error: {', '.join(missing)}"
+            )
         else:
             looks[number] = Look(one, pipeline, target)
             looks[number].start()
@@ -179,14 +181,14 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[Outcome]:
     return [outcomes[number] for number in sorted(outcomes)]
 
 
-def _raised(outcome: Outcome, error: Exception) -> Finding:
+def _raised(outcome: ProbeOutcome, error: Exception) -> ProbeFinding:
     where = outcome.pipeline or outcome.probe.name
     if isinstance(error, BatchScoringError | OSError):  # their text says all that there is to say
-        return Finding("error", where, str(error), outcome.probe.states)
+        return ProbeFinding("error", where, str(error), outcome.probe.states)
     if isinstance(error, ImportError):
         remedy = f"{_PIP} check, then {_PIP} install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
-        return Finding("error", where, f"a library does not import: {error}", outcome.probe.states, remedy)
-    return Finding(
+        return ProbeFinding("error", where, f"a library does not import: {error}", outcome.probe.states, remedy)
+    return ProbeFinding(
         "error",
         where,
         f"the probe itself has failed: {type(error).__name__}: {error}",

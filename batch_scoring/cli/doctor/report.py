@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from batch_scoring.cli.doctor.probe import Finding, Outcome, Severity
+from batch_scoring.cli.doctor.probe import ProbeFinding, ProbeOutcome, Severity
 from batch_scoring.operations.alerting import channels
 
 FORMAT = 1
@@ -17,10 +17,10 @@ _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ALERT_URLS")
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """The outcomes of all probes."""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[ProbeOutcome]
     seconds: float
 
     def count(self, severity: Severity) -> int:
@@ -31,9 +31,9 @@ class Report:
         """Whether there is a finding of at least that severity."""
         return self.count("error") > 0 or (fail_on == "warning" and self.count("warning") > 0)
 
-    def findings(self) -> list[tuple[Finding, list[Outcome]]]:
+    def findings(self) -> list[tuple[ProbeFinding, list[ProbeOutcome]]]:
         """Each finding once, with the outcomes that contain it; the worst first."""
-        found: dict[Finding, list[Outcome]] = {}
+        found: dict[ProbeFinding, list[ProbeOutcome]] = {}
         for outcome in self.outcomes:
             for finding in outcome.findings:
                 found.setdefault(finding, []).append(outcome)
@@ -85,7 +85,7 @@ class Report:
 
     def _well(self) -> Iterator[str]:
         """One line per probe without errors and warnings, with the pipelines for which it has none."""
-        by_probe: dict[str, list[Outcome]] = {}
+        by_probe: dict[str, list[ProbeOutcome]] = {}
         for outcome in self.outcomes:
             if _status(outcome) == "ok":
                 by_probe.setdefault(outcome.probe.name, []).append(outcome)
@@ -99,14 +99,14 @@ class Report:
                 yield f"-        {outcome.probe.name:20}  {outcome.pipeline}: not looked at, {outcome.skipped}"
 
 
-def _status(outcome: Outcome) -> str:
+def _status(outcome: ProbeOutcome) -> str:
     if outcome.skipped:
         return "skipped"
     severities = {finding.severity for finding in outcome.findings}
     return next((severity for severity in ("error", "warning") if severity in severities), "ok")
 
 
-def _told(finding: Finding, by: Sequence[Outcome]) -> Iterator[str]:
+def _told(finding: ProbeFinding, by: Sequence[ProbeOutcome]) -> Iterator[str]:
     pipelines = list(dict.fromkeys(outcome.pipeline for outcome in by if outcome.pipeline))
     whose = f" ({', '.join(pipelines)})" if pipelines else ""
     yield f"{finding.severity:8} {by[0].probe.name}: {finding.where}{whose}"

@@ -9,7 +9,7 @@ from typing import Literal, TextIO
 
 from batch_scoring.cli.doctor import cloud, commits, inputs, instance, machine, stores, traces
 from batch_scoring.cli.doctor.probe import Probe, Site, examine
-from batch_scoring.cli.doctor.report import Report
+from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring.cli.instance import home
 from batch_scoring.config.loader import survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
@@ -89,7 +89,7 @@ def doctor(
 
 def look(
     pipelines: Sequence[Pipeline], faults: Sequence[str] = (), *, send_test: bool = False, began: float | None = None
-) -> Report:
+) -> DoctorReport:
     """Run all probes.
 
     Args:
@@ -110,7 +110,7 @@ def look(
         traces.remove_all()
         if site.instance is not None:
             site.instance.dispose()
-    return Report([outcome for outcome in outcomes if _matters(outcome.probe, site)], time.monotonic() - began)
+    return DoctorReport([outcome for outcome in outcomes if _matters(outcome.probe, site)], time.monotonic() - began)
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:

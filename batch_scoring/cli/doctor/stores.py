@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batch_scoring.cli.doctor import cloud
-from batch_scoring.cli.doctor.probe import LIMIT, NETWORK_LIMIT, Finding, probe
+from batch_scoring.cli.doctor.probe import NETWORK_TIMEOUT, PROBE_TIMEOUT, ProbeFinding, probe
 from batch_scoring.cli.doctor.traces import new_name, trace
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES
@@ -22,13 +22,13 @@ SKEW, REFUSED_SKEW = 5.0, 900.0
 """Seconds by which clocks may differ: beyond the first it is unsafe, beyond the second S3 refuses requests."""
 
 
-@probe("landing folder", gives="landing", seconds=NETWORK_LIMIT)
-def landing_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("landing folder", gives="landing", seconds=NETWORK_TIMEOUT)
+def landing_is_reachable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The landing folder is there and can be listed."""
     folder = pipeline.landing
     if folder.is_local and not Path(folder.uri).is_dir():
         is_file = Path(folder.uri).exists()
-        yield Finding(
+        yield ProbeFinding(
             "error",
             folder.uri,
             "it is not a folder" if is_file else "there is no such folder",
@@ -40,20 +40,20 @@ def landing_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
     yield from _reach(folder, "s3:ListBucket, s3:GetObject")
 
 
-@probe("output folder", gives="output", seconds=NETWORK_LIMIT)
-def output_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("output folder", gives="output", seconds=NETWORK_TIMEOUT)
+def output_is_reachable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The folder of tables, state and reports can be listed."""
     yield from _reach(pipeline.output, "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject")
 
 
-@probe("bundle folder", gives="bundle", seconds=NETWORK_LIMIT)
-def bundle_is_reachable(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("bundle folder", gives="bundle", seconds=NETWORK_TIMEOUT)
+def bundle_is_reachable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The folder of the model bundle can be listed."""
     yield from _reach(pipeline.bundle, "s3:ListBucket, s3:GetObject")
 
 
-@probe("writable", "output", seconds=LIMIT)
-def writable(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("writable", "output", seconds=PROBE_TIMEOUT)
+def writable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """A file can be written, read back and removed in the output folder, and those below it are ours."""
     if isinstance(pipeline.output, S3Folder):
         yield from _writable_on_s3(pipeline.output)
@@ -75,7 +75,7 @@ def writable(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 @probe("hard links", "output")
-def hard_links(pipeline: Pipeline) -> Iterator[Finding]:
+def hard_links(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The tables' folder takes hard links: on a disk, a commit is one."""
     if not pipeline.output.is_local:
         return
@@ -94,7 +94,7 @@ def hard_links(pipeline: Pipeline) -> Iterator[Finding]:
         try:
             os.link(first, second)
         except OSError as error:
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 str(folder),
                 f"it takes no hard links: {error.strerror}",
@@ -104,8 +104,8 @@ def hard_links(pipeline: Pipeline) -> Iterator[Finding]:
             )
 
 
-@probe("conditional writes", "output", seconds=LIMIT)
-def conditional_writes(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("conditional writes", "output", seconds=PROBE_TIMEOUT)
+def conditional_writes(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The bucket refuses a second writer of one name: on S3, a commit is such a PUT."""
     if not isinstance(pipeline.output, S3Folder):
         return
@@ -116,7 +116,7 @@ def conditional_writes(pipeline: Pipeline) -> Iterator[Finding]:
         if statuses[0] in (401, 403):
             return  # not writable: the probe of that name says so
         if statuses != [200, 412]:
-            yield Finding(
+            yield ProbeFinding(
                 "error",
                 folder.uri,
                 f"two PUTs with If-None-Match: * of one name were answered with {statuses[0]} and {statuses[1]}",
@@ -126,14 +126,14 @@ def conditional_writes(pipeline: Pipeline) -> Iterator[Finding]:
             )
 
 
-@probe("clock", "output", seconds=NETWORK_LIMIT)
-def clock(pipeline: Pipeline) -> Iterator[Finding]:
+@probe("clock", "output", seconds=NETWORK_TIMEOUT)
+def clock(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """This machine's clock and the store's agree."""
     off = _offset_on_s3(pipeline.output) if isinstance(pipeline.output, S3Folder) else _offset_on_disk(pipeline.output)
     if off is not None and abs(off) > SKEW:
         where = f"s3://{pipeline.output.bucket}" if isinstance(pipeline.output, S3Folder) else pipeline.output.uri
         is_refused = isinstance(pipeline.output, S3Folder) and abs(off) > REFUSED_SKEW
-        yield Finding(
+        yield ProbeFinding(
             "error" if is_refused else "warning",
             where,
             f"this machine's clock is {abs(off):.0f} s "
@@ -150,7 +150,7 @@ def existing(path: Path) -> Path:
     return path
 
 
-def _reach(folder: Folder, action: str) -> Iterator[Finding]:
+def _reach(folder: Folder, action: str) -> Iterator[ProbeFinding]:
     if isinstance(folder, S3Folder):
         try:
             answer = aws.quick_client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=_key(folder), MaxKeys=1)
@@ -161,10 +161,10 @@ def _reach(folder: Folder, action: str) -> Iterator[Finding]:
     place = Path(folder.uri)
     try:
         if place.exists() and not place.is_dir():
-            yield Finding("error", folder.uri, "it is not a folder", "a folder", "move the file away")
+            yield ProbeFinding("error", folder.uri, "it is not a folder", "a folder", "move the file away")
         folder.children()
     except OSError as error:
-        yield Finding(
+        yield ProbeFinding(
             "error",
             folder.uri,
             f"it cannot be listed: {error.strerror or error}",
@@ -177,7 +177,7 @@ def _key(folder: S3Folder, name: str = "") -> str:
     return f"{folder.uri}/{name}".removeprefix(f"s3://{folder.bucket}/")
 
 
-def _writable_on_s3(folder: S3Folder) -> Iterator[Finding]:
+def _writable_on_s3(folder: S3Folder) -> Iterator[ProbeFinding]:
     s3, name = aws.quick_client("s3"), new_name()
     where = {"Bucket": folder.bucket, "Key": _key(folder, name)}
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
@@ -192,7 +192,9 @@ def _writable_on_s3(folder: S3Folder) -> Iterator[Finding]:
             except Exception as error:
                 yield cloud.explain(error, folder.uri, action)
                 if action == "s3:DeleteObject":
-                    yield Finding("info", folder.uri, f"the probe object {name} has stayed", remedy="remove it by hand")
+                    yield ProbeFinding(
+                        "info", folder.uri, f"the probe object {name} has stayed", remedy="remove it by hand"
+                    )
                 return
 
 
@@ -214,8 +216,8 @@ def _write(file: Path) -> None:
         raise OSError(errno.EIO, "what was written is not what is read", str(file))
 
 
-def _unwritable(folder: Path, error: OSError) -> Finding:
-    return Finding(
+def _unwritable(folder: Path, error: OSError) -> ProbeFinding:
+    return ProbeFinding(
         "error",
         str(folder),
         f"nothing can be written here: {error.strerror or error}",

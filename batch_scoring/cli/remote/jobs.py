@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from batch_scoring.cli.backfill.day_locks import SILENCE
+from batch_scoring.cli.backfill.day_locks import HEARTBEAT_TIMEOUT
 from batch_scoring.cli.remote.connection import Remote, python_error
 from batch_scoring.config.names import broken_name
 from batch_scoring.errors import UnreachableError, WrongCommandError
@@ -195,7 +195,7 @@ def silent_daemon(remote: Remote, kind: str) -> str | None:
     """The warning that nothing takes work from the queue, if the daemon of that kind has been silent for a while."""
     health = remote.ask("instance", _DAEMON)["daemonHealth"]["allDaemonStatuses"]
     beats = [status["lastHeartbeatTime"] for status in health if status["daemonType"] == kind and status["required"]]
-    if not beats or (beats[0] is not None and time.time() < beats[0] + SILENCE):
+    if not beats or (beats[0] is not None and time.time() < beats[0] + HEARTBEAT_TIMEOUT):
         return None
     since = (
         "has never run" if beats[0] is None else f"was last heard of {(time.time() - beats[0]) / 60:.0f} minutes ago"

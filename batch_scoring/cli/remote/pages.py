@@ -41,7 +41,7 @@ from batch_scoring.config.days import ranges
 from batch_scoring.operations import run_failures
 from batch_scoring.operations.run_history import CODE, FINGERPRINT
 
-LONGEST = 500
+LINE_LENGTH = 500
 """Most characters of a line."""
 _DULL = {FINGERPRINT, CODE, run_failures.TAG, run_failures.RECORDED_FOR}
 """Tags that the page leaves out: they are of no use to people, or shown elsewhere on it."""
@@ -162,7 +162,7 @@ def stamp(at: float) -> str:
 
 def _text(lines: Sequence[str]) -> str:
     flat = (line.replace("\n", " ") for line in lines)
-    return "".join(f"{line if len(line) <= LONGEST else line[: LONGEST - 1] + '…'}\n" for line in flat)
+    return "".join(f"{line if len(line) <= LINE_LENGTH else line[: LINE_LENGTH - 1] + '…'}\n" for line in flat)
 
 
 def _counts(report: RunReport) -> str:

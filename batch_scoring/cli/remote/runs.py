@@ -26,12 +26,12 @@ STATES = {
     "CANCELED": "canceled",
 }
 ENDS = ("succeeded", "failed", "canceled")
-PAGE = 500
+ANSWER_SIZE = 500
 """Most events or runs in one answer."""
 MOST_PAGES = 200
 MOST_DETAILED = 20
 """Most failed days of a backfill whose errors are read."""
-UNDECIDED = 5.0
+RETRY_DECISION_SECONDS = 5.0
 """Seconds after a failure within which Dagster decides about a retry, if it is configured to."""
 _FROM_OUTSIDE = "has been marked as failed from outside the execution context"
 """Message of a run whose process died; the engine event before it says why."""
@@ -121,7 +121,7 @@ class RemoteRun:
         """
         if self.state != "failed" or self.retried_as:
             return 0.0
-        return {None: UNDECIDED, "true": TO_RETRY}.get(self.tags.get("dagster/will_retry"), 0.0)
+        return {None: RETRY_DECISION_SECONDS, "true": TO_RETRY}.get(self.tags.get("dagster/will_retry"), 0.0)
 
     @property
     def may_be_retried(self) -> bool:
@@ -321,11 +321,11 @@ def _runs(remote: Remote, filters: Mapping[str, Any]) -> Iterator[RemoteRun]:
     """Runs, the newest first."""
     cursor = None
     for _ in range(MOST_PAGES):
-        answer = remote.ask("runsOrError", _MANY, {"filter": filters, "cursor": cursor, "limit": PAGE})
+        answer = remote.ask("runsOrError", _MANY, {"filter": filters, "cursor": cursor, "limit": ANSWER_SIZE})
         if answer["__typename"] != "Runs":
             raise remote.refused(answer)
         yield from map(_run, answer["results"])
-        if len(answer["results"]) < PAGE:
+        if len(answer["results"]) < ANSWER_SIZE:
             return
         cursor = answer["results"][-1]["runId"]
 
@@ -354,7 +354,7 @@ def _run(answer: Mapping[str, Any]) -> RemoteRun:
 def _events(remote: Remote, run_id: str) -> Iterator[dict[str, Any]]:
     cursor = None
     for _ in range(MOST_PAGES):
-        answer = remote.ask("runOrError", _EVENTS, {"id": run_id, "cursor": cursor, "limit": PAGE})
+        answer = remote.ask("runOrError", _EVENTS, {"id": run_id, "cursor": cursor, "limit": ANSWER_SIZE})
         if answer["__typename"] != "Run":
             raise WrongCommandError(f"no run {run_id} at {remote.address.url}")
         page = answer["eventConnection"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from batch_scoring.config.loader import Broken
+from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import AddressError, EntryError
 from batch_scoring.ingest import landing_files
@@ -21,7 +21,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True)
-class Input:
+class InputFiles:
     """The files to score, in the versions that were listed."""
 
     uri: str
@@ -37,7 +37,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputFiles:
     """The files that a command writes."""
 
     folder: Folder
@@ -68,7 +68,7 @@ class Output:
             return True
 
 
-def find_input(uri: str) -> Input:
+def find_input(uri: str) -> InputFiles:
     """The files at an address: one file, or every data file below a folder, however deep.
 
     Raises:
@@ -83,7 +83,7 @@ def find_input(uri: str) -> Input:
     if file:
         if not name.endswith(FORMS):
             raise AddressError(f"{uri}: its name ends in none of {', '.join(FORMS)}; expected such a file, or a folder")
-        return Input(uri, folder, (file,), is_file=True)
+        return InputFiles(uri, folder, (file,), is_file=True)
     below = folder.subfolder(name) if name else folder
     files = landing_files.newest_first(landing_files.data_files(below.look()))
     if troubled := [file for file in files if file.trouble]:
@@ -92,7 +92,7 @@ def find_input(uri: str) -> Input:
         there = below.list() or (below.is_local and Path(below.uri).is_dir())
         found = "no data file is in it (names that begin with '_' or '.' are not data)" if there else "there is nothing"
         raise AddressError(f"--input {uri}: {found}; expected a file or folder of {', '.join(FORMS)}")
-    return Input(uri, below, tuple(files), is_file=False)
+    return InputFiles(uri, below, tuple(files), is_file=False)
 
 
 def _followed(uri: str) -> str:
@@ -101,7 +101,7 @@ def _followed(uri: str) -> str:
     return str(path.resolve()) if "://" not in uri and path.is_symlink() else uri
 
 
-def name_output(uri: str) -> Output:
+def name_output(uri: str) -> OutputFiles:
     """The files to write for an address: a file by its ending, else a folder.
 
     Raises:
@@ -117,7 +117,7 @@ def name_output(uri: str) -> Output:
         if here is not None and here.is_file():
             raise AddressError(f"--output {uri} is a file that ends in none of {', '.join(FORMS)}")
         below = folder.subfolder(name) if name else folder
-        return Output(below, ".parquet", "predictions.parquet", "quarantine.parquet", "summary.json")
+        return OutputFiles(below, ".parquet", "predictions.parquet", "quarantine.parquet", "summary.json")
     if form is None:
         raise AddressError(
             f"--output {uri}: no such kind of file; expected {', '.join(FORMS)}, or a folder with / at its end"
@@ -125,11 +125,11 @@ def name_output(uri: str) -> Output:
     stem = name.removesuffix(form)
     if stem.endswith(".quarantine"):
         raise AddressError(f"--output {uri} is the name of the rows that another output rejects; choose another one")
-    return Output(folder, form, name, f"{stem}.quarantine{form}", None)
+    return OutputFiles(folder, form, name, f"{stem}.quarantine{form}", None)
 
 
 def ensure_no_overlap(
-    source: Input, output: Output, pipelines: Iterable[Pipeline], broken: Iterable[Broken] = ()
+    source: InputFiles, output: OutputFiles, pipelines: Iterable[Pipeline], broken: Iterable[BrokenPipeline] = ()
 ) -> None:
     """Make sure that an output is not read as input, now or later, and is outside the folders of every pipeline.
 

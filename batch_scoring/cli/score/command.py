@@ -29,5 +29,5 @@ def score(pipeline: str, input: str, output: str, *, overwrite: bool, wait: bool
     from batch_scoring.cli.score import score_files  # late: it brings the engine
     from batch_scoring.config.loader import find_pipeline
 
-    request = score_files.Request(input, output, overwrite, wait, as_json)
+    request = score_files.ScoreRequest(input, output, overwrite, wait, as_json)
     return score_files.run(find_pipeline(pipeline), request, guarded(sys.stdout), guarded(sys.stderr))

@@ -12,7 +12,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from batch_scoring.cli.score import row_files
-from batch_scoring.cli.score.addresses import Output
+from batch_scoring.cli.score.addresses import OutputFiles
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals
@@ -22,7 +22,7 @@ from batch_scoring.storage.staged_files import StagedFile, staged
 class Outputs(contextlib.AbstractContextManager["Outputs"]):
     """An output that this process is writing, and no other."""
 
-    def __init__(self, output: Output, csv: Csv) -> None:
+    def __init__(self, output: OutputFiles, csv: Csv) -> None:
         """`csv`: the dialect of CSV files."""
         self._output, self._csv = output, csv
         self._files: dict[str, StagedFile] = {}

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import Input, Output, ensure_no_overlap, find_input, name_output
+from batch_scoring.cli.score.addresses import InputFiles, OutputFiles, ensure_no_overlap, find_input, name_output
 from batch_scoring.cli.score.outputs import Outputs
 from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
@@ -45,7 +45,7 @@ Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Request:
+class ScoreRequest:
     """The options of the command line."""
 
     input: str
@@ -57,7 +57,7 @@ class Request:
     as_json: bool = False
 
 
-def run(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> int:
+def run(pipeline: Pipeline, request: ScoreRequest, out: TextIO, err: TextIO) -> int:
     """Score an input into an output: 0 if it was written, 1 if something failed, 2 if the command was wrong.
 
     Args:
@@ -96,7 +96,7 @@ def run(pipeline: Pipeline, request: Request, out: TextIO, err: TextIO) -> int:
     return 0 if summary.written else 1
 
 
-def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summary:
+def perform(pipeline: Pipeline, request: ScoreRequest, bar: Bar, note: Note) -> Summary:
     """Find the input, lock the output, and score.
 
     Raises:
@@ -115,7 +115,9 @@ def perform(pipeline: Pipeline, request: Request, bar: Bar, note: Note) -> Summa
         return score(pipeline, source, output, replaces=request.overwrite, bar=bar, note=note)
 
 
-def score(pipeline: Pipeline, source: Input, output: Output, *, replaces: bool, bar: Bar, note: Note) -> Summary:
+def score(
+    pipeline: Pipeline, source: InputFiles, output: OutputFiles, *, replaces: bool, bar: Bar, note: Note
+) -> Summary:
     """Score an input into an output, which becomes visible when it is complete.
 
     Args:
@@ -193,13 +195,13 @@ def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text or 'no message'} ({Path(place.filename).name}, line {place.lineno})"
 
 
-def _check_unused(output: Output, request: Request) -> None:
+def _check_unused(output: OutputFiles, request: ScoreRequest) -> None:
     if not request.overwrite and (existing := output.existing()):
         raise AddressError(f"{' and '.join(existing)} exists already; nothing is written: --overwrite replaces it")
 
 
 @contextlib.contextmanager
-def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
+def _held(output: OutputFiles, request: ScoreRequest, note: Note) -> Iterator[None]:
     """Lock the output against this user's other processes on this machine, by the files that it consists of."""
     name = ("output", f"{output.folder.canonical}/{output.predictions}")
     with contextlib.ExitStack() as stack:
@@ -214,7 +216,7 @@ def _held(output: Output, request: Request, note: Note) -> Iterator[None]:
         yield
 
 
-def _lineage(pipeline: Pipeline, source: Input, stream: Stream, run_id: str) -> dict[str, str]:
+def _lineage(pipeline: Pipeline, source: InputFiles, stream: Stream, run_id: str) -> dict[str, str]:
     return {
         "run_id": run_id,
         "pipeline": pipeline.name,

@@ -11,21 +11,21 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from batch_scoring.cli.score.addresses import Input
+from batch_scoring.cli.score.addresses import InputFiles
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.shard_stats import ColumnCounts
-from batch_scoring.daily.stream import ALL_ROWS, Batch, Scoring, Validation, ensure_written, open_rows
+from batch_scoring.daily.stream import ALL_ROWS, Batch, ScoringStage, ValidationStage, ensure_written, open_rows
 from batch_scoring.inference.bundle import prove, read_bundle
 from batch_scoring.inference.registry import ensure_declared_features
-from batch_scoring.inference.scorer import ALONE, Scorer
+from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.ingest import quarantine
-from batch_scoring.ingest.row_validator import Judge
+from batch_scoring.ingest.row_validator import RowValidator
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.monitoring.checks import feature_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding
 from batch_scoring.runtime.progress import Bar
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]
 
@@ -73,7 +73,7 @@ class QuarantineFile:
 class Stream:
     """The work on one input: what has been read, validated, scored and written so far."""
 
-    def __init__(self, pipeline: Pipeline, source: Input, at: datetime, note: Callable[[str], object]) -> None:
+    def __init__(self, pipeline: Pipeline, source: InputFiles, at: datetime, note: Callable[[str], object]) -> None:
         """Load the contract and the model.
 
         Args:
@@ -96,13 +96,13 @@ class Stream:
         if self.scorer.why_eager:
             note(f"the network's layers are eager: {self.scorer.why_eager}")
         if not self.scorer.runs_side_by_side:
-            note(ALONE)
-        self._judge = Judge(Contract(pipeline))
+            note(ONE_THREAD)
+        self._judge = RowValidator(Contract(pipeline))
         self.key = self._judge.contract.key
         self.schema = scored_rows.schema(self._judge.contract.arrow_schema.field(self.key), self.scorer.manifest)
         """Of the predictions."""
-        self.validation = Validation(self._judge, ColumnCounts(pipeline.spec.features))
-        self.scoring = Scoring(self.scorer, self.schema, accepted=self.validation.keys, at=at)
+        self.validation = ValidationStage(self._judge, ColumnCounts(pipeline.spec.features))
+        self.scoring = ScoringStage(self.scorer, self.schema, accepted=self.validation.keys, at=at)
 
     @property
     def rows_in(self) -> int:
@@ -142,7 +142,7 @@ class Stream:
         """What the checks say, before anything is shown; those that compare with days before have nothing to say."""
         source, thresholds, manifest = self._source.uri, self._pipeline.spec.checks, self.scorer.manifest
         validation, ledger = self.validation, self.scoring.ledger
-        features = ShardAccount(
+        features = ShardStats(
             digest="",
             source=source,
             run_id=run_id,
@@ -151,7 +151,7 @@ class Stream:
             quarantined={stage: n for stage, n in quarantined.items() if stage in quarantine.STAGES_OF_FEATURES},
             categories=validation.counts.categories,
         )
-        predictions = ShardAccount(
+        predictions = ShardStats(
             digest="",
             source=source,
             run_id=run_id,
@@ -171,7 +171,7 @@ class Stream:
             prediction_checks.probabilities([predictions], predictions.rows_in),
         ]
 
-    def _conservation(self, features: ShardAccount, predictions: ShardAccount) -> Finding:
+    def _conservation(self, features: ShardStats, predictions: ShardStats) -> Finding:
         rejected = features.rows_quarantined + predictions.rows_quarantined
         scored = predictions.rows
         damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.is_balanced)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from batch_scoring.cli.score.addresses import Input, Output
+from batch_scoring.cli.score.addresses import InputFiles, OutputFiles
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.monitoring.finding import Finding
 
@@ -20,8 +20,8 @@ class Summary:
     """The result of one command."""
 
     pipeline: str
-    source: Input
-    output: Output
+    source: InputFiles
+    output: OutputFiles
     run_id: str
     started: datetime
     seconds: float

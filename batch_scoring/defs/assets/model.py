@@ -16,7 +16,7 @@ from batch_scoring.defs.step_run import step_run
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.registry import activate
 from batch_scoring.monitoring.checks import model_checks
-from batch_scoring.storage.state import ModelInForce
+from batch_scoring.storage.state import ActiveModel
 
 
 def model(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -40,13 +40,13 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from report(pipeline, key, [*delivered.findings, metrics, currency], run.id)
             assert delivered.bundle is not None, "report has failed the step"
             active = activate(pipeline, delivered.bundle, run)
-            metadata = describe(delivered.bundle, active)
+            metadata = model_metadata(delivered.bundle, active)
             yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(active.sha256))
 
     return _model
 
 
-def describe(bundle: Bundle, active: ModelInForce) -> dict[str, dg.MetadataValue]:
+def model_metadata(bundle: Bundle, active: ActiveModel) -> dict[str, dg.MetadataValue]:
     """Figures of the model for an operator."""
     manifest = bundle.manifest
     metrics = [{"metric": name, "value": value} for name, value in manifest.metrics.items()]

@@ -34,7 +34,7 @@ from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
 from batch_scoring.operations.run_history import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage.state import Account
+from batch_scoring.storage.state import PublishedDay
 
 
 def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -98,11 +98,13 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
         features_code=source.features.code,
         check_current=lambda: check_current(step, source),
     )
-    metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+    metadata = predictions_metadata(step, prepared, account, committed) | figures(run, account.rows_in)
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
 
-def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
+def predictions_metadata(
+    step: DayStep, prepared: Prepared, account: PublishedDay, committed: bool
+) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's predictions."""
     histograms = [shard.histogram for shard in account.shards if shard.histogram] or [(0,) * BINS]
     bins = np.sum(histograms, axis=0).tolist()

@@ -39,7 +39,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from report(pipeline, key, findings, run.id, context.partition_key)
             pinned = pin(pipeline, context.partition_key, found, run.id, run.started)
             yield dg.MaterializeResult(
-                metadata=describe(pinned, found), data_version=dg.DataVersion(pinned.fingerprint)
+                metadata=input_metadata(pinned, found), data_version=dg.DataVersion(pinned.fingerprint)
             )
 
     return _raw_input
@@ -64,7 +64,7 @@ def pin(pipeline: Pipeline, day: str, found: Found, run_id: str, at: datetime) -
     return pinned
 
 
-def describe(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
+def input_metadata(pinned: DayInput, found: Found) -> dict[str, dg.MetadataValue]:
     """Figures of the input for an operator."""
     records = [
         {"file": file.path, "rows": file.rows, "bytes": file.size, "modified": file.modified.isoformat()}

@@ -52,12 +52,12 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
             month = replace(gather(pipeline, context.partition_key[:7], now, run.id), failed=tuple(failed))
             path = month_page(month.month)
             pipeline.output.put(path, page.draw(month))
-            return dg.MaterializeResult(metadata={"report": link(pipeline, path), **describe(month)})
+            return dg.MaterializeResult(metadata={"report": link(pipeline, path), **report_metadata(month)})
 
     return _report
 
 
-def describe(month: Month) -> dict[str, dg.MetadataValue]:
+def report_metadata(month: Month) -> dict[str, dg.MetadataValue]:
     """Figures of the month for an operator."""
     days = {f"days_{status}": dg.MetadataValue.int(len(month.of_status(status))) for status in page.STATUSES}
     return {

@@ -16,7 +16,15 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.operations.retention import vacuum
-from batch_scoring.operations.retention.plan import LONGEST_RUN, MEANING, Expired, Kind, Limits, Plan, limits_of
+from batch_scoring.operations.retention.plan import (
+    DEFAULT_MAX_RUNTIME,
+    MEANING,
+    Expired,
+    Kind,
+    Limits,
+    RetentionPlan,
+    limits_of,
+)
 
 
 class Retain(dg.Config):
@@ -36,13 +44,13 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult[Any]:
         with step_run(context) as run:
-            plan = vacuum.look(pipeline, limits_in_force(pipeline, context.instance))
+            plan = vacuum.look(pipeline, active_limits(pipeline, context.instance))
             if config.dry_run:
                 problems, removed = [*plan.problems, *plan.doubts], []
             else:
                 swept = vacuum.sweep(pipeline, plan, run.id, run.log, clock_is_right=config.clock_is_right)
                 problems, removed = swept.problems, swept.removed
-            metadata = describe(plan, removed, dry_run=config.dry_run)
+            metadata = retention_metadata(plan, removed, dry_run=config.dry_run)
             if problems:
                 raise dg.Failure("; ".join(problems), metadata=metadata, allow_retries=False)
             return dg.MaterializeResult(metadata=metadata)
@@ -50,16 +58,18 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
     return _retention
 
 
-def limits_in_force(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
+def active_limits(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
     """The ages of the spec, and how long a run may last: one of the job by the spec, another by the instance."""
     seconds = instance.run_monitoring_max_runtime_seconds
-    of_instance = timedelta(seconds=seconds) if seconds else LONGEST_RUN
+    of_instance = timedelta(seconds=seconds) if seconds else DEFAULT_MAX_RUNTIME
     return limits_of(pipeline.spec.retention, max(of_instance, timedelta(hours=pipeline.spec.runs.max_hours)))
 
 
-def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[str, dg.MetadataValue]:
+def retention_metadata(
+    plan: RetentionPlan, removed: Iterable[Expired], *, dry_run: bool
+) -> dict[str, dg.MetadataValue]:
     """What an operator asks of a pass: counts and bytes of every kind."""
-    shown = plan if dry_run else Plan(plan.now, plan.limits, tuple(removed))
+    shown = plan if dry_run else RetentionPlan(plan.now, plan.limits, tuple(removed))
     rows = [dg.TableRecord(table_row(shown, kind)) for kind in shown.totals]
     figures = {
         f"{kind}_{name}": dg.MetadataValue.int(value)
@@ -75,7 +85,7 @@ def describe(plan: Plan, removed: Iterable[Expired], *, dry_run: bool) -> dict[s
     }
 
 
-def table_row(plan: Plan, kind: Kind) -> dict[str, Any]:
+def table_row(plan: RetentionPlan, kind: Kind) -> dict[str, Any]:
     """The figures of one kind, under the names that the UI and the command's JSON share."""
     total, age = plan.totals[kind], plan.limits.of(kind)
     return {

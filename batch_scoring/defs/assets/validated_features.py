@@ -27,7 +27,7 @@ from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
 from batch_scoring.operations.run_history import batch_backoff
-from batch_scoring.storage.state import Account
+from batch_scoring.storage.state import PublishedDay
 
 
 def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -66,13 +66,15 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
                 model=None,
                 check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
             )
-            metadata = describe(step, prepared, account, committed) | figures(run, account.rows_in)
+            metadata = features_metadata(step, prepared, account, committed) | figures(run, account.rows_in)
             yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
 
     return _validated_features
 
 
-def describe(step: DayStep, prepared: Prepared, account: Account, committed: bool) -> dict[str, dg.MetadataValue]:
+def features_metadata(
+    step: DayStep, prepared: Prepared, account: PublishedDay, committed: bool
+) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's features."""
     reasons = [
         {"stage": stage, "reason": reason, "rows": rows} for (stage, reason), rows in rejected_by_reason(account.shards)

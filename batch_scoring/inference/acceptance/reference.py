@@ -8,7 +8,7 @@ import pyarrow as pa
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance.vocabularies import check_words
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 
 
 def check_reference(manifest: Manifest, rows: pa.Table) -> None:
@@ -48,7 +48,7 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
     check_words(manifest, rows)
 
 
-def check_profile(manifest: Manifest, profile: Profile) -> None:
+def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
     """Check a reference profile's columns against the model's.
 
     Raises:

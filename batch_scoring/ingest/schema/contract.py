@@ -139,7 +139,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationResult:
     """What the contract says of a record batch."""
 
     accepted: pa.RecordBatch
@@ -225,7 +225,7 @@ class Contract:
                     )
         return [name for name in schema.names if name not in self.columns]
 
-    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> Verdict:
+    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
         """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
         rejected = Rejections(batch.num_rows)
         typed: dict[str, pa.Array] = {}
@@ -254,7 +254,7 @@ class Contract:
             kept = np.flatnonzero(np.isin(positions, rejected.others, assume_unique=True))
             table, positions = table.take(pa.array(kept)), positions[kept]
         accepted = pa.RecordBatch.from_arrays(table.select(self._kept).columns, schema=self.arrow_schema)
-        return Verdict(accepted, positions, rejected)
+        return ValidationResult(accepted, positions, rejected)
 
     def _decode(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
         """Bytes to text; a row that is not UTF-8 is rejected."""

@@ -8,10 +8,10 @@ from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_description
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.storage.state import DayInput, ShardAccount, State
+from batch_scoring.storage.state import DayInput, ShardStats, State
 
 CHECKS = {
     "rows_are_conserved": "Every row that raw_input counted is accepted or in the quarantine, exactly once.",
@@ -52,7 +52,7 @@ def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Findin
     ]
 
 
-def rejected_by_reason(accounts: Iterable[ShardAccount]) -> list[tuple[tuple[str, str], int]]:
+def rejected_by_reason(accounts: Iterable[ShardStats]) -> list[tuple[tuple[str, str], int]]:
     """Rejected rows by stage and reason, the most frequent first."""
     total: Counter[tuple[str, str]] = Counter()
     for shard in accounts:
@@ -91,7 +91,7 @@ def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
     ]
 
 
-def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
+def acceptance(accounts: Sequence[ShardStats]) -> Finding:
     """The finding some_rows_are_accepted."""
     rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
     return Finding(
@@ -105,7 +105,7 @@ def acceptance(accounts: Sequence[ShardAccount]) -> Finding:
     )
 
 
-def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_in: int | None = None) -> Finding:
+def quarantine_size(accounts: Sequence[ShardStats], thresholds: Checks, rows_in: int | None = None) -> Finding:
     """The finding quarantine_is_small.
 
     Args:
@@ -136,7 +136,7 @@ def quarantine_size(accounts: Sequence[ShardAccount], thresholds: Checks, rows_i
     )
 
 
-def _way_out(accounts: Iterable[ShardAccount]) -> str:
+def _way_out(accounts: Iterable[ShardStats]) -> str:
     (stage, _), _ = rejected_by_reason(accounts)[0]
     if stage in STAGES_OF_PREDICTIONS:
         return "see the rows and the model that cannot score them"
@@ -186,7 +186,9 @@ def known_categories(
     )
 
 
-def _present(categories: Categories, rows: int, profile: Profile | None, thresholds: Checks, why: str) -> Finding:
+def _present(
+    categories: Categories, rows: int, profile: ReferenceProfile | None, thresholds: Checks, why: str
+) -> Finding:
     check, least = "categories_are_present", thresholds.categories_are_present.rows
     expected = f"no value absent of which every reference day has rows and {least:g} are expected"
     if profile is None:
@@ -207,7 +209,7 @@ def _present(categories: Categories, rows: int, profile: Profile | None, thresho
     )
 
 
-def _model(state: State) -> tuple[dict[str, tuple[str, ...]], Profile | None, str]:
+def _model(state: State) -> tuple[dict[str, tuple[str, ...]], ReferenceProfile | None, str]:
     """Vocabularies and reference profile of the active model, or the reason why there are none."""
     model = state.model_or_none()
     if model is None:
@@ -219,7 +221,7 @@ def _model(state: State) -> tuple[dict[str, tuple[str, ...]], Profile | None, st
     return manifest.categorical, profile, ""
 
 
-def categories_of(accounts: Iterable[ShardAccount]) -> Categories:
+def categories_of(accounts: Iterable[ShardStats]) -> Categories:
     """Rows by categorical column and value, of all shards."""
     total: Categories = {}
     for shard in accounts:
@@ -228,7 +230,7 @@ def categories_of(accounts: Iterable[ShardAccount]) -> Categories:
     return total
 
 
-def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAccount]:
+def _damaged(accounts: Sequence[ShardStats], pinned: DayInput) -> list[ShardStats]:
     """Shards whose stats do not add up, or whose file has other rows than were pinned."""
     read = {file.path: 0 for file in pinned.files}
     for shard in accounts:
@@ -237,18 +239,18 @@ def _damaged(accounts: Sequence[ShardAccount], pinned: DayInput) -> list[ShardAc
     return [shard for shard in accounts if not shard.is_balanced or _file(shard) not in whole]
 
 
-def _file(shard: ShardAccount) -> str:
+def _file(shard: ShardStats) -> str:
     """The landing file that a shard was cut from."""
     return shard.source.rpartition("#")[0]
 
 
-def _remedy(suspects: Sequence[ShardAccount], pinned: DayInput) -> str:
+def _remedy(suspects: Sequence[ShardStats], pinned: DayInput) -> str:
     files = ", ".join(f"{shard.digest}-*.parquet (of {_file(shard)})" for shard in suspects[:5])
     more = f" or one of {len(suspects) - 5} more" if len(suspects) > 5 else ""
     return f"{files}{more}: remove it from tables/validated_features/dt={pinned.day} and run the day again"
 
 
-def _worst(accounts: Sequence[ShardAccount]) -> str:
+def _worst(accounts: Sequence[ShardStats]) -> str:
     worst = rejected_by_reason(accounts)[:3]
     reasons = [f"{reason} ({_rows(n)}{_SETTINGS.get(reason, '')})" for (_, reason), n in worst]
     return ", ".join(reasons) or "no rows at all"

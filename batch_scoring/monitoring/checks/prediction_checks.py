@@ -9,11 +9,11 @@ from batch_scoring.daily import history
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.monitoring.checks.feature_checks import quarantine_size
 from batch_scoring.monitoring.drift.distances import LEAST_ROWS
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.storage.state import Account, ModelInForce, ShardAccount, moments
+from batch_scoring.storage.state import ActiveModel, PublishedDay, ShardStats, moments
 
 CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
@@ -30,7 +30,7 @@ SAMPLING = 3.0
 """Standard errors by which the mean of a day may differ by chance alone."""
 
 
-def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelInForce) -> list[Finding]:
+def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: ActiveModel) -> list[Finding]:
     """The findings of every check, before anything is published."""
     accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
     manifest, profile = read_description(step.state.models.subfolder(model.sha256))
@@ -48,7 +48,7 @@ def findings(step: DayStep, prepared: Prepared, features: Account, model: ModelI
     ]
 
 
-def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[Finding]:
+def _conservation(accounts: Sequence[ShardStats], features: PublishedDay) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
     lost = [shard.source for shard in accounts if not shard.is_balanced]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
@@ -65,7 +65,7 @@ def _conservation(accounts: Sequence[ShardAccount], features: Account) -> list[F
     ]
 
 
-def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresholds: Checks) -> Finding:
+def _quarantine_size(accounts: Sequence[ShardStats], features: PublishedDay, thresholds: Checks) -> Finding:
     """Both stages together; rows that validated_features lost alone are reported there."""
     if not sum(shard.rows_quarantined for shard in accounts):
         check, rows = "quarantine_is_small", features.rows
@@ -73,7 +73,7 @@ def _quarantine_size(accounts: Sequence[ShardAccount], features: Account, thresh
     return quarantine_size([*features.shards, *accounts], thresholds, features.rows_in)
 
 
-def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
+def probabilities(accounts: Sequence[ShardStats], rows_in: int) -> Finding:
     """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
     rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
     none = "" if rows or not rows_in else "; the model scores no row at all: is it the right model?"
@@ -89,10 +89,10 @@ def probabilities(accounts: Sequence[ShardAccount], rows_in: int) -> Finding:
 
 
 def _confidence(
-    accounts: Sequence[ShardAccount],
-    before: Sequence[Account],
+    accounts: Sequence[ShardStats],
+    before: Sequence[PublishedDay],
     manifest: Manifest,
-    profile: Profile | None,
+    profile: ReferenceProfile | None,
     thresholds: Checks,
 ) -> Finding:
     check, column = "confidence_is_usual", manifest.confidence_column
@@ -123,7 +123,7 @@ def _confidence(
 
 
 def _balance(
-    accounts: Sequence[ShardAccount], manifest: Manifest, profile: Profile | None, thresholds: Checks
+    accounts: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
 ) -> Finding:
     check = "classes_are_balanced"
     counts: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def _balance(
 
 
 def _spread(
-    accounts: Sequence[ShardAccount], manifest: Manifest, profile: Profile | None, thresholds: Checks
+    accounts: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
 ) -> Finding:
     check, column = "scores_vary", manifest.score_columns[0]
     day = moments(accounts, column)

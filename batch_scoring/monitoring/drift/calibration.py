@@ -19,7 +19,7 @@ import pyarrow as pa
 from batch_scoring.daily import history
 from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
-from batch_scoring.inference.reference_profile import Column, Grain, Held, Kind, Profile, Scores
+from batch_scoring.inference.reference_profile import ColumnProfile, Grain, Held, Kind, ReferenceProfile, Scores
 from batch_scoring.monitoring.drift import distances
 
 ALPHA = 0.01
@@ -32,7 +32,7 @@ SUBSAMPLES = (30, 100, 300)
 DRAWS = 3
 """Subsamples of each size and day."""
 SAMPLING_ROWS, SAMPLING_DRAWS = (100, 300), 400
-LEAST_DAYS = 28
+LEAST_REFERENCE_DAYS = 28
 """Of the reference; ranks among fewer days say nothing."""
 LEAST_OF_A_CLASS = 14
 """Weekdays and weekend days needed, each, to compare the two apart."""
@@ -61,7 +61,7 @@ class Thresholds:
     """c."""
 
 
-def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
+def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> ReferenceProfile:
     """Learn the reference profile of a bundle.
 
     Args:
@@ -98,8 +98,8 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
     shares |= {(name, "repeated"): column.repeated for name, column in used.items()}
     usual = {key: usual_share(share) for key, share in shares.items()}
 
-    def described(name: str, column: ColumnDays, grain: Grain) -> Column:
-        return Column(
+    def described(name: str, column: ColumnDays, grain: Grain) -> ColumnProfile:
+        return ColumnProfile(
             kind=column.kind,
             grain=grain,
             day=learned.day.get(name),
@@ -110,7 +110,7 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> Profile:
         )
 
     held_out, share_alarms = work.held_out(), _share_alarms(shares, sizes, rows)
-    return Profile(
+    return ReferenceProfile(
         first=str(days[0]),
         last=str(days[-1]),
         days=len(days),
@@ -144,8 +144,8 @@ def _rows_by_day(bundle: Bundle, reference: pa.Table) -> np.ndarray:
     """int[days]: rows of each day, of enough days with enough rows."""
     where = f"{bundle.uri}: its reference"
     sizes = np.asarray(reference["dt"].combine_chunks().value_counts().field("counts"))
-    if len(sizes) < LEAST_DAYS:
-        raise CalibrationError(f"{where} has {len(sizes)} days; expected at least {LEAST_DAYS}")
+    if len(sizes) < LEAST_REFERENCE_DAYS:
+        raise CalibrationError(f"{where} has {len(sizes)} days; expected at least {LEAST_REFERENCE_DAYS}")
     if np.median(sizes) < distances.LEAST_ROWS:
         raise CalibrationError(
             f"{where} has {np.median(sizes):.0f} rows a day (median); expected at least {distances.LEAST_ROWS}: "

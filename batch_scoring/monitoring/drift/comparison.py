@@ -16,10 +16,10 @@ from batch_scoring.daily import history
 from batch_scoring.errors import NotComparableError, StateError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
-from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Reference, Share, Tested
+from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Proportion, Reference, Tested
 from batch_scoring.monitoring.drift.samples import Sample
 from batch_scoring.storage.folders import open_folder
-from batch_scoring.storage.state import Account, ColumnDrift, DayDrift, Horizon, State
+from batch_scoring.storage.state import ColumnDrift, DayDrift, Horizon, PublishedDay, State
 
 Side = Literal["features", "predictions"]
 
@@ -41,13 +41,13 @@ class Compared:
     """Trailing days with comparable rows, the day among them."""
     trailing_rows: dict[Side, pa.Table]
     day_tests: list[Tested]
-    shares: list[Share]
+    shares: list[Proportion]
     trailing_tests: dict[Side, list[Tested]]
     since: dict[Side, str]
     """First day of the trailing drift that continues on this day."""
 
     @property
-    def of_day(self) -> list[Tested | Share]:
+    def of_day(self) -> list[Tested | Proportion]:
         """All tests of the day itself."""
         return [*self.day_tests, *self.shares]
 
@@ -121,7 +121,7 @@ def _day_tests(sample: Sample, reference: Reference) -> list[Tested]:
     return distances.day_tests(reference, date.fromisoformat(sample.day), sample.rows)
 
 
-def _shares(features: Account, sample: Sample, reference: Reference) -> list[Share]:
+def _shares(features: PublishedDay, sample: Sample, reference: Reference) -> list[Proportion]:
     missing = {name: sum(shard.missing.get(name, 0) for shard in features.shards) for name in reference.profile.columns}
     repeated = distances.repeated_tests(reference.profile, sample.rows)
     return distances.missing_tests(reference.profile, missing, features.rows) + repeated

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.inference.reference_profile import Column, Kind, Profile
+from batch_scoring.inference.reference_profile import ColumnProfile, Kind, ReferenceProfile
 
 Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
@@ -66,7 +66,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """The share of a column's values on the day that are missing, or are one and the same."""
 
     column: str
@@ -97,7 +97,7 @@ class Distribution(NamedTuple):
 class Reference:
     """A model's reference with its reference profile, counted once for any number of days."""
 
-    def __init__(self, profile: Profile, rows: pa.Table) -> None:
+    def __init__(self, profile: ReferenceProfile, rows: pa.Table) -> None:
         """`rows`: the bundle's reference, with `dt`."""
         self.profile, self._rows = profile, rows
         weekend = pc.greater_equal(pc.day_of_week(rows["dt"]), 5).to_numpy()
@@ -204,7 +204,7 @@ def distance(reference: Distribution, current: np.ndarray, kind: Kind) -> float:
     return min(apart, FARTHEST) if np.isfinite(apart) else FARTHEST
 
 
-def threshold(column: Column, rows: int, reference_rows: int) -> float:
+def threshold(column: ColumnProfile, rows: int, reference_rows: int) -> float:
     """T(n) of a column that is tested on the day.
 
     Args:
@@ -216,7 +216,7 @@ def threshold(column: Column, rows: int, reference_rows: int) -> float:
     return float(np.sqrt(column.day**2 + column.sampling**2 / min(rows, reference_rows)))
 
 
-def trailing_threshold(column: Column, rows: int) -> float:
+def trailing_threshold(column: ColumnProfile, rows: int) -> float:
     """The threshold of the trailing days: twice L, which comes from three independent windows at most."""
     assert column.trailing is not None, "the column has no trailing test"
     return float(np.sqrt((2 * column.trailing) ** 2 + column.sampling**2 / rows))
@@ -240,7 +240,7 @@ def day_tests(reference: Reference, day: date, current: pa.Table) -> list[Tested
     )
 
 
-def trailing_tests(columns: Mapping[str, Column], reference: Reference, current: pa.Table) -> list[Tested]:
+def trailing_tests(columns: Mapping[str, ColumnProfile], reference: Reference, current: pa.Table) -> list[Tested]:
     """Compare rows of the trailing days with the whole reference.
 
     Columns with fewer than 30 values are not in the result: they are not tested.
@@ -255,8 +255,8 @@ def trailing_tests(columns: Mapping[str, Column], reference: Reference, current:
 
 
 def _tested(
-    columns: Mapping[str, Column],
-    limit: Callable[[Column, int], float],
+    columns: Mapping[str, ColumnProfile],
+    limit: Callable[[ColumnProfile, int], float],
     reference: Reference,
     current: pa.Table,
     day: date | None = None,
@@ -271,7 +271,7 @@ def _tested(
             yield Tested(name, column.kind, rows, distance(against, values, column.kind), limit(column, rows))
 
 
-def missing_tests(profile: Profile, missing: Mapping[str, int], rows: int) -> list[Share]:
+def missing_tests(profile: ReferenceProfile, missing: Mapping[str, int], rows: int) -> list[Proportion]:
     """Compare the day's shares of missing values with those of the reference days.
 
     Args:
@@ -283,11 +283,11 @@ def missing_tests(profile: Profile, missing: Mapping[str, int], rows: int) -> li
     for name, column in profile.columns.items():
         if column.missing < 1 and name in missing and rows >= LEAST_ROWS:
             limit = share_threshold(column.missing, min(rows, profile.rows))
-            tested.append(Share(name, "missing", missing[name] / rows, float(limit)))
+            tested.append(Proportion(name, "missing", missing[name] / rows, float(limit)))
     return [test for test in tested if test.threshold < 1]
 
 
-def repeated_tests(profile: Profile, current: pa.Table) -> list[Share]:
+def repeated_tests(profile: ReferenceProfile, current: pa.Table) -> list[Proportion]:
     """Compare the shares of the most frequent values with those of the reference days.
 
     Columns with fewer than 30 values are not in the result: they are not tested.
@@ -299,7 +299,7 @@ def repeated_tests(profile: Profile, current: pa.Table) -> list[Share]:
             if len(values) >= LEAST_ROWS:
                 limit = share_threshold(column.repeated, min(len(values), profile.rows))
                 most = counted([values]).counts.max()
-                tested.append(Share(name, "repeated", float(most / len(values)), float(limit)))
+                tested.append(Proportion(name, "repeated", float(most / len(values)), float(limit)))
     return [test for test in tested if test.threshold < 1]
 
 

@@ -14,7 +14,7 @@ from batch_scoring.monitoring.drift.distances import (
     LEAST_ROWS,
     LEAST_TRAILING_DAYS,
     TRAILING_REFERENCE_DAYS,
-    Share,
+    Proportion,
     Tested,
 )
 from batch_scoring.monitoring.drift.pages import DAY_PAGE, TRAILING_PAGES, Drawn, draw, page_path
@@ -110,7 +110,7 @@ def _links(pipeline: Pipeline, side: Side, since: str | None, pages: Mapping[str
     return links
 
 
-def _day_message(compared: Compared, drifted: Sequence[Tested | Share]) -> str:
+def _day_message(compared: Compared, drifted: Sequence[Tested | Proportion]) -> str:
     if compared.sample.of < LEAST_ROWS:
         return f"the day: not enough rows, {compared.sample.of}, expected at least {LEAST_ROWS}"
     tested = len(compared.day_tests)
@@ -142,36 +142,36 @@ def _trailing_message(
     return f"the trailing {TRAILING_DAYS} days: {len(tests)} columns are distributed as in the reference"
 
 
-def _named(drifted: Sequence[Tested | Share]) -> str:
+def _named(drifted: Sequence[Tested | Proportion]) -> str:
     """The worst columns, with their figures."""
     worst = sorted(drifted, key=_ratio, reverse=True)
     words = [f"{test.column} ({_seen(test)}, expected below {_limit(test)})" for test in worst[:NAMED]]
     return ", ".join(words) + (f" and {len(worst) - NAMED} more" if len(worst) > NAMED else "")
 
 
-def _seen(test: Tested | Share) -> str:
-    return f"{test.share:.1%} {test.what}" if isinstance(test, Share) else f"distance {test.distance:.3f}"
+def _seen(test: Tested | Proportion) -> str:
+    return f"{test.share:.1%} {test.what}" if isinstance(test, Proportion) else f"distance {test.distance:.3f}"
 
 
-def _limit(test: Tested | Share) -> str:
-    return f"{test.threshold:.1%}" if isinstance(test, Share) else f"{test.threshold:.3f}"
+def _limit(test: Tested | Proportion) -> str:
+    return f"{test.threshold:.1%}" if isinstance(test, Proportion) else f"{test.threshold:.3f}"
 
 
-def _ratio(test: Tested | Share) -> float:
-    return (test.share if isinstance(test, Share) else test.distance) / test.threshold
+def _ratio(test: Tested | Proportion) -> float:
+    return (test.share if isinstance(test, Proportion) else test.distance) / test.threshold
 
 
-def _table(of_day: Sequence[Tested | Share], trailing: Sequence[Tested], rows_of_day: int) -> list[dict[str, Any]]:
+def _table(of_day: Sequence[Tested | Proportion], trailing: Sequence[Tested], rows_of_day: int) -> list[dict[str, Any]]:
     """Every column that was tested, the worst first; not the missing values of columns that have none."""
-    rows: list[tuple[str, Tested | Share]]
-    rows = [(test.what if isinstance(test, Share) else "day", test) for test in of_day if _ratio(test)]
+    rows: list[tuple[str, Tested | Proportion]]
+    rows = [(test.what if isinstance(test, Proportion) else "day", test) for test in of_day if _ratio(test)]
     rows += [("28 days", test) for test in trailing]
     return [
         {
             "column": test.column,
             "tested": horizon,
-            "rows": rows_of_day if isinstance(test, Share) else test.rows,
-            "observed": round(test.share if isinstance(test, Share) else test.distance, 4),
+            "rows": rows_of_day if isinstance(test, Proportion) else test.rows,
+            "observed": round(test.share if isinstance(test, Proportion) else test.distance, 4),
             "threshold": round(test.threshold, 4),
             "drifted": test.drifted,
         }

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.inference.reference_profile import Column, Kind
+from batch_scoring.inference.reference_profile import ColumnProfile, Kind
 from batch_scoring.ingest import landing_files
 from batch_scoring.monitoring import markup
 from batch_scoring.monitoring.drift.comparison import Compared, Side, known_drift
@@ -98,7 +98,7 @@ def _draw(
     name: str,
     reference: pa.Table,
     current: pa.Table,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, ColumnProfile],
     tests: Sequence[Tested],
 ) -> Drawn:
     """Draw one page and write it."""

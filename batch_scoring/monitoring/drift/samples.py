@@ -21,7 +21,7 @@ from batch_scoring.daily.tables import features_table, predictions_table
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders import Folder
-from batch_scoring.storage.state import Account
+from batch_scoring.storage.state import PublishedDay
 
 WORD_CHARACTERS = 1_000
 """Of a word in a sample: longer than any word of a vocabulary, and thousands of rows may have the same."""
@@ -42,7 +42,7 @@ class Sample:
     """The model of the scores; empty without scores."""
 
 
-def take(pipeline: Pipeline, features: Account, predictions: Account | None, rows: int) -> Sample:
+def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay | None, rows: int) -> Sample:
     """Sample a published day: read in flat memory, at most `rows` rows kept.
 
     Args:
@@ -55,7 +55,7 @@ def take(pipeline: Pipeline, features: Account, predictions: Account | None, row
     spec = pipeline.spec
     key, day = spec.input.key, features.day
 
-    def smallest(folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str] = ()) -> pa.Table:
+    def smallest(folder: Folder, account: PublishedDay, columns: list[str], dictionary: Iterable[str] = ()) -> pa.Table:
         return _smallest(_batches(folder, account, [key, *columns], dictionary), key, day, rows)
 
     with ThreadPoolExecutor(1) as beside:
@@ -117,7 +117,7 @@ def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> p
 
 
 def _batches(
-    folder: Folder, account: Account, columns: list[str], dictionary: Iterable[str]
+    folder: Folder, account: PublishedDay, columns: list[str], dictionary: Iterable[str]
 ) -> Iterator[pa.RecordBatch]:
     for path in account.table.files:
         yield from shards.read(folder, path, columns, dictionary)

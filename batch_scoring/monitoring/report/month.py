@@ -16,7 +16,7 @@ from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks import feature_checks, input_checks, prediction_checks
 from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
-from batch_scoring.storage.state import Account, CheckRecord, ColumnDrift, DayDrift, DayInput, State
+from batch_scoring.storage.state import CheckRecord, ColumnDrift, DayDrift, DayInput, PublishedDay, State
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "raw_input": ("raw_input", input_checks.CHECKS),
@@ -90,7 +90,10 @@ def read_day(state: State, day: str) -> Day:
 
 
 def _status(
-    records: Mapping[Checked, CheckRecord], pinned: DayInput | None, features: Account | None, scored: Account | None
+    records: Mapping[Checked, CheckRecord],
+    pinned: DayInput | None,
+    features: PublishedDay | None,
+    scored: PublishedDay | None,
 ) -> Status:
     if any(record.stopped for record in records.values()):
         return "failed"
@@ -99,7 +102,7 @@ def _status(
     return "unfinished" if records or features or scored else "missing"
 
 
-def _score_column(account: Account) -> str:
+def _score_column(account: PublishedDay) -> str:
     """The most telling score column: of two classes the second one's probability, as in the histogram."""
     columns = {column for shard in account.shards for column in shard.sums}
     if "prediction_proba" not in columns:

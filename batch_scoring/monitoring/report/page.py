@@ -95,7 +95,7 @@ class Month:
         return list(dict.fromkeys(day.model_version for day in self.days if day.model_version))
 
 
-class Verdict(NamedTuple):
+class CellLook(NamedTuple):
     """The look of a cell of the heat map."""
 
     word: str
@@ -105,11 +105,11 @@ class Verdict(NamedTuple):
 
 
 VERDICTS = (
-    Verdict("not run", "#f0f0f3"),
-    Verdict("passed, nothing to test", "#e2e0fa"),
-    Verdict("passed", PLAIN),
-    Verdict("failed", FAILED, "!"),
-    Verdict("failed and stopped the day", "#7a1a11", "×"),
+    CellLook("not run", "#f0f0f3"),
+    CellLook("passed, nothing to test", "#e2e0fa"),
+    CellLook("passed", PLAIN),
+    CellLook("failed", FAILED, "!"),
+    CellLook("failed and stopped the day", "#7a1a11", "×"),
 )
 NOT_RUN, UNTESTED, PASSED, FELL, STOPPED = range(len(VERDICTS))
 

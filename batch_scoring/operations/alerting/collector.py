@@ -20,7 +20,7 @@ from typing import TextIO
 import dagster as dg
 from pydantic import BaseModel
 
-from batch_scoring.config.loader import Broken
+from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
@@ -39,7 +39,7 @@ FIRST_LOOK_BACK = 24 * 3600.0
 """Seconds before the first tick of an instance."""
 OVERLAP = 300.0
 """Seconds by which the end of a run may be stored late, or another machine's clock may differ."""
-PAGE = 50
+ENDED_PER_QUERY = 50
 SAID_EVERY = 3600.0
 """Seconds between two log lines about the same mistyped address."""
 STORM = 10
@@ -56,7 +56,7 @@ _said_at: dict[str, float] = {}
 """When this process last logged a mistake, by the monotonic clock."""
 
 
-class Memory(BaseModel):
+class AlertState(BaseModel):
     """What was reported before; stored in the outbox."""
 
     until: float
@@ -74,7 +74,7 @@ class Memory(BaseModel):
 
 
 def tick(
-    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger, left_out: Sequence[Broken] = ()
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger, left_out: Sequence[BrokenPipeline] = ()
 ) -> str:
     """Collect new alerts, store them and deliver what is waiting; a summary of what was done.
 
@@ -145,10 +145,10 @@ def try_channels(out: TextIO) -> int:
     return 0 if named and set(outcomes) == {"delivered"} else 1
 
 
-def _remembered(outbox: Outbox) -> Memory:
+def _remembered(outbox: Outbox) -> AlertState:
     if outbox.memory is None:
-        return Memory(until=time.time() - FIRST_LOOK_BACK + OVERLAP)
-    return Memory.model_validate_json(outbox.memory)
+        return AlertState(until=time.time() - FIRST_LOOK_BACK + OVERLAP)
+    return AlertState.model_validate_json(outbox.memory)
 
 
 def _calmed(found: Iterable[Message]) -> Iterator[Message]:
@@ -163,7 +163,7 @@ def _calmed(found: Iterable[Message]) -> Iterator[Message]:
 
 
 def _of_runs(
-    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, stop_at: float
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: AlertState, stop_at: float
 ) -> Iterator[Message]:
     """Alerts for the runs that have ended; each run is examined once."""
     by_name = {pipeline.name: pipeline for pipeline in pipelines}
@@ -197,7 +197,7 @@ def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]
     """
     filters = dg.RunsFilter(statuses=ENDED, updated_after=datetime.fromtimestamp(since, UTC))
     cursor = None
-    while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
+    while page := instance.get_run_records(filters, limit=ENDED_PER_QUERY, cursor=cursor):
         yield from page
         cursor = page[-1].dagster_run.run_id
 
@@ -234,7 +234,7 @@ def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:
 
 
 def _of_run(
-    instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline], memory: Memory
+    instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline], memory: AlertState
 ) -> Message | None:
     ended = messages.read(instance, record)
     failed = [evaluation for evaluation in ended.evaluations if _is_news(evaluation, memory)]
@@ -249,7 +249,7 @@ def _of_run(
     return messages.of_run(instance, ended, failed, counts)
 
 
-def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
+def _is_news(evaluation: dg.AssetCheckEvaluation, memory: AlertState) -> bool:
     """Whether a check has failed in a way that was not reported before."""
     is_news = not evaluation.passed and "continues_since" not in evaluation.metadata
     if evaluation.partition is not None:
@@ -268,7 +268,7 @@ def _is_news(evaluation: dg.AssetCheckEvaluation, memory: Memory) -> bool:
 
 
 def _of_sensors(
-    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: Memory, gone: Collection[str]
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: AlertState, gone: Collection[str]
 ) -> Iterator[Message]:
     """Alerts for sensors that fail, which Dagster shows only in its UI."""
     broken = {found.sensor: found for found in sensor_status.broken(instance, pipelines)}
@@ -280,7 +280,7 @@ def _of_sensors(
 # pipelines
 
 
-def _of_broken(left_out: Sequence[Broken], memory: Memory) -> Iterator[Message]:
+def _of_broken(left_out: Sequence[BrokenPipeline], memory: AlertState) -> Iterator[Message]:
     """Alerts for pipelines left out of the deployment: each validation error once, as long as it persists."""
     found = {broken.name: {_LINE.sub("", fault) for fault in broken.errors} for broken in left_out}
     for broken in left_out:
@@ -295,7 +295,7 @@ def _of_broken(left_out: Sequence[Broken], memory: Memory) -> Iterator[Message]:
 def _of_days(
     instance: dg.DagsterInstance,
     pipelines: Sequence[Pipeline],
-    memory: Memory,
+    memory: AlertState,
     stop_at: float,
     problems: list[str],
     gone: Collection[str],

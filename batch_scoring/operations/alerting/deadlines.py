@@ -19,7 +19,7 @@ from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.messages import link
 from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.storage.folders import FileVersion
-from batch_scoring.storage.state import Account, State
+from batch_scoring.storage.state import PublishedDay, State
 
 LOOK_BACK = timedelta(days=7)
 """Age of the oldest deadline that is checked."""
@@ -126,7 +126,7 @@ def _still_arriving(pipeline: Pipeline, files: Sequence[FileVersion], now: datet
     return f"its files are still coming, the last was {newest.path} at {stamp(newest.modified)}"
 
 
-def _is_scored(account: Account | None, files: Sequence[FileVersion], now: datetime) -> Verdict:
+def _is_scored(account: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> Verdict:
     if not files:
         return "kept" if account else "open"
     if account and landing_files.is_of(account.fingerprint, files):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterEventType as Kind
 
-from batch_scoring.config.loader import Broken
+from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import FailureClass
 from batch_scoring.operations import failures, run_failures
@@ -23,7 +23,7 @@ from batch_scoring.operations.run_failures import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.storage.state import State
 
-LONGEST = 1000
+MESSAGE_LINE_LENGTH = 1000
 """Characters of a line in a message."""
 MOST_RUNS = 100
 """Earlier runs examined."""
@@ -126,7 +126,7 @@ def of_run(
     return Message(
         topic=ended.topic,
         title=title,
-        body="\n".join(line[:LONGEST] for line in lines),
+        body="\n".join(line[:MESSAGE_LINE_LENGTH] for line in lines),
         kind="failure" if is_grave else "warning" if failed else "info" if is_stopped(run) else "success",
     )
 
@@ -143,7 +143,7 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
     )
 
 
-def of_sensor(broken: sensor_status.Broken) -> Message:
+def of_sensor(broken: sensor_status.FailingSensor) -> Message:
     """Alert for a sensor whose ticks fail: files that land are not found until it works again."""
     name = broken.pipeline.name
     body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
@@ -151,11 +151,11 @@ def of_sensor(broken: sensor_status.Broken) -> Message:
         topic=name,
         title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}",
         kind="failure",
-        body="\n".join(line[:LONGEST] for line in (*body.splitlines(), link("overview/sensors"))),
+        body="\n".join(line[:MESSAGE_LINE_LENGTH] for line in (*body.splitlines(), link("overview/sensors"))),
     )
 
 
-def of_broken(broken: Broken) -> Message:
+def of_broken(broken: BrokenPipeline) -> Message:
     """Alert for a pipeline left out of the deployment: none of its days is scored until it is corrected."""
     count = "1 error" if len(broken.errors) == 1 else f"{len(broken.errors)} errors"
     advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
@@ -164,7 +164,9 @@ def of_broken(broken: Broken) -> Message:
         topic=broken.name,
         title=f"{broken.name}: left out of the deployment, {count}",
         kind="failure",
-        body="\n".join(line[:LONGEST] for line in (*broken.errors, advice, missed, link("overview/sensors"))),
+        body="\n".join(
+            line[:MESSAGE_LINE_LENGTH] for line in (*broken.errors, advice, missed, link("overview/sensors"))
+        ),
     )
 
 

@@ -20,7 +20,7 @@ from batch_scoring.ingest.completeness import waits_for
 from batch_scoring.ingest.landing_files import data_files, day_folder, in_words
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import planner
-from batch_scoring.operations.automation.planner import Bounds, Landed, Memory, Plan, UnexpectedObject
+from batch_scoring.operations.automation.planner import Bounds, Landed, TickPlan, TickState, UnexpectedObject
 from batch_scoring.operations.failures import Pauses
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage.folders import FileVersion, Folder
@@ -28,7 +28,7 @@ from batch_scoring.storage.state import State
 
 BUDGET = 20.0
 """Seconds after which a tick examines no further day."""
-LIMIT = 40.0
+LISTING_TIMEOUT = 40.0
 """Timeout in seconds of all listings of a tick; Dagster's limit for a tick is 60."""
 
 
@@ -48,7 +48,7 @@ class Seen:
 class Tick:
     """A tick's decisions, and its summary."""
 
-    plan: Plan
+    plan: TickPlan
     looked: int
     left: int
     seconds: float
@@ -85,7 +85,7 @@ def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
 def tick(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
-    memory: Memory,
+    memory: TickState,
     *,
     now: float | None = None,
     sweeps: bool = True,
@@ -108,7 +108,7 @@ def tick(
     newest, bounds = today(pipeline, now), bounds_of(pipeline, instance)
     look = functools.partial(see, pipeline, memory, bounds, newest, began + BUDGET, sweeps=sweeps)
     try:
-        seen = call_within(LIMIT, f"uploads of {pipeline.name}", look)
+        seen = call_within(LISTING_TIMEOUT, f"uploads of {pipeline.name}", look)
     except TimeoutError as error:
         raise TimeoutError(f"{pipeline.landing.uri}: {error}; the next tick tries again") from error
     unsettled = [day.day for day in seen.landed if day.files and not day.is_up_to_date and not day.has_lost]
@@ -128,7 +128,7 @@ def tick(
 
 
 def see(
-    pipeline: Pipeline, memory: Memory, bounds: Bounds, newest: date, stop_at: float, *, sweeps: bool = True
+    pipeline: Pipeline, memory: TickState, bounds: Bounds, newest: date, stop_at: float, *, sweeps: bool = True
 ) -> Seen:
     """List the days of a tick, with the fingerprints that they were scored from.
 
@@ -165,7 +165,7 @@ def all_days(pipeline: Pipeline, newest: date) -> tuple[list[str], list[Unexpect
     return [*days, *scored_days], unexpected
 
 
-def named_days(pipeline: Pipeline, memory: Memory, newest: date) -> list[str]:
+def named_days(pipeline: Pipeline, memory: TickState, newest: date) -> list[str]:
     """Days that were named, or whose files were still arriving."""
     first = pipeline.spec.partitions.start
     named = {*memory.hinted, *memory.seen}

@@ -1,8 +1,8 @@
 """Planner of the sensors: which days to examine, and which of them to run. Pure: no Dagster, no S3, no clock.
 
 A day is run when its files differ from those that it was scored from, whatever was requested before. So no lost cursor
-or run record, and no failure, can lose a file. The memory of a tick (`Memory`, the sensor's cursor) only saves work and
-repeated reports.
+or run record, and no failure, can lose a file. The memory of a tick (`TickState`, the sensor's cursor) only
+saves work and repeated reports.
 """
 
 import functools
@@ -23,7 +23,7 @@ CREATED = 60.0
 """Seconds within which a created run is queued or started; else its launcher has died."""
 AFTER_SUCCESS = 600.0
 """Seconds before a day that was scored, but is still not up to date, is run once more."""
-WAITS = (86_400.0, 7 * 86_400.0)
+INCOMPLETE_WINDOW = (86_400.0, 7 * 86_400.0)
 """Seconds after the newest file between which an incomplete day is run, so that its failure raises an alert."""
 ARCHIVED = timedelta(days=30)
 """Age from which a day without files counts as archived, not as deleted."""
@@ -51,7 +51,7 @@ class Bounds:
     """Seconds after which a run that has not ended counts as dead."""
 
 
-class Memory(BaseModel):
+class TickState(BaseModel):
     """State that a tick leaves for the next one."""
 
     model_config = ConfigDict(extra="forbid")
@@ -75,7 +75,7 @@ class Memory(BaseModel):
     """When the landing folder was last scanned (seconds since 1970)."""
 
     @classmethod
-    def read(cls, cursor: str | None) -> "Memory":
+    def read(cls, cursor: str | None) -> "TickState":
         """Parse a sensor's cursor; empty if there is none, or one of another version."""
         try:
             return cls.model_validate_json(cursor or "{}")
@@ -119,7 +119,7 @@ class UnexpectedObject:
 
 
 @dataclass(frozen=True)
-class Request:
+class DayRequest:
     """A requested run."""
 
     day: str
@@ -132,7 +132,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Report:
+class Notice:
     """An observation to report once."""
 
     name: str
@@ -141,12 +141,12 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TickPlan:
     """Decisions of a tick."""
 
-    requests: tuple[Request, ...]
-    reports: tuple[Report, ...]
-    memory: Memory
+    requests: tuple[DayRequest, ...]
+    reports: tuple[Notice, ...]
+    memory: TickState
     waiting: Mapping[str, str]
     """Days that are not up to date and not requested, with the reason."""
 
@@ -204,7 +204,7 @@ def why_no_day(folder: str, first: date, today: date) -> str:
     return ""
 
 
-def days_to_examine(days: Sequence[str], memory: Memory, bounds: Bounds) -> tuple[list[str], list[str]]:
+def days_to_examine(days: Sequence[str], memory: TickState, bounds: Bounds) -> tuple[list[str], list[str]]:
     """The days of a tick: first the named, the still arriving and the newest; then a slice of the older ones.
 
     Args:
@@ -235,8 +235,8 @@ def plan(
     now: float,
     today: date,
     bounds: Bounds,
-    memory: Memory,
-) -> Plan:
+    memory: TickState,
+) -> TickPlan:
     """Decide which days to run and what to report.
 
     Args:
@@ -252,18 +252,18 @@ def plan(
         memory: of the previous tick.
     """
     after = memory.model_copy(deep=True)
-    requests: list[Request] = []
-    reports: list[Report] = []
+    requests: list[DayRequest] = []
+    reports: list[Notice] = []
     waiting: dict[str, str] = {}
 
     def report(reported: dict[str, str], name: str, what: str, text: str) -> None:
         if reported.get(name) != what and len(reports) < REPORTS:
             reported[name] = what
-            reports.append(Report(name, text))
+            reports.append(Notice(name, text))
 
-    reports += [Report(one.name, f"{one.name}: {one.reason}") for one in dict.fromkeys(odd)]
+    reports += [Notice(one.name, f"{one.name}: {one.reason}") for one in dict.fromkeys(odd)]
     if len(reports) > REPORTS:
-        reports[REPORTS:] = [Report("…", f"{len(reports) - REPORTS} more of the kind")]
+        reports[REPORTS:] = [Notice("…", f"{len(reports) - REPORTS} more of the kind")]
     if unexpected is not None:
         there = {one.name for one in unexpected}
         after.strangers = {name: reason for name, reason in after.strangers.items() if name in there}
@@ -292,7 +292,7 @@ def plan(
         elif not is_full and day.day in named:
             after.named_before = day.day
     after.told = dict(list(after.told.items())[-MOST_REPORTED:])
-    return Plan(tuple(requests), tuple(reports), after, waiting)
+    return TickPlan(tuple(requests), tuple(reports), after, waiting)
 
 
 def _worth_reporting(day: Landed, today: date) -> str:
@@ -308,13 +308,13 @@ def _worth_reporting(day: Landed, today: date) -> str:
     return f"{day.day}: {which} deleted after it was scored; its scores are kept. Run the day to score it without them"
 
 
-def _forget(memory: Memory, day: str) -> None:
+def _forget(memory: TickState, day: str) -> None:
     """Drop a day from memory until its turn in the rotation."""
     memory.seen.pop(day, None)
     memory.hinted = [name for name in memory.hinted if name != day]
 
 
-def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bounds: Bounds, memory: Memory) -> str:
+def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bounds: Bounds, memory: TickState) -> str:
     """Why a day that is not up to date is not run now; empty if it is. Notes when its files were first seen."""
     if going := next((run for run in runs if is_in_flight(run, now, bounds)), None):
         return f"run {going.id[:8]} is {going.status}"
@@ -343,7 +343,7 @@ def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:
     """Whether an incomplete day has waited so long that its run is to raise an alert; once for the same files."""
     newest = max(file.modified.timestamp() for file in day.files)
     has_alerted = any(run.fingerprint == fingerprint_tag(day.fingerprint, is_complete=False) for run in runs)
-    return WAITS[0] < now - newest < WAITS[1] and not has_alerted
+    return INCOMPLETE_WINDOW[0] < now - newest < INCOMPLETE_WINDOW[1] and not has_alerted
 
 
 def is_retried(run_id: str, runs: Sequence[DayRun], bounds: Bounds) -> bool:
@@ -375,7 +375,7 @@ def is_in_flight(run: DayRun, now: float, bounds: Bounds) -> bool:
     return run.status == "queued" or (run.status in limits and now - run.since < limits[run.status])
 
 
-def _quiet_in(day: Landed, now: float, bounds: Bounds, memory: Memory) -> float:
+def _quiet_in(day: Landed, now: float, bounds: Bounds, memory: TickState) -> float:
     """Seconds until the quiet time has passed; 0 if it has.
 
     By the store's clock or ours, whichever is earlier: if they differ or jump, no day waits longer than the quiet time.
@@ -398,7 +398,7 @@ def _of_these_files(fingerprint: str, code: str, runs: Sequence[DayRun]) -> list
     return list(itertools.takewhile(lambda run: (run.fingerprint, run.code) == (fingerprint, code), ended))
 
 
-def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Request:
+def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> DayRequest:
     """Request the run of a day.
 
     Dagster never runs the same key twice, so the key contains the previous run, too: by files alone, A -> B -> A would
@@ -410,7 +410,7 @@ def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Req
     attempt = len(_of_these_files(day.fingerprint, code, runs)) + 1
     why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"
     why = f"it has waited for a day: {day.waits_for}" if day.waits_for else why
-    return Request(
+    return DayRequest(
         day=day.day,
         run_key=f"{day.day}-{day.fingerprint[:16]}-{last}",
         fingerprint=day.fingerprint,

@@ -19,7 +19,7 @@ _WELL = [TickStatus.SUCCESS, TickStatus.SKIPPED]
 
 
 @dataclass(frozen=True)
-class Broken:
+class FailingSensor:
     """A sensor that has failed for a while."""
 
     pipeline: Pipeline
@@ -43,7 +43,7 @@ def is_any_on(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
     )
 
 
-def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[Broken]:
+def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Iterator[FailingSensor]:
     """The running sensors that have failed for a while."""
     known = states(instance)
     for pipeline in pipelines:
@@ -54,7 +54,9 @@ def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Itera
             failed, well = _ticks(instance, state, [TickStatus.FAILURE]), _ticks(instance, state, _WELL)[:1]
             failed = [tick for tick in failed if not well or tick.timestamp > well[0].timestamp]
             if len(failed) > 1 and failed[0].timestamp - failed[-1].timestamp >= FAILED_FOR:
-                yield Broken(pipeline, name, datetime.fromtimestamp(failed[-1].timestamp, UTC), _words(failed[0]))
+                yield FailingSensor(
+                    pipeline, name, datetime.fromtimestamp(failed[-1].timestamp, UTC), _words(failed[0])
+                )
 
 
 def sensors_of(pipeline: Pipeline) -> dict[str, str]:

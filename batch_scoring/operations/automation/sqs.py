@@ -20,7 +20,7 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Memory, UnexpectedObject
+from batch_scoring.operations.automation.planner import TickState, UnexpectedObject
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage import aws
 
@@ -28,7 +28,7 @@ SWEEP = 600.0
 """Seconds between two scans of days that no message has named."""
 MOST_MESSAGES = 100
 """Messages read in a tick."""
-LIMIT = 15.0
+QUEUE_TIMEOUT = 15.0
 """Timeout of the queue, in seconds."""
 MOST_HINTED = 1_000
 _BATCH = 10
@@ -196,7 +196,7 @@ def receive(pipeline: Pipeline, pipelines: Sequence[Pipeline]) -> Read:
 
 
 def tick(
-    pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.DagsterInstance, memory: Memory, log: Logger
+    pipeline: Pipeline, pipelines: Sequence[Pipeline], instance: dg.DagsterInstance, memory: TickState, log: Logger
 ) -> Tick:
     """Delete the messages that the previous tick handled, read new ones, examine the days that they name.
 
@@ -213,7 +213,7 @@ def tick(
         return read
 
     try:
-        read = call_within(LIMIT, f"events of {pipeline.name}", ask)
+        read = call_within(QUEUE_TIMEOUT, f"events of {pipeline.name}", ask)
     except TimeoutError as error:
         raise TimeoutError(f"{queue}: {error}; the next tick tries again") from error
     if read.receipts:

@@ -17,7 +17,7 @@ from batch_scoring.config.spec import Retention
 from batch_scoring.inference.bundle import MANIFEST
 from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
-from batch_scoring.storage.state import REFERENCES, Account, ModelInForce
+from batch_scoring.storage.state import REFERENCES, ActiveModel, PublishedDay
 
 Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "models"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -30,13 +30,13 @@ MEANING: Mapping[Kind, str] = {
     "models": "weights of models that no recent day was scored with; bundle.json stays",
 }
 
-LONGEST_RUN = timedelta(hours=6)
+DEFAULT_MAX_RUNTIME = timedelta(hours=6)
 """Maximum runtime of a run where the instance sets none."""
 AFTER_A_RUN = timedelta(hours=1)
 """Margin after a run's maximum runtime, retries of its publication included."""
 CLOCK_SLACK = timedelta(days=1)
 """How far a file may be in the future, and the machine's clock may differ from the store's."""
-SILENCE = timedelta(days=31)
+DOUBTFUL_SILENCE = timedelta(days=31)
 """Time without a commit in any table after which a machine's clock is doubted, if the store has no other."""
 
 _SHARD = re.compile(r"dt=[^/]+/([^/_.][^/]*/)*[^/_.][^/]*\.parquet")
@@ -54,7 +54,7 @@ class Limits:
     reports: timedelta | None
     quarantine: timedelta | None
     models: timedelta | None
-    longest_run: timedelta = LONGEST_RUN
+    longest_run: timedelta = DEFAULT_MAX_RUNTIME
     samples: timedelta | None = None
 
     def of(self, kind: Kind) -> timedelta | None:
@@ -104,7 +104,7 @@ class TableFiles:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetentionPlan:
     """The files that may be deleted."""
 
     now: datetime
@@ -120,13 +120,13 @@ class Plan:
         return [file for file in self.expired if file.kind in kinds]
 
     @property
-    def totals(self) -> "dict[Kind, Total]":
+    def totals(self) -> "dict[Kind, KindTotal]":
         """Counts and bytes of every kind, in the order of `KINDS`."""
-        return {kind: Total.of(self.of(kind)) for kind in KINDS}
+        return {kind: KindTotal.of(self.of(kind)) for kind in KINDS}
 
 
 @dataclass(frozen=True)
-class Total:
+class KindTotal:
     """A kind's figures."""
 
     files: int = 0
@@ -136,7 +136,7 @@ class Total:
     """Files by folder, below the output and without days."""
 
     @classmethod
-    def of(cls, files: Sequence[Expired]) -> "Total":
+    def of(cls, files: Sequence[Expired]) -> "KindTotal":
         """Sum up files."""
         places: dict[str, int] = {}
         for file in files:
@@ -145,7 +145,7 @@ class Total:
         return cls(len(files), sum(file.size for file in files), sum(file.rows for file in files), places)
 
 
-def limits_of(settings: Retention, longest_run: timedelta = LONGEST_RUN) -> Limits:
+def limits_of(settings: Retention, longest_run: timedelta = DEFAULT_MAX_RUNTIME) -> Limits:
     """Limits by the spec; a superseded file outlives every run that may have found it."""
     return Limits(
         superseded=max(timedelta(days=settings.superseded_days), REUSE_WITHIN + longest_run + AFTER_A_RUN),
@@ -235,9 +235,9 @@ def old_quarantine(table: TableFiles, limits: Limits, now: datetime) -> list[Exp
 
 def old_models(
     copies: Mapping[str, Sequence[FileVersion]],
-    active: ModelInForce | None,
+    active: ActiveModel | None,
     delivered: str | None,
-    accounts: Iterable[Account],
+    accounts: Iterable[PublishedDay],
     limits: Limits,
     now: datetime,
 ) -> list[Expired]:
@@ -295,7 +295,7 @@ def doubts(
         found.append(f"a file is from {_time(newest)}, which is in the future: it is {_time(now)}")
     if abs(machine - now) > CLOCK_SLACK:
         found.append(f"this machine's clock says {_time(machine)}, the store's {_time(now)}")
-    if last and not store_has_a_clock and now - last > SILENCE:
+    if last and not store_has_a_clock and now - last > DOUBTFUL_SILENCE:
         found.append(f"nothing was published for {(now - last).days} days, since {_time(last)}: it is {_time(now)}")
     return found
 

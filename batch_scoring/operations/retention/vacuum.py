@@ -29,13 +29,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.freshness import STEPS
+from batch_scoring.daily.freshness import WRITING_STEPS
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES, quarantine_table
 from batch_scoring.errors import BundleError, StateError, UnsureError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations.retention import plan as planner
-from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, Plan, TableFiles
+from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, RetentionPlan, TableFiles
 from batch_scoring.storage import aws
 from batch_scoring.storage.delta import Table, partition_values, raise_if_forbidden, settle
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
@@ -57,7 +57,7 @@ class Swept:
     problems: list[str] = field(default_factory=list)
 
 
-def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> Plan:
+def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> RetentionPlan:
     """Find the files that may be deleted. Nothing is changed.
 
     Args:
@@ -99,12 +99,12 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
         [view.newest_commit for view in views],
         store_has_a_clock=not pipeline.output.is_local,
     )
-    return Plan(now, limits, tuple(expired), tuple(problems), tuple(doubts))
+    return RetentionPlan(now, limits, tuple(expired), tuple(problems), tuple(doubts))
 
 
 def sweep(
     pipeline: Pipeline,
-    plan: Plan,
+    plan: RetentionPlan,
     run_id: str,
     log: Callable[[str], object] = lambda _: None,
     *,
@@ -147,7 +147,7 @@ def sweep(
         with _noted(swept.problems, "models"):
             again = {file.path for file in _old_models(pipeline, plan.limits, plan.now)}
             _remove(pipeline.output, [file for file in models if file.path in again], swept)
-    for kind, total in Plan(plan.now, plan.limits, tuple(swept.removed)).totals.items():
+    for kind, total in RetentionPlan(plan.now, plan.limits, tuple(swept.removed)).totals.items():
         if total.files:
             log(f"{kind}: {total.files} files removed, {total.bytes} bytes")
     return swept
@@ -220,7 +220,9 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
     return frozenset(paths), entries[newest].modified
 
 
-def _remove_old_rows(pipeline: Pipeline, plan: Plan, run_id: str, log: Callable[[str], object]) -> list[Expired]:
+def _remove_old_rows(
+    pipeline: Pipeline, plan: RetentionPlan, run_id: str, log: Callable[[str], object]
+) -> list[Expired]:
     """Commit the quarantine without its old rows.
 
     The days' transaction versions are kept, so that the days stay up to date; a separate application id marks the days
@@ -261,7 +263,7 @@ def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expir
     table, moment = quarantine_table(pipeline), int(time.time() * 1000)
     paths = [(file.path.removeprefix(f"tables/{table.name}/"), file.size) for file in going]
     days = {partition_values(path)["dt"] for path, _ in paths}
-    parts = [DayStep(pipeline, day, step).quarantine for day in sorted(filter(None, days)) for step in STEPS]
+    parts = [DayStep(pipeline, day, step).quarantine for day in sorted(filter(None, days)) for step in WRITING_STEPS]
     delta.create_write_transaction(
         [RemoveAction(path, True, moment, size=size, partition_values=partition_values(path)) for path, size in paths],
         mode="append",

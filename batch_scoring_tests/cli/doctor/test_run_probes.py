@@ -30,8 +30,8 @@ from dagster._utils.error import SerializableErrorInfo
 from deltalake import DeltaTable
 
 from batch_scoring.cli.doctor import commits, machine, probe, run_probes, stores
-from batch_scoring.cli.doctor.probe import Finding, Outcome, Site
-from batch_scoring.cli.doctor.report import Report
+from batch_scoring.cli.doctor.probe import ProbeFinding, ProbeOutcome, Site
+from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring.cli.main import main
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import UnknownPipelineError
@@ -307,7 +307,7 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(scored: Clinic, is_first: bool) -> None:
-    for step in commits.STEPS:
+    for step in commits.WRITING_STEPS:
         file = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/{step}.json")
         account = json.loads(file.read_text())
         account["table"]["transaction"] -= 1
@@ -624,8 +624,8 @@ def test_a_message_that_a_channel_has_refused(deployed: Clinic, monkeypatch: pyt
     "address", ["postgresql://dagster:pa/hunter22@db/x", "https://hunter22@host/a", "amqp://u:p@hunter22@host"]
 )
 def test_what_others_say_with_a_password_in_an_address_is_shown_without_it(address: str) -> None:
-    outcome = Outcome(machine.code, "", [Finding("error", "a", f"cannot connect to {address} at 10:00")])
-    report = Report([outcome], 0.0)
+    outcome = ProbeOutcome(machine.code, "", [ProbeFinding("error", "a", f"cannot connect to {address} at 10:00")])
+    report = DoctorReport([outcome], 0.0)
     for shown in (report.text(), report.json()):
         assert "hunter22" not in shown and "://…@" in shown and "at 10:00" in shown
 
@@ -646,7 +646,7 @@ def test_libraries_that_do_not_import_are_found_by_the_probes_that_need_them(tmp
 
 def test_an_import_that_fails_within_a_probe_names_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     @probe.probe("importing")
-    def imports(_site: Site) -> Iterator[Finding]:
+    def imports(_site: Site) -> Iterator[ProbeFinding]:
         """Something is so."""
         import_module("no_such_library")
         yield from ()
@@ -681,14 +681,14 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
     release = threading.Event()
 
     @probe.probe("raising")
-    def raises(_site: Site) -> Iterator[Finding]:
+    def raises(_site: Site) -> Iterator[ProbeFinding]:
         """Something is so."""
         raise KeyError(os.environ["ALERT_URLS"], os.environ["AWS_SECRET_ACCESS_KEY"], "http://me:hunter33@proxy/x")
 
     @probe.probe("hanging", seconds=0.2)
-    def hangs(_site: Site) -> Iterator[Finding]:
+    def hangs(_site: Site) -> Iterator[ProbeFinding]:
         """The other is so."""
-        yield Finding("warning", "here", "found before")
+        yield ProbeFinding("warning", "here", "found before")
         release.wait()
 
     monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (raises, hangs))

@@ -25,12 +25,12 @@ import torch
 
 from batch_scoring.cli.main import main
 from batch_scoring.cli.score import score_files as adhoc
-from batch_scoring.cli.score.score_files import LINEAGE, Request
+from batch_scoring.cli.score.score_files import LINEAGE, ScoreRequest
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.errors import TakenError
 from batch_scoring.ingest.formats.rows import Rows
-from batch_scoring.ingest.row_validator import Judge, Judged
-from batch_scoring.ingest.schema.contract import Verdict
+from batch_scoring.ingest.row_validator import RowValidator, ValidatedRows
+from batch_scoring.ingest.schema.contract import ValidationResult
 from batch_scoring.runtime import locks, signals
 from batch_scoring.storage import staged_files
 from batch_scoring.storage.folders import LocalFolder
@@ -65,7 +65,7 @@ def score(
 ) -> tuple[int, str, str]:
     """The exit code, and what stands on standard output and standard error."""
     out, err = io.StringIO(), err or io.StringIO()
-    code = adhoc.run(tiny.pipeline, Request(str(source), str(target), **options), out, err)
+    code = adhoc.run(tiny.pipeline, ScoreRequest(str(source), str(target), **options), out, err)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -278,15 +278,15 @@ def test_a_row_that_is_lost_between_reading_and_writing_stops_it(
     tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     source = put(tmp_path / "a.parquet", tiny.rows(50))
-    whole = Judge.admit
+    whole = RowValidator.admit
 
-    def loses(self: Judge, block: Rows, verdict: Verdict, file: str) -> Judged:
+    def loses(self: RowValidator, block: Rows, verdict: ValidationResult, file: str) -> ValidatedRows:
         judged = whole(self, block, verdict, file)
         numbers = np.array([1, *judged.numbers[:-1]]) if column == "numbers" else judged.numbers[:-1]
         accepted = judged.accepted if column == "numbers" else judged.accepted.slice(0, 49)
-        return Judged(accepted, numbers, (), judged.block, judged.reasons, judged.key, judged.file)
+        return ValidatedRows(accepted, numbers, (), judged.block, judged.reasons, judged.key, judged.file)
 
-    monkeypatch.setattr(Judge, "admit", loses)
+    monkeypatch.setattr(RowValidator, "admit", loses)
     code, _, err = score(tiny, source, tmp_path / "out.parquet")
     assert code == 1 and "rows_are_conserved: 50 rows read," in err and "rows are lost or doubled of a.parquet" in err
     assert not (tmp_path / "out.parquet").exists()
@@ -383,10 +383,10 @@ def test_a_damaged_model_and_an_output_that_cannot_be_written_are_told(tiny: Tin
 def test_an_error_that_nobody_has_foreseen_is_one_line_and_1(
     tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
-    def judge(*_arguments: object, **_options: object) -> Judged:
+    def judge(*_arguments: object, **_options: object) -> ValidatedRows:
         raise error
 
-    monkeypatch.setattr(Judge, "judge", judge)
+    monkeypatch.setattr(RowValidator, "judge", judge)
     code, out, err = score(tiny, put(tmp_path / "a.csv", BAD), tmp_path / "out.csv")
     assert (code, out, err.count("\n")) == (1, "", 1) and err.startswith(f"batch-scoring: {says}")
     assert err.endswith("; nothing is written\n") and not list(tmp_path.glob("out*"))
@@ -602,7 +602,7 @@ def score_elsewhere(
         return forward(self, numeric, categorical)
 
     network.forward = hangs
-    request = Request(str(source), str(target), overwrite=said is not None)
+    request = ScoreRequest(str(source), str(target), overwrite=said is not None)
     sys.exit(adhoc.run(pipeline, request, io.StringIO(), io.StringIO()))
 
 

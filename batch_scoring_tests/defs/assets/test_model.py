@@ -10,7 +10,7 @@ import torch
 from batch_scoring.daily import score
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.errors import BundleError, SpecError, SupersededError
-from batch_scoring.storage.state import ModelInForce
+from batch_scoring.storage.state import ActiveModel
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of, run_of_test
 
 CALL = 777.0
@@ -162,8 +162,6 @@ def test_a_promotion_before_the_commit_ends_the_run(tiny: TinyProject) -> None:
 def test_a_model_whose_copy_is_gone_cannot_score(tiny: TinyProject) -> None:
     step = DayStep(tiny.pipeline, DAY, "predictions")
     run = run_of_test()
-    nowhere = ModelInForce(
-        name="tiny", version="v1", sha256="0" * 64, source="", run_id=run.id, resolved_at=run.started
-    )
+    nowhere = ActiveModel(name="tiny", version="v1", sha256="0" * 64, source="", run_id=run.id, resolved_at=run.started)
     with pytest.raises(BundleError, match=r"state/models/0{64}: there is no bundle\.json"):
         score.load_model(step, nowhere)

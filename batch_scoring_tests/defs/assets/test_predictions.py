@@ -14,7 +14,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES, predictions_table
 from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage import shards
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, error_of
 
 SCORES = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"]
@@ -313,7 +313,7 @@ def forge(tiny: TinyProject, **confession: int) -> None:
     (features,) = tiny.account("validated_features").shards
     sha256, code = tiny.state.model().sha256, tiny.pipeline.scoring_code
     digest = shards.digest("predictions", features.digest, sha256, code, "cpu")
-    account = ShardAccount(
+    account = ShardStats(
         digest=digest, source=features.digest, run_id="forger", rows_in=features.rows, rows=features.rows
     )
     table = pa.table({"id": tiny.rows(features.rows)["id"], "prediction": pa.array([7] * features.rows, pa.int64())})

@@ -17,7 +17,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import features_table
 from batch_scoring.daily.validate import prepare
 from batch_scoring.ingest.key_index import row_identity
-from batch_scoring.storage.state import ShardAccount
+from batch_scoring.storage.state import ShardStats
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
 
 VALIDATE = ["raw_input", "validated_features"]
@@ -43,7 +43,7 @@ def duplicates(tiny: TinyProject) -> list[tuple[str, int]]:
     return sorted((row["source_file"].rpartition("/")[2], row["row_number"]) for row in rows)
 
 
-def shards_by_file(tiny: TinyProject) -> dict[str, ShardAccount]:
+def shards_by_file(tiny: TinyProject) -> dict[str, ShardStats]:
     return {shard.source.split("#")[0].split("/")[-1]: shard for shard in tiny.account("validated_features").shards}
 
 
@@ -234,12 +234,12 @@ def test_a_shard_whose_quarantine_lost_a_row_is_validated_again(tiny: TinyProjec
 
 
 def rewrite(
-    file: Path, change: Callable[[pa.Table], pa.Table], account: Callable[[ShardAccount], dict[str, object]]
+    file: Path, change: Callable[[pa.Table], pa.Table], account: Callable[[ShardStats], dict[str, object]]
 ) -> None:
     """Put other rows into a shard, under another attempt, with an account that is changed alike."""
     folder = file.parent
     metadata = pq.read_metadata(file).metadata
-    old = ShardAccount.model_validate_json(metadata[b"batch_scoring"])
+    old = ShardStats.model_validate_json(metadata[b"batch_scoring"])
     rows = change(pq.read_table(file, partitioning=None))
     file.unlink()
     with pq.ParquetWriter(folder / f"{old.digest}-0badf11e.parquet", rows.schema) as writer:
@@ -247,7 +247,7 @@ def rewrite(
         writer.add_key_value_metadata({"batch_scoring": old.model_copy(update=account(old)).model_dump_json()})
 
 
-Forgery = tuple[Callable[[pa.Table], pa.Table], Callable[[ShardAccount], dict[str, object]], str]
+Forgery = tuple[Callable[[pa.Table], pa.Table], Callable[[ShardStats], dict[str, object]], str]
 
 FORGERIES: dict[str, Forgery] = {
     "a lost row": (lambda rows: rows.slice(1), lambda old: {"rows": old.rows - 1}, "rows_are_conserved"),

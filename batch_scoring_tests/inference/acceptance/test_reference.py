@@ -7,7 +7,7 @@ import pytest
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance.reference import check_names, check_profile, check_reference
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.reference_profile import Column
+from batch_scoring.inference.reference_profile import ColumnProfile
 from batch_scoring_tests.checked import profile
 
 MANIFEST = Manifest(
@@ -22,7 +22,7 @@ MANIFEST = Manifest(
     metrics={},
     files={},
 )
-COLUMN = Column(kind="numeric", grain="row", day=0.1, sampling=2.0, trailing=None, missing=0.0)
+COLUMN = ColumnProfile(kind="numeric", grain="row", day=0.1, sampling=2.0, trailing=None, missing=0.0)
 SCORES = {"prediction": [0, 1, 1], "prob_class_1": [0.1, 0.8, 1.0]}
 ROWS = pa.table({"x": [1.0, None, 3.0], "c": ["red", "green", "red"], **SCORES})
 

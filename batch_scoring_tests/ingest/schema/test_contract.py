@@ -14,7 +14,7 @@ from pandera.pandas import DataFrameSchema
 
 from batch_scoring.errors import ContractError
 from batch_scoring.ingest.schema import casting
-from batch_scoring.ingest.schema.contract import Contract, Verdict
+from batch_scoring.ingest.schema.contract import Contract, ValidationResult
 from batch_scoring_tests.ingest.test_key_index import by_arrows_own_hash, ordinary
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -65,7 +65,7 @@ def texts(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, pa.binary()) for c in columns], batch.schema.names)
 
 
-def reasons(verdict: Verdict) -> dict[int, tuple[str, str, str, str | None]]:
+def reasons(verdict: ValidationResult) -> dict[int, tuple[str, str, str, str | None]]:
     return {row: (r.stage, r.rule, r.column, r.value) for row, r in sorted(verdict.rejected.items())}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from batch_scoring.errors import BundleError, CalibrationError
 from batch_scoring.inference.bundle import Bundle, read_bundle
-from batch_scoring.inference.reference_profile import Profile
+from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.monitoring.drift.calibration import (
     ColumnDays,
     _ranks_without,
@@ -30,10 +30,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
 
 
 @pytest.fixture(scope="module")
-def learn(project: TinyProject) -> Callable[..., Profile]:
+def learn(project: TinyProject) -> Callable[..., ReferenceProfile]:
     """Deliver a reference and learn its profile."""
 
-    def learned(reference: pa.Table, day_grain: Sequence[str] = (), **delivery: object) -> Profile:
+    def learned(reference: pa.Table, day_grain: Sequence[str] = (), **delivery: object) -> ReferenceProfile:
         project.deliver("learned", reference=reference, calibrated=False, promote=False, **delivery)  # type: ignore[arg-type]
         return calibrate(delivered(project, "learned"), day_grain)
 
@@ -41,7 +41,7 @@ def learn(project: TinyProject) -> Callable[..., Profile]:
 
 
 @pytest.fixture(scope="module")
-def profile(learn: Callable[..., Profile]) -> Profile:
+def profile(learn: Callable[..., ReferenceProfile]) -> ReferenceProfile:
     return learn(REFERENCE)
 
 
@@ -65,18 +65,22 @@ def where(rows: pa.Table, mask: pa.Array, name: str, value: object) -> pa.Table:
 # the promise
 
 
-def test_the_same_reference_gives_the_same_profile(learn: Callable[..., Profile], profile: Profile) -> None:
+def test_the_same_reference_gives_the_same_profile(
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile
+) -> None:
     assert learn(REFERENCE) == profile
 
 
-def test_the_order_of_a_references_rows_decides_no_rank(learn: Callable[..., Profile], profile: Profile) -> None:
+def test_the_order_of_a_references_rows_decides_no_rank(
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile
+) -> None:
     shuffled = learn(REFERENCE.take(pa.array(np.random.default_rng(1).permutation(len(REFERENCE)))))
     for name, column in profile.columns.items():
         assert shuffled.columns[name].day == pytest.approx(column.day, rel=1e-9)
         assert shuffled.columns[name].sampling == pytest.approx(column.sampling, rel=0.2), "drawn at random"
 
 
-def test_on_a_stationary_table_days_held_out_keep_the_promise(profile: Profile) -> None:
+def test_on_a_stationary_table_days_held_out_keep_the_promise(profile: ReferenceProfile) -> None:
     assert [held.rows for held in profile.held_out] == ["whole", "30"], "no day has 100 rows"
     for held in profile.held_out:
         assert held.columns <= 0.02 and held.alarms <= 1 / 20
@@ -84,7 +88,9 @@ def test_on_a_stationary_table_days_held_out_keep_the_promise(profile: Profile) 
     assert profile.alarms_a_month <= 2
 
 
-def test_the_factor_makes_up_for_days_that_are_beyond_one_threshold_each(learn: Callable[..., Profile]) -> None:
+def test_the_factor_makes_up_for_days_that_are_beyond_one_threshold_each(
+    learn: Callable[..., ReferenceProfile],
+) -> None:
     """Three days, each far in another column: no T0 is set by them, so c must keep the alarms to 1 in 30."""
     moved = REFERENCE
     for name, day, value in (("x", "2024-01-10", 12.0), ("y", "2024-01-17", 20.0), ("n", "2024-02-06", 6)):
@@ -94,7 +100,7 @@ def test_the_factor_makes_up_for_days_that_are_beyond_one_threshold_each(learn: 
     assert learned.held_out[0].any_column > learned.held_out[0].alarms <= 1 / 20
 
 
-def test_what_was_learned_is_about_the_reference(profile: Profile) -> None:
+def test_what_was_learned_is_about_the_reference(profile: ReferenceProfile) -> None:
     assert (profile.first, profile.last, profile.days, profile.rows) == ("2023-11-27", "2024-02-25", 91, 60)
     assert list(profile.columns) == ["x", "y", "n", "c"] and list(profile.scores) == ["prob_class_1"]
     assert {name: column.kind for name, column in profile.columns.items()}["c"] == "categorical"
@@ -133,7 +139,7 @@ def test_a_day_of_too_few_values_teaches_nothing_as_it_is_not_tested_either() ->
 
 
 def test_one_ruined_reference_day_does_not_set_the_threshold_and_is_named(
-    learn: Callable[..., Profile], profile: Profile
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile
 ) -> None:
     ruined = on("2024-01-10")
     learned = learn(where(REFERENCE, ruined, "x", 40.0))
@@ -141,7 +147,7 @@ def test_one_ruined_reference_day_does_not_set_the_threshold_and_is_named(
     assert "x" in learned.exceeding["2024-01-10"] and "(alarms)" in learned.exceeding["2024-01-10"]
 
 
-def test_reference_days_with_unusually_many_missing_values_are_named(learn: Callable[..., Profile]) -> None:
+def test_reference_days_with_unusually_many_missing_values_are_named(learn: Callable[..., ReferenceProfile]) -> None:
     ruined = on("2024-01-10")
     learned = learn(where(REFERENCE, ruined, "y", None))
     assert "y missing 100% (alarms)" in learned.exceeding["2024-01-10"]
@@ -151,13 +157,13 @@ def test_reference_days_with_unusually_many_missing_values_are_named(learn: Call
 # weekdays and weekends
 
 
-def test_weekdays_and_weekends_are_apart_with_fourteen_days_of_each(learn: Callable[..., Profile]) -> None:
+def test_weekdays_and_weekends_are_apart_with_fourteen_days_of_each(learn: Callable[..., ReferenceProfile]) -> None:
     assert learn(reference_rows(days=49)).weekends_apart, "seven weeks"
     assert not learn(reference_rows(days=48)).weekends_apart, "13 weekend days"
 
 
 def test_weekends_that_are_elsewhere_do_not_widen_the_thresholds_of_weekdays(
-    learn: Callable[..., Profile], profile: Profile
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile
 ) -> None:
     weekend = pa.array([day.weekday() >= 5 for day in REFERENCE["dt"].to_pylist()])
     shifted = with_column(REFERENCE, "x", pc.add(REFERENCE["x"], pc.if_else(weekend, 50.0, 0.0)))
@@ -167,7 +173,7 @@ def test_weekends_that_are_elsewhere_do_not_widen_the_thresholds_of_weekdays(
 # what cannot be learned
 
 
-def test_columns_that_no_test_can_use_are_left_out_with_the_reason(learn: Callable[..., Profile]) -> None:
+def test_columns_that_no_test_can_use_are_left_out_with_the_reason(learn: Callable[..., ReferenceProfile]) -> None:
     number = pa.array([float(place // 60) for place in range(len(REFERENCE))])
     rows = with_column(REFERENCE, "x", number)
     rows = with_column(rows, "n", pa.array([4] * len(rows), pa.int64()))
@@ -184,7 +190,7 @@ def test_columns_that_no_test_can_use_are_left_out_with_the_reason(learn: Callab
     assert learned.columns["c"].day
 
 
-def test_scores_that_are_all_the_same_have_no_test(learn: Callable[..., Profile]) -> None:
+def test_scores_that_are_all_the_same_have_no_test(learn: Callable[..., ReferenceProfile]) -> None:
     """Else every day would be as far from the reference as its threshold allows: 0."""
     constant = REFERENCE
     for name, value in (("x", 1.0), ("y", 1.0), ("n", 1), ("c", "red")):
@@ -194,13 +200,13 @@ def test_scores_that_are_all_the_same_have_no_test(learn: Callable[..., Profile]
     assert learned.left_out["prob_class_1"] == "one value in the reference"
 
 
-def test_features_of_day_grain_have_no_day_test(learn: Callable[..., Profile]) -> None:
+def test_features_of_day_grain_have_no_day_test(learn: Callable[..., ReferenceProfile]) -> None:
     learned = learn(REFERENCE, ["y"])
     assert (learned.columns["y"].grain, learned.columns["y"].day) == ("day", None)
     assert learned.columns["y"].trailing and learned.columns["y"].missing == 0.0
 
 
-def test_a_column_that_few_days_have_values_of_has_no_day_test(learn: Callable[..., Profile]) -> None:
+def test_a_column_that_few_days_have_values_of_has_no_day_test(learn: Callable[..., ReferenceProfile]) -> None:
     early = pc.less(REFERENCE["dt"], date(2024, 2, 15)).combine_chunks()
     learned = learn(where(REFERENCE, early, "y", None))
     assert learned.columns["y"].day is None and learned.columns["x"].day
@@ -208,7 +214,7 @@ def test_a_column_that_few_days_have_values_of_has_no_day_test(learn: Callable[.
 
 @pytest.mark.parametrize(("days", "tested"), [(83, False), (84, True)])
 def test_the_trailing_days_are_tested_from_84_reference_days_on(
-    learn: Callable[..., Profile], days: int, tested: bool
+    learn: Callable[..., ReferenceProfile], days: int, tested: bool
 ) -> None:
     learned = learn(reference_rows(days=days))
     assert {column.trailing is not None for column in (learned.columns | learned.scores).values()} == {tested}
@@ -220,7 +226,9 @@ def test_the_trailing_bound_is_the_largest_distance_of_28_days_to_the_rest() -> 
     assert days.trailing() == pytest.approx((42 / 56) / 0.5)
 
 
-def test_values_of_every_reference_day_are_known_with_their_smallest_share(learn: Callable[..., Profile]) -> None:
+def test_values_of_every_reference_day_are_known_with_their_smallest_share(
+    learn: Callable[..., ReferenceProfile],
+) -> None:
     monday = on("2024-01-08")
     nobody = where(REFERENCE, pc.and_(monday, pc.equal(REFERENCE["c"], "blue").combine_chunks()), "c", "green")
     learned = learn(nobody)
@@ -245,14 +253,14 @@ def test_confidence_may_deviate_as_much_as_on_all_reference_days_but_one() -> No
 
 @pytest.mark.parametrize("outputs", [3, 1])
 def test_a_model_of_three_classes_and_a_regression_are_calibrated_too(
-    learn: Callable[..., Profile], outputs: int
+    learn: Callable[..., ReferenceProfile], outputs: int
 ) -> None:
     task = "classification" if outputs == 3 else "regression"
     learned = learn(reference_rows(days=30), outputs=outputs, task=task)
     expected = ["prob_class_0", "prob_class_1", "prob_class_2"] if outputs == 3 else ["prediction"]
     assert list(learned.scores) == expected
     assert (learned.score_days.largest_class is None) == (outputs == 1)
-    assert Profile.model_validate_json(learned.model_dump_json()) == learned
+    assert ReferenceProfile.model_validate_json(learned.model_dump_json()) == learned
 
 
 # the reference as it was delivered
@@ -260,16 +268,18 @@ def test_a_model_of_three_classes_and_a_regression_are_calibrated_too(
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.string(), pa.date64()])
 def test_the_days_of_a_reference_may_be_of_any_type_that_says_a_day(
-    learn: Callable[..., Profile], profile: Profile, kind: pa.DataType
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile, kind: pa.DataType
 ) -> None:
     assert learn(with_column(REFERENCE, "dt", REFERENCE["dt"].cast(kind))) == profile
 
 
-def test_the_days_of_a_reference_may_be_encoded_text(learn: Callable[..., Profile], profile: Profile) -> None:
+def test_the_days_of_a_reference_may_be_encoded_text(
+    learn: Callable[..., ReferenceProfile], profile: ReferenceProfile
+) -> None:
     assert learn(with_column(REFERENCE, "dt", REFERENCE["dt"].cast(pa.string()).dictionary_encode())) == profile
 
 
-def test_two_hours_of_a_day_are_one_day(learn: Callable[..., Profile], profile: Profile) -> None:
+def test_two_hours_of_a_day_are_one_day(learn: Callable[..., ReferenceProfile], profile: ReferenceProfile) -> None:
     hours = pa.array([timedelta(hours=place % 24) for place in range(len(REFERENCE))], pa.duration("us"))
     stamps = pc.add(REFERENCE["dt"].cast(pa.timestamp("us")), hours)
     assert learn(with_column(REFERENCE, "dt", stamps)).days == profile.days
@@ -290,7 +300,7 @@ def test_two_hours_of_a_day_are_one_day(learn: Callable[..., Profile], profile: 
     ],
 )
 def test_a_reference_that_cannot_be_learned_from_is_refused_with_the_reason(
-    learn: Callable[..., Profile], change: Callable[[pa.Table], pa.Table], says: str
+    learn: Callable[..., ReferenceProfile], change: Callable[[pa.Table], pa.Table], says: str
 ) -> None:
     with pytest.raises((CalibrationError, BundleError), match=says):
         learn(change(REFERENCE))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from batch_scoring.inference.reference_profile import Column, Kind, Profile, Scores
+from batch_scoring.inference.reference_profile import ColumnProfile, Kind, ReferenceProfile, Scores
 from batch_scoring.monitoring.drift import distances
 from batch_scoring.monitoring.drift.distances import FARTHEST, Distribution, Reference, counted, distance, values_of
 from batch_scoring_tests.tiny import ordinary, reference_rows
@@ -27,7 +27,7 @@ NUMBERS = st.one_of(
 WORDS = st.one_of(st.none(), st.sampled_from(["", "red", "green", "blue"]), st.text(max_size=2))
 
 
-def profile(columns: dict[str, Column], **changed: object) -> Profile:
+def profile(columns: dict[str, ColumnProfile], **changed: object) -> ReferenceProfile:
     settings: dict[str, object] = {
         "first": "2024-01-01",
         "last": "2024-03-31",
@@ -44,12 +44,12 @@ def profile(columns: dict[str, Column], **changed: object) -> Profile:
         "exceeding": {},
         "score_days": Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None),
     }
-    return Profile.model_validate(settings | changed)
+    return ReferenceProfile.model_validate(settings | changed)
 
 
-def column(kind: Kind = "numeric", **changed: object) -> Column:
+def column(kind: Kind = "numeric", **changed: object) -> ColumnProfile:
     described = {"kind": kind, "grain": "row", "day": 0.3, "sampling": 2.4, "trailing": 0.1, "missing": 0.05}
-    return Column.model_validate(described | changed)
+    return ColumnProfile.model_validate(described | changed)
 
 
 def seen(rows: list[object], kind: Kind) -> Distribution:

@@ -12,7 +12,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.inference.reference_profile import Column, Profile, Scores
+from batch_scoring.inference.reference_profile import ColumnProfile, ReferenceProfile, Scores
 from batch_scoring_tests.month_pages import (
     BROKEN,
     FINE,
@@ -190,10 +190,10 @@ def calibrated(tiny: TinyProject) -> None:
     pq.write_table(bundle.reference.append_column("dt", pa.array(days)), sink)
     bundle = replace(bundle, content=dict(bundle.content) | {"reference.parquet": sink.getvalue()})
     columns = {
-        name: Column(kind="numeric", grain="row", day=day, sampling=0.5, trailing=None, missing=0.9)
+        name: ColumnProfile(kind="numeric", grain="row", day=day, sampling=0.5, trailing=None, missing=0.9)
         for name, day in (("x", 0.2), ("n", 0.4))
     }
-    profile = Profile(
+    profile = ReferenceProfile(
         first="2024-01-01",
         last="2024-01-31",
         days=31,

@@ -293,7 +293,7 @@ def test_runs_of_one_instant_beyond_a_page_are_all_told_in_one_message(
 ) -> None:
     monkeypatch.setattr(collector, "PAGE", 5)
     now = time.time()
-    runs = [ended(instance, now, **{"dagster/partition": f"day {n:03}"}) for n in range(collector.PAGE + 10)]
+    runs = [ended(instance, now, **{"dagster/partition": f"day {n:03}"}) for n in range(collector.ENDED_PER_QUERY + 10)]
     (message,) = told()
     title, *lines = message.splitlines()
     assert title == f"other: {len(runs)} messages" and len(lines) == len(runs)

@@ -15,7 +15,7 @@ from batch_scoring.defs.sensors import uploads_sensor
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, SCHEMA, TinyProject
 
 QUIET = 120.0
@@ -29,7 +29,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def look(tiny: TinyProject, instance: dg.DagsterInstance, cursor: str | None = None, later: float = 0.0) -> Tick:
-    return landing_scan.tick(tiny.pipeline, instance, Memory.read(cursor), now=time.time() + later)
+    return landing_scan.tick(tiny.pipeline, instance, TickState.read(cursor), now=time.time() + later)
 
 
 def asked(tick: Tick) -> list[str]:
@@ -262,12 +262,12 @@ def test_a_sensor_whose_process_is_older_than_the_code_on_disk_counts_its_tries(
     tiny.land(DAY, b"no parquet", age=QUIET)
     older = tiny.pipeline
     assert older.features_code and older.scoring_code  # read, as the sensor's process has long done
-    (request,) = landing_scan.tick(older, instance, Memory()).plan.requests
+    (request,) = landing_scan.tick(older, instance, TickState()).plan.requests
     tiny.write_code(schema=f"{SCHEMA}\n# deployed meanwhile\n")
     job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
     tags = {run_history.CODE: run_history.current_code(older), run_history.FINGERPRINT: request.fingerprint}
     job.execute_in_process(instance=instance, tags=tags, partition_key=DAY, raise_on_error=False)
-    assert "refused" in landing_scan.tick(older, instance, Memory()).plan.waiting[DAY]
+    assert "refused" in landing_scan.tick(older, instance, TickState()).plan.waiting[DAY]
 
 
 def test_code_that_was_broken_for_a_while_is_asked_for_again_when_it_is_what_it_was(
@@ -303,7 +303,7 @@ def test_many_runs_of_other_pipelines_do_not_hide_the_days(tiny: TinyProject, in
     land(tiny, DAY, 64)
     tiny.run(instance=instance)
     job = dg.GraphDefinition(name="other", node_defs=[]).to_job()
-    for _ in range(run_history.PAGE + 5):
+    for _ in range(run_history.RUNS_PER_QUERY + 5):
         instance.create_run_for_job(job, tags={"dagster/partition": DAY})
     assert len(run_history.of_day(instance, tiny.pipeline, DAY)) == 1
 

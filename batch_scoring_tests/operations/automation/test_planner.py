@@ -14,8 +14,8 @@ from batch_scoring.operations.automation.planner import (
     NOW,
     Bounds,
     Landed,
-    Memory,
-    Plan,
+    TickPlan,
+    TickState,
     UnexpectedObject,
     days_to_examine,
     is_retried,
@@ -47,10 +47,10 @@ def decide(
     runs: list[DayRun] | None = None,
     now: float = NOON,
     bounds: Bounds | None = None,
-    memory: Memory | None = None,
+    memory: TickState | None = None,
     strangers: list[UnexpectedObject] | None = None,
     turn: list[str] | None = None,
-) -> Plan:
+) -> TickPlan:
     return plan(
         days,
         turn or [],
@@ -61,11 +61,11 @@ def decide(
         now,
         TODAY,
         bounds or Bounds(),
-        memory or Memory(),
+        memory or TickState(),
     )
 
 
-def asked(made: Plan) -> list[str]:
+def asked(made: TickPlan) -> list[str]:
     return [request.day for request in made.requests]
 
 
@@ -147,7 +147,7 @@ def test_a_day_that_lost_files_again_after_it_was_right_is_told_again() -> None:
 
 @pytest.mark.parametrize("before", [[run(1, "refused")], [run(n) for n in (3, 2, 1)]], ids=["refused", "given up"])
 def test_a_named_day_that_nobody_runs_again_is_forgotten(before: list[DayRun]) -> None:
-    memory = Memory(hinted=[DAY], seen={DAY: ("f", NOON)})
+    memory = TickState(hinted=[DAY], seen={DAY: ("f", NOON)})
     after = decide(landed(), runs=before, memory=memory).memory
     assert (after.hinted, after.seen) == ([], {})
     failed_once = decide(landed(), runs=[run(1, ended=NOON)], memory=memory).memory
@@ -318,7 +318,7 @@ def test_a_day_to_come_is_told_once_and_not_every_day() -> None:
 
 def test_of_very_many_bad_names_some_are_told_once_and_that_there_are_more() -> None:
     names = [f"x{n:05}" for n in range(3000)]
-    memory, told = Memory(), []
+    memory, told = TickState(), []
     for tick in range(10):
         made = decide(strangers=sort_names(names[tick:], (), date(2024, 3, 1), TODAY)[1], memory=memory)
         told += [report.name for report in made.reports]
@@ -328,7 +328,7 @@ def test_of_very_many_bad_names_some_are_told_once_and_that_there_are_more() -> 
 
 def test_many_bad_names_are_told_a_few_a_tick() -> None:
     strangers = [UnexpectedObject(f"x{n}/", "no day") for n in range(50)]
-    memory, told = Memory(), []
+    memory, told = TickState(), []
     for _ in range(4):
         made = decide(strangers=strangers, memory=memory)
         told += [report.name for report in made.reports]
@@ -354,7 +354,7 @@ def test_every_day_comes_in_turn_and_the_newest_each_time(
     bounds = Bounds(recent_days=recent, older_days=older, named_days=named)
     start = str(TODAY - timedelta(days=begin))
     hints = [str(TODAY - timedelta(days=n)) for n in hinted]
-    memory = Memory(hinted=hints, older_than=start, named_before=start)
+    memory = TickState(hinted=hints, older_than=start, named_before=start)
     looked: set[str] = set()
     for _ in range(2 * count // min(older, named) + 3):
         first, turn = days_to_examine(days, memory, bounds)
@@ -379,9 +379,9 @@ def test_requests_are_bounded_and_the_others_come_with_the_next_ticks() -> None:
 
 @pytest.mark.parametrize("cursor", [None, "", "no json", "{}", '{"version": 7}', '{"version": 1, "unknown": 3}', "[]"])
 def test_a_cursor_that_cannot_be_read_is_begun_anew(cursor: str | None) -> None:
-    assert Memory.read(cursor) == Memory()
+    assert TickState.read(cursor) == TickState()
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    memory = Memory(older_than=DAY, hinted=[DAY], seen={DAY: ("f", 1.5)}, strangers={"x/": "no day"}, handled=["r"])
-    assert Memory.read(memory.model_dump_json()) == memory
+    memory = TickState(older_than=DAY, hinted=[DAY], seen={DAY: ("f", 1.5)}, strangers={"x/": "no day"}, handled=["r"])
+    assert TickState.read(memory.model_dump_json()) == memory

@@ -9,7 +9,7 @@ from batch_scoring.config.spec import SUPERSEDED_DAYS, Retention
 from batch_scoring.operations.retention.plan import (
     ActiveFile,
     Limits,
-    Plan,
+    RetentionPlan,
     TableFiles,
     doubts,
     limits_of,
@@ -19,7 +19,7 @@ from batch_scoring.operations.retention.plan import (
 )
 from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
-from batch_scoring.storage.state import Account, ModelInForce, PublishedPart
+from batch_scoring.storage.state import ActiveModel, PublishedDay, PublishedPart
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -121,8 +121,8 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
     nothing = PublishedPart(transaction=0, version=-1, files=())
 
     def going(promoted: timedelta, finished: timedelta = 60 * DAY, sha256: str = "old") -> list[str]:
-        in_force = ModelInForce(name="n", version="v", sha256="new", source="", run_id="r", resolved_at=NOW - promoted)
-        account = Account(
+        in_force = ActiveModel(name="n", version="v", sha256="new", source="", run_id="r", resolved_at=NOW - promoted)
+        account = PublishedDay(
             pipeline="p",
             day="2024-03-04",
             step="predictions",
@@ -142,4 +142,4 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
     assert going(DAY, finished=6 * DAY) == [], "a day was scored with it"
     assert going(DAY, finished=6 * DAY, sha256="new") == ["state/models/old/model.safetensors"]
     assert old_models(copies, None, None, [], limits, NOW) == [], "no model is in force"
-    assert Plan(NOW, limits).totals["models"].files == 0
+    assert RetentionPlan(NOW, limits).totals["models"].files == 0

@@ -22,7 +22,7 @@ from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.registry import activate, ensure_new_version
 from batch_scoring.monitoring.checks.model_checks import examine
 from batch_scoring.operations.automation import landing_scan
-from batch_scoring.operations.automation.planner import Memory
+from batch_scoring.operations.automation.planner import TickState
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import Limits, limits_of
 from batch_scoring.storage import shards
@@ -415,7 +415,7 @@ def test_old_quarantined_rows_go_and_the_day_stays_settled(tiny: TinyProject, tm
     assert freshness.fingerprints(pipeline, [old, new]) == before
     assert all(tiny.read(day).equals(rows[day]) for day in (old, new))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        tick = landing_scan.tick(pipeline, instance, Memory.read(None))
+        tick = landing_scan.tick(pipeline, instance, TickState.read(None))
         assert tick.looked == 2 and tick.plan.requests == ()
         choices = selection.explain(pipeline, [old], instance)
         assert [choice.why for choice in choices] == ["up to date: nothing would be written"]
