@@ -38,7 +38,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     loaded = source.load()
     schema = pa.schema(loaded.schema().to_arrow()) if loaded else quarantine_schema(found)
     files = delta.active_files(loaded, wanted) if loaded else []
-    if not files and (table != "quarantine" or State(found.output).account("validated_features", wanted) is None):
+    if not files and (table != "quarantine" or State(found.output).published_day("validated_features", wanted) is None):
         raise NotPublishedError(
             f"{source.folder.uri} has no rows of {wanted}: the day was never published; "
             f"run: batch-scoring backfill {found.name} {wanted} {wanted}"

@@ -77,7 +77,7 @@ def test_a_file_without_an_accepted_row_does_not_hide_the_day(tiny: TinyProject)
     for name in ("predictions", "validated_features"):
         assert tiny.read(DAY, name)["id"].to_pylist() == tiny.rows(10)["id"].to_pylist()
     assert tiny.read(DAY, "quarantine").num_rows == 5
-    assert len(tiny.account("predictions").table.files) == 2
+    assert len(tiny.published_day("predictions").table.files) == 2
 
 
 def test_an_unknown_table_or_a_day_in_another_form_is_an_error(tiny: TinyProject) -> None:

@@ -225,11 +225,11 @@ class TinyProject:
         """The pipeline's state."""
         return State(self.pipeline.output)
 
-    def account(self, step: str, day: str = DAY) -> PublishedDay:
+    def published_day(self, step: str, day: str = DAY) -> PublishedDay:
         """A step's account, which must be there."""
-        account = self.state.account(step, day)  # type: ignore[arg-type]
-        assert account is not None
-        return account
+        published_day = self.state.published_day(step, day)  # type: ignore[arg-type]
+        assert published_day is not None
+        return published_day
 
     def read(self, day: str = DAY, table: str = "predictions") -> pa.Table:
         """A day of a table, sorted by key."""

@@ -153,7 +153,7 @@ def _settle(pipeline: Pipeline, days: list[str]) -> None:
     for day in days:
         fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
         for step in ("validated_features", "predictions"):
-            state.put_account(
+            state.put_published_day(
                 PublishedDay(
                     pipeline=pipeline.name,
                     day=day,

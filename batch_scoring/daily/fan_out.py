@@ -59,7 +59,7 @@ def plan(step: DayStep, run: StepContext) -> list[Chunk]:
         Chunk(
             features=tuple(shard.digest for shard in part),
             model_sha256=source.model.sha256,
-            rows=sum(shard.account.rows for shard in part),
+            rows=sum(shard.stats.rows for shard in part),
         )
         for part in divide(left, spec.max_shards, spec.rows_per_shard)
     ]
@@ -76,14 +76,14 @@ def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[F
         most: chunks.
         rows: of a chunk, at least, unless there are fewer.
     """
-    total = sum(shard.account.rows for shard in wanted)
+    total = sum(shard.stats.rows for shard in wanted)
     count = min(most, max(1, math.ceil(total / rows)), len(wanted))
     chunks: list[list[FeatureShard]] = [[] for _ in range(count)]
     sizes = [0] * count
-    for shard in sorted(wanted, key=lambda shard: (-shard.account.rows, shard.digest)):
+    for shard in sorted(wanted, key=lambda shard: (-shard.stats.rows, shard.digest)):
         lightest = sizes.index(min(sizes))
         chunks[lightest].append(shard)
-        sizes[lightest] += shard.account.rows
+        sizes[lightest] += shard.stats.rows
     return [tuple(chunk) for chunk in chunks]
 
 
@@ -103,8 +103,8 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> 
         batch_rows=scored.batch_rows,
         shards=tuple(
             ScoredShard(
-                features=shard.account.source,
-                digest=shard.account.digest,
+                features=shard.stats.source,
+                digest=shard.stats.digest,
                 uri=f"{step.table.table.folder.uri}/{shard.file.path}",
             )
             for shard in scored.shards
@@ -139,7 +139,7 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
             raise StateError(f"{reference.uri} is gone; run {step.pipeline.name}/predictions for {step.day} again")
         if found is None:  # nor was it when the chunks were planned
             raise _superseded(step)
-        done.append(replace(found, reused=found.account.run_id != run.id))
+        done.append(replace(found, reused=found.stats.run_id != run.id))
     settings: dict[str, int | str] = {"device": device, "shares": len(chunks)}
     if chunks:
         settings["batch_rows"] = chunks[0].batch_rows

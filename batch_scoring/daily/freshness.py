@@ -40,21 +40,24 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
         OSError: the store did not answer.
     """
     state = State(pipeline.output)
-    by_step = [{account.day: account for account in state.accounts_of(step, days)} for step in WRITING_STEPS]
-    both = [day for day in days if all(day in accounts for accounts in by_step)]
+    by_step = [
+        {published_day.day: published_day for published_day in state.published_days_of(step, days)}
+        for step in WRITING_STEPS
+    ]
+    both = [day for day in days if all(day in published_days for published_days in by_step)]
     if not both:
         return {}
     stands_at = _transactions(pipeline)
     found = {}
     for day in both:
-        accounts = [of_day[day] for of_day in by_step]
+        published_days = [of_day[day] for of_day in by_step]
         parts = [DayStep(pipeline, day, step) for step in WRITING_STEPS]
-        if len({account.fingerprint for account in accounts}) == 1 and all(
-            stands_at(step.table) == account.table.transaction
-            and stands_at(step.quarantine) == account.quarantine.transaction
-            for step, account in zip(parts, accounts, strict=True)
+        if len({published_day.fingerprint for published_day in published_days}) == 1 and all(
+            stands_at(step.table) == published_day.table.transaction
+            and stands_at(step.quarantine) == published_day.quarantine.transaction
+            for step, published_day in zip(parts, published_days, strict=True)
         ):
-            found[day] = accounts[0].fingerprint
+            found[day] = published_days[0].fingerprint
     return found
 
 
@@ -74,17 +77,18 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
     listed = landing_files.list_days(pipeline.landing)
     stale = StaleDays()
-    for account in State(pipeline.output).accounts("predictions"):
-        files = listed.get(account.day, [])
+    for published_day in State(pipeline.output).published_days("predictions"):
+        files = listed.get(published_day.day, [])
         reasons = {
-            "model": account.model_sha256 != model_sha256,
-            "code": (account.code, account.features_code) != (pipeline.scoring_code, pipeline.features_code),
-            "input": bool(files) and not landing_files.is_of(account.fingerprint, files),
+            "model": published_day.model_sha256 != model_sha256,
+            "code": (published_day.code, published_day.features_code)
+            != (pipeline.scoring_code, pipeline.features_code),
+            "input": bool(files) and not landing_files.is_of(published_day.fingerprint, files),
         }
         if not files:
-            stale.archived.add(account.day)
+            stale.archived.add(published_day.day)
         for reason in (name for name, holds in reasons.items() if holds):
-            stale.by_reason.setdefault(reason, []).append(account.day)
+            stale.by_reason.setdefault(reason, []).append(published_day.day)
     return stale
 
 

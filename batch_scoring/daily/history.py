@@ -30,9 +30,9 @@ def inputs(state: State, day: str) -> list[DayInput]:
     return state.day_inputs(days_before(day))
 
 
-def accounts(state: State, step: StepName, day: str) -> list[PublishedDay]:
+def published_days(state: State, step: StepName, day: str) -> list[PublishedDay]:
     """A step's accounts of the days before."""
-    return state.accounts_of(step, days_before(day))
+    return state.published_days_of(step, days_before(day))
 
 
 def checks(state: State, asset: str, day: str) -> list[DayChecks]:

@@ -29,7 +29,7 @@ from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, Pub
 class Finished:
     """A shard with its quarantine: complete files, committed or not."""
 
-    account: ShardStats
+    stats: ShardStats
     file: ShardFile
     quarantine: tuple[ShardFile, ...]
     reused: bool
@@ -49,9 +49,9 @@ class Prepared:
     """The account, if the day stood as it should and nothing is to be done."""
 
     @property
-    def accounts(self) -> tuple[ShardStats, ...]:
+    def shard_stats(self) -> tuple[ShardStats, ...]:
         """The shards' accounts; of a day that stands, those of its publication."""
-        return self.published.shards if self.published else tuple(shard.account for shard in self.shards)
+        return self.published.shards if self.published else tuple(shard.stats for shard in self.shards)
 
     @property
     def reused(self) -> int:
@@ -73,13 +73,13 @@ class DayStep:
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> PublishedDay | None:
         """The day's account, if it is of this input, code and model and both tables are as it left them."""
-        account = self.state.account(self.name, self.day)
-        if account is None or (account.fingerprint, account.code) != (fingerprint, code):
+        stats = self.state.published_day(self.name, self.day)
+        if stats is None or (stats.fingerprint, stats.code) != (fingerprint, code):
             return None
-        if account.model_sha256 != model_sha256:
+        if stats.model_sha256 != model_sha256:
             return None
-        stands = self.table.snapshot().holds(account.table) and self.quarantine.snapshot().holds(account.quarantine)
-        return account if stands else None
+        stands = self.table.snapshot().holds(stats.table) and self.quarantine.snapshot().holds(stats.quarantine)
+        return stats if stands else None
 
     def finished(self) -> "FinishedShards":
         """What earlier runs have finished for this day."""
@@ -112,16 +112,16 @@ class DayStep:
         """
         if prepared.published:
             return prepared.published, False
-        accounts = prepared.accounts
-        if lost := [shard.source for shard in accounts if not shard.is_balanced]:
+        shard_stats = prepared.shard_stats
+        if lost := [shard.source for shard in shard_stats if not shard.is_balanced]:
             raise RowsLostError(f"rows of {', '.join(lost[:5])} are lost or doubled; nothing was published")
         lineage = {
             "run_id": run.id,
             "input_fingerprint": fingerprint,
             "code_version": code,
-            "rows_in": str(sum(shard.rows_in for shard in accounts)),
-            "rows_scored": str(sum(shard.rows for shard in accounts)),
-            "rows_quarantined": str(sum(shard.rows_quarantined for shard in accounts)),
+            "rows_in": str(sum(shard.rows_in for shard in shard_stats)),
+            "rows_scored": str(sum(shard.rows for shard in shard_stats)),
+            "rows_quarantined": str(sum(shard.rows_quarantined for shard in shard_stats)),
         }
         if model is not None:
             lineage |= {"model_version": model.version, "model_sha256": model.sha256}
@@ -135,7 +135,7 @@ class DayStep:
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
-            account = PublishedDay(
+            published = PublishedDay(
                 pipeline=self.pipeline.name,
                 day=self.day,
                 step=self.name,
@@ -146,13 +146,13 @@ class DayStep:
                 features_code=features_code,
                 model_version=model.version if model else None,
                 model_sha256=model.sha256 if model else None,
-                shards=accounts,
+                shards=shard_stats,
                 table=table,
                 quarantine=kept,
                 seconds=round(run.elapsed, 4),
             )
-            self.state.put_account(account)
-        return account, some or more
+            self.state.put_published_day(published)
+        return published, some or more
 
 
 class FinishedShards:
@@ -166,20 +166,20 @@ class FinishedShards:
     def find(self, digest: str) -> Finished | None:
         """The shard of that digest with its whole quarantine, if both are there."""
         file = self._files.get(f"{self._step.table.prefixes[0]}{digest}")
-        account = shards.read_account(self._step.table.table.folder, file) if file else None
-        if file is None or account is None:
+        stats = shards.read_stats(self._step.table.table.folder, file) if file else None
+        if file is None or stats is None:
             return None
-        found = (self._quarantine(digest, stage, sum(n.values())) for stage, n in account.quarantined.items())
+        found = (self._quarantine(digest, stage, sum(n.values())) for stage, n in stats.quarantined.items())
         rejected = tuple(part for part in found if part)
-        if len(rejected) < len(account.quarantined):
+        if len(rejected) < len(stats.quarantined):
             return None
-        return Finished(account, replace(file, rows=account.rows), rejected, reused=True)
+        return Finished(stats, replace(file, rows=stats.rows), rejected, reused=True)
 
     def _quarantine(self, digest: str, stage: str, rows: int) -> ShardFile | None:
         """The file with the rows that the shard sent to a stage, if it holds as many as the shard says."""
         file = self._rejected.get(f"dt={self._step.day}/stage={stage}/{digest}")
-        account = shards.read_account(self._step.quarantine.table.folder, file) if file else None
-        return replace(file, rows=rows) if file and account and account.rows == rows else None
+        stats = shards.read_stats(self._step.quarantine.table.folder, file) if file else None
+        return replace(file, rows=rows) if file and stats and stats.rows == rows else None
 
     @staticmethod
     def _complete(part: Part) -> dict[str, ShardFile]:
@@ -231,7 +231,7 @@ class Draft:
             counts[reason] = counts.get(reason, 0) + rows
         self._quarantine(block.stage).write(block.rows)
 
-    def finish(self, account: ShardStats) -> Finished:
+    def finish(self, stats: ShardStats) -> Finished:
         """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it.
 
         Raises:
@@ -241,14 +241,12 @@ class Draft:
         for stage in self.quarantined:
             self._flush(stage)
             rows = sum(self.quarantined[stage].values())
-            own = ShardStats(
-                digest=account.digest, source=account.source, run_id=account.run_id, rows_in=rows, rows=rows
-            )
-            ensure_written(rows, self._writers[stage].rows, f"{account.source}, stage {stage}")
+            own = ShardStats(digest=stats.digest, source=stats.source, run_id=stats.run_id, rows_in=rows, rows=rows)
+            ensure_written(rows, self._writers[stage].rows, f"{stats.source}, stage {stage}")
             filed.append(self._writers[stage].finish(f"dt={self._step.day}/stage={stage}/", own))
-        ensure_written(account.rows, self._writer.rows, account.source)
-        file = self._writer.finish(self._step.table.prefixes[0], account)
-        return Finished(account, file, tuple(filed), reused=False)
+        ensure_written(stats.rows, self._writer.rows, stats.source)
+        file = self._writer.finish(self._step.table.prefixes[0], stats)
+        return Finished(stats, file, tuple(filed), reused=False)
 
     def _quarantine(self, stage: str) -> ShardWriter:
         if stage not in self._writers:

@@ -31,14 +31,14 @@ from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, Sha
 class FeatureShard:
     """A shard of validated features."""
 
-    account: ShardStats
+    stats: ShardStats
     path: str
     """Its file, relative to the features table."""
 
     @property
     def digest(self) -> str:
         """What its rows are."""
-        return self.account.digest
+        return self.stats.digest
 
 
 class Source:
@@ -48,7 +48,7 @@ class Source:
         self.pinned, self.features, self.model = pinned, features, model
         files = {shards.identity_of(path): path for path in features.table.files}
         self.shards = tuple(
-            FeatureShard(account, files[f"dt={features.day}/{account.digest}"]) for account in features.shards
+            FeatureShard(stats, files[f"dt={features.day}/{stats.digest}"]) for stats in features.shards
         )
 
 
@@ -60,7 +60,7 @@ def read_source(step: DayStep) -> Source:
     """
     name, day = step.pipeline.name, step.day
     pinned, model = step.state.day_input(day), step.state.model()
-    features = step.state.account("validated_features", day)
+    features = step.state.published_day("validated_features", day)
     first = f"run {name}/validated_features for {day} first"
     if features is None:
         raise StateError(f"{name} has no validated features of {day}; {first}")
@@ -83,7 +83,7 @@ def check_current(step: DayStep, source: Source) -> None:
     """
     check_input(step.pipeline, source.pinned, may_be_archived=True)
     pinned = step.state.day_input(step.day)
-    features = step.state.account("validated_features", step.day)
+    features = step.state.published_day("validated_features", step.day)
     active = step.state.model()
     if pinned.fingerprint != source.pinned.fingerprint:
         newer = "raw_input pinned other files"
@@ -106,10 +106,10 @@ def _digests(features: PublishedDay) -> set[str]:
 
 def published(step: DayStep, source: Source) -> Prepared | None:
     """The day, if it is scored already: the same features, model and code, and the tables as they were left."""
-    account = step.published(source.features.fingerprint, step.pipeline.scoring_code, source.model.sha256)
-    if account is None or {shard.source for shard in account.shards} != _digests(source.features):
+    scored = step.published(source.features.fingerprint, step.pipeline.scoring_code, source.model.sha256)
+    if scored is None or {shard.source for shard in scored.shards} != _digests(source.features):
         return None
-    return Prepared((), pa.schema([]), published=account)
+    return Prepared((), pa.schema([]), published=scored)
 
 
 def shard_digest(step: DayStep, source: Source, features: FeatureShard, device: str) -> str:
@@ -163,10 +163,10 @@ def score(
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
     run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
     day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
-    progress, done = Progress(sum(features.account.rows for features in wanted), run.log, "scored"), []
+    progress, done = Progress(sum(features.stats.rows for features in wanted), run.log, "scored"), []
     for features in wanted:
         done.append(shard := day.shard_of(features))
-        progress.advance(shard.account.rows_in)
+        progress.advance(shard.stats.rows_in)
     return ScoredShards(tuple(done), day.schema, scorer.device, scorer.batch_rows)
 
 
@@ -186,7 +186,7 @@ class _Day:
 
     def _score(self, features: FeatureShard, digest: str) -> Finished:
         """Score one feature shard into one shard of predictions."""
-        accepted = RowTotal(features.account.rows, features.account.keys)
+        accepted = RowTotal(features.stats.rows, features.stats.keys)
         scoring = ScoringStage(self._scorer, self.schema, accepted, at=self._run.started)
         with (
             self._step.draft(self.schema, dictionary=scored_rows.DICTIONARY) as draft,

@@ -36,9 +36,9 @@ def prepare(step: DayStep, pinned: DayInput, run: StepContext, backoff: int = 0)
         SupersededError: a file is gone or no longer the version that was pinned.
     """
     pipeline = step.pipeline
-    if account := step.published(pinned.fingerprint, pipeline.features_code):
-        run.log(f"{step.day} is validated already: {account.rows} rows of the same files and code")
-        return Prepared((), pa.schema([]), published=account)
+    if validated := step.published(pinned.fingerprint, pipeline.features_code):
+        run.log(f"{step.day} is validated already: {validated.rows} rows of the same files and code")
+        return Prepared((), pa.schema([]), published=validated)
     contract = Contract(pipeline)
     schema = pa.schema([*contract.arrow_schema, *PLACE])
     work = _Day(step, contract, schema, run, pinned.rows, BATCH_ROWS >> backoff)
@@ -46,9 +46,7 @@ def prepare(step: DayStep, pinned: DayInput, run: StepContext, backoff: int = 0)
         done = [shard for file in landing_files.newest_first(pinned.files) for shard in work.shards_of(file)]
     except (FileChangedError, FileNotFoundError, EntryError) as error:
         raise SupersededError(f"superseded: {error}; run the day again from raw_input") from error
-    return Prepared(
-        tuple(sorted(done, key=lambda shard: shard.account.source)), schema, distinct_keys=work.distinct_keys
-    )
+    return Prepared(tuple(sorted(done, key=lambda shard: shard.stats.source)), schema, distinct_keys=work.distinct_keys)
 
 
 class _Day:
@@ -79,7 +77,7 @@ class _Day:
             for start in range(0, max(file.rows, 1), size):
                 base = shards.digest("features", file.path, file.content or file.token, start, pipeline.features_code)
                 shard = self._reused(base) or self._validate(file, rows, start, start + size, base)
-                self._progress.advance(shard.account.rows_in)
+                self._progress.advance(shard.stats.rows_in)
                 yield shard
 
     def _reused(self, base: str) -> Finished | None:
@@ -111,7 +109,7 @@ class _Day:
         ):
             draft.write_all(batches, "validate", self._run)
             ledger = validation.ledgers[file.path]
-            account = ShardStats(
+            stats = ShardStats(
                 digest=_name(base, validation.duplicates),
                 source=f"{file.path}#{start:012d}",
                 run_id=self._run.id,
@@ -124,7 +122,7 @@ class _Day:
                 categories=validation.counts.categories,
             )
             rows.refuse_changed()
-            return self._before.find(account.digest) or draft.finish(account)
+            return self._before.find(stats.digest) or draft.finish(stats)
 
 
 def _name(base: str, dropped: list[int]) -> str:

@@ -73,9 +73,9 @@ def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
     }
 
 
-def data_version(account: PublishedDay) -> dg.DataVersion:
+def data_version(published_day: PublishedDay) -> dg.DataVersion:
     """Data version of a published day: a digest of its shards' digests."""
-    return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in account.shards)))
+    return dg.DataVersion(shards.digest(*sorted(shard.digest for shard in published_day.shards)))
 
 
 def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
@@ -88,10 +88,10 @@ def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
     )
 
 
-def preview(step: DayStep, account: PublishedDay) -> dict[str, Any]:
+def preview(step: DayStep, published_day: PublishedDay) -> dict[str, Any]:
     """The first rows of the day as metadata; none unless the spec asks for them: they stay in Dagster's database."""
     count = step.pipeline.spec.preview_rows
-    for path in account.table.files if count else ():
+    for path in published_day.table.files if count else ():
         for batch in shards.read(step.table.table.folder, path, batch_rows=count):
             if batch.num_rows:
                 rows = batch.slice(0, count).to_pylist()

@@ -70,15 +70,15 @@ def complete(table: Folder, prefix: str, active: Iterable[str]) -> dict[str, Sha
     return found
 
 
-def read_account(table: Folder, shard: ShardFile) -> ShardStats | None:
+def read_stats(table: Folder, shard: ShardFile) -> ShardStats | None:
     """The account in a shard's footer; None if the file is damaged or not ours."""
     try:
         with table.open_arrow(shard.path) as file:
             metadata = pq.read_metadata(file)
-            account = ShardStats.model_validate_json((metadata.metadata or {})[_FOOTER_KEY])
+            stats = ShardStats.model_validate_json((metadata.metadata or {})[_FOOTER_KEY])
     except (pa.ArrowException, OSError, KeyError, ValidationError):
         return None
-    return account if account.rows == metadata.num_rows else None
+    return stats if stats.rows == metadata.num_rows else None
 
 
 def read(
@@ -121,12 +121,12 @@ class ShardWriter:
         self._writer.write(batch)
         self.rows += batch.num_rows
 
-    def finish(self, prefix: str, account: ShardStats) -> ShardFile:
+    def finish(self, prefix: str, stats: ShardStats) -> ShardFile:
         """Close the file with its account in the footer and give it its name."""
-        self._writer.describe({_FOOTER_KEY: account.model_dump_json()})
+        self._writer.describe({_FOOTER_KEY: stats.model_dump_json()})
         self._writer.close()
-        path = f"{prefix}{account.digest}-{uuid.uuid4().hex[:8]}.parquet"
-        return ShardFile(path, self._table.put_file(self._scratch, path), account.rows)
+        path = f"{prefix}{stats.digest}-{uuid.uuid4().hex[:8]}.parquet"
+        return ShardFile(path, self._table.put_file(self._scratch, path), stats.rows)
 
     def close(self) -> None:
         """Give up what is not published."""

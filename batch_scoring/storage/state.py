@@ -281,23 +281,23 @@ class State:
         """Replace the day's pinned input."""
         self._write(f"dt={pinned.day}/input.json", pinned)
 
-    def account(self, step: StepName, day: str) -> PublishedDay | None:
+    def published_day(self, step: StepName, day: str) -> PublishedDay | None:
         """The step's account of the day, None if it never published it."""
         return self._read(f"dt={day}/{step}.json", PublishedDay)
 
-    def accounts(self, step: StepName) -> list[PublishedDay]:
+    def published_days(self, step: StepName) -> list[PublishedDay]:
         """The step's accounts of all days, by day."""
         paths = (file.path.split("/") for file in self._folder.list("dt="))
         days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
         return self._of_days(days, f"{step}.json", PublishedDay)
 
-    def accounts_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
+    def published_days_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
         """The step's accounts of those of the days that have one; one that cannot be read is its own run's trouble."""
         return self._of_days(days, f"{step}.json", PublishedDay, or_none=True)
 
-    def put_account(self, account: PublishedDay) -> None:
+    def put_published_day(self, published_day: PublishedDay) -> None:
         """Replace the step's account of its day."""
-        self._write(f"dt={account.day}/{account.step}.json", account)
+        self._write(f"dt={published_day.day}/{published_day.step}.json", published_day)
 
     def checks(self, asset: str, day: str) -> DayChecks | None:
         """What the asset's checks said of the day, None if it never ran."""

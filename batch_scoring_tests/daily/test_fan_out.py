@@ -42,11 +42,11 @@ def step_of(tiny: TinyProject) -> DayStep:
 def source_of(rows: list[int]) -> Source:
     """A day whose shards have so many rows."""
     at = datetime(2024, 3, 4, tzinfo=UTC)
-    accounts = tuple(
+    shard_stats = tuple(
         ShardStats(digest=digest("f", number), source=f"a#{number}", run_id="r", rows_in=count, rows=count)
         for number, count in enumerate(rows)
     )
-    files = tuple(f"dt={DAY}/{account.digest}-{'0' * 8}.parquet" for account in accounts)
+    files = tuple(f"dt={DAY}/{stats.digest}-{'0' * 8}.parquet" for stats in shard_stats)
     features = PublishedDay(
         pipeline="p",
         day=DAY,
@@ -55,7 +55,7 @@ def source_of(rows: list[int]) -> Source:
         finished_at=at,
         fingerprint="f",
         code="c",
-        shards=accounts,
+        shards=shard_stats,
         table=PublishedPart(transaction=1, version=1, files=files),
         quarantine=PublishedPart(transaction=0, version=-1, files=()),
     )
@@ -66,7 +66,7 @@ def source_of(rows: list[int]) -> Source:
 
 
 def rows_of(chunk: Iterable[FeatureShard]) -> int:
-    return sum(shard.account.rows for shard in chunk)
+    return sum(shard.stats.rows for shard in chunk)
 
 
 @st.composite
@@ -177,4 +177,4 @@ def test_a_day_that_another_run_has_published_meanwhile_stands(prepared: TinyPro
     chunks = scored_chunks(prepared)
     prepared.run(steps=["predictions"])
     step = step_of(prepared)
-    assert collect(step, read_source(step), chunks, run_of_test()).published == prepared.account("predictions")
+    assert collect(step, read_source(step), chunks, run_of_test()).published == prepared.published_day("predictions")

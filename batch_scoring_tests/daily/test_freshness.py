@@ -43,11 +43,11 @@ def test_a_day_is_settled_by_both_accounts_and_the_transactions_of_all_tables(sc
 
 def test_a_commit_that_no_account_names_unsettles_its_day_alone(scored: TinyProject) -> None:
     step, pinned = DayStep(scored.pipeline, DAY, "predictions"), scored.state.day_input(DAY)
-    account = scored.account("predictions")
-    older = account.table.model_copy(update={"transaction": account.table.transaction + 1})
-    step.state.put_account(account.model_copy(update={"table": older}))
+    stats = scored.published_day("predictions")
+    older = stats.table.model_copy(update={"transaction": stats.table.transaction + 1})
+    step.state.put_published_day(stats.model_copy(update={"table": older}))
     assert list(up_to_date(scored)) == [NEXT_DAY]
-    step.state.put_account(account)
+    step.state.put_published_day(stats)
     assert up_to_date(scored)[DAY] == pinned.fingerprint
 
 

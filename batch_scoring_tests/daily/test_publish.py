@@ -46,7 +46,7 @@ def test_a_day_stands_for_its_input_code_and_model_alone(scored: TinyProject) ->
     fingerprint, code = scored.state.day_input(DAY).fingerprint, scored.pipeline.scoring_code
     sha256 = scored.state.model().sha256
     step = step_of(scored)
-    assert step.published(fingerprint, code, sha256) == scored.account("predictions")
+    assert step.published(fingerprint, code, sha256) == scored.published_day("predictions")
     assert step.published("other", code, sha256) is None
     assert step.published(fingerprint, "other", sha256) is None
     assert step.published(fingerprint, code, "other") is None
@@ -78,14 +78,14 @@ def test_a_day_whose_tables_somebody_changed_does_not_stand_and_is_put_right_onc
     assert not stands(scored)
     scored.run()
     assert stands(scored)
-    account = scored.account("predictions")
+    stats = scored.published_day("predictions")
     scored.run()
-    assert scored.account("predictions") == account
+    assert scored.published_day("predictions") == stats
 
 
 def test_a_shard_without_its_quarantine_is_not_taken_over(scored: TinyProject) -> None:
     step = step_of(scored)
-    (shard,) = scored.account("predictions").shards
+    (shard,) = scored.published_day("predictions").shards
     found = step.finished().find(shard.digest)
     assert found is not None and found.reused and [f.path.split("/")[1] for f in found.quarantine] == ["stage=score"]
     Path(step.quarantine.table.folder.uri, found.quarantine[0].path).unlink()
@@ -121,19 +121,19 @@ def test_rejected_rows_that_are_long_are_written_before_they_are_many(tiny: Tiny
 
 
 def test_a_shard_that_has_other_rows_than_were_counted_is_not_finished(tiny: TinyProject) -> None:
-    step, account = (
+    step, stats = (
         step_of(tiny, "validated_features"),
         ShardStats(digest="a" * 32, source="s", run_id="r", rows_in=2, rows=2),
     )
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.write(Batch(pa.record_batch({"id": ["a"]})))
         with pytest.raises(RowsLostError, match="s: 2 rows are counted and 1 are written"):
-            draft.finish(account)
+            draft.finish(stats)
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.reject([rejected(1)])
         draft.quarantined["rule"]["x: ge"] += 1
         with pytest.raises(RowsLostError, match="s, stage rule: 2 rows are counted and 1 are written"):
-            draft.finish(account.model_copy(update={"rows": 0}))
+            draft.finish(stats.model_copy(update={"rows": 0}))
     assert step.table.table.folder.list() == [] == step.quarantine.table.folder.list()
 
 
@@ -143,7 +143,7 @@ def test_shards_that_do_not_add_up_are_not_published_whatever_the_checks_have_sa
     step, pinned = step_of(tiny, "validated_features"), tiny.state.day_input(DAY)
     prepared = prepare(step, pinned, run_of_test())
     for change in ({"rows_in": 21}, {"missing_identity": 1}):
-        shards = tuple(replace(one, account=one.account.model_copy(update=change)) for one in prepared.shards)
+        shards = tuple(replace(one, stats=one.stats.model_copy(update=change)) for one in prepared.shards)
         with pytest.raises(RowsLostError, match=r"a\.parquet#000000000000 are lost or doubled; nothing was published"):
             step.publish(
                 replace(prepared, shards=shards),
@@ -153,7 +153,7 @@ def test_shards_that_do_not_add_up_are_not_published_whatever_the_checks_have_sa
                 model=None,
                 check_current=lambda: None,
             )
-    assert step.state.account("validated_features", DAY) is None and step.table.table.load() is None
+    assert step.state.published_day("validated_features", DAY) is None and step.table.table.load() is None
 
 
 def most_waiting(draft: Draft) -> int:

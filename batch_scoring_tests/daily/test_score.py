@@ -82,7 +82,7 @@ def test_a_features_table_that_somebody_changed_is_to_be_validated_again(
     result = tiny.run(steps=["predictions"], raise_on_error=False)
     assert f"the features table of {tiny.name} no longer holds {DAY} as it was validated" in error_of(result)
     assert f"run {tiny.name}/validated_features for {DAY} first" in error_of(result)
-    assert tiny.state.account("predictions", DAY) is None
+    assert tiny.state.published_day("predictions", DAY) is None
     tiny.run(steps=["validated_features"])
     tiny.run(steps=["predictions"])
     assert tiny.read()["id"].to_pylist() == tiny.rows(128)["id"].to_pylist()
@@ -91,11 +91,11 @@ def test_a_features_table_that_somebody_changed_is_to_be_validated_again(
 def test_a_damaged_feature_shard_is_no_score(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(64))
     tiny.run(steps=["model", "raw_input", "validated_features"])
-    account = tiny.account("validated_features")
+    stats = tiny.published_day("validated_features")
     folder = DayStep(tiny.pipeline, DAY, "validated_features").table.table.folder
-    Path(folder.uri, account.table.files[0]).write_bytes(b"PAR1 no longer PAR1")
+    Path(folder.uri, stats.table.files[0]).write_bytes(b"PAR1 no longer PAR1")
     result = tiny.run(steps=["predictions"], raise_on_error=False)
-    assert not result.success and tiny.state.account("predictions", DAY) is None
+    assert not result.success and tiny.state.published_day("predictions", DAY) is None
 
 
 def test_landing_files_may_be_archived_before_the_day_is_scored(tiny: TinyProject) -> None:
@@ -113,7 +113,7 @@ def test_a_file_that_came_after_validation_ends_the_run_as_superseded(tiny: Tiny
     result = tiny.run(steps=["predictions"], raise_on_error=False)
     assert f"superseded: the files of {tiny.name} {DAY} have changed" in error_of(result)
     assert "run the day again" in error_of(result)
-    assert tiny.state.account("predictions", DAY) is None
+    assert tiny.state.published_day("predictions", DAY) is None
 
 
 # what others do meanwhile
@@ -141,7 +141,7 @@ def test_features_that_were_validated_again_with_the_same_result_supersede_nothi
     source = read_source(step)
     DeltaTable(features_table(tiny.pipeline).folder.uri).delete()
     tiny.run(steps=["validated_features"])
-    assert tiny.account("validated_features").table != source.features.table
+    assert tiny.published_day("validated_features").table != source.features.table
     check_current(step, source)
 
 

@@ -648,8 +648,8 @@ def test_secrets_are_named_and_never_told(values: dict[str, Any]) -> None:
 
 
 def test_both_accounts_have_a_role_and_rights_in_their_namespace_alone(values: dict[str, Any]) -> None:
-    accounts = [values["serviceAccount"], values["dagster-user-deployments"]["serviceAccount"]]
-    roles = [account["annotations"]["eks.amazonaws.com/role-arn"] for account in accounts]
+    published_days = [values["serviceAccount"], values["dagster-user-deployments"]["serviceAccount"]]
+    roles = [published_day["annotations"]["eks.amazonaws.com/role-arn"] for published_day in published_days]
 
     assert roles == ["MY_DAGSTER_ROLE", "MY_SCORING_ROLE"]
     assert values["rbacEnabled"] and values["dagster-user-deployments"]["rbacEnabled"]

@@ -54,7 +54,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
 def everything(tiny: TinyProject) -> list[object]:
     """All that a reader can see of the day."""
     tables = [tiny.read(table=name) for name in ("predictions", "validated_features", "quarantine")]
-    return [*tables, tiny.account("predictions"), tiny.account("validated_features")]
+    return [*tables, tiny.published_day("predictions"), tiny.published_day("validated_features")]
 
 
 def outcome(tiny: TinyProject, files: dict[str, bytes]) -> dg.ExecuteInProcessResult:
@@ -338,8 +338,12 @@ def test_bad_rows_are_quarantined_with_their_reason_and_the_others_scored(publis
     assert published.quarantined() == taken.rejected
     keys = published.read()["id"].to_pylist()
     assert sorted(keys) == sorted({f"k{n:07d}" for n in range(20)} | taken.scored)
-    account = published.account("validated_features")
-    assert account.rows_in == account.rows + account.rows_quarantined == published.state.day_input(DAY).rows
+    published_day = published.published_day("validated_features")
+    assert (
+        published_day.rows_in
+        == published_day.rows + published_day.rows_quarantined
+        == published.state.day_input(DAY).rows
+    )
 
 
 @pytest.mark.parametrize("day", ["1999-12-31", "2024-02-30", "../../etc", "dt=2024-03-04"])
@@ -395,8 +399,8 @@ def test_a_spec_says_how_its_files_are_written(tiny: TinyProject, case: str) -> 
     assert set(tiny.read()["id"].to_pylist()) == scored
     found = {row["row_number"]: json.loads(row["raw"]) for row in tiny.read(table="quarantine").to_pylist()}
     assert found == rejected
-    account = tiny.account("validated_features")
-    assert account.rows_in == len(scored) + len(rejected)
+    published_day = tiny.published_day("validated_features")
+    assert published_day.rows_in == len(scored) + len(rejected)
 
 
 def test_a_page_that_is_damaged_stops_the_day_at_its_file(tiny: TinyProject) -> None:

@@ -183,10 +183,10 @@ def test_days_that_are_scored_already_cost_no_commit_and_are_called_unchanged(
     first, second = io.StringIO(), io.StringIO()
     assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), first) == 0
     state = State(find_pipeline("flight_delay").output)
-    before = [account.table for account in state.accounts("predictions")]
+    before = [published_day.table for published_day in state.published_days("predictions")]
     assert len(before) == 3 and "unchanged" not in first.getvalue()
     assert backfill.backfill("flight_delay", date(2013, 7, 12), date(2013, 7, 14), second) == 0
-    assert [account.table for account in state.accounts("predictions")] == before
+    assert [published_day.table for published_day in state.published_days("predictions")] == before
     assert second.getvalue().count("unchanged") == 3
 
 
@@ -250,7 +250,7 @@ def test_the_embedded_days_of_customers_are_scored_from_csv(data: Path, monkeypa
     state = State(pipeline.output)
     for day in ("2024-01-01", "2024-01-02"):
         lines = sum(1 for _ in (data / f"customer_churn/landing/dt={day}/customers.csv").open()) - 1
-        features, scored = state.account("validated_features", day), state.account("predictions", day)
+        features, scored = state.published_day("validated_features", day), state.published_day("predictions", day)
         assert features is not None and scored is not None
         assert features.rows_in == lines == features.rows_quarantined + scored.rows_quarantined + scored.rows
         rows = read_day(pipeline, day)

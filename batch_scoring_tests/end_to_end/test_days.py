@@ -23,6 +23,6 @@ def test_a_day_is_scored_and_every_row_accounted_for(tiny: TinyProject) -> None:
 def test_an_unchanged_day_commits_nothing(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(100))
     tiny.run()
-    before = tiny.account("predictions"), tiny.account("validated_features")
+    before = tiny.published_day("predictions"), tiny.published_day("validated_features")
     tiny.run()
-    assert (tiny.account("predictions"), tiny.account("validated_features")) == before
+    assert (tiny.published_day("predictions"), tiny.published_day("validated_features")) == before

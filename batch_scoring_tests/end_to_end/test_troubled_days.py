@@ -275,7 +275,7 @@ def test_a_document_of_the_state_that_is_none_is_its_days_trouble(tiny: TinyProj
         file.unlink()
         make(file)
         with pytest.raises(StateError, match=rf"{file}: it is a .*run the day again") as refused:
-            tiny.state.account("predictions", DAY)
+            tiny.state.published_day("predictions", DAY)
         assert SECRET.decode() not in str(refused.value)
         assert list(freshness.fingerprints(tiny.pipeline, [DAY, NEXT_DAY])) == [NEXT_DAY]
 
@@ -336,11 +336,13 @@ def test_a_chmod_and_a_copied_folder_are_looked_at_again_and_scored_no_second_ti
 ) -> None:
     tiny.land(DAY, tiny.rows(64))
     tiny.run(instance=instance)
-    before = tiny.account("validated_features"), tiny.account("predictions")
+    before = tiny.published_day("validated_features"), tiny.published_day("predictions")
     change(Path(tiny.pipeline.landing.uri))
     tick = look(tiny, instance)
     assert asked(tick) == [DAY] and run(tiny, instance, tick, DAY).success
-    for old, new in zip(before, (tiny.account("validated_features"), tiny.account("predictions")), strict=True):
+    for old, new in zip(
+        before, (tiny.published_day("validated_features"), tiny.published_day("predictions")), strict=True
+    ):
         assert new.fingerprint != old.fingerprint and new.shards == old.shards
         assert (new.table.version, new.table.files) == (old.table.version, old.table.files)
     assert asked(look(tiny, instance)) == []
@@ -362,8 +364,8 @@ def former(tiny: TinyProject, day: str = DAY) -> str:
     pinned["fingerprint"] = hashlib.sha256("".join(lines).encode()).hexdigest()
     (state / "input.json").write_text(json.dumps(pinned))
     for step in ("validated_features", "predictions"):
-        account = json.loads((state / f"{step}.json").read_text()) | {"fingerprint": pinned["fingerprint"]}
-        (state / f"{step}.json").write_text(json.dumps(account))
+        published_day = json.loads((state / f"{step}.json").read_text()) | {"fingerprint": pinned["fingerprint"]}
+        (state / f"{step}.json").write_text(json.dumps(published_day))
     return str(pinned["fingerprint"])
 
 

@@ -144,6 +144,6 @@ def test_a_day_of_many_rejected_rows_has_each_of_them_once(tiny: TinyProject) ->
         assert json.loads(row["raw"]) == cells
         assert (row["id"], row["source_file"]) == (cells["id"], f"dt={DAY}/a.csv")
         assert row["value"] == {"is_double": "x", "greater_than_or_equal_to(0)": "-4"}.get(row["rule"], cells["id"])
-    [shard] = tiny.account("validated_features").shards
+    [shard] = tiny.published_day("validated_features").shards
     assert shard.quarantined["schema"] == {"x: is_double": 500}
     assert sum(sum(reasons.values()) for reasons in shard.quarantined.values()) == len(rows)

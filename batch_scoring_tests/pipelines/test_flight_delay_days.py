@@ -71,7 +71,7 @@ def test_the_day_is_scored_and_every_row_accounted_for(days: Days, day: str) -> 
     assert failed - {"model/days_are_current"} == TOLD.get(day, set())
     rows, lost = DIRTY.get(day, (WHOLE.get(day, 0), 0))
     state = State(days.pipeline.output)
-    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    features, scored = state.published_day("validated_features", day), state.published_day("predictions", day)
     assert features is not None and scored is not None
     assert (features.rows_in, features.rows_quarantined, scored.rows_quarantined) == (rows, lost, 0)
     assert days.read(day).num_rows == scored.rows == rows - lost

@@ -126,14 +126,16 @@ def _accounts(pipeline: Pipeline, day: str) -> list[str]:
     fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))
     for name in ("validated_features", "predictions"):
         step = DayStep(pipeline, day, name)  # type: ignore[arg-type]
-        account = step.state.account(name, day)  # type: ignore[arg-type]
-        if account is None:
+        published_day = step.state.published_day(name, day)  # type: ignore[arg-type]
+        if published_day is None:
             faults.append(f"{name} has no account")
-        elif account.fingerprint != fingerprint:
+        elif published_day.fingerprint != fingerprint:
             faults.append(f"{name}'s account is of other input")
-        elif not step.table.snapshot().holds(account.table) or not step.quarantine.snapshot().holds(account.quarantine):
+        elif not step.table.snapshot().holds(published_day.table) or not step.quarantine.snapshot().holds(
+            published_day.quarantine
+        ):
             faults.append(f"{name}'s account does not name what the tables hold")
-        elif account.rows_in != account.rows + account.rows_quarantined:
+        elif published_day.rows_in != published_day.rows + published_day.rows_quarantined:
             faults.append(f"{name}'s account does not add up")
     return faults
 
@@ -185,13 +187,15 @@ def finished_shards(pipeline: Pipeline, day: str) -> dict[str, set[str]]:
         folder = DayStep(pipeline, day, name).table.table.folder  # type: ignore[arg-type]
         for file in folder.list(f"dt={day}/"):
             shard = ShardFile(file.path, file.size)
-            if account := shards.read_account(folder, shard):
-                found.setdefault(f"{name}/{shard.identity}", set()).add(account.run_id)
+            if published_day := shards.read_stats(folder, shard):
+                found.setdefault(f"{name}/{shard.identity}", set()).add(published_day.run_id)
     return found
 
 
-def runs_of(account: PublishedDay | None) -> dict[str, str]:
+def runs_of(published_day: PublishedDay | None) -> dict[str, str]:
     """Run id of each shard of an account, as `finished_shards` names them."""
-    if account is None:
+    if published_day is None:
         return {}
-    return {f"{account.step}/dt={account.day}/{shard.digest}": shard.run_id for shard in account.shards}
+    return {
+        f"{published_day.step}/dt={published_day.day}/{shard.digest}": shard.run_id for shard in published_day.shards
+    }

@@ -231,7 +231,7 @@ def _gives_way(error: str) -> bool:
 def published_shards(pipeline: Pipeline, day: str) -> dict[str, str]:
     """Run id of every shard that the day's accounts name."""
     state = State(pipeline.output)
-    return runs_of(state.account("validated_features", day)) | runs_of(state.account("predictions", day))
+    return runs_of(state.published_day("validated_features", day)) | runs_of(state.published_day("predictions", day))
 
 
 def published(pipeline: Pipeline, day: str) -> Foretold:
@@ -373,14 +373,21 @@ def long_lived(folder: Path, days: int) -> Report:
             report.expect(not lost, f"{table.name} has no lineage of {len(lost)} days, the first is {lost[:1]}")
             checkpoints = len(list(Path(table.folder.uri, "_delta_log").glob("*.checkpoint.parquet")))
             report.expect(checkpoints >= days // 10, f"{table.name} has {checkpoints} checkpoints")
-            accounts = State(pipeline.output).accounts(table.name)  # type: ignore[arg-type]
-            report.expect([account.day for account in accounts] == wanted, f"{table.name}: accounts are missing")
+            published_days = State(pipeline.output).published_days(table.name)  # type: ignore[arg-type]
+            report.expect(
+                [published_day.day for published_day in published_days] == wanted, f"{table.name}: accounts are missing"
+            )
             right = [5 + number % 3 for number in range(days)]
-            report.expect([account.rows for account in accounts] == right, f"{table.name}: accounts have other rows")
+            report.expect(
+                [published_day.rows for published_day in published_days] == right,
+                f"{table.name}: accounts have other rows",
+            )
             for day in wanted[:: max(1, days // 40)]:
                 step = DayStep(pipeline, day, table.name)  # type: ignore[arg-type]
-                account = step.state.account(step.name, day)
-                stands = account and step.published(account.fingerprint, account.code, account.model_sha256)
+                published_day = step.state.published_day(step.name, day)
+                stands = published_day and step.published(
+                    published_day.fingerprint, published_day.code, published_day.model_sha256
+                )
                 report.expect(bool(stands), f"{table.name} {day} would be published again")
     report.notes = f"{checkpoints} checkpoints a table"
     return report

@@ -266,7 +266,7 @@ def test_a_day_that_was_stopped_is_no_failed_try_and_is_run_again(tiny: TinyProj
         assert [one.status for one in run_history.of_day(instance, tiny.pipeline, DAY)] == ["failed"], (
             "a tag that was copied"
         )
-    assert State(tiny.pipeline.output).account("predictions", DAY) is None
+    assert State(tiny.pipeline.output).published_day("predictions", DAY) is None
 
 
 def test_a_run_that_has_ended_well_meanwhile_is_not_canceled(tiny: TinyProject, tmp_path: Path) -> None:

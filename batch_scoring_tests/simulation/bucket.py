@@ -510,7 +510,7 @@ class World:
         name: Any = "validated_features" if is_features else "predictions"
         step = DayStep(PIPELINE, day, name)
         if not is_features:  # read_source and check_current
-            features = self.state.account("validated_features", day)
+            features = self.state.published_day("validated_features", day)
             source = DayStep(PIPELINE, day, "validated_features")
             if features is None or features.fingerprint != fingerprint:
                 return False
@@ -523,7 +523,7 @@ class World:
                 PublishedPart(transaction=self.stands_at(part), version=0, files=())
                 for part in (step.table, step.quarantine)
             ]
-            self.state.put_account(
+            self.state.put_published_day(
                 PublishedDay(
                     pipeline="sim",
                     day=day,

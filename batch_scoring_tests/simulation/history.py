@@ -490,21 +490,21 @@ class _History:
                 return world.violate(f"2: not settled after {RUNS_TO_SETTLE} undisturbed runs")
         for table in NAMES:
             world.table_changed(table, ours=False)
-        before = world.writes, world.commits, world.accounts
+        before = world.writes, world.commits, world.published_days
         if not world.is_current("predictions", world.store.rows("predictions"), world.delivered):
             world.violate("2: the settled day is not of the present input and model")
         world.check_settled()
         if world.violation:
             return None
         world.together([self._run(ASSETS)])
-        if not world.violation and (world.writes, world.commits, world.accounts) != before:
+        if not world.violation and (world.writes, world.commits, world.published_days) != before:
             world.violate("3: a run of a settled day wrote something")
         return None
 
     def _is_done(self) -> bool:
         world = self._world
-        account = predictions.DayStep(world.pipeline, DAY, "predictions").state.account("predictions", DAY)
-        return account is not None and account.model_sha256 == world.delivered.sha256 and world.settled()
+        published_day = predictions.DayStep(world.pipeline, DAY, "predictions").state.published_day("predictions", DAY)
+        return published_day is not None and published_day.model_sha256 == world.delivered.sha256 and world.settled()
 
 
 def play_all(

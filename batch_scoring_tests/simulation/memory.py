@@ -38,7 +38,7 @@ class ShardContent:
 
     batches: list[pa.RecordBatch]
     schema: pa.Schema
-    account: str | None = None
+    stats: str | None = None
     rows: list[Row] | None = None
     """What a reader makes of it; computed once."""
 
@@ -477,11 +477,11 @@ class MemoryShard:
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 
-    def finish(self, prefix: str, account: ShardStats) -> shards.ShardFile:
-        content = ShardContent(self._batches, self._schema, account.model_dump_json())
+    def finish(self, prefix: str, stats: ShardStats) -> shards.ShardFile:
+        content = ShardContent(self._batches, self._schema, stats.model_dump_json())
         self._table.scratched[self._scratch] = content
-        path = f"{prefix}{account.digest}-{shards.uuid.uuid4().hex[:8]}.parquet"
-        return shards.ShardFile(path, self._table.put_file(self._scratch, path), account.rows)
+        path = f"{prefix}{stats.digest}-{shards.uuid.uuid4().hex[:8]}.parquet"
+        return shards.ShardFile(path, self._table.put_file(self._scratch, path), stats.rows)
 
 
 @contextlib.contextmanager
@@ -499,9 +499,9 @@ def _content(table: MemoryFolder, path: str, errors: Errors = (OSError,)) -> Sha
     return table._world.operation(f"read {path}", effect, errors)
 
 
-def read_account(table: MemoryFolder, shard: shards.ShardFile) -> ShardStats | None:
+def read_stats(table: MemoryFolder, shard: shards.ShardFile) -> ShardStats | None:
     try:  # a footer that does not come counts as damaged, and its shard is written anew: no fault here
-        return ShardStats.model_validate_json(_content(table, shard.path, ()).account or "")
+        return ShardStats.model_validate_json(_content(table, shard.path, ()).stats or "")
     except OSError:
         return None
 
@@ -548,5 +548,5 @@ def substitutes() -> list[tuple[object, str, Callable[..., Any]]]:
     return [
         (delta, "DeltaTable", MemoryTable),
         (landing_files, "open_rows", open_rows),
-        *((shards, one.__name__, one) for one in (writing, read_account, read, schema)),
+        *((shards, one.__name__, one) for one in (writing, read_stats, read, schema)),
     ]

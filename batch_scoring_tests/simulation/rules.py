@@ -100,12 +100,12 @@ _READ_SOURCE = predictions.read_source
 def _fingerprint_from_input() -> Substitutes:
     """The day is scored and labelled with what raw_input pinned, whatever features there are."""
 
-    def account(state: State, step: Any, day: str) -> PublishedDay | None:  # noqa: ANN401
-        found = _ACCOUNT(state, step, day)
+    def published_day(state: State, step: Any, day: str) -> PublishedDay | None:  # noqa: ANN401
+        found = _PUBLISHED_DAY(state, step, day)
         return found.model_copy(update={"fingerprint": state.day_input(day).fingerprint}) if found else None
 
     def read_source(step: DayStep) -> predictions.Source:
-        step.state = type("Relabelled", (State,), {"account": account})(step.pipeline.output)
+        step.state = type("Relabelled", (State,), {"published_day": published_day})(step.pipeline.output)
         try:
             return _READ_SOURCE(step)
         finally:
@@ -114,7 +114,7 @@ def _fingerprint_from_input() -> Substitutes:
     return [(predictions, "read_source", read_source)]
 
 
-_ACCOUNT, _PUT_ACCOUNT = State.account, State.put_account
+_PUBLISHED_DAY, _PUT_PUBLISHED_DAY = State.published_day, State.put_published_day
 
 
 def _any_features_snapshot() -> Substitutes:
@@ -141,12 +141,12 @@ def _account_after_commits_only() -> Substitutes:
         mine.committed = getattr(mine, "committed", False) or committed
         return part, committed
 
-    def put_account(state: State, account: PublishedDay) -> None:
+    def put_published_day(state: State, published_day: PublishedDay) -> None:
         committed, mine.committed = getattr(mine, "committed", False), False
         if committed:
-            _PUT_ACCOUNT(state, account)
+            _PUT_PUBLISHED_DAY(state, published_day)
 
-    return [(delta, "publish", publish), (State, "put_account", put_account)]
+    return [(delta, "publish", publish), (State, "put_published_day", put_published_day)]
 
 
 def _quarantine_of_all() -> Substitutes:
@@ -226,19 +226,19 @@ def _table_first() -> Substitutes:
         delta.publish(
             step.table, planned, prepared.schema, check_current=options["check_current"], lineage={"run_id": run.id}
         )
-        account, _ = original(step, prepared, run, **options)
-        return account, True
+        published_day, _ = original(step, prepared, run, **options)
+        return published_day, True
 
     return [(DayStep, "publish", publish)]
 
 
 def _shard_first() -> Substitutes:
-    def finish(draft: Draft, account: Any) -> Finished:  # noqa: ANN401
-        file = draft._writer.finish(draft._step.table.prefixes[0], account)
-        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": account.rows})
+    def finish(draft: Draft, published_day: Any) -> Finished:  # noqa: ANN401
+        file = draft._writer.finish(draft._step.table.prefixes[0], published_day)
+        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": published_day.rows})
         held, draft._writer = draft._writer, done()
         try:
-            return _FINISH(draft, account)
+            return _FINISH(draft, published_day)
         finally:
             draft._writer = held
 
@@ -251,12 +251,12 @@ _FINISH, _FIND = Draft.finish, FinishedShards.find
 def _shard_without_its_quarantine() -> Substitutes:
     def find(finished: FinishedShards, digest: str) -> Finished | None:
         file = finished._files.get(f"{finished._step.table.prefixes[0]}{digest}")
-        account = shards.read_account(finished._step.table.table.folder, file) if file else None
-        if file is None or account is None:
+        published_day = shards.read_stats(finished._step.table.table.folder, file) if file else None
+        if file is None or published_day is None:
             return None
-        wanted = [f"dt={finished._step.day}/stage={stage}/{digest}" for stage in account.quarantined]
+        wanted = [f"dt={finished._step.day}/stage={stage}/{digest}" for stage in published_day.quarantined]
         there = tuple(finished._rejected[identity] for identity in wanted if identity in finished._rejected)
-        return Finished(account, file, there, reused=True)
+        return Finished(published_day, file, there, reused=True)
 
     return [(FinishedShards, "find", find)]
 

@@ -186,7 +186,7 @@ class World:
         self.vacuum_is_on = False
         """Another engine's VACUUM is among the processes. It leaves no commit, so the protocol can't know of it: a run
         that stops for a week between writing a shard and committing it, or a RESTORE, is not saved from it."""
-        self.writes = self.commits = self.accounts = 0
+        self.writes = self.commits = self.published_days = 0
 
     # time and turns
 
@@ -544,13 +544,13 @@ class World:
     settled_by: tuple[str, ...] = ("predictions", "validated_features")
 
     def _stands(self, name: Any, fingerprint: str) -> bool:  # noqa: ANN401
-        account = State(self.pipeline.output).account(name, DAY)
-        if account is None or account.fingerprint != fingerprint:
+        published_day = State(self.pipeline.output).published_day(name, DAY)
+        if published_day is None or published_day.fingerprint != fingerprint:
             return False
         step = DayStep(self.pipeline, DAY, name)
-        return self.store.snapshot(step.table).holds(account.table) and self.store.snapshot(step.quarantine).holds(
-            account.quarantine
-        )
+        return self.store.snapshot(step.table).holds(published_day.table) and self.store.snapshot(
+            step.quarantine
+        ).holds(published_day.quarantine)
 
     def check_settled(self) -> None:
         """Of a settled day every input row is in predictions or in the quarantine, exactly once (promise 1)."""
@@ -576,7 +576,7 @@ class World:
     def document_written(self, path: str) -> None:
         """A document of the state was replaced."""
         if path.endswith(("predictions.json", "validated_features.json")) and "/checks/" not in path:
-            self.accounts += 1
+            self.published_days += 1
             self.check_settled()
 
     def replaces_newer(self, table: str, before: list[Row]) -> None:

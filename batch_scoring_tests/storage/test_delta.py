@@ -29,11 +29,11 @@ def table(tmp_path: Path) -> Table:
 def shard(table: Table, digest: str, keys: str, day: str = DAY, **columns: pa.Array) -> ShardFile:
     """A shard with one row a letter of `keys`."""
     rows = pa.table({"id": list(keys), **(columns or {"x": [1.0] * len(keys)})})
-    account = ShardStats(digest=shards.digest(digest), source="s", run_id="r", rows_in=len(keys), rows=len(keys))
+    stats = ShardStats(digest=shards.digest(digest), source="s", run_id="r", rows_in=len(keys), rows=len(keys))
     with shards.writing(table.folder, rows.schema) as writer:
         for batch in rows.to_batches():
             writer.write(batch)
-        return writer.finish(f"dt={day}/", account)
+        return writer.finish(f"dt={day}/", stats)
 
 
 def commit(

@@ -23,7 +23,7 @@ def table(tmp_path: Path) -> Folder:
     return open_folder(str(tmp_path / "table"))
 
 
-def account(digest: str, **changes: object) -> ShardStats:
+def stats(digest: str, **changes: object) -> ShardStats:
     return ShardStats(digest=digest, source="a.parquet#0", run_id="run", rows_in=3, rows=3).model_copy(update=changes)
 
 
@@ -31,7 +31,7 @@ def write(table: Folder, digest: str, content: pa.Table = ROWS, **changes: objec
     with shards.writing(table, content.schema, ["kind"]) as writer:
         for batch in content.to_batches():
             writer.write(batch)
-        return writer.finish(DAY, account(digest, **changes))
+        return writer.finish(DAY, stats(digest, **changes))
 
 
 def age(table: Folder, shard: ShardFile, days: float) -> None:
@@ -56,7 +56,7 @@ def test_rows_and_account_come_back_as_written(table: Folder) -> None:
     shard = write(table, shards.digest("a"), quarantined={"rule": {"x: ge": 2}})
     assert pa.Table.from_batches(shards.read(table, shard.path)).equals(ROWS)
     assert shards.schema(table, shard.path).names == ["id", "x", "kind"]
-    assert shards.read_account(table, shard) == account(shards.digest("a"), quarantined={"rule": {"x: ge": 2}})
+    assert shards.read_stats(table, shard) == stats(shards.digest("a"), quarantined={"rule": {"x: ge": 2}})
 
 
 def test_only_the_wanted_columns_are_read_and_dictionaries_are_kept(table: Folder) -> None:
@@ -68,7 +68,7 @@ def test_only_the_wanted_columns_are_read_and_dictionaries_are_kept(table: Folde
 
 def test_a_shard_of_no_rows_is_a_shard(table: Folder) -> None:
     shard = write(table, shards.digest("a"), ROWS.slice(0, 0), rows=0)
-    assert shards.read_account(table, shard) is not None
+    assert shards.read_stats(table, shard) is not None
     assert list(shards.complete(table, DAY, [])) == [shard.identity]
     assert sum(batch.num_rows for batch in shards.read(table, shard.path)) == 0
 
@@ -125,7 +125,7 @@ def damaged(table: Folder, digest: str) -> Iterator[tuple[str, ShardFile]]:
 def test_a_file_that_is_damaged_or_not_ours_has_no_account(table: Folder) -> None:
     kinds = []
     for kind, shard in damaged(table, shards.digest("a")):
-        assert shards.read_account(table, shard) is None, kind
+        assert shards.read_stats(table, shard) is None, kind
         kinds.append(kind)
     assert len(kinds) == 7
 

@@ -35,7 +35,7 @@ SHARD = ShardStats(
 PART = PublishedPart(transaction=2, version=5, files=("a", "b"), bytes=100)
 
 
-def account(day: str = DAY, **changes: object) -> PublishedDay:
+def published_day(day: str = DAY, **changes: object) -> PublishedDay:
     return PublishedDay(
         pipeline="tiny",
         day=day,
@@ -60,17 +60,17 @@ def state(tmp_path: Path) -> State:
 def test_documents_come_back_as_written(state: State) -> None:
     state.put_day_input(INPUT)
     state.put_model(MODEL)
-    state.put_account(account())
+    state.put_published_day(published_day())
     assert state.day_input(DAY) == INPUT and INPUT.rows == 6
     assert state.model() == state.model_or_none() == MODEL
-    assert state.account("predictions", DAY) == account()
+    assert state.published_day("predictions", DAY) == published_day()
 
 
 def test_documents_stand_where_the_design_says(state: State, tmp_path: Path) -> None:
     state.put_day_input(INPUT)
     state.put_model(MODEL)
-    state.put_account(account())
-    state.put_account(account(step="validated_features"))
+    state.put_published_day(published_day())
+    state.put_published_day(published_day(step="validated_features"))
     files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.json")}
     assert files == {
         f"state/dt={DAY}/input.json",
@@ -87,8 +87,8 @@ def test_what_is_missing_names_the_asset_to_run_first(state: State, tmp_path: Pa
     with pytest.raises(StateError, match=f"^no model is in force in {tmp_path}/state; run the asset model first"):
         state.model()
     assert state.model_or_none() is None
-    assert state.account("predictions", DAY) is None
-    assert state.accounts("predictions") == []
+    assert state.published_day("predictions", DAY) is None
+    assert state.published_days("predictions") == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"pipeline": "tiny"}'])
@@ -100,8 +100,8 @@ def test_a_damaged_document_is_an_error_that_names_it(state: State, tmp_path: Pa
     (tmp_path / "state/model.json").write_bytes(content)
     for path, read in (
         (f"dt={DAY}/input.json", lambda: state.day_input(DAY)),
-        (f"dt={DAY}/predictions.json", lambda: state.account("predictions", DAY)),
-        (f"dt={DAY}/predictions.json", lambda: state.accounts("predictions")),
+        (f"dt={DAY}/predictions.json", lambda: state.published_day("predictions", DAY)),
+        (f"dt={DAY}/predictions.json", lambda: state.published_days("predictions")),
         ("model.json", state.model),
     ):
         with pytest.raises(
@@ -120,15 +120,15 @@ def test_a_document_of_a_later_release_with_more_fields_is_read(state: State, tm
 def test_accounts_are_those_of_the_step_by_day(state: State) -> None:
     days = ["2024-03-09", "2024-02-29", "2024-03-10"]
     for day in days:
-        state.put_account(account(day))
+        state.put_published_day(published_day(day))
         state.put_day_input(INPUT.model_copy(update={"day": day}))
-    state.put_account(account("2024-03-11", step="validated_features"))
-    assert [found.day for found in state.accounts("predictions")] == sorted(days)
+    state.put_published_day(published_day("2024-03-11", step="validated_features"))
+    assert [found.day for found in state.published_days("predictions")] == sorted(days)
 
 
 def test_a_days_account_is_the_sum_of_its_shards() -> None:
     assert SHARD.rows_quarantined == 3
-    day = account()
+    day = published_day()
     assert (day.rows_in, day.rows, day.rows_quarantined) == (20, 14, 6)
 
 

@@ -263,7 +263,7 @@ def run_day(
     )
     if not result.success:
         return DayOutcome(day, _first_error(result), checks, seconds=seconds)
-    scored = State(pipeline.output).account("predictions", day)
+    scored = State(pipeline.output).published_day("predictions", day)
     unchanged = scored is not None and scored.run_id != result.run_id
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
 
@@ -286,7 +286,7 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
 def _published(pipeline: Pipeline, day: str) -> DayOutcome:
     """The outcome of a published day: its row counts."""
     state = State(pipeline.output)
-    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    features, scored = state.published_day("validated_features", day), state.published_day("predictions", day)
     assert features is not None and scored is not None, "a run has succeeded"
     quarantined = features.rows_quarantined + scored.rows_quarantined
     return DayOutcome(day, None, rows_in=features.rows_in, scored=scored.rows, quarantined=quarantined)

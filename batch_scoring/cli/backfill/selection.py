@@ -102,7 +102,7 @@ def explain(pipeline: Pipeline, days: Sequence[str], instance: dg.DagsterInstanc
     listed = _listed(pipeline, days)
     failed, stale = failures(pipeline, listed, instance), _stale(pipeline, days)
     idle = up_to_date(pipeline, {day: listed.get(day, ()) for day in days}, read_sha256(pipeline.bundle))
-    scored = {account.day for account in State(pipeline.output).accounts_of("predictions", days)}
+    scored = {published_day.day for published_day in State(pipeline.output).published_days_of("predictions", days)}
 
     def why(day: str) -> str:
         if day not in listed:
@@ -126,14 +126,19 @@ def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str
     """
     scored_from = freshness.fingerprints(pipeline, list(listed))
     state, days = State(pipeline.output), list(scored_from)
-    validated = {account.day: account.code for account in state.accounts_of("validated_features", days)}
+    validated = {
+        published_day.day: published_day.code for published_day in state.published_days_of("validated_features", days)
+    }
     in_force = (pipeline.scoring_code, pipeline.features_code, model_sha256)
     return {
-        account.day
-        for account in state.accounts_of("predictions", days)
-        if (account.code, account.features_code, account.model_sha256) == in_force
-        and validated.get(account.day) == pipeline.features_code
-        and (not listed[account.day] or landing_files.is_of(scored_from[account.day], listed[account.day]))
+        published_day.day
+        for published_day in state.published_days_of("predictions", days)
+        if (published_day.code, published_day.features_code, published_day.model_sha256) == in_force
+        and validated.get(published_day.day) == pipeline.features_code
+        and (
+            not listed[published_day.day]
+            or landing_files.is_of(scored_from[published_day.day], listed[published_day.day])
+        )
     }
 
 
@@ -192,8 +197,8 @@ def _stale(pipeline: Pipeline, days: Iterable[str]) -> dict[str, Choice]:
     """
     stale, within = stale_days(pipeline, read_sha256(pipeline.bundle)), set(days)
     archived = sorted(stale.archived.intersection(stale.days))
-    validated = State(pipeline.output).accounts_of("validated_features", archived)
-    usable = {account.day for account in validated if account.code == pipeline.features_code}
+    validated = State(pipeline.output).published_days_of("validated_features", archived)
+    usable = {published_day.day for published_day in validated if published_day.code == pipeline.features_code}
     found = {}
     for day in within.intersection(stale.days):
         why = "stale: " + ", ".join(reason for reason, listed in stale.by_reason.items() if day in listed)

@@ -59,12 +59,12 @@ def logs(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 @probe("table rows", "output", seconds=60)
 def rows(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """Each day's rows in the tables are those of its account in state/, and their files are there."""
-    accounts, damaged = _accounts(pipeline)
+    published_days, damaged = _accounts(pipeline)
     yield from (
         ProbeFinding("error", pipeline.output.uri, text, "an account of the day", "remove it and run the day again")
         for text in damaged
     )
-    wrong = _mismatches(pipeline, accounts)
+    wrong = _mismatches(pipeline, published_days)
     if wrong:
         time.sleep(SETTLES)
         again = _mismatches(pipeline, _accounts(pipeline)[0])
@@ -136,10 +136,14 @@ def _grouped(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def _accounted(work: DayStep, part: Part) -> float:
     """The newest commit of the part that the state knows; infinite if that is damaged, so that no run is waited for."""
     try:
-        account = work.state.account(work.name, work.day)
+        published_day = work.state.published_day(work.name, work.day)
     except StateError:
         return float("inf")
-    return 0 if account is None else (account.quarantine if part is work.quarantine else account.table).transaction
+    return (
+        0
+        if published_day is None
+        else (published_day.quarantine if part is work.quarantine else published_day.table).transaction
+    )
 
 
 def _recent_commits(folder: Folder) -> list[str]:
@@ -250,20 +254,20 @@ def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, PublishedDay
     damaged = []
     for step in WRITING_STEPS:
         try:
-            listed = state.accounts(step)
+            listed = state.published_days(step)
         except StateError:  # one of them; which, the days say one by one
             listed = []
             names = pipeline.output.subfolder("state").children().folders
             for day in (name.removeprefix("dt=") for name in names if name.startswith("dt=")):
                 try:
-                    listed += [account] if (account := state.account(step, day)) else []
+                    listed += [published_day] if (published_day := state.published_day(step, day)) else []
                 except StateError as error:
                     damaged.append(str(error))
-        found[step] = {account.day: account for account in listed}
+        found[step] = {published_day.day: published_day for published_day in listed}
     return found, damaged
 
 
-def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, PublishedDay]]) -> list[_Mismatch]:
+def _mismatches(pipeline: Pipeline, published_days: dict[StepName, dict[str, PublishedDay]]) -> list[_Mismatch]:
     found: list[_Mismatch] = []
     for name in TABLES:
         table = TABLES[name](pipeline)
@@ -273,23 +277,23 @@ def _mismatches(pipeline: Pipeline, accounts: dict[StepName, dict[str, Published
             continue  # the probe of the logs says so
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist() if delta else []
         stored = {file.path: file.size for file in table.folder.list("dt=")} if actions else {}
-        found += _compared(table, actions, stored, _expected(pipeline, table, delta, accounts))
+        found += _compared(table, actions, stored, _expected(pipeline, table, delta, published_days))
     return found
 
 
 def _expected(
-    pipeline: Pipeline, table: Table, delta: DeltaTable | None, accounts: dict[StepName, dict[str, PublishedDay]]
+    pipeline: Pipeline, table: Table, delta: DeltaTable | None, published_days: dict[StepName, dict[str, PublishedDay]]
 ) -> dict[str, int]:
     """Rows by day that the state counts, without quarantined ones that retention has removed."""
     if table.name != "quarantine":
         step: StepName = "predictions" if table.name == "predictions" else "validated_features"
-        return {day: account.rows for day, account in accounts[step].items()}
+        return {day: published_day.rows for day, published_day in published_days[step].items()}
     total: Counter[str] = Counter()
-    for by_day in accounts.values():
-        for day, account in by_day.items():
-            part = DayStep(pipeline, day, account.step).quarantine
+    for by_day in published_days.values():
+        for day, published_day in by_day.items():
+            part = DayStep(pipeline, day, published_day.step).quarantine
             expired = delta.transaction_version(part.expiry) if delta else None
-            total[day] += 0 if expired == account.quarantine.transaction else account.rows_quarantined
+            total[day] += 0 if expired == published_day.quarantine.transaction else published_day.rows_quarantined
     return dict(total)
 
 

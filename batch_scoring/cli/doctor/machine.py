@@ -126,8 +126,8 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
     by_day: dict[str, int] = dict.fromkeys(days, 0)
     for step in ("validated_features", "predictions"):
         try:
-            for account in state.accounts_of(step, days):
-                by_day[account.day] += account.table.bytes + account.quarantine.bytes
+            for published_day in state.published_days_of(step, days):
+                by_day[published_day.day] += published_day.table.bytes + published_day.quarantine.bytes
         except StateError:  # the probe of the tables' rows names it
             continue
     return [size for size in by_day.values() if size]

@@ -89,7 +89,7 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
     pipeline, key = step.pipeline, asset_key(step.pipeline, "predictions")
     findings = prediction_checks.findings(step, prepared, source.features, source.model)
     yield from report(pipeline, key, findings, run.id, step.day)
-    account, committed = step.publish(
+    published_day, committed = step.publish(
         prepared,
         run,
         fingerprint=source.features.fingerprint,
@@ -98,45 +98,45 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
         features_code=source.features.code,
         check_current=lambda: check_current(step, source),
     )
-    metadata = predictions_metadata(step, prepared, account, committed) | figures(run, account.rows_in)
-    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+    metadata = predictions_metadata(step, prepared, published_day, committed) | figures(run, published_day.rows_in)
+    yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
 
 def predictions_metadata(
-    step: DayStep, prepared: Prepared, account: PublishedDay, committed: bool
+    step: DayStep, prepared: Prepared, published_day: PublishedDay, committed: bool
 ) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's predictions."""
-    histograms = [shard.histogram for shard in account.shards if shard.histogram] or [(0,) * BINS]
+    histograms = [shard.histogram for shard in published_day.shards if shard.histogram] or [(0,) * BINS]
     bins = np.sum(histograms, axis=0).tolist()
     means = {
-        f"mean_{column}": dg.MetadataValue.float(account.moments(column).mean)
-        for column in sorted({column for shard in account.shards for column in shard.sums})
-        if account.rows
+        f"mean_{column}": dg.MetadataValue.float(published_day.moments(column).mean)
+        for column in sorted({column for shard in published_day.shards for column in shard.sums})
+        if published_day.rows
     }
     unknown = [
         {"column": column, "value": value, "rows": rows}
-        for shard in account.shards
+        for shard in published_day.shards
         for column, values in shard.unknown.items()
         for value, rows in values.items()
     ]
     return {
-        "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
-        "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
-        "rows_in": dg.MetadataValue.int(account.rows_in),
-        "rows_scored": dg.MetadataValue.int(account.rows),
-        "rows_quarantined": dg.MetadataValue.int(account.rows_quarantined),
+        "dagster/partition_row_count": dg.MetadataValue.int(published_day.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(published_day.table.bytes),
+        "rows_in": dg.MetadataValue.int(published_day.rows_in),
+        "rows_scored": dg.MetadataValue.int(published_day.rows),
+        "rows_quarantined": dg.MetadataValue.int(published_day.rows_quarantined),
         **means,
-        "model_version": dg.MetadataValue.text(account.model_version or ""),
-        "model_sha256": dg.MetadataValue.text(account.model_sha256 or ""),
+        "model_version": dg.MetadataValue.text(published_day.model_version or ""),
+        "model_sha256": dg.MetadataValue.text(published_day.model_sha256 or ""),
         **prepared.settings,
-        "files": dg.MetadataValue.int(len(account.table.files)),
+        "files": dg.MetadataValue.int(len(published_day.table.files)),
         "shards_reused": dg.MetadataValue.int(prepared.reused),
         "committed": dg.MetadataValue.bool(committed),
-        "table_version": dg.MetadataValue.int(account.table.version),
-        "fingerprint": dg.MetadataValue.text(account.fingerprint),
+        "table_version": dg.MetadataValue.int(published_day.table.version),
+        "fingerprint": dg.MetadataValue.text(published_day.fingerprint),
         **({"unknown_categories": ui_table(unknown)} if unknown else {}),
         **({"scores": histogram(bins, "scores")} if any(bins) else {}),
-        **preview(step, account),
+        **preview(step, published_day),
     }
 
 

@@ -58,7 +58,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
             prepared = prepare(step, pinned, run, halved)
             findings = feature_checks.findings(step, prepared, pinned)
             yield from report(pipeline, key, findings, run.id, context.partition_key)
-            account, committed = step.publish(
+            published_day, committed = step.publish(
                 prepared,
                 run,
                 fingerprint=pinned.fingerprint,
@@ -66,32 +66,33 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
                 model=None,
                 check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
             )
-            metadata = features_metadata(step, prepared, account, committed) | figures(run, account.rows_in)
-            yield dg.MaterializeResult(metadata=metadata, data_version=data_version(account))
+            metadata = features_metadata(step, prepared, published_day, committed) | figures(run, published_day.rows_in)
+            yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
     return _validated_features
 
 
 def features_metadata(
-    step: DayStep, prepared: Prepared, account: PublishedDay, committed: bool
+    step: DayStep, prepared: Prepared, published_day: PublishedDay, committed: bool
 ) -> dict[str, dg.MetadataValue]:
     """What an operator asks of the day's features."""
     reasons = [
-        {"stage": stage, "reason": reason, "rows": rows} for (stage, reason), rows in rejected_by_reason(account.shards)
+        {"stage": stage, "reason": reason, "rows": rows}
+        for (stage, reason), rows in rejected_by_reason(published_day.shards)
     ]
     return {
-        "dagster/partition_row_count": dg.MetadataValue.int(account.rows),
-        "dagster/size_bytes": dg.MetadataValue.int(account.table.bytes),
-        "rows_in": dg.MetadataValue.int(account.rows_in),
-        "rows": dg.MetadataValue.int(account.rows),
-        "rows_quarantined": dg.MetadataValue.int(account.rows_quarantined),
-        "files": dg.MetadataValue.int(len(account.table.files)),
+        "dagster/partition_row_count": dg.MetadataValue.int(published_day.rows),
+        "dagster/size_bytes": dg.MetadataValue.int(published_day.table.bytes),
+        "rows_in": dg.MetadataValue.int(published_day.rows_in),
+        "rows": dg.MetadataValue.int(published_day.rows),
+        "rows_quarantined": dg.MetadataValue.int(published_day.rows_quarantined),
+        "files": dg.MetadataValue.int(len(published_day.table.files)),
         "shards_reused": dg.MetadataValue.int(prepared.reused),
         "committed": dg.MetadataValue.bool(committed),
-        "table_version": dg.MetadataValue.int(account.table.version),
-        "fingerprint": dg.MetadataValue.text(account.fingerprint),
+        "table_version": dg.MetadataValue.int(published_day.table.version),
+        "fingerprint": dg.MetadataValue.text(published_day.fingerprint),
         **({"quarantine": ui_table(reasons)} if reasons else {}),
-        **preview(step, account),
+        **preview(step, published_day),
     }
 
 

@@ -41,33 +41,33 @@ Categories = dict[str, Counter[str]]
 
 def findings(step: DayStep, prepared: Prepared, pinned: DayInput) -> list[Finding]:
     """The findings of every check, before anything is published."""
-    accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
-    categories = categories_of(accounts)
+    shard_stats, thresholds = prepared.shard_stats, step.pipeline.spec.checks
+    categories = categories_of(shard_stats)
     vocabularies, profile, why = _model(step.state)
     return [
         *_conservation(prepared, pinned),
-        quarantine_size(accounts, thresholds),
+        quarantine_size(shard_stats, thresholds),
         known_categories(categories, vocabularies, thresholds, why),
-        _present(categories, sum(shard.rows for shard in accounts), profile, thresholds, why),
+        _present(categories, sum(shard.rows for shard in shard_stats), profile, thresholds, why),
     ]
 
 
-def rejected_by_reason(accounts: Iterable[ShardStats]) -> list[tuple[tuple[str, str], int]]:
+def rejected_by_reason(shard_stats: Iterable[ShardStats]) -> list[tuple[tuple[str, str], int]]:
     """Rejected rows by stage and reason, the most frequent first."""
     total: Counter[tuple[str, str]] = Counter()
-    for shard in accounts:
+    for shard in shard_stats:
         for stage, reasons in shard.quarantined.items():
             total.update({(stage, reason): rows for reason, rows in reasons.items()})
     return total.most_common()
 
 
 def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
-    accounts = prepared.accounts
-    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
-    rejected = sum(shard.rows_quarantined for shard in accounts)
-    damaged = _damaged(accounts, pinned)
+    shard_stats = prepared.shard_stats
+    rows_in, rows = sum(shard.rows_in for shard in shard_stats), sum(shard.rows for shard in shard_stats)
+    rejected = sum(shard.rows_quarantined for shard in shard_stats)
+    damaged = _damaged(shard_stats, pinned)
     distinct = rows if prepared.published else prepared.distinct_keys
-    reused = [shard.account for shard in prepared.shards if shard.reused]
+    reused = [shard.stats for shard in prepared.shards if shard.reused]
     return [
         Finding(
             "rows_are_conserved",
@@ -82,48 +82,48 @@ def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
             "keys_are_unique",
             distinct == rows,
             f"{rows} accepted rows have {distinct} distinct keys"
-            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or accounts, pinned)}"),
+            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or shard_stats, pinned)}"),
             {"rows": rows, "keys": distinct},
             observed=rows - distinct,
             expected="no row whose key another one has",
         ),
-        acceptance(accounts),
+        acceptance(shard_stats),
     ]
 
 
-def acceptance(accounts: Sequence[ShardStats]) -> Finding:
+def acceptance(shard_stats: Sequence[ShardStats]) -> Finding:
     """The finding some_rows_are_accepted."""
-    rows_in, rows = sum(shard.rows_in for shard in accounts), sum(shard.rows for shard in accounts)
+    rows_in, rows = sum(shard.rows_in for shard in shard_stats), sum(shard.rows for shard in shard_stats)
     return Finding(
         "some_rows_are_accepted",
         rows > 0,
         f"{rows} of {rows_in} rows are accepted"
-        + ("" if rows else f"; reasons: {_worst(accounts)}; upload corrected files, or correct the schema"),
+        + ("" if rows else f"; reasons: {_worst(shard_stats)}; upload corrected files, or correct the schema"),
         {"rows": rows},
         observed=rows,
         expected="at least one row",
     )
 
 
-def quarantine_size(accounts: Sequence[ShardStats], thresholds: Checks, rows_in: int | None = None) -> Finding:
+def quarantine_size(shard_stats: Sequence[ShardStats], thresholds: Checks, rows_in: int | None = None) -> Finding:
     """The finding quarantine_is_small.
 
     Args:
-        accounts: stats of the shards of every stage that has lost rows.
+        shard_stats: of the shards of every stage that has lost rows.
         thresholds: of the spec.
         rows_in: rows that entered the first stage; those of all shards if None.
     """
     bounds = thresholds.quarantine_is_small
-    rows_in = sum(shard.rows_in for shard in accounts) if rows_in is None else rows_in
-    rejected = sum(shard.rows_quarantined for shard in accounts)
+    rows_in = sum(shard.rows_in for shard in shard_stats) if rows_in is None else rows_in
+    rejected = sum(shard.rows_quarantined for shard in shard_stats)
     share, most = rejected / max(rows_in, 1), math.floor(bounds.most(rows_in))
     passed, blocks = rejected <= most, share > bounds.blocking_share
     expected = f"at most {_rows(most)} of {rows_in}; beyond {bounds.blocking_share:.0%} the day stops"
     message = f"{rejected} of {rows_in} rows ({share:.1%}) are in the quarantine, expected {expected}"
     if rejected:
-        message += f"; reasons: {_worst(accounts)}"
+        message += f"; reasons: {_worst(shard_stats)}"
     if blocks:
-        message += f"; nothing is published: {_way_out(accounts)}"
+        message += f"; nothing is published: {_way_out(shard_stats)}"
     return Finding(
         "quarantine_is_small",
         passed and not blocks,
@@ -136,8 +136,8 @@ def quarantine_size(accounts: Sequence[ShardStats], thresholds: Checks, rows_in:
     )
 
 
-def _way_out(accounts: Iterable[ShardStats]) -> str:
-    (stage, _), _ = rejected_by_reason(accounts)[0]
+def _way_out(shard_stats: Iterable[ShardStats]) -> str:
+    (stage, _), _ = rejected_by_reason(shard_stats)[0]
     if stage in STAGES_OF_PREDICTIONS:
         return "see the rows and the model that cannot score them"
     return "upload corrected files, or correct the schema"
@@ -221,22 +221,22 @@ def _model(state: State) -> tuple[dict[str, tuple[str, ...]], ReferenceProfile |
     return manifest.categorical, profile, ""
 
 
-def categories_of(accounts: Iterable[ShardStats]) -> Categories:
+def categories_of(shard_stats: Iterable[ShardStats]) -> Categories:
     """Rows by categorical column and value, of all shards."""
     total: Categories = {}
-    for shard in accounts:
+    for shard in shard_stats:
         for column, counts in shard.categories.items():
             total.setdefault(column, Counter()).update(counts)
     return total
 
 
-def _damaged(accounts: Sequence[ShardStats], pinned: DayInput) -> list[ShardStats]:
+def _damaged(shard_stats: Sequence[ShardStats], pinned: DayInput) -> list[ShardStats]:
     """Shards whose stats do not add up, or whose file has other rows than were pinned."""
     read = {file.path: 0 for file in pinned.files}
-    for shard in accounts:
+    for shard in shard_stats:
         read[_file(shard)] = read.get(_file(shard), 0) + shard.rows_in
     whole = {file.path for file in pinned.files if read[file.path] == file.rows}
-    return [shard for shard in accounts if not shard.is_balanced or _file(shard) not in whole]
+    return [shard for shard in shard_stats if not shard.is_balanced or _file(shard) not in whole]
 
 
 def _file(shard: ShardStats) -> str:
@@ -250,8 +250,8 @@ def _remedy(suspects: Sequence[ShardStats], pinned: DayInput) -> str:
     return f"{files}{more}: remove it from tables/validated_features/dt={pinned.day} and run the day again"
 
 
-def _worst(accounts: Sequence[ShardStats]) -> str:
-    worst = rejected_by_reason(accounts)[:3]
+def _worst(shard_stats: Sequence[ShardStats]) -> str:
+    worst = rejected_by_reason(shard_stats)[:3]
     reasons = [f"{reason} ({_rows(n)}{_SETTINGS.get(reason, '')})" for (_, reason), n in worst]
     return ", ".join(reasons) or "no rows at all"
 

@@ -32,25 +32,25 @@ SAMPLING = 3.0
 
 def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: ActiveModel) -> list[Finding]:
     """The findings of every check, before anything is published."""
-    accounts, thresholds = prepared.accounts, step.pipeline.spec.checks
+    shard_stats, thresholds = prepared.shard_stats, step.pipeline.spec.checks
     manifest, profile = read_description(step.state.models.subfolder(model.sha256))
     before = [
-        account
-        for account in history.accounts(step.state, "predictions", step.day)
-        if account.model_sha256 == model.sha256 and account.rows
+        published
+        for published in history.published_days(step.state, "predictions", step.day)
+        if published.model_sha256 == model.sha256 and published.rows
     ]
     return [
-        *_conservation(accounts, features),
-        _quarantine_size(accounts, features, thresholds),
-        _confidence(accounts, before, manifest, profile, thresholds),
-        _balance(accounts, manifest, profile, thresholds),
-        _spread(accounts, manifest, profile, thresholds),
+        *_conservation(shard_stats, features),
+        _quarantine_size(shard_stats, features, thresholds),
+        _confidence(shard_stats, before, manifest, profile, thresholds),
+        _balance(shard_stats, manifest, profile, thresholds),
+        _spread(shard_stats, manifest, profile, thresholds),
     ]
 
 
-def _conservation(accounts: Sequence[ShardStats], features: PublishedDay) -> list[Finding]:
-    rows, rejected = sum(shard.rows for shard in accounts), sum(shard.rows_quarantined for shard in accounts)
-    lost = [shard.source for shard in accounts if not shard.is_balanced]
+def _conservation(shard_stats: Sequence[ShardStats], features: PublishedDay) -> list[Finding]:
+    rows, rejected = sum(shard.rows for shard in shard_stats), sum(shard.rows_quarantined for shard in shard_stats)
+    lost = [shard.source for shard in shard_stats if not shard.is_balanced]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
     return [
         Finding(
@@ -61,21 +61,21 @@ def _conservation(accounts: Sequence[ShardStats], features: PublishedDay) -> lis
             observed=rows + rejected,
             expected=f"{features.rows} rows",
         ),
-        probabilities(accounts, features.rows),
+        probabilities(shard_stats, features.rows),
     ]
 
 
-def _quarantine_size(accounts: Sequence[ShardStats], features: PublishedDay, thresholds: Checks) -> Finding:
+def _quarantine_size(shard_stats: Sequence[ShardStats], features: PublishedDay, thresholds: Checks) -> Finding:
     """Both stages together; rows that validated_features lost alone are reported there."""
-    if not sum(shard.rows_quarantined for shard in accounts):
+    if not sum(shard.rows_quarantined for shard in shard_stats):
         check, rows = "quarantine_is_small", features.rows
         return Finding(check, True, f"none of {rows} rows is lost in scoring", {"rows": rows}, observed=0.0)
-    return quarantine_size([*features.shards, *accounts], thresholds, features.rows_in)
+    return quarantine_size([*features.shards, *shard_stats], thresholds, features.rows_in)
 
 
-def probabilities(accounts: Sequence[ShardStats], rows_in: int) -> Finding:
+def probabilities(shard_stats: Sequence[ShardStats], rows_in: int) -> Finding:
     """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
-    rows, bad = sum(shard.rows for shard in accounts), sum(shard.not_probabilities for shard in accounts)
+    rows, bad = sum(shard.rows for shard in shard_stats), sum(shard.not_probabilities for shard in shard_stats)
     none = "" if rows or not rows_in else "; the model scores no row at all: is it the right model?"
     return Finding(
         "scores_are_probabilities",
@@ -89,16 +89,16 @@ def probabilities(accounts: Sequence[ShardStats], rows_in: int) -> Finding:
 
 
 def _confidence(
-    accounts: Sequence[ShardStats],
+    shard_stats: Sequence[ShardStats],
     before: Sequence[PublishedDay],
     manifest: Manifest,
     profile: ReferenceProfile | None,
     thresholds: Checks,
 ) -> Finding:
     check, column = "confidence_is_usual", manifest.confidence_column
-    day, learned = moments(accounts, column), profile.score_days if profile else None
+    day, learned = moments(shard_stats, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
-    usual = history.median([account.moments(column).mean for account in before])
+    usual = history.median([stats.moments(column).mean for stats in before])
     if not day.rows:
         return Finding(check, True, "not tested: no row is scored")
     seen = f"the mean {column} is {day.mean:.4f}"
@@ -123,11 +123,11 @@ def _confidence(
 
 
 def _balance(
-    accounts: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
+    shard_stats: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
 ) -> Finding:
     check = "classes_are_balanced"
     counts: Counter[str] = Counter()
-    for shard in accounts:
+    for shard in shard_stats:
         counts.update(shard.classes)
     if not counts.total() or manifest.task == "regression":
         return Finding(check, True, "not tested: no classes" if counts else "not tested: no row is scored")
@@ -155,10 +155,10 @@ def _balance(
 
 
 def _spread(
-    accounts: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
+    shard_stats: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
 ) -> Finding:
     check, column = "scores_vary", manifest.score_columns[0]
-    day = moments(accounts, column)
+    day = moments(shard_stats, column)
     if day.rows < LEAST_ROWS:
         return Finding(check, True, f"not enough rows: {day.rows}, expected at least {LEAST_ROWS}")
     least = thresholds.scores_vary.share * ((profile and profile.score_days.spread) or 0.0)

@@ -76,8 +76,8 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         BundleError: the model's bundle is damaged.
     """
     state = State(pipeline.output)
-    features = state.account("validated_features", day)
-    predictions = state.account("predictions", day)  # kept with the sample also if they are not asked for
+    features = state.published_day("validated_features", day)
+    predictions = state.published_day("predictions", day)  # kept with the sample also if they are not asked for
     if features is None or ("predictions" in sides and predictions is None):
         raise StateError(f"{pipeline.name} {day} is not published; run it first")
     model = state.model_or_none()

@@ -55,8 +55,10 @@ def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay |
     spec = pipeline.spec
     key, day = spec.input.key, features.day
 
-    def smallest(folder: Folder, account: PublishedDay, columns: list[str], dictionary: Iterable[str] = ()) -> pa.Table:
-        return _smallest(_batches(folder, account, [key, *columns], dictionary), key, day, rows)
+    def smallest(
+        folder: Folder, published_day: PublishedDay, columns: list[str], dictionary: Iterable[str] = ()
+    ) -> pa.Table:
+        return _smallest(_batches(folder, published_day, [key, *columns], dictionary), key, day, rows)
 
     with ThreadPoolExecutor(1) as beside:
         scores = None
@@ -117,9 +119,9 @@ def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> p
 
 
 def _batches(
-    folder: Folder, account: PublishedDay, columns: list[str], dictionary: Iterable[str]
+    folder: Folder, published_day: PublishedDay, columns: list[str], dictionary: Iterable[str]
 ) -> Iterator[pa.RecordBatch]:
-    for path in account.table.files:
+    for path in published_day.table.files:
         yield from shards.read(folder, path, columns, dictionary)
 
 

@@ -68,10 +68,10 @@ def read_day(state: State, day: str) -> Day:
     for document, (asset, _) in DOCUMENTS.items():
         if found := read(partial(state.checks, document, day)):
             records |= {(asset, name): record for name, record in found.checks.items()}
-    features, scored = (read(partial(state.account, step, day)) for step in ("validated_features", "predictions"))
+    features, scored = (read(partial(state.published_day, step, day)) for step in ("validated_features", "predictions"))
     pinned = read(partial(state.day_input, day)) if scored else None
     drift = read(partial(state.drift, day))
-    accounts = [account for account in (features, scored) if account]
+    published_days = [published_day for published_day in (features, scored) if published_day]
     column = _score_column(scored) if scored else ""
     return Day(
         day=day,
@@ -79,12 +79,14 @@ def read_day(state: State, day: str) -> Day:
         checks=records,
         scored=scored.rows if scored else 0,
         waiting=features.rows if features and not scored else 0,
-        quarantined=sum(account.rows_quarantined for account in accounts),
+        quarantined=sum(published_day.rows_quarantined for published_day in published_days),
         model_version=(scored and scored.model_version) or "",
         score=scored.moments(column) if scored and scored.rows else None,
         score_column=column,
         drift=_worst(drift) if drift else {},
-        rows_per_second={account.step: speed for account in accounts if (speed := account.rows_per_second)},
+        rows_per_second={
+            published_day.step: speed for published_day in published_days if (speed := published_day.rows_per_second)
+        },
         damage=tuple(damage),
     )
 
@@ -102,9 +104,9 @@ def _status(
     return "unfinished" if records or features or scored else "missing"
 
 
-def _score_column(account: PublishedDay) -> str:
+def _score_column(published_day: PublishedDay) -> str:
     """The most telling score column: of two classes the second one's probability, as in the histogram."""
-    columns = {column for shard in account.shards for column in shard.sums}
+    columns = {column for shard in published_day.shards for column in shard.sums}
     if "prediction_proba" not in columns:
         return "prediction"
     return "prediction_proba" if "prob_class_2" in columns else "prob_class_1"

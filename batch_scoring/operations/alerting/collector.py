@@ -228,8 +228,8 @@ def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:
     files = landing_files.list_day(pipeline.landing, day)
     is_settled = landing_files.is_of(freshness.fingerprints(pipeline, [day]).get(day), files)
     state = State(pipeline.output)
-    account, model = state.account("predictions", day), state.model_or_none()
-    is_current = bool(account and model and account.model_sha256 == model.sha256)
+    published_day, model = state.published_day("predictions", day), state.model_or_none()
+    is_current = bool(published_day and model and published_day.model_sha256 == model.sha256)
     return bool(files) and not is_settled, is_settled and is_current
 
 

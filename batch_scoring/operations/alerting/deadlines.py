@@ -96,11 +96,11 @@ def check(deadline: Deadline, now: datetime) -> Result:
     pipeline, day = deadline.pipeline, deadline.day
     everything = pipeline.landing.look(landing_files.day_folder(day))
     files = landing_files.data_files(everything)
-    account = State(pipeline.output).account("predictions", day)
+    published_day = State(pipeline.output).published_day("predictions", day)
     lacks = _lacks(pipeline, day, everything, files) if files else ""
     if deadline.aim == "scored":
-        return Result(_is_scored(account, files, now), len(files), lacks)
-    if account:
+        return Result(_is_scored(published_day, files, now), len(files), lacks)
+    if published_day:
         return Result("kept", len(files))  # its files may be archived
     if files and not lacks and (lacks := _still_arriving(pipeline, files, now)) and now < deadline.at + TIME_TO_COME:
         return Result("open", len(files), lacks)
@@ -126,10 +126,10 @@ def _still_arriving(pipeline: Pipeline, files: Sequence[FileVersion], now: datet
     return f"its files are still coming, the last was {newest.path} at {stamp(newest.modified)}"
 
 
-def _is_scored(account: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> Verdict:
+def _is_scored(published_day: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> Verdict:
     if not files:
-        return "kept" if account else "open"
-    if account and landing_files.is_of(account.fingerprint, files):
+        return "kept" if published_day else "open"
+    if published_day and landing_files.is_of(published_day.fingerprint, files):
         return "kept"
     return "open" if max(file.modified for file in files) + TIME_TO_SCORE > now else "missed"
 

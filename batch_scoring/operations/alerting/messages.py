@@ -181,7 +181,7 @@ def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
     if pipeline is None or day is None:
         return ""
     state = State(pipeline.output)
-    features, scored = state.account("validated_features", day), state.account("predictions", day)
+    features, scored = state.published_day("validated_features", day), state.published_day("predictions", day)
     if features is None:
         return ""
     quarantined = features.rows_quarantined

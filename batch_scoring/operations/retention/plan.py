@@ -237,7 +237,7 @@ def old_models(
     copies: Mapping[str, Sequence[FileVersion]],
     active: ActiveModel | None,
     delivered: str | None,
-    accounts: Iterable[PublishedDay],
+    published_days: Iterable[PublishedDay],
     limits: Limits,
     now: datetime,
 ) -> list[Expired]:
@@ -250,16 +250,16 @@ def old_models(
         copies: the files of each bundle in the state, by sha256, with paths relative to the output.
         active: the active model, if there is one.
         delivered: sha256 of the bundle that the spec names.
-        accounts: of predictions, of all days.
+        published_days: of predictions, of all days.
         limits: the ages.
         now: the store's time.
     """
     if limits.models is None or active is None or active.resolved_at > now - limits.longest_run - AFTER_A_RUN:
         return []
     used = {
-        account.model_sha256
-        for account in accounts
-        if not _is_past(account.day, account.finished_at, limits.models, now)
+        published_day.model_sha256
+        for published_day in published_days
+        if not _is_past(published_day.day, published_day.finished_at, limits.models, now)
     }
     kept = {active.sha256, delivered, *used}
     return [

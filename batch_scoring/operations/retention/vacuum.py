@@ -293,8 +293,8 @@ def _old_models(pipeline: Pipeline, limits: Limits, now: datetime) -> list[Expir
         copies.setdefault(file.path.partition("/")[0], []).append(moved)
     if len(copies) < 2:
         return []
-    accounts, delivered = state.accounts("predictions"), read_sha256(pipeline.bundle)
-    return planner.old_models(copies, state.model_or_none(), delivered, accounts, limits, now)
+    published_days, delivered = state.published_days("predictions"), read_sha256(pipeline.bundle)
+    return planner.old_models(copies, state.model_or_none(), delivered, published_days, limits, now)
 
 
 def _scratch_files(pipeline: Pipeline) -> Iterator[FileVersion]:

@@ -130,7 +130,7 @@ def test_stale_days_are_those_of_the_check_and_then_there_are_none(tiny: TinyPro
     assert shown(tiny, Wanted(date(2024, 3, 2), None, stale=True)).keys() == {DAYS[1]}
     assert shown(tiny, Wanted(None, date(2024, 3, 1), stale=True)).keys() == {DAYS[0]}
     assert score(tiny, STALE) == (0, dict.fromkeys(DAYS[:2], "scored"))
-    assert {tiny.account("predictions", day).model_version for day in DAYS[:2]} == {"v2"}
+    assert {tiny.published_day("predictions", day).model_version for day in DAYS[:2]} == {"v2"}
     out = io.StringIO()
     assert run_days.score(tiny.pipeline, STALE, out) == 0
     assert re.fullmatch(rf"nothing to do: no day of {tiny.name} from 2024-03-01 to \S+ is stale\n", out.getvalue())
@@ -142,12 +142,12 @@ def test_stale_days_without_landing_files_are_scored_from_their_features_if_thes
     land(tiny, DAYS[0])
     assert score(tiny, within(DAYS[0], DAYS[0]))[0] == 0
     shutil.rmtree(Path(tiny.pipeline.landing.uri, f"dt={DAYS[0]}"))
-    validated = tiny.account("validated_features", DAYS[0])
+    validated = tiny.published_day("validated_features", DAYS[0])
     tiny.deliver("v2", seed=1)
     assert shown(tiny, STALE) == {DAYS[0]: "stale: model; its landing files are gone: its features are scored again"}
     assert score(tiny, STALE) == (0, {DAYS[0]: "scored"})
-    assert tiny.account("predictions", DAYS[0]).model_version == "v2"
-    assert tiny.account("validated_features", DAYS[0]) == validated
+    assert tiny.published_day("predictions", DAYS[0]).model_version == "v2"
+    assert tiny.published_day("validated_features", DAYS[0]) == validated
     tiny.write_code(schema=(tiny.folder / "schema.py").read_text() + "\n# another one\n")
     (why,) = shown(tiny, STALE).values()
     assert why.startswith("stale: code; cannot be run: its landing files are gone") and "land the files again" in why

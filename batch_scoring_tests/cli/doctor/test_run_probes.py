@@ -309,10 +309,10 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
 def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(scored: Clinic, is_first: bool) -> None:
     for step in commits.WRITING_STEPS:
         file = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/{step}.json")
-        account = json.loads(file.read_text())
-        account["table"]["transaction"] -= 1
-        account["shards"][0]["rows"] += 1
-        file.unlink() if is_first else file.write_text(json.dumps(account))
+        published_day = json.loads(file.read_text())
+        published_day["table"]["transaction"] -= 1
+        published_day["shards"][0]["rows"] += 1
+        file.unlink() if is_first else file.write_text(json.dumps(published_day))
     for age, severities in ((0, set()), (commits.IN_FLIGHT + 60, {"warning" if is_first else "error"})):
         for commit in table(scored).parent.glob("*/_delta_log/*.json"):
             os.utime(commit, (time.time() - age,) * 2)
@@ -333,11 +333,11 @@ def test_a_data_file_that_somebody_has_removed(scored: Clinic) -> None:
 
 
 def test_a_damaged_account(scored: Clinic) -> None:
-    account = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/predictions.json")
-    account.write_bytes(account.read_bytes()[:100])
+    published_day = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/predictions.json")
+    published_day.write_bytes(published_day.read_bytes()[:100])
     report = scored.look()
     assert findings(report) == [("error", "table rows"), ("warning", "table rows")]
-    assert str(account) in report.text()
+    assert str(published_day) in report.text()
 
 
 # disks

@@ -90,7 +90,7 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
 
 def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """All that a run has made of a day, but when, and which run it was."""
-    account = tiny.account("predictions")
+    published_day = tiny.published_day("predictions")
     event = next(e for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == "predictions")
     rows = tiny.read()
     own = {"run_id": "", "finished_at": None, "seconds": 0.0}
@@ -101,9 +101,11 @@ def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, A
         "checks": sorted(said_by_checks(result), key=str),
         "version": (event.materialization.tags or {}).get("dagster/data_version"),
         "partition": event.partition,
-        "counts": (account.rows_in, account.rows, account.rows_quarantined),
-        "shards": sorted((s.model_copy(update={"run_id": ""}) for s in account.shards), key=lambda shard: shard.digest),
-        "account": account.model_copy(update={"shards": (), "table": None, "quarantine": None, **own}),
+        "counts": (published_day.rows_in, published_day.rows, published_day.rows_quarantined),
+        "shards": sorted(
+            (s.model_copy(update={"run_id": ""}) for s in published_day.shards), key=lambda shard: shard.digest
+        ),
+        "account": published_day.model_copy(update={"shards": (), "table": None, "quarantine": None, **own}),
     }
 
 
@@ -122,19 +124,19 @@ def test_the_steps_after_predictions_are_the_same(fan: TinyProject) -> None:
 
 def test_a_day_that_stands_starts_no_share_and_commits_nothing(fan: TinyProject) -> None:
     fan.run()
-    before = fan.account("predictions"), fan.read()
+    before = fan.published_day("predictions"), fan.read()
     again = fan.run()
     assert of_predictions(again) == ["plan", "publish"]
     assert figures(again)["committed"] is False
-    assert (fan.account("predictions"), fan.read()) == before
+    assert (fan.published_day("predictions"), fan.read()) == before
 
 
 def test_a_changed_file_costs_only_its_shards(fan: TinyProject) -> None:
     fan.run()
-    before, first = set(fan.account("predictions").table.files), fan.read()
+    before, first = set(fan.published_day("predictions").table.files), fan.read()
     fan.land(DAY, fan.rows(61, start=190), "c.parquet")
     assert (figures(fan.run())["shards_reused"], len(before)) == (5, 7)
-    assert len(before & set(fan.account("predictions").table.files)) == 5
+    assert len(before & set(fan.published_day("predictions").table.files)) == 5
     assert fan.read().num_rows == 251
     assert fan.read().slice(0, 190).equals(first.slice(0, 190)), "scored_at too"
 
@@ -144,7 +146,7 @@ def test_a_changed_file_costs_only_its_shards(fan: TinyProject) -> None:
 
 def test_a_check_that_blocks_is_recorded_with_its_day_and_the_last_good_version_stands(fan: TinyProject) -> None:
     fan.run()
-    before = fan.account("predictions"), fan.read()
+    before = fan.published_day("predictions"), fan.read()
     fan.spec["checks"]["classes_are_balanced"] = {"share": 0.01, "blocking": True}
     fan.write_spec()
     fan.land(DAY, fan.rows(61, start=190), "c.parquet")
@@ -152,7 +154,7 @@ def test_a_check_that_blocks_is_recorded_with_its_day_and_the_last_good_version_
     assert error_of(result).startswith("classes_are_balanced: ")
     assert ("classes_are_balanced", False, DAY) in {(name, ok, day) for name, ok, _, day, *_ in said_by_checks(result)}
     assert {name for name, *_ in said_by_checks(result)} == set(CHECKS), "those that pass are recorded too"
-    assert (fan.account("predictions"), fan.read()) == before
+    assert (fan.published_day("predictions"), fan.read()) == before
     stopped = fan.state.checks("predictions", DAY)
     assert stopped and stopped.checks["classes_are_balanced"].stopped
 
@@ -181,7 +183,7 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         f"{fan.name}_drift",
     ]
     assert fan.read().num_rows == 250
-    assert 0 < fan.account("predictions").seconds < 60
+    assert 0 < fan.published_day("predictions").seconds < 60
     told = fan.pipeline.output.list(f"{REFERENCES}/")
     assert {file.path.split("/")[2] for file in told} == {failed.run_id}, "the parent's, and none of its own"
 

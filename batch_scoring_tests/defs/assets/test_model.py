@@ -59,7 +59,7 @@ def test_promotion_and_back_scores_with_each_model_as_if_for_the_first_time(tiny
     tiny.write_spec()
     tiny.run()
     assert tiny.state.model().version == "v1"
-    assert tiny.account("predictions").model_version == "v1"
+    assert tiny.published_day("predictions").model_version == "v1"
     assert tiny.read().equals(first), "the shard of v1 is still there and taken over"
 
 
@@ -88,7 +88,7 @@ def test_golden_rows_are_scored_in_every_days_run(tiny: TinyProject) -> None:
     tiny.write_code(network=network.replace("nan_to_num(0.0)", "nan_to_num(1.0)"))  # a deploy that computes otherwise
     result = tiny.run(steps=["predictions"], raise_on_error=False)
     assert "the golden rows differ by" in error_of(result) and "another network class" in error_of(result)
-    assert tiny.state.account("predictions", DAY) is None
+    assert tiny.state.published_day("predictions", DAY) is None
 
 
 def test_a_bundle_folder_overwritten_while_a_day_is_scored_changes_nothing(
@@ -105,7 +105,7 @@ def test_a_bundle_folder_overwritten_while_a_day_is_scored_changes_nothing(
     scored = other.read()
     assert scored.drop_columns("scored_at").equals(expected.drop_columns("scored_at"))
     delivered = hashlib.sha256(other.pipeline.bundle.read("bundle.json")).hexdigest()
-    assert other.account("predictions").model_sha256 == other.state.model().sha256 != delivered
+    assert other.published_day("predictions").model_sha256 == other.state.model().sha256 != delivered
 
 
 def _overwrite(tiny: TinyProject) -> bool:
@@ -118,7 +118,7 @@ def test_a_promotion_in_the_middle_ends_the_run_before_it_publishes(
 ) -> None:
     tiny.land(DAY, tiny.rows(100))
     tiny.run()
-    before, version = tiny.read(), tiny.account("predictions").table.version
+    before, version = tiny.read(), tiny.published_day("predictions").table.version
     land_with_a_call(tiny)
     tiny.deliver("v2", seed=1, promote=False)
 
@@ -132,7 +132,7 @@ def test_a_promotion_in_the_middle_ends_the_run_before_it_publishes(
     assert answers == [True]
     assert f"superseded: while {tiny.name} {DAY} was scored with model v1, model v2 came in force" in error_of(result)
     assert "run the day again" in error_of(result)
-    assert tiny.read().equals(before) and tiny.account("predictions").table.version == version
+    assert tiny.read().equals(before) and tiny.published_day("predictions").table.version == version
     assert not result.asset_materializations_for_node(f"{tiny.name}__predictions")
     tiny.run()
     assert versions(tiny) == {"v2"}
@@ -155,7 +155,7 @@ def test_a_promotion_before_the_commit_ends_the_run(tiny: TinyProject) -> None:
             model=source.model,
             check_current=lambda: score.check_current(step, source),
         )
-    assert tiny.state.account("predictions", DAY) is None
+    assert tiny.state.published_day("predictions", DAY) is None
     assert step.table.snapshot().version == -1
 
 

@@ -33,7 +33,7 @@ def changed(rows: pa.Table, column: str, values: dict[str, object]) -> pa.Table:
 
 
 def active(tiny: TinyProject, day: str = DAY) -> set[str]:
-    return set(tiny.account("predictions", day).table.files)
+    return set(tiny.published_day("predictions", day).table.files)
 
 
 # what a day costs
@@ -75,7 +75,7 @@ def test_a_late_file_with_newer_rows_replaces_only_the_shards_that_lose_them(tin
     assert metadata(tiny.run())["shards_reused"] == 1
     assert len(before & active(tiny)) == 1 and len(active(tiny)) == 3
     assert tiny.read().num_rows == 200
-    assert tiny.account("validated_features").rows_quarantined == 10
+    assert tiny.published_day("validated_features").rows_quarantined == 10
 
 
 def test_a_new_model_scores_every_shard_again(tiny: TinyProject) -> None:
@@ -146,7 +146,7 @@ def test_a_third_class_adds_a_column_and_older_days_read_with_nulls(tiny: TinyPr
     assert set(old["model_version"].to_pylist()) == {"v1"}
     total = pc.add(pc.add(new["prob_class_0"], new["prob_class_1"]), new["prob_class_2"]).to_numpy()
     assert abs(total - 1).max() < 1e-6
-    assert tiny.account("predictions", NEXT_DAY).shards[0].classes.keys() == {"0", "1", "2"}
+    assert tiny.published_day("predictions", NEXT_DAY).shards[0].classes.keys() == {"0", "1", "2"}
 
 
 def test_a_new_feature_adds_a_column_and_older_days_read_with_nulls(tiny: TinyProject) -> None:
@@ -198,7 +198,7 @@ def test_a_regression_publishes_its_values(tiny: TinyProject) -> None:
     assert scored.column_names == ["id", "prediction", "model_version", "scored_at", "dt"]
     assert scored.schema.field("prediction").type == pa.float64() and scored.num_rows == 99
     assert tiny.quarantined() == {("k0000005", "score", "output_is_finite", "")}
-    shard = tiny.account("predictions").shards[0]
+    shard = tiny.published_day("predictions").shards[0]
     assert shard.histogram == () and shard.classes == {}
     assert metadata(result)["mean_prediction"] == pytest.approx(pc.mean(scored["prediction"]).as_py(), rel=1e-9)
 
@@ -225,11 +225,11 @@ def test_rows_that_the_model_cannot_score_are_quarantined_with_their_reason(tiny
     assert '"x": 666.0' in rows["k0000010"]["raw"]
     kept = [key not in bad for key in whole["id"].to_pylist()]
     assert tiny.read().select(SCORES).equals(whole.filter(pa.array(kept))), "the others as without them"
-    account = tiny.account("predictions")
-    assert (account.rows_in, account.rows, account.rows_quarantined) == (100, 97, 3)
-    assert account.shards[0].quarantined == {"score": {"network_raises": 2, "output_is_finite": 1}}
-    features = tiny.account("validated_features")
-    assert features.rows_in == account.rows + account.rows_quarantined + features.rows_quarantined
+    stats = tiny.published_day("predictions")
+    assert (stats.rows_in, stats.rows, stats.rows_quarantined) == (100, 97, 3)
+    assert stats.shards[0].quarantined == {"score": {"network_raises": 2, "output_is_finite": 1}}
+    features = tiny.published_day("validated_features")
+    assert features.rows_in == stats.rows + stats.rows_quarantined + features.rows_quarantined
 
 
 def test_both_steps_keep_their_own_part_of_the_quarantine(tiny: TinyProject) -> None:
@@ -261,7 +261,7 @@ def test_a_network_that_raises_for_every_row_is_an_error_that_names_it(tiny: Tin
     tiny.land(DAY, changed(tiny.rows(2000), "x", {f"k{n:07d}": 666.0 for n in range(2000)}))
     result = tiny.run(raise_on_error=False)
     assert "raises for more than 100 rows" in error_of(result) and "the number of the beast" in error_of(result)
-    assert tiny.state.account("predictions", DAY) is None
+    assert tiny.state.published_day("predictions", DAY) is None
     with pytest.raises(NotPublishedError):
         tiny.read(DAY)
 
@@ -270,7 +270,7 @@ def test_unknown_categories_are_scored_and_counted(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(100))
     result = tiny.run()
     mauve = sum(value == "mauve" for value in tiny.rows(100)["c"].to_pylist())
-    assert tiny.account("predictions").shards[0].unknown == {"c": {"mauve": mauve}}
+    assert tiny.published_day("predictions").shards[0].unknown == {"c": {"mauve": mauve}}
     (event,) = result.asset_materializations_for_node(f"{tiny.name}__predictions")
     table = event.metadata["unknown_categories"]
     assert isinstance(table, dg.TableMetadataValue)
@@ -288,7 +288,7 @@ def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run
     tiny.land(DAY, changed(tiny.rows(100), "n", {"k0000003": -1}))
     tiny.run()
     before = {name: tiny.read(DAY, name) for name in TABLES}
-    step = tiny.account("validated_features" if table == "quarantine" else table)
+    step = tiny.published_day("validated_features" if table == "quarantine" else table)
     part = step.quarantine if table == "quarantine" else step.table
     file = Path(TABLES[table](tiny.pipeline).folder.uri, part.files[0])
     if damage == "gone":
@@ -299,9 +299,9 @@ def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run
     for name in TABLES:
         columns = [name for name in before[name].column_names if name != "scored_at"]
         assert tiny.read(DAY, name).select(columns).equals(before[name].select(columns))
-    settled = tiny.account("validated_features"), tiny.account("predictions")
+    settled = tiny.published_day("validated_features"), tiny.published_day("predictions")
     tiny.run()
-    assert (tiny.account("validated_features"), tiny.account("predictions")) == settled
+    assert (tiny.published_day("validated_features"), tiny.published_day("predictions")) == settled
 
 
 # checks that fail through the whole pipeline: a shard of the right name whose footer confesses
@@ -310,17 +310,17 @@ def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run
 def forge(tiny: TinyProject, **confession: int) -> None:
     """Plant a finished shard of the day's features and the model in force, as a buggy engine would have left it."""
     step = DayStep(tiny.pipeline, DAY, "predictions")
-    (features,) = tiny.account("validated_features").shards
+    (features,) = tiny.published_day("validated_features").shards
     sha256, code = tiny.state.model().sha256, tiny.pipeline.scoring_code
     digest = shards.digest("predictions", features.digest, sha256, code, "cpu")
-    account = ShardStats(
+    stats = ShardStats(
         digest=digest, source=features.digest, run_id="forger", rows_in=features.rows, rows=features.rows
     )
     table = pa.table({"id": tiny.rows(features.rows)["id"], "prediction": pa.array([7] * features.rows, pa.int64())})
     with shards.writing(step.table.table.folder, table.schema) as writer:
         for batch in table.to_batches():
             writer.write(batch)
-        writer.finish(f"dt={DAY}/", account.model_copy(update=confession))
+        writer.finish(f"dt={DAY}/", stats.model_copy(update=confession))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_a_check_that_fails_is_recorded_with_its_day_and_the_last_good_version_s
 ) -> None:
     tiny.land(DAY, tiny.rows(100))
     tiny.run()
-    before, account = tiny.read(), tiny.account("predictions")
+    before, stats = tiny.read(), tiny.published_day("predictions")
     tiny.land(DAY, tiny.rows(120))
     tiny.run(steps=["raw_input", "validated_features"])
     forge(tiny, **confession)
@@ -349,7 +349,7 @@ def test_a_check_that_fails_is_recorded_with_its_day_and_the_last_good_version_s
     history = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
     assert [(record.status.value, record.partition) for record in history] == [("FAILED", DAY)]
     assert not result.asset_materializations_for_node(f"{tiny.name}__predictions")
-    assert tiny.read().equals(before) and tiny.account("predictions") == account
+    assert tiny.read().equals(before) and tiny.published_day("predictions") == stats
 
 
 def test_a_shard_with_other_rows_than_its_footer_says_is_not_taken_over(tiny: TinyProject) -> None:
@@ -381,7 +381,7 @@ def test_the_materialisation_says_what_an_operator_asks(tiny: TinyProject) -> No
     assert "preview" not in figures and "svg" in str(figures["scores"])
     scored = tiny.read()
     assert figures["mean_prob_class_1"] == pytest.approx(pc.mean(scored["prob_class_1"]).as_py())
-    shard = tiny.account("predictions").shards[0]
+    shard = tiny.published_day("predictions").shards[0]
     assert sum(shard.histogram) == 99 and sum(shard.classes.values()) == 99
     assert shard.classes["1"] == pc.sum(scored["prediction"]).as_py()
 

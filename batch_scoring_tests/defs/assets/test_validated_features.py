@@ -44,7 +44,9 @@ def duplicates(tiny: TinyProject) -> list[tuple[str, int]]:
 
 
 def shards_by_file(tiny: TinyProject) -> dict[str, ShardStats]:
-    return {shard.source.split("#")[0].split("/")[-1]: shard for shard in tiny.account("validated_features").shards}
+    return {
+        shard.source.split("#")[0].split("/")[-1]: shard for shard in tiny.published_day("validated_features").shards
+    }
 
 
 # which rows
@@ -102,7 +104,7 @@ def test_equal_keys_are_found_across_the_shards_of_a_file(tiny: TinyProject) -> 
     tiny.run(steps=VALIDATE)
     assert accepted(tiny) == {key: float(n) for n, key in enumerate("abcdefg")}
     assert duplicates(tiny) == [("a.parquet", 8)]
-    assert [shard.rows_in for shard in tiny.account("validated_features").shards] == [3, 3, 2]
+    assert [shard.rows_in for shard in tiny.published_day("validated_features").shards] == [3, 3, 2]
 
 
 def test_integer_keys_are_keys_too(tiny: TinyProject) -> None:
@@ -140,8 +142,8 @@ def test_every_input_row_is_accepted_or_quarantined_exactly_once(tiny: TinyProje
     ]
     assert sorted(places(kept) + places(rejected)) == sorted(expected)
     assert scored["id"].to_pylist() == kept["id"].to_pylist()
-    account = tiny.account("validated_features")
-    assert (account.rows_in, account.rows, account.rows_quarantined) == (140, kept.num_rows, rejected.num_rows)
+    stats = tiny.published_day("validated_features")
+    assert (stats.rows_in, stats.rows, stats.rows_quarantined) == (140, kept.num_rows, rejected.num_rows)
     assert {row["stage"] for row in rejected.to_pylist()} == {"read", "schema", "rule", "duplicate"}
     for row in rejected.to_pylist():
         assert json.loads(row["raw"])
@@ -155,7 +157,7 @@ def test_adding_a_file_validates_that_file_alone(tiny: TinyProject, name: str) -
     tiny.land(DAY, tiny.rows(50), "a.parquet", age=100)
     tiny.land(DAY, tiny.rows(50, start=50), "b.parquet", age=90)
     first = tiny.run(steps=VALIDATE)
-    before = shards_by_file(tiny), set(tiny.account("validated_features").table.files)
+    before = shards_by_file(tiny), set(tiny.published_day("validated_features").table.files)
     tiny.land(DAY, tiny.rows(50, start=100), name)
     second = tiny.run(steps=VALIDATE)
     after = shards_by_file(tiny)
@@ -165,7 +167,7 @@ def test_adding_a_file_validates_that_file_alone(tiny: TinyProject, name: str) -
         name: second.run_id,
     }
     assert {file: after[file] for file in before[0]} == before[0]
-    assert before[1] < set(tiny.account("validated_features").table.files)
+    assert before[1] < set(tiny.published_day("validated_features").table.files)
 
 
 def test_a_late_file_that_takes_a_key_validates_the_file_that_loses_it_once_more(tiny: TinyProject) -> None:
@@ -223,7 +225,7 @@ def test_a_shard_whose_quarantine_lost_a_row_is_validated_again(tiny: TinyProjec
     step = DayStep(tiny.pipeline, DAY, "validated_features")
     folder = step.quarantine.table.folder
     [file] = [file for file in folder.list() if file.path.endswith(".parquet")]
-    rewrite(Path(folder.uri, file.path), lambda rows: rows.slice(0, 1), lambda account: {"rows": 1, "rows_in": 1})
+    rewrite(Path(folder.uri, file.path), lambda rows: rows.slice(0, 1), lambda stats: {"rows": 1, "rows_in": 1})
     result = tiny.run(steps=VALIDATE)
     assert all(checks(result).values())
     assert {shard.run_id for shard in shards_by_file(tiny).values()} == {result.run_id}
@@ -234,7 +236,7 @@ def test_a_shard_whose_quarantine_lost_a_row_is_validated_again(tiny: TinyProjec
 
 
 def rewrite(
-    file: Path, change: Callable[[pa.Table], pa.Table], account: Callable[[ShardStats], dict[str, object]]
+    file: Path, change: Callable[[pa.Table], pa.Table], stats: Callable[[ShardStats], dict[str, object]]
 ) -> None:
     """Put other rows into a shard, under another attempt, with an account that is changed alike."""
     folder = file.parent
@@ -244,7 +246,7 @@ def rewrite(
     file.unlink()
     with pq.ParquetWriter(folder / f"{old.digest}-0badf11e.parquet", rows.schema) as writer:
         writer.write_table(rows)
-        writer.add_key_value_metadata({"batch_scoring": old.model_copy(update=account(old)).model_dump_json()})
+        writer.add_key_value_metadata({"batch_scoring": old.model_copy(update=stats(old)).model_dump_json()})
 
 
 Forgery = tuple[Callable[[pa.Table], pa.Table], Callable[[ShardStats], dict[str, object]], str]
@@ -282,11 +284,11 @@ def row_identity_of(row: int) -> int:
 def test_a_forged_shard_fails_its_check_is_recorded_with_its_day_and_publishes_nothing(
     tiny: TinyProject, forgery: str
 ) -> None:
-    change, account, check = FORGERIES[forgery]
+    change, stats, check = FORGERIES[forgery]
     tiny.land(DAY, tiny.rows(20), "a.parquet", age=100)
     tiny.run()
     good = {name: tiny.read(table=name) for name in ("validated_features", "predictions")}
-    settled = tiny.account("validated_features"), tiny.account("predictions")
+    settled = tiny.published_day("validated_features"), tiny.published_day("predictions")
     # a zombie, a run of another input of this day, has left the shard of a file that is not in the day yet
     tiny.land(DAY, tiny.rows(10, start=100), "b.parquet")
     late = Path(tiny.pipeline.landing.uri, f"dt={DAY}", "b.parquet")
@@ -295,7 +297,7 @@ def test_a_forged_shard_fails_its_check_is_recorded_with_its_day_and_publishes_n
     folder = Path(features_table(tiny.pipeline).folder.uri)
     committed = set(settled[0].table.files)
     [orphan] = [file for file in folder.rglob("dt=*/*.parquet") if str(file.relative_to(folder)) not in committed]
-    rewrite(orphan, change, account)
+    rewrite(orphan, change, stats)
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = tiny.run(instance=instance, raise_on_error=False)
@@ -311,7 +313,7 @@ def test_a_forged_shard_fails_its_check_is_recorded_with_its_day_and_publishes_n
     assert f"{digest}-*.parquet (of dt={DAY}/b.parquet): remove it from tables/validated_features/dt={DAY}" in message
     assert "\n" not in message
     assert all(tiny.read(table=name).equals(rows) for name, rows in good.items())
-    assert (tiny.account("validated_features"), tiny.account("predictions")) == settled
+    assert (tiny.published_day("validated_features"), tiny.published_day("predictions")) == settled
     assert {event.asset_key.path[-1] for event in result.get_asset_materialization_events()} == {"model", "raw_input"}
 
     [forged] = [file for file in folder.rglob("*-0badf11e.parquet")]  # what the message asks for
@@ -333,7 +335,7 @@ def test_a_forged_shard_whose_rows_are_not_as_many_as_its_footer_says_is_no_shar
 def test_a_day_of_which_nothing_survives_is_an_error_and_the_last_good_version_stays(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(20))
     tiny.run()
-    good, settled = tiny.read(), tiny.account("predictions")
+    good, settled = tiny.read(), tiny.published_day("predictions")
     tiny.land(DAY, rows_of(id=["a", "b", "c"], x=[5000.0, 5000.0, -5000.0]))
     with dg.DagsterInstance.ephemeral() as instance:
         result = tiny.run(instance=instance, raise_on_error=False)
@@ -345,7 +347,7 @@ def test_a_day_of_which_nothing_survives_is_an_error_and_the_last_good_version_s
         "x: greater_than_or_equal_to(-1000) (1 row); upload corrected files, or correct the schema"
     )
     assert tiny.read().equals(good)
-    assert tiny.account("predictions") == settled
+    assert tiny.published_day("predictions") == settled
     assert tiny.read(table="validated_features").num_rows == 20
     assert tiny.read(table="quarantine").num_rows == 0
 
@@ -355,7 +357,7 @@ def test_a_schema_that_does_not_import_stops_the_day_and_is_named(tiny: TinyProj
     tiny.write_code(schema=f"from math import pandora\n{(tiny.folder / 'schema.py').read_text()}")
     message = error_of(tiny.run(raise_on_error=False))
     assert f"{tiny.name}: schema:Rows cannot be loaded from {tiny.folder}: ImportError" in message
-    assert tiny.state.account("validated_features", DAY) is None
+    assert tiny.state.published_day("validated_features", DAY) is None
 
 
 @contextlib.contextmanager
@@ -385,8 +387,8 @@ def test_a_text_that_all_rows_share_is_never_written_out_for_all_of_them(tiny: T
     assert file.stat().st_size < 100_000
     with watched() as most:
         result = tiny.run()
-    assert result.success and tiny.account("validated_features").rows == rows
+    assert result.success and tiny.published_day("validated_features").rows == rows
     assert most() < 150_000_000  # written out they are 300 MB
-    [(shown, count)] = tiny.account("validated_features").shards[0].categories["c"].items()
+    [(shown, count)] = tiny.published_day("validated_features").shards[0].categories["c"].items()
     assert (shown, count) == ("x" * 10_000 + "… (300000 characters)", rows)
     assert max(len(event.description or "") for event in result.get_asset_check_evaluations()) < 2_000

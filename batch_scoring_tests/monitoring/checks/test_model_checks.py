@@ -35,7 +35,7 @@ def test_a_broken_bundle_changes_nothing_and_its_check_is_recorded(scored: TinyP
     scored.deliver("v2", seed=1)
     folder, definitions = Path(scored.pipeline.bundle.uri), scored.definitions
     fault.spoil(folder)
-    before = scored.state.model(), scored.account("predictions"), scored.state.models.list()
+    before = scored.state.model(), scored.published_day("predictions"), scored.state.models.list()
     instance = dg.DagsterInstance.ephemeral()
     steps = ["model", "predictions"]
     result = scored.run(steps=steps, raise_on_error=False, definitions=definitions, instance=instance)
@@ -53,7 +53,7 @@ def test_a_broken_bundle_changes_nothing_and_its_check_is_recorded(scored: TinyP
     assert run is not None and run.tags[TAG] == "bad_model", "it is not tried again with the same files"
     assert not result.asset_materializations_for_node(f"{scored.name}__model")
     assert not result.asset_materializations_for_node(f"{scored.name}__predictions")
-    assert (scored.state.model(), scored.account("predictions"), scored.state.models.list()) == before
+    assert (scored.state.model(), scored.published_day("predictions"), scored.state.models.list()) == before
     assert not (folder.parent / PROOF).exists(), "code of the bundle has run"
 
 

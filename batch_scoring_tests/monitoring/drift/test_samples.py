@@ -28,7 +28,9 @@ def scored(tiny: TinyProject, day: str = DAY, rows: pa.Table | None = None) -> N
 
 
 def taken(tiny: TinyProject, rows: int, day: str = DAY) -> Sample:
-    return samples.take(tiny.pipeline, tiny.account("validated_features", day), tiny.account("predictions", day), rows)
+    return samples.take(
+        tiny.pipeline, tiny.published_day("validated_features", day), tiny.published_day("predictions", day), rows
+    )
 
 
 def keys_of(sample: Sample) -> list[str]:
@@ -44,7 +46,7 @@ def test_a_sample_is_the_same_whatever_the_shards_and_the_files(tiny: TinyProjec
     tiny.spec["scoring"].update(rows_per_shard=143, batch_rows=64)
     tiny.write_spec()
     tiny.run()
-    assert len(tiny.account("predictions").shards) == 14
+    assert len(tiny.published_day("predictions").shards) == 14
     assert taken(tiny, 100).rows.equals(whole.rows)
     tiny.land(DAY, tiny.rows(900), "a.parquet")
     tiny.land(DAY, tiny.rows(1100, start=900), "b.parquet")
@@ -99,7 +101,7 @@ def test_a_row_that_the_model_could_not_score_is_in_the_sample_without_scores(ti
     rows = tiny.rows(400)
     odd = pc.is_in(rows["id"], pa.array([f"k{number:07d}" for number in range(0, 400, 4)]))
     scored(tiny, rows=rows.set_column(1, "x", pc.if_else(odd, 555.0, rows["x"])))
-    assert tiny.account("predictions").rows_quarantined == 100
+    assert tiny.published_day("predictions").rows_quarantined == 100
     sample = taken(tiny, 200)
     assert sample.rows.num_rows == 200
     unscored = pc.equal(sample.rows["x"], 555.0)
@@ -109,7 +111,7 @@ def test_a_row_that_the_model_could_not_score_is_in_the_sample_without_scores(ti
 def test_a_day_without_scores_has_a_sample_of_its_features(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(40))
     tiny.run(steps=["raw_input", "validated_features"])
-    sample = samples.take(tiny.pipeline, tiny.account("validated_features"), None, 100)
+    sample = samples.take(tiny.pipeline, tiny.published_day("validated_features"), None, 100)
     assert sample.rows.column_names == ["id", "x", "y", "n", "c"] and sample.model_sha256 == ""
 
 
@@ -140,7 +142,7 @@ def test_a_sample_that_is_kept_comes_back(large: TinyProject) -> None:
 def test_a_sample_that_is_damaged_is_none(tiny: TinyProject, damage: bytes | None) -> None:
     scored(tiny, rows=tiny.rows(40))
     samples.put(tiny.pipeline.output, taken(tiny, 100))
-    content = Path(features_table(tiny.pipeline).folder.uri, tiny.account("validated_features").table.files[0])
+    content = Path(features_table(tiny.pipeline).folder.uri, tiny.published_day("validated_features").table.files[0])
     tiny.pipeline.output.put(f"state/dt={DAY}/sample.parquet", content.read_bytes() if damage is None else damage)
     assert samples.get(tiny.pipeline.output, DAY) is None
     assert samples.before(tiny.pipeline.output, [DAY, NEXT_DAY]) == []

@@ -45,17 +45,19 @@ def test_newer_input_makes_a_scored_day_unfinished(tiny: TinyProject) -> None:
 def test_throughput_is_of_the_rows_that_the_run_worked_on(tiny: TinyProject) -> None:
     tiny.land(FINE, tiny.rows(100), age=100)
     tiny.run(FINE)
-    first = tiny.account("predictions", FINE)
+    first = tiny.published_day("predictions", FINE)
     assert first.seconds > 0 and first.rows_per_second == pytest.approx(100 / first.seconds)
     tiny.run(FINE)
-    assert tiny.account("predictions", FINE).seconds == first.seconds, "an unchanged day keeps its account"
+    assert tiny.published_day("predictions", FINE).seconds == first.seconds, "an unchanged day keeps its account"
     tiny.land(FINE, tiny.rows(5, start=100), "late.parquet")
     tiny.run(FINE)
-    account = tiny.account("predictions", FINE)
-    assert account.rows_per_second == pytest.approx(5 / account.seconds), "100 of the rows are an earlier run's"
+    published_day = tiny.published_day("predictions", FINE)
+    assert published_day.rows_per_second == pytest.approx(5 / published_day.seconds), (
+        "100 of the rows are an earlier run's"
+    )
     draw(tiny)
     assert series(tiny, "throughput") == {
-        step: {FINE: pytest.approx(tiny.account(step, FINE).rows_per_second)}
+        step: {FINE: pytest.approx(tiny.published_day(step, FINE).rows_per_second)}
         for step in ("validated_features", "predictions")
     }
 

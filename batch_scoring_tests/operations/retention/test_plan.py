@@ -122,7 +122,7 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
 
     def going(promoted: timedelta, finished: timedelta = 60 * DAY, sha256: str = "old") -> list[str]:
         in_force = ActiveModel(name="n", version="v", sha256="new", source="", run_id="r", resolved_at=NOW - promoted)
-        account = PublishedDay(
+        published_day = PublishedDay(
             pipeline="p",
             day="2024-03-04",
             step="predictions",
@@ -135,7 +135,7 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
             table=nothing,
             quarantine=nothing,
         )
-        return [expired.path for expired in old_models(copies, in_force, None, [account], limits, NOW)]
+        return [expired.path for expired in old_models(copies, in_force, None, [published_day], limits, NOW)]
 
     assert going(timedelta(hours=8)) == ["state/models/old/model.safetensors"]
     assert going(timedelta(hours=6)) == []

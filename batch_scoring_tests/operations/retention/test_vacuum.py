@@ -308,13 +308,13 @@ def test_a_damaged_account_or_bundle_keeps_every_model(tiny: TinyProject) -> Non
         tiny.deliver(version, seed=int(version[1]))
         run(tiny)
     age(tiny, 400)
-    account = Path(tiny.pipeline.output.uri, f"state/dt={DAY}/predictions.json")
-    text = account.read_text()
-    account.write_text("{")
+    published_day = Path(tiny.pipeline.output.uri, f"state/dt={DAY}/predictions.json")
+    text = published_day.read_text()
+    published_day.write_text("{")
     pipeline, ages = tiny.pipeline, limits(models_days=30)
     plan = vacuum.look(pipeline, ages, now=later(days=60))
     assert not plan.of("models") and "predictions.json is damaged" in plan.problems[0]
-    account.write_text(text)
+    published_day.write_text(text)
     Path(pipeline.bundle.uri, "bundle.json").rename(tiny.folder / "elsewhere")
     plan = vacuum.look(pipeline, ages, now=later(days=60))
     assert not plan.of("models") and "there is no" in plan.problems[0]
@@ -517,8 +517,8 @@ def test_weights_go_that_no_recent_day_was_scored_with_and_the_names_stay(tiny: 
     # the spec goes back to v3; v2's day was scored yesterday
     tiny.spec["model"]["bundle"] = f"{tiny.name}/models/v3"
     tiny.write_spec()
-    account = tiny.account("predictions", NEXT_DAY)
-    state.put_account(account.model_copy(update={"finished_at": now - timedelta(days=1)}))
+    published_day = tiny.published_day("predictions", NEXT_DAY)
+    state.put_published_day(published_day.model_copy(update={"finished_at": now - timedelta(days=1)}))
     plan = vacuum.look(tiny.pipeline, ages, now=now)
     done = vacuum.sweep(tiny.pipeline, plan, "r", clock_is_right=True)
     assert {file.path.split("/")[2] for file in done.removed if file.kind == "models"} == {shas[0]}
