@@ -49,8 +49,8 @@ def cell(tiny: TinyProject, day: str, row: str) -> tuple[str, str]:
     (heat,) = chart(tiny, "checks")
     column, line = heat["x"].index(day), heat["y"].index(row)
     assert "failed and stopped the day" in page(tiny)
-    verdicts = ["not run", "untested", "passed", "failed", "stopped"]
-    return verdicts[heat["z"][line][column]], heat["hovertext"][line][column]
+    results = ["not run", "untested", "passed", "failed", "stopped"]
+    return results[heat["z"][line][column]], heat["hovertext"][line][column]
 
 
 def bad(rows: pa.Table, count: int) -> pa.Table:

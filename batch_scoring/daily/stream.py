@@ -101,8 +101,8 @@ class Batch:
 class ValidationStage:
     """The first stage: rows that meet the contract are accepted, with the place where each was read."""
 
-    def __init__(self, judge: RowValidator, counts: ColumnCounts) -> None:
-        self._judge, self.counts = judge, counts
+    def __init__(self, validator: RowValidator, counts: ColumnCounts) -> None:
+        self._validator, self.counts = validator, counts
         self.ledgers: collections.defaultdict[str, Ledger] = collections.defaultdict(Ledger)
         """By file."""
         self.keys = RowTotal()
@@ -122,17 +122,17 @@ class ValidationStage:
         """
         ledger = self.ledgers[file]
         blocks = _counted(read, start, ledger.received)
-        with contextlib.closing(self._judge.judge(blocks, file, is_text=is_text, helpers=helpers)) as found:
-            for judged in found:
-                self._record(judged, ledger)
-                yield Batch(_with_place(judged), (judged,))
+        with contextlib.closing(self._validator.validate(blocks, file, is_text=is_text, helpers=helpers)) as found:
+            for validated in found:
+                self._record(validated, ledger)
+                yield Batch(_with_place(validated), (validated,))
 
-    def _record(self, judged: ValidatedRows, ledger: Ledger) -> None:
-        ledger.kept.add(_row_hashes(judged.numbers))
-        ledger.rejected.add(_row_hashes(judged.rejected_numbers))
-        self.keys.add(hash64(judged.accepted.column(judged.key)))
-        self.duplicates += judged.duplicates
-        self.counts.add(judged.accepted)
+    def _record(self, validated: ValidatedRows, ledger: Ledger) -> None:
+        ledger.kept.add(_row_hashes(validated.numbers))
+        ledger.rejected.add(_row_hashes(validated.rejected_numbers))
+        self.keys.add(hash64(validated.accepted.column(validated.key)))
+        self.duplicates += validated.duplicates
+        self.counts.add(validated.accepted)
 
 
 class ScoringStage:
@@ -190,7 +190,7 @@ def open_rows(
     folder: Folder,
     file: FileVersion | LandingFile,
     csv: Csv,
-    judge: RowValidator,
+    validator: RowValidator,
     note: Callable[[str], object],
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[FileRows]:
@@ -200,9 +200,9 @@ def open_rows(
         ContractError: it lacks a column, or has it with another type.
         UnreadableFileError, FileChangedError, FileNotFoundError: see `landing_files.open_rows`.
     """
-    with landing_files.open_rows(folder, file, csv, judge.contract.columns, batch_rows) as rows:
+    with landing_files.open_rows(folder, file, csv, validator.contract.columns, batch_rows) as rows:
         where = f"{folder.uri}/{file.path}"
-        if extra := judge.contract.unexpected(rows.schema, where, is_text=rows.is_text):
+        if extra := validator.contract.unexpected(rows.schema, where, is_text=rows.is_text):
             note(f"{where}: columns that the schema does not know are ignored: {', '.join(extra)}")
         yield rows
 
@@ -215,11 +215,11 @@ def _counted(blocks: Iterable[Rows], start: int, received: RowTotal) -> Iterator
         yield block
 
 
-def _with_place(judged: ValidatedRows) -> pa.RecordBatch:
+def _with_place(validated: ValidatedRows) -> pa.RecordBatch:
     """The accepted rows, each with where it was read."""
-    place = [parquet.constant(judged.file, len(judged.numbers)), pa.array(judged.numbers, pa.int64())]
-    names = [*judged.accepted.schema.names, *(field.name for field in PLACE)]
-    return pa.RecordBatch.from_arrays([*judged.accepted.columns, *place], names=names)
+    place = [parquet.constant(validated.file, len(validated.numbers)), pa.array(validated.numbers, pa.int64())]
+    names = [*validated.accepted.schema.names, *(field.name for field in PLACE)]
+    return pa.RecordBatch.from_arrays([*validated.accepted.columns, *place], names=names)
 
 
 def _row_hashes(numbers: np.ndarray) -> np.ndarray:

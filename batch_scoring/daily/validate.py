@@ -57,21 +57,21 @@ class _Day:
     ) -> None:
         self._batch_rows = batch_rows
         self._step, self._schema, self._run = step, schema, run
-        self._judge = RowValidator(contract)
+        self._validator = RowValidator(contract)
         self._before: FinishedShards = step.finished()
         self._progress = Progress(rows, run.log, "validated")
 
     @property
     def distinct_keys(self) -> int:
         """Keys among all accepted rows so far."""
-        return len(self._judge.seen)
+        return len(self._validator.seen)
 
     def shards_of(self, file: LandingFile) -> Iterator[Finished]:
         """One shard for each `rows_per_shard` rows of a file; a file without rows has one shard of 0 rows."""
         pipeline = self._step.pipeline
         size = pipeline.spec.scoring.rows_per_shard
         opened = open_rows(
-            pipeline.landing, file, pipeline.spec.input.csv, self._judge, self._run.log, self._batch_rows
+            pipeline.landing, file, pipeline.spec.input.csv, self._validator, self._run.log, self._batch_rows
         )
         with opened as rows:
             for start in range(0, max(file.rows, 1), size):
@@ -85,7 +85,7 @@ class _Day:
         shard = self._before.find(_name(base, []))
         if shard is None:
             return None
-        column, seen = self._judge.contract.key, self._judge.seen
+        column, seen = self._validator.contract.key, self._validator.seen
         folder = self._step.table.table.folder
         batches = [batch.column(column) for batch in shards.read(folder, shard.file.path, [column])]
         if any(seen.seen(batch).any() for batch in batches):
@@ -97,7 +97,7 @@ class _Day:
     def _validate(self, file: LandingFile, rows: FileRows, start: int, stop: int, base: str) -> Finished:
         """Validate the next rows of a file into one shard of features."""
         features = self._step.pipeline.spec.features
-        validation = ValidationStage(self._judge, ColumnCounts(features))
+        validation = ValidationStage(self._validator, ColumnCounts(features))
         # a single block has nothing to run beside, and handing it over costs milliseconds
         helpers = min(_HELPERS, spare_cores()) if file.rows - start > self._batch_rows else 0
         read = self._run.timed_each("read", rows.read(start, stop))

@@ -1,7 +1,7 @@
 """Validation of the rows of a file: each is accepted or rejected, once, with a reason.
 
-The contract judges a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
-files are read newest first. Days and files at the command line are judged alike: `daily/stream.py` runs this.
+The contract validates a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
+files are read newest first. Days and files at the command line are validated alike: `daily/stream.py` runs this.
 """
 
 import contextlib
@@ -60,31 +60,31 @@ class RowValidator:
         self.contract = contract
         self.seen = key_index.KeyIndex()
 
-    def judge(
+    def validate(
         self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int
     ) -> Generator[ValidatedRows, None, None]:
-        """Judge the next blocks; those of the newest file come first.
+        """Validate the next blocks; those of the newest file come first.
 
         The contract is applied in as many threads more (`runtime/parallel.py`); keys are looked up here, in order.
         """
 
-        def verdict(block: Rows) -> tuple[Rows, ValidationResult]:
-            return block, self.contract.judge(block.batch, is_text=is_text)
+        def result(block: Rows) -> tuple[Rows, ValidationResult]:
+            return block, self.contract.validate(block.batch, is_text=is_text)
 
-        with contextlib.closing(in_order(verdict, blocks, helpers)) as verdicts:
-            for block, found in verdicts:
+        with contextlib.closing(in_order(result, blocks, helpers)) as results:
+            for block, found in results:
                 yield self.admit(block, found, file)
 
-    def admit(self, block: Rows, verdict: ValidationResult, file: str) -> ValidatedRows:
+    def admit(self, block: Rows, result: ValidationResult, file: str) -> ValidatedRows:
         """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""
-        key, accepted = self.contract.key, verdict.accepted
+        key, accepted = self.contract.key, result.accepted
         first = self.seen.add(accepted.column(key))
-        reasons = verdict.rejected
-        numbers = block.numbers[verdict.positions]
+        reasons = result.rejected
+        numbers = block.numbers[result.positions]
         duplicates: tuple[int, ...] = ()
         if not first.all():
             repeated = np.flatnonzero(~first)
-            reasons.add("duplicate", "key_is_unique", key, verdict.positions[repeated], accepted.column(key), repeated)
+            reasons.add("duplicate", "key_is_unique", key, result.positions[repeated], accepted.column(key), repeated)
             duplicates = tuple(numbers[repeated].tolist())
             accepted, numbers = accepted.take(pa.array(np.flatnonzero(first))), numbers[first]
         return ValidatedRows(accepted, numbers, duplicates, block, reasons, key, file)

@@ -84,8 +84,8 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
         for number, lines in enumerate(files):
             text = [FATES[fate].format(key=f"k{key}") for fate, key in lines]
             landing.put(f"dt={DAY}/{number}.csv", "\n".join(["id,x,y,n,c", *text, ""]).encode())
-        judge = RowValidator(contract)
-        validation = ValidationStage(judge, ColumnCounts(pipeline.spec.features))
+        validator = RowValidator(contract)
+        validation = ValidationStage(validator, ColumnCounts(pipeline.spec.features))
         schema = scored_rows.schema(contract.arrow_schema.field("id"), scorer.manifest)
         scoring = ScoringStage(scorer, schema, accepted=validation.keys, at=datetime.now(UTC))
         accepted: list[tuple[str, int]] = []
@@ -93,7 +93,7 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
         def validated() -> Iterator[Batch]:
             for number in range(len(files)):
                 [file] = landing.list(f"dt={DAY}/{number}.csv")
-                with open_rows(landing, file, pipeline.spec.input.csv, judge, print, batch_rows) as rows:
+                with open_rows(landing, file, pipeline.spec.input.csv, validator, print, batch_rows) as rows:
                     read, is_text = rows.read(0, ALL_ROWS), rows.is_text
                     for batch in validation.run(read, file.path, start=0, is_text=is_text, helpers=helpers):
                         places = zip(
@@ -118,7 +118,7 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
 
         assert all(ledger.is_balanced for ledger in validation.ledgers.values()) and scoring.ledger.is_balanced
         assert sum(ledger.received.rows for ledger in validation.ledgers.values()) == len(every)
-        assert (validation.keys.rows, len(judge.seen)) == (len(accepted), len(accepted))
+        assert (validation.keys.rows, len(validator.seen)) == (len(accepted), len(accepted))
         assert (scoring.ledger.kept.rows, scoring.ledger.rejected.rows) == (len(keys), len(rejected) - len(lost))
 
     holds()

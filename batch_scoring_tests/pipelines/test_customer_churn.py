@@ -133,7 +133,7 @@ def test_a_few_percent_are_missing_where_they_may_be() -> None:
 def test_the_contract_accepts_every_generated_row() -> None:
     contract = Contract(declared_pipeline("customer_churn"))
     for batch in customers(DAY, 2 * CHUNK_ROWS):
-        verdict = contract.judge(batch, is_text=False)
+        verdict = contract.validate(batch, is_text=False)
         assert not verdict.rejected
         assert verdict.accepted.equals(batch.cast(contract.arrow_schema))
 
@@ -158,7 +158,7 @@ def test_the_contract_rejects_what_cannot_be(column: str, value: float | None, r
     values = [*batch.column(column).to_pylist()[:2], value]
     nullable = pa.schema([field.with_nullable(True) for field in SCHEMA])
     spoilt = batch.cast(nullable).set_column(place, nullable.field(place), pa.array(values, SCHEMA.field(place).type))
-    verdict = Contract(declared_pipeline("customer_churn")).judge(spoilt, is_text=False)
+    verdict = Contract(declared_pipeline("customer_churn")).validate(spoilt, is_text=False)
     assert {row: (reason.rule, reason.column) for row, reason in verdict.rejected.items()} == {2: (rule, column)}
 
 

@@ -112,7 +112,7 @@ class Provoked:
             return False
         return self.is_settled if self.case.ends == "right" else len(self.runs) >= self.case.runs
 
-    def verdict(self, titles: Sequence[str]) -> tuple[str, list[str]]:
+    def result(self, titles: Sequence[str]) -> tuple[str, list[str]]:
         """A row of the matrix, and what is not as it should be."""
         case, faults = self.case, []
         classes = {run.tags.get(run_failures.TAG, "none") for run in self.failed}
@@ -397,7 +397,7 @@ def failing(
             titles = [title for title, _ in web.received]
             rows = []
             for of in provoked:
-                row, faults = of.verdict(titles)
+                row, faults = of.result(titles)
                 rows.append(row)
                 report.violations += faults
             if report.violations:

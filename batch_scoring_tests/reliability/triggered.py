@@ -103,7 +103,7 @@ def story(deployment: Deployment) -> str:
         )
 
 
-def judge(report: Report, projects: Sequence[TinyProject], wanted: Sequence[str]) -> None:
+def validator(report: Report, projects: Sequence[TinyProject], wanted: Sequence[str]) -> None:
     """Every day of every project must be right, row by row."""
     for of in projects:
         left = unsettled(of, wanted)
@@ -174,7 +174,7 @@ def uploaded(folder: Path, store: Store, routes: Sequence[str] = ("s3", "sns", "
         report.trials = len(projects) * count
         wait_until(lambda: not any(unsettled(of, wanted) for of in projects) and is_idle(deployment), 240, every=2)
         by_day, by_status = run_counts(deployment)
-        judge(report, projects, wanted)
+        validator(report, projects, wanted)
         report.violations += [
             error
             for of in projects
@@ -223,7 +223,7 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
                     deployment.start()
             wait_until(is_over, dice.uniform(3, 6))
         by_day, by_status = run_counts(deployment)
-        judge(report, [of], [day for day in wanted if day != bad])
+        validator(report, [of], [day for day in wanted if day != bad])
         report.expect(unsettled(of, [bad]) == [bad], f"{bad} is settled with a broken file")
         report.expect(set(wanted) <= set(by_day), f"never run: {sorted(set(wanted) - set(by_day))}")
         report.notes = f"killed {dict(kills)}; {sum(by_day.values())} runs, {dict(by_status)}"
@@ -263,7 +263,7 @@ def failing_store(
         store.proxy.faults = []
         settles = wait_until(lambda: not unsettled(of, wanted) and is_idle(deployment), 240, every=2)
         report.expect(settles, f"not settled: {unsettled(of, wanted)}")
-        judge(report, [of], wanted)
+        validator(report, [of], wanted)
         store.proxy.faults = [Fault("reset")]
         said = wait_until(lambda: bool(tick_errors(deployment, f"{of.name}_uploads")), 150, every=2)
         errors = tick_errors(deployment, f"{of.name}_uploads")

@@ -577,7 +577,7 @@ class World:
         self.is_calm = True
         self.note("calm")
         self.settle_down()
-        self.judge()
+        self.validate()
 
     def settle_down(self) -> None:
         """Until a long time has gone by in which nothing was requested; the clock is right again."""
@@ -590,7 +590,7 @@ class World:
             quiet = 0 if len(self.runs) > before or busy else quiet + 1
             self.pass_time(BOUNDS.max_runtime / 20)
 
-    def judge(self) -> None:
+    def validate(self) -> None:
         days = sorted({path[3:13] for path in self.landing.files if path.startswith("dt=2024-0") and path[13] == "/"})
         self.figures.days = len(days)
         for day in days:

@@ -60,7 +60,7 @@ class TinyContract:
     def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
         return []
 
-    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
+    def validate(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
         found, fates = Rejections(batch.num_rows), batch.column("fate")
         found.add("rule", "fate_is_good", "fate", np.flatnonzero(fates.to_numpy() == REJECTED), fates)
         accepted = batch.take(pa.array(found.others)) if len(found) else batch

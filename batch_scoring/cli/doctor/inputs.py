@@ -152,10 +152,10 @@ def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where:
     with landing_files.open_rows(pipeline.landing, file, pipeline.spec.input.csv, contract.columns) as rows:
         unexpected = contract.unexpected(rows.schema, where, is_text=rows.is_text)
         for part in rows.read(0, LOOKED_AT):
-            verdict = contract.judge(part.batch, is_text=rows.is_text)
+            result = contract.validate(part.batch, is_text=rows.is_text)
             seen += len(part)
-            rejected += len(verdict.rejected) + len(part.broken)
-            for reason in verdict.rejected.values():
+            rejected += len(result.rejected) + len(part.broken)
+            for reason in result.rejected.values():
                 name = f"{reason.column} {reason.rule}"
                 reasons[name] += 1
                 examples.setdefault(name, None if reason.value is None else shortened(reason.value))

@@ -97,11 +97,11 @@ class Stream:
             note(f"the network's layers are eager: {self.scorer.why_eager}")
         if not self.scorer.runs_side_by_side:
             note(ONE_THREAD)
-        self._judge = RowValidator(Contract(pipeline))
-        self.key = self._judge.contract.key
-        self.schema = scored_rows.schema(self._judge.contract.arrow_schema.field(self.key), self.scorer.manifest)
+        self._validator = RowValidator(Contract(pipeline))
+        self.key = self._validator.contract.key
+        self.schema = scored_rows.schema(self._validator.contract.arrow_schema.field(self.key), self.scorer.manifest)
         """Of the predictions."""
-        self.validation = ValidationStage(self._judge, ColumnCounts(pipeline.spec.features))
+        self.validation = ValidationStage(self._validator, ColumnCounts(pipeline.spec.features))
         self.scoring = ScoringStage(self.scorer, self.schema, accepted=self.validation.keys, at=at)
 
     @property
@@ -129,7 +129,7 @@ class Stream:
         """Accepted rows, file by file; runs in whichever thread of the scorer reads."""
         folder, csv, done = self._source.folder, self._pipeline.spec.input.csv, 0
         for file in self._source.files:
-            with open_rows(folder, file, csv, self._judge, self._note) as rows:
+            with open_rows(folder, file, csv, self._validator, self._note) as rows:
                 read = rows.read(0, ALL_ROWS)
                 validated = self.validation.run(read, file.path, start=0, is_text=rows.is_text, helpers=1)
                 with contextlib.closing(validated) as batches:
@@ -187,7 +187,7 @@ class Stream:
         )
 
     def _uniqueness(self) -> Finding:
-        distinct, accepted = len(self._judge.seen), self.validation.keys.rows
+        distinct, accepted = len(self._validator.seen), self.validation.keys.rows
         return Finding(
             "keys_are_unique", distinct == accepted, f"{accepted} accepted rows have {distinct} distinct keys"
         )

@@ -87,7 +87,7 @@ def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorica
                 alive.append(value)
             return result
 
-    # a network that cannot be traced is judged by its values alone
+    # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
         return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
     return ""

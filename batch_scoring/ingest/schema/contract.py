@@ -151,7 +151,7 @@ class ValidationResult:
 
 
 class Contract:
-    """A pipeline's schema, ready to judge record batches."""
+    """A pipeline's schema, ready to validate record batches."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         """Load the schema and refuse what cannot be decided for one row alone.
@@ -225,7 +225,7 @@ class Contract:
                     )
         return [name for name in schema.names if name not in self.columns]
 
-    def judge(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
+    def validate(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
         """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
         rejected = Rejections(batch.num_rows)
         typed: dict[str, pa.Array] = {}

@@ -104,14 +104,14 @@ class CellLook(NamedTuple):
     ink: str = "#fff"
 
 
-VERDICTS = (
+LOOKS = (
     CellLook("not run", "#f0f0f3"),
     CellLook("passed, nothing to test", "#e2e0fa"),
     CellLook("passed", PLAIN),
     CellLook("failed", FAILED, "!"),
     CellLook("failed and stopped the day", "#7a1a11", "×"),
 )
-NOT_RUN, UNTESTED, PASSED, FELL, STOPPED = range(len(VERDICTS))
+NOT_RUN, UNTESTED, PASSED, FELL, STOPPED = range(len(LOOKS))
 
 OF_STATUS: Mapping[Status, int] = {"scored": PASSED, "failed": STOPPED, "unfinished": FELL, "missing": NOT_RUN}
 
@@ -210,7 +210,7 @@ def _failed_runs(month: Month) -> str:
 
 
 def _sections(month: Month) -> list[str]:
-    legend = "".join(f'<i style="background:{v.colour};color:{v.ink}">{v.sign}</i>{v.word}' for v in VERDICTS)
+    legend = "".join(f'<i style="background:{v.colour};color:{v.ink}">{v.sign}</i>{v.word}' for v in LOOKS)
     return [
         f'<section><h2>Checks</h2><p class="legend">{legend}</p>{_chart("checks", _heat_map(month))}</section>',
         _section("rows", "Rows", "Rows in the tables.", _rows(month)),
@@ -252,14 +252,14 @@ def _heat_map(month: Month) -> "Figure":
     cells += [[_of_check(day, checked) for day in month.days] for checked in rows]
     names = ["day", *(f"{asset}/{check}" for asset, check in rows)]
     labels = ["<b>the day</b>", *(_label(*checked) for checked in rows)]
-    bands = [(edge / len(VERDICTS), v.colour) for n, v in enumerate(VERDICTS) for edge in (n, n + 1)]
+    bands = [(edge / len(LOOKS), v.colour) for n, v in enumerate(LOOKS) for edge in (n, n + 1)]
     trace = Heatmap(
         x=[day.day for day in month.days],
         y=names,
-        z=[[verdict for verdict, _ in row] for row in cells],
+        z=[[look for look, _ in row] for row in cells],
         zmin=-0.5,
-        zmax=len(VERDICTS) - 0.5,
-        text=[[VERDICTS[verdict].sign for verdict, _ in row] for row in cells],
+        zmax=len(LOOKS) - 0.5,
+        text=[[LOOKS[look].sign for look, _ in row] for row in cells],
         texttemplate="%{text}",
         hovertext=[[text for _, text in row] for row in cells],
         hoverinfo="text",
@@ -289,16 +289,14 @@ def _of_day(day: Day) -> tuple[int, str]:
 def _of_check(day: Day, checked: Checked) -> tuple[int, str]:
     record, name = day.checks.get(checked), " ".join(checked)
     if record is None:
-        return NOT_RUN, _hover(day.day, name, VERDICTS[NOT_RUN].word)
-    if record.passed:
-        verdict = UNTESTED if record.observed is None else PASSED
-    else:
-        verdict = STOPPED if record.stopped else FELL
-    return verdict, _hover(day.day, name, VERDICTS[verdict].word, record.message)
+        return NOT_RUN, _hover(day.day, name, LOOKS[NOT_RUN].word)
+    passed, failed = UNTESTED if record.observed is None else PASSED, STOPPED if record.stopped else FELL
+    look = passed if record.passed else failed
+    return look, _hover(day.day, name, LOOKS[look].word, record.message)
 
 
-def _hover(day: str, name: str, verdict: str, message: str = "") -> str:
-    lines = [f"<b>{escaped(day)} {escaped(name)}</b>", escaped(verdict)]
+def _hover(day: str, name: str, look: str, message: str = "") -> str:
+    lines = [f"<b>{escaped(day)} {escaped(name)}</b>", escaped(look)]
     return "<br>".join(lines + [escaped(line) for line in textwrap.wrap(message, MESSAGE_WIDTH)])
 
 

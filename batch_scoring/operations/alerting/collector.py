@@ -316,9 +316,9 @@ def _of_days(
                 unreachable.add(deadline.pipeline.name)
             problems.append(f"{deadline.name}: {error}; tried again")
             continue
-        if result.verdict == "missed":
+        if result.status == "missed":
             if deadline.aim == "landed":
                 instance.report_runless_asset_event(deadlines.evaluation(deadline, result))
             yield deadlines.message(deadline, result)
-        if result.verdict != "open":
+        if result.status != "open":
             memory.days.add(deadline.name)

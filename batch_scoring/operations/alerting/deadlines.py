@@ -29,7 +29,7 @@ TIME_TO_COME = timedelta(hours=1)
 """Allowed after the deadline for files that are still arriving."""
 
 Aim = Literal["landed", "scored"]
-Verdict = Literal["kept", "missed", "open"]
+DeadlineStatus = Literal["kept", "missed", "open"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _passed(pipeline: Pipeline, aim: Aim, hours: float, now: datetime) -> Iterat
 class Result:
     """Whether a deadline that has passed was kept."""
 
-    verdict: Verdict
+    status: DeadlineStatus
     files: int
     """Data files of the day."""
     lacks: str = ""
@@ -126,7 +126,7 @@ def _still_arriving(pipeline: Pipeline, files: Sequence[FileVersion], now: datet
     return f"its files are still coming, the last was {newest.path} at {stamp(newest.modified)}"
 
 
-def _is_scored(published_day: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> Verdict:
+def _is_scored(published_day: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> DeadlineStatus:
     if not files:
         return "kept" if published_day else "open"
     if published_day and landing_files.is_of(published_day.fingerprint, files):

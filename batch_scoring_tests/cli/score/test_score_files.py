@@ -280,11 +280,11 @@ def test_a_row_that_is_lost_between_reading_and_writing_stops_it(
     source = put(tmp_path / "a.parquet", tiny.rows(50))
     whole = RowValidator.admit
 
-    def loses(self: RowValidator, block: Rows, verdict: ValidationResult, file: str) -> ValidatedRows:
-        judged = whole(self, block, verdict, file)
-        numbers = np.array([1, *judged.numbers[:-1]]) if column == "numbers" else judged.numbers[:-1]
-        accepted = judged.accepted if column == "numbers" else judged.accepted.slice(0, 49)
-        return ValidatedRows(accepted, numbers, (), judged.block, judged.reasons, judged.key, judged.file)
+    def loses(self: RowValidator, block: Rows, result: ValidationResult, file: str) -> ValidatedRows:
+        validated = whole(self, block, result, file)
+        numbers = np.array([1, *validated.numbers[:-1]]) if column == "numbers" else validated.numbers[:-1]
+        accepted = validated.accepted if column == "numbers" else validated.accepted.slice(0, 49)
+        return ValidatedRows(accepted, numbers, (), validated.block, validated.reasons, validated.key, validated.file)
 
     monkeypatch.setattr(RowValidator, "admit", loses)
     code, _, err = score(tiny, source, tmp_path / "out.parquet")
@@ -383,10 +383,10 @@ def test_a_damaged_model_and_an_output_that_cannot_be_written_are_told(tiny: Tin
 def test_an_error_that_nobody_has_foreseen_is_one_line_and_1(
     tiny: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
-    def judge(*_arguments: object, **_options: object) -> ValidatedRows:
+    def validate(*_arguments: object, **_options: object) -> ValidatedRows:
         raise error
 
-    monkeypatch.setattr(RowValidator, "judge", judge)
+    monkeypatch.setattr(RowValidator, "validate", validate)
     code, out, err = score(tiny, put(tmp_path / "a.csv", BAD), tmp_path / "out.csv")
     assert (code, out, err.count("\n")) == (1, "", 1) and err.startswith(f"batch-scoring: {says}")
     assert err.endswith("; nothing is written\n") and not list(tmp_path.glob("out*"))

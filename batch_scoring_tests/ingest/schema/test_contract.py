@@ -65,8 +65,8 @@ def texts(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, pa.binary()) for c in columns], batch.schema.names)
 
 
-def reasons(verdict: ValidationResult) -> dict[int, tuple[str, str, str, str | None]]:
-    return {row: (r.stage, r.rule, r.column, r.value) for row, r in sorted(verdict.rejected.items())}
+def reasons(result: ValidationResult) -> dict[int, tuple[str, str, str, str | None]]:
+    return {row: (r.stage, r.rule, r.column, r.value) for row, r in sorted(result.rejected.items())}
 
 
 # types and casts
@@ -86,10 +86,10 @@ def test_accepted_rows_are_typed_and_hold_the_key_and_the_features_in_the_specs_
             )
         ]
     )
-    verdict = asked.judge(rows(extra=[1, 2]), is_text=False)
-    assert verdict.accepted.schema == asked.arrow_schema
-    assert verdict.accepted.num_rows == 2
-    assert verdict.positions.tolist() == [0, 1]
+    result = asked.validate(rows(extra=[1, 2]), is_text=False)
+    assert result.accepted.schema == asked.arrow_schema
+    assert result.accepted.num_rows == 2
+    assert result.positions.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_cell_of_text_is_cast_or_its_row_rejected(
     asked = contract(tiny, schema(n=kind))
     batch = texts(rows(n=[1, 1, 1]))
     batch = batch.set_column(3, "n", pa.array([b"1", cell, b"0"]))
-    verdict = asked.judge(batch, is_text=True)
+    result = asked.validate(batch, is_text=True)
     if expected is None:
-        assert verdict.positions.tolist() == [0, 2]
+        assert result.positions.tolist() == [0, 2]
         name = {"int": "is_int64", "float": "is_double", "bool": "is_bool"}[kind]
-        assert reasons(verdict) == {1: ("schema", name, "n", cell.decode().strip())}
+        assert reasons(result) == {1: ("schema", name, "n", cell.decode().strip())}
     else:
-        assert verdict.accepted.column("n")[1].as_py() == expected
-        assert not verdict.rejected
+        assert result.accepted.column("n")[1].as_py() == expected
+        assert not result.rejected
 
 
 @pytest.mark.parametrize(
@@ -153,29 +153,29 @@ def test_a_parquet_column_of_the_same_kind_is_taken(
     asked = contract(tiny, schema(extra=kind))
     batch = rows(extra=column)
     assert asked.unexpected(batch.schema, "file", is_text=False) == []
-    verdict = asked.judge(batch, is_text=False)
-    assert not verdict.rejected
-    assert verdict.accepted.num_rows == 2
+    result = asked.validate(batch, is_text=False)
+    assert not result.rejected
+    assert result.accepted.num_rows == 2
     features = tiny.spec["features"]["categorical" if kind in ("str", "pd.Timestamp") else "numeric"]
     features.append("extra")
     tiny.write_spec()
     try:
-        assert Contract(tiny.pipeline).judge(batch, is_text=False).accepted["extra"].to_pylist() == expected
+        assert Contract(tiny.pipeline).validate(batch, is_text=False).accepted["extra"].to_pylist() == expected
     finally:
         features.remove("extra")
         tiny.write_spec()
 
 
 def test_an_integer_that_does_not_fit_is_rejected(tiny: TinyProject) -> None:
-    verdict = contract(tiny, schema(n="pa.Int8")).judge(rows(n=[127, 128, -129]), is_text=False)
-    assert reasons(verdict) == {1: ("schema", "is_int8", "n", "128"), 2: ("schema", "is_int8", "n", "-129")}
+    result = contract(tiny, schema(n="pa.Int8")).validate(rows(n=[127, 128, -129]), is_text=False)
+    assert reasons(result) == {1: ("schema", "is_int8", "n", "128"), 2: ("schema", "is_int8", "n", "-129")}
 
 
 def test_a_column_of_nulls_is_taken_for_any_type(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(nullable=True)"))
     batch = rows(y=pa.nulls(2), c=pa.nulls(2))
     assert asked.unexpected(batch.schema, "file", is_text=False) == []
-    assert asked.judge(batch, is_text=False).accepted["y"].to_pylist() == [None, None]
+    assert asked.validate(batch, is_text=False).accepted["y"].to_pylist() == [None, None]
 
 
 @pytest.mark.parametrize("is_text", [True, False])
@@ -184,9 +184,9 @@ def test_text_that_is_not_utf8_is_rejected_wherever_it_comes_from(tiny: TinyProj
     batch = texts(rows(c=["a", "b", "c"])) if is_text else rows(c=["a", "b", "c"])
     wrong = odd if is_text else pa.Array.from_buffers(pa.string(), 3, odd.buffers())
     asked = contract(tiny, schema())
-    verdict = asked.judge(batch.set_column(4, "c", wrong), is_text=is_text)
-    assert reasons(verdict) == {1: ("read", "is_utf8", "c", "gr\\xfcn")}
-    assert verdict.accepted["c"].to_pylist() == ["red", "blue"]
+    result = asked.validate(batch.set_column(4, "c", wrong), is_text=is_text)
+    assert reasons(result) == {1: ("read", "is_utf8", "c", "gr\\xfcn")}
+    assert result.accepted["c"].to_pylist() == ["red", "blue"]
 
 
 # nulls, NaN, infinity
@@ -196,23 +196,23 @@ def test_text_that_is_not_utf8_is_rejected_wherever_it_comes_from(tiny: TinyProj
 def test_missing_values_are_nulls_and_accepted_where_the_schema_says_so(tiny: TinyProject, is_text: bool) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(nullable=True)"))
     batch = rows(id=[None, "b", "c", "d"], x=[1.0, None, 1.0, 1.0], y=[1.0, 1.0, None, 1.0], n=[1, 1, 1, None])
-    verdict = asked.judge(texts(batch) if is_text else batch, is_text=is_text)
-    assert reasons(verdict) == {
+    result = asked.validate(texts(batch) if is_text else batch, is_text=is_text)
+    assert reasons(result) == {
         0: ("rule", "not_nullable", "id", None),
         1: ("rule", "not_nullable", "x", None),
         3: ("rule", "not_nullable", "n", None),
     }
-    assert verdict.accepted["y"].to_pylist() == [None]
+    assert result.accepted["y"].to_pylist() == [None]
 
 
 def test_a_key_is_never_null_whatever_the_schema_says(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(id="str = pa.Field(nullable=True)"))
-    assert reasons(asked.judge(rows(id=[None, "b"]), is_text=False)) == {0: ("rule", "not_nullable", "id", None)}
+    assert reasons(asked.validate(rows(id=[None, "b"]), is_text=False)) == {0: ("rule", "not_nullable", "id", None)}
 
 
 def test_a_key_is_never_blank(tiny: TinyProject) -> None:
     keys = ["", "b", "\u3000 ", "\u200b", "c d"]
-    assert reasons(contract(tiny, schema()).judge(rows(id=keys), is_text=False)) == {
+    assert reasons(contract(tiny, schema()).validate(rows(id=keys), is_text=False)) == {
         0: ("rule", "key_is_not_blank", "id", ""),
         2: ("rule", "key_is_not_blank", "id", "\u3000 "),
     }
@@ -222,8 +222,8 @@ def test_a_key_is_never_blank(tiny: TinyProject) -> None:
 def test_nan_and_infinity_are_rejected_also_in_a_nullable_column(tiny: TinyProject, is_text: bool) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(nullable=True)", z="pa.Float32"))
     batch = rows(y=[math.nan, math.inf, -math.inf, 1.0, 1.0], z=[1.0, 1.0, 1.0, 1e300, 1.0])
-    verdict = asked.judge(texts(batch) if is_text else batch, is_text=is_text)
-    assert reasons(verdict) == {
+    result = asked.validate(texts(batch) if is_text else batch, is_text=is_text)
+    assert reasons(result) == {
         0: ("rule", "is_finite", "y", "nan"),
         1: ("rule", "is_finite", "y", "inf"),
         2: ("rule", "is_finite", "y", "-inf"),
@@ -236,35 +236,35 @@ def test_nan_and_infinity_are_rejected_also_in_a_nullable_column(tiny: TinyProje
 
 def test_a_row_is_rejected_under_the_first_of_its_faults_with_the_value_as_it_was(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(x="float = pa.Field(ge=0, le=9)", n="int = pa.Field(isin=[1, 2])"))
-    verdict = asked.judge(rows(x=[-1.0, 10.0, 5.0, 5.0], n=[2, 1, 2**60, 1]), is_text=False)
-    assert reasons(verdict) == {
+    result = asked.validate(rows(x=[-1.0, 10.0, 5.0, 5.0], n=[2, 1, 2**60, 1]), is_text=False)
+    assert reasons(result) == {
         0: ("rule", "greater_than_or_equal_to(0)", "x", "-1.0"),
         1: ("rule", "less_than_or_equal_to(9)", "x", "10.0"),
         2: ("rule", "isin([1, 2])", "n", str(2**60)),
     }
-    assert verdict.positions.tolist() == [3]
+    assert result.positions.tolist() == [3]
 
 
 def test_rules_decide_about_rows_whose_types_fit(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(x="float = pa.Field(ge=0)"))
     batch = texts(rows(x=[1, -1, -1, 1])).set_column(3, "n", pa.array([b"1", b"1", b"no", b"no"]))
-    verdict = asked.judge(batch, is_text=True)
-    assert {row: rule for row, (_, rule, _, _) in reasons(verdict).items()} == {
+    result = asked.validate(batch, is_text=True)
+    assert {row: rule for row, (_, rule, _, _) in reasons(result).items()} == {
         1: "greater_than_or_equal_to(0)",
         2: "is_int64",
         3: "is_int64",
     }
-    assert verdict.positions.tolist() == [0]
+    assert result.positions.tolist() == [0]
 
 
 def test_nulls_are_not_asked_about_rules(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(y="float = pa.Field(ge=0, nullable=True)", c="str = pa.Field(isin=['red'])"))
-    assert not asked.judge(rows(y=[None, 1.0]), is_text=False).rejected
+    assert not asked.validate(rows(y=[None, 1.0]), is_text=False).rejected
 
 
 def test_every_failing_row_is_rejected_even_if_the_check_reports_only_a_few(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(n="int = pa.Field(ge=5, n_failure_cases=1)"))
-    assert asked.judge(rows(n=[1, 2, 3, 7]), is_text=False).positions.tolist() == [3]
+    assert asked.validate(rows(n=[1, 2, 3, 7]), is_text=False).positions.tolist() == [3]
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,8 @@ def test_every_failing_row_is_rejected_even_if_the_check_reports_only_a_few(tiny
 )
 def test_a_check_of_ones_own_sees_text_columns_as_pandera_alone_would_show_them(tiny: TinyProject, check: str) -> None:
     asked = contract(tiny, f"{schema()}\n@pa.check('c')\ndef is_loud(cls, series):\n    {check}")
-    verdict = asked.judge(rows(c=["RED", "red", "RED"]), is_text=False)
-    assert reasons(verdict) == {1: ("rule", "is_loud", "c", "red")}
+    result = asked.validate(rows(c=["RED", "red", "RED"]), is_text=False)
+    assert reasons(result) == {1: ("rule", "is_loud", "c", "red")}
 
 
 def test_threads_judge_at_once_and_a_check_of_ones_own_is_asked_by_one_of_them_at_a_time(tiny: TinyProject) -> None:
@@ -290,27 +290,27 @@ def test_threads_judge_at_once_and_a_check_of_ones_own_is_asked_by_one_of_them_a
     )
     asked = contract(tiny, f"{schema()}\n@pa.check('x')\ndef {check}")
     with ThreadPoolExecutor(4) as pool:
-        verdicts = list(pool.map(lambda n: asked.judge(rows(x=[1.0] * n, n=[n] * n), is_text=False), range(1, 13)))
-    assert [verdict.positions.tolist() for verdict in verdicts] == [list(range(n)) for n in range(1, 13)]
+        results = list(pool.map(lambda n: asked.validate(rows(x=[1.0] * n, n=[n] * n), is_text=False), range(1, 13)))
+    assert [result.positions.tolist() for result in results] == [list(range(n)) for n in range(1, 13)]
 
 
 def test_an_elementwise_check_is_asked_about_each_value(tiny: TinyProject) -> None:
     own = "@pa.check('n', element_wise=True)\ndef is_even(cls, value):\n    return value % 2 == 0"
     asked = contract(tiny, f"{schema()}\n{own}")
-    assert reasons(asked.judge(rows(n=[2, 3, 4]), is_text=False)) == {1: ("rule", "is_even", "n", "3")}
+    assert reasons(asked.validate(rows(n=[2, 3, 4]), is_text=False)) == {1: ("rule", "is_even", "n", "3")}
 
 
 def test_no_rows_meet_every_contract(tiny: TinyProject) -> None:
-    verdict = contract(tiny, schema(x="float = pa.Field(ge=0)")).judge(rows(x=[1.0]).slice(0, 0), is_text=False)
-    assert verdict.accepted.num_rows == 0
-    assert not verdict.rejected
+    result = contract(tiny, schema(x="float = pa.Field(ge=0)")).validate(rows(x=[1.0]).slice(0, 0), is_text=False)
+    assert result.accepted.num_rows == 0
+    assert not result.rejected
 
 
 def test_a_sliced_batch_is_judged_by_its_own_rows(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(x="float = pa.Field(ge=0)"))
-    verdict = asked.judge(rows(x=[-1.0, 1.0, -2.0, 3.0]).slice(1, 2), is_text=False)
-    assert reasons(verdict) == {1: ("rule", "greater_than_or_equal_to(0)", "x", "-2.0")}
-    assert verdict.accepted["id"].to_pylist() == ["k1"]
+    result = asked.validate(rows(x=[-1.0, 1.0, -2.0, 3.0]).slice(1, 2), is_text=False)
+    assert reasons(result) == {1: ("rule", "greater_than_or_equal_to(0)", "x", "-2.0")}
+    assert result.accepted["id"].to_pylist() == ["k1"]
 
 
 def test_chosen_texts_take_the_time_of_others(tiny: TinyProject) -> None:
@@ -322,7 +322,7 @@ def test_chosen_texts_take_the_time_of_others(tiny: TinyProject) -> None:
         found = []
         for _ in range(3):
             start = time.process_time()
-            assert len(asked.judge(batch, is_text=False).rejected) == 8192
+            assert len(asked.validate(batch, is_text=False).rejected) == 8192
             found.append(time.process_time() - start)
         seconds.append(min(found))
     assert seconds[0] < 5 * seconds[1] + 0.01
@@ -375,13 +375,13 @@ def test_a_check_that_answers_for_the_whole_column_is_refused_whatever_it_says(t
     with pytest.raises(
         ContractError, match=r"the check mean_is_usual on x gave no answer a row.*expected one that ret"
     ):
-        asked.judge(rows(x=[1.0, 2.0]), is_text=False)
+        asked.validate(rows(x=[1.0, 2.0]), is_text=False)
 
 
 def test_a_check_that_raises_stops_the_day_by_name(tiny: TinyProject) -> None:
     asked = contract(tiny, f"{schema()}\n@pa.check('x')\ndef is_odd(cls, series):\n    return series.nonsense()")
     with pytest.raises(ContractError, match=r"the check is_odd on x gave no answer a row .*nonsense"):
-        asked.judge(rows(x=[1.0, 2.0]), is_text=False)
+        asked.validate(rows(x=[1.0, 2.0]), is_text=False)
 
 
 def test_a_numeric_feature_must_be_a_number(tiny: TinyProject) -> None:
@@ -433,7 +433,7 @@ def test_extra_columns_are_named_and_the_order_does_not_matter(tiny: TinyProject
     batch = rows(x=[1.0], extra=["?"])
     turned = batch.select(list(reversed(batch.schema.names)))
     assert asked.unexpected(turned.schema, "file", is_text=False) == ["extra"]
-    assert asked.judge(turned, is_text=False).accepted.equals(asked.judge(batch, is_text=False).accepted)
+    assert asked.validate(turned, is_text=False).accepted.equals(asked.validate(batch, is_text=False).accepted)
 
 
 @pytest.mark.parametrize(
@@ -519,9 +519,9 @@ def test_exactly_those_rows_are_accepted_that_pandera_alone_accepts(
     batch = pa.RecordBatch.from_pylist(table, FORM)
     accepted = []
     for start, part in ((0, batch.slice(0, cut)), (cut, batch.slice(cut))):
-        verdict = asked.judge(part, is_text=False)
-        assert sorted([*verdict.positions.tolist(), *verdict.rejected]) == list(range(part.num_rows))
-        accepted += [start + row for row in verdict.positions.tolist()]
+        result = asked.validate(part, is_text=False)
+        assert sorted([*result.positions.tolist(), *result.rejected]) == list(range(part.num_rows))
+        accepted += [start + row for row in result.positions.tolist()]
     assert accepted == accepted_by(alone, batch.to_pandas())
 
 
@@ -549,35 +549,35 @@ TIMES = {
 def test_a_time_without_a_zone_is_utc_in_csv_as_in_parquet(tiny: TinyProject, kind: str) -> None:
     asked = contract(tiny, schema(c=kind))
     tiny.spec["features"]["categorical"] = ["c"]
-    verdict = asked.judge(texts(rows(c=[*TIMES, "soon", "2024-13-01"])), is_text=True)
-    assert [value.as_py() for value in verdict.accepted["c"]] == list(TIMES.values())
-    assert [reason[3] for reason in reasons(verdict).values()] == ["soon", "2024-13-01"]
+    result = asked.validate(texts(rows(c=[*TIMES, "soon", "2024-13-01"])), is_text=True)
+    assert [value.as_py() for value in result.accepted["c"]] == list(TIMES.values())
+    assert [reason[3] for reason in reasons(result).values()] == ["soon", "2024-13-01"]
 
 
 def test_a_naive_bound_is_compared_with_naive_times(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(c="pd.Timestamp = pa.Field(ge=pd.Timestamp('2024-01-01'))"))
     batch = rows(c=pa.array(["2023-12-31", "2024-01-01"]).cast(pa.timestamp("ns")))
-    assert list(reasons(asked.judge(batch, is_text=False))) == [0]
-    assert list(reasons(asked.judge(texts(batch), is_text=True))) == [0]
+    assert list(reasons(asked.validate(batch, is_text=False))) == [0]
+    assert list(reasons(asked.validate(texts(batch), is_text=True))) == [0]
 
 
 def test_nanoseconds_are_rounded_and_large_integers_become_floats(tiny: TinyProject) -> None:
     asked = contract(tiny, schema(c="pd.Timestamp", x="pa.Float32"))
     batch = rows(c=pa.array([1, 1_001], pa.timestamp("ns")), x=pa.array([20_000_000, 16_777_217]))
-    verdict = asked.judge(batch, is_text=False)
-    assert verdict.rejected == {}
-    assert [value.value for value in verdict.accepted["c"]] == [0, 1]
-    assert verdict.accepted["x"].to_pylist() == [20_000_000.0, 16_777_216.0]
+    result = asked.validate(batch, is_text=False)
+    assert result.rejected == {}
+    assert [value.value for value in result.accepted["c"]] == [0, 1]
+    assert result.accepted["x"].to_pylist() == [20_000_000.0, 16_777_216.0]
 
 
 def test_a_hexadecimal_number_is_no_integer(tiny: TinyProject) -> None:
-    verdict = contract(tiny, schema()).judge(texts(rows(n=["0x10", "+7", "-0X1", "010"])), is_text=True)
-    assert reasons(verdict) == {
+    result = contract(tiny, schema()).validate(texts(rows(n=["0x10", "+7", "-0X1", "010"])), is_text=True)
+    assert reasons(result) == {
         0: ("schema", "is_int64", "n", "0x10"),
         1: ("schema", "is_int64", "n", "+7"),
         2: ("schema", "is_int64", "n", "-0X1"),
     }
-    assert verdict.accepted["n"].to_pylist() == [10]
+    assert result.accepted["n"].to_pylist() == [10]
 
 
 def test_a_class_that_pandera_refuses_is_an_error_that_names_it(tiny: TinyProject) -> None:
@@ -643,11 +643,11 @@ def test_what_is_coerced_is_what_pandera_makes_of_each_row(tiny: TinyProject, so
         column = pa.array(values, kind)
         batch = rows(id=[f"k{n}" for n in range(len(values))]).append_column("z", column)
         asked.unexpected(batch.schema, "file", is_text=False)
-        verdict = asked.judge(batch, is_text=False)
+        result = asked.validate(batch, is_text=False)
         typed, _, _ = casting.cast(column, asked.columns["z"].type, coerce=True)
         for row in range(len(values)):
             accepted, value = alone_with_pandera(alone, "z", column.slice(row, 1))
-            if row not in verdict.rejected:
+            if row not in result.rejected:
                 mine = typed[row].as_py()
                 if accepted:
                     assert mine == (value.tz_localize("UTC") if target == "time" else value), (values[row], mine, value)
@@ -665,9 +665,9 @@ def test_whole_floats_are_integers_where_the_schema_coerces(tiny: TinyProject) -
     expected = {3: ("schema", "is_int64", "n", "36.5"), 4: ("rule", "greater_than_or_equal_to(12)", "n", "11")}
     for batch, is_text in ((rows(n=pa.array(cells)), False), (texts(rows(n=cells)), True)):
         asked.unexpected(batch.schema, "a.parquet", is_text=is_text)
-        verdict = asked.judge(batch, is_text=is_text)
-        assert reasons(verdict) == expected
-        assert verdict.accepted["n"].to_pylist() == [12, None, 36]
+        result = asked.validate(batch, is_text=is_text)
+        assert reasons(result) == expected
+        assert result.accepted["n"].to_pylist() == [12, None, 36]
 
 
 def test_a_float_for_an_integer_is_refused_with_the_reason_and_the_way_out(tiny: TinyProject) -> None:
@@ -696,9 +696,9 @@ def test_a_float_for_an_integer_is_refused_with_the_reason_and_the_way_out(tiny:
 )
 def test_a_cell_of_text_is_coerced_exactly(tiny: TinyProject, kind: str, cell: bytes, expected: object) -> None:
     asked = contract(tiny, schema(n=f"{kind} = pa.Field(coerce=True)"))
-    verdict = asked.judge(texts(rows(n=[1, 1])).set_column(3, "n", pa.array([b"1", cell])), is_text=True)
-    assert verdict.accepted["n"].to_pylist()[1:] == ([] if expected is None else [expected])
-    assert list(verdict.rejected) == ([1] if expected is None else [])
+    result = asked.validate(texts(rows(n=[1, 1])).set_column(3, "n", pa.array([b"1", cell])), is_text=True)
+    assert result.accepted["n"].to_pylist()[1:] == ([] if expected is None else [expected])
+    assert list(result.rejected) == ([1] if expected is None else [])
 
 
 def test_names_of_files_and_columns_with_line_breaks_stay_on_their_line(tiny: TinyProject) -> None:

@@ -179,8 +179,8 @@ def test_what_a_schema_of_ones_own_making_sets_is_refused_too(tiny: TinyProject,
 )
 def test_what_has_no_effect_on_rows_has_none_here(tiny: TinyProject, addition: str) -> None:
     asked = contract(tiny, f"{schema()}\n{addition}")
-    verdict = asked.judge(rows(x=[1.0, 2.0, 3.0], z=[-1.0, -1.0, 1.0]), is_text=False)
-    assert list(verdict.rejected) == ([0, 1] if "z:" in addition else [])
+    result = asked.validate(rows(x=[1.0, 2.0, 3.0], z=[-1.0, -1.0, 1.0]), is_text=False)
+    assert list(result.rejected) == ([0, 1] if "z:" in addition else [])
 
 
 def test_missing_values_are_asked_about_where_a_check_does_not_ignore_them(tiny: TinyProject) -> None:
@@ -192,7 +192,7 @@ def test_missing_values_are_asked_about_where_a_check_does_not_ignore_them(tiny:
     for name in fields:
         asked = contract(tiny, schema(**{other: kind for other, kind in fields.items() if other == name}))
         values = {"y": [1.0, None, -1.0], "n": [1, None, -1], "c": ["red", None, "blue"]}[name]
-        found = reasons(asked.judge(rows(**{name: values}), is_text=False))
+        found = reasons(asked.validate(rows(**{name: values}), is_text=False))
         assert [(row, column, value) for row, (_, _, column, value) in found.items()] == [
             (1, name, None),
             (2, name, str(values[2])),
@@ -204,7 +204,7 @@ def test_a_registered_check_a_name_and_a_message_are_heeded(tiny: TinyProject) -
         "@pa.check('n', name='is_even', error='an even number')\ndef whatever(cls, series):\n    return series % 2 == 0"
     )
     asked = contract(tiny, schema(x="float = pa.Field(between=(0, 5))") + "\n" + own)
-    found = reasons(asked.judge(rows(n=[2, 3], x=[1.0, 1.0]), is_text=False))
+    found = reasons(asked.validate(rows(n=[2, 3], x=[1.0, 1.0]), is_text=False))
     assert found == {1: ("rule", "an even number", "n", "3")}
 
 
@@ -212,7 +212,7 @@ def test_a_bound_decides_alike_beside_a_missing_value(tiny: TinyProject) -> None
     """pandas would make a float of 2**53 + 1 beside it, which is 2**53."""
     asked = contract(tiny, schema(n=f"int = pa.Field(le={2**53}, nullable=True)"))
     for cells in ([2**53 + 1, 2**53], [2**53 + 1, 2**53, None], [2**53 + 1]):
-        assert list(asked.judge(rows(n=pa.array(cells, pa.int64())), is_text=False).rejected) == [0]
+        assert list(asked.validate(rows(n=pa.array(cells, pa.int64())), is_text=False).rejected) == [0]
     own = "@pa.check('n')\ndef is_whole(cls, series):\n    return (series == 2**53 + 1) & (series.dtype == 'int64')"
     asked = contract(tiny, f"{schema(n='int = pa.Field(nullable=True)')}\n{own}")
-    assert not asked.judge(rows(n=pa.array([2**53 + 1, None], pa.int64())), is_text=False).rejected
+    assert not asked.validate(rows(n=pa.array([2**53 + 1, None], pa.int64())), is_text=False).rejected

@@ -101,6 +101,6 @@ def test_evidentlys_verdict_is_ours_of_every_column_and_of_the_day(
 ) -> None:
     page, tested = compared
     shown = re.findall(rb'"data_drift": "(Detected|Not Detected)", "drift_score": ([0-9.]+)', page.html)
-    verdicts = {float(score): verdict == b"Detected" for verdict, score in shown}
-    assert verdicts == {round(test.distance, 6): test.drifted for test in tested.values() if test.column != "z"}
+    results = {float(score): result == b"Detected" for result, score in shown}
+    assert results == {round(test.distance, 6): test.drifted for test in tested.values() if test.column != "z"}
     assert b"Dataset Drift is detected" in page.html, "one drifted column is an alarm"

@@ -110,8 +110,8 @@ def test_a_cell_says_how_the_check_went(march: TinyProject) -> None:
     assert cell(march, QUARANTINED, "validated_features/categories_are_known")[0] == "failed"
     assert cell(march, QUARANTINED, "day")[0] == "passed", "that check does not stop a day"
 
-    verdict, said = cell(march, STOPPED, "validated_features/some_rows_are_accepted")
-    assert verdict == "stopped" and "0 of 7 rows are accepted" in said.replace("<br>", " ")
+    result, said = cell(march, STOPPED, "validated_features/some_rows_are_accepted")
+    assert result == "stopped" and "0 of 7 rows are accepted" in said.replace("<br>", " ")
     assert cell(march, STOPPED, "predictions/rows_are_conserved")[0] == "not run"
     assert cell(march, STOPPED, "day")[0] == "stopped"
 
@@ -122,8 +122,8 @@ def test_a_day_whose_step_raised_is_no_scored_one(march: TinyProject) -> None:
 
 
 def test_a_failed_day_keeps_the_rows_of_its_earlier_publication_and_says_so(march: TinyProject) -> None:
-    verdict, said = cell(march, OVERTAKEN, "day")
-    assert verdict == "stopped" and "what an earlier run published stands" in said
+    result, said = cell(march, OVERTAKEN, "day")
+    assert result == "stopped" and "what an earlier run published stands" in said
     assert "what an earlier run" not in cell(march, STOPPED, "day")[1]
     assert series(march, "rows")["scored"][OVERTAKEN] == 30
 
