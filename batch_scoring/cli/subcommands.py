@@ -53,7 +53,7 @@ SUBCOMMANDS = {
         "Count what is no longer needed, or delete it: replaced files, pages, samples, rejected rows, weights.",
     ),
     "test-alert": _Entry(
-        "batch_scoring.cli.test_alert", "test_alert", "Send a test message to every channel of ALERT_URLS."
+        "batch_scoring.cli.send_test_alert", "test_alert", "Send a test message to every channel of ALERT_URLS."
     ),
     "repair-instance": _Entry(
         "batch_scoring.cli.repair_instance",
