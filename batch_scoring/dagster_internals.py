@@ -62,8 +62,8 @@ _STATUS = "operations/automation/test_sensor_status.py"
 _EXECUTORS = "defs/execution/test_executors.py"
 _DATABASES = "defs/execution/test_sqlite_databases.py"
 _EVENT_LOG = "defs/execution/test_sqlite_event_log.py"
-_EXECUTOR = "pods/test_pod_executor.py"
-_STEPS = "pods/test_step_pods.py"
+_EXECUTOR = "defs/execution/test_k8s_executor.py"
+_STEPS = "defs/execution/test_k8s_step_handler.py"
 
 NAMES = {
     # a cron and an owner are valid if Dagster says so
