@@ -81,7 +81,7 @@ NAMES = {
     "TickStatus": Internal("dagster._core.scheduler.instigation", "which ticks of a sensor have failed", _STATUS),
     # runs and their failures
     "FINISHED_STATUSES": Internal(
-        "dagster._core.storage.dagster_run", "which runs have ended", "operations/automation/test_landing_scan.py"
+        "dagster._core.storage.dagster_run", "which runs have ended", "operations/test_run_history.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
         "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"
