@@ -1,7 +1,7 @@
-"""What becomes of the rows of a file that are read: each is accepted or rejected, once, with a reason.
+"""Validation of rows: each row that is read is either accepted, or rejected with a reason.
 
-The contract judges a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
-files are read newest first. Days (`features.py`) and files at the command line (`adhoc/`) are judged alike.
+The contract validates each block of rows separately. Of rows with equal keys the first one is accepted, so files are
+read newest first. A day's rows and those of files on the command line are validated in the same way.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from batch_scoring.runtime.parallel import in_order
 
 @dataclass(frozen=True)
 class Judged:
-    """A block of rows of one file, split."""
+    """A block of rows of one file, split into accepted and rejected rows."""
 
     accepted: pa.RecordBatch
-    """The key, then the features, typed."""
+    """The key and the features, typed."""
     numbers: np.ndarray
-    """int64: the row number of each accepted row."""
+    """int64: the number of each accepted row."""
     duplicates: tuple[int, ...]
-    """Row numbers of those that were rejected because their key had been seen."""
+    """Numbers of the rows that were rejected because their key had been seen before."""
     block: Rows
     reasons: Rejections
-    """By position in the block, of the rows that could be parsed and are rejected."""
+    """Reasons of the rejected rows that could be parsed, by position in the block."""
     key: str
     file: str
 
     def rejected(self) -> Iterator[quarantine.Rejected]:
-        """Every row of the block that is not accepted."""
+        """Yield every row of the block that was not accepted."""
         for row in self.block.broken:
             yield quarantine.from_broken(row, self.file)
         yield from quarantine.from_rows(self.block.batch, self.block.numbers, self.reasons, self.key, self.file)
 
     def quarantine(self) -> tuple[list[quarantine_blocks.Block], Iterator[quarantine.Rejected]]:
-        """The same rows: as many as can be in blocks, and the others."""
+        """Return the same rows: as many as possible in blocks, and the others one by one."""
         place = self.block.batch, self.block.numbers
         blocks, others = quarantine_blocks.blocks_of(*place, self.reasons, self.key, self.file)
         rows = quarantine.from_rows(*place, self.reasons, self.key, self.file, others)
@@ -49,33 +49,32 @@ class Judged:
 
     @property
     def rejected_numbers(self) -> np.ndarray:
-        """int64: the row number of each rejected row, in no order."""
+        """int64: the number of each rejected row, in no particular order."""
         return np.concatenate([self.block.numbers[self.reasons.positions], self.block.broken.numbers])
 
 
 class Judge:
-    """A contract with the keys that have been accepted so far."""
+    """A contract, and the keys that have been accepted so far."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.seen = key_index.KeyIndex()
 
     def judge(self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int) -> Generator[Judged, None, None]:
-        """Judge the next blocks; those of the newest file come first.
+        """Validate the next blocks; blocks of the newest file must come first.
 
-        The contract has its say in as many threads more (`overlap.py`), and all in their order go through the gate of
-        the keys.
+        The contract is applied in `helpers` additional threads; the check for duplicate keys then follows in order.
         """
 
-        def verdict(block: Rows) -> tuple[Rows, Verdict]:
+        def validated(block: Rows) -> tuple[Rows, Verdict]:
             return block, self.contract.judge(block.batch, is_text=is_text)
 
-        with contextlib.closing(in_order(verdict, blocks, helpers)) as verdicts:
-            for block, found in verdicts:
+        with contextlib.closing(in_order(validated, blocks, helpers)) as results:
+            for block, found in results:
                 yield self.admit(block, found, file)
 
     def admit(self, block: Rows, verdict: Verdict, file: str) -> Judged:
-        """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""
+        """Reject accepted rows whose key has been seen before, and remember the keys of the others."""
         key, accepted = self.contract.key, verdict.accepted
         first = self.seen.add(accepted.column(key))
         reasons = verdict.rejected

@@ -253,7 +253,7 @@ def test_a_manifest_may_list_names_that_are_none(tiny: TinyProject, place: Place
     (place.day / "_manifest.json").write_text(r'["\ud800.csv", "a.parquet", "caf\udce9.csv"]')
     listed = tiny.pipeline.landing.look(f"dt={NEXT_DAY}/")
     said = waits_for(Complete(by="manifest"), tiny.pipeline.landing, NEXT_DAY, listed)
-    assert r"\ud800.csv is not there; caf\xe9.csv is not there" in said and said.encode()
+    assert r"\ud800.csv is missing; caf\xe9.csv is missing" in said and said.encode()
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "model.safetensors"])
