@@ -359,7 +359,7 @@ def test_a_pinned_path_that_leaves_the_landing_folder_is_refused(tiny: TinyProje
     forged = pinned.files[0].model_copy(update={"path": path})
     tiny.state.put_day_input(pinned.model_copy(update={"files": (forged,), "fingerprint": "0" * 64}))
     result = tiny.run(steps=["validated_features"], raise_on_error=False)
-    assert f"{path!r} leaves its folder; expected a relative path without '..'" in error_of(result)
+    assert f"{path!r} leads out of its folder; expected a relative path without '..'" in error_of(result)
     assert everything(tiny) == before
 
 

@@ -344,7 +344,7 @@ REFUSED = {
     "unique column": ("z: int = pa.Field(unique=True)", "z is unique=True; the key is unique by input.key"),
     "strict": (
         "class Config:\n    strict = True",
-        "is strict or ordered; columns that it does not declare are reported",
+        "is strict or ordered; columns that it does not declare are",
     ),
     "filter": ("class Config:\n    strict = 'filter'", "is strict or ordered"),
     "ordered": ("class Config:\n    ordered = True", "is strict or ordered"),

@@ -426,7 +426,7 @@ INCOMPLETE: dict[str, tuple[Incomplete, str, str]] = {
     "empty": (with_an_empty_file, "1 file: {folder}/a.parquet: 0 bytes; upload it again", "a.parquet"),
     "trouble": (
         with_a_link_to_nothing,
-        "2 files: {folder}/b.parquet: it is a link to 'gone', where there",
+        "2 files: {folder}/b.parquet: it is a link to 'gone', which does",
         "b.parquet",
     ),
 }
