@@ -182,8 +182,8 @@ def polars_streaming(task: Task) -> None:
     from benchmarks import networks, workload
 
     # with the narrow network, Polars' reading and writing keep the second core busy: a second torch thread was no
-    # faster; with the wide network it saved a fifth. An expression over structs (is_elementwise) was no faster than frames, nor
-    # were morsels of 32,768 or 131,072 rows
+    # faster; with the wide network it saved a fifth. An expression over structs (is_elementwise) was no faster than
+    # frames, nor were morsels of 32,768 or 131,072 rows
     torch.set_num_threads(1 if task.model == "narrow" else len(os.sched_getaffinity(0)))
     network = task.network()
     numeric, categorical = list(workload.NUMERIC), list(workload.CATEGORICAL)

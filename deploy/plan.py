@@ -103,10 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     parts = math.ceil(options.rows / found.shards)
     sys.stdout.write(
-        f"GPUs                      {found.gpus}   concurrency.pools.defaultLimit, and the node pool's most nodes\n"
+        f"GPUs                      {found.gpus}   concurrency.pools.defaultLimit, and the node pool's maximum size\n"
         f"scoring.max_shards        {found.shards}   with scoring.shards: fan_out, if it is more than 1\n"
-        f"scoring.rows_per_shard    {min(parts, 1_000_000)}   at most: a step takes whole shards\n"
-        f"a day alone               {found.step_seconds / 60:.1f} minutes, where its steps run at once\n"
+        f"scoring.rows_per_shard    {min(parts, 1_000_000)}   at most: a step scores whole shards\n"
+        f"a day alone               {found.step_seconds / 60:.1f} minutes, if its steps run at the same time\n"
         f"GPU hours, {days} days{'':<10} {found.gpu_hours:.1f}\n"
     )
     return 0

@@ -428,7 +428,7 @@ def sound_pod(job: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
-# who may reach what
+# access control
 
 POLICIES = "kubernetes/network-policies.yaml"
 WEB, VIEW, DAEMON, SERVER = (
