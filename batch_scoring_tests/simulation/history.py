@@ -1,7 +1,7 @@
-"""A history: runs of a day, one after another or two and three at once, while others disturb them; then it must settle.
+"""Histories: sequential and concurrent runs of a day, with disturbances, after which the day must become up to date.
 
-The runs are the assets' own functions, called as Dagster calls them. In the place of what is expensive and no
-protocol stand: pandera (`TinyContract`), torch (`TinyScorer`) and, in memory, Parquet.
+The runs are the assets' own functions, called as Dagster calls them. What is expensive and not part of the protocol is
+replaced: pandera (`TinyContract`), torch (`TinyScorer`) and, in memory, Parquet.
 """
 
 import contextlib

@@ -99,7 +99,7 @@ def test_a_folder_that_is_a_link_is_seen_whole(folder: LocalFolder) -> None:
 TROUBLES: dict[str, tuple[str, str]] = {
     "dangling": (
         "nothing.csv",
-        "a link to 'nothing.csv', where there is nothing: bring what it leads to, or remove it",
+        "a link to 'nothing.csv', which does not exist: restore the target, or remove the link",
     ),
     "loop": ("x.csv", "a link to 'x.csv', which leads back to itself: remove it"),
     "upwards": ("..", "it is a link to a folder above it: remove it"),
