@@ -228,7 +228,10 @@ SUBSTITUTES: Substitutes = [
         for module in (raw_input, validated_features, model, predictions)
     ),
     *((module, "batch_backoff", lambda *_: 0) for module in (validated_features, predictions)),
-    *((module, "describe", _nothing) for module in (raw_input, validated_features, model, predictions)),
+    (raw_input, "input_metadata", _nothing),
+    (validated_features, "features_metadata", _nothing),
+    (model, "model_metadata", _nothing),
+    (predictions, "predictions_metadata", _nothing),
     *((module, "figures", _nothing) for module in (validated_features, predictions)),
 ]
 
