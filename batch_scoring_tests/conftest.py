@@ -16,6 +16,10 @@ from batch_scoring_tests.tiny import TinyProject
 torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
 databases.keep_engines()
 
+TESTS = Path(__file__).parent
+FAST = {"config", "daily", "inference", "ingest", "runtime", "storage", "test_errors.py"}
+"""What `make check` runs tests of: the layers without Dagster's objects."""
+
 MEMORY = Path("/dev/shm")
 _folders = ""
 """Temporary folder of this session's tests, if this process has chosen it."""
@@ -39,8 +43,24 @@ def pytest_sessionfinish(exitstatus: int) -> None:
         shutil.rmtree(_folders, ignore_errors=True)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what holds no fast tests if nothing else is asked for: importing it is what collecting costs."""
+    is_asked = config.option.markexpr != "fast" or collection_path.parent != TESTS
+    return None if is_asked or collection_path.name in FAST else True
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    starts_processes = vars(item.module).keys() & {"multiprocessing", "subprocess"}  # type: ignore[attr-defined]
+    waits = any(item.get_closest_marker(name) for name in ("slow", "s3"))
+    return item.path.relative_to(TESTS).parts[0] in FAST and not starts_processes and not waits
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Distribute slow tests to the workers first: they wait for others, and none should be the last to start."""
+    """Mark the fast tests; distribute slow ones to the workers first: they wait, and none should be the last to start."""
+    for item in items:
+        if _is_fast(item):
+            item.add_marker("fast")
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
