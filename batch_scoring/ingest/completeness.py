@@ -34,7 +34,7 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         return in_words(landing, [own])
     sizes = {path: file.size for path, file in known.items() if not file.trouble}
     if name not in sizes:
-        return f"there is no {name} in {landing.uri}/{folder}; it is expected when all files of the day are there"
+        return f"there is no {name} in {landing.uri}/{folder}; it is expected once all files of the day have arrived"
     if complete.by == "marker":
         return ""
     try:

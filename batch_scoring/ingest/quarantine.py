@@ -97,8 +97,8 @@ def from_rows(
         why = reasons.reasons(part) if isinstance(reasons, Rejections) else [reasons[row] for row in part.tolist()]
         rows = zip(why, named, numbers[part].tolist(), _raw(cells), strict=True)
         for place, (reason, name, number, raw) in enumerate(rows):
-            stood = cells[reason.column][place] if reason.column in cells else None
-            yield Rejected(_as_it_stood(reason, stood), name, source_file, number, raw)
+            cell_value = cells[reason.column][place] if reason.column in cells else None
+            yield Rejected(_with_printable_value(reason, cell_value), name, source_file, number, raw)
 
 
 def _raw(cells: dict[str, list[object]]) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _bounded(cell: object) -> object:
     return shortened(cell, CELL_CHARACTERS) if isinstance(cell, str) else cell
 
 
-def _as_it_stood(reason: Reason, cell: object) -> Reason:
+def _with_printable_value(reason: Reason, cell: object) -> Reason:
     """Return the reason with a printable value, in quotes if it begins or ends with blanks."""
     value = reason.value
     if value is None:

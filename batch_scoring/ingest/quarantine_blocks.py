@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.schema.contract import Rejections, Shared, Stage, plain_cells
 
-_MANY = 512
+_MIN_ROWS = 512
 """Minimum number of rejected rows in a record batch that makes bulk handling worthwhile."""
 
 _LONGEST = 128
@@ -38,7 +38,7 @@ def blocks_of(
 ) -> tuple[list[Block], np.ndarray]:
     """Return the rejected rows that can be handled in bulk, and the positions of the others."""
     positions = reasons.positions
-    if len(positions) < _MANY or not all(_is_simple(field.type) for field in batch.schema):
+    if len(positions) < _MIN_ROWS or not all(_is_simple(field.type) for field in batch.schema):
         return [], positions
     cells = {name: _Texts(batch.column(name), positions) for name in batch.schema.names}
     is_plain = np.logical_and.reduce([column.is_plain for column in cells.values()])

@@ -91,7 +91,7 @@ class Folder(ABC):
 
     def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
         """List a folder that others write to: like `list`, plus unreadable entries and the files of linked folders."""
-        return [_with_name_trouble(file) for file in self.list(prefix)]
+        return [_with_name_checked(file) for file in self.list(prefix)]
 
     @abstractmethod
     def children(self) -> Children:
@@ -236,7 +236,7 @@ class LocalFolder(Folder):
         Raises:
             OSError: the folder itself cannot be accessed.
         """
-        return sorted(map(_seen, self._tree.below(inside(prefix))))
+        return sorted(map(_as_listed, self._tree.below(inside(prefix))))
 
     def children(self) -> Children:
         """See `Folder.children`."""
@@ -244,7 +244,7 @@ class LocalFolder(Folder):
         troubled = []
         for entry in self._tree.children():
             if entry.trouble:
-                troubled.append(_seen(entry))
+                troubled.append(_as_listed(entry))
             else:
                 names[entry.is_folder].append(entry.path)
         return Children(tuple(names[True]), tuple(names[False]), tuple(troubled))
@@ -259,7 +259,7 @@ class LocalFolder(Folder):
             entry = self._tree.find(inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if entry.is_folder else replace(_seen(entry), path=path)
+        return None if entry.is_folder else replace(_as_listed(entry), path=path)
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         """See `Folder.open`. If the file is replaced while open, this reader keeps the old content."""
@@ -338,21 +338,21 @@ def _version(path: str, found: os.stat_result) -> FileVersion:
     return FileVersion(path, token, found.st_size, modified)
 
 
-def _seen(entry: Entry) -> FileVersion:
+def _as_listed(entry: Entry) -> FileVersion:
     """Return an entry as it is listed."""
     if entry.trouble is None:
         assert entry.stat is not None, "readable entries have a status"
         return _version(entry.path, entry.stat)
     modified = datetime.fromtimestamp(entry.stat.st_mtime if entry.stat else 0, UTC)
-    return _troubled(entry.path, modified, entry.trouble)
+    return _unreadable(entry.path, modified, entry.trouble)
 
 
-def _with_name_trouble(file: FileVersion) -> FileVersion:
+def _with_name_checked(file: FileVersion) -> FileVersion:
     reason = why_not_a_name(file.path)
-    return _troubled(readable_name(file.path), file.modified, Trouble(reason)) if reason else file
+    return _unreadable(readable_name(file.path), file.modified, Trouble(reason)) if reason else file
 
 
-def _troubled(path: str, modified: datetime, trouble: Trouble) -> FileVersion:
+def _unreadable(path: str, modified: datetime, trouble: Trouble) -> FileVersion:
     return FileVersion(path, "in trouble", 0, modified, trouble)
 
 

@@ -100,13 +100,13 @@ TROUBLES: dict[str, tuple[Callable[[Place], None], str, str]] = {
     "a name that is not UTF-8": (bad_name, r"caf\xe9.parquet", "its name is not UTF-8: rename it"),
     "a backslash": (lambda place: (place.day / "a\\b.csv").touch(), r"a\b.csv", "its name has a backslash"),
     "a link to itself": (day_of("x.csv", "x.csv"), "x.csv", "which leads back to itself: remove it"),
-    "a link to nothing": (day_of("x.csv", "gone.csv"), "x.csv", "where there is nothing: bring what it leads to"),
+    "a link to nothing": (day_of("x.csv", "gone.csv"), "x.csv", "which does not exist: restore the target"),
     "a share that is not mounted": (day_of("share", "/mnt/no"), "share", "a link to '/mnt/no', which leads out of"),
     "a FIFO": (lambda place: os.mkfifo(place.day / "x.csv"), "x.csv", "it is a FIFO; expected a file: remove it"),
     "a link to a stranger's file": (linked_out, "x.csv", "which leads out of"),
     "a day that is a link elsewhere": (folder_out, "", "which leads out of"),
     "a day that is a link to itself": (day_of(None, f"dt={NEXT_DAY}"), "", "which leads back to itself: remove it"),
-    "a day that is a link to nothing": (day_of(None, "gone"), "", "where there is nothing: bring what it leads to"),
+    "a day that is a link to nothing": (day_of(None, "gone"), "", "which does not exist: restore the target"),
 }
 
 

@@ -159,13 +159,13 @@ def records(block: bytes, dialect: Dialect, *, is_last: bool) -> Records:
     """Find the records of a block and their problems."""
     starts, ends = _lines(block)
     if dialect.is_simple(block):
-        return _without_blanks(Records(block, starts, ends, np.arange(len(starts)), len(starts)))
-    doubtful = _doubtful(block, starts, ends, dialect)
+        return _without_blank_lines(Records(block, starts, ends, np.arange(len(starts)), len(starts)))
+    doubtful = _lines_to_check(block, starts, ends, dialect)
     if dialect.newlines:
-        found = _spanning(block, starts, ends, doubtful, dialect, is_last=is_last)
+        found = _multi_line_records(block, starts, ends, doubtful, dialect, is_last=is_last)
     else:
-        found = _by_line(block, starts, ends, doubtful, dialect)
-    return _without_blanks(found)
+        found = _single_line_records(block, starts, ends, doubtful, dialect)
+    return _without_blank_lines(found)
 
 
 def _lines(block: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +182,7 @@ def _lines(block: bytes) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0], ends[:-1]]), ends
 
 
-def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Dialect) -> np.ndarray:
+def _lines_to_check(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Dialect) -> np.ndarray:
     """Return the lines that need a closer look: they have an escape, or quotes in unexpected places."""
     data = np.frombuffer(block, np.uint8)
     doubtful = np.zeros(len(starts), bool)
@@ -200,7 +200,9 @@ def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Diale
     return np.flatnonzero(doubtful)
 
 
-def _by_line(block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect) -> Records:
+def _single_line_records(
+    block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect
+) -> Records:
     found = Records(block, starts, ends, np.arange(len(starts)), len(starts))
     for line, start, end in zip(doubtful.tolist(), starts[doubtful].tolist(), ends[doubtful].tolist(), strict=True):
         stop = _content(block, end)
@@ -210,11 +212,11 @@ def _by_line(block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.nd
         else:
             parsed = dialect.parsed.match(block, start, stop)
             is_closed = parsed is not None and parsed.end() == stop
-            found.faults[line] = (_behind if is_closed else _unclosed)(block[start:stop], dialect)
+            found.faults[line] = (_text_after_quote if is_closed else _unclosed_quote)(block[start:stop], dialect)
     return found
 
 
-def _spanning(
+def _multi_line_records(
     block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect, *, is_last: bool
 ) -> Records:
     """Find records that may span several lines, up to the end of an open quote."""
@@ -235,10 +237,10 @@ def _spanning(
             break
         done = int(np.searchsorted(starts, stop, side="right"))
         is_first[line + 1 : done] = False
-        if done > line + 1 and _swallows(block, start, stop, dialect):
-            wrong[line] = _swallowing(done - line)
+        if done > line + 1 and _may_contain_rows(block, start, stop, dialect):
+            wrong[line] = _swallowed_rows(done - line)
         elif not dialect.record.fullmatch(block, start, stop):
-            wrong[line] = _behind(block[start:stop], dialect)
+            wrong[line] = _text_after_quote(block[start:stop], dialect)
         elif dialect.escape:
             rewritten[line] = block[start : ends[done - 1]]
     lines = np.flatnonzero(is_first)
@@ -251,7 +253,7 @@ def _spanning(
     return found
 
 
-def _without_blanks(found: Records) -> Records:
+def _without_blank_lines(found: Records) -> Records:
     """Drop blank lines, which the parser skips too."""
     kept = found.ends > found.starts
     data = np.frombuffer(found.block, np.uint8)
@@ -285,7 +287,7 @@ def _content(block: bytes, end: int) -> int:
     return end
 
 
-def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
+def _may_contain_rows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
     """Whether a quoted cell contains both line breaks and delimiters, and so may contain whole rows."""
     while start <= stop:
         cell = dialect.cell.match(block, start, stop)
@@ -298,7 +300,7 @@ def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
     return False
 
 
-def _unclosed(text: bytes, dialect: Dialect) -> Fault:
+def _unclosed_quote(text: bytes, dialect: Dialect) -> Fault:
     if dialect.escape and (len(text) - len(text.rstrip(dialect.escape))) % 2:
         return _fault(
             "cells_end_on_their_line",
@@ -308,11 +310,11 @@ def _unclosed(text: bytes, dialect: Dialect) -> Fault:
     return _fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
 
 
-def _behind(text: bytes, dialect: Dialect) -> Fault:
+def _text_after_quote(text: bytes, dialect: Dialect) -> Fault:
     return _fault("quotes_end_cells", f"there is text after a closing quote; {_advice(text, dialect)}")
 
 
-def _swallowing(lines: int) -> Fault:
+def _swallowed_rows(lines: int) -> Fault:
     return _fault(
         "quotes_are_closed",
         f"a quoted cell has line breaks and delimiters, over {lines} lines: a stray quote may have swallowed rows; "

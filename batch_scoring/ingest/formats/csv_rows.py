@@ -86,7 +86,7 @@ class CsvRows(FileRows):
             found = records(content, self._dialect, is_last=self._source.is_last)
         if not found:
             if found.open_at is not None:
-                raise UnreadableFileError(self._never_closed(1))
+                raise UnreadableFileError(self._open_quote(1))
             raise UnreadableFileError("it has no header line: upload it again")
         if fault := found.faults.get(0):
             raise UnreadableFileError(f"its header: {fault.detail}; correct the header and upload it again")
@@ -126,14 +126,14 @@ class CsvRows(FileRows):
             if batch is not None and batch.num_rows == lines:
                 self._lines += lines
                 return Rows(batch, np.arange(self._rows + 1, self._rows + lines + 1))
-        return self._with_care(block)
+        return self._parsed_by_record(block)
 
-    def _with_care(self, block: bytes) -> Rows:
+    def _parsed_by_record(self, block: bytes) -> Rows:
         """Parse a block that contains quotes, escapes, blank lines, or rows that cannot be parsed."""
         found = records(block, self._dialect, is_last=self._source.is_last)
         if found.open_at is not None:
             if self._source.is_last:
-                raise UnreadableFileError(self._never_closed(self._lines + found.line_count + 1))
+                raise UnreadableFileError(self._open_quote(self._lines + found.line_count + 1))
             self._source.give_back(block[found.open_at :])
         kept, text = found.sound()
         try:
@@ -151,7 +151,8 @@ class CsvRows(FileRows):
             )
         row, line = self._rows + 1, self._lines + 1
         broken = BrokenRows(
-            np.array(sorted(found.faults), np.int64) + row, lambda number: _broken(found, number - row, number, line)
+            np.array(sorted(found.faults), np.int64) + row,
+            lambda number: _broken_row(found, number - row, number, line),
         )
         self._lines += found.line_count
         return Rows(batch, row + kept, broken)
@@ -202,14 +203,14 @@ class CsvRows(FileRows):
             ),
         )
 
-    def _never_closed(self, line: int) -> str:
+    def _open_quote(self, line: int) -> str:
         return (
             f"a quote that opens on line {line} is never closed, so this row swallows the rest of the file; close the "
             "quote, or upload the whole file if this one is truncated"
         )
 
 
-def _broken(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
+def _broken_row(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
     fault = found.faults[at]
     detail = f"line {first_line + int(found.lines[at])}: {fault.detail}"
     return BrokenRow(number, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)

@@ -49,7 +49,7 @@ def answers(checks: "Iterable[pandera.pandas.Check]", kind: pa.DataType) -> list
 
 
 def _answer(check: "pandera.pandas.Check", kind: pa.DataType) -> Answer | None:
-    if not check.ignore_na or check.element_wise or not _is_pandera_s_own(check):
+    if not check.ignore_na or check.element_wise or not _is_built_in(check):
         return None
     says = check.statistics or {}
     if pa.types.is_string(kind):
@@ -97,7 +97,7 @@ def _answer_on_text(name: str, says: dict[str, Any]) -> Answer | None:
     return lambda values: pc.any(among(values)).as_py() is not True
 
 
-def _is_pandera_s_own(check: "pandera.pandas.Check") -> bool:
+def _is_built_in(check: "pandera.pandas.Check") -> bool:
     """Whether the function is pandera's own, as the check's name says: users may choose both freely."""
     from pandera.api.function_dispatch import Dispatcher
 

@@ -29,7 +29,7 @@ _TIME_TEXT = rf"^{_DATE}[ T]{_HOUR}(?::{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?
 
 _DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_LOOK = 256
+_SAMPLE_ROWS = 256
 """Cells that are tried first: if one of them does not fit, many may not."""
 _EXACT = 2**53
 """Integers up to this are exact as floats."""
@@ -92,7 +92,7 @@ def cast(values: pa.Array, expected: pa.DataType, *, coerce: bool = False) -> tu
         return _each(values, *_of_text(values, expected, coerce=coerce))
     if coerce and is_coercible(values.type, expected):
         typed, wrong = _coerced(values, expected)
-        return _blanked(typed, wrong), np.flatnonzero(wrong), values
+        return _with_nulls(typed, wrong), np.flatnonzero(wrong), values
     # numbers are rounded to float32 or float64, nanoseconds to microseconds
     is_rounded = wanted == "floating" or (found == "timestamp" and values.type.unit == "ns")
     return _each(values, values, lambda part: part.cast(expected, safe=not is_rounded), _beyond(values, expected))
@@ -100,7 +100,7 @@ def cast(values: pa.Array, expected: pa.DataType, *, coerce: bool = False) -> tu
 
 def decode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Decode bytes as text, null where a cell is not UTF-8; return it and those rows."""
-    text, wrong, _ = _each(values, values, lambda part: part.cast(pa.string()), lambda: _is_no_utf8(values))
+    text, wrong, _ = _each(values, values, lambda part: part.cast(pa.string()), lambda: _is_not_utf8(values))
     return text, wrong
 
 
@@ -129,18 +129,18 @@ def is_plain(texts: pa.Array) -> bool:
 def _each(shown: pa.Array, values: pa.Array, attempt: Cast, misfits: Misfits) -> tuple[pa.Array, np.ndarray, pa.Array]:
     """Apply `attempt` to each value; return the results, the rows for which it fails, and the original cells."""
     with contextlib.suppress(pa.ArrowInvalid):
-        attempt(values.slice(0, _LOOK))  # Arrow formats an error for each cell, and raises one
+        attempt(values.slice(0, _SAMPLE_ROWS))  # Arrow formats an error for each cell, and raises one
         return attempt(values), np.zeros(0, np.int64), shown
     wrong = misfits()
-    others = _blanked(values, wrong)
+    others = _with_nulls(values, wrong)
     try:
         return attempt(others), np.flatnonzero(wrong), shown
     except pa.ArrowInvalid:
-        wrong[_by_halves(others, attempt)] = True
-    return attempt(_blanked(values, wrong)), np.flatnonzero(wrong), shown
+        wrong[_by_bisection(others, attempt)] = True
+    return attempt(_with_nulls(values, wrong)), np.flatnonzero(wrong), shown
 
 
-def _by_halves(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
+def _by_bisection(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
     """Find the positions of the values for which `attempt` fails, by bisection: one call if there are none."""
     try:
         attempt(values)
@@ -149,11 +149,11 @@ def _by_halves(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
             return [start]
         middle = len(values) // 2
         left, right = values.slice(0, middle), values.slice(middle)
-        return _by_halves(left, attempt, start) + _by_halves(right, attempt, start + middle)
+        return _by_bisection(left, attempt, start) + _by_bisection(right, attempt, start + middle)
     return []
 
 
-def _blanked(values: pa.Array, wrong: np.ndarray) -> pa.Array:
+def _with_nulls(values: pa.Array, wrong: np.ndarray) -> pa.Array:
     """Return `values` with null for each wrong one."""
     return pc.if_else(pa.array(wrong), pa.scalar(None, values.type), values) if wrong.any() else values
 
@@ -177,11 +177,11 @@ def _of_text(texts: pa.Array, expected: pa.DataType, *, coerce: bool) -> tuple[p
         texts = pc.replace_substring_regex(texts, r"^([01])\.0*$", r"\1")
     attempt = _decimal if kind == "integer" and not is_plain(texts) else (lambda part: part)
     masks: dict[str, Callable[[], np.ndarray]] = {
-        "integer": lambda: _is_no_integer(texts, expected),
+        "integer": lambda: _is_not_integer(texts, expected),
         "floating": lambda: _is_unlike(texts, _FLOAT_TEXT),
         "boolean": lambda: _is_unlike(texts, _BOOL_TEXT),
-        "date": lambda: _is_no_day(texts, _is_unlike(texts, _DATE_TEXT)),
-        "timestamp": lambda: _is_no_day(texts, _is_unlike(texts, _TIME_TEXT)),
+        "date": lambda: _is_not_day(texts, _is_unlike(texts, _DATE_TEXT)),
+        "timestamp": lambda: _is_not_day(texts, _is_unlike(texts, _TIME_TEXT)),
     }
     return texts, lambda part: attempt(part).cast(expected), masks[kind]
 
@@ -190,18 +190,18 @@ def _is_unlike(texts: pa.Array, pattern: str) -> np.ndarray:
     return _where(pc.invert(pc.match_substring_regex(texts, pattern)))
 
 
-def _is_no_integer(texts: pa.Array, expected: pa.DataType) -> np.ndarray:
+def _is_not_integer(texts: pa.Array, expected: pa.DataType) -> np.ndarray:
     wrong = _is_unlike(texts, _INTEGER_TEXT)
     digits = pc.utf8_ltrim(pc.utf8_ltrim(texts, "-"), "0")
     length = pc.binary_length(digits)
     most = pc.if_else(pc.starts_with(texts, "-"), str(2**63), str(2**63 - 1))
     wrong |= _where(pc.or_(pc.greater(length, 19), pc.and_(pc.equal(length, 19), pc.greater(digits, most))))
     if expected != pa.int64():
-        wrong |= _is_out_of_range(_blanked(texts, wrong).cast(pa.int64()), expected)
+        wrong |= _is_out_of_range(_with_nulls(texts, wrong).cast(pa.int64()), expected)
     return wrong
 
 
-def _is_no_day(texts: pa.Array, wrong: np.ndarray) -> np.ndarray:
+def _is_not_day(texts: pa.Array, wrong: np.ndarray) -> np.ndarray:
     """Return `wrong` and the other texts that begin with an invalid day of the month."""
     likely = np.flatnonzero(~wrong & ~texts.is_null().to_numpy(zero_copy_only=False))
     days = texts.take(pa.array(likely))
@@ -244,7 +244,7 @@ def _whole(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(is_whole, False), numbers.cast(pa.int64(), safe=False).cast(pa.string()), texts)
 
 
-def _is_no_utf8(values: pa.Array) -> np.ndarray:
+def _is_not_utf8(values: pa.Array) -> np.ndarray:
     """bool[rows]: cells that are not UTF-8; continuation bytes are checked in all cells at once."""
     large = pa.large_binary()
     joined = pc.binary_join_element_wise(values.cast(large), pa.scalar(b"", large), pa.scalar(b"\n\n\n", large))
@@ -315,9 +315,9 @@ def _to_integers(values: pa.Array, expected: pa.DataType) -> tuple[pa.Array, np.
     numbers = values.cast(pa.float64())
     is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(numbers, 2.0**63))
     wrong = _where(pc.invert(pc.and_(is_whole, pc.greater_equal(numbers, -(2.0**63)))))
-    whole = _blanked(numbers, wrong).cast(pa.int64(), safe=False)
+    whole = _with_nulls(numbers, wrong).cast(pa.int64(), safe=False)
     wrong |= _is_out_of_range(whole, expected)
-    return _blanked(whole, wrong).cast(expected), wrong
+    return _with_nulls(whole, wrong).cast(expected), wrong
 
 
 def _to_text(values: pa.Array) -> pa.Array:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandera.pandas
 
-_ASKS = "; expected checks on the elements of one column, which name the rows that fail"
-_KEY = "the key is unique by input.key"
-_DROPS = "; a row that breaks a rule is quarantined with its reason, never dropped: drop the setting"
+_ELEMENT_CHECKS = "; expected checks on the elements of one column, which name the rows that fail"
+_UNIQUE_KEY = "the key is unique by input.key"
+_NEVER_DROPPED = "; a row that breaks a rule is quarantined with its reason, never dropped: drop the setting"
 
 
 def refused(schema: "pandera.pandas.DataFrameSchema", model: object) -> Iterator[str]:
@@ -35,18 +35,18 @@ def refused(schema: "pandera.pandas.DataFrameSchema", model: object) -> Iterator
 
 def _of_frame(schema: "pandera.pandas.DataFrameSchema") -> Iterator[str]:
     if schema.checks or schema.parsers or schema.index is not None:
-        yield f" checks or changes the whole frame or its index{_ASKS}"
+        yield f" checks or changes the whole frame or its index{_ELEMENT_CHECKS}"
     if schema.strict or schema.ordered:
         yield (
             " is strict or ordered; columns that it does not declare are reported and ignored, in any order: drop the "
             "setting"
         )
     if schema.unique:
-        yield f": unique={schema.unique}; {_KEY}{_ASKS}"
+        yield f": unique={schema.unique}; {_UNIQUE_KEY}{_ELEMENT_CHECKS}"
     if schema.dtype is not None:
         yield f" has dtype {schema.dtype} for all columns; expected a type for each column: drop the setting"
     if schema.drop_invalid_rows:
-        yield f" has drop_invalid_rows{_DROPS}"
+        yield f" has drop_invalid_rows{_NEVER_DROPPED}"
     if schema.add_missing_columns:
         yield (" has add_missing_columns, which invents data; a file without a column stops the day: drop the setting")
     if schema.unique_column_names:
@@ -58,18 +58,18 @@ def _of_frame(schema: "pandera.pandas.DataFrameSchema") -> Iterator[str]:
 def _of_column(column: "pandera.pandas.Column") -> Iterator[str]:
     """Yield problems, worded to follow the column's name."""
     if column.unique:
-        yield f"is unique=True; {_KEY}{_ASKS}"
+        yield f"is unique=True; {_UNIQUE_KEY}{_ELEMENT_CHECKS}"
     if not column.required:
         yield (
             "may be absent; expected columns that every file has: declare it without Optional and with nullable=True, "
             "or leave it out"
         )
     if column.regex or column.parsers:
-        yield f"has a regex name or a parser{_ASKS}"
+        yield f"has a regex name or a parser{_ELEMENT_CHECKS}"
     if column.default is not None:
-        yield f"has a default, which changes rows{_ASKS}"
+        yield f"has a default, which changes rows{_ELEMENT_CHECKS}"
     if column.drop_invalid_rows:
-        yield f"has drop_invalid_rows{_DROPS}"
+        yield f"has drop_invalid_rows{_NEVER_DROPPED}"
     yield from _of_type(column.dtype)
 
 
@@ -85,9 +85,9 @@ def _of_check(check: Any) -> Iterator[str]:  # noqa: ANN401  (a check or a hypot
     from pandera.api.hypotheses import Hypothesis
 
     if check.groupby is not None:
-        yield f"a check of {{}} groups rows{_ASKS}"
+        yield f"a check of {{}} groups rows{_ELEMENT_CHECKS}"
     if isinstance(check, Hypothesis) or check.name == "unique_values_eq":
-        yield f"the check {check.name} of {{}} applies to the whole column{_ASKS}"
+        yield f"the check {check.name} of {{}} applies to the whole column{_ELEMENT_CHECKS}"
     if check.raise_warning:
         yield (
             f"the check {check.name} of {{}} has raise_warning=True, and nobody would see the warning; expected a "

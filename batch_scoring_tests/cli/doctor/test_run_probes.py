@@ -217,7 +217,7 @@ def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
 def test_an_entry_of_a_newest_day_that_is_no_file(clinic: Clinic) -> None:
     Path(clinic.tiny.pipeline.landing.uri, f"dt={DAY}", "b.csv").symlink_to("/etc/passwd")
     report = clinic.look()
-    told(report, "error", "landing names", "b.csv", "a link to '/etc/passwd', which leads out of", "put there what it")
+    told(report, "error", "landing names", "b.csv", "a link to '/etc/passwd', which leads out of", "replace it with")
     assert "root:" not in report.text()
 
 
