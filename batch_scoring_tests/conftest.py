@@ -57,7 +57,7 @@ def _is_fast(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the fast tests; distribute slow ones to the workers first: they wait, and none should be the last to start."""
+    """Mark the fast tests; distribute slow ones to the workers first: none of them should be the last to start."""
     for item in items:
         if _is_fast(item):
             item.add_marker("fast")
