@@ -1,7 +1,7 @@
-"""Dagster's SQLite databases in this process, without what it does anew for each event of a run: a third of its cost.
+"""Dagster's SQLite databases without work repeated for each event of a run, which is a third of their cost.
 
-They are the same files with the same rows. Dagster makes a SQLAlchemy engine for every event that it stores, and an
-engine compiles each statement that it has not met; Alembic reads all migrations for every database that is created.
+Files and rows stay the same. For every event that it stores, Dagster creates a SQLAlchemy engine, which compiles each
+statement anew; and Alembic reads all migrations for every database that is created.
 """
 
 from functools import lru_cache
@@ -20,7 +20,7 @@ _scripts: dict[str | None, ScriptDirectory] = {}
 
 
 def keep_engines() -> None:
-    """Keep engines by the address of their database, and Alembic's migrations, for as long as this process lives."""
+    """Cache engines by the address of their database, and Alembic's migrations, for the life of this process."""
     for module in _MODULES:
         assert module.create_engine is create_engine
         module.create_engine = _engine

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is such a place: kill -9 loses nothing there that it would not lose on a disk."""
+    """Provide a folder in memory, if possible: kill -9 loses nothing there that a disk would keep."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2**28:
         yield tmp_path

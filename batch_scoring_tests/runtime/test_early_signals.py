@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from batch_scoring_tests.terminals import Terminal
+from batch_scoring_tests import terminals
 
 EARLY = {
     "backfill": ("batch_scoring.cli.main", "backfill customer_churn 2024-01-01 2024-01-02"),
@@ -26,7 +26,7 @@ def test_a_command_that_is_still_importing_ends_with_one_line(
     environment: dict[str, str], name: str, number: signal.Signals
 ) -> None:
     module, arguments = EARLY[name]
-    terminal = Terminal([sys.executable, "-v", "-m", module, *arguments.split()], environment)
+    terminal = terminals.Terminal([sys.executable, "-v", "-m", module, *arguments.split()], environment)
     terminal.read_until(lambda text: re.search(r"import 'pyarrow\.lib'|import 'dagster", text))
     terminal.text = ""
     terminal.tell(number)

@@ -36,7 +36,7 @@ def test_a_file_is_seen_whole_under_its_name_and_replaces_another_only_if_it_may
         assert file.fate == "shown"
     with staged_files.staged(place, "x") as file:
         file.scratch.write_bytes(b"two")
-        with pytest.raises(TakenError, match="x was written by somebody else meanwhile"):
+        with pytest.raises(TakenError, match="x was written by another process meanwhile"):
             file.show(replaces=False)
         assert (file.fate, (tmp_path / "x").read_bytes()) == ("unseen", b"one")
         file.show(replaces=True)

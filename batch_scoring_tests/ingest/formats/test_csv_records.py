@@ -155,7 +155,7 @@ def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFold
     assert [(row.number, row.rule, row.detail[:48]) for row in broken(folder, file, SPANNING)] == [
         (2, "quotes_are_closed", "line 5: a quoted cell has line breaks and delimi"),
         (3, "quotes_are_closed", "line 8: a quoted cell has line breaks and delimi"),
-        (4, "quotes_end_cells", "line 10: there is text behind a closing quote; wr"[:48]),
+        (4, "quotes_end_cells", "line 10: there is text after a closing quote; do"[:48]),
     ]
 
 
@@ -170,5 +170,5 @@ def test_blanks_behind_a_closing_quote_are_no_text_where_they_are_trimmed(folder
 @pytest.mark.parametrize("content", [b'id,x\n1,2\n2,"3\n3,4\n', b'id,x\n1,2\n"2,3\n3,4\n', b'id,x\n1,2\n2,"3'])
 def test_a_quote_that_swallows_the_rest_of_the_file_stops_the_day(folder: LocalFolder, content: bytes) -> None:
     for name, data in (("a.csv", content), ("a.csv.gz", gzip.compress(content))):
-        with pytest.raises(UnreadableFileError, match="a quote that opens in line 3 is never closed, so that this row"):
+        with pytest.raises(UnreadableFileError, match="a quote that opens on line 3 is never closed, so this row"):
             landing_files.inspect(folder, land(folder, data, name), SPANNING)

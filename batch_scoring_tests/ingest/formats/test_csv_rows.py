@@ -139,8 +139,8 @@ def test_a_ragged_row_is_one_rejected_row_whatever_its_bytes(folder: LocalFolder
 def test_a_broken_row_says_its_line_and_how_many_cells_it_has(folder: LocalFolder) -> None:
     file = land(folder, b"\n\nid,x\n1,2\n\n3\n\r\n4,5,6\n")
     assert [(row.number, row.detail, row.text) for row in broken(folder, file)] == [
-        (2, "line 6: 1 cell, the header has 2", "3"),
-        (3, "line 8: 3 cells, the header has 2", "4,5,6"),
+        (2, "line 6: 1 cell, but the header has 2", "3"),
+        (3, "line 8: 3 cells, but the header has 2", "4,5,6"),
     ]
 
 
@@ -155,7 +155,7 @@ def test_rows_that_the_parser_counts_otherwise_stop_the_day(
 
     file = land(folder, b"id,x\n1,2\n2,3\n3,4\n")
     monkeypatch.setattr(pa.csv, "read_csv", forgetful)
-    with pytest.raises(UnreadableFileError, match=r"a\.csv .*lines 2 to 4 are 3 rows, and 2 were parsed"):
+    with pytest.raises(UnreadableFileError, match=r"a\.csv .*lines 2 to 4 contain 3 rows, but 2 were parsed"):
         landing_files.inspect(folder, file, Csv())
 
 

@@ -142,12 +142,10 @@ def test_a_run_that_is_touched_before_it_is_seen_is_told(instance: dg.DagsterIns
 def test_runs_of_one_instant_beyond_a_page_are_all_told_in_one_message(
     instance: dg.DagsterInstance, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "PAGE", 5)
+    monkeypatch.setattr(collector, "ENDED_PER_QUERY", 5)
     now = time.time()
-    runs = [
-        ended_other(instance, now, **{"dagster/partition": f"day {n:03}"})
-        for n in range(collector.ENDED_PER_QUERY + 10)
-    ]
+    count = collector.ENDED_PER_QUERY + 10
+    runs = [ended_other(instance, now, **{"dagster/partition": f"day {n:03}"}) for n in range(count)]
     (message,) = told()
     title, *lines = message.splitlines()
     assert title == f"other: {len(runs)} messages" and len(lines) == len(runs)

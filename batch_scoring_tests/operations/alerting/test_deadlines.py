@@ -75,13 +75,13 @@ INCOMPLETE: dict[str, tuple[Incomplete, str, str]] = {
     "marker": (with_a_marker, "1 file: there is no _SUCCESS in ", "_SUCCESS"),
     "manifest": (
         with_a_manifest,
-        "1 file: of 2 files that dt={day}/_manifest.json lists, b.parquet is not",
+        "1 file: of the 2 files listed in dt={day}/_manifest.json, b.parquet is mi",
         "b.parquet",
     ),
     "empty": (with_an_empty_file, "1 file: {folder}/a.parquet: 0 bytes; upload it again", "a.parquet"),
     "trouble": (
         with_a_link_to_nothing,
-        "2 files: {folder}/b.parquet: it is a link to 'gone', where there",
+        "2 files: {folder}/b.parquet: it is a link to 'gone', which does",
         "b.parquet",
     ),
 }
