@@ -296,6 +296,11 @@ def long_rows() -> Iterator[Rejected]:
         yield row
 
 
+def days_ago(count: int) -> str:
+    """The date in UTC, that many days ago."""
+    return (datetime.now(UTC).date() - timedelta(days=count)).isoformat()
+
+
 MakeProject = Callable[..., TinyProject]
 
 

@@ -32,10 +32,9 @@ from batch_scoring.errors import SpecError
 from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.deployed import job_of
-from batch_scoring_tests.operations.alerting.test_collector import days_ago
 from batch_scoring_tests.receivers import WebServer
 from batch_scoring_tests.reliability.deployment import DEFINITIONS, Deployment, wait_until
-from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, normalised
+from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, days_ago, normalised
 
 Breaks = Callable[[TinyProject], object]
 LOG = logging.getLogger("tick")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +17,7 @@ from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.ended_runs import ended_other
 from batch_scoring_tests.receivers import LOG, PASSWORD, MailServer, Told, WebServer
-from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, normalised
+from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, days_ago, normalised
 
 # states
 
@@ -304,7 +303,7 @@ def test_the_daemon_delivers_each_message_once_to_each_channel_also_when_it_was_
     mail, web = MailServer(), WebServer()
     web.is_down = True
     monkeypatch.setenv("ALERT_URLS", f"{mail.url} {web.url}")
-    scored, missing, failed = (str(datetime.now(UTC).date() - timedelta(days=count)) for count in (3, 2, 1))
+    scored, missing, failed = days_ago(3), days_ago(2), days_ago(1)
     tiny.spec["partitions"]["start"] = scored
     tiny.spec["input"]["deadline_hours"] = 30
     tiny.write_spec()

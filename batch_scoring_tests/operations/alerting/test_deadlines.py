@@ -13,11 +13,7 @@ import pytest
 from batch_scoring.ingest.landing_files import day_folder
 from batch_scoring.operations.alerting import collector, deadlines
 from batch_scoring_tests.receivers import LOG, Told
-from batch_scoring_tests.tiny import TinyProject, normalised
-
-
-def days_ago(count: int) -> str:
-    return (datetime.now(UTC).date() - timedelta(days=count)).isoformat()
+from batch_scoring_tests.tiny import TinyProject, days_ago, normalised
 
 
 @pytest.fixture

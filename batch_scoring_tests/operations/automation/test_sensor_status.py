@@ -21,7 +21,7 @@ from dagster._utils.error import SerializableErrorInfo
 from batch_scoring.config.loader import load_pipelines
 from batch_scoring.operations.alerting import collector
 from batch_scoring.operations.automation import sensor_status
-from batch_scoring_tests.operations.alerting.test_collector import Told
+from batch_scoring_tests.receivers import Told
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 LOG = logging.getLogger("tick")
