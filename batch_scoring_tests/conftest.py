@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share, and what makes the suite cheaper."""
+"""Fixtures shared by several test modules, and measures that make the suite faster."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import torch
 from batch_scoring_tests import databases
 from batch_scoring_tests.tiny import TinyProject
 
-torch.set_num_threads(1)  # torch's own threads would spin against those of the tests beside
+torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
 databases.keep_engines()
 
 TESTS = Path(__file__).parent
@@ -23,17 +23,17 @@ FAST = {"config", "daily", "inference", "ingest", "runtime", "storage", "test_er
 
 MEMORY = Path("/dev/shm")
 _folders = ""
-"""Of this session's tests, if this process has chosen the place."""
+"""Temporary folder of this session's tests, if this process has chosen it."""
 if (
     "PYTEST_DEBUG_TEMPROOT" not in os.environ
     and os.access(MEMORY, os.W_OK)
     and shutil.disk_usage(MEMORY).free > 4 * 2**30
 ):
-    # no test cuts the power: fsync has nothing to prove here, and is most of what the tests would wait for
+    # no test cuts the power, so fsync proves nothing here and would take most of the time
     _folders = os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="batch_scoring_tests_", dir=MEMORY)
 
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's `&` leaves it, for these and their children
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for commands that a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -48,7 +48,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Give the memory back; what failed can be looked at."""
+    """Free the memory, unless tests failed, so that they can be investigated."""
     if _folders and exitstatus != pytest.ExitCode.TESTS_FAILED:
         shutil.rmtree(_folders, ignore_errors=True)
 
@@ -67,10 +67,7 @@ def _is_fast(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the fast tests; deal the slow ones to the heads of the workers' shares.
-
-    Slow tests wait for others, and none shall be the last.
-    """
+    """Mark the fast tests; distribute slow ones to the workers first: none of them should be the last to start."""
     for item in items:
         if _is_fast(item):
             item.add_marker("fast")
@@ -89,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the user's deployment, instance or cloud."""
+    """Isolate tests from the user's deployment, instance and cloud."""
     for name in (
         "BATCH_SCORING_DATA",
         "DAGSTER_HOME",
@@ -107,12 +104,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def on_disk() -> Iterator[Path]:
-    """A folder that is not in memory, for the doctor, who warns of that."""
+    """Provide a folder that is not in memory, because doctor warns of those."""
     with tempfile.TemporaryDirectory(prefix="batch_scoring_", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyProject:
-    """A tiny pipeline on a local folder."""
+    """Provide a tiny pipeline in a local folder."""
     return TinyProject(tmp_path)

@@ -1,8 +1,8 @@
-"""Dagster's SQLite databases in this process, without what it does anew for each event of a run: a third of its cost.
+"""Dagster's SQLite databases without work repeated for each event of a run, which is a third of their cost.
 
-They are the same databases with the same rows. Dagster makes a SQLAlchemy engine for every event that it stores in a
-file, and one for every instance in memory; an engine compiles each statement that it has not met, so all share what one
-has compiled. Alembic reads all migrations for every database that is created.
+Files and rows stay the same. Dagster creates a SQLAlchemy engine for every event that it stores in a file, and one for
+every instance in memory; an engine compiles each statement anew, so all share what one has compiled. Alembic reads all
+migrations for every database that is created.
 """
 
 from functools import lru_cache
@@ -20,13 +20,13 @@ from sqlalchemy import Engine, create_engine
 _OF_FILES: tuple[Any, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 _IN_MEMORY: tuple[Any, ...] = (events_in_memory, runs_in_memory)
 _compiles = create_engine("sqlite://")
-"""Its dialect is part of what a compiled statement is found by."""
+"""The cache finds a compiled statement by its dialect too, so all engines take this one's."""
 _from_config = ScriptDirectory.from_config
 _scripts: dict[str | None, ScriptDirectory] = {}
 
 
 def keep_engines() -> None:
-    """Keep engines by the address of their database, and Alembic's migrations, for as long as this process lives."""
+    """Cache engines by the address of their database, and Alembic's migrations, for the life of this process."""
     _compiles.connect().close()  # the dialect learns what SQLite can do
     for modules, made in ((_OF_FILES, _engine), (_IN_MEMORY, _sharing)):
         for module in modules:

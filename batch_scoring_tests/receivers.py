@@ -1,4 +1,4 @@
-"""Real receivers of alerts on loopback: a mail server and a web server, each in a thread; they can be down."""
+"""Real receivers of alerts on the loopback interface: a mail and a web server, each in a thread; they can be down."""
 
 import email.header
 import json
@@ -16,11 +16,11 @@ PASSWORD = "correct-horse"
 
 
 class MailServer:
-    """Accepts mail of anybody who logs in with PASSWORD."""
+    """A mail server that accepts any user who logs in with PASSWORD."""
 
     def __init__(self) -> None:
         self._mails: list[Mail] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:  # the controller cannot choose one
+        with socket.create_server(("127.0.0.1", 0)) as free:  # the controller cannot choose a free port
             self.port = free.getsockname()[1]
         self._controller = Controller(
             self,
@@ -35,14 +35,14 @@ class MailServer:
         self.url = f"mailto://robot:{PASSWORD}@127.0.0.1:{self.port}?from=robot@example.org&to=team@example.org"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """aiosmtpd's hook."""
+        """Handle a message; called by aiosmtpd."""
         assert isinstance(envelope.content, bytes)
         self._mails.append(email.message_from_bytes(envelope.content))
         return "250 OK"
 
     @property
     def received(self) -> list[tuple[str, str]]:
-        """Title and text of each mail."""
+        """Return the subject and the text of each mail."""
         return [(_header(mail), _text(mail)) for mail in self._mails]
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ def _text(mail: Mail) -> str:
 
 
 class WebServer:
-    """Accepts JSON by POST; while it is down it answers with 503."""
+    """A web server that accepts JSON by POST; it answers with 503 while it is down."""
 
     def __init__(self) -> None:
         self.posts: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ class WebServer:
 
     @property
     def received(self) -> list[tuple[str, str]]:
-        """Title and text of each post."""
+        """Return the title and the text of each post."""
         return [(post["title"], post["message"]) for post in self.posts]
 
     def stop(self) -> None:

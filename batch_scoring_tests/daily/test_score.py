@@ -23,7 +23,7 @@ from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, error_of
         ([], "validated_features", "has no pinned input in"),
         ([], "predictions", "has no pinned input in"),
         (["model"], "predictions", "run raw_input for this day first"),
-        (["raw_input"], "predictions", "no model is in force in"),
+        (["raw_input"], "predictions", "no model is active in"),
         (["raw_input"], "predictions", "run the asset model first"),
         (["model", "raw_input"], "predictions", f"has no validated features of {DAY}; run "),
         (["model", "raw_input"], "predictions", f"/validated_features for {DAY} first"),

@@ -155,7 +155,7 @@ def test_an_object_that_came_meanwhile_stands(
 
     monkeypatch.setattr(staged_files._Upload, "finish", meanwhile)
     code, said = score(tiny, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv")
-    assert code == 2 and "was written by somebody else meanwhile" in said
+    assert code == 2 and "was written by another process meanwhile" in said
     assert open_folder(f"s3://{bucket}/out").read("x.csv") == b"somebody else's"
     assert objects(store, bucket).keys() == {"out/x.csv"}, "the quarantine was taken back"
 

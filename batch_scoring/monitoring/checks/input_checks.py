@@ -111,7 +111,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
         except OSError as error:
             if error.errno is None:
                 raise  # of the store as a whole
-            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; see to its disk or mount"
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; check its disk or mount"
             is_denied = True
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
     return Found(tuple(files), broken, landing_files.fingerprint(listed), where, missing, is_denied, is_changing)

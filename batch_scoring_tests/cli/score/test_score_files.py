@@ -308,7 +308,7 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
         (tmp_path / "empty", "o.csv", "empty: no data file is in it"),
         (tmp_path / "notes.txt", "o.csv", "its name ends in none of .parquet, .csv.gz, .csv"),
         ("", "o.csv", "'': it is empty; expected a path or s3://bucket/prefix"),
-        ("gs://bucket/in", "o.csv", "no such kind of storage; expected a path or s3://bucket/prefix"),
+        ("gs://bucket/in", "o.csv", "unsupported storage; expected a path or s3://bucket/prefix"),
         ("s3://", "o.csv", "it names no bucket"),
         (source, tmp_path / "o.json", "no such kind of file; expected .parquet, .csv.gz, .csv, or a folder"),
         (source, tmp_path / "o.quarantine.csv", "is the name of the rows that another output rejects"),
@@ -417,7 +417,7 @@ def test_an_output_that_comes_while_another_is_scored_stands(tiny: TinyProject, 
     dawdle(tiny, 0.3)
     threading.Timer(0.2, target.write_bytes, [b"somebody else's"]).start()
     code, out, err = score(tiny, source, target)
-    assert (code, out) == (2, "") and "was written by somebody else meanwhile" in err
+    assert (code, out) == (2, "") and "was written by another process meanwhile" in err
     assert target.read_bytes() == b"somebody else's" and not (tmp_path / "out.quarantine.parquet").exists()
 
 

@@ -253,7 +253,7 @@ def test_a_cell_that_may_have_swallowed_rows_is_a_rejected_row(folder: LocalFold
     assert [(row.number, row.rule, row.detail[:48]) for row in broken(folder, file, SPANNING)] == [
         (2, "quotes_are_closed", "line 5: a quoted cell has line breaks and delimi"),
         (3, "quotes_are_closed", "line 8: a quoted cell has line breaks and delimi"),
-        (4, "quotes_end_cells", "line 10: there is text behind a closing quote; wr"[:48]),
+        (4, "quotes_end_cells", "line 10: there is text after a closing quote; do"[:48]),
     ]
 
 
@@ -268,14 +268,14 @@ def test_blanks_behind_a_closing_quote_are_no_text_where_they_are_trimmed(folder
 @pytest.mark.parametrize("content", [b'id,x\n1,2\n2,"3\n3,4\n', b'id,x\n1,2\n"2,3\n3,4\n', b'id,x\n1,2\n2,"3'])
 def test_a_quote_that_swallows_the_rest_of_the_file_stops_the_day(folder: LocalFolder, content: bytes) -> None:
     for name, data in (("a.csv", content), ("a.csv.gz", gzip.compress(content))):
-        with pytest.raises(UnreadableFileError, match="a quote that opens in line 3 is never closed, so that this row"):
+        with pytest.raises(UnreadableFileError, match="a quote that opens on line 3 is never closed, so this row"):
             landing_files.inspect(folder, land(folder, data, name), SPANNING)
 
 
 @pytest.mark.parametrize("newlines", [False, True])
 def test_a_row_longer_than_a_block_is_refused_with_the_limit(folder: LocalFolder, newlines: bool) -> None:
     long = b'id,x\n1,"' + (b"y\n" if newlines else b"yy") * 12_000_000
-    with pytest.raises(UnreadableFileError, match="a row is longer than 8 MiB: there may be a quote that nothing clo"):
+    with pytest.raises(UnreadableFileError, match="a row is longer than 8 MiB: a quote may be left open; clo"):
         landing_files.inspect(folder, land(folder, long), Csv(newlines=newlines))
 
 
@@ -290,8 +290,8 @@ def test_a_ragged_row_is_one_rejected_row_whatever_its_bytes(folder: LocalFolder
 def test_a_broken_row_says_its_line_and_how_many_cells_it_has(folder: LocalFolder) -> None:
     file = land(folder, b"\n\nid,x\n1,2\n\n3\n\r\n4,5,6\n")
     assert [(row.number, row.detail, row.text) for row in broken(folder, file)] == [
-        (2, "line 6: 1 cell, the header has 2", "3"),
-        (3, "line 8: 3 cells, the header has 2", "4,5,6"),
+        (2, "line 6: 1 cell, but the header has 2", "3"),
+        (3, "line 8: 3 cells, but the header has 2", "4,5,6"),
     ]
 
 
@@ -306,7 +306,7 @@ def test_rows_that_the_parser_counts_otherwise_stop_the_day(
 
     file = land(folder, b"id,x\n1,2\n2,3\n3,4\n")
     monkeypatch.setattr(pa.csv, "read_csv", forgetful)
-    with pytest.raises(UnreadableFileError, match=r"a\.csv .*lines 2 to 4 are 3 rows, and 2 were parsed"):
+    with pytest.raises(UnreadableFileError, match=r"a\.csv .*lines 2 to 4 contain 3 rows, but 2 were parsed"):
         landing_files.inspect(folder, file, Csv())
 
 

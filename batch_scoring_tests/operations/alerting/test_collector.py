@@ -291,7 +291,7 @@ def test_a_run_that_is_touched_before_it_is_seen_is_told(instance: dg.DagsterIns
 def test_runs_of_one_instant_beyond_a_page_are_all_told_in_one_message(
     instance: dg.DagsterInstance, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "PAGE", 5)
+    monkeypatch.setattr(collector, "ENDED_PER_QUERY", 5)
     now = time.time()
     runs = [ended(instance, now, **{"dagster/partition": f"day {n:03}"}) for n in range(collector.ENDED_PER_QUERY + 10)]
     (message,) = told()
@@ -420,13 +420,13 @@ INCOMPLETE: dict[str, tuple[Incomplete, str, str]] = {
     "marker": (with_a_marker, "1 file: there is no _SUCCESS in ", "_SUCCESS"),
     "manifest": (
         with_a_manifest,
-        "1 file: of 2 files that dt={day}/_manifest.json lists, b.parquet is not",
+        "1 file: of the 2 files listed in dt={day}/_manifest.json, b.parquet is mi",
         "b.parquet",
     ),
     "empty": (with_an_empty_file, "1 file: {folder}/a.parquet: 0 bytes; upload it again", "a.parquet"),
     "trouble": (
         with_a_link_to_nothing,
-        "2 files: {folder}/b.parquet: it is a link to 'gone', where there",
+        "2 files: {folder}/b.parquet: it is a link to 'gone', which does",
         "b.parquet",
     ),
 }

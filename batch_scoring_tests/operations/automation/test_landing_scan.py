@@ -324,7 +324,7 @@ def test_a_tick_that_the_store_does_not_answer_says_so_and_decides_nothing(
     tiny: TinyProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     land(tiny, DAY, 64)
-    monkeypatch.setattr(landing_scan, "LIMIT", 0.05)
+    monkeypatch.setattr(landing_scan, "LISTING_TIMEOUT", 0.05)
     monkeypatch.setattr(landing_scan, "see", lambda *_, **__: time.sleep(0.3))
     with pytest.raises(TimeoutError, match=rf"{tiny.pipeline.landing.uri}: the store did not answer"):
         look(tiny, instance)
