@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,15 @@ if (
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for commands that a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is compiled of the tests, and nothing of what they write.
+
+    A pipeline's file that a test writes twice within a second, in the same size, would be the first one's bytecode.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.hookimpl(trylast=True)
