@@ -202,6 +202,6 @@ def test_the_commands_for_an_instance_are_of_its_folder_alone(tmp_path: Path, na
             opened.execute("CREATE TABLE alembic_version (version_num)")
             opened.execute("INSERT INTO alembic_version VALUES ('29b539ebc72a'), ('7e2f3204cf8e')")
     assert [finding.remedy.replace(shell_word(str(home)), "HOME") for finding in instance.home.look(site)] == [
-        "DAGSTER_HOME=HOME python -m batch_scoring.defs.execution.sqlite_databases"
+        "DAGSTER_HOME=HOME batch-scoring repair-instance"
     ] * 3
     assert [file.name for file in tmp_path.iterdir()] == [name]
