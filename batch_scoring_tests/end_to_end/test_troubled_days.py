@@ -181,7 +181,9 @@ def test_what_the_disk_does_not_give_is_waited_for_and_told_once(
     assert asked(tick) == [OTHER_DAY, DAY]
     (report,) = tick.plan.reports
     assert report.name == NEXT_DAY and f"{place.day}{what}: {os.strerror(number)}: " in report.text
-    assert report.text.endswith("let this process read it" if number == errno.EACCES else "see to its disk or mount")
+    assert report.text.endswith(
+        "grant this process read access" if number == errno.EACCES else "check its disk or mount"
+    )
     assert tick.plan.waiting[NEXT_DAY] in report.text
     assert look(tiny, instance, tick.plan.memory).plan.reports == ()
     result = tiny.run(NEXT_DAY, raise_on_error=False)
@@ -201,7 +203,7 @@ def test_where_no_day_can_be_read_the_sensor_fails_which_is_told(
         return real(where)
 
     monkeypatch.setattr(os, "listdir", broken)
-    with pytest.raises(OSError, match=rf"{place.root}/dt={OTHER_DAY}: Input/output error: see to its disk or mount"):
+    with pytest.raises(OSError, match=rf"{place.root}/dt={OTHER_DAY}: Input/output error: check its disk or mount"):
         look(tiny, instance)
     monkeypatch.undo()
     assert len(asked(look(tiny, instance))) == 3
