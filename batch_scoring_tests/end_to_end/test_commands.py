@@ -137,7 +137,10 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("backfill flight 2013-07-01 2013-07-02", "no pipeline 'flight'; there are: customer_churn, flight_delay"),
+        (
+            "backfill flight 2013-07-01 2013-07-02",
+            "no pipeline 'flight'; known pipelines: customer_churn, flight_delay",
+        ),
         ("backfill flight_delay 2013-07-01 2013-7-2", "'[LAST]': '2013-7-2' is not a day; expected YYYY-MM-DD"),
         ("backfill flight_delay yesterday 2013-07-02", "'[FIRST]': 'yesterday' is not a day"),
         ("backfill flight_delay 2013-02-30 2013-07-02", "'2013-02-30' is not a day; expected YYYY-MM-DD"),
@@ -148,7 +151,7 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
         ),
         ("backfill flight_delay 2013-07-01 2999-01-01", "2999-01-01 is not a day of flight_delay"),
         ("backfill flight_delay 2013-07-01", "the following arguments are required: last"),
-        ("forecast", "no command 'forecast'; there are: backfill, score"),
+        ("forecast", "no command 'forecast'; known commands: backfill, score"),
         ("", "Usage: batch-scoring [OPTIONS] COMMAND [ARGS]..."),
     ],
 )
@@ -172,7 +175,7 @@ def test_a_dagster_home_that_is_not_there_is_one_line(
 def test_a_wrong_command_exits_with_2_from_a_shell(data: Path) -> None:
     done = command("batch-scoring", "backfill", "flights", "2013-07-01", "2013-07-01", data=data)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("batch-scoring: no pipeline 'flights'; there are: ")
+    assert done.stderr.startswith("batch-scoring: no pipeline 'flights'; known pipelines: ")
 
 
 def test_days_that_are_scored_already_cost_no_commit_and_are_called_unchanged(

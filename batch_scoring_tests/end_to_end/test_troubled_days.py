@@ -181,7 +181,9 @@ def test_what_the_disk_does_not_give_is_waited_for_and_told_once(
     assert asked(tick) == [OTHER_DAY, DAY]
     (report,) = tick.plan.reports
     assert report.name == NEXT_DAY and f"{place.day}{what}: {os.strerror(number)}: " in report.text
-    assert report.text.endswith("let this process read it" if number == errno.EACCES else "check its disk or mount")
+    assert report.text.endswith(
+        "grant this process read access" if number == errno.EACCES else "check its disk or mount"
+    )
     assert tick.plan.waiting[NEXT_DAY] in report.text
     assert look(tiny, instance, tick.plan.memory).plan.reports == ()
     result = tiny.run(NEXT_DAY, raise_on_error=False)

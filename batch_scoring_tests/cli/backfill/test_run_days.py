@@ -222,7 +222,7 @@ def test_a_dry_run_of_a_range_says_of_each_day_what_a_run_would_find(tiny: TinyP
     assert found == {
         DAYS[0]: "up to date: nothing would be written",
         DAYS[1]: "stale: input",
-        DAYS[2]: "its landing files are gone; its scores stand",
+        DAYS[2]: "its landing files are gone; its scores are kept",
         DAYS[3]: "landed, never scored",
         DAYS[5]: "no file has landed",
     }
@@ -296,7 +296,7 @@ def test_two_backfills_at_once_run_each_day_once(tiny: TinyProject, home: str, t
     ends = [endings(text) for text in texts]
     assert all(found.keys() == set(DAYS) for found in ends)
     assert all(sorted(found[day] for found in ends) == ["by another", "scored"] for day in DAYS), texts
-    assert any("put off: process" in text for text in texts)
+    assert any("postponed: process" in text for text in texts)
 
 
 def test_a_killed_backfill_blocks_nobody(tiny: TinyProject, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_day_that_a_launched_run_works_on_comes_last_and_is_done_by_another_or
         out, waited = io.StringIO(), []
 
         def end() -> None:
-            wait_until(lambda: f"{DAYS[1]}  put off" in out.getvalue())
+            wait_until(lambda: f"{DAYS[1]}  postponed" in out.getvalue())
             time.sleep(0.3)
             waited.append(endings(out.getvalue()))
             for run in going:
@@ -354,7 +354,7 @@ def test_a_day_that_a_launched_run_works_on_comes_last_and_is_done_by_another_or
         ending.start()
         assert run_days.score(tiny.pipeline, within(DAYS[0], DAYS[1]), out) == 0
         ending.join()
-    assert f"{DAYS[0]}  put off: run {going[0].run_id[:8]} is started\n" in out.getvalue()
+    assert f"{DAYS[0]}  postponed: run {going[0].run_id[:8]} is started\n" in out.getvalue()
     assert waited == [{}] and endings(out.getvalue()) == {DAYS[0]: "by another", DAYS[1]: "scored"}
 
 
@@ -402,7 +402,7 @@ def test_a_day_is_held_once_whatever_way_leads_to_its_output(tiny: TinyProject, 
     with day_locks.hold(tiny.pipeline, DAYS[0]) as left_at:
         assert left_at == 0.0
         for pipeline in (tiny.pipeline, other.pipeline):
-            with pytest.raises(HeldError, match=f"process {os.getpid()} works on it"):
+            with pytest.raises(HeldError, match=f"process {os.getpid()} is working on it"):
                 day_locks.hold(pipeline, DAYS[0]).__enter__()
         with day_locks.hold(tiny.pipeline, DAYS[1]):
             pass
@@ -431,7 +431,7 @@ def test_a_claim_whose_file_was_cleaned_away_while_another_waited_is_taken_anew(
         for file in (tmp_path / "claims").rglob("*.lock"):
             file.unlink()
     waiting.join(10)
-    assert seen == [f"process {os.getpid()} works on it"]
+    assert seen == [f"process {os.getpid()} is working on it"]
 
 
 def test_a_folder_of_claims_that_is_a_link_is_refused(tiny: TinyProject, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_a_torn_last_commit_and_what_doctor_says_puts_it_right(scored: Clinic) -
     report = scored.look()
     told(report, "error", "table logs", str(commit), f"rm {commit}")
     commit.unlink()
-    told(scored.look(), "error", "table rows", NEXT_DAY, "0 rows; its account counts 60", "batch-scoring backfill")
+    told(scored.look(), "error", "table rows", NEXT_DAY, "0 rows; state/ records 60", "batch-scoring backfill")
     scored.tiny.run(NEXT_DAY)
     assert findings(scored.look()) == []
 
@@ -277,7 +277,7 @@ def test_an_empty_last_commit(scored: Clinic) -> None:
     last_commit(scored).write_bytes(b"")
     report = scored.look()
     assert findings(report) == [("error", "table rows"), ("warning", "table logs")], report.text()
-    assert "a power cut has taken it" in report.text()
+    assert "a power cut destroyed it" in report.text()
     scored.tiny.run(NEXT_DAY)
     assert findings(scored.look()) == []
 
@@ -306,7 +306,7 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
     for compacting in (one, other):
         compacting.optimize.z_order(["id"])
     report = scored.look()
-    told(report, "error", "table rows", "128 rows, 2 times; its account counts 64", f"{DAY} {NEXT_DAY}", "OPTIMIZE")
+    told(report, "error", "table rows", "128 rows, 2 times; state/ records 64", f"{DAY} {NEXT_DAY}", "OPTIMIZE")
     for day in (DAY, NEXT_DAY):
         scored.tiny.run(day)
     assert findings(scored.look()) == []
@@ -325,7 +325,7 @@ def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(sco
             os.utime(commit, (time.time() - age,) * 2)
         report = scored.look()
         assert set(findings(report)) == {(severity, "table rows") for severity in severities}, report.text()
-        assert ("the account is to come: a run is at work" in report.text()) == (age == 0)
+        assert ("not yet in state/: a run is at work" in report.text()) == (age == 0)
 
 
 def test_one_compaction_is_no_finding(scored: Clinic) -> None:
@@ -417,7 +417,7 @@ def test_a_dagster_home_in_memory(
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the system calls are x86_64's")
 def test_a_folder_without_hard_links(deployed: Clinic) -> None:
     report = without_hard_links(deployed.look)
-    told(report, "error", "hard links", "it takes no hard links: Operation not permitted", "BATCH_SCORING_DATA")
+    told(report, "error", "hard links", "it does not support hard links: Operation not permitted", "BATCH_SCORING_DATA")
 
 
 # the instance
@@ -480,7 +480,7 @@ def test_a_daemon_that_has_run_and_runs_no_more(deployed: Clinic) -> None:
     with deployed.instance() as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 3600, kind, "x", []))
-    told(deployed.look(), "error", "daemon", "has not been heard since", "nothing is scored by itself", "make dev")
+    told(deployed.look(), "error", "daemon", "no heartbeat since", "nothing is scored automatically", "make dev")
 
 
 def test_a_part_of_the_daemon_that_is_silent_and_one_that_fails(deployed: Clinic) -> None:
@@ -583,7 +583,7 @@ def test_an_instance_that_two_commands_have_created_at_once_and_what_doctor_says
     with contextlib.closing(sqlite3.connect(file)) as database, database:
         database.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
     report = clinic.look()
-    told(report, "error", "instance", str(file), "two processes have created it at once")
+    told(report, "error", "instance", str(file), "two processes created it at the same time")
     remedy = report.findings()[0][0].remedy
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
     subprocess.run(remedy, shell=True, check=True, env=environment)
@@ -711,7 +711,9 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
 
 
 def test_no_pipeline_of_that_name() -> None:
-    with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
+    with pytest.raises(
+        UnknownPipelineError, match="no pipeline 'flights'; known pipelines: customer_churn, flight_delay"
+    ):
         run_probes.doctor(["flight_delay", "flights"], io.StringIO())
 
 
@@ -767,4 +769,4 @@ def test_a_data_root_that_is_none_and_exit_codes(
     assert main(["doctor"]) == 1
     said = capsys.readouterr()
     assert "'ftp://somewhere'; expected a folder or s3://bucket/prefix" in said.out
-    assert said.err == "batch-scoring: no pipeline 'nobody'; there are: customer_churn, flight_delay\n"
+    assert said.err == "batch-scoring: no pipeline 'nobody'; known pipelines: customer_churn, flight_delay\n"

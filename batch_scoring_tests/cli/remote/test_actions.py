@@ -256,7 +256,7 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
     name = there.held.name
     # the run was created, and its answer lost: the one who asked is told how to find it
     assert there.lost.code == 3
-    advice = there.lost.line.rpartition("first look whether it was started all the same: ")[2]
+    advice = there.lost.line.rpartition("first check whether it was started all the same: ")[2]
     assert advice == f"batch-scoring status --pipeline {name} --day {DAY}"
     known = command(f"{advice.removeprefix('batch-scoring ')} --json", there.url)
     assert known.code == 0, known  # it has not ended
@@ -280,11 +280,11 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
         thread.start()
         assert wait_until(lambda: "the connection broke off" in err.getvalue(), 30)
         assert there.deployment.kill("run")
-        assert wait_until(lambda: "Dagster goes on as run" in err.getvalue(), 120), err.getvalue()
+        assert wait_until(lambda: "Dagster retries it as run" in err.getvalue(), 120), err.getvalue()
         there.hold.unlink()
         thread.join(150)
         assert codes == [0], err.getvalue()
-    assert "is out of order (HTTP 503)" in err.getvalue()
+    assert "is unavailable (HTTP 503)" in err.getvalue()
     last = json.loads(out.getvalue())
     assert (last["state"], last["retry_of"], last["day"]) == ("succeeded", run_id, DAY)
     first = json.loads(command(f"status {run_id} --json", there.url).out)
@@ -347,8 +347,16 @@ def _pids(instance: dg.DagsterInstance, run_id: str) -> list[Any]:
         ("submit TINY --day 2999-01-01", 2, "2999-01-01 is not a day of TINY at URL"),
         ("submit TINY --from 2024-03-05 --to 2024-03-04", 2, "2024-03-04 is before 2024-03-05"),
         ("submit TINY --from 2024-02-05 --to 2024-03-04", 2, "2024-02-05 is not a day of TINY"),
-        ("submit TINY --day 2024-03-04 --location there", 2, "no code location 'there' at URL; there are: broken.py, "),
-        ("submit nothing --day 2024-03-04 --location deployed.py", 2, "no pipeline 'nothing' at URL; there are: "),
+        (
+            "submit TINY --day 2024-03-04 --location there",
+            2,
+            "no code location 'there' at URL; known code locations: broken.py, ",
+        ),
+        (
+            "submit nothing --day 2024-03-04 --location deployed.py",
+            2,
+            "no pipeline 'nothing' at URL; known pipelines: ",
+        ),
         (
             "submit nothing --day 2024-03-04",
             3,
@@ -392,7 +400,10 @@ def test_from_a_process_with_nothing_around_it(there: There, tmp_path: Path) -> 
             "--url is not the address of a web server: 'localhost:3000'; expected http",
         ),
         ("status abcdefgh --url http://u:secret@/x", "--url is not the address of a web server: 'http:///x'"),
-        ("status abcdefgh --url http://h:99999", "--url is not the address of a web server: port or host is none"),
+        (
+            "status abcdefgh --url http://h:99999",
+            "--url is not the address of a web server: its host or port is invalid",
+        ),
         ("status abcdefgh --url https://user:secret/et@h", "/ # ? @ must be percent-encoded"),
         ("status abcdefgh --url https://user:1/secret@h", "/ # ? @ must be percent-encoded"),
         ("status abcdefgh --url http://u:secret?x@h", "/ # ? @ must be percent-encoded"),
@@ -491,7 +502,7 @@ def stranger() -> Iterator[Stranger]:
         ("401", "denies access (HTTP 401): pass --header 'Authorization: …' or set DAGSTER_UI_HEADERS"),
         ("403", "denies access (HTTP 403)"),
         ("302", "redirects to https://login.example.org/: pass that as --url; if it is a login page, pass a --header"),
-        ("502", "is out of order (HTTP 502): try again later"),
+        ("502", "is unavailable (HTTP 502): try again later"),
         ("errors", "answers, but not as Dagster does: Cannot query field"),
         ("empty", "answers, but not as Dagster does: no 'partitionBackfillOrError' in its answer"),
         ("number", "answers, but not as Dagster does"),

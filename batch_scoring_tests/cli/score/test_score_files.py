@@ -304,13 +304,13 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
     churn = find_pipeline("customer_churn")
     output = f"{tiny.pipeline.output.uri}/tables/predictions/x.parquet"
     for source_uri, target, says in (
-        (tmp_path / "nowhere", "o.csv", "nowhere: there is nothing; expected a file or folder of .parquet"),
+        (tmp_path / "nowhere", "o.csv", "nowhere: nothing is there; expected a file or folder of .parquet"),
         (tmp_path / "empty", "o.csv", "empty: no data file is in it"),
         (tmp_path / "notes.txt", "o.csv", "its name ends in none of .parquet, .csv.gz, .csv"),
         ("", "o.csv", "'': it is empty; expected a path or s3://bucket/prefix"),
         ("gs://bucket/in", "o.csv", "unsupported storage; expected a path or s3://bucket/prefix"),
         ("s3://", "o.csv", "it names no bucket"),
-        (source, tmp_path / "o.json", "no such kind of file; expected .parquet, .csv.gz, .csv, or a folder"),
+        (source, tmp_path / "o.json", "unknown kind of file; expected .parquet, .csv.gz, .csv, or a folder"),
         (source, tmp_path / "o.quarantine.csv", "is the name of the rows that another output rejects"),
         (source, tmp_path / "afile", "is a file that ends in none of"),
         (source, source, "--output would write over --input"),
@@ -332,7 +332,7 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
 
 def test_an_unknown_pipeline_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--pipeline", "nix", "--input", "a.csv", "--output", "b.csv"]) == 2
-    assert capsys.readouterr().err.startswith("batch-scoring: no pipeline 'nix'; there are: ")
+    assert capsys.readouterr().err.startswith("batch-scoring: no pipeline 'nix'; known pipelines: ")
 
 
 def test_each_input_that_cannot_be_scored_is_one_line_and_1(tiny: TinyProject, tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def test_the_second_writer_is_refused_at_once_and_told_of_the_first(tiny: TinyPr
     with locks.hold("output", f"{tmp_path}/out/predictions.parquet"):
         for target in (f"{tmp_path}/out", tmp_path / "out/predictions.parquet", tmp_path / "link/out"):
             code, out, err = score(tiny, source, target)
-            assert (code, out) == (2, "") and f"process {os.getpid()} works on it; add --wait" in err
+            assert (code, out) == (2, "") and f"process {os.getpid()} is working on it; add --wait" in err
         assert score(tiny, source, tmp_path / "other.parquet")[0] == 0
     assert score(tiny, source, f"{tmp_path}/out")[0] == 0
 
@@ -561,7 +561,7 @@ def test_a_killed_writer_leaves_no_output_and_whoever_waits_goes_on(tiny: TinyPr
     code, out, said = score(tiny, source, target, err=err, wait=True)
     child.join(10)
     assert child.exitcode == -signal.SIGKILL
-    assert (code, f"process {child.pid} works on it; waiting until it ends" in said) == (0, True), said
+    assert (code, f"process {child.pid} is working on it; waiting until it ends" in said) == (0, True), said
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
         "scores.parquet",
         "scores.quarantine.parquet",
