@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from batch_scoring_tests import databases
+from batch_scoring_tests.reliability.store import Store, running_store
 from batch_scoring_tests.tiny import TinyProject
 
 torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
@@ -113,3 +114,20 @@ def on_disk() -> Iterator[Path]:
 def tiny(tmp_path: Path) -> TinyProject:
     """Provide a tiny pipeline in a local folder."""
     return TinyProject(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _store() -> Iterator[Store]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """S3 and SQS as this process and its children reach them; without faults at the start."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in _store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield _store
+    _store.proxy.faults, _store.proxy.dropped, _store.proxy.clock_ahead = [], set(), 0.0

@@ -2,6 +2,7 @@
 
 import email.header
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 PASSWORD = "correct-horse"
+LOG = logging.getLogger("tick")
+"""Takes them where there is no channel."""
+Told = Callable[..., list[str]]
+"""One tick; the messages in that log."""
 
 
 class MailServer:

@@ -12,14 +12,8 @@ from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.deployed import PACKAGES
 from batch_scoring_tests.pods.cluster import Cluster, running_cluster
 from batch_scoring_tests.pods.deployment import instance_of
-from batch_scoring_tests.reliability.store import Store, running_store
+from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import TinyProject
-
-
-@pytest.fixture(scope="package")
-def _store() -> Iterator[Store]:
-    with running_store() as store:
-        yield store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures: an S3 store for the tests of this package, and a folder in which fsync costs nothing."""
+"""A folder where fsync costs nothing."""
 
 import os
 import shutil
@@ -7,25 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from batch_scoring_tests.reliability.store import Store, running_store
-
-
-@pytest.fixture(scope="package")
-def _store() -> Iterator[Store]:
-    with running_store() as store:
-        yield store
-
-
-@pytest.fixture
-def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Provide S3 as this process and its children access it, initially without faults."""
-    for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in _store.environment.items():
-        monkeypatch.setenv(name, value)
-    yield _store
-    _store.proxy.faults, _store.proxy.dropped, _store.proxy.clock_ahead = [], set(), 0.0
 
 
 @pytest.fixture
