@@ -7,7 +7,7 @@ import re
 from typing import BinaryIO, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.config.spec import Csv
@@ -36,6 +36,7 @@ class Grudging(io.RawIOBase):
 
 @given(text=st.text(st.sampled_from("ab\n\r"), max_size=80), size=st.integers(1, 30), seed=st.integers(0, 99))
 @settings(QUICK, max_examples=300)
+@example(text="\raa\ra", size=4, seed=43)
 def test_blocks_are_all_of_the_bytes_and_end_where_lines_end(text: str, size: int, seed: int) -> None:
     content = text.encode()
     blocks = Blocks(Text(cast("BinaryIO", Grudging(content, seed)), compressed=False), size)
