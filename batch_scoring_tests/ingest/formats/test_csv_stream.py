@@ -55,7 +55,7 @@ def test_blocks_are_all_of_the_bytes_and_end_where_lines_end(text: str, size: in
 @pytest.mark.parametrize("newlines", [False, True])
 def test_a_row_longer_than_a_block_is_refused_with_the_limit(folder: LocalFolder, newlines: bool) -> None:
     long = b'id,x\n1,"' + (b"y\n" if newlines else b"yy") * 12_000_000
-    with pytest.raises(UnreadableFileError, match="a row is longer than 8 MiB: there may be a quote that nothing clo"):
+    with pytest.raises(UnreadableFileError, match="a row is longer than 8 MiB: a quote may be left open"):
         landing_files.inspect(folder, land(folder, long), Csv(newlines=newlines))
 
 
