@@ -99,7 +99,7 @@ def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     """The bundle is intact, its golden rows agree, its metrics suffice, and its device is present."""
     delivered = model_checks.examine(pipeline)
     for finding in delivered.findings:
-        if not finding.passed and not finding.message.startswith("not tried"):
+        if not finding.passed and not finding.message.startswith("not tested"):
             yield ProbeFinding(
                 "error",
                 f"{pipeline.bundle.uri} ({finding.check})",
