@@ -11,7 +11,7 @@ import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import report, specs
-from batch_scoring.defs.execution import executors
+from batch_scoring.defs.execution import step_pods
 from batch_scoring.defs.metadata import asset_key, days
 from batch_scoring.monitoring.drift.comparison import Side
 from batch_scoring.monitoring.drift.findings import CHECKS, findings
@@ -32,7 +32,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
             for spec in specs(pipeline, keys[side], {check.name: check.statement}, days(pipeline))
         ],
         can_subset=True,
-        **executors.step_options(pipeline, "drift"),
+        **step_pods.step_options(pipeline, "drift"),
     )
     def _drift(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}

@@ -4,7 +4,6 @@
 code. Whether a day is up to date is not decided here but in `daily/freshness.py`.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,8 +27,6 @@ STOPPED = "batch_scoring/stopped"
 """Tag with the run's own id if its command was interrupted: Dagster copies tags to retries of a run."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can bring a day up to date."""
-MOST_BACKOFF = 6
-"""Most times that a batch is halved: from 131,072 rows to 2,048."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
 RUNS_PER_QUERY = 100
@@ -119,20 +116,6 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 def _is_fixed(record: dg.RunRecord) -> bool:
     """Whether a run's code did not load, but does now: that was not an attempt with its files."""
     return run_failures.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
-
-
-def batch_backoff(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
-    """Number of times that a step halves its batches: once per previous attempt that may have run out of memory.
-
-    Args:
-        instance: holds the previous runs.
-        pipeline: of the day.
-        day: YYYY-MM-DD.
-        lost: processes or pods that this step has already lost in this run.
-    """
-    ended = (run for run in of_day(instance, pipeline, day) if run.is_ended)
-    heavy = itertools.takewhile(lambda run: run.failure in failures.HEAVY, ended)
-    return min(lost + sum(1 for _ in heavy), MOST_BACKOFF)
 
 
 @dataclass(frozen=True)

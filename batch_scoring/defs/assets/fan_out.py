@@ -17,11 +17,11 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.fan_out import Chunk, ScoredChunk, collect, plan, score_chunk
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, read_source
-from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
+from batch_scoring.defs.execution.step_pods import op_options
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
 from batch_scoring.defs.step_run import step_run
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 
 Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]

@@ -16,7 +16,7 @@ from batch_scoring.daily.shard_stats import BINS
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps
-from batch_scoring.defs.execution.executors import step_options
+from batch_scoring.defs.execution.step_pods import step_options
 from batch_scoring.defs.metadata import (
     SCORED_FROM,
     CatalogOptions,
@@ -32,7 +32,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import PublishedDay
 

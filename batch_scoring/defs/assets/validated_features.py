@@ -26,7 +26,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.storage.state import PublishedDay
 
 
