@@ -168,10 +168,10 @@ def test_ctrl_c_while_a_part_is_on_its_way_leaves_nothing(
     code = (
         "import sys; from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
         "import batch_scoring.pipelines as p; p.__path__.append(sys.argv[1])\n"
-        "from batch_scoring.cli.score.score_files import Request, run\n"
+        "from batch_scoring.cli.score.score_files import ScoreRequest, run\n"
         "from batch_scoring_tests.reliability.processes import Site\n"
         "site = Site(*sys.argv[2:0:-1], sys.argv[3])\n"
-        "sys.exit(run(site.pipeline(), Request(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
+        "sys.exit(run(site.pipeline(), ScoreRequest(*sys.argv[4:]), sys.stdout, sys.stderr))\n"
     )
     where = [str(tiny.packages), tiny.name, tiny.data_root, f"s3://{bucket}/in", f"s3://{bucket}/out/x.csv"]
     with subprocess.Popen([sys.executable, "-c", code, *where], stderr=subprocess.PIPE, text=True) as process:
