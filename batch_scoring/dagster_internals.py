@@ -1,8 +1,9 @@
-"""The private APIs of Dagster that the package uses, and the only module that imports them.
+"""The private Dagster APIs that the package uses; no other module imports them.
 
-Private is whatever `dagster` and its libraries do not offer at their top, and every attribute with a leading
-underscore. Any upgrade may change it, so each has its reason here, and the tests that fail then. To use another name,
-add it to both blocks below. A name is imported on first use: importing this module imports nothing of Dagster.
+Private means everything that `dagster` and its libraries do not export at the top level, and every attribute with a
+leading underscore. Any upgrade may change it, so each entry gives the reason for its use and the tests that fail if it
+changes. To use another name, add it to both blocks below. A name is imported on first use: importing this module
+imports nothing of Dagster.
 """
 
 from importlib import import_module
@@ -62,8 +63,8 @@ _STATUS = "operations/automation/test_sensor_status.py"
 _EXECUTORS = "defs/execution/test_executors.py"
 _DATABASES = "defs/execution/test_sqlite_databases.py"
 _EVENT_LOG = "defs/execution/test_sqlite_event_log.py"
-_EXECUTOR = "pods/test_pod_executor.py"
-_STEPS = "pods/test_step_pods.py"
+_EXECUTOR = "defs/execution/test_k8s_executor.py"
+_STEPS = "defs/execution/test_k8s_step_handler.py"
 
 NAMES = {
     # a cron and an owner are valid if Dagster says so
@@ -81,7 +82,7 @@ NAMES = {
     "TickStatus": Internal("dagster._core.scheduler.instigation", "which ticks of a sensor have failed", _STATUS),
     # runs and their failures
     "FINISHED_STATUSES": Internal(
-        "dagster._core.storage.dagster_run", "which runs have ended", "operations/automation/test_landing_scan.py"
+        "dagster._core.storage.dagster_run", "which runs have ended", "operations/test_run_history.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
         "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"

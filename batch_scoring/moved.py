@@ -1,6 +1,6 @@
-"""Old import paths and `python -m` commands, kept for one release; using one says which name replaces it.
+"""Old import paths and `python -m` commands, kept for one release; a warning names the replacement.
 
-The finder is the last that Python asks, so it only hears of names that no longer exist.
+Python asks this finder last, so it only sees names that no longer exist.
 """
 
 import sys
@@ -43,7 +43,7 @@ class _Finder:
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in MODULES and name not in NAMES:
             return None
-        loader = _Loader()  # none of importlib.abc's, which takes long to import
+        loader = _Loader()  # not one of importlib.abc, which is slow to import
         return ModuleSpec(name, loader, origin=__file__)  # type: ignore[arg-type]
 
     def invalidate_caches(self) -> None:
@@ -52,10 +52,10 @@ class _Finder:
 
 class _Loader:
     def create_module(self, spec: ModuleSpec) -> None:
-        return None  # an empty one, which nobody sees
+        return None  # Python makes an empty one, which `exec_module` replaces
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put what the old name stands for in its place."""
+        """Replace the module by the one that the old name stands for."""
         import warnings
 
         old = module.__name__

@@ -1,6 +1,6 @@
-"""The public door to a pipeline's tables: `read_day`, for notebooks and whoever consumes the scores.
+"""Public access to a pipeline's tables: `read_day`, for notebooks and downstream consumers of scores.
 
-How the tables are written and committed stands in `storage/delta.py`, which tables there are in `daily/tables.py`.
+`storage/delta.py` writes and commits tables, `daily/tables.py` defines them.
 """
 
 from datetime import date
@@ -16,19 +16,19 @@ from batch_scoring.storage.state import State
 
 
 def read_day(pipeline: str | Pipeline, day: str | date, table: str = "predictions") -> pa.Table:
-    """A day's rows: the last good version, whole.
+    """Read a day's rows, as last published.
 
     Args:
-        pipeline: its name.
+        pipeline: the pipeline, or its name.
         day: a date, or its text as YYYY-MM-DD.
         table: predictions, validated_features or quarantine.
 
     Returns:
-        All columns, `dt` among them, sorted by the first, which is the key. No rows in the quarantine is an answer.
+        All columns, including `dt`, sorted by the first one, which is the key. The quarantine may have no rows.
 
     Raises:
-        ValueError: there is no such table, or `day` is no day.
-        NotPublishedError: the day was never published, or somebody has removed it.
+        ValueError: there is no such table, or `day` is not a day.
+        NotPublishedError: the day was never published, or has been removed.
     """
     if table not in TABLES:
         raise ValueError(f"no table {table!r}; there are: {', '.join(TABLES)}")
@@ -52,4 +52,4 @@ def _iso(day: str | date) -> str:
     try:
         return f"{date.fromisoformat(day) if isinstance(day, str) else day:%Y-%m-%d}"
     except ValueError:
-        raise ValueError(f"{day!r} is no day; expected YYYY-MM-DD") from None
+        raise ValueError(f"{day!r} is not a day; expected YYYY-MM-DD") from None

@@ -1,4 +1,4 @@
-"""The ways in which a delivered bundle can be wrong, each with what its refusal must say."""
+"""Ways in which a delivered bundle can be broken, each with what the error message must say."""
 
 import hashlib
 import json
@@ -19,22 +19,22 @@ import torch
 from batch_scoring.inference.reference_profile import ColumnProfile, ReferenceProfile, Scores
 
 PROOF = "code_of_the_bundle_has_run"
-"""A file of this name appears beside the bundle if what stands in it is ever run."""
+"""A file of this name appears beside the bundle if its contents are ever executed."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to spoil a bundle of the tiny pipeline."""
+    """One way to break a bundle of the tiny pipeline."""
 
     spoil: Callable[[Path], None]
     says: tuple[str, ...]
-    """Words of the refusal: where, what was found, what was expected."""
+    """Parts of the error message: where, what was found, what was expected."""
     check: str = "bundle_is_intact"
-    """The check that it fails."""
+    """The check that fails."""
 
 
 class SideEffect:
-    """Unpickling it creates a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -44,7 +44,7 @@ class SideEffect:
 
 
 def seal(folder: Path) -> None:
-    """Give the manifest the sha256 of the files as they are: the fault is then the content alone."""
+    """Update the sha256 in the manifest to the current files, so that only their content is wrong."""
     change_manifest(
         folder, lambda m: {**m, "files": {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in m["files"]}}
     )
@@ -57,35 +57,35 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], dict[str, A
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-    """Rewrite model.safetensors, with its sha256."""
+    """Rewrite model.safetensors and its sha256."""
     file = folder / "model.safetensors"
     file.write_bytes(safetensors.torch.save(change(safetensors.torch.load(file.read_bytes()))))
     seal(folder)
 
 
 def change_golden(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Rewrite golden.parquet, with its sha256."""
+    """Rewrite golden.parquet and its sha256."""
     file = folder / "golden.parquet"
     pq.write_table(change(pq.read_table(file)), file)
     seal(folder)
 
 
 def change_reference(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Rewrite reference.parquet, with its sha256."""
+    """Rewrite reference.parquet and its sha256."""
     file = folder / "reference.parquet"
     pq.write_table(change(pq.read_table(file)), file)
     seal(folder)
 
 
 def add_profile(folder: Path, content: str) -> None:
-    """Deliver a profile.json with the bundle."""
+    """Add a profile.json to the bundle."""
     (folder / "profile.json").write_text(content)
     change_manifest(folder, lambda m: {**m, "files": {**m["files"], "profile.json": ""}})
     seal(folder)
 
 
 def profile_of(*features: str, **changes: Any) -> str:  # noqa: ANN401
-    """A profile of some numeric features, in its form."""
+    """Return a well-formed reference profile of some numeric features."""
     column = ColumnProfile(kind="numeric", grain="row", day=0.1, sampling=1.0, trailing=None, missing=1.0)
     days = Scores(confidence=None, confidence_sd=0.1, spread=None, largest_class=None)
     profile = ReferenceProfile(
@@ -137,7 +137,7 @@ def truncate_and_seal(folder: Path) -> None:
 
 
 def spoil_golden_bytes(folder: Path) -> None:
-    """A Parquet file by its first and last bytes only."""
+    """Write a file that is Parquet only in its first and last bytes."""
     (folder / "golden.parquet").write_bytes(b"PAR1" + b"\x07" * 64 + b"\x10\0\0\0PAR1")
     seal(folder)
 
@@ -231,7 +231,7 @@ FAULTS = {
         ("is not a manifest", "classes: 'no' occurs twice"),
     ),
     "word_twice": Fault(lambda f: vocabulary(f, "red", "green", "red"), ("categorical.c: 'red' occurs twice",)),
-    # the vocabularies, and what is compared with them
+    # the vocabularies, and their comparison with the rows
     "vocabulary_longer_than_the_embedding": Fault(
         lambda f: vocabulary(f, "red", "green", "blue", "pink", "grey"),
         ("the vocabulary of c has 5 words", "accepts codes to 3", "needs 6 rows"),
@@ -244,7 +244,7 @@ FAULTS = {
         lambda f: vocabulary(f, "north", "east", "south"),
         ("/reference.parquet: the vocabulary of c is not that of the rows: 0 of 60", "'red'", "'north'"),
     ),
-    # the reference and what was learned from it
+    # the reference and its profile
     "reference_without_rows": Fault(
         lambda f: change_reference(f, lambda t: t.slice(0, 0)),
         ("/reference.parquet: it has no rows", "training window"),
@@ -299,7 +299,7 @@ FAULTS = {
         lambda f: add_profile(f, profile_of("x", everyday={"colour": {"red": 0.3}})),
         ("/profile.json: it has everyday values of colour, not a categorical feature of the model",),
     ),
-    # the weights, under their right sha256
+    # the weights, with the right sha256
     "pickle": Fault(write_pickle, ("model.safetensors is not a safetensors file",)),
     "torch_pickle": Fault(write_torch_pickle, ("model.safetensors is not a safetensors file",)),
     "truncated_when_written": Fault(truncate_and_seal, ("model.safetensors is not a safetensors file",)),
@@ -325,7 +325,7 @@ FAULTS = {
         lambda f: change_manifest(f, lambda m: {**m, "arguments": {**m["arguments"], "depth": 3}}),
         ("Net(", "'depth': 3", "failed", "unexpected keyword argument"),
     ),
-    "two_terabytes": Fault(  # compared without allocating
+    "two_terabytes": Fault(  # compared without allocating memory
         lambda f: change_manifest(f, lambda m: {**m, "arguments": {**m["arguments"], "words": 10**11}}),
         ("word.weight has shape (4, 4); Net expects (100000000001, 4)",),
     ),

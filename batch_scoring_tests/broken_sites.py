@@ -1,4 +1,4 @@
-"""A site for doctor to look at, ways to break it, and what it must then say."""
+"""A deployment for doctor to examine, ways to break it, and assertions on its report."""
 
 import ctypes
 import errno
@@ -20,7 +20,7 @@ IN_MEMORY = ("warning", "lasting storage")
 
 
 class Clinic:
-    """A tiny project with a Dagster home of its own; DAGSTER_HOME names it."""
+    """A tiny project with its own Dagster home, which DAGSTER_HOME names."""
 
     def __init__(self, folder: Path, tiny: TinyProject) -> None:
         self.tiny, self.home = tiny, folder / "home"
@@ -33,18 +33,18 @@ class Clinic:
             yield found
 
     def look(self, *, send_test: bool = False) -> DoctorReport:
-        """What doctor says, as the command would."""
+        """Return doctor's report, as the command would."""
         survey = survey_pipelines(self.tiny.packages, self.tiny.data_root)
         return look(survey.valid, survey.errors, send_test=send_test)
 
 
 def findings(report: DoctorReport) -> list[tuple[str, str]]:
-    """Severity and probe of each finding that counts."""
+    """Return severity and probe of each finding that counts."""
     return [(finding.severity, by[0].probe.name) for finding, by in report.findings() if finding.severity != "info"]
 
 
 def told(report: DoctorReport, severity: str, probe: str, *words: str) -> None:
-    """Doctor has found just this, says these words, and what to do."""
+    """Assert that doctor reports exactly this finding, with these words and what to do."""
     assert findings(report) == [(severity, probe)], report.text()
     finding = report.findings()[0][0]
     text = " ".join((finding.where, finding.found, finding.expected, finding.remedy))
@@ -53,7 +53,7 @@ def told(report: DoctorReport, severity: str, probe: str, *words: str) -> None:
 
 
 def without_hard_links(act: Callable[[], DoctorReport]) -> DoctorReport:
-    """What `act` returns in a thread for which the kernel refuses link(2) with EPERM, as it does on FAT."""
+    """Run `act` in a thread in which link(2) fails with EPERM, as it does on FAT."""
 
     class Instruction(ctypes.Structure):
         _fields_: Sequence[Any] = [
@@ -66,7 +66,7 @@ def without_hard_links(act: Callable[[], DoctorReport]) -> DoctorReport:
     class Program(ctypes.Structure):
         _fields_: Sequence[Any] = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]
 
-    link, linkat = 86, 265  # of x86_64
+    link, linkat = 86, 265  # on x86_64
     load, jump_if_equal, answer = 0x20, 0x15, 0x06
     instructions = (Instruction * 5)(
         Instruction(load, 0, 0, 0),
@@ -85,7 +85,7 @@ def without_hard_links(act: Callable[[], DoctorReport]) -> DoctorReport:
         assert libc.prctl(seccomp, filter_mode, ctypes.byref(program), 0, 0) == 0
         answers.append(act())
 
-    thread = threading.Thread(target=run)  # the filter is this thread's and its children's, and ends with them
+    thread = threading.Thread(target=run)  # the filter applies to this thread and its children only
     thread.start()
     thread.join()
     return answers[0]

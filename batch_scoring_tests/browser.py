@@ -1,4 +1,4 @@
-"""A real browser that looks at a page: headless Chromium, where one is installed."""
+"""A real browser to load pages: headless Chromium, if it is installed."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of a page after its scripts have run."""
+    """A page after its scripts have run."""
 
     title: str
     dom: str

@@ -1,4 +1,4 @@
-"""What tests of checks share: days before a late one, settings of the spec, a reference profile."""
+"""Shared helpers for tests of checks: days before the tested one, check settings, a reference profile."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ def settings(tiny: TinyProject, **checks: dict[str, object]) -> None:
 def days(
     tiny: TinyProject, rows: Callable[[int], pa.Table], count: int = 8, steps: Sequence[str] = DAILY_ASSETS
 ) -> None:
-    """Run days before the late one."""
+    """Run days before the tested day."""
     definitions = tiny.definitions
     for number, before in enumerate(days_before(LATE, count)):
         tiny.land(before, rows(number))
@@ -34,7 +34,7 @@ def days(
 
 
 def profile(**changes: object) -> ReferenceProfile:
-    """A reference profile, as a calibration might have learned it."""
+    """Return a reference profile like one that a calibration learns."""
     values: dict[str, object] = {
         "first": "2023-12-01",
         "last": "2024-02-28",
@@ -55,6 +55,6 @@ def profile(**changes: object) -> ReferenceProfile:
 
 
 def profiled(tiny: TinyProject, **changes: object) -> None:
-    """Give the bundle a reference profile."""
+    """Add a reference profile to the bundle."""
     bundle = read_bundle(tiny.pipeline.bundle)
     bundle.with_profile(profile(**changes), "v1").write(tiny.pipeline.bundle)

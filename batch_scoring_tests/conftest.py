@@ -1,8 +1,9 @@
-"""Fixtures that several test modules share, and what makes the suite cheaper."""
+"""Fixtures shared by several test modules, and measures that make the suite faster."""
 
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,36 +12,66 @@ import pytest
 import torch
 
 from batch_scoring_tests import databases
+from batch_scoring_tests.reliability.store import Store, running_store
 from batch_scoring_tests.tiny import TinyProject
 
-torch.set_num_threads(1)  # torch's own threads would spin against those of the tests beside
+torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
 databases.keep_engines()
+
+TESTS = Path(__file__).parent
+FAST = {"config", "daily", "inference", "ingest", "runtime", "storage", "test_errors.py"}
+"""What `make check` runs tests of: the layers without Dagster's objects."""
 
 MEMORY = Path("/dev/shm")
 _folders = ""
-"""Of this session's tests, if this process has chosen the place."""
+"""Temporary folder of this session's tests, if this process has chosen it."""
 if (
     "PYTEST_DEBUG_TEMPROOT" not in os.environ
     and os.access(MEMORY, os.W_OK)
     and shutil.disk_usage(MEMORY).free > 4 * 2**30
 ):
-    # no test cuts the power: fsync has nothing to prove here, and is most of what the tests would wait for
+    # no test cuts the power, so fsync proves nothing here and would take most of the time
     _folders = os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="batch_scoring_tests_", dir=MEMORY)
 
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's `&` leaves it, for these and their children
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for commands that a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is compiled of the tests, and nothing of what they write.
+
+    A pipeline's file that a test writes twice within a second, in the same size, would be the first one's bytecode.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Give the memory back; what failed can be looked at."""
+    """Free the memory, unless tests failed, so that they can be investigated."""
     if _folders and exitstatus != pytest.ExitCode.TESTS_FAILED:
         shutil.rmtree(_folders, ignore_errors=True)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what holds no fast tests if nothing else is asked for: importing it is what collecting costs."""
+    is_asked = config.option.markexpr != "fast" or collection_path.parent != TESTS
+    return None if is_asked or collection_path.name in FAST else True
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    starts_processes = vars(item.module).keys() & {"multiprocessing", "subprocess"}  # type: ignore[attr-defined]
+    waits = any(item.get_closest_marker(name) for name in ("slow", "s3"))
+    return item.path.relative_to(TESTS).parts[0] in FAST and not starts_processes and not waits
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deal the slow tests to the heads of the workers' shares: they wait for others, and none shall be the last."""
+    """Mark the fast tests; distribute slow ones to the workers first: none of them should be the last to start."""
+    for item in items:
+        if _is_fast(item):
+            item.add_marker("fast")
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
@@ -56,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the user's deployment, instance or cloud."""
+    """Isolate tests from the user's deployment, instance and cloud."""
     for name in (
         "BATCH_SCORING_DATA",
         "DAGSTER_HOME",
@@ -74,12 +105,29 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def on_disk() -> Iterator[Path]:
-    """A folder that is not in memory, for the doctor, who warns of that."""
+    """Provide a folder that is not in memory, because doctor warns of those."""
     with tempfile.TemporaryDirectory(prefix="batch_scoring_", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyProject:
-    """A tiny pipeline on a local folder."""
+    """Provide a tiny pipeline in a local folder."""
     return TinyProject(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _store() -> Iterator[Store]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """S3 and SQS as this process and its children reach them; without faults at the start."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in _store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield _store
+    _store.proxy.faults, _store.proxy.dropped, _store.proxy.clock_ahead = [], set(), 0.0

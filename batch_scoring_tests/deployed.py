@@ -1,4 +1,4 @@
-"""A tiny project's deployment as other processes find it: by this module's name and the environment."""
+"""The deployment of a tiny project, as other processes load it: by this module's name and the environment."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ import batch_scoring.pipelines
 from batch_scoring.config.loader import PROJECT, survey_pipelines
 from batch_scoring.definitions import deploy_valid
 
-if TYPE_CHECKING:  # each process of each step would import torch and pytest otherwise
+if TYPE_CHECKING:  # otherwise every step process would import torch and pytest
     import pytest
 
     from batch_scoring_tests.tiny import TinyProject
@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # each process of each step would import torch and pytest oth
 PACKAGES = "BATCH_SCORING_TEST_PACKAGES"
 """The folder of the tiny project's pipelines."""
 ROOT = "BATCH_SCORING_TEST_DATA"
-"""Its data root, if that is not the deployment's: in a local one the project's own pipelines have no bundle."""
+"""Its data root, if not the deployment's own, where the project's own pipelines have no bundle."""
 
 
 def deployment() -> dg.Definitions:
-    """What the deployment has, as `batch_scoring.definitions` says it of the project's own pipelines."""
+    """Return the definitions, built as in `batch_scoring.definitions` for the project's own pipelines."""
     packages = os.environ[PACKAGES]
     if packages not in batch_scoring.pipelines.__path__:
         batch_scoring.pipelines.__path__.append(packages)
@@ -31,7 +31,7 @@ def deployment() -> dg.Definitions:
 
 
 def job_of(tiny: "TinyProject", monkeypatch: "pytest.MonkeyPatch", name: str = "") -> ReconstructableJob:
-    """The job that scores a day, or another one, for `dg.execute_job`: its steps' processes load it anew."""
+    """Return the job that scores a day, or another job, for `dg.execute_job`, whose step processes load it again."""
     monkeypatch.setenv(PACKAGES, str(tiny.packages))
     monkeypatch.setenv(ROOT, tiny.data_root)
     repository = ReconstructableRepository.for_module(__name__, "deployment", str(PROJECT))

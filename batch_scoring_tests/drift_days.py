@@ -1,4 +1,4 @@
-"""What tests of drift share: a calibrated project, its days, and faults in them."""
+"""Shared helpers for tests of drift: a calibrated project, its days, and faulty data."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FEATURES, PREDICTIONS = "features_match_reference", "predictions_match_reference
 
 
 def calibrated(folder: Path) -> TinyProject:
-    """A project whose bundle has a reference of 91 days and its profile."""
+    """Return a project whose bundle has a reference of 91 days and its profile."""
     tiny = TinyProject(folder)
     tiny.deliver("v1", reference=reference_rows())
     return tiny

@@ -1,4 +1,4 @@
-"""Files in a landing folder of the test's own, and all of their rows by number."""
+"""Files in a landing folder of the test, and their rows by number."""
 
 import io
 from itertools import pairwise
@@ -15,7 +15,7 @@ DAY = "2024-03-04"
 
 
 def land(folder: LocalFolder, content: bytes | pa.Table, name: str = "a.csv", **options: object) -> FileVersion:
-    """Upload a file of the day; a table as Parquet."""
+    """Write a file for the day; a table is written as Parquet."""
     if isinstance(content, pa.Table):
         sink = io.BytesIO()
         pq.write_table(content, sink, **options)
@@ -27,7 +27,7 @@ def land(folder: LocalFolder, content: bytes | pa.Table, name: str = "a.csv", **
 def read(
     folder: LocalFolder, file: FileVersion, *cuts: int, dialect: Csv | None = None, batch_rows: int = BATCH_ROWS
 ) -> dict[int, dict[str, object] | str]:
-    """Every row by its number: its cells, or the text of a broken one. `cuts`: where ranges end and begin."""
+    """Return every row by its number: its cells, or the text of a broken one. `cuts`: boundaries of the ranges read."""
     found: dict[int, dict[str, object] | str] = {}
     with landing_files.open_rows(folder, file, dialect or Csv(), batch_rows=batch_rows) as rows:
         for start, stop in pairwise([0, *sorted(cuts), 10**9]):
@@ -43,6 +43,6 @@ def read(
 
 
 def broken(folder: LocalFolder, file: FileVersion, dialect: Csv | None = None) -> list[BrokenRow]:
-    """The rows that could not be parsed."""
+    """Return the rows that could not be parsed."""
     with landing_files.open_rows(folder, file, dialect or Csv()) as rows:
         return [row for block in rows.read(0, 10**9) for row in block.broken]

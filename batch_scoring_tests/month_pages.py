@@ -1,4 +1,4 @@
-"""What tests of a month's page share: its days, and a reader of the page."""
+"""Shared helpers for tests of a month's page: its days, and functions that read the page."""
 
 import json
 import re
@@ -18,7 +18,7 @@ FINE, QUARANTINED, STOPPED, MISSING, PROMOTED, BROKEN, OVERTAKEN = (
 
 
 def draw(tiny: TinyProject, month: str = MONTH) -> dict[str, Any]:
-    """Materialise a month, in an instance that knows nothing; the metadata."""
+    """Materialise a month in an empty instance; return the metadata."""
     job = tiny.definitions.resolve_job_def(f"report_{tiny.name}")
     result = job.execute_in_process(
         partition_key=month, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -29,23 +29,23 @@ def draw(tiny: TinyProject, month: str = MONTH) -> dict[str, Any]:
 
 
 def page(tiny: TinyProject, path: str = PAGE) -> str:
-    """The page without plotly's own code."""
+    """Return the page without plotly's own code."""
     return tiny.pipeline.output.read(path).decode().replace(get_plotlyjs(), "")
 
 
 def chart(tiny: TinyProject, name: str, path: str = PAGE) -> list[dict[str, Any]]:
-    """The traces of a chart on the page."""
+    """Return the traces of a chart on the page."""
     (found,) = re.findall(rf'<script type="application/json" data-chart="{name}">(.*?)</script>', page(tiny, path))
     return json.loads(found)["data"]
 
 
 def series(tiny: TinyProject, name: str) -> dict[str, dict[str, float]]:
-    """The values of a chart, by trace and day."""
+    """Return the values of a chart, by trace and day."""
     return {trace["name"]: dict(zip(trace["x"], trace["y"], strict=True)) for trace in chart(tiny, name)}
 
 
 def cell(tiny: TinyProject, day: str, row: str) -> tuple[str, str]:
-    """Verdict and hover text of a cell of the heat map."""
+    """Return the result and the hover text of a cell of the heat map."""
     (heat,) = chart(tiny, "checks")
     column, line = heat["x"].index(day), heat["y"].index(row)
     assert "failed and stopped the day" in page(tiny)
@@ -54,5 +54,5 @@ def cell(tiny: TinyProject, day: str, row: str) -> tuple[str, str]:
 
 
 def bad(rows: pa.Table, count: int) -> pa.Table:
-    """The rows, of which the first ones break the contract."""
+    """Return the rows, of which the first ones violate the contract."""
     return rows.set_column(3, "n", pa.array([-1] * count + [1] * (len(rows) - count)))

@@ -1,4 +1,4 @@
-"""Small networks over one table, and their bundles: what a network may be, and what it may not."""
+"""Small networks for one table, with their bundles: supported and unsupported ones."""
 
 from collections.abc import Callable
 from datetime import date
@@ -19,7 +19,7 @@ NUMERIC, WORDS, WIDTH = 4, ("red", "green", "blue"), 8
 
 
 def table(rows: int = 96, start: int = 0) -> pa.Table:
-    """Rows with a key, a day, numbers with gaps, and a word that is unknown now and then."""
+    """Return rows with a key, a day, numbers with gaps, and a word that is sometimes unknown."""
     random = np.random.default_rng(7 + start)
     columns: dict[str, Any] = {"id": [f"k{number}" for number in range(start, start + rows)]}
     columns["dt"] = [date(2024, 1, 1 + number % 28) for number in range(rows)]
@@ -31,7 +31,7 @@ def table(rows: int = 96, start: int = 0) -> pa.Table:
 
 
 class Base(nn.Module):
-    """Numbers and an embedded word side by side, float32[rows, WIDTH]; what follows is each network's own."""
+    """A network whose body gets the numbers and an embedded word, float32[rows, WIDTH]."""
 
     outputs = 2
 
@@ -52,13 +52,13 @@ class Base(nn.Module):
 
 
 def made(kind: Callable[..., nn.Module], **arguments: Any) -> nn.Module:  # noqa: ANN401
-    """A network with the same random weights each time."""
+    """Create a network with the same random weights each time."""
     torch.manual_seed(3)
     return kind(**arguments).eval()
 
 
 def write(folder: Path, network: nn.Module, **changes: Any) -> str:  # noqa: ANN401
-    """Write a network's bundle; a classification of two classes, unless the changes say otherwise."""
+    """Write a network's bundle: a classification of two classes, unless overridden by `changes`."""
     rows = table()
     options: dict[str, Any] = {
         "arguments": {},
@@ -77,23 +77,23 @@ def write(folder: Path, network: nn.Module, **changes: Any) -> str:  # noqa: ANN
 
 
 def refusal(folder: Path, network: nn.Module, **changes: Any) -> str:  # noqa: ANN401
-    """What `write` says; nothing may have been written."""
+    """Return the error message of `write`; nothing may have been written."""
     try:
         write(folder / "bundle", network, **changes)
     except BundleError as error:
         assert not (folder / "bundle").exists()
         assert "\n" not in str(error) and len(str(error)) < 1000
         return str(error)
-    raise AssertionError("nothing was refused")
+    raise AssertionError("nothing was rejected")
 
 
 def loaded(folder: Path, network: nn.Module) -> LoadedModel:
-    """The model of a bundle that was written of a network."""
+    """Write a network's bundle and load its model."""
     return prove(read_bundle(open_folder(str(folder))), type(network))
 
 
 def own_outputs(network: nn.Module, rows: pa.Table) -> np.ndarray:
-    """The network's outputs by torch alone, the rows encoded row by row."""
+    """Return the network's outputs from torch alone, with rows encoded one by one."""
     numeric = [[np.nan if row[f"x{i}"] is None else row[f"x{i}"] for i in range(NUMERIC)] for row in rows.to_pylist()]
     codes = [[WORDS.index(word) + 1 if word in WORDS else 0] for word in rows["c"].to_pylist()]
     with torch.inference_mode():

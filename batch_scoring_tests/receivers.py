@@ -1,7 +1,8 @@
-"""Real receivers of alerts on loopback: a mail server and a web server, each in a thread; they can be down."""
+"""Real receivers of alerts on the loopback interface: a mail and a web server, each in a thread; they can be down."""
 
 import email.header
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -13,14 +14,18 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 PASSWORD = "correct-horse"
+LOG = logging.getLogger("tick")
+"""Takes them where there is no channel."""
+Told = Callable[..., list[str]]
+"""One tick; the messages in that log."""
 
 
 class MailServer:
-    """Accepts mail of anybody who logs in with PASSWORD."""
+    """A mail server that accepts any user who logs in with PASSWORD."""
 
     def __init__(self) -> None:
         self._mails: list[Mail] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:  # the controller cannot choose one
+        with socket.create_server(("127.0.0.1", 0)) as free:  # the controller cannot choose a free port
             self.port = free.getsockname()[1]
         self._controller = Controller(
             self,
@@ -35,14 +40,14 @@ class MailServer:
         self.url = f"mailto://robot:{PASSWORD}@127.0.0.1:{self.port}?from=robot@example.org&to=team@example.org"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """aiosmtpd's hook."""
+        """Handle a message; called by aiosmtpd."""
         assert isinstance(envelope.content, bytes)
         self._mails.append(email.message_from_bytes(envelope.content))
         return "250 OK"
 
     @property
     def received(self) -> list[tuple[str, str]]:
-        """Title and text of each mail."""
+        """Return the subject and the text of each mail."""
         return [(_header(mail), _text(mail)) for mail in self._mails]
 
     def stop(self) -> None:
@@ -62,7 +67,7 @@ def _text(mail: Mail) -> str:
 
 
 class WebServer:
-    """Accepts JSON by POST; while it is down it answers with 503."""
+    """A web server that accepts JSON by POST; it answers with 503 while it is down."""
 
     def __init__(self) -> None:
         self.posts: list[dict[str, Any]] = []
@@ -90,7 +95,7 @@ class WebServer:
 
     @property
     def received(self) -> list[tuple[str, str]]:
-        """Title and text of each post."""
+        """Return the title and the text of each post."""
         return [(post["title"], post["message"]) for post in self.posts]
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def errors_in(tiny: TinyProject, change: Change | None = None) -> list[str]:
-    """What is said of the tiny pipeline's spec after a change, without the file that every fault begins with."""
+    """Return the validation errors of the tiny pipeline's spec after a change, without the file name at their start."""
     if change is not None:
         change(tiny.spec)
     tiny.write_spec()
@@ -23,14 +23,14 @@ def errors_in(tiny: TinyProject, change: Change | None = None) -> list[str]:
 
 
 def at_its_line(spec: Path, fault: str) -> str:
-    """A fault without its file and line, in which its field must stand, or the section that lacks it."""
+    """Strip file and line from a validation error, after checking that the line contains the field or its section."""
     assert "\n" not in fault
     found = re.fullmatch(rf"{re.escape(str(spec))}(?: line (\d+))?: ((\S+?): .*)", fault)
     assert found, fault
     line, text, field = found.groups()
     parts = field.split(".")
     if line is None:
-        assert len(parts) == 1 and "missing" in text, "nothing of it is there"
+        assert len(parts) == 1 and "missing" in text, "no part of the field is in the file"
     else:
         said = spec.read_text().splitlines()[int(line) - 1]
         key = "- " if parts[-1].isdigit() else f"{parts[-1]}:"

@@ -92,7 +92,12 @@ def test_a_name_that_never_was_is_no_module() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "code", "says"),
     [
-        ("drift calibrate nobody", "batch-scoring calibrate", 2, "no pipeline 'nobody'; there are: customer_churn"),
+        (
+            "drift calibrate nobody",
+            "batch-scoring calibrate",
+            2,
+            "no pipeline 'nobody'; known pipelines: customer_churn",
+        ),
         ("drift --help", "batch-scoring calibrate", 0, "Usage: batch-scoring calibrate"),
         ("checkpoint --pipeline x", "batch-scoring checkpoint", 2, "Missing option '--checkpoint'"),
         ("databases", "batch-scoring repair-instance", 2, "DAGSTER_HOME is ''; expected the absolute path"),

@@ -84,7 +84,7 @@ def test_an_unknown_table_or_a_day_in_another_form_is_an_error(tiny: TinyProject
     with pytest.raises(ValueError, match="no table 'scores'; there are: validated_features, predictions, quarantine"):
         tiny.read(DAY, "scores")
     for day in ("2024-3-4", "yesterday"):
-        with pytest.raises(ValueError, match=f"{day!r} is no day; expected YYYY-MM-DD"):
+        with pytest.raises(ValueError, match=f"{day!r} is not a day; expected YYYY-MM-DD"):
             tiny.read(day)
 
 

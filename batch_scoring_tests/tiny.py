@@ -1,6 +1,6 @@
-"""A real pipeline, as small as it can be: its own folder, schema, network, bundle and data root.
+"""A real pipeline, as small as possible, with its own folder, schema, network, bundle and data root.
 
-Tests land files, run assets through Dagster and look at the tables; nothing of ours is mocked.
+Tests land files, run assets through Dagster and read the tables; none of our own code is mocked.
 """
 
 import itertools
@@ -69,10 +69,10 @@ _count = itertools.count()
 
 
 class TinyProject:
-    """One pipeline named `tiny_<n>` with a model v1, in folders of the test's own."""
+    """One pipeline named `tiny_<n>` with a model v1, in folders of its own."""
 
     def __init__(self, folder: Path, data_root: str | None = None) -> None:
-        """`folder`: of this test alone. `data_root`: a folder or s3:// prefix; `folder`/data if None."""
+        """`folder`: for this test only. `data_root`: a folder or s3:// prefix; `folder`/data if None."""
         self.name = f"tiny_{os.getpid()}_{next(_count)}"
         self.packages = folder / "pipelines"
         self.data_root = data_root or str(folder / "data")
@@ -87,7 +87,7 @@ class TinyProject:
             "features": {"schema": "schema:Rows", "numeric": ["x", "y", "n"], "categorical": ["c"]},
             "model": {"bundle": f"{self.name}/models/v1", "network": "network:Net"},
             "scoring": {"device": "cpu"},
-            # tests of bad rows have few good ones, and a quarter of the good ones has a colour unknown to the model
+            # tests of bad rows have few good rows, a quarter of which have a colour unknown to the model
             "checks": {
                 "quarantine_is_small": {"rows": 100, "blocking_share": 1},
                 "categories_are_known": {"share": 1},
@@ -96,17 +96,17 @@ class TinyProject:
         self.write_code(SCHEMA, NETWORK)
         self.deliver("v1")
 
-    # what the user of the pipeline does
+    # what a user of the pipeline does
 
     def write_code(self, schema: str | None = None, network: str | None = None) -> None:
-        """Replace schema.py or network.py, as a deploy would."""
+        """Replace schema.py or network.py, as a deployment would."""
         for module, text in (("schema", schema), ("network", network)):
             if text is not None:
                 (self.folder / f"{module}.py").write_text(text)
                 sys.modules.pop(f"batch_scoring.pipelines.{self.name}.{module}", None)
 
     def write_spec(self) -> None:
-        """Write `self.spec` as pipeline.yaml."""
+        """Write `self.spec` to pipeline.yaml."""
         (self.folder / "pipeline.yaml").write_text(yaml.safe_dump(self.spec))
 
     def deliver(
@@ -121,10 +121,10 @@ class TinyProject:
         calibrated: bool = True,
         words: Sequence[str] = ("red", "green", "blue"),
     ) -> str:
-        """Write a bundle of that version, and name it in the spec if `promote`. Returns its sha256.
+        """Write a bundle of that version, and name it in the spec if `promote`. Return its sha256.
 
-        `reference`: rows with `dt`, such as `reference_rows` gives; the bundle gets their profile if `calibrated`.
-        `words`: three, of the column c.
+        `reference`: rows with `dt`, such as those of `reference_rows`; the bundle gets their profile if `calibrated`.
+        `words`: the three words of column c.
         """
         torch.manual_seed(seed)
         self.write_spec()
@@ -165,7 +165,7 @@ class TinyProject:
         return sha256
 
     def rows(self, count: int, start: int = 0) -> pa.Table:
-        """Good rows with the keys `k<start>` …; a row's values depend on its key alone."""
+        """Return valid rows with the keys `k<start>` …; a row's values depend only on its key."""
         numbers = range(start, start + count)
         return pa.table(
             {
@@ -178,7 +178,7 @@ class TinyProject:
         )
 
     def land(self, day: str, rows: pa.Table | bytes, name: str = "a.parquet", *, age: float | None = None) -> None:
-        """Put a landing file: a table as Parquet, or bytes as they are. `age`: seconds, of a local file."""
+        """Write a landing file: a table as Parquet, bytes unchanged. `age`: of a local file, in seconds."""
         if isinstance(rows, pa.Table):
             sink = pa.BufferOutputStream()
             pq.write_table(rows, sink)
@@ -208,16 +208,16 @@ class TinyProject:
             raise_on_error=raise_on_error,
         )
 
-    # what there is to look at
+    # what can be inspected
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline, its spec read anew."""
+        """The pipeline, with its spec read again."""
         return next(p for p in load_pipelines(self.packages, self.data_root) if p.name == self.name)
 
     @property
     def definitions(self) -> dg.Definitions:
-        """A deployment of this pipeline alone."""
+        """A deployment with only this pipeline."""
         return deploy([self.pipeline])
 
     @property
@@ -226,23 +226,23 @@ class TinyProject:
         return State(self.pipeline.output)
 
     def published_day(self, step: str, day: str = DAY) -> PublishedDay:
-        """A step's account, which must be there."""
+        """Return what a step published for a day; fail if there is nothing."""
         published_day = self.state.published_day(step, day)  # type: ignore[arg-type]
         assert published_day is not None
         return published_day
 
     def read(self, day: str = DAY, table: str = "predictions") -> pa.Table:
-        """A day of a table, sorted by key."""
+        """Return a day of a table, sorted by key."""
         return read_day(self.pipeline, day, table)
 
     def quarantined(self, day: str = DAY) -> set[tuple[str | None, str, str, str]]:
-        """(key, stage, rule, column) of every quarantined row of a day."""
+        """Return (key, stage, rule, column) of every quarantined row of a day."""
         rows = self.read(day, "quarantine").to_pylist()
         return {(row["id"], row["stage"], row["rule"], row["column"]) for row in rows}
 
 
 def ordinary(day: str, count: int = 60) -> pa.Table:
-    """Random rows of an ordinary day, the same each time: keys that are there every day, values that are not."""
+    """Return random rows of an ordinary day, reproducibly: with the same keys every day, but other values."""
     random = np.random.default_rng([date.fromisoformat(day).toordinal(), 2024])
     return pa.table(
         {
@@ -256,7 +256,7 @@ def ordinary(day: str, count: int = 60) -> pa.Table:
 
 
 def reference_rows(first: str = "2023-11-27", days: int = 91, count: int = 60) -> pa.Table:
-    """Ordinary days with their `dt`, before the days of the tests."""
+    """Return ordinary days with their `dt`, before the days used in tests."""
     parts = []
     for day in (date.fromisoformat(first) + timedelta(number) for number in range(days)):
         rows = ordinary(str(day), count)
@@ -265,29 +265,29 @@ def reference_rows(first: str = "2023-11-27", days: int = 91, count: int = 60) -
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    """Whether each recorded check passed, as `asset/check`."""
+    """Return whether each recorded check passed, by `asset/check`."""
     return {f"{e.asset_key.path[-1]}/{e.check_name}": e.passed for e in result.get_asset_check_evaluations()}
 
 
 def error_of(result: dg.ExecuteInProcessResult) -> str:
-    """The message of the first step that failed, without what lies beneath it."""
+    """Return the message of the first step that failed, without its causes."""
     assert not result.success
     failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
     if failure.user_failure_data and failure.user_failure_data.description:
         return failure.user_failure_data.description
     error = failure.error
-    if error and error.cause:  # Dagster's own error is caused by the one that the user sees first
+    if error and error.cause:  # Dagster's own error wraps the error that the user sees first
         error = error.cause
     return error.message if error else ""
 
 
 def run_of_test(started: datetime | None = None) -> StepContext:
-    """A run outside of Dagster, for the functions under the assets."""
+    """Return a step context outside of Dagster, for the functions below the assets."""
     return StepContext("a-test", started or datetime.now(UTC), lambda _: None)
 
 
 def long_rows() -> Iterator[Rejected]:
-    """Rows of 5 KB, of which few are ever held."""
+    """Yield rows of 5 KB, checking that few are held at a time."""
     alive: weakref.WeakSet[Rejected] = weakref.WeakSet()
     for number in range(1, 3_001):
         row = from_broken(BrokenRow(number, f"line {number}: 1 cell", "x" * 5_000), "a.csv")
@@ -300,5 +300,5 @@ MakeProject = Callable[..., TinyProject]
 
 
 def normalised(text: str) -> str:
-    """Text with temporary names replaced, to compare messages."""
+    """Replace temporary names in a text, to compare messages."""
     return re.sub(r"tiny_\d+_\d+", "tiny", text)

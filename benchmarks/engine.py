@@ -1,14 +1,14 @@
-"""The engine against its peers, from a file of rows to a file of scores, on the CPU: one Markdown table.
+"""The engine compared with its peers, from a file of rows to a file of scores, on the CPU: one Markdown table.
 
     python -m benchmarks.engine --rows 10000000 [--model narrow] [--format parquet] [--rounds 5] [--contenders polars]
 
-`work` is the time from the imports' end to the file's end: loading the model and starting the runtime that a peer
-brings along are in it (`of which start` says how much that is), imports of the processes that such a runtime starts
-too, for they cannot be had before. `process` is the time from the command to its exit, with the imports. CPU seconds
-are those of the process and all that it started, less its own imports; memory is the peak of all of them together.
-Both come from a round of their own before the others, because looking at a process takes its time.
+`work` is the time from the end of the imports to the end of the output file. It includes loading the model, starting a
+peer's own runtime (`of which start`), and the imports of the processes that such a runtime starts, because they cannot
+happen earlier. `process` is the time from the command to its exit, including imports. CPU seconds are those of the
+process and its descendants, without its own imports; memory is the peak of all of them together. Both are measured in a
+separate round before the others, because monitoring a process takes time.
 
-Outputs are compared with ours, by id: the largest difference of a probability, predictions that differ.
+Outputs are compared with ours, by id: the largest difference of a probability, and predictions that differ.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# not what contenders import: what this process has loaded too would count for half in their shares of memory
+# not what contenders import: modules loaded here too would be shared, and count for half in their memory
 from benchmarks import side_by_side
 from benchmarks.peers import CONTENDERS, OUTPUTS, Task
 from benchmarks.side_by_side import PROJECT, Measures
@@ -34,11 +34,11 @@ PREPARE = "prepare"
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Score a table with ours and its peers, side by side.")
+    """Run the command: measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Score a table with our engine and with its peers.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--model", choices=MODELS, default="narrow")
-    parser.add_argument("--format", choices=["parquet", "csv"], default="parquet", help="of the input")
+    parser.add_argument("--format", choices=["parquet", "csv"], default="parquet", help="format of the input")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--folder", type=Path, help="keeps input and outputs; a temporary folder if not given")
@@ -60,7 +60,7 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> str:
     def child(name: str) -> dict[str, Any]:
         command = ["-m", "benchmarks.engine", "--child", name, "--rows", f"{arguments.rows}"]
         command += ["--model", arguments.model, "--format", arguments.format, "--folder", str(folder)]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}  # also for the processes that a peer starts
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}  # for the processes of a peer as well
         return {"command": command, "cwd": PROJECT, "env": environment}
 
     def timed(name: str) -> Measures:
@@ -110,7 +110,7 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> str:
 
 
 def _prepare(task: Task, rows: int) -> None:
-    """Write the input and the model, if they are not there."""
+    """Write the input and the model, unless they exist."""
     from benchmarks import networks, workload
 
     task.models.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _prepare(task: Task, rows: int) -> None:
 
 
 def _run(name: str, task: Task) -> None:
-    """The work of one contender, in this process."""
+    """Run one contender in this process."""
     contender = CONTENDERS[name]
     contender.load()
     begin, imports = time.perf_counter(), sum(os.times()[:2])
@@ -132,7 +132,7 @@ def _run(name: str, task: Task) -> None:
 
 
 def compare(expected: Path, found: Path, rows: int) -> tuple[str, str, str]:
-    """Largest absolute difference of a probability, rows with another prediction, whether the order is the input's.
+    """Return the largest absolute difference of a probability, the rows with another prediction, and the row order.
 
     Raises:
         ValueError: the output lacks a column, or has other rows.
@@ -147,7 +147,7 @@ def compare(expected: Path, found: Path, rows: int) -> tuple[str, str, str]:
         raise ValueError(f"{found} has no column {', '.join(missing)}")
     places, theirs = (workload.positions(part.to_table(["id"])["id"]) for part in (one, other))
     if not np.array_equal(places, np.arange(rows)):
-        raise ValueError(f"{expected} has not the {rows} ids of the input in their order")
+        raise ValueError(f"{expected} does not have the {rows} ids of the input in order")
     if len(theirs) != rows or (np.bincount(theirs, minlength=rows) != 1).any():
         raise ValueError(f"{found} has {len(theirs)} rows, not each of the {rows} ids once")
     gaps, flips = [0.0], 0

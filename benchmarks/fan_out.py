@@ -1,11 +1,11 @@
-"""What it costs to score a day in shares: a process a share and one for plan and publish each, beside one step.
+"""The cost of scoring a day in chunks, with a process each and one each for plan and publish, compared with one step.
 
     python -m benchmarks.fan_out --rows 800000 --rounds 3
 
-The same day of customers, its features validated, is scored by `dagster asset materialize` with the executor
-multiprocess, two processes at a time: in one step, and in 1, 2, 4 and 8 shares. On one machine shares gain nothing, the
-engine uses all cores anyway; what a share costs more is its process: start, imports, the model loaded and proven. On a
-cluster it is a pod's start, and a share has a machine of its own for it.
+A day of customers with validated features is scored by `dagster asset materialize` with the multiprocess executor, two
+processes at a time: in one step, and in 1, 2, 4 and 8 chunks. On one machine chunks are no faster, because the engine
+uses all cores anyway; the additional cost of a chunk is its process: start, imports, loading and checking the model. On
+a cluster it is the start of a pod, but each chunk then has a machine of its own.
 """
 
 import argparse
@@ -31,15 +31,15 @@ from benchmarks.side_by_side import PROJECT, Measures
 DAY = date(2024, 1, 1)
 NAME = "customer_churn"
 SHARDS = 8
-"""Of the day's features: as many as the most shares."""
+"""Shards of the day's features: as many as the largest number of chunks."""
 VARIABLE = "BENCHMARK_SCORING"
-"""The spec's section `scoring`, as JSON, for the processes that are measured."""
+"""The spec's section `scoring`, as JSON, for the measured processes."""
 REFERENCE = "one step"
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Score a day in one step, and in shares.")
+    """Run the command: measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Score a day in one step, and in chunks.")
     parser.add_argument("--rows", type=int, default=800_000)
     parser.add_argument("--shares", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=3)
@@ -57,7 +57,7 @@ def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
     write_day(DAY, rows, "parquet", root / NAME / "landing")
     size = -(-rows // SHARDS)
     contenders = {REFERENCE: Scoring(rows_per_shard=size)} | {
-        f"{count} shares": Scoring(rows_per_shard=size, shards="fan_out", max_shards=count) for count in shares
+        f"{count} chunks": Scoring(rows_per_shard=size, shards="fan_out", max_shards=count) for count in shares
     }
     _materialize(contenders[REFERENCE], "model", "raw_input", "validated_features")
     before: list[pa.Table] = []
@@ -68,25 +68,25 @@ def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
         seconds = _materialize(scoring, "predictions")
         scores = read_day(NAME, DAY).drop_columns(["scored_at"])
         if not all(scores.equals(others) for others in before):
-            raise RuntimeError("the shares have given other scores")
+            raise RuntimeError("the chunks gave different scores")
         before[:] = [scores]
         return {"wall": seconds}
 
     runs = {name: (lambda scoring=scoring: measured(scoring)) for name, scoring in contenders.items()}
     found = side_by_side.rounds(runs, rounds)
-    print(f"\n{rows:,} rows, {rounds} rounds; all have given the same scores, bit by bit\n")
-    first = side_by_side.median(found, f"{shares[0]} shares", "wall")
+    print(f"\n{rows:,} rows, {rounds} rounds; all gave bit-identical scores\n")
+    first = side_by_side.median(found, f"{shares[0]} chunks", "wall")
     lines = []
     for name, scoring in contenders.items():
         wall, more = side_by_side.median(found, name, "wall"), scoring.max_shards - shares[0]
         cost = f"{(wall - first) / more:.2f}" if name != REFERENCE and more else ""
         lines.append([name, f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost])
-    header = ["", "wall, s", "wall / one step", f"s a share more than {shares[0]}"]
+    header = ["", "wall, s", "wall / one step", f"s per chunk beyond {shares[0]}"]
     print(side_by_side.table(header, lines), flush=True)
 
 
 def _materialize(scoring: Scoring, *assets: str) -> float:
-    """Seconds of the command that materialises assets of the day, a process a step."""
+    """Return the seconds of the command that materialises assets of the day, with one process per step."""
     with tempfile.TemporaryDirectory() as home:
         environment = {
             **os.environ,
@@ -103,12 +103,12 @@ def _materialize(scoring: Scoring, *assets: str) -> float:
 
 
 def _declared(scoring: Scoring) -> Pipeline:
-    """The pipeline of customers, with another section `scoring`."""
+    """Return the customers pipeline with another section `scoring`."""
     found = find_pipeline(NAME)
     return replace(found, spec=found.spec.model_copy(update={"scoring": scoring}))
 
 
-if VARIABLE in os.environ:  # one of the processes that are measured
+if VARIABLE in os.environ:  # one of the measured processes
     defs = deploy([_declared(Scoring.model_validate_json(os.environ[VARIABLE]))])
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""The forward pass alone, by what computes it: why the engine packs the network's layers, and does no more.
+"""The forward pass alone, by backend: why the engine packs the network's layers, and does no more.
 
     python -m benchmarks.forward --model narrow --rounds 5
 
-One thread, matrices in memory, the engine's own batch; CPU seconds a million rows, the backends taking turns. `once` is
-what a process pays before its first row. Outputs are compared with eager's. What was tried:
+One thread, matrices in memory, the engine's own batch size; CPU seconds per million rows, the backends taking turns.
+`once` is the cost for a process before its first row. Outputs are compared with those of eager. The backends:
 
-eager       the network as the pipeline's module has it.
-packed      its linear layers with weights in oneDNN's own layout: `packing.py`, what the engine does. By the operators
-            that torch.compile uses; the public ways to oneDNN, `torch.utils.mkldnn.to_mkldnn` and
+eager       the network as the pipeline's module defines it.
+packed      its linear layers with weights in oneDNN's own layout: `packed_linear.py`, as in the engine. It uses the
+            operators of torch.compile; the public interfaces to oneDNN, `torch.utils.mkldnn.to_mkldnn` and
             `torch.jit.optimize_for_inference`, were no faster than eager.
-compiled    torch.compile with frozen weights; needs a C++ compiler where it runs.
-exported    torch.export and AOTInductor: a shared library, which the model's file would have to hold. Needs the
-            compiler where it is made, and is of one kind of processor.
+compiled    torch.compile with frozen weights; needs a C++ compiler at run time.
+exported    torch.export and AOTInductor: a shared library, which would have to be part of the model's file. Needs the
+            compiler at build time, and is specific to one kind of processor.
 onnx        ONNX Runtime on the exported graph.
-bfloat16    the network in half the bits.
+bfloat16    the network with half the bits.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from benchmarks import networks, side_by_side, workload
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ROWS = {"narrow": (500_000, 8_192), "wide": (60_000, 1_024), "transformer": (50_000, 1_024)}
-"""How many in a round, and in a batch: the one that the engine takes."""
+"""Rows per round, and per batch, as in the engine."""
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
+    """Run the command: measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Time forward passes by backend.")
     parser.add_argument("--model", choices=networks.MODELS, default="narrow")
     parser.add_argument("--rounds", type=int, default=5)
@@ -61,7 +61,7 @@ def main() -> None:
                 backends[name] = build(networks.load_plain(Path(folder), arguments.model), first, Path(folder))
                 backends[name](*first)
             except Exception as error:
-                print(f"{name}: not here: {type(error).__name__}: {str(error).splitlines()[0]}")
+                print(f"{name}: not available: {type(error).__name__}: {str(error).splitlines()[0]}")
                 backends.pop(name, None)
             once[name] = time.perf_counter() - begin
         seconds: dict[str, list[float]] = {name: [] for name in backends}
@@ -73,7 +73,14 @@ def main() -> None:
         print(f"\n{arguments.model}, batches of {size}, {arguments.rounds} rounds\n")
         found = {name: torch.cat(parts).float() for name, parts in outputs.items()}
         lines = [_line(name, seconds, once[name], found[name], found["eager"]) for name in backends]
-    header = ["", "CPU s a million rows", "of eager", "once, s", "max difference of a logit", "flips a million rows"]
+    header = [
+        "",
+        "CPU s per million rows",
+        "relative to eager",
+        "once, s",
+        "max difference of a logit",
+        "flips per million rows",
+    ]
     print(side_by_side.table(header, lines))
     print(f"\n{side_by_side.machine()}")
 
@@ -94,7 +101,7 @@ def _line(
 
 
 def _inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32[rows, numbers] and int64[rows, categories], as the engine gives them."""
+    """Return float32[rows, numbers] and int64[rows, categories], as the engine passes them."""
     torch.manual_seed(0)
     numeric = torch.tensor(workload.MEANS) + torch.tensor(workload.SCALES) * torch.randn(rows, len(workload.NUMERIC))
     codes = [torch.randint(len(words) + 1, (rows,)) for words in workload.CATEGORICAL.values()]

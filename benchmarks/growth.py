@@ -1,15 +1,15 @@
-"""What more of everything costs: rows in a file, rows in a day, days in a backfill, files in a day.
+"""How cost grows with the number of rows in a file, rows in a day, days in a backfill, and files in a day.
 
     python -m benchmarks.growth engine|rows|days|files [--sizes 1000000 10000000]
 
 engine: rows of one Parquet file through the engine (the workload of `engine.py`, the narrow network).
 rows:   rows of one customer_churn day, from the landing file to committed predictions with all checks and drift.
 days:   days of 1,000 customers each, in one backfill.
-files:  landing files of one day that has a million rows in all.
+files:  landing files of one day with a million rows in total.
 
-What is run is the command that a user types, in a process of its own, once a size and round: seconds from start to
-exit with the start-up in them, which the first size shows; memory is the peak of all its processes. `rows` keeps the
-keys of a day in memory, about 30 bytes each: it is the one figure that is meant to grow.
+Each size is run once per round with the user's command, in its own process: seconds from start to exit, including the
+start-up, which the first size shows; memory is the peak of all its processes. `rows` keeps the keys of a day in memory,
+about 30 bytes each: it is the only one whose memory is expected to grow.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures
 
 BATCH_SCORING = "import sys; from batch_scoring.cli.main import main; sys.exit(main())"
-"""The command batch-scoring, with this Python."""
+"""The command batch-scoring, run with this Python."""
 
 FIRST = date(2024, 1, 1)
 ROWS_A_DAY = 1_000
@@ -41,7 +41,7 @@ SIZES = {
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
+    """Run the command: measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Measure how cost grows with rows, days and files.")
     parser.add_argument("what", choices=SIZES)
     parser.add_argument("--sizes", type=int, nargs="+")
@@ -51,8 +51,8 @@ def main() -> None:
     sizes = arguments.sizes or SIZES[arguments.what]
     with side_by_side.working_folder(arguments.folder) as folder:
         contenders = {f"{size:,}": _run(arguments.what, size, folder) for size in sizes}
-        next(iter(contenders.values()))()  # libraries are read from the disk once
-        os.sync()  # else the first one waits until the disk has what was just prepared
+        next(iter(contenders.values()))()  # reads the libraries from disk
+        os.sync()  # otherwise the first one waits for the disk to store the input
         found = side_by_side.rounds(contenders, arguments.rounds)
     lines = []
     for size, (name, measures) in zip(sizes, found.items(), strict=True):
@@ -60,14 +60,14 @@ def main() -> None:
         memory = max(one["memory"] for one in measures)
         count = size / 1_000_000 if arguments.what in ("engine", "rows") else size
         lines.append([name, f"{seconds:.1f}", f"{seconds / count:.3f}", f"{memory:.0f}"])
-    each = "a million rows" if arguments.what in ("engine", "rows") else f"a {arguments.what.removesuffix('s')}"
+    each = "per million rows" if arguments.what in ("engine", "rows") else f"per {arguments.what.removesuffix('s')}"
     print(f"\n{arguments.what}, {arguments.rounds} rounds\n")
     print(side_by_side.table([arguments.what, "s", f"s {each}", "peak, MB"], lines))
     print(f"\n{side_by_side.machine()}")
 
 
 def _run(what: str, size: int, folder: Path) -> Callable[[], Measures]:
-    """Prepare the input of a size; what measures it."""
+    """Prepare the input of a size; return a function that measures it."""
     if what == "engine":
         return _engine(size, folder)
     root = folder / f"{what}_{size}"

@@ -1,9 +1,9 @@
-"""How far the outputs of one network are apart on processors with other instruction sets: what a tolerance must bear.
+"""Differences between the outputs of a network on processors with other instruction sets, for choosing tolerances.
 
     python -m benchmarks.instruction_sets
 
-The golden rows of both examples, and of regressions whose values are around 12,000 and 1,000,000, in processes that
-are told to use less than the processor has. Every process computes them in eager torch and by the engine.
+The golden rows of both examples, and of regressions whose values are around 12,000 and 1,000,000, in processes that are
+limited to fewer instructions than the processor has. Each process computes them in eager torch and by the engine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.storage.folders import open_folder
 
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
-"""For torch's own kernels, for oneDNN's and for MKL's."""
+"""Variables for torch's own kernels, for oneDNN and for MKL."""
 SETS = {
     "AVX-512": ("avx512", "AVX512_CORE_AMX", "AVX512"),
     "AVX2": ("avx2", "AVX2", "AVX2"),
@@ -36,12 +36,12 @@ SETS = {
 EXAMPLES = {"customer_churn v1": ChurnNet, "flight_delay v1": DelayNet, "flight_delay v2": DelayNet}
 WIDTHS = {"regression, 64-64": (64, 64), "regression, 512-512-512": (512, 512, 512)}
 SIZES = {"12,000": (12_000, 3_000), "1,000,000": (1_000_000, 250_000), "1,000,000 ± 100": (1_000_000, 100)}
-"""Mean and deviation of the values."""
+"""Mean and standard deviation of the values."""
 FEATURES = 12
 
 
 class Regression(nn.Module):
-    """A perceptron whose last layer gives values of a size."""
+    """A perceptron whose last layer gives values of a chosen size."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Regression(nn.Module):
 
 
 def models() -> dict[str, tuple[LoadedModel, pa.Table]]:
-    """Every network with the rows that it is tried on."""
+    """Return every network with the rows on which it is run."""
     found = {}
     for name, network in EXAMPLES.items():
         pipeline, version = name.split()
@@ -92,7 +92,7 @@ def models() -> dict[str, tuple[LoadedModel, pa.Table]]:
 
 
 def outputs() -> dict[str, np.ndarray]:
-    """What this process computes, by network and way."""
+    """Return what this process computes, by network and method."""
     found = {}
     for name, (model, rows) in models().items():
         found[f"{name}/eager"] = eager.outputs(model.network, model.manifest, rows)
@@ -101,14 +101,14 @@ def outputs() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Print the table; as a child, the outputs themselves."""
+    """Print the table; in a child process, the outputs themselves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     if parser.parse_args().child:
         np.savez(sys.stdout.buffer, **outputs())
         return
     seen = {name: _child(limits) for name, limits in SETS.items()}
-    print("| network | size | largest difference | of the size | of what is accepted |")
+    print("| network | size | largest difference | relative to size | of the tolerance |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, (model, _) in models().items():
         ways = [found[f"{name}/{way}"].astype(np.float64) for found in seen.values() for way in ("eager", "engine")]

@@ -1,13 +1,13 @@
-"""How near the engine comes to what the machine allows: its parts alone on one core, against all of them overlapped.
+"""How close the engine comes to the machine's limit: its parts alone on one core, and all of them overlapping.
 
     python -m benchmarks.limit --rows 10000000 --model narrow --rounds 5
 
-Each part runs in one thread with nothing else to do: reading the file; scoring record batches that are in memory, and
-of that the network's forward passes alone over ready matrices; writing scored batches that are in memory. Added up and
-divided by the cores they are the best overlap on cores that do not slow each other down. Those of a virtual machine
-may be threads of one core: what they do allow is measured by as many processes at once, each of which reads, scores and
-writes its share of the rows in one thread; nobody waits for anybody. The engine's time is from the first row to the
-file's end, in the same round as the parts; the model is loaded by then.
+Each part runs alone in one thread: reading the file; scoring record batches in memory, and as part of that the forward
+passes alone over prepared matrices; writing scored batches in memory. Their sum divided by the number of cores is the
+best possible overlap on cores that do not slow each other down. The cores of a virtual machine may be threads of one
+core; what they really allow is measured by one process per core, each of which reads, scores and writes its part of the
+rows in one thread without waiting for others. The engine's time is from the first row to the end of the file, in the
+same round as the parts, with the model already loaded.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from benchmarks import networks, side_by_side, workload
 from benchmarks.side_by_side import PROJECT, Measures
 
 KEPT_ROWS = 16 * READ_ROWS
-"""Rows in memory that scoring and writing go over again and again: more than any cache holds."""
+"""Rows in memory that are scored and written repeatedly: more than any cache holds."""
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
+    """Run the command: measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Compare the engine with its parts and their best overlap.")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--model", choices=networks.MODELS, default="narrow")
@@ -83,7 +83,7 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> str:
     rows = [
         *((f"{part} alone, one thread", seconds[part], None) for part in ("read", "score", "forward", "write")),
         (f"their sum on {cores()} cores that are independent", limit, limit),
-        (f"{cores()} processes at once, each with its share of the rows", seconds["share"], seconds["share"]),
+        (f"{cores()} processes at once, each with its part of the rows", seconds["share"], seconds["share"]),
         (f"forward alone on {cores()} cores that are independent", forward, forward),
         ("the engine", engine, None),
     ]
@@ -100,13 +100,13 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> str:
 
 
 def _reached(bound: list[float], engine: list[float]) -> str:
-    """How much of a limit the engine reaches, round by round: median (smallest to largest)."""
+    """Return how much of a limit the engine reaches, by round: median (smallest to largest)."""
     shares = [100 * one / other for one, other in zip(bound, engine, strict=True)]
     return f"{statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f})"
 
 
 class _Bench:
-    """What the parts share: the file, the model, and rows that are in memory."""
+    """Shared state of the parts: the file, the model, and rows in memory."""
 
     def __init__(self, folder: Path, rows: int, model: str) -> None:
         self.rows, self._folder, self._name = rows, open_folder(str(folder)), f"{rows}.parquet"
@@ -121,7 +121,7 @@ class _Bench:
         keep_freed_memory()
 
     def read(self, least: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The file's rows, or as many of the first as record batches hold that have `least` of them."""
+        """Yield the file's rows, or the first record batches with at least `least` rows in total."""
         read = 0
         for batch in shards.read(self._folder, self._name, None, list(workload.CATEGORICAL)):
             yield batch
@@ -130,15 +130,15 @@ class _Bench:
                 return
 
     def kept(self) -> list[pa.RecordBatch]:
-        """As many of them as stay in memory."""
+        """Return the rows that are kept in memory."""
         return list(itertools.islice(self.read(), KEPT_ROWS // READ_ROWS))
 
     def again(self, batches: list) -> Iterator:
-        """Batches over and over, as many as the file has rows."""
+        """Yield batches repeatedly, up to the number of rows in the file."""
         return itertools.islice(itertools.cycle(batches), -(-self.rows // READ_ROWS))
 
     def write(self, results: Iterator) -> None:
-        """Write scored batches as the asset does, but for forcing them to stable storage."""
+        """Write scored batches as the asset does, except for flushing them to stable storage."""
         version, folder = self.model.manifest.version, self._folder
         with closing(shards.ShardWriter(folder, self.target, self.form, scored_rows.DICTIONARY)) as writer:
             for scored in results:
@@ -157,7 +157,7 @@ def _read(bench: _Bench) -> None:
 
 def _score(bench: _Bench) -> None:
     batches = bench.kept()
-    list(map(bench.scorer.score_batch, batches))  # memory that is touched for the first time belongs to no part
+    list(map(bench.scorer.score_batch, batches))  # touching fresh memory should not count for any part
 
     def work() -> None:
         for batch in bench.again(batches):

@@ -1,8 +1,8 @@
-"""What the code location costs to load, against a Dagster project that has nothing in it.
+"""The cost of loading the code location, compared with an empty Dagster project.
 
     python -m benchmarks.load --rounds 5
 
-Both are `dagster definitions validate`: a fresh process that imports the module and builds all definitions, as every
+Both run `dagster definitions validate`: a fresh process that imports the module and builds all definitions, as every
 daemon, web server and step process has to.
 """
 
@@ -21,7 +21,7 @@ REFERENCE = "an empty project"
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
+    """Run the command: measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Time `dagster definitions validate` against an empty project.")
     parser.add_argument("--rounds", type=int, default=5)
     rounds: int = parser.parse_args().rounds
@@ -29,7 +29,7 @@ def main() -> None:
         (Path(folder) / "empty_project.py").write_text(EMPTY)
         contenders = {name: _validate(module, folder) for name, module in MODULES.items()}
         for validate in contenders.values():
-            validate()  # compiles what was never imported
+            validate()  # compiles modules on their first import
         found = side_by_side.rounds(contenders, rounds)
     lines = [
         [name, f"{side_by_side.median(found, name, 'wall'):.2f}", side_by_side.ratio(found, name, REFERENCE, "wall")]

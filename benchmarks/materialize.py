@@ -1,9 +1,9 @@
-"""What a small day costs beside an asset that does nothing: `dagster asset materialize`, a fresh process each time.
+"""The cost of a small day compared with an asset that does nothing: `dagster asset materialize`, in fresh processes.
 
     python -m benchmarks.materialize --rounds 5
 
-All in one process (`in_process`, our default), each with a DAGSTER_HOME that exists already, with the repository's
-dagster.yaml, and with compiled modules in the page cache. What a run is to find is laid out before its clock starts.
+Everything runs in one process (`in_process`, our default), with an existing DAGSTER_HOME, the repository's
+dagster.yaml, and compiled modules in the page cache. The state that a run expects is prepared before its clock starts.
 """
 
 import argparse
@@ -29,12 +29,12 @@ DAYS = {
     "the same day again, unchanged": (WHOLE, WHOLE),
     "its predictions alone, scored newly": (ALONE, f"+{PIPELINE}/validated_features,{PIPELINE}/model"),
 }
-"""What is materialised, and what has been before it."""
+"""What is materialised, and what was materialised before."""
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Time `dagster asset materialize` of a small day and of nothing.")
+    """Run the command: measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Time `dagster asset materialize` of a small day and an empty asset.")
     parser.add_argument("--rounds", type=int, default=5)
     rounds: int = parser.parse_args().rounds
     with tempfile.TemporaryDirectory(prefix="batch_scoring_bench_") as temporary:
@@ -43,7 +43,7 @@ def main() -> None:
         for number, (name, (selected, before)) in enumerate(DAYS.items()):
             contenders[name] = _day(folder / str(number), selected, before)
         for materialize in contenders.values():
-            materialize()  # creates the instance, compiles what was never imported
+            materialize()  # creates the instance, compiles modules on their first import
         found = side_by_side.rounds(contenders, rounds)
     lines = [
         [
@@ -67,7 +67,7 @@ def _empty(folder: Path) -> Callable[[], Measures]:
 
 
 def _day(folder: Path, selected: str, before: str | None) -> Callable[[], Measures]:
-    """The day in a data root of its own, which is put back before each run to what it was."""
+    """Return a function that materialises the day in its own data root, which is restored before each run."""
     environment, output = _environment(folder), folder / "data" / PIPELINE
     for models in sorted((PROJECT / "data").glob("*/models")):
         shutil.copytree(models, folder / "data" / models.relative_to(PROJECT / "data"))

@@ -1,12 +1,12 @@
-"""What the widest rows cost: peak memory of a day whose cells are long, beside that of the same day with short ones.
+"""Peak memory of a day with very long cells, compared with the same day with short ones.
 
     python -m benchmarks.memory
 
-Each case is a day of its own in a process of its own, all four assets in it; the peak is the kernel's (VmHWM), as what
-Arrow allocates is seen by no tracer of Python. `beyond` is what it took more than the case `ordinary`.
+Each case is a day in its own process, with all four assets; the peak is the kernel's (VmHWM), because Python's tracers
+do not see Arrow's allocations. `beyond` is the memory used in addition to the case `ordinary`.
 
 rejected    80,000 CSV rows of 5 KB, each with a number out of range
-ragged      80,000 CSV rows of 5 KB, each with a cell too few
+ragged      80,000 CSV rows of 5 KB, each with a cell missing
 dictionary  a Parquet file of a few KB: 3,000 rows that share a text of 240 KB
 many        the same with 131,072 rows
 word        one CSV row with a word of 7 MB
@@ -29,8 +29,8 @@ LONG = "x" * 5_000
 
 
 def main() -> None:
-    """Measure every case and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Measure the memory that days of long cells take.")
+    """Run the command: measure every case and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Measure the peak memory of days with long cells.")
     parser.add_argument("--child", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

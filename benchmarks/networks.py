@@ -1,8 +1,8 @@
-"""The three networks of the benchmarks, each written once in two forms: our bundle, and a checkpoint for the peers.
+"""The three networks of the benchmarks, each written in two forms: our bundle, and a checkpoint for the peers.
 
-All of them take what the engine gives a network: float32[rows, 6] with NaN for a missing value and int64[rows, 2]
-with 0 for an unknown one. Their weights are random, from a fixed seed, the last ones scaled so that the probabilities
-spread: what they say is of no interest, how fast is.
+All of them take the engine's inputs: float32[rows, 6] with NaN for missing values and int64[rows, 2] with 0 for unknown
+ones. Their weights are random, from a fixed seed; the last layer is scaled so that the probabilities are spread. Their
+predictions do not matter, only their speed.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ VERSION = "v1"
 
 
 class _Normalised(nn.Module):
-    """Numbers as the network sees them: centred, scaled, the mean where one is missing."""
+    """Normalisation of numbers: centred and scaled, with the mean for missing values."""
 
     mean: torch.Tensor
     scale: torch.Tensor
@@ -36,11 +36,11 @@ class _Normalised(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """A multi-layer perceptron over the numbers and one number learned for each category.
+    """A multi-layer perceptron over the numbers and one learned number per category.
 
     Args:
-        width: units of a hidden layer.
-        depth: hidden layers.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
     """
 
     def __init__(self, width: int, depth: int) -> None:
@@ -62,13 +62,13 @@ class Perceptron(nn.Module):
 
 
 class TabularTransformer(nn.Module):
-    """A token for each column and one for the answer through a small encoder.
+    """A small encoder over one token per column and one for the output.
 
     Args:
-        width: of a token.
-        heads: of the attention.
-        depth: layers.
-        hidden: units of the feed-forward part.
+        width: size of a token.
+        heads: attention heads.
+        depth: number of layers.
+        hidden: units of the feed-forward layer.
     """
 
     def __init__(self, width: int, heads: int, depth: int, hidden: int) -> None:
@@ -106,12 +106,12 @@ MODELS = {
 
 
 def bundle(folder: Path, name: str) -> Path:
-    """The folder of a model as a bundle."""
+    """Return the folder of a model's bundle."""
     return folder / name / VERSION
 
 
 def write(folder: Path, name: str) -> None:
-    """Write a model in both of its forms."""
+    """Write a model in both forms."""
     kind = MODELS[name]
     torch.manual_seed(20_240_101)
     network = kind.network(**kind.arguments).eval().requires_grad_(False)
@@ -136,7 +136,7 @@ def write(folder: Path, name: str) -> None:
 
 
 def _spread(network: nn.Module) -> None:
-    """Give the logits a mean of 0 and a deviation of 1: a difference between contenders then shows."""
+    """Scale the logits to mean 0 and standard deviation 1, so that differences between contenders are visible."""
     numeric = torch.tensor(workload.MEANS) + torch.tensor(workload.SCALES) * torch.randn(1_000, len(workload.NUMERIC))
     codes = [torch.randint(len(words) + 1, (1_000,)) for words in workload.CATEGORICAL.values()]
     logits = network(numeric, torch.stack(codes, dim=1))
@@ -146,7 +146,7 @@ def _spread(network: nn.Module) -> None:
 
 
 def load_plain(folder: Path, name: str) -> nn.Module:
-    """A model as the peers load it: the network from its checkpoint."""
+    """Load a model as the peers do: the network from its checkpoint."""
     kind = MODELS[name]
     network = kind.network(**kind.arguments)
     network.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True))

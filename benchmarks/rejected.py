@@ -1,10 +1,10 @@
-"""What rejected rows cost: a day of which one column is wrong in every row, against the same day without a fault.
+"""The cost of rejected rows: a day with one column wrong in every row, compared with the same day without errors.
 
     python -m benchmarks.rejected --rows 100000 --rounds 5
 
 The step validated_features without Dagster, from a CSV file on the local disk to shards and quarantine, in CPU seconds
-of the process: reading, validating, writing. A table has one column of each type; in each case one of them is wrong in
-one row, in one of a hundred, or in all.
+of the process: reading, validating, writing. The table has one column of each type; in each case one of them is wrong
+in one row, in one of a hundred, or in all.
 """
 
 import argparse
@@ -65,8 +65,8 @@ SHARES = {"1 row": 10**9, "1 %": 100, "all": 1}
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Compare days with rejected rows with one that has none.")
+    """Run the command: measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description="Compare days with and without rejected rows.")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -118,7 +118,7 @@ def _csv(rows: int, column: str | None, cell: bytes, step: int) -> bytes:
 
 
 def _day(pipeline: Pipeline, name: str, content: bytes) -> Callable[[], Measures]:
-    """Validates a day, each time from its beginning."""
+    """Return a function that validates a day from scratch."""
     folder = f"dt={DAY}/{name.replace(' ', '_')}"
     pipeline.landing.put(f"{folder}.csv", content)
     listed = next(file for file in pipeline.landing.list(folder))
@@ -129,7 +129,7 @@ def _day(pipeline: Pipeline, name: str, content: bytes) -> Callable[[], Measures
 
     def validate() -> Measures:
         for shard in Path(pipeline.output.uri).glob(f"tables/*/dt={DAY}/**/*.parquet"):
-            shard.unlink()  # an earlier round's would be taken
+            shard.unlink()  # one from an earlier round would be reused
         start = time.process_time()
         prepare(
             DayStep(pipeline, DAY, "validated_features"),

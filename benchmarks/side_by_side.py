@@ -1,7 +1,7 @@
-"""Fair timing: every contender in a process of its own, taking turns, compared with the reference of the same round.
+"""Fair timing: every contender in its own process, taking turns, compared with the reference of the same round.
 
-A shared machine moves walls two or three times from one minute to the next, so the ratio within a round counts, and
-of the rounds the median with its smallest and largest. What is run stands in the other modules.
+On a shared machine wall times vary by a factor of two or three from one minute to the next, so the ratio within a round
+is what counts: the median of the rounds, with the smallest and the largest. The other modules define what is run.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ import psutil
 PROJECT = Path(__file__).resolve().parent.parent
 
 Measures = dict[str, float]
-"""What one run gave: seconds, MB, by name."""
+"""Results of one run, by name: seconds and MB."""
 
 LIBRARIES = ("torch", "pyarrow", "pandas", "polars", "daft", "ray", "pyspark")
 
 SAMPLED_EVERY = 0.2
-"""Seconds between two looks at a process and its descendants."""
+"""Seconds between two samples of a process and its descendants."""
 
 
 def rounds(contenders: Mapping[str, Callable[[], Measures]], count: int) -> dict[str, list[Measures]]:
-    """Run all contenders `count` times, each round beginning with another one."""
+    """Run all contenders `count` times, starting each round with a different one."""
     names = list(contenders)
     found: dict[str, list[Measures]] = {name: [] for name in names}
     for number in range(count):
@@ -45,11 +45,11 @@ def rounds(contenders: Mapping[str, Callable[[], Measures]], count: int) -> dict
     return found
 
 
-def run(command: list[str], **options: Any) -> tuple[float, str]:  # noqa: ANN401  (of subprocess.run)
-    """Run a command of this Python to its end; seconds from start to exit, and what it printed.
+def run(command: list[str], **options: Any) -> tuple[float, str]:  # noqa: ANN401  (options of subprocess.run)
+    """Run a command with this Python; return the seconds from start to exit, and its output.
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: it failed; with the end of its error output.
     """
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, **options)
@@ -58,15 +58,15 @@ def run(command: list[str], **options: Any) -> tuple[float, str]:  # noqa: ANN40
     return seconds, done.stdout
 
 
-def watched(command: list[str], **options: Any) -> tuple[Measures, str]:  # noqa: ANN401  (of subprocess.Popen)
-    """Run a command like `run`, with an eye on the processes that it starts.
+def watched(command: list[str], **options: Any) -> tuple[Measures, str]:  # noqa: ANN401  (options of subprocess.Popen)
+    """Run a command like `run`, and monitor the processes that it starts.
 
     Returns:
-        `process` (seconds from start to exit), `cpu` (seconds) and `memory` (MB, the peak) of all its processes
-        together; and what it printed.
+        `process` (seconds from start to exit), `cpu` (seconds) and `memory` (peak MB) of all its processes together;
+        and its output.
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: it failed; with the end of its error output.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
@@ -78,22 +78,22 @@ def watched(command: list[str], **options: Any) -> tuple[Measures, str]:  # noqa
     _refuse_failure(command, process.returncode, errors)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     waited_for = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # the one misses what the command did not wait for, the other the last moments of each process
+    # one misses processes that the command did not wait for, the other the last moments of each process
     return {"process": seconds, "cpu": max(waited_for, tree.cpu), "memory": tree.memory}, output
 
 
 class Tree:
-    """A process and all that it has started, looked at again and again."""
+    """A process and its descendants, sampled repeatedly."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._cpu: dict[psutil.Process, float] = {}
         self.memory = 0.0
-        """MB: the largest sum so far. Pages that processes share count once (PSS)."""
+        """Peak MB of all processes together. Pages shared between processes count once (PSS)."""
 
     @property
     def cpu(self) -> float:
-        """Seconds that all processes seen so far have used, each until it was last looked at."""
+        """CPU seconds of all processes seen so far, each up to its last sample."""
         return sum(self._cpu.values())
 
     def look(self) -> None:
@@ -110,7 +110,7 @@ class Tree:
 
 @contextlib.contextmanager
 def watching(pid: int) -> Iterator[Tree]:
-    """Look at a process and its descendants while the block runs, about five times a second."""
+    """Sample a process and its descendants while the block runs, about five times a second."""
     tree, stopped = Tree(pid), threading.Event()
 
     def look() -> None:
@@ -118,7 +118,7 @@ def watching(pid: int) -> Iterator[Tree]:
         while not stopped.wait(pause):
             begin = time.perf_counter()
             tree.look()
-            # the kernel walks all pages for it, and holds up the process meanwhile: at most a twentieth of the time
+            # the kernel walks all pages for it and blocks the process meanwhile: at most a twentieth of the time
             pause = max(SAMPLED_EVERY, 19 * (time.perf_counter() - begin))
 
     watcher = threading.Thread(target=look, name="watcher")
@@ -131,11 +131,11 @@ def watching(pid: int) -> Iterator[Tree]:
 
 
 def _proportional_kb(pid: int) -> int:
-    """Memory of a process, with its share of the pages that it has in common with others."""
+    """Return the memory of a process, with its share of the pages that it shares with others."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
-    return 0  # it ends just now
+    return 0  # the process is ending
 
 
 def _refuse_failure(command: list[str], status: int, errors: str) -> None:
@@ -144,18 +144,18 @@ def _refuse_failure(command: list[str], status: int, errors: str) -> None:
 
 
 def report(measures: Measures) -> None:
-    """Hand a child's measures to the process that started it, as the last line it prints."""
+    """Pass measures from a child to the process that started it, as the last line of its output."""
     print(json.dumps(measures))
 
 
 def reported(output: str) -> Measures:
-    """What a child handed over with `report`."""
+    """Return the measures that a child passed with `report`."""
     measures: Measures = json.loads(output.splitlines()[-1])
     return measures
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MB; unlike `ru_maxrss` without that of its parent."""
+    """Return the peak resident memory of this process in MB; unlike `ru_maxrss`, without that of its parent."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -163,26 +163,26 @@ def peak_memory() -> float:
 
 
 def ratio(found: dict[str, list[Measures]], name: str, reference: str, measure: str) -> str:
-    """How many times the reference's measure, round by round: median (smallest to largest)."""
-    pairs = zip(found[name], found[reference], strict=False)  # one may stop before the other
+    """Return the ratio to the reference's measure, by round: median (smallest to largest)."""
+    pairs = zip(found[name], found[reference], strict=False)  # one may have fewer rounds than the other
     ratios = [mine[measure] / other[measure] for mine, other in pairs]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def median(found: dict[str, list[Measures]], name: str, measure: str) -> float:
-    """The median of a measure over the rounds."""
+    """Return the median of a measure over the rounds."""
     return statistics.median(one[measure] for one in found[name])
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
+    """Return a Markdown table; all columns but the first are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @contextlib.contextmanager
 def working_folder(kept: Path | None) -> Iterator[Path]:
-    """The folder for inputs and outputs: the one given, which stays, or a temporary one."""
+    """Provide the folder for inputs and outputs: the given one, which is kept, or a temporary one."""
     if kept:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept.absolute()
@@ -192,7 +192,7 @@ def working_folder(kept: Path | None) -> Iterator[Path]:
 
 
 def machine() -> str:
-    """One line on what was measured where."""
+    """Return one line that describes the machine and the versions."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if _is_installed(name))
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ?")
     return (

@@ -1,9 +1,9 @@
-"""What a look of the sensor costs with many objects under the landing prefix and nothing new, against listing them all.
+"""The cost of a sensor tick with many objects under the landing prefix and nothing new, compared with a full listing.
 
     python -m benchmarks.tick --objects 200000 --days 200
 
-On a local folder, and on moto's server as S3 in a process of its own. The other contender is what a sensor does that
-lists the whole prefix each time. Ticks go round all days, so each one is another slice of the older ones.
+On a local folder, and on moto's server as S3 in its own process. The other contender is a sensor that lists the whole
+prefix each time. Ticks rotate through all days, so each lists another slice of the older ones.
 """
 
 import argparse
@@ -50,7 +50,7 @@ sys.stdin.read()
 
 
 def main() -> None:
-    """Measure as the command line asks and print a Markdown table."""
+    """Run the command: measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Time a tick of the uploads sensor with nothing new.")
     parser.add_argument("--objects", type=int, default=200_000)
     parser.add_argument("--days", type=int, default=200)
@@ -63,12 +63,12 @@ def main() -> None:
             with where(Path(folder), days, options.objects) as pipeline:
                 lines += _measured(pipeline, days, options.ticks)
     print(f"\n{options.objects:,} objects, {options.days} days, nothing new; median of {options.ticks} ticks\n")
-    print(side_by_side.table(["", "seconds", "slowest", "requests a tick", "whole prefix / tick"], lines))
+    print(side_by_side.table(["", "seconds", "slowest", "requests per tick", "whole prefix / tick"], lines))
     print(f"\n{side_by_side.machine()}")
 
 
 def _measured(pipeline: Pipeline, days: list[str], ticks: int) -> list[list[str]]:
-    _settle(pipeline, days)
+    _publish_all(pipeline, days)
     where = "local folder" if pipeline.landing.is_local else "S3 (moto)"
     with dg.DagsterInstance.ephemeral() as instance, _counted() as requests:
         memory = TickState()
@@ -102,7 +102,7 @@ def _times(work: Callable[[], object], count: int) -> list[float]:
 
 @contextlib.contextmanager
 def _counted() -> Iterator[Counter[str]]:
-    """The requests that boto3 makes, by operation."""
+    """Count the requests that boto3 makes, by operation."""
     made: Counter[str] = Counter()
     if os.environ.get("AWS_ENDPOINT_URL"):
         hooks = aws.client("s3").meta.events
@@ -134,7 +134,7 @@ def _s3(folder: Path, days: list[str], objects: int) -> Iterator[Pipeline]:
             moto.stdin.write(f"{prefix}/dt={day}/part-{number:06}.parquet\n")
         moto.stdin.write("\n")
         moto.stdin.flush()
-        port = next(line for line in moto.stdout if line.strip().isdigit()).strip()  # after words of moto's own
+        port = next(line for line in moto.stdout if line.strip().isdigit()).strip()  # after moto's own output
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -147,8 +147,8 @@ def _s3(folder: Path, days: list[str], objects: int) -> Iterator[Pipeline]:
         moto.stdin.close()
 
 
-def _settle(pipeline: Pipeline, days: list[str]) -> None:
-    """Accounts such as a scored day has; of tables without a commit, so loading those (20 ms each) is not measured."""
+def _publish_all(pipeline: Pipeline, days: list[str]) -> None:
+    """Write records of published days; the tables have no commits, so loading those (20 ms each) is excluded."""
     state, none = State(pipeline.output), PublishedPart(transaction=0, version=-1, files=())
     for day in days:
         fingerprint = landing_files.fingerprint(landing_files.list_day(pipeline.landing, day))

@@ -1,7 +1,7 @@
-"""The table that ours and its peers score: an id, six numbers with gaps, two categories; the same bytes every time.
+"""The benchmarks' table: an id, six numbers with gaps, two categories; always the same bytes.
 
-A chunk of rows is made from its own number, so tables of any size are made in flat memory, and the smaller ones are
-the beginning of the larger. What scores them stands in `networks.py`, who does so in `peers.py`.
+Each chunk of rows is generated from its own number, so tables of any size need constant memory, and smaller tables are
+the beginning of larger ones. `networks.py` defines the networks that score it, `peers.py` the contenders.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 CHUNK = 131_072
-"""Rows made at a time; each is a row group of a Parquet file."""
+"""Rows generated at a time; each chunk is a row group of a Parquet file."""
 
 KEY = "id"
 NUMERIC = {
@@ -28,7 +28,7 @@ NUMERIC = {
 }
 MEANS = (45.0, 3.0, 1_500.0, 60_000.0, 50.0, 0.2)
 SCALES = (15.0, 1.7, 900.0, 25_000.0, 30.0, 0.1)
-"""Of the numeric columns, for the networks' normalisation."""
+"""Statistics of the numeric columns, for the networks' normalisation."""
 
 CATEGORICAL = {
     "segment": tuple(f"segment {index:02d}" for index in range(16)),
@@ -37,22 +37,22 @@ CATEGORICAL = {
 SCHEMA = pa.schema([(KEY, pa.string()), *NUMERIC.items(), *((name, pa.string()) for name in CATEGORICAL)])
 
 GAPS = {"income": 0.05, "tenure_days": 0.01, "region": 0.002}
-"""Share of the values that are missing."""
+"""Fraction of values that are missing."""
 
 
 def chunks(rows: int) -> Iterator[pa.RecordBatch]:
-    """The first rows of the table, `CHUNK` at a time."""
+    """Yield the first rows of the table, `CHUNK` at a time."""
     for number in range(-(-rows // CHUNK)):
         yield _chunk(number).slice(0, rows - number * CHUNK)
 
 
 def table(rows: int) -> pa.Table:
-    """The first rows of the table, all at once: for a few."""
+    """Return the first rows of the table at once, for small numbers of rows."""
     return pa.Table.from_batches(chunks(rows), SCHEMA)
 
 
 def write(rows: int, target: Path) -> None:
-    """Write the first rows of the table as a Parquet or CSV file; the name's ending says which."""
+    """Write the first rows of the table as a Parquet or CSV file, depending on the file extension."""
     partial = target.with_name(f"{target.name}.partial")
     writer = (
         pq.ParquetWriter(partial, SCHEMA, compression="zstd", use_dictionary=list(CATEGORICAL))
@@ -66,7 +66,7 @@ def write(rows: int, target: Path) -> None:
 
 
 def positions(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """int64: the rows' places in the table, from 0, by their ids."""
+    """int64: the positions of rows in the table, from 0, by their ids."""
     return pc.cast(pc.utf8_slice_codeunits(pc.cast(ids, pa.string()), 1), pa.int64()).to_numpy()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def source(folder: Path, package: str, module: str) -> bytes:
-    """All code that importing `<package>.<module>` runs; if that is the module alone, its bytes.
+    """All code that importing `<package>.<module>` runs; just the module's bytes if it imports no other.
 
     Args:
         folder: of the package.

@@ -1,6 +1,6 @@
-"""Validation errors of a spec: which field, the value found, what is accepted.
+"""Validation errors of a spec: the field, the value found, what is accepted.
 
-Everything is checked that can be known without running code: fields, clashes of names, files, references into the
+Everything that can be known without running code is checked: fields, clashes of names, files, references into the
 pipeline's own package and the modules that it imports. These modules are parsed and not imported: that would import
 torch and pandera whenever the deployment is loaded.
 """
@@ -124,12 +124,12 @@ def _meaning(path: Sequence[str]) -> str:
 
 
 def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
-    """What a spec refers to and does not exist: a folder's name, modules, classes, columns, the bundle.
+    """References of a spec to things that do not exist: a folder's name, modules, classes, columns, the bundle.
 
     Args:
         spec: with its valid sections at least.
         folder: of the pipeline's package.
-        bundle: path or s3:// address of the bundle folder, if the spec names one; S3 is not asked.
+        bundle: path or s3:// address of the bundle folder, if the spec names one; S3 is not contacted.
     """
     name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
     if name and name != folder.name:
@@ -158,7 +158,7 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
 
 
 def _import_errors(file: Path, *, libraries: bool) -> Iterator[str]:
-    """What keeps a module of the pipeline's package from being imported, as far as its text shows.
+    """Import errors of a module of the pipeline's package that its source text shows.
 
     Args:
         file: the module; modules of the package that it imports are checked too.
@@ -187,7 +187,7 @@ def _import_errors(file: Path, *, libraries: bool) -> Iterator[str]:
                 own = folder.joinpath(*name.removeprefix(f"{package}.").split("."))
                 pending += [own.with_suffix(".py"), own / "__init__.py"]
                 if not own.with_suffix(".py").is_file() and not own.is_dir():
-                    yield f"{module.name} line {line} imports {name}, which is not there"
+                    yield f"{module.name} line {line} imports {name}, which does not exist"
             elif libraries and "sys.path" not in source and not _is_installed(name.partition(".")[0]):
                 yield f"{module.name} line {line} imports {name}, which is not installed"
 

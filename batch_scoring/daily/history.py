@@ -1,4 +1,4 @@
-"""The days before a day: by date, never by the order in which they were run.
+"""History of a day: the days before it by date, never by the order in which they were run.
 
 Every value comes from the state's small documents of those days; a day that was not published has none.
 """
@@ -14,10 +14,10 @@ TRAILING_DAYS = 28
 """Four of each weekday."""
 
 TREND_DAYS = 14
-"""Shown to a person."""
+"""Days in the trend of a check's result."""
 
 LEAST_DAYS = 7
-"""Below that there is no usual value yet."""
+"""With fewer days there is no usual value yet."""
 
 
 def days_before(day: str, count: int = TRAILING_DAYS) -> list[str]:
@@ -26,25 +26,26 @@ def days_before(day: str, count: int = TRAILING_DAYS) -> list[str]:
 
 
 def inputs(state: State, day: str) -> list[DayInput]:
-    """What was pinned on the days before."""
+    """The pinned inputs of the days before."""
     return state.day_inputs(days_before(day))
 
 
 def published_days(state: State, step: StepName, day: str) -> list[PublishedDay]:
-    """A step's accounts of the days before."""
+    """The published days of a step among the days before."""
     return state.published_days_of(step, days_before(day))
 
 
 def checks(state: State, asset: str, day: str) -> list[DayChecks]:
-    """What an asset's checks said on the days before."""
+    """Results of an asset's checks on the days before."""
     return state.checks_of(asset, days_before(day, TREND_DAYS))
 
 
 def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float] | None:
-    """Between which values a day is usual; None with fewer than 7 days.
+    """Lower and upper limit of usual values; None with fewer than 7 days.
 
-    The smallest and the largest of the days before, which holds quiet weekdays; of 14 days or more the second of
-    each, so that one broken day does not excuse the next. `tolerance`: beyond them, as a share.
+    These are the smallest and the largest value of the days before, so quiet weekdays are usual; with 14 days or more,
+    the second smallest and the second largest, so that one broken day does not excuse the next. `tolerance`: margin on
+    both sides, as a share.
     """
     if len(values) < LEAST_DAYS:
         return None
@@ -54,5 +55,5 @@ def usual_range(values: Sequence[float], tolerance: float) -> tuple[float, float
 
 
 def median(values: Sequence[float]) -> float | None:
-    """Of the days before, so that one broken day is not what the next are measured by; None with fewer than 7."""
+    """Median of the days before, which one broken day hardly moves; None with fewer than 7."""
     return float(np.median(values)) if len(values) >= LEAST_DAYS else None

@@ -1,4 +1,4 @@
-"""What the assets have in common: keys, partitions, options, metadata."""
+"""Shared parts of the assets: keys, partitions, options, metadata."""
 
 import math
 import resource

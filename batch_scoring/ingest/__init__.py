@@ -1,4 +1,4 @@
-"""From landing files to accepted rows: what landed, how it is read, which rows are valid, which keys stand twice.
+"""From landing files to accepted rows: listing and reading files, validating rows, detecting duplicate keys.
 
-Start reading at `landing_files.py`, then `row_validator.py`. Knows nothing of models.
+Start reading at `landing_files.py`, then `row_validator.py`. Nothing here depends on a model.
 """

@@ -1,6 +1,6 @@
-"""Whether a day's files are all there, by a marker or by a manifest that lists them.
+"""Completeness of a day's files, signalled by a marker or by a manifest that lists them.
 
-How long a day has been quiet is a question of the clock, and the sensors' own.
+The third signal, a quiet period without new files, depends on the clock and is handled by the sensors.
 """
 
 import json
@@ -17,13 +17,13 @@ _FORMS = '{"files": ["a.parquet", {"path": "b.parquet", "size": 1234}]}, or the 
 
 
 def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[FileVersion]) -> str:
-    """What a day still waits for, in words; empty if it waits for nothing.
+    """Return what a day is still waiting for, as text; empty if the day is complete.
 
     Args:
-        complete: what the spec says.
-        landing: the folder above the days.
+        complete: how the spec declares completeness.
+        landing: the landing folder, which contains the days' folders.
         day: YYYY-MM-DD.
-        there: all files in the day's folder, data or not, those in trouble too.
+        there: all files in the day's folder, including files that are not data and files that cannot be read.
     """
     if complete.by == "quiet":
         return ""
@@ -34,33 +34,33 @@ def waits_for(complete: Complete, landing: Folder, day: str, there: Iterable[Fil
         return in_words(landing, [own])
     sizes = {path: file.size for path, file in known.items() if not file.trouble}
     if name not in sizes:
-        return f"there is no {name} in {landing.uri}/{folder}; it is expected when all files of the day are there"
+        return f"there is no {name} in {landing.uri}/{folder}; it is expected once all files of the day have arrived"
     if complete.by == "marker":
         return ""
     try:
         listed = dict(_listed(landing.read(f"{folder}{name}"), folder))
     except FileNotFoundError:
-        return f"{name} has just gone"
+        return f"{name} has just been removed"
     except StoreError:
         raise
-    except OSError as error:  # of this one file: it must not hold up the other days
-        return f"{landing.uri}/{folder}{name} may not be read: {error}"
+    except OSError as error:  # concerns this file only: it must not hold up the other days
+        return f"{landing.uri}/{folder}{name} cannot be read: {error}"
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())
-        return f"{landing.uri}/{folder}{name} is no manifest ({type(error).__name__}: {said}); expected {_FORMS}"
+        return f"{landing.uri}/{folder}{name} is not a manifest ({type(error).__name__}: {said}); expected {_FORMS}"
     wrong = [
-        f"{readable_name(path)} is not there"
+        f"{readable_name(path)} is missing"
         if path not in sizes
-        else f"{path} has {sizes[path]} bytes, {size} are listed"
+        else f"{path} has {sizes[path]} bytes, but {size} are listed"
         for path, size in listed.items()
         if path not in sizes or size not in (None, sizes[path])
     ]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    return f"of {len(listed)} files that {folder}{name} lists, {'; '.join(wrong[:3])}{more}" if wrong else ""
+    return f"of the {len(listed)} files listed in {folder}{name}, {'; '.join(wrong[:3])}{more}" if wrong else ""
 
 
 def _listed(content: bytes, folder: str) -> Iterator[tuple[str, int | None]]:
-    """Path in the day's folder and, if it is said, size in bytes of each file that a manifest lists."""
+    """Yield each file listed in a manifest: its path in the day's folder and, if given, its size in bytes."""
     document: Any = json.loads(content)
     entries = document.get("files", document.get("entries")) if isinstance(document, dict) else document
     if not isinstance(entries, list):

@@ -1,8 +1,8 @@
-"""Which keys of a day have been seen: by halves of 64-bit hashes, equal ones compared in full.
+"""An index of the keys seen in a day: half of each 64-bit hash, with full comparison of keys whose halves match.
 
-10 to 12 bytes a key beside the key itself (up to 24 while runs are merged), no Python object a key. The hashes of the
-index are seeded at random, or chosen keys would collide; those that sum up row identities in the shards' accounts are
-the same in every process.
+It needs 10 to 12 bytes per key in addition to the key itself (up to 24 while runs are merged), and no Python object per
+key. The index hashes with a random seed, so that nobody can construct colliding keys; the hashes that are summed into
+row identities in the shard statistics are the same in every process.
 """
 
 import numpy as np
@@ -12,23 +12,23 @@ import pyarrow.compute as pc
 from batch_scoring.ingest.seeded_hash import SeededHash
 
 _LONGEST = 4096
-"""Bytes of a key that weigh differently."""
+"""Bytes of a key that have weights of their own."""
 
 _HALF = np.uint64(32)
 _UPPER, _LOWER = np.uint64(0xFFFFFFFF00000000), np.uint64(0x00000000FFFFFFFF)
 
 _AT_ONCE = 65_536
-"""Hashes: what is computed of so many stays in the cache."""
+"""Hashes processed at a time, so that intermediate results stay in the cache."""
 
 _LEAST_BITS = 20
-"""Of which 2 to the power there are at first: 128 KB, for 65,536 keys."""
+"""Initial size, as a power of two, of the bit table: 128 KB, enough for 65,536 keys."""
 
 with np.errstate(over="ignore"):
     _WEIGHTS = np.cumprod(np.full(_LONGEST, 0x9E3779B97F4A7C15, np.uint64))
 
 
 def hash64(keys: pa.Array) -> np.ndarray:
-    """uint64[rows]: a hash of each key, the same in every process. The keys hold no nulls."""
+    """uint64[rows]: a hash of each key, the same in every process. The keys must not contain nulls."""
     if pa.types.is_dictionary(keys.type):
         hashes: np.ndarray = hash64(keys.dictionary)[keys.indices.to_numpy()]
         return hashes
@@ -52,7 +52,7 @@ def hash64(keys: pa.Array) -> np.ndarray:
     with np.errstate(over="ignore"):
         weighed = (data.astype(np.uint64) + np.uint64(1)) * _WEIGHTS[places % _LONGEST]
         sums = np.zeros(len(text), np.uint64)
-        filled = np.flatnonzero(lengths)  # reduceat has no empty segments
+        filled = np.flatnonzero(lengths)  # reduceat does not support empty segments
         sums[filled] = np.add.reduceat(weighed, (offsets[:-1] - offsets[0])[filled])
         return mix64(sums + lengths.astype(np.uint64))
 
@@ -68,40 +68,41 @@ def mix64(values: np.ndarray) -> np.ndarray:
 
 
 def identity(hashes: np.ndarray) -> int:
-    """The sum of hashes modulo 2**64: equal for equal multisets of rows, in any order."""
+    """Return the sum of hashes modulo 2**64: equal for equal multisets of rows, in any order."""
     return int(hashes.sum(dtype=np.uint64))
 
 
 def row_identity(rows: np.ndarray) -> int:
-    """`identity` of row numbers."""
+    """Return the `identity` of row numbers."""
     return identity(mix64(rows.astype(np.uint64)))
 
 
 class KeyIndex:
-    """The keys seen so far.
+    """An index of the keys seen so far.
 
-    Each is one number, the upper half of its hash above its position among the keys: sorted runs of them, merged when
-    they are of a size. A bit a hash says beforehand which keys are certainly new, nearly all of a day; the others are
-    looked up, and compared in full with those that have the same half.
+    Each entry is one integer: the upper half of the key's hash, then its position among the keys. Entries are kept in
+    sorted runs, which are merged when they are of similar size. A table with one bit per hash prefix first identifies
+    keys that are certainly new, which nearly all are; the others are looked up and compared in full with the keys that
+    have the same upper half.
     """
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
         self._keys: list[pa.Array] = []
-        self._starts: list[int] = []  # the position of the first of each of them
-        self._held = 0  # how many
+        self._starts: list[int] = []  # position of the first key of each batch
+        self._held = 0  # number of keys held
         self._bits = _Bits(_LEAST_BITS)
         self._hash = SeededHash()
 
     def __len__(self) -> int:
-        """Distinct keys seen."""
+        """Number of distinct keys seen."""
         return self._held
 
     def add(self, keys: pa.Array) -> np.ndarray:
-        """bool[rows]: whether each key comes for the first time, here and in this batch. They are seen from now on.
+        """bool[rows]: whether each key appears for the first time, in this batch and all before; remember it.
 
         Raises:
-            OverflowError: more keys than positions can name.
+            OverflowError: there are more keys than positions.
         """
         hashes = self._hash(keys)
         ordered = np.sort((hashes & _UPPER) | np.arange(len(keys), dtype=np.uint64))
@@ -119,7 +120,7 @@ class KeyIndex:
         return first
 
     def seen(self, keys: pa.Array) -> np.ndarray:
-        """bool[rows]: whether each key has been seen before."""
+        """bool[rows]: whether each key was seen in an earlier batch."""
         hashes = self._hash(keys)
         found = self._bits.has(hashes)
         suspects = np.flatnonzero(found)
@@ -127,9 +128,9 @@ class KeyIndex:
         return found
 
     def _holds(self, keys: pa.Array, hashes: np.ndarray) -> np.ndarray:
-        """bool[rows]: whether each key is held, compared in full with all that share the upper half of its hash."""
+        """bool[rows]: whether each key is in the index, compared in full with all keys with the same upper half."""
         held = np.zeros(len(keys), bool)
-        order = np.argsort(hashes)  # sorted needles are found much faster
+        order = np.argsort(hashes)  # sorted hashes are found much faster
         for run in self._runs:
             rows = order[~held[order]]
             places = np.searchsorted(run, hashes[rows] & _UPPER)
@@ -145,17 +146,17 @@ class KeyIndex:
         return held
 
     def _equal(self, keys: pa.Array, positions: np.ndarray) -> np.ndarray:
-        """bool[rows]: whether each key is the one that is held at a position."""
+        """bool[rows]: whether each key equals the key stored at its position."""
         same = np.zeros(len(keys), bool)
         batches = np.searchsorted(self._starts, positions, side="right") - 1
-        for batch in np.unique(batches):  # Arrow would first copy all of them into one
+        for batch in np.unique(batches):  # Arrow would first copy all batches into one
             rows = np.flatnonzero(batches == batch)
             held = self._keys[batch].take(pa.array(positions[rows] - self._starts[batch]))
             same[rows] = pc.equal(held, keys.take(pa.array(rows))).to_numpy(zero_copy_only=False)
         return same
 
     def _insert(self, ordered: np.ndarray, rows: np.ndarray, first: np.ndarray, keys: pa.Array) -> None:
-        """Remember the keys that come for the first time; `ordered`: half hashes over rows, sorted."""
+        """Remember keys that appear for the first time; `ordered`: half hashes combined with row numbers, sorted."""
         if not first.all():
             ordered, rows = ordered[first[rows]], (np.cumsum(first) - 1)[rows[first[rows]]]
             keys = keys.filter(pa.array(first))
@@ -164,9 +165,9 @@ class KeyIndex:
         if self._held + len(keys) > _LOWER:
             raise OverflowError(f"more than {_LOWER:,} keys in one day; expected fewer: split the day's table in two")
         run = (ordered & _UPPER) | (rows + self._held).astype(np.uint64)
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):  # merge equals: log(n) runs
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):  # merge runs of similar size: log(n) runs remain
             run = np.concatenate([self._runs.pop(), run])
-            run.sort(kind="stable")  # merges what is sorted
+            run.sort(kind="stable")  # merges the two sorted halves
         self._runs.append(run)
         self._keys.append(keys)
         self._starts.append(self._held)
@@ -180,33 +181,33 @@ class KeyIndex:
 
 
 class _Bits:
-    """A bit for each beginning of a hash: what is not set has not been seen."""
+    """One bit per hash prefix: if it is not set, no key with this prefix has been seen."""
 
     def __init__(self, exponent: int) -> None:
         self.exponent = exponent
         self._bytes = np.zeros(2 ** (exponent - 3), np.uint8)
 
     def are_few_for(self, keys: int) -> bool:
-        """Whether more than a sixteenth of them is set, and more can be told apart by half a hash."""
+        """Whether more than a sixteenth of the bits is set, and half a hash has room for a larger table."""
         return 16 * keys > 2**self.exponent and self.exponent < int(_HALF)
 
     def has(self, hashes: np.ndarray) -> np.ndarray:
-        """bool[rows]: whether each bit is set. Sorted hashes go through memory in one direction, which is faster."""
+        """bool[rows]: whether each bit is set. Sorted hashes access memory sequentially, which is faster."""
         place = hashes >> np.uint64(64 - self.exponent)
         bit: np.ndarray = self._bytes[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)
         return (bit & np.uint8(1)).astype(bool)
 
     def set(self, hashes: np.ndarray) -> None:
-        """Set the bit of each."""
+        """Set the bit of each hash."""
         for start in range(0, len(hashes), _AT_ONCE):
             place = hashes[start : start + _AT_ONCE] >> np.uint64(64 - self.exponent)
             np.bitwise_or.at(self._bytes, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
 
 
 def _first_of_each(keys: pa.Array, hashes: np.ndarray) -> np.ndarray:
-    """bool[rows]: whether no row above has the same key, of rows that are sorted by the upper half of their hashes.
+    """bool[rows]: whether no earlier row has the same key; the rows are sorted by the upper half of their hashes.
 
-    Arrow's own dictionaries hash without a seed.
+    Arrow's own dictionary encoding is not used because its hash has no seed.
     """
     first = np.zeros(len(keys), bool)
     order, halves = np.arange(len(keys)), hashes >> _HALF

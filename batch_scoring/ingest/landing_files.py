@@ -1,6 +1,6 @@
-"""The day's landing files: which there are, what they hold, and how each is opened.
+"""The day's landing files: listing, inspecting and opening them.
 
-A file is read in the version that was pinned. `rows.py` says what its rows are.
+Every file is read in its pinned version. `formats/rows.py` is the interface to its rows.
 """
 
 import collections
@@ -25,33 +25,33 @@ _HASHED = 1024 * 1024
 """Bytes hashed at a time."""
 
 _MEANINGS = (
-    ("magic bytes", "it may be truncated or of another format"),
+    ("magic bytes", "it may be truncated or in another format"),
     ("codec can't decode", "its header must be UTF-8"),
     ("header check", "it is not compressed, but its name ends in .gz"),
     ("hrift", "its pages are damaged"),
     ("orrupt", "its pages are damaged"),
     ("CRC", "its pages are damaged"),
 )
-"""What Arrow and Python say, and what it means to the person who wrote the file."""
+"""Text in errors of Arrow and Python, and what it means to the person who wrote the file."""
 
 
 def day_folder(day: str) -> str:
-    """The prefix of a day's files in its landing folder and tables."""
+    """Return the prefix of a day's files in its landing folder and tables."""
     return f"dt={day}/"
 
 
 def list_day(landing: Folder, day: str) -> list[FileVersion]:
-    """The day's data files, sorted by path, those in trouble too. Names that begin with `_` or `.` are not data."""
+    """List the day's data files by path, including unreadable ones. Names that begin with `_` or `.` are not data."""
     return data_files(landing.look(day_folder(day)))
 
 
 def data_files(listed: Iterable[FileVersion]) -> list[FileVersion]:
-    """Those of the files that are data, in their order."""
+    """Return the data files among the given files, in the same order."""
     return [file for file in listed if is_data(file.path)]
 
 
 def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
-    """The data files of all days, in one listing."""
+    """List the data files of all days in one listing."""
     found: dict[str, list[FileVersion]] = {}
     for file in landing.look("dt="):
         if is_data(file.path) and ("/" in file.path or file.trouble):
@@ -60,32 +60,32 @@ def list_days(landing: Folder) -> dict[str, list[FileVersion]]:
 
 
 def is_data(path: str) -> bool:
-    """Whether a path is meant to be read: no part of it begins with `_` or `.`."""
+    """Whether a path is a data file: no part of it begins with `_` or `.`."""
     return not any(part.startswith(("_", ".")) for part in path.split("/"))
 
 
 def in_words(landing: Folder, troubled: Sequence[FileVersion]) -> str:
-    """What is wrong with files of a listing."""
+    """Describe what is wrong with files of a listing."""
     said = [f"{landing.uri}/{file.path}: {file.trouble.reason}" for file in troubled if file.trouble]
     more = [f"and {len(said) - 3} more"] if len(said) > 3 else []
     return "; ".join([*said[:3], *more])
 
 
 def newest_first(files: Iterable[AnyFile]) -> list[AnyFile]:
-    """The order in which files are read: of rows with equal keys the first one's is accepted."""
+    """Return files in reading order: of rows with equal keys, the first one read is accepted."""
     return sorted(files, key=lambda file: (file.modified, file.path), reverse=True)
 
 
 def fingerprint(files: Iterable[FileVersion | LandingFile]) -> str:
-    """Names the content of a day: a sha256 over path, version token and size of each file, newest first.
+    """Identify the content of a day: a sha256 over path, version token and size of each file, newest first.
 
-    Their order counts: the same files, one of them uploaded once more, can mean other accepted rows.
+    The order matters: uploading one of the same files again can change which rows are accepted.
     """
     return _digest((file.path, file.token, file.size) for file in newest_first(files))
 
 
 def is_of(name: str | None, files: Iterable[FileVersion]) -> bool:
-    """Whether a fingerprint names just these files; one from before 2026-11 does so by the tokens of that time."""
+    """Whether a fingerprint identifies exactly these files; before 2026-11, tokens of local files had another form."""
     ordered = newest_first(files)
     former = ((file.path, former_token(file.token), file.size) for file in ordered)
     return name is not None and name in (fingerprint(ordered), _digest(former))
@@ -97,10 +97,10 @@ def _digest(files: Iterable[tuple[str, str, int]]) -> str:
 
 
 def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
-    """Read what a file is made of; a CSV file is read through, so its end is known to be there.
+    """Read a file's columns and number of rows; a CSV file is read to its end, so truncation is noticed.
 
     Raises:
-        UnreadableFileError: it is no whole file of its kind.
+        UnreadableFileError: it is not a complete file of its format.
         FileChangedError: it was replaced since the listing.
     """
     with open_rows(landing, file, csv, columns=()) as rows:
@@ -134,16 +134,16 @@ def open_rows(
     """Open one pinned version of a landing file.
 
     Args:
-        landing: the folder.
-        file: the file, in the version that is meant.
+        landing: the landing folder.
+        file: the file, in the version to read.
         csv: the dialect of a CSV file.
-        columns: those that are decoded; all if None.
-        batch_rows: rows of a record batch, at most.
+        columns: columns to decode; all if None.
+        batch_rows: maximum number of rows in a record batch.
 
     Raises:
-        UnreadableFileError: it is no whole file of its kind, noticed at the start or while it is read.
+        UnreadableFileError: it is not a complete file of its format; noticed on opening or while reading.
         FileChangedError: it is no longer the pinned version, at the start or at the end.
-        FileNotFoundError: it is gone.
+        FileNotFoundError: it no longer exists.
     """
     where = one_line(f"{landing.uri}/{file.path}")
     with landing.open(file.path, file.token) as stream:
@@ -151,7 +151,7 @@ def open_rows(
             rows = _rows(stream, file, csv, columns)
         rows.batch_rows = batch_rows
         rows.explain = lambda: _explained(where, file)
-        if landing.is_local:  # on S3 every read names the version
+        if landing.is_local:  # on S3, every read names the version
             rows.refuse_changed = lambda: landing.open(file.path, file.token).close()
         yield rows
         rows.refuse_changed()
@@ -160,7 +160,7 @@ def open_rows(
 def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: Iterable[str] | None) -> FileRows:
     if file.size == 0:
         raise UnreadableFileError("it is empty (0 bytes); expected a header or a Parquet footer")
-    # late: who only lists files is to start soon
+    # imported late, so that listing files stays fast
     from batch_scoring.ingest.formats.csv_rows import CsvRows
     from batch_scoring.ingest.formats.parquet_rows import ParquetRows
 
@@ -171,8 +171,8 @@ def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: 
         rows = CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"), columns=columns)
     else:
         raise UnreadableFileError(
-            f"its name ends in none of {', '.join(ENDINGS)}; if it is one of these, rename it; if it is not data, let "
-            "its name begin with '_'"
+            f"its name ends in none of {', '.join(ENDINGS)}; if it is one of these, rename it; if it is not data, "
+            "rename it to begin with '_'"
         )
     twice = [name for name, count in collections.Counter(rows.schema.names).items() if count > 1]
     if twice:
@@ -185,17 +185,18 @@ def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: 
 
 @contextlib.contextmanager
 def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
-    """Say of a reading error which file it is in and what to do."""
+    """Add to a reading error which file it concerns and what to do."""
     try:
         yield
     except UnreadableFileError as error:
         raise UnreadableFileError(f"{where} ({file.size} bytes) cannot be scored: {error}") from error
     except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
-            raise  # gone, changed, not permitted, or the disk's trouble: these say so themselves
+            raise  # missing, changed, forbidden, or a disk error: these messages are clear
         kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
         found = str(error).splitlines()[0]
         meaning = next((meaning for words, meaning in _MEANINGS if words in found), "it may be truncated")
         raise UnreadableFileError(
-            f"{where} ({file.size} bytes) is no whole {kind} file: {found.rstrip('.')}; {meaning}: upload it again"
+            f"{where} ({file.size} bytes) is not a complete {kind} file: "
+            f"{found.rstrip('.')}; {meaning}: upload it again"
         ) from error

@@ -1,8 +1,8 @@
-"""Rows of the quarantine without an object for each: where many rows of a record batch are rejected, and most plainly.
+"""Quarantine rows in bulk, without an object per row, for record batches in which many rows are rejected.
 
-A day of which a column is wrong in every row is to take little longer than others. A row is plain if its cells are
-short and have no blanks around them; the others, and rows with nested values, are put into words one by one
-(`quarantine.py`).
+A day on which a column is wrong in every row should take little longer than any other. A row qualifies if its cells are
+short and not surrounded by blanks; all other rows, and rows with nested values, are formatted one by one in
+`quarantine.py`.
 """
 
 import functools
@@ -15,30 +15,30 @@ import pyarrow.compute as pc
 from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.schema.contract import Rejections, Shared, Stage, plain_cells
 
-_MANY = 512
-"""Rejected rows of a record batch from which on they are worth it."""
+_MIN_ROWS = 512
+"""Minimum number of rejected rows in a record batch that makes bulk handling worthwhile."""
 
 _LONGEST = 128
-"""Bytes of a plain cell."""
+"""Maximum bytes of a cell that is handled in bulk."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that were rejected in one stage."""
+    """Rows rejected in one stage."""
 
     stage: Stage
     rows: pa.RecordBatch
-    """As the quarantine table has them, in the order of their file."""
+    """Rows of the quarantine table, in file order."""
     counts: dict[str, int]
-    """By reason, as accounts have them."""
+    """Rows by reason, as in the shard statistics."""
 
 
 def blocks_of(
     batch: pa.RecordBatch, numbers: np.ndarray, reasons: Rejections, key: str, source_file: str
 ) -> tuple[list[Block], np.ndarray]:
-    """The plain ones of the rejected rows; and the positions of the others."""
+    """Return the rejected rows that can be handled in bulk, and the positions of the others."""
     positions = reasons.positions
-    if len(positions) < _MANY or not all(_is_simple(field.type) for field in batch.schema):
+    if len(positions) < _MIN_ROWS or not all(_is_simple(field.type) for field in batch.schema):
         return [], positions
     cells = {name: _Texts(batch.column(name), positions) for name in batch.schema.names}
     is_plain = np.logical_and.reduce([column.is_plain for column in cells.values()])
@@ -63,8 +63,8 @@ def blocks_of(
 def _values(
     group: Shared, rows: np.ndarray, cells: "dict[str, _Texts]", positions: np.ndarray
 ) -> tuple[pa.Array, np.ndarray]:
-    """What was wrong in each of some rows, and whether it can be shown in full."""
-    if group.stage == "read":  # the cell as it stands
+    """Return the invalid value of each of some rows, and whether it can be shown in full."""
+    if group.stage == "read":  # the unconverted cell
         shown = cells[group.column].shown.take(pa.array(np.searchsorted(positions, rows)))
         return shown, _is_printable(shown)
     texts = _Texts(group.values, np.searchsorted(group.rows, rows))
@@ -72,7 +72,7 @@ def _values(
 
 
 def _is_printable(texts: pa.Array) -> np.ndarray:
-    """bool[rows]: texts that a terminal shows as they stand, for certain."""
+    """bool[rows]: whether each text is certain to be shown unchanged by a terminal."""
     odd = pc.match_substring_regex(texts, r"[^\x20-\x7e]")
     found: np.ndarray = pc.invert(pc.fill_null(odd, False)).to_numpy(zero_copy_only=False)
     return found
@@ -105,18 +105,18 @@ class _Texts:
             self._cells = plain_cells(values, np.arange(len(values)))
             shown = pa.array([None if cell is None else str(cell) for cell in self._cells], pa.string())
         self.shown: pa.Array = shown
-        """As a person reads it; null if there is nothing, or too much."""
+        """Readable text; null if the cell is empty or too long."""
 
     @property
     def in_json(self) -> pa.Array:
-        """As a JSON object has it."""
+        """Text as it appears in a JSON object."""
         if self._cells:
             return pa.array(quarantine.as_json(self._cells), pa.string())
         return self.shown.fill_null("null") if self._is_number else _as_json(self.shown)
 
     @functools.cached_property
     def is_plain(self) -> np.ndarray:
-        """bool[rows]: what is short, with no blanks around it, so that it is shown everywhere in full."""
+        """bool[rows]: whether a cell is short and not surrounded by blanks, and is therefore always shown in full."""
         wrong = pc.greater(pc.binary_length(self.shown), _LONGEST)
         if _may_have_blanks_around(self.shown):
             trimmed = pc.utf8_trim_whitespace(self.shown)
@@ -126,7 +126,7 @@ class _Texts:
 
 
 def _is_simple(kind: pa.DataType) -> bool:
-    """Whether values of a type are taken here; those of nested ones, and views, are not."""
+    """Whether values of a type are handled here; nested types and views are not."""
     if pa.types.is_dictionary(kind):
         return _is_simple(kind.value_type)
     return _is_text(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
@@ -138,17 +138,17 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _utf8(values: pa.Array) -> pa.Array | None:
-    """The texts of a column; None if it has no texts, or one that is not UTF-8."""
+    """Return the texts of a column; None if it is not text, or a value is not UTF-8."""
     if not _is_text(values.type):
         return None
     try:
-        return values.cast(pa.binary()).cast(pa.string())  # looks at the bytes
+        return values.cast(pa.binary()).cast(pa.string())  # validates the bytes
     except pa.ArrowInvalid:
         return None
 
 
 def _without_long(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """A column with null for every long text, and where they are; a dictionary's are never written out."""
+    """Return a column with null for each long text, and where those are; a dictionary is never expanded."""
     if pa.types.is_dictionary(values.type):
         words, is_long = _without_long(values.dictionary)
         places = values.indices.fill_null(len(words)).to_numpy()
@@ -163,7 +163,7 @@ def _without_long(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def _as_json(texts: pa.Array) -> pa.Array:
-    """Texts as JSON has them. A look at all bytes is cheap, and most have nothing to escape."""
+    """Escape texts for JSON. Scanning all bytes is cheap, and most texts have nothing to escape."""
     offsets, data = _bytes_of(texts)
     data = data[offsets[0] : offsets[-1]]
     if ((data < ord(" ")) | (data == ord('"')) | (data == ord("\\"))).any():
@@ -172,7 +172,7 @@ def _as_json(texts: pa.Array) -> pa.Array:
 
 
 def _may_have_blanks_around(texts: pa.Array) -> bool:
-    """Whether a text begins or ends with a byte that is a blank, or may be a part of one."""
+    """Whether a text begins or ends with a byte that is, or may be part of, a blank."""
     offsets, data = _bytes_of(texts)
     filled = np.flatnonzero(np.diff(offsets))
     edges = data[np.concatenate([offsets[filled], offsets[filled + 1] - 1])]
@@ -180,13 +180,13 @@ def _may_have_blanks_around(texts: pa.Array) -> bool:
 
 
 def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """int32[rows + 1] and uint8: where each text begins and ends, and all bytes."""
+    """int32[rows + 1] and uint8: the offsets of the texts, and all their bytes."""
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     return offsets, np.frombuffer(texts.buffers()[2] or b"", np.uint8)
 
 
 def _raw(columns: dict[str, _Texts]) -> pa.Array:
-    """Each row's cells as a JSON object."""
+    """Return each row's cells as a JSON object."""
     parts: list[object] = []
     for name, found in columns.items():
         parts += [f"{', ' if parts else '{'}{quarantine.as_json([name])[0]}: ", found.in_json]

@@ -1,7 +1,7 @@
-"""Validation of the rows of a file: each is accepted or rejected, once, with a reason.
+"""Validation of rows: each row that is read is either accepted, or rejected with a reason.
 
-The contract validates a block of rows by itself; of rows with equal keys the one that is admitted first is accepted, so
-files are read newest first. Days and files at the command line are validated alike: `daily/stream.py` runs this.
+The contract validates each block of rows separately. Of rows with equal keys the first one is accepted, so files are
+read newest first. A day's rows and those of files on the command line are validated in the same way.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from batch_scoring.runtime.parallel import in_order
 
 @dataclass(frozen=True)
 class ValidatedRows:
-    """A block of rows of one file, split."""
+    """A block of rows of one file, split into accepted and rejected rows."""
 
     accepted: pa.RecordBatch
-    """The key, then the features, typed."""
+    """The key and the features, typed."""
     numbers: np.ndarray
-    """int64: the row number of each accepted row."""
+    """int64: the number of each accepted row."""
     duplicates: tuple[int, ...]
-    """Row numbers of those that were rejected because their key had been seen."""
+    """Numbers of the rows that were rejected because their key had been seen before."""
     block: Rows
     reasons: Rejections
-    """By position in the block, of the rows that could be parsed and are rejected."""
+    """Reasons of the rejected rows that could be parsed, by position in the block."""
     key: str
     file: str
 
     def rejected(self) -> Iterator[quarantine.Rejected]:
-        """Every row of the block that is not accepted."""
+        """Yield every row of the block that was not accepted."""
         for row in self.block.broken:
             yield quarantine.from_broken(row, self.file)
         yield from quarantine.from_rows(self.block.batch, self.block.numbers, self.reasons, self.key, self.file)
 
     def quarantine(self) -> tuple[list[quarantine_blocks.Block], Iterator[quarantine.Rejected]]:
-        """The same rows: as many as can be in blocks, and the others."""
+        """Return the same rows: as many as possible in blocks, and the others one by one."""
         place = self.block.batch, self.block.numbers
         blocks, others = quarantine_blocks.blocks_of(*place, self.reasons, self.key, self.file)
         rows = quarantine.from_rows(*place, self.reasons, self.key, self.file, others)
@@ -49,12 +49,12 @@ class ValidatedRows:
 
     @property
     def rejected_numbers(self) -> np.ndarray:
-        """int64: the row number of each rejected row, in no order."""
+        """int64: the number of each rejected row, in no particular order."""
         return np.concatenate([self.block.numbers[self.reasons.positions], self.block.broken.numbers])
 
 
 class RowValidator:
-    """A contract with the keys that have been accepted so far."""
+    """A contract, and the keys that have been accepted so far."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
@@ -63,20 +63,20 @@ class RowValidator:
     def validate(
         self, blocks: Iterable[Rows], file: str, *, is_text: bool, helpers: int
     ) -> Generator[ValidatedRows, None, None]:
-        """Validate the next blocks; those of the newest file come first.
+        """Validate the next blocks; blocks of the newest file must come first.
 
-        The contract is applied in as many threads more (`runtime/parallel.py`); keys are looked up here, in order.
+        The contract is applied in `helpers` additional threads; the check for duplicate keys then follows in order.
         """
 
-        def result(block: Rows) -> tuple[Rows, ValidationResult]:
+        def validated(block: Rows) -> tuple[Rows, ValidationResult]:
             return block, self.contract.validate(block.batch, is_text=is_text)
 
-        with contextlib.closing(in_order(result, blocks, helpers)) as results:
+        with contextlib.closing(in_order(validated, blocks, helpers)) as results:
             for block, found in results:
                 yield self.admit(block, found, file)
 
     def admit(self, block: Rows, result: ValidationResult, file: str) -> ValidatedRows:
-        """Turn away those of the accepted rows whose key has been seen; the keys of the others are seen from now on."""
+        """Reject accepted rows whose key has been seen before, and remember the keys of the others."""
         key, accepted = self.contract.key, result.accepted
         first = self.seen.add(accepted.column(key))
         reasons = result.rejected

@@ -1,9 +1,9 @@
-"""A hash of keys that nobody can foresee: chosen keys collide no more often than others.
+"""A hash of keys with a random seed, so that nobody can construct keys that collide.
 
 Multilinear hashing with secret random weights (Lemire and Kaser, "Strongly universal string hashing is fast", The
-Computer Journal 57, 2014): the upper 32 bits of w + sum(w_i * x_i) modulo 2**64, over characters x_i of 32 bits, are
-strongly universal, so that any two different keys have equal ones once in 2**32, whoever chooses them. The lower bits
-promise nothing. Hashes differ from process to process: what is kept beyond one takes `keys.hash64`.
+Computer Journal 57, 2014): the upper 32 bits of w + sum(w_i * x_i) modulo 2**64, over 32-bit characters x_i, are
+strongly universal, so any two different keys collide with probability 2**-32, even if chosen by an attacker. The lower
+bits carry no such guarantee. Hashes differ between processes: use `key_index.hash64` for anything that is stored.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 _LONGEST = 4096
-"""Bytes of a key with weights of their own; a longer one costs more than a call of a cryptographic hash."""
+"""Bytes of a key that have weights of their own; a longer key costs more than a cryptographic hash."""
 
 _CHARACTER = 4
-"""Bytes of a key that are multiplied at once."""
+"""Bytes of a key that are multiplied at a time."""
 
 _ROWS_AT_ONCE = 32_768
-"""Whose sums stay in the cache."""
+"""Rows whose sums stay in the cache."""
 
 _U64 = np.uint64
 
 
 class SeededHash:
-    """A hash of its own, drawn at random."""
+    """A hash function with its own random weights."""
 
     def __init__(self) -> None:
         self._seed = os.urandom(16)
@@ -33,7 +33,7 @@ class SeededHash:
         self._start, self._length, self._weights = start, length, np.array(weights)
 
     def __call__(self, keys: pa.Array) -> np.ndarray:
-        """uint64[rows]: equal for equal keys; the upper 32 bits tell others apart. The keys hold no nulls."""
+        """uint64[rows]: equal for equal keys; use the upper 32 bits to compare. The keys must not contain nulls."""
         if pa.types.is_dictionary(keys.type):
             hashes: np.ndarray = self(keys.dictionary)[keys.indices.to_numpy()]
             return hashes
@@ -74,7 +74,7 @@ class SeededHash:
         return sums
 
     def _add_columns(self, table: np.ndarray, sums: np.ndarray) -> None:
-        """Add the characters of keys of one length, uint8[rows, length]."""
+        """Add the characters of keys of equal length, uint8[rows, length]."""
         rows, length = table.shape
         whole, rest = divmod(length, _CHARACTER)
         characters = np.ndarray((rows, whole), "<u4", buffer=table, strides=(length, _CHARACTER))
@@ -87,7 +87,7 @@ class SeededHash:
 
     def _add_characters(self, anywhere: np.ndarray, starts: np.ndarray, lengths: np.ndarray, sums: np.ndarray) -> None:
         """Add the characters of keys of any length; `anywhere`: the character that starts at each byte."""
-        filled = np.flatnonzero(lengths)  # reduceat has no empty segments
+        filled = np.flatnonzero(lengths)  # reduceat does not support empty segments
         starts, lengths = starts[filled], lengths[filled]
         if not len(filled):
             return
@@ -95,6 +95,6 @@ class SeededHash:
         ends = np.cumsum(counts)
         places = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
         characters = anywhere[np.repeat(starts, counts) + _CHARACTER * places].astype(_U64)
-        beyond = (8 * (_CHARACTER * counts - lengths)).astype(_U64)  # bits of the last one that are the next key's
+        beyond = (8 * (_CHARACTER * counts - lengths)).astype(_U64)  # bits of the last one that belong to the next key
         characters[ends - 1] &= _U64(2**32 - 1) >> beyond
         sums[filled] += np.add.reduceat(characters * self._weights[places], ends - counts)

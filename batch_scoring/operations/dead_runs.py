@@ -20,8 +20,8 @@ from batch_scoring.runtime import run_locks
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark the dead runs of this machine's instance as failed; return their ids.
 
-    An instance that other machines may share (another launcher than the local one, another storage than SQLite) is
-    left alone: a process may live on another machine, where the launcher monitors its runs itself.
+    An instance that other machines may share (its launcher is not the local one, or its storage is not SQLite) is left
+    alone: a process may live on another machine, where the launcher monitors its runs itself.
     """
     if not is_of_this_machine(instance):
         return []

@@ -69,7 +69,7 @@ def is_recorded(run: dg.DagsterRun) -> bool:
 
 
 def of_run(run: dg.DagsterRun) -> FailureClass | None:
-    """The failure class of a run by its record alone; None if it has not failed."""
+    """The failure class of a run from its record alone; None if it has not failed."""
     if run.status != dg.DagsterRunStatus.FAILURE:
         return None
     if is_recorded(run):
@@ -78,7 +78,7 @@ def of_run(run: dg.DagsterRun) -> FailureClass | None:
 
 
 def record_failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> FailureClass | None:
-    """The failure class of a run that has ended; recorded here where none of its steps could do so.
+    """Determine the failure class of an ended run, and record it if none of its steps could do so.
 
     Args:
         instance: holds its events.

@@ -29,7 +29,7 @@ STOPPED = "batch_scoring/stopped"
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can bring a day up to date."""
 MOST_BACKOFF = 6
-"""Times a batch is halved at most: from 131,072 rows to 2,048."""
+"""Most times that a batch is halved: from 131,072 rows to 2,048."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
 RUNS_PER_QUERY = 100
@@ -122,7 +122,7 @@ def _is_fixed(record: dg.RunRecord) -> bool:
 
 
 def batch_backoff(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
-    """How often a step halves its batches: once for each previous attempt that may have run out of memory.
+    """Number of times that a step halves its batches: once per previous attempt that may have run out of memory.
 
     Args:
         instance: holds the previous runs.

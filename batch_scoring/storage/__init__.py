@@ -1,4 +1,4 @@
-"""Bytes: local folders and S3 prefixes, Parquet files, shards, small JSON documents.
+"""Storage: local folders and S3 prefixes, Parquet files, shards, Delta tables, small JSON documents.
 
-Start reading at `folders.py`. Knows no pipeline and no row's meaning.
+Start reading at `folders.py`. Nothing here depends on a pipeline or on the meaning of rows.
 """

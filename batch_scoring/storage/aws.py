@@ -1,7 +1,7 @@
-"""How AWS is reached: one session for the environment's standard variables, its clients, and their errors as OSErrors.
+"""AWS access: one session from the standard environment variables, its clients, and their errors as OSErrors.
 
-boto3 and deltalake are told the same from here. Not through dagster-aws's `S3Resource`: its import costs every step
-process a second, and makes the same client.
+boto3 and deltalake both get their settings from here. dagster-aws's `S3Resource` is not used: importing it adds a
+second to every step process, and it creates the same client.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from batch_scoring.errors import FileChangedError, StoreError
 
 @dataclass(frozen=True)
 class Access:
-    """How S3 is reached, as boto3 resolves it from the environment, profiles or the machine's role."""
+    """How to reach S3, as boto3 resolves it from the environment, profiles or the machine's role."""
 
     endpoint: str | None
     region: str | None
@@ -38,13 +38,13 @@ _AWS_VARIABLES = (
 )
 
 
-def client(service: Literal["s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 makes its clients' classes at run time)
-    """A client for this environment, one for all threads; it renews short-lived credentials by itself."""
+def client(service: Literal["s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 creates its client classes at run time)
+    """Return a client for this environment, shared by all threads; it renews short-lived credentials itself."""
     return _client(service, _environment())
 
 
 def quick_client(service: Literal["s3", "sqs", "sts"]) -> Any:  # noqa: ANN401
-    """A client that gives up within seconds, for who only wants to know whether it is answered."""
+    """Return a client that gives up within seconds, to test whether a service responds."""
     from botocore.config import Config
 
     retries: Any = {"mode": "standard", "total_max_attempts": 2}
@@ -53,11 +53,11 @@ def quick_client(service: Literal["s3", "sqs", "sts"]) -> Any:  # noqa: ANN401
 
 
 def access() -> Access:
-    """How S3 is reached, for a library that does not use boto3."""
+    """Return how to reach S3, for a library that does not use boto3."""
     session, s3 = _session(_environment()), client("s3")
     found = session.get_credentials()
     credentials = found.get_frozen_credentials() if found else None
-    is_aws = re.search(r"\.amazonaws\.com(\.cn)?$", s3.meta.endpoint_url)  # else named by a variable or in a profile
+    is_aws = re.search(r"\.amazonaws\.com(\.cn)?$", s3.meta.endpoint_url)  # otherwise set by a variable or in a profile
     return Access(
         endpoint=None if is_aws else s3.meta.endpoint_url,
         region=session.region_name,
@@ -89,7 +89,7 @@ def _client(service: str, environment: tuple[str | None, ...]) -> Any:  # noqa: 
 
 @contextlib.contextmanager
 def as_os_errors(where: str) -> Iterator[None]:
-    """Botocore's errors as those that a local folder would raise."""
+    """Translate botocore's errors into those that a local folder would raise."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from urllib3.exceptions import HTTPError
@@ -97,7 +97,7 @@ def as_os_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (ClientError, Boto3Error, BotoCoreError, HTTPError) as error:
-        cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the answer
+        cause = error if isinstance(error, ClientError) else error.__context__  # an upload's error wraps the response
         status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else None
         if status == 404:
             raise FileNotFoundError(f"there is no {where}") from error

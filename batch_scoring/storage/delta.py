@@ -1,8 +1,8 @@
-"""Delta tables: publish a day in one strict commit, read what a day's files hold.
+"""Delta tables: publish a day in one strictly serialised commit, and read a day's files.
 
-A step owns a *part* of a table: one day of it, of the quarantine one day's stages. Publishing is a loop around a
-commit that lands on the very version it was planned on, or is planned again. The library's own conflict rules are
-not used: with them two first writers both win, and a compaction in between doubles rows.
+A step owns a *part* of a table: one day, or in the quarantine one day's stages. Publishing is a loop: a commit is
+accepted only on the exact version it was planned for; otherwise it is planned again. The library's own conflict rules
+are not used: under them, two concurrent first writers both succeed, and a compaction in between duplicates rows.
 """
 
 import functools
@@ -27,15 +27,15 @@ from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart
 
 TIMEOUT = 600.0
-"""Seconds for which a publication is tried again while others commit or the store does not answer."""
+"""Seconds to retry a publication while others commit or the store does not respond."""
 
 _LONGEST_LOAD_PAUSE = 5.0
-"""Seconds; the pauses between attempts at loading a table double up to here."""
+"""Maximum pause in seconds between attempts to load a table; pauses double up to this."""
 
 _CONFIGURATION = {
-    "delta.logRetentionDuration": "interval 3650 days",  # by default lineage is deleted after 30 days
-    # a day loads its tables a dozen times, and each commit since the last checkpoint is a file: a hundred of them, the
-    # default, take 47 ms a time, ten take 9
+    "delta.logRetentionDuration": "interval 3650 days",  # by default, lineage is deleted after 30 days
+    # a day loads its tables a dozen times, and each commit since the last checkpoint is a file: with a checkpoint every
+    # 100 commits, the default, loading takes 47 ms; with one every 10 commits, 9 ms
     "delta.checkpointInterval": "10",
 }
 
@@ -49,14 +49,14 @@ class Table:
     partition_by: tuple[str, ...] = ("dt",)
 
     def load(self) -> DeltaTable | None:
-        """The table's newest version, None before its first commit."""
+        """Return the table's newest version; None before its first commit."""
         pause = 0.05
         while True:
             try:
                 return DeltaTable(self.folder.uri, storage_options=self.folder.delta_options())
             except TableNotFoundError:
                 return None
-            except OSError as error:  # the library repeats requests, not the reading of answers that were cut short
+            except OSError as error:  # the library retries requests, but not truncated responses
                 raise_if_forbidden(error)
                 if self.folder.is_local or pause > _LONGEST_LOAD_PAUSE:
                     raise
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Part:
-    """What one step owns of a table: a day, of the quarantine only the day's stages of that step."""
+    """What one step owns of a table: a day, or in the quarantine only the day's stages of that step."""
 
     table: Table
     day: str
@@ -86,31 +86,31 @@ class Part:
 
     @property
     def expiry(self) -> str:
-        """The application id under which Delta keeps of which of those commits retention has taken files out."""
+        """The application id under which Delta records the last of those commits whose files retention has removed."""
         return f"{self.transaction}/expired"
 
     def snapshot(self) -> "Snapshot":
-        """The part in the table's newest version."""
+        """Return the part in the table's newest version."""
         return _snapshot(self.table.load(), self)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A part of a table in one of its versions."""
+    """A part of a table in a specific version."""
 
     version: int
-    """-1 if there is no table."""
+    """-1 if the table does not exist."""
     transaction: int
     files: Mapping[str, int]
     """Size in bytes of each active file, by path."""
     damaged: frozenset[str] = frozenset()
-    """Active files that are gone or have another size: somebody else's doing; the next run restores them."""
+    """Active files that are missing or have a different size, changed by others; the next run restores them."""
 
     expired: int = 0
-    """The transaction of which retention has taken files out, 0 if of none."""
+    """The transaction whose files retention has removed; 0 if none."""
 
     def holds(self, published: PublishedPart) -> bool:
-        """Whether the part is still exactly what an account names, but for what retention has taken out of it."""
+        """Whether the part still is exactly what was published, apart from files that retention has removed."""
         files, named = set(self.files), set(published.files)
         is_same = files == named or (self.expired == published.transaction and files < named)
         return is_same and self.transaction == published.transaction and not self.damaged
@@ -126,24 +126,24 @@ def publish(
     log: Callable[[str], object] = lambda _: None,
     timeout: float = TIMEOUT,
 ) -> tuple[PublishedPart, bool]:
-    """Make the part hold exactly the planned shards, in one transaction.
+    """Replace the contents of the part with exactly the planned shards, in one transaction.
 
     Args:
         part: what to replace.
-        planned: complete shards by identity; one that is active already, whoever wrote it, stays.
+        planned: complete shards by identity; a shard that is already active is kept, whoever wrote it.
         schema: of the shards' rows, without partition columns.
-        check_current: raises if newer input or another model has come; called after each load of the table, so that
-            whatever is committed from there on is a conflict.
+        check_current: raises if there is newer input or another model; called after each load of the table, so that any
+            commit from then on is a conflict.
         lineage: metadata of the commit.
-        log: receives every answer of the store that makes this call wait.
+        log: receives every response of the store that makes this call wait.
         timeout: seconds after which to give up.
 
     Returns:
-        The part as it now stands, and whether this call committed anything.
+        The part as it is now, and whether this call committed anything.
 
     Raises:
-        SchemaChangedError: a column has another type than in the table.
-        PublicationError: a planned file is missing or has another size, or the timeout is over.
+        SchemaChangedError: a column's type differs from the table's.
+        PublicationError: a planned file is missing or has the wrong size, or the timeout has passed.
         Exception: whatever `check_current` raises.
     """
     deadline = time.monotonic() + timeout
@@ -169,22 +169,22 @@ def publish(
         except (DeltaError, OSError) as error:
             raise_if_forbidden(error)
             if isinstance(error, OSError) and part.table.folder.is_local:
-                raise  # a full disk or a forbidden folder: waiting does not help
+                raise  # a full disk or denied access: waiting does not help
             conflict = error
             log(f"{part.table.folder.uri}: {part.day} is not committed yet, trying again: {error}")
         else:
-            continue  # the next round finds nothing to do, and reads what stands there
+            continue  # the next round finds nothing to do and reads the result
         if time.monotonic() > deadline:
             raise PublicationError(
                 f"{part.table.folder.uri}: {part.day} could not be committed within {timeout:.0f} s: {conflict}; "
-                "nothing was published, the finished shards are kept: run the day again"
+                "nothing was published, finished shards are kept: run the day again"
             ) from conflict
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, 5.0)
 
 
 def raise_if_forbidden(error: Exception) -> None:
-    """Waiting does not help where access is denied; deltalake says so in words alone."""
+    """Raise PermissionError if access was denied, as waiting does not help; deltalake only says so in the text."""
     if isinstance(error, PermissionError):
         raise error
     if "lacked the necessary privileges" in str(error):
@@ -192,15 +192,15 @@ def raise_if_forbidden(error: Exception) -> None:
 
 
 def active_files(loaded: DeltaTable, day: str) -> list[dict[str, Any]]:
-    """The add actions of a day's active files."""
+    """Return the add actions of a day's active files."""
     actions = pa.table(loaded.get_add_actions(flatten=True))
     rows: list[dict[str, Any]] = actions.filter(pc.equal(actions["partition.dt"].cast(pa.string()), day)).to_pylist()
     return rows
 
 
 def read_file(table: Table, file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """The rows of an active file; its partitions are columns like the others, and a missing column reads as null."""
-    stored = shards.schema(table.folder, file["path"])  # a shard of 0 rows has no batch to tell it
+    """Read the rows of an active file, with its partitions as columns; a missing column is read as null."""
+    stored = shards.schema(table.folder, file["path"])  # a shard of 0 rows has no batch with a schema
     rows = pa.Table.from_batches(shards.read(table.folder, file["path"]), stored)
     columns = [
         rows[field.name].cast(field.type)
@@ -223,7 +223,7 @@ def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
 
 
 def _stored(part: Part) -> dict[str, int]:
-    """Size in bytes of each file in the part's folders, active or not, by path."""
+    """Return the size in bytes of each file in the part's folders, active or not, by path."""
     return {file.path: file.size for prefix in part.prefixes for file in part.table.folder.list(prefix)}
 
 
@@ -237,7 +237,7 @@ def _published(snapshot: Snapshot) -> PublishedPart:
 
 
 def _difference(snapshot: Snapshot, planned: Mapping[str, ShardFile]) -> tuple[list[ShardFile], dict[str, int]]:
-    """Shards to add and files to remove; a second active file of one shard and a damaged one go too."""
+    """Return shards to add and files to remove; damaged files and duplicates of an active shard are removed too."""
     kept: set[str] = set()
     removes = {}
     for path, size in sorted(snapshot.files.items()):
@@ -250,25 +250,25 @@ def _difference(snapshot: Snapshot, planned: Mapping[str, ShardFile]) -> tuple[l
 
 
 def _verify(part: Part, adds: list[ShardFile]) -> None:
-    """Every file that is about to be committed is there with its size: the commit itself does not look."""
+    """Check that every file to be committed exists with the right size: the commit itself does not check."""
     if not adds:
         return
     there = _stored(part)
     for shard in adds:
         if there.get(shard.path) != shard.size:
             raise PublicationError(
-                f"{part.table.folder.uri}/{shard.path} has {there.get(shard.path, 'no')} bytes, {shard.size} were "
+                f"{part.table.folder.uri}/{shard.path} has {there.get(shard.path, 'no')} bytes, but {shard.size} were "
                 "written; nothing was published: run the day again"
             )
 
 
 def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaTable:
-    """The table with at least the columns of `schema`."""
+    """Return the table, created or extended to have all columns of `schema`."""
     folder, partition_by = part.table.folder, list(part.table.partition_by)
     options = folder.delta_options()
     kinds = {"dt": pa.date32(), "stage": pa.string()}
     if table is None:
-        fields = [field.with_nullable(True) for field in schema]  # which columns hold no nulls is their files' matter
+        fields = [field.with_nullable(True) for field in schema]  # only the files declare which columns have no nulls
         full = pa.schema([*fields, *(pa.field(name, kinds[name]) for name in partition_by)])
         if folder.is_local:
             Path(folder.uri).mkdir(parents=True, exist_ok=True)
@@ -280,7 +280,7 @@ def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaT
             configuration=_CONFIGURATION,
             storage_options=options,
         )
-        raise CommitFailedError("the table has just been created")  # load it, and whatever others did meanwhile
+        raise CommitFailedError("the table has just been created")  # load it again, with what others did meanwhile
     if new := _new_columns(table, part.table, schema):
         table.alter.add_columns([Field.from_arrow(field.with_nullable(True)) for field in new])
         raise CommitFailedError("columns have just been added")
@@ -288,17 +288,17 @@ def _prepared(table: DeltaTable | None, part: Part, schema: pa.Schema) -> DeltaT
 
 
 def check_column_types(table: Table, schema: pa.Schema) -> None:
-    """Ensure that the table can take the rows, before anything of their day is committed.
+    """Check that the table can store the rows, before anything of their day is committed.
 
     Raises:
-        SchemaChangedError: a column has another type than in the table.
+        SchemaChangedError: a column's type differs from the table's.
     """
     if (delta := table.load()) is not None:
         _new_columns(delta, table, schema)
 
 
 def _new_columns(delta: DeltaTable, table: Table, schema: pa.Schema) -> list[pa.Field]:
-    """The columns of `schema` that the table has not yet."""
+    """Return the columns of `schema` that the table does not have yet."""
     existing = pa.schema(delta.schema().to_arrow())
     for field in schema:
         if field.name in existing.names and existing.field(field.name).type != field.type:
@@ -310,7 +310,7 @@ def _new_columns(delta: DeltaTable, table: Table, schema: pa.Schema) -> list[pa.
 
 
 def settle(table: Table, version: int) -> None:
-    """Make a commit, and the checkpoint that it may have made, withstand a power cut: delta-rs writes without fsync."""
+    """Make a commit and its checkpoint, if there is one, survive a power cut: delta-rs writes without fsync."""
     entries = (f"{version:020}.json", f"{version:020}.checkpoint.parquet", "_last_checkpoint")
     table.folder.settle([f"_delta_log/{entry}" for entry in entries])
 
@@ -349,6 +349,6 @@ def _commit(
 
 @functools.lru_cache(4096)
 def partition_values(path: str) -> dict[str, str | None]:
-    """Partition values, as the file's folders say them."""
+    """Return the partition values in the names of a file's folders."""
     pairs = (folder.partition("=") for folder in path.split("/")[:-1])
     return {name: value for name, _, value in pairs}

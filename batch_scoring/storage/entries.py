@@ -1,7 +1,7 @@
-"""The entries of a folder on disk: its files, its folders, and what is wrong with the others.
+"""Entries of a local folder: files, folders, and everything else, with the reason why it cannot be read.
 
-The rule stands in `storage.py`. A file is opened from the folder down, a name at a time and no link followed, so that
-nothing that is put there meanwhile leads elsewhere; and what is not a file is closed again before a byte is read.
+`folders.py` states the rules. A file is opened from the folder down, one name at a time and without following links, so
+that concurrent changes cannot lead elsewhere; anything but a regular file is closed before a byte is read.
 """
 
 import errno
@@ -26,36 +26,36 @@ _FILE_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, a folder, or an entry in trouble."""
+    """A file, a folder, or an entry that cannot be read."""
 
     path: str
-    """Relative to the folder; of one in trouble as it can be printed."""
+    """Relative to the folder; in printable form if the entry cannot be read."""
     real: str = ""
-    """The absolute path without links; empty of one in trouble."""
+    """The absolute path without links; empty if the entry cannot be read."""
     stat: os.stat_result | None = None
-    """Of what a link leads to; of one in trouble its own, None if it cannot be had."""
+    """Of the target of a link; if the entry cannot be read, its own, or None if not available."""
     is_linked: bool = False
-    """Whether a link to a folder leads there."""
+    """Whether the path leads through a link to a folder."""
     trouble: Trouble | None = None
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder that may be walked into."""
+        """Whether it is a folder that may be listed."""
         return self.trouble is None and self.stat is not None and stat.S_ISDIR(self.stat.st_mode)
 
 
 def readable_name(name: str) -> str:
-    r"""A name as it can be shown and encoded: what is not UTF-8 as `\xe9`, control characters as `\n`."""
+    r"""Return a name in printable form: bytes that are not UTF-8 as `\xe9`, control characters as `\n`."""
     return "".join(char if char.isprintable() else _escaped(char) for char in name)
 
 
 def _escaped(char: str) -> str:
-    byte = ord(char) - 0xDC00  # as the file system's names are decoded
+    byte = ord(char) - 0xDC00  # as Python decodes names of files
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode()
 
 
 def why_not_a_name(path: str) -> str:
-    """Why no file can be read under a name, whatever it holds; empty if one can."""
+    """Return why no file with this name can be read, whatever its content; empty if one can."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -66,7 +66,7 @@ def why_not_a_name(path: str) -> str:
 
 
 class Tree:
-    """A folder on disk with all that lies below it."""
+    """A local folder with everything below it."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: absolute; may be a link itself."""
@@ -77,13 +77,13 @@ class Tree:
         """The folder itself.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: there is none.
-            OSError: it cannot be looked at.
+            FileNotFoundError, NotADirectoryError: it does not exist.
+            OSError: it cannot be accessed.
         """
         return Entry("", self._real, Path(self._real).stat())
 
     def children(self) -> Iterator[Entry]:
-        """What stands directly in the folder, by name.
+        """Yield the entries directly in the folder, by name.
 
         Raises:
             OSError: it cannot be listed.
@@ -95,10 +95,10 @@ class Tree:
         yield from filter(None, (self._look(self.top, name) for name in names))
 
     def below(self, prefix: str) -> Iterator[Entry]:
-        """All files whose path begins with `prefix`, and what is in trouble there; folders are walked through.
+        """Yield all files whose path begins with `prefix`, and unreadable entries there, recursively.
 
         Raises:
-            OSError: the folder itself cannot be looked at.
+            OSError: the folder itself cannot be accessed.
         """
         *above, start = prefix.split("/")
         try:
@@ -113,12 +113,12 @@ class Tree:
             yield place
 
     def find(self, path: str) -> Entry:
-        """The file or folder at a path.
+        """Return the file or folder at a path.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: there is none.
-            EntryError: it is not read.
-            OSError: it cannot be looked at.
+            FileNotFoundError, NotADirectoryError: it does not exist.
+            EntryError: it may not be read.
+            OSError: it cannot be accessed.
         """
         shown = f"{self._shown}/{path}"
         try:
@@ -132,10 +132,10 @@ class Tree:
         return place
 
     def open(self, path: str) -> int:
-        """A descriptor of the file at a path, which is a regular file within this folder whatever happens meanwhile.
+        """Open the file at a path: always a regular file within this folder, despite concurrent changes.
 
         Raises:
-            FileChangedError: a link or something else took its place just now.
+            FileChangedError: it has just been replaced by a link or something else.
             FileNotFoundError, NotADirectoryError, EntryError, OSError: see `find`.
         """
         entry = self.find(path)
@@ -153,7 +153,7 @@ class Tree:
         return descriptor
 
     def _walk(self, place: Entry, start: str) -> Iterator[Entry]:
-        """All files and troubles in and below a folder, of its own entries those whose name begins with `start`."""
+        """Yield files and unreadable entries in and below a folder; directly in it, those that begin with `start`."""
         pending = [place]
         while pending:
             folder = pending.pop()
@@ -172,7 +172,7 @@ class Tree:
                     yield entry
 
     def _look(self, folder: Entry, name: str) -> Entry | None:
-        """An entry of a folder, in trouble or not; None if it has gone since it was listed."""
+        """Return an entry of a folder, readable or not; None if it has disappeared since it was listed."""
         path, own = _joined(folder.path, name), f"{folder.real}/{name}"
         try:
             return self._found(folder, name)
@@ -181,7 +181,7 @@ class Tree:
         except EntryError as error:
             trouble = error.trouble
         except FileChangedError:
-            trouble = Trouble("it was replaced while it was looked at", may_pass=True)
+            trouble = Trouble("it was replaced while it was being read", may_pass=True)
         except OSError as error:
             trouble = _of_disk(error)
         try:
@@ -199,7 +199,7 @@ class Tree:
         if stat.S_ISLNK(found.st_mode):
             real, found = self._followed(path, real)
             if stat.S_ISDIR(found.st_mode):
-                self._refuse_to_walk(path, folder, real)
+                self._check_linked_folder(path, folder, real)
                 is_linked = True
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "neither file nor folder")
@@ -207,36 +207,36 @@ class Tree:
         return Entry(path, real, found, is_linked)
 
     def _followed(self, path: str, link: str) -> tuple[str, os.stat_result]:
-        """The real path that a link leads to, and what is there."""
+        """Return the real path of a link's target, and its status."""
         said = f"it is a link to '{readable_name(str(Path(link).readlink()))}'"
         if not _is_within(os.path.realpath(link), self._real):
-            raise self._error(path, f"{said}, which leads out of {self._shown}: put there what it leads to")
+            raise self._error(path, f"{said}, which leads out of {self._shown}: replace it with its target")
         try:
-            found = Path(link).stat()  # `gone/../a.csv` is a.csv by its name alone
+            found = Path(link).stat()  # by its name alone, `gone/../a.csv` would be a.csv
             real = os.path.realpath(link, strict=True)
         except _GONE:
-            raise self._error(path, f"{said}, where there is nothing: bring what it leads to, or remove it") from None
+            raise self._error(path, f"{said}, which does not exist: restore the target, or remove the link") from None
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
             raise self._error(path, f"{said}, which leads back to itself: remove it") from error
         if not _is_within(real, self._real) or not os.path.samestat(found, os.lstat(real)):
-            raise FileChangedError(f"{self._shown}/{path} was replaced while it was looked at")
+            raise FileChangedError(f"{self._shown}/{path} was replaced while it was being read")
         return real, found
 
-    def _refuse_to_walk(self, path: str, folder: Entry, real: str) -> None:
-        """Links to folders must not lead in a circle, nor double what lies below at every level."""
+    def _check_linked_folder(self, path: str, folder: Entry, real: str) -> None:
+        """Reject a link to a folder that leads in a circle, or would multiply what is below it at every level."""
         if _is_within(folder.real, real):
             raise self._error(path, "it is a link to a folder above it: remove it")
         if folder.is_linked:
-            raise self._error(path, "it is a linked folder within a linked folder: put there what it leads to")
+            raise self._error(path, "it is a linked folder within a linked folder: replace it with its target")
 
     def _error(self, path: str, reason: str) -> EntryError:
         return EntryError(f"{self._shown}/{readable_name(path)}", Trouble(reason))
 
 
 def _open_below(folder: str, parts: tuple[str, ...]) -> int:
-    """Open a file a name at a time, so that no name on the way can be a link."""
+    """Open a file one name at a time, so that no name on the way can be a link."""
     *above, name = parts
     place = os.open(folder, _FOLDER_ONLY)
     try:
@@ -249,10 +249,10 @@ def _open_below(folder: str, parts: tuple[str, ...]) -> int:
 
 
 def _of_disk(error: OSError) -> Trouble:
-    """What the operating system says of an entry."""
+    """Return what the operating system reports about an entry."""
     if error.errno == errno.ENAMETOOLONG:
-        return Trouble("its path is too long for this system: put it higher up")
-    todo = "let this process read it" if isinstance(error, PermissionError) else "see to its disk or mount"
+        return Trouble("its path is too long for this system: move it to a shorter path")
+    todo = "let this process read it" if isinstance(error, PermissionError) else "check its disk or mount"
     return Trouble(f"{error.strerror}: {todo}", may_pass=True)
 
 

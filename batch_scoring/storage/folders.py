@@ -1,19 +1,19 @@
-"""Where bytes are: a local folder or an s3:// prefix, behind the same few operations.
+"""Folders: local ones and s3:// prefixes, behind the same few operations.
 
-A folder lists files with version tokens, opens one version of a file, and puts files so that a reader sees the
-old bytes or the new ones. It knows no pipeline, no day and no table.
+A folder lists files with version tokens, opens one version of a file, and writes files so that a reader sees either the
+old bytes or the new ones. Nothing here depends on pipelines, days or tables.
 
-What belongs to a folder on disk, wherever something is read (landing files, markers, manifests, bundles, state):
+The following belongs to a local folder, whatever is read (landing files, markers, manifests, bundles, state):
 
-- its address may be a link, or lead over links: what it leads to is the folder;
-- below it, its regular files, and its folders with theirs;
-- a link below it, if it leads, over however many links, to one of these: `a.csv -> ..data/a.csv`. A linked folder is
-  walked into, unless it lies above the link or the link itself lies in a linked folder.
+- Its address may be a link, or contain links: the target is the folder.
+- Below it: its regular files and its folders, recursively.
+- Links below it that lead, directly or through other links, to one of these: `a.csv -> ..data/a.csv`. A linked folder
+  is listed too, unless it is above the link or the link itself is in a linked folder.
 
-Everything else is in trouble, and never opened: a link that leads out of the folder, to nothing or back to itself; a
-FIFO, a socket, a device; a name that is not UTF-8 or has a backslash; what the operating system gives an error for. A
-listing shows it with the reason (`look`), so that whoever reads for others can say what is left out, and goes on with
-the rest; opening it is an `EntryError`. `list` is for folders in which only our own files count.
+Everything else cannot be read and is never opened: a link that leads out of the folder, to nothing or back to itself; a
+FIFO, a socket, a device; a name that is not UTF-8 or contains a backslash; anything for which the operating system
+reports an error. `look` lists such entries with the reason, so that callers can report what they leave out and continue
+with the rest; opening one raises `EntryError`. `list` is for folders in which only our own files matter.
 """
 
 import builtins
@@ -49,56 +49,56 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 READ_AHEAD = 4 * 1024 * 1024
-"""Bytes of one ranged read from S3."""
+"""Bytes of a ranged read from S3."""
 
 
 @dataclass(frozen=True, order=True)
 class FileVersion:
-    """One version of one file, as a listing shows it."""
+    """One version of a file, as listed."""
 
     path: str
     """Relative to the folder, with forward slashes."""
     token: str
-    """Changes whenever the content does: the ETag on S3; on disk modification time, size, inode and change time."""
+    """Changes whenever the content does: on S3 the ETag; on disk modification time, size, inode and change time."""
     size: int
     """Bytes."""
     modified: datetime
     """UTC."""
     trouble: Trouble | None = field(default=None, compare=False)
-    """Why it cannot be read, if it cannot: its token and its size say nothing then."""
+    """Why the file cannot be read, if so: token and size are then meaningless."""
 
 
 @dataclass(frozen=True)
 class Children:
-    """What stands directly in a folder."""
+    """The entries directly in a folder."""
 
     folders: tuple[str, ...]
     """Names, sorted."""
     files: tuple[str, ...]
     troubled: tuple[FileVersion, ...] = ()
-    """What is neither, with the reason."""
+    """Entries that are neither, with the reason."""
 
 
 class Folder(ABC):
-    """A place for files. Every path is relative to it, with forward slashes, and cannot leave it."""
+    """A place for files. Every path is relative to it, with forward slashes, and cannot lead out of it."""
 
     uri: str
-    """Absolute path or s3:// address, without a slash at the end."""
+    """Absolute path or s3:// address, without a trailing slash."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> list[FileVersion]:
-        """All files whose path begins with `prefix`, sorted by path. Nothing there is an empty list."""
+        """List all files whose path begins with `prefix`, by path; empty if there are none."""
 
     def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
-        """The same in a folder that others write: also what is in trouble, and what linked folders hold."""
-        return [_with_name_trouble(file) for file in self.list(prefix)]
+        """List a folder that others write to: like `list`, plus unreadable entries and the files of linked folders."""
+        return [_with_name_checked(file) for file in self.list(prefix)]
 
     @abstractmethod
     def children(self) -> Children:
-        """The names directly in this folder, whatever lies below them. Nothing there is no name."""
+        """Return the names directly in this folder, not recursively; empty if it does not exist."""
 
     def version(self, path: str) -> FileVersion | None:
-        """The present version of a file; None if there is no file of that name."""
+        """Return the current version of a file; None if it does not exist."""
         return next((file for file in self.list(path) if file.path == path), None)
 
     @abstractmethod
@@ -106,61 +106,61 @@ class Folder(ABC):
         """Open a file for reading at any position.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             FileChangedError: its version is not `token`, now or (on S3) at any later read.
-            EntryError: what is there is not a file of this folder.
+            EntryError: it is not a file of this folder.
         """
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
-        """Write a small file whole; a file of that name is replaced in one step."""
+        """Write a small file atomically, replacing any file of that name."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Take a file away; nothing happens if there is none."""
+        """Remove a file; do nothing if it does not exist."""
 
     @abstractmethod
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A local file to write a large file into before `put_file`; removed at the end if still there."""
+        """Provide a local file for writing a large file before `put_file`; removed at the end if it still exists."""
 
     @abstractmethod
     def put_file(self, scratch: Path, path: str) -> int:
-        """Make the finished scratch file visible, whole, under a new name. Returns its size in bytes."""
+        """Publish the finished scratch file under a new name, atomically. Return its size in bytes."""
 
     @abstractmethod
     def open_arrow(self, path: str) -> pa.NativeFile:
-        """Open a file for Arrow's readers, at any position; on a local disk without Python in between."""
+        """Open a file for Arrow's readers, with random access; on a local disk without going through Python."""
 
     @abstractmethod
     def delta_options(self) -> dict[str, str]:
-        """The `storage_options` with which deltalake reaches this folder."""
+        """Return the `storage_options` with which deltalake accesses this folder."""
 
     @abstractmethod
     def settle(self, paths: Sequence[str]) -> None:
-        """Force files that other libraries wrote, those of them that are there, to stable storage."""
+        """Force existing files that other libraries wrote to stable storage."""
 
     @property
     def is_local(self) -> bool:
-        """Whether the folder is on this machine's file systems."""
+        """Whether the folder is on a file system of this machine."""
         return not self.uri.startswith("s3://")
 
     @property
     def canonical(self) -> str:
-        """The one address of this folder, whatever links lead to it."""
+        """The address of this folder with all links resolved."""
         return str(Path(self.uri).resolve()) if self.is_local else self.uri
 
     def read(self, path: str) -> bytes:
-        """The whole content of a file: of one that is replaced meanwhile, the old bytes or the new ones.
+        """Read a whole file: if it is being replaced, either the old bytes or the new ones.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            EntryError: what is there is not a file of this folder.
+            FileNotFoundError: the file does not exist.
+            EntryError: it is not a file of this folder.
         """
         with self.open(path) as file:
             return file.read()
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
-        """The content of several small files, in their order; None for one that is not there."""
+        """Read several small files, in the given order; None for a file that does not exist."""
         return [self._read_if_there(path) for path in paths]
 
     def _read_if_there(self, path: str) -> bytes | None:
@@ -170,33 +170,33 @@ class Folder(ABC):
             return None
 
     def subfolder(self, path: str) -> "Folder":
-        """The folder below this one."""
+        """Return a folder below this one."""
         return open_folder(f"{self.uri}/{inside(path)}")
 
 
 def open_folder(uri: str) -> Folder:
-    """The folder at an absolute path or an s3:// address; it need not exist yet."""
+    """Return the folder at an absolute path or an s3:// address; it need not exist yet."""
     if uri.startswith("s3://"):
         return S3Folder(uri)
     if "://" in uri:
-        raise ValueError(f"{uri!r}: no such kind of storage; expected a path or s3://bucket/prefix")
+        raise ValueError(f"{uri!r}: unsupported storage; expected a path or s3://bucket/prefix")
     return LocalFolder(uri)
 
 
 def inside(path: str) -> str:
-    """`path` itself, if it stays below the folder it is relative to.
+    """Return `path` if it stays below the folder to which it is relative.
 
     Raises:
-        OutsideFolderError: it is absolute or climbs with `..`.
+        OutsideFolderError: it is absolute or contains `..`.
     """
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or "\\" in path:
-        raise OutsideFolderError(f"{path!r} leaves its folder; expected a relative path without '..'")
+        raise OutsideFolderError(f"{path!r} leads out of its folder; expected a relative path without '..'")
     return path
 
 
 class LocalFolder(Folder):
-    """A folder on disk."""
+    """A local folder."""
 
     def __init__(self, path: str) -> None:
         """`path`: absolute, or relative to the working directory."""
@@ -204,10 +204,10 @@ class LocalFolder(Folder):
         self.uri = str(self._root)
 
     def list(self, prefix: str = "") -> list[FileVersion]:
-        """See `Folder.list`. Links to folders are not followed, and what is not a file is left out.
+        """See `Folder.list`. Links to folders are not followed, and everything but files is left out.
 
         Raises:
-            PermissionError: a folder below may not be looked into; what it holds would be missed in silence.
+            PermissionError: a folder below cannot be listed; its contents would be missed silently.
         """
         start = self._root / inside(prefix)
         top = start if prefix.endswith("/") or not prefix else start.parent
@@ -217,7 +217,7 @@ class LocalFolder(Folder):
                 file = Path(folder, name)
                 path = file.relative_to(self._root).as_posix()
                 if path.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError, EntryError):  # gone since the walk saw it
+                    with contextlib.suppress(FileNotFoundError, EntryError):  # removed since it was listed
                         found.append(_version(path, self._stat(path, file)))
         return sorted(found)
 
@@ -234,9 +234,9 @@ class LocalFolder(Folder):
         """See `Folder.look`.
 
         Raises:
-            OSError: the folder itself cannot be looked at.
+            OSError: the folder itself cannot be accessed.
         """
-        return sorted(map(_seen, self._tree.below(inside(prefix))))
+        return sorted(map(_as_listed, self._tree.below(inside(prefix))))
 
     def children(self) -> Children:
         """See `Folder.children`."""
@@ -244,7 +244,7 @@ class LocalFolder(Folder):
         troubled = []
         for entry in self._tree.children():
             if entry.trouble:
-                troubled.append(_seen(entry))
+                troubled.append(_as_listed(entry))
             else:
                 names[entry.is_folder].append(entry.path)
         return Children(tuple(names[True]), tuple(names[False]), tuple(troubled))
@@ -253,16 +253,16 @@ class LocalFolder(Folder):
         """See `Folder.version`.
 
         Raises:
-            EntryError: what is there is neither a file nor a folder of this one.
+            EntryError: it is neither a file nor a folder of this one.
         """
         try:
             entry = self._tree.find(inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if entry.is_folder else replace(_seen(entry), path=path)
+        return None if entry.is_folder else replace(_as_listed(entry), path=path)
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
-        """See `Folder.open`. A file replaced while it is open keeps its old content for this reader."""
+        """See `Folder.open`. If the file is replaced while open, this reader keeps the old content."""
         file = os.fdopen(self._tree.open(inside(path)), "rb")
         found = _version(path, os.fstat(file.fileno())).token
         if token is not None and not is_version(found, token):
@@ -272,7 +272,7 @@ class LocalFolder(Folder):
 
     @property
     def _tree(self) -> Tree:
-        return Tree(self._root)  # resolved each time: a link to the folder may be turned elsewhere
+        return Tree(self._root)  # resolved each time: a link to the folder may change its target
 
     def put(self, path: str, data: bytes) -> None:
         """See `Folder.put`."""
@@ -286,13 +286,13 @@ class LocalFolder(Folder):
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """See `Folder.scratch`. It lies in this folder, so that publishing is a rename."""
+        """See `Folder.scratch`. It is in this folder, so that publishing is a rename."""
         self._root.mkdir(parents=True, exist_ok=True)
         file = self._root / f".{uuid.uuid4().hex}.tmp"
         try:
             yield file
         except OSError as error:
-            if error.errno == errno.ENOSPC and error.filename is None:  # a write does not say where
+            if error.errno == errno.ENOSPC and error.filename is None:  # the error of a write does not name the file
                 raise OSError(error.errno, os.strerror(error.errno), self.uri) from error
             raise
         finally:
@@ -338,41 +338,41 @@ def _version(path: str, found: os.stat_result) -> FileVersion:
     return FileVersion(path, token, found.st_size, modified)
 
 
-def _seen(entry: Entry) -> FileVersion:
-    """An entry as a listing shows it."""
+def _as_listed(entry: Entry) -> FileVersion:
+    """Return an entry as it is listed."""
     if entry.trouble is None:
-        assert entry.stat is not None, "it was looked at"
+        assert entry.stat is not None, "readable entries have a status"
         return _version(entry.path, entry.stat)
     modified = datetime.fromtimestamp(entry.stat.st_mtime if entry.stat else 0, UTC)
-    return _troubled(entry.path, modified, entry.trouble)
+    return _unreadable(entry.path, modified, entry.trouble)
 
 
-def _with_name_trouble(file: FileVersion) -> FileVersion:
+def _with_name_checked(file: FileVersion) -> FileVersion:
     reason = why_not_a_name(file.path)
-    return _troubled(readable_name(file.path), file.modified, Trouble(reason)) if reason else file
+    return _unreadable(readable_name(file.path), file.modified, Trouble(reason)) if reason else file
 
 
-def _troubled(path: str, modified: datetime, trouble: Trouble) -> FileVersion:
+def _unreadable(path: str, modified: datetime, trouble: Trouble) -> FileVersion:
     return FileVersion(path, "in trouble", 0, modified, trouble)
 
 
 def is_version(found: str, pinned: str) -> bool:
-    """Whether a file has the token that was pinned.
+    """Whether a file still has the pinned token.
 
-    Until 2026-11 the token of a file on disk was modification time and size alone; one that was pinned then is
-    compared as it was then.
+    Until 2026-11 the token of a local file was modification time and size alone; a token pinned then is compared in
+    that form.
     """
     return pinned in (found, former_token(found))
 
 
 def former_token(token: str) -> str:
-    """What the token of a file on disk was until 2026-11; another token as it is."""
+    """Return a token in the form that local files had until 2026-11; other tokens unchanged."""
     first, *rest = token.split(".")
     return first if len(rest) == 2 and re.fullmatch("-?[0-9a-f]+-[0-9a-f]+", first) else token
 
 
 def force_to_disk(path: Path) -> None:
-    """Have the kernel write a file, or the names in a folder, to stable storage."""
+    """Flush a file, or the names in a folder, to stable storage."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -381,7 +381,7 @@ def force_to_disk(path: Path) -> None:
 
 
 class S3Folder(Folder):
-    """A prefix in a bucket of S3 or of a store that speaks its protocol."""
+    """A prefix in a bucket of S3 or an S3-compatible store."""
 
     def __init__(self, uri: str) -> None:
         """`uri`: s3://bucket or s3://bucket/prefix."""
@@ -407,7 +407,7 @@ class S3Folder(Folder):
             )
 
     def children(self) -> Children:
-        """See `Folder.children`. One request for a thousand names, however many objects lie below them."""
+        """See `Folder.children`. One request per thousand names, however many objects are below them."""
         with self._os_errors(""):
             pages = list(self._pages("", Delimiter="/"))
         folders = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
@@ -428,17 +428,17 @@ class S3Folder(Folder):
         return FileVersion(path, head["ETag"].strip('"'), head["ContentLength"], modified)
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
-        """See `Folder.open`. Each read names the version (`If-Match`), so two versions are never mixed."""
+        """See `Folder.open`. Each read names the version (`If-Match`), so versions are never mixed."""
         raw = _S3Object(self.bucket, self.key(path), token)
         return cast("BinaryIO", io.BufferedReader(raw, READ_AHEAD))
 
     def read(self, path: str) -> bytes:
-        """See `Folder.read`. One request that names no version, so a replaced file does not fail its reader."""
+        """See `Folder.read`. A single request without a version, so replacing the file does not fail the reader."""
         with self._os_errors(path):
             return _body(functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self.key(path)))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
-        """See `Folder.read_each`. A read is a round trip, so they are made beside each other."""
+        """See `Folder.read_each`. Each read is a round trip, so they run in parallel."""
         with ThreadPoolExecutor(16) as pool:
             return [*pool.map(self._read_if_there, paths)]
 
@@ -454,18 +454,18 @@ class S3Folder(Folder):
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """See `Folder.scratch`. It lies in the machine's temporary folder until it is uploaded."""
+        """See `Folder.scratch`. It is in the machine's temporary folder until it is uploaded."""
         with tempfile.TemporaryDirectory(prefix="batch_scoring_") as folder:
             yield Path(folder, "scratch")
 
     def put_file(self, scratch: Path, path: str) -> int:
-        """See `Folder.put_file`. One upload: the object appears when its last part is there."""
+        """See `Folder.put_file`. One upload: the object appears when the last part has arrived."""
         with self._os_errors(path):
             aws.client("s3").upload_file(str(scratch), self.bucket, self.key(path))
         return scratch.stat().st_size
 
     def open_arrow(self, path: str) -> pa.NativeFile:
-        """See `Folder.open_arrow`. Not Arrow's own S3: it gives up at a 503 longer than the bytes it asked for."""
+        """See `Folder.open_arrow`. Not Arrow's own S3 client: it fails on a 503 longer than the requested bytes."""
         return pa.PythonFile(self.open(path), mode="r")
 
     def delta_options(self) -> dict[str, str]:
@@ -478,25 +478,25 @@ class S3Folder(Folder):
             "AWS_REGION": access.region,
             "AWS_ENDPOINT_URL": access.endpoint,
             "AWS_ALLOW_HTTP": "true" if (access.endpoint or "").startswith("http://") else None,
-            "aws_conditional_put": "etag",  # a commit is a PUT that fails when the version is there already
+            "aws_conditional_put": "etag",  # a commit is a PUT that fails if the version already exists
         }
         return {name: value for name, value in options.items() if value is not None}
 
     def settle(self, paths: Sequence[str]) -> None:
-        """See `Folder.settle`. An answered PUT is durable."""
+        """See `Folder.settle`. A confirmed PUT is durable."""
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-        """A listing's answers, of a thousand names each."""
+        """Yield the responses of a listing, of a thousand names each."""
         ask = functools.partial(aws.client("s3").list_objects_v2, Bucket=self.bucket, Prefix=self.key(prefix))
         while True:
-            page = _patiently(functools.partial(ask, **options))
+            page = _with_retries(functools.partial(ask, **options))
             yield page
             if not page["IsTruncated"]:
                 return
             options["ContinuationToken"] = page["NextContinuationToken"]
 
     def key(self, path: str) -> str:
-        """The object's name in the bucket."""
+        """Return the object's name in the bucket."""
         return self._prefix + inside(path)
 
     def _os_errors(self, path: str) -> contextlib.AbstractContextManager[None]:
@@ -538,7 +538,7 @@ class _S3Object(io.RawIOBase):
         return len(body)
 
     def readall(self) -> bytes:
-        return self._read(self._size)  # io's own makes a request every 8 KiB
+        return self._read(self._size)  # the inherited method makes a request for every 8 KiB
 
     def _read(self, most: int) -> bytes:
         stop = min(self._position + most, self._size)
@@ -561,12 +561,12 @@ class _S3Object(io.RawIOBase):
 
 
 def _body(ask: Callable[[], Any]) -> bytes:
-    """The body of an answer."""
-    return _patiently(lambda: bytes(ask()["Body"].read()))
+    """Return the body of a response."""
+    return _with_retries(lambda: bytes(ask()["Body"].read()))
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """An answer; one that is cut short is asked for again: botocore repeats requests, not the reading of answers."""
+def _with_retries(ask: Callable[[], Answer]) -> Answer:
+    """Return a response, with retries if it is truncated: botocore retries requests, not truncated responses."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError
     from urllib3.exceptions import ProtocolError
 

@@ -1,10 +1,10 @@
-"""Parquet files as this project writes and reads them: its settings decide how long a day takes.
+"""Reading and writing of Parquet files, with settings chosen for speed.
 
-Seconds of CPU a million rows of eight columns, measured one by one on the validated features of customer_churn:
-dictionaries for all columns, the writer's default, 0.30; only for those with few values 0.26; integers as differences
-(DELTA_BINARY_PACKED, half as long to read back too) 0.18; constants that come as dictionaries and columns that are
-declared to hold no nulls 0.15. The smallest and largest float of a row group tell a reader nothing, and cost 0.01.
-zstd costs 0.02 over snappy and saves a third of the bytes.
+CPU seconds per million rows of eight columns, measured step by step on the validated features of customer_churn:
+dictionaries for all columns, the writer's default, 0.30; only for columns with few values 0.26; integers as differences
+(DELTA_BINARY_PACKED, which also halves the time to read them) 0.18; dictionary-encoded constants and columns declared
+without nulls 0.15. Statistics of floats per row group are of no use to a reader, and cost 0.01. zstd costs 0.02 more
+than snappy and saves a third of the bytes.
 """
 
 import functools
@@ -16,33 +16,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 READ_ROWS = 65_536
-"""Rows of a record batch. With twice as many ten million rows take a twentieth less time, and 40 MB more; one million
-take half as much more: memory that is touched for the first time costs more than all that is done with it."""
+"""Rows of a record batch. With twice as many, ten million rows take a twentieth less time and 40 MB more, but one
+million rows take half as long again: touching fresh memory costs more than all the work done on it."""
 
 _GROUP_ROWS = 131_072
-"""Rows of a row group, at least, but for the last one."""
+"""Minimum rows of a row group, except for the last one."""
 
 _FIRST_BYTES = 64 * 1024
-"""Read at a time where only the first rows of a column are wanted."""
+"""Bytes read at a time if only the first rows of a column are needed."""
 
 _GROUP_BYTES = 32 * 1024**2
-"""Of rows that wait for a row group: it is then written with fewer rows. Rows of ordinary width never come that far."""
+"""Bytes of buffered rows that force a smaller row group. Rows of ordinary width never reach this."""
 
 _PAGE_BYTES = 4 * 1024**2
-"""One page a column and row group: at the writer's default of a megabyte a page is an eighth slower to write."""
+"""One page per column and row group: with the writer's default of a megabyte, writing is an eighth slower."""
 
 
 class Writer:
-    """A file while it is written."""
+    """A Parquet file that is being written."""
 
     def __init__(self, file: Path, schema: pa.Schema, dictionary: Iterable[str] = ()) -> None:
-        """Begin a file.
+        """Create a file.
 
         Args:
-            file: to write.
-            schema: of the rows; its metadata stands in the footer.
-            dictionary: columns with few distinct values: only they are worth a dictionary. Text among them may come
-                dictionary-encoded already.
+            file: the file to write.
+            schema: of the rows; its metadata is written to the footer.
+            dictionary: columns with few distinct values, the only ones worth a dictionary. Text in them may already be
+                dictionary-encoded.
         """
         few = set(dictionary)
         self._schema = pa.schema(
@@ -75,7 +75,7 @@ class Writer:
         """Append rows: the schema's columns, in any order.
 
         Raises:
-            ArrowInvalid: a column that may hold none has a null; at the latest when the file is closed.
+            ArrowInvalid: a column declared without nulls has one; raised at the latest when the file is closed.
         """
         columns = [_as(batch.column(field.name), field.type) for field in self._schema]
         self._waiting.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
@@ -84,11 +84,11 @@ class Writer:
             self._write_group()
 
     def describe(self, metadata: dict[bytes, bytes] | dict[bytes, str]) -> None:
-        """Add to the footer."""
+        """Add metadata to the footer."""
         self._writer.add_key_value_metadata(metadata)
 
     def close(self) -> None:
-        """End the file."""
+        """Finish the file."""
         try:
             if self._waiting:
                 self._write_group()
@@ -97,13 +97,13 @@ class Writer:
 
     def _write_group(self) -> None:
         group, self._waiting, self._bytes = pa.Table.from_batches(self._waiting, self._schema), [], 0
-        # text whose batches have dictionaries of their own would be written without one
+        # text whose batches have different dictionaries would be written without one
         self._writer.write_table(group.unify_dictionaries(), max(len(group), 1))
 
 
 @functools.lru_cache(maxsize=4)
 def constant(value: str | pa.Scalar, rows: int) -> pa.Array:
-    """A column with one value in all rows, often the same as before. Text has a dictionary."""
+    """Return a column with one value in all rows, cached for repeated calls. Text is dictionary-encoded."""
     if not isinstance(value, str):
         return pa.repeat(value, rows)
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([value], pa.string()))
@@ -112,16 +112,16 @@ def constant(value: str | pa.Scalar, rows: int) -> pa.Array:
 def open_file(
     stream: BinaryIO | pa.NativeFile, dictionary: Iterable[str] = (), *, is_read_on: bool = True
 ) -> pq.ParquetFile:
-    """Open a file as all are read here, ours and others'.
+    """Open a file with the settings used for all files, whoever wrote them.
 
-    Checksums of pages are verified where they stand; 96-bit times are read as microseconds, as nanoseconds they wrap
-    around beyond 1677 and 2262. `pre_buffer` would keep the whole file's compressed bytes, and Arrow's threads that let
-    go of Python's bytes can abort a short process at its exit.
+    Page checksums are verified if present; 96-bit times are read as microseconds, because as nanoseconds they overflow
+    before 1677 and after 2262. `pre_buffer` is off: it would keep all compressed bytes of the file, and Arrow's threads
+    that release Python's bytes can abort a short process on exit.
 
     Args:
         stream: the open file.
-        dictionary: text columns to leave dictionary-encoded.
-        is_read_on: whether a column is read to its end; if not, it is not fetched whole for its first rows.
+        dictionary: text columns to keep dictionary-encoded.
+        is_read_on: whether columns are read to the end; if not, a column is not fetched whole for its first rows.
     """
     return pq.ParquetFile(
         stream,
@@ -139,13 +139,13 @@ def read(
     dictionary: Iterable[str] = (),
     batch_rows: int = READ_ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """A file's rows, in flat memory.
+    """Yield a file's rows, in constant memory.
 
     Args:
         stream: the open file.
-        columns: those to read; all if None.
-        dictionary: text columns to leave dictionary-encoded.
-        batch_rows: rows of a record batch, at most.
+        columns: columns to read; all if None.
+        dictionary: text columns to keep dictionary-encoded.
+        batch_rows: maximum rows of a record batch.
     """
     parquet = open_file(stream, dictionary)
     yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)

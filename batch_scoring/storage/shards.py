@@ -1,9 +1,9 @@
-"""Shards: Parquet files of a table, named after all that their rows depend on.
+"""Shards: Parquet files of a table, named by a digest of everything that their rows depend on.
 
     dt=2013-07-01/<digest>-<attempt>.parquet        (the quarantine: dt=…/stage=…/…)
 
-A complete file with the right digest *is* the shard, whoever wrote it: that is resume, incremental scoring and the
-no-op re-run. The attempt makes the name unique, so no file is ever overwritten. `delta.py` commits them.
+Any complete file with the right digest *is* the shard, whoever wrote it: this makes runs resumable and incremental, and
+repeated runs free. The attempt makes the name unique, so files are never overwritten. `delta.py` commits them.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import ShardStats
 
 REUSE_WITHIN = timedelta(days=3.5)
-"""Age up to which an uncommitted shard is taken over: half of vacuum's retention, so it can't vanish meanwhile."""
+"""Maximum age of an uncommitted shard for reuse: half of vacuum's retention, so that it cannot be deleted meanwhile."""
 
 _FOOTER_KEY = b"batch_scoring"
 _NAME = re.compile(r"(?P<digest>[0-9a-f]{32})-[0-9a-f]{8}\.parquet$")
@@ -33,7 +33,7 @@ _NAME = re.compile(r"(?P<digest>[0-9a-f]{32})-[0-9a-f]{8}\.parquet$")
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard's complete file."""
+    """A complete shard file."""
 
     path: str
     """Relative to the table."""
@@ -43,22 +43,22 @@ class ShardFile:
 
     @property
     def identity(self) -> str:
-        """Partition folder and digest: what the rows are, whoever wrote them."""
+        """Partition folder and digest: identifies the rows, whoever wrote them."""
         return identity_of(self.path)
 
 
 def identity_of(path: str) -> str:
-    """Partition folder and digest of a table's file; of a file that is no shard of ours, its whole path."""
+    """Return partition folder and digest of a table's file; the whole path if it is not one of our shards."""
     return path[: path.rindex("-")] if _NAME.search(path) else path
 
 
 def digest(*parts: object) -> str:
-    """32 hexadecimal digits that name the parts, in their order."""
+    """Return 32 hexadecimal digits that identify the parts, in order."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
 def complete(table: Folder, prefix: str, active: Iterable[str]) -> dict[str, ShardFile]:
-    """The shards under a prefix that may be used again, by identity; a committed file goes before an orphan."""
+    """Return the reusable shards under a prefix, by identity; committed files take precedence over orphans."""
     committed = set(active)
     youngest = datetime.now(UTC) - REUSE_WITHIN
     found: dict[str, ShardFile] = {}
@@ -71,7 +71,7 @@ def complete(table: Folder, prefix: str, active: Iterable[str]) -> dict[str, Sha
 
 
 def read_stats(table: Folder, shard: ShardFile) -> ShardStats | None:
-    """The account in a shard's footer; None if the file is damaged or not ours."""
+    """Return the shard statistics in the footer; None if the file is damaged or not ours."""
     try:
         with table.open_arrow(shard.path) as file:
             metadata = pq.read_metadata(file)
@@ -88,33 +88,33 @@ def read(
     dictionary: Iterable[str] = (),
     batch_rows: int = READ_ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """A shard's rows, in flat memory, never through deltalake's file system (it aborts the process at exit).
+    """Yield a shard's rows, in constant memory; not through deltalake's file system, which can abort on exit.
 
     Args:
         table: the table's folder.
         path: the shard's file.
-        columns: those to read; all if None.
-        dictionary: text columns to leave dictionary-encoded.
-        batch_rows: rows of a record batch, at most.
+        columns: columns to read; all if None.
+        dictionary: text columns to keep dictionary-encoded.
+        batch_rows: maximum rows of a record batch.
     """
     with table.open_arrow(path) as file:
         yield from parquet.read(file, columns, dictionary, batch_rows)
 
 
 def schema(table: Folder, path: str) -> pa.Schema:
-    """The columns of a shard's file."""
+    """Return the columns of a shard's file."""
     with table.open_arrow(path) as file:
         return pq.read_schema(file)
 
 
 class ShardWriter:
-    """A shard while it is written; nobody sees it before `finish`."""
+    """A shard that is being written; invisible before `finish`."""
 
     def __init__(self, table: Folder, scratch: Path, schema: pa.Schema, dictionary: Iterable[str]) -> None:
         self._table, self._scratch = table, scratch
         self._writer = parquet.Writer(scratch, schema, dictionary)
         self.rows = 0
-        """Written so far."""
+        """Rows written so far."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows: the schema's columns, in any order."""
@@ -122,25 +122,25 @@ class ShardWriter:
         self.rows += batch.num_rows
 
     def finish(self, prefix: str, stats: ShardStats) -> ShardFile:
-        """Close the file with its account in the footer and give it its name."""
+        """Close the file with the statistics in its footer, and give it its name."""
         self._writer.describe({_FOOTER_KEY: stats.model_dump_json()})
         self._writer.close()
         path = f"{prefix}{stats.digest}-{uuid.uuid4().hex[:8]}.parquet"
         return ShardFile(path, self._table.put_file(self._scratch, path), stats.rows)
 
     def close(self) -> None:
-        """Give up what is not published."""
+        """Discard the file if it has not been published."""
         self._writer.close()
 
 
 @contextlib.contextmanager
 def writing(table: Folder, schema: pa.Schema, dictionary: Iterable[str] = ()) -> Iterator[ShardWriter]:
-    """Write a new shard of a table; unless it is published, nothing of it remains.
+    """Write a new shard of a table; unless it is finished, nothing of it remains.
 
     Args:
         table: the table's folder.
         schema: of the rows, without the partition columns.
-        dictionary: columns with few distinct values; only they are worth a dictionary.
+        dictionary: columns with few distinct values, the only ones worth a dictionary.
     """
     with (
         table.scratch() as scratch,

@@ -1,7 +1,7 @@
-"""Files that are finished before anybody sees them: written aside, then shown under their names at once.
+"""Files that appear only when complete: written to a scratch file, then published under their names atomically.
 
-On a local folder a file is linked or renamed into its place. On S3 it is a multipart upload that is completed last: a
-request that tells at the start whether this may be written at all, and nothing to be seen if it never ends.
+On a local folder, a file is linked or renamed into place. On S3, it is a multipart upload that is completed last:
+starting it shows whether writing is permitted at all, and an abandoned upload is never visible.
 """
 
 import contextlib
@@ -21,52 +21,52 @@ from batch_scoring.storage.aws import as_os_errors
 from batch_scoring.storage.folders import Folder, S3Folder, force_to_disk
 
 PART = 16 * 1024 * 1024
-"""Bytes of an upload's part; S3 takes 5 MiB and more of all but the last."""
+"""Bytes of an upload's part; S3 requires at least 5 MiB for all but the last."""
 _MOST_PARTS = 9_000
 _UPLOADS = 4
-"""Parts on their way at once."""
+"""Parts uploaded in parallel."""
 _OWNER = "batch-scoring-upload"
-"""Metadata of an object: which upload it is of."""
+"""Metadata key of an object that identifies its upload."""
 
 
 Fate = Literal["unseen", "shown", "unknown"]
 
 
 class StagedFile(ABC):
-    """A file on its way to a name."""
+    """A file that is being prepared under a scratch name."""
 
     scratch: Path
-    """Where to write it."""
+    """Where to write the content."""
     fate: Fate = "unseen"
-    """What became of it, also where `show` has raised."""
+    """The outcome, valid also after `show` has raised."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Do all that takes time: what is in the scratch file is then safe, and still unseen."""
+        """Do everything that takes time: afterwards the content is stored safely, but not yet visible."""
 
     @abstractmethod
     def show(self, *, replaces: bool) -> None:
-        """Give it its name, in one step.
+        """Make the file visible under its name, atomically.
 
         Args:
-            replaces: whether a file of that name may be there.
+            replaces: whether an existing file of that name may be replaced.
 
         Raises:
-            TakenError: there is one, and it may not be replaced.
+            TakenError: the file exists and may not be replaced.
         """
 
 
 @contextlib.contextmanager
 def staged(folder: Folder, path: str) -> Iterator[StagedFile]:
-    """A file that will be `path` in the folder; unless it is shown, nothing of it remains.
+    """Prepare a file for `path` in the folder; unless it is shown, nothing of it remains.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the folder cannot be written to.
     """
     with folder.scratch() as scratch:
         if not isinstance(folder, S3Folder):
             with signals.at_end(lambda: scratch.unlink(missing_ok=True)):
-                scratch.touch()  # says now what is not permitted
+                scratch.touch()  # fails now if writing is not permitted
                 yield _LocalFile(scratch, folder, path)
             return
         upload = _Upload(scratch, folder, path)
@@ -92,32 +92,32 @@ class _LocalFile(StagedFile):
             try:
                 _name(self.scratch, target)
             except FileExistsError:
-                raise TakenError(f"{target} was written by somebody else meanwhile") from None
+                raise TakenError(f"{target} was written by another process meanwhile") from None
         self.fate = "shown"
         force_to_disk(target.parent)
 
 
 def _remove(scratch: Path) -> None:
-    """Remove a scratch file with the temporary folder that is its own."""
+    """Remove a scratch file and its temporary folder."""
     scratch.unlink(missing_ok=True)
     scratch.parent.rmdir()
 
 
 def _name(scratch: Path, target: Path) -> None:
-    """Give a file a name that is free.
+    """Give a file a name that is not taken.
 
     Raises:
-        FileExistsError: it is not.
+        FileExistsError: the name is taken.
     """
     try:
         os.link(scratch, target)
         return
     except FileExistsError:
         raise
-    except OSError:  # exFAT, SMB and FUSE have no hard links, and each says so in its own way
+    except OSError:  # exFAT, SMB and FUSE have no hard links, and each reports it differently
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     try:
-        if target.stat().st_size:  # whoever writes without asking came in between
+        if target.stat().st_size:  # another writer was faster
             raise FileExistsError(target)
         scratch.replace(target)
     except BaseException as error:
@@ -157,15 +157,15 @@ class _Upload(StagedFile):
                 self._s3.complete_multipart_upload(**self._upload, MultipartUpload=done, **condition)
         except OSError as error:
             self.fate = "unseen" if isinstance(error, PermissionError) else "unknown"
-            if self.fate == "unseen" or not self._is_there():  # else the first answer was lost, and asked for again
+            if self.fate == "unseen" or not self._is_there():  # otherwise a lost response was retried
                 self.fate = "unseen"
                 if isinstance(error, FileChangedError):
-                    raise TakenError(f"{self._uri} was written by somebody else meanwhile") from error
+                    raise TakenError(f"{self._uri} was written by another process meanwhile") from error
                 raise
         self.fate, self._upload = "shown", None
 
     def abort(self) -> None:
-        """Give up what is not shown; what cannot be given up now is what a bucket's lifecycle rule is for."""
+        """Abort an upload that is not shown; if that fails, the bucket's lifecycle rule removes it."""
         if self._upload is not None:
             with contextlib.suppress(OSError), as_os_errors(self._uri):
                 self._s3.abort_multipart_upload(**self._upload)

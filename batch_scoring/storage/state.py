@@ -1,16 +1,16 @@
-"""A pipeline's memory: small JSON documents beside its tables, each replaced whole.
+"""State of a pipeline: small JSON documents beside its tables, each replaced as a whole.
 
     state/dt=…/input.json                 the landing files that raw_input pinned
-    state/dt=…/validated_features.json    the step's account: what went in, what came out, what was published
+    state/dt=…/validated_features.json    what the step published: rows read, rows written, files committed
     state/dt=…/predictions.json
-    state/dt=…/drift.json                 how far the day and those before it lie from the model's reference
-    state/dt=…/sample.parquet             rows of the day, see samples.py
-    state/dt=…/checks/<asset>.json        what the asset's checks said of the day, also of one that was not published
-    state/steps/<run>/…json               what the steps of an asset told each other, see references.py
-    state/model.json                      the model in force
+    state/dt=…/drift.json                 the distance of the day and the trailing days from the model's reference
+    state/dt=…/sample.parquet             a sample of the day's rows, see samples.py
+    state/dt=…/checks/<asset>.json        the day's check results of an asset, including days that were not published
+    state/steps/<run>/…json               values passed between an asset's steps, see json_io_manager.py
+    state/model.json                      the active model
     state/models/<sha256>/                its bundle
 
-Storage is the only truth: every step finds here what the steps before it did, never in the Dagster instance.
+Storage is the only source of truth: steps read here what earlier steps did, never from the Dagster instance.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from batch_scoring.errors import EntryError, StateError
 from batch_scoring.storage.folders import Folder
 
 REFERENCES = "state/steps"
-"""Folder of what steps told each other, below the pipeline's output."""
+"""Folder of values passed between steps, below the pipeline's output."""
 
 StepName = Literal["validated_features", "predictions"]
 
 Horizon = Literal["day", "trailing", "missing", "repeated"]
-"""What was compared: the day's values, those of the trailing days, the share of the day's values that is missing, or
-that of the most frequent one."""
+"""What was compared: the day's values, those of the trailing days, the fraction of the day's values that is missing, or
+that of the most frequent value."""
 
 
 class Document(BaseModel):
@@ -41,7 +41,7 @@ class Document(BaseModel):
 
 
 class LandingFile(Document):
-    """One pinned version of one input file."""
+    """A pinned version of an input file."""
 
     path: str
     """Relative to the landing folder."""
@@ -53,11 +53,11 @@ class LandingFile(Document):
     columns: dict[str, str]
     """Name and Arrow type of each column."""
     content: str | None = None
-    """sha256 of its bytes, on disk, where the token changes more often than they do; S3 has the ETag for it."""
+    """sha256 of the content, for local files, whose token changes more often than their content; S3 has the ETag."""
 
 
 class DayInput(Document):
-    """What a day is made from."""
+    """The pinned input of a day."""
 
     day: str
     fingerprint: str
@@ -72,7 +72,7 @@ class DayInput(Document):
 
 
 class ActiveModel(Document):
-    """The model that scores from now on."""
+    """The active model, with which days are scored from now on."""
 
     name: str
     version: str
@@ -84,10 +84,10 @@ class ActiveModel(Document):
 
 
 class ShardStats(Document):
-    """What became of a shard's input rows; stands in the footer of its Parquet file."""
+    """Statistics of a shard: what happened to its input rows; stored in the footer of its Parquet file."""
 
     digest: str
-    """Of all that the rows depend on; the file's name begins with it."""
+    """Digest of everything that the rows depend on; the file's name begins with it."""
     source: str
     """The landing file and its first row, or the digest of the feature shard."""
     run_id: str
@@ -101,21 +101,21 @@ class ShardStats(Document):
     keys: int = 0
     """Sum of the hashes of the file's keys, modulo 2**64."""
     missing: dict[str, int] = {}
-    """Of features: missing values by column."""
+    """Features only: missing values by column."""
     categories: dict[str, dict[str, int]] = {}
-    """Of features: rows by categorical column and value (the most frequent values of each)."""
+    """Features only: rows by categorical column and value (the most frequent values of each)."""
     sums: dict[str, float] = {}
     """Sum of each score column."""
     squares: dict[str, float] = {}
     """Sum of the squares of each score column."""
     histogram: tuple[int, ...] = ()
-    """Rows by score, in bins of equal width from 0 to 1; of prob_class_1 for two classes, else of prediction_proba."""
+    """Rows by score, in bins of equal width from 0 to 1; prob_class_1 for two classes, otherwise prediction_proba."""
     classes: dict[str, int] = {}
     """Rows by prediction."""
     unknown: dict[str, dict[str, int]] = {}
     """Rows by categorical column and value unknown to the model (the most frequent values of each)."""
     not_probabilities: int = 0
-    """Scored rows whose scores are not finite, lie outside 0 … 1 or do not sum to 1."""
+    """Scored rows whose scores are not finite, outside 0 … 1 or do not sum to 1."""
 
     @property
     def rows_quarantined(self) -> int:
@@ -129,18 +129,18 @@ class ShardStats(Document):
 
 
 class CheckRecord(Document):
-    """What a check said of a day."""
+    """The result of a check for a day."""
 
     passed: bool
     observed: float | None = None
     """None if there was nothing to test."""
     message: str = ""
     stopped: bool = False
-    """Whether this failure has stopped the day: nothing was published."""
+    """Whether this failure stopped the day, so that nothing was published."""
 
 
 class DayChecks(Document):
-    """What an asset's checks said of a day when it ran last."""
+    """The results of an asset's checks for a day, from its last run."""
 
     day: str
     run_id: str
@@ -149,19 +149,19 @@ class DayChecks(Document):
 
 
 class ColumnDrift(Document):
-    """A column that was compared with the reference."""
+    """The comparison of a column with the reference."""
 
     column: str
     horizon: Horizon
     rows: int
     observed: float
-    """Distance, or share."""
+    """Distance, or fraction of values."""
     threshold: float
     drifted: bool
 
 
 class DayDrift(Document):
-    """How far a day, and the days that end with it, lie from the model's reference."""
+    """The distance of a day, and of the trailing days that end with it, from the model's reference."""
 
     day: str
     run_id: str
@@ -169,14 +169,14 @@ class DayDrift(Document):
     features: tuple[ColumnDrift, ...]
     predictions: tuple[ColumnDrift, ...]
     since: dict[str, str] = {}
-    """Since which day the trailing days have drifted, by `features` and `predictions`."""
+    """First day since which the trailing days have drifted, for `features` and `predictions`."""
 
 
 class PublishedPart(Document):
-    """The day's part of one table, as a step left it."""
+    """A day's part of one table, as published by a step."""
 
     transaction: int
-    """Commits that this step has made to this part; Delta keeps it as an application transaction."""
+    """Number of commits to this part by this step; Delta stores it as an application transaction."""
     version: int
     """The table's version, -1 if the table does not exist."""
     files: tuple[str, ...]
@@ -185,7 +185,7 @@ class PublishedPart(Document):
 
 
 class PublishedDay(Document):
-    """What a step did for a day, written after its commit."""
+    """What a step published for a day, recorded after its commit."""
 
     pipeline: str
     day: str
@@ -193,22 +193,22 @@ class PublishedDay(Document):
     run_id: str
     finished_at: datetime
     fingerprint: str
-    """Of the landing files that the rows come from."""
+    """Fingerprint of the landing files from which the rows come."""
     code: str
     """Digest of the code and settings that the rows depend on."""
     features_code: str | None = None
-    """Of predictions: the digest of the code and settings behind the features that were scored."""
+    """Predictions only: digest of the code and settings of the features that were scored."""
     model_version: str | None = None
     model_sha256: str | None = None
     shards: tuple[ShardStats, ...]
     table: PublishedPart
     quarantine: PublishedPart
     seconds: float = 0.0
-    """Wall time from the beginning of the step to its commit; 0 in accounts that are older than this field."""
+    """Wall time from the start of the step to its commit; 0 in documents older than this field."""
 
     @property
     def rows_per_second(self) -> float | None:
-        """Of the rows that this run worked on itself; None if it reused every shard, or the time is not known."""
+        """Speed for the rows that this run processed itself; None if it reused every shard, or the time is unknown."""
         worked = sum(shard.rows_in for shard in self.shards if shard.run_id == self.run_id)
         return worked / self.seconds if worked and self.seconds else None
 
@@ -228,12 +228,12 @@ class PublishedDay(Document):
         return sum(shard.rows_quarantined for shard in self.shards)
 
     def moments(self, column: str) -> "Moments":
-        """Mean and spread of a score column."""
+        """Return the mean and standard deviation of a score column."""
         return moments(self.shards, column)
 
 
 class Moments(NamedTuple):
-    """Of a score column over a day's rows; NaN without rows."""
+    """Moments of a score column over a day's rows; NaN if there are no rows."""
 
     rows: int
     mean: float
@@ -242,7 +242,7 @@ class Moments(NamedTuple):
 
 
 def moments(shards: Iterable[ShardStats], column: str) -> Moments:
-    """Mean and spread of a score column, from the sums in the shards' accounts."""
+    """Return the mean and standard deviation of a score column, from the sums in the shard statistics."""
     known = list(shards)
     rows = sum(shard.rows for shard in known)
     if not rows:
@@ -263,10 +263,10 @@ class State:
         self._folder = output.subfolder("state")
 
     def day_input(self, day: str) -> DayInput:
-        """What raw_input pinned for the day.
+        """Return the day's pinned input.
 
         Raises:
-            StateError: it has not run for the day.
+            StateError: raw_input has not run for the day.
         """
         found = self._read(f"dt={day}/input.json", DayInput)
         if found is None:
@@ -274,7 +274,7 @@ class State:
         return found
 
     def day_inputs(self, days: Sequence[str]) -> list[DayInput]:
-        """What was pinned on those of the days that have an input; one that cannot be read is its own run's trouble."""
+        """Return the pinned inputs of those days that have one; skip unreadable ones, which their own runs report."""
         return self._of_days(days, "input.json", DayInput, or_none=True)
 
     def put_day_input(self, pinned: DayInput) -> None:
@@ -282,37 +282,37 @@ class State:
         self._write(f"dt={pinned.day}/input.json", pinned)
 
     def published_day(self, step: StepName, day: str) -> PublishedDay | None:
-        """The step's account of the day, None if it never published it."""
+        """Return what the step published for the day; None if it never has."""
         return self._read(f"dt={day}/{step}.json", PublishedDay)
 
     def published_days(self, step: StepName) -> list[PublishedDay]:
-        """The step's accounts of all days, by day."""
+        """Return what the step published for all days, by day."""
         paths = (file.path.split("/") for file in self._folder.list("dt="))
         days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
         return self._of_days(days, f"{step}.json", PublishedDay)
 
     def published_days_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
-        """The step's accounts of those of the days that have one; one that cannot be read is its own run's trouble."""
+        """Return what the step published for the given days; skip unreadable documents, which their own runs report."""
         return self._of_days(days, f"{step}.json", PublishedDay, or_none=True)
 
     def put_published_day(self, published_day: PublishedDay) -> None:
-        """Replace the step's account of its day."""
+        """Replace the record of what a step published for its day."""
         self._write(f"dt={published_day.day}/{published_day.step}.json", published_day)
 
     def checks(self, asset: str, day: str) -> DayChecks | None:
-        """What the asset's checks said of the day, None if it never ran."""
+        """Return the results of the asset's checks for the day; None if they never ran."""
         return self._read(f"dt={day}/checks/{asset}.json", DayChecks)
 
     def checks_of(self, asset: str, days: Sequence[str]) -> list[DayChecks]:
-        """What the asset's checks said of those of the days on which it ran."""
+        """Return the results of the asset's checks for those of the days on which they ran."""
         return self._of_days(days, f"checks/{asset}.json", DayChecks, or_none=True)
 
     def put_checks(self, asset: str, said: DayChecks) -> None:
-        """Replace what the asset's checks said of their day."""
+        """Replace the results of the asset's checks for their day."""
         self._write(f"dt={said.day}/checks/{asset}.json", said)
 
     def drift(self, day: str) -> DayDrift | None:
-        """The day's comparison with the reference, None if there was none."""
+        """Return the day's comparison with the reference; None if there is none."""
         return self._read(f"dt={day}/drift.json", DayDrift)
 
     def put_drift(self, drift: DayDrift) -> None:
@@ -320,33 +320,33 @@ class State:
         self._write(f"dt={drift.day}/drift.json", drift)
 
     def model(self) -> ActiveModel:
-        """The model in force.
+        """Return the active model.
 
         Raises:
-            StateError: none has been resolved yet.
+            StateError: no model has been resolved yet.
         """
         found = self.model_or_none()
         if found is None:
-            raise StateError(f"no model is in force in {self._folder.uri}; run the asset model first")
+            raise StateError(f"no model is active in {self._folder.uri}; run the asset model first")
         return found
 
     def model_or_none(self) -> ActiveModel | None:
-        """The model in force, None before the first run."""
+        """Return the active model; None before the first run."""
         return self._read("model.json", ActiveModel)
 
     def put_model(self, model: ActiveModel) -> None:
-        """Put a model in force."""
+        """Replace the active model."""
         self._write("model.json", model)
 
     @property
     def models(self) -> Folder:
-        """The folder of all bundles that were ever in force, one subfolder a sha256."""
+        """The folder of all bundles that were ever active, one subfolder per sha256."""
         return self._folder.subfolder("models")
 
     def _of_days(
         self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
     ) -> list[AnyDocument]:
-        """The documents of a name that some days have. `or_none`: a damaged one is left out."""
+        """Return the documents with a name, for the days that have it. `or_none`: skip damaged ones."""
         paths = [f"dt={day}/{name}" for day in days]
         found: list[AnyDocument] = []
         for path, content in zip(paths, self._each(paths, or_none=or_none), strict=True):
@@ -356,7 +356,7 @@ class State:
         return found
 
     def _each(self, paths: Sequence[str], *, or_none: bool) -> list[bytes | None]:
-        """The documents' content, None for one that is not there; `or_none`: or, on a disk, cannot be read."""
+        """Return the content of documents, None if one does not exist or, with `or_none` on a disk, cannot be read."""
         try:
             return self._folder.read_each(paths)
         except OSError:

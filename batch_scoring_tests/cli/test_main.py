@@ -21,7 +21,7 @@ def test_a_wrong_command_exits_with_2_from_a_shell(tmp_path: Path) -> None:
     wrong = ("batch-scoring", "backfill", "flights", "2013-07-01", "2013-07-01")
     done = command(*wrong, data=tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("batch-scoring: no pipeline 'flights'; there are: ")
+    assert done.stderr.startswith("batch-scoring: no pipeline 'flights'; known pipelines: ")
 
 
 @pytest.mark.parametrize("module", ["batch_scoring", "batch_scoring.cli.main"])

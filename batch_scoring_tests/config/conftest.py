@@ -13,7 +13,7 @@ def one_tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
 
 @pytest.fixture
 def tiny(one_tiny: TinyProject) -> Iterator[TinyProject]:
-    """One project for all tests of this module, put back after each: no test looks at more than its files."""
+    """One project for all tests of this module, restored after each: tests only read its files."""
     spec = copy.deepcopy(one_tiny.spec)
     yield one_tiny
     one_tiny.spec = spec

@@ -428,7 +428,7 @@ def sound_pod(job: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
-# who may reach what
+# access control
 
 POLICIES = "kubernetes/network-policies.yaml"
 WEB, VIEW, DAEMON, SERVER = (
@@ -877,7 +877,7 @@ def test_a_gpu_that_has_no_time_for_a_second_step_does_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--rows", "1e6", "--window-hours", "0.01"], "120 s to start, and the window has 36 s"),
+        (["--rows", "1e6", "--window-hours", "0.01"], "120 s to start, but the window has only 36 s"),
         (["--rows", "4e8", "--rows-per-second", "1e4", "--window-hours", "1", "--shards", "3"], "expected at least 12"),
         (["--rows", "1e12", "--rows-per-second", "1e4", "--window-hours", "1"], "takes 200"),
         (["--rows", "0", "--window-hours", "1"], "above 0"),

@@ -1,1 +1,1 @@
-"""What the documentation says, held against the project."""
+"""Tests that the documentation agrees with the project."""

@@ -85,7 +85,7 @@ REFUSED = {
     "truncated Parquet": Refused(
         "b.parquet",
         lambda tiny: parquet(tiny.rows(50))[:-20],
-        ("b.parquet (", "is no whole Parquet file", "it may be truncated or of another format", REUPLOAD),
+        ("b.parquet (", "is not a complete Parquet file", "it may be truncated or in another format", REUPLOAD),
     ),
     "Parquet with its head cut off": Refused(
         "b.parquet",
@@ -102,11 +102,13 @@ REFUSED = {
     "wrong magic": Refused(
         "b.parquet",
         b"PK\x03\x04" + b"x" * 500,
-        ("b.parquet (504 bytes) is no whole Parquet file", "or of another format", REUPLOAD),
+        ("b.parquet (504 bytes) is not a complete Parquet file", "or in another format", REUPLOAD),
     ),
-    "CSV named Parquet": Refused("b.parquet", HEADER + GOOD, ("b.parquet (", "is no whole Parquet file", REUPLOAD)),
+    "CSV named Parquet": Refused(
+        "b.parquet", HEADER + GOOD, ("b.parquet (", "is not a complete Parquet file", REUPLOAD)
+    ),
     "Parquet named CSV": Refused(
-        "b.csv", lambda tiny: parquet(tiny.rows(50)), ("b.csv (", "is no whole CSV file", REUPLOAD)
+        "b.csv", lambda tiny: parquet(tiny.rows(50)), ("b.csv (", "is not a complete CSV file", REUPLOAD)
     ),
     "CSV with semicolons": Refused(
         "b.csv",
@@ -135,7 +137,7 @@ REFUSED = {
     "missing column in Parquet": Refused(
         "b.parquet",
         lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
-        ("b.parquet has no column x", "schema:Rows demands", "it has id, y, n, c", "upload the file with all columns"),
+        ("b.parquet has no column x", "schema:Rows requires", "it has id, y, n, c", "upload the file with all columns"),
         step="validated_features",
     ),
     "missing column in CSV": Refused(
@@ -160,7 +162,7 @@ REFUSED = {
         (
             "notes.txt (5 bytes)",
             "its name ends in none of .parquet, .csv, .csv.gz",
-            "if it is not data, let its name begin with '_'",
+            "if it is not data, rename it to begin with '_'",
         ),
     ),
     "truncated gzip": Refused(
@@ -361,7 +363,7 @@ def test_a_pinned_path_that_leaves_the_landing_folder_is_refused(tiny: TinyProje
     forged = pinned.files[0].model_copy(update={"path": path})
     tiny.state.put_day_input(pinned.model_copy(update={"files": (forged,), "fingerprint": "0" * 64}))
     result = tiny.run(steps=["validated_features"], raise_on_error=False)
-    assert f"{path!r} leaves its folder; expected a relative path without '..'" in error_of(result)
+    assert f"{path!r} leads out of its folder; expected a relative path without '..'" in error_of(result)
     assert everything(tiny) == before
 
 

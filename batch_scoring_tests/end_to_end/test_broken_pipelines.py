@@ -109,7 +109,10 @@ BREAKS: dict[str, tuple[Breaks, str]] = {
         ),
         "No such file or directory",
     ),
-    "another ending": (lambda tiny: (tiny.folder / "pipeline.yaml").rename(tiny.folder / "pipeline.yml"), "call it pi"),
+    "another ending": (
+        lambda tiny: (tiny.folder / "pipeline.yaml").rename(tiny.folder / "pipeline.yml"),
+        "rename it to pi",
+    ),
 }
 
 

@@ -137,7 +137,10 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("backfill flight 2013-07-01 2013-07-02", "no pipeline 'flight'; there are: customer_churn, flight_delay"),
+        (
+            "backfill flight 2013-07-01 2013-07-02",
+            "no pipeline 'flight'; known pipelines: customer_churn, flight_delay",
+        ),
         ("backfill flight_delay 2013-07-01 2013-7-2", "'[LAST]': '2013-7-2' is not a day; expected YYYY-MM-DD"),
         ("backfill flight_delay yesterday 2013-07-02", "'[FIRST]': 'yesterday' is not a day"),
         ("backfill flight_delay 2013-02-30 2013-07-02", "'2013-02-30' is not a day; expected YYYY-MM-DD"),
@@ -148,7 +151,7 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
         ),
         ("backfill flight_delay 2013-07-01 2999-01-01", "2999-01-01 is not a day of flight_delay"),
         ("backfill flight_delay 2013-07-01", "the following arguments are required: last"),
-        ("forecast", "no command 'forecast'; there are: backfill, score"),
+        ("forecast", "no command 'forecast'; known commands: backfill, score"),
         ("", "Usage: batch-scoring [OPTIONS] COMMAND [ARGS]..."),
     ],
 )

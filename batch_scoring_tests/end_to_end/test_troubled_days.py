@@ -100,13 +100,13 @@ TROUBLES: dict[str, tuple[Callable[[Place], None], str, str]] = {
     "a name that is not UTF-8": (bad_name, r"caf\xe9.parquet", "its name is not UTF-8: rename it"),
     "a backslash": (lambda place: (place.day / "a\\b.csv").touch(), r"a\b.csv", "its name has a backslash"),
     "a link to itself": (day_of("x.csv", "x.csv"), "x.csv", "which leads back to itself: remove it"),
-    "a link to nothing": (day_of("x.csv", "gone.csv"), "x.csv", "where there is nothing: bring what it leads to"),
+    "a link to nothing": (day_of("x.csv", "gone.csv"), "x.csv", "which does not exist: restore the target"),
     "a share that is not mounted": (day_of("share", "/mnt/no"), "share", "a link to '/mnt/no', which leads out of"),
     "a FIFO": (lambda place: os.mkfifo(place.day / "x.csv"), "x.csv", "it is a FIFO; expected a file: remove it"),
     "a link to a stranger's file": (linked_out, "x.csv", "which leads out of"),
     "a day that is a link elsewhere": (folder_out, "", "which leads out of"),
     "a day that is a link to itself": (day_of(None, f"dt={NEXT_DAY}"), "", "which leads back to itself: remove it"),
-    "a day that is a link to nothing": (day_of(None, "gone"), "", "where there is nothing: bring what it leads to"),
+    "a day that is a link to nothing": (day_of(None, "gone"), "", "which does not exist: restore the target"),
 }
 
 
@@ -181,7 +181,9 @@ def test_what_the_disk_does_not_give_is_waited_for_and_told_once(
     assert asked(tick) == [OTHER_DAY, DAY]
     (report,) = tick.plan.reports
     assert report.name == NEXT_DAY and f"{place.day}{what}: {os.strerror(number)}: " in report.text
-    assert report.text.endswith("let this process read it" if number == errno.EACCES else "see to its disk or mount")
+    assert report.text.endswith(
+        "grant this process read access" if number == errno.EACCES else "check its disk or mount"
+    )
     assert tick.plan.waiting[NEXT_DAY] in report.text
     assert look(tiny, instance, tick.plan.memory).plan.reports == ()
     result = tiny.run(NEXT_DAY, raise_on_error=False)
@@ -201,7 +203,7 @@ def test_where_no_day_can_be_read_the_sensor_fails_which_is_told(
         return real(where)
 
     monkeypatch.setattr(os, "listdir", broken)
-    with pytest.raises(OSError, match=rf"{place.root}/dt={OTHER_DAY}: Input/output error: see to its disk or mount"):
+    with pytest.raises(OSError, match=rf"{place.root}/dt={OTHER_DAY}: Input/output error: check its disk or mount"):
         look(tiny, instance)
     monkeypatch.undo()
     assert len(asked(look(tiny, instance))) == 3
@@ -253,7 +255,7 @@ def test_a_manifest_may_list_names_that_are_none(tiny: TinyProject, place: Place
     (place.day / "_manifest.json").write_text(r'["\ud800.csv", "a.parquet", "caf\udce9.csv"]')
     listed = tiny.pipeline.landing.look(f"dt={NEXT_DAY}/")
     said = waits_for(Complete(by="manifest"), tiny.pipeline.landing, NEXT_DAY, listed)
-    assert r"\ud800.csv is not there; caf\xe9.csv is not there" in said and said.encode()
+    assert r"\ud800.csv is missing; caf\xe9.csv is missing" in said and said.encode()
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "model.safetensors"])

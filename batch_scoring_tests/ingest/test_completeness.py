@@ -46,7 +46,7 @@ def test_a_marker_says_that_the_day_is_complete(tiny: TinyProject) -> None:
 def test_a_manifest_lists_the_files_of_the_day(tiny: TinyProject, manifest: object) -> None:
     assert waits(tiny, by="manifest").startswith("there is no _manifest.json in ")
     put(tiny, "_manifest.json", manifest)
-    assert waits(tiny, by="manifest") == f"of 1 files that dt={DAY}/_manifest.json lists, a.parquet is not there"
+    assert waits(tiny, by="manifest") == f"of the 1 files listed in dt={DAY}/_manifest.json, a.parquet is missing"
     tiny.land(DAY, tiny.rows(3))
     assert waits(tiny, by="manifest") == ""
 
@@ -64,7 +64,7 @@ def test_a_manifest_may_say_the_sizes(tiny: TinyProject, form: str) -> None:
     put(tiny, "_manifest.json", manifest(size))
     assert waits(tiny, by="manifest") == ""
     put(tiny, "_manifest.json", manifest(size + 1))
-    assert f"a.parquet has {size} bytes, {size + 1} are listed" in waits(tiny, by="manifest")
+    assert f"a.parquet has {size} bytes, but {size + 1} are listed" in waits(tiny, by="manifest")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_manifest_may_say_the_sizes(tiny: TinyProject, form: str) -> None:
 def test_what_is_no_manifest_is_said_with_the_forms_that_are(tiny: TinyProject, content: bytes) -> None:
     put(tiny, "_manifest.json", content)
     said = waits(tiny, by="manifest")
-    assert "_manifest.json is no manifest (" in said and '{"files": ["a.parquet"' in said
+    assert "_manifest.json is not a manifest (" in said and '{"files": ["a.parquet"' in said
 
 
 def test_a_day_that_is_not_complete_is_not_scored_whoever_asks(tiny: TinyProject) -> None:

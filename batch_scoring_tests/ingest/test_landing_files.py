@@ -83,7 +83,7 @@ UNREADABLE = {
     "another kind": (
         "a.txt",
         b"id\n1\n",
-        "its name ends in none of .parquet, .csv, .csv.gz; if it is one of these, rename it; if it is not data, let",
+        "its name ends in none of .parquet, .csv, .csv.gz; if it is one of these, rename it; if it is not data, ren",
     ),
     "column twice": ("a.csv", b"id,x,x\n1,2,3\n", "it has more than one column 'x'; expected distinct names: rename"),
     "no name twice": ("a.csv", b"id,,\n1,,\n", "it has more than one column ''; expected distinct names: rename or"),
@@ -96,7 +96,11 @@ UNREADABLE = {
     ),
     "not gzipped": ("a.csv.gz", b"id,x\n1,2\n", "it is not compressed, but its name ends in .gz: upload it again"),
     "truncated gzip": ("a.csv.gz", gzip.compress(b"id,x\n1,2\n" * 99)[:-9], "Truncated compressed stream; it may be"),
-    "no Parquet": ("a.parquet", b"id,x\n1,2\n", r"a.parquet \(9 bytes\) is no whole Parquet file: .*; it may be trun"),
+    "no Parquet": (
+        "a.parquet",
+        b"id,x\n1,2\n",
+        r"a.parquet \(9 bytes\) is not a complete Parquet file: .*; it may be",
+    ),
 }
 
 
@@ -116,7 +120,7 @@ def test_a_damaged_parquet_file_is_refused_when_it_is_read(folder: LocalFolder, 
     content = bytearray(sink.getvalue())
     start = {"head": 4, "middle": len(content) // 2, "tail": len(content) - 60}[place]
     content[start : start + 50] = b"\xff" * 50
-    with pytest.raises(UnreadableFileError, match=r"is no whole Parquet file: .*: upload it again"):
+    with pytest.raises(UnreadableFileError, match=r"is not a complete Parquet file: .*: upload it again"):
         read(folder, land(folder, bytes(content), "a.parquet"))
 
 

@@ -78,9 +78,9 @@ def test_a_key_is_shown_as_text_and_a_missing_one_is_null() -> None:
 
 
 def test_a_row_without_cells_keeps_its_text() -> None:
-    row = quarantine.from_broken(BrokenRow(9, "2 cells, the header has 5", 'a,"b\nc"'), "dt=1/a.csv")
+    row = quarantine.from_broken(BrokenRow(9, "2 cells, but the header has 5", 'a,"b\nc"'), "dt=1/a.csv")
     assert (row.key, row.row_number, json.loads(row.raw)) == (None, 9, 'a,"b\nc"')
-    assert row.reason == Reason("read", "cells_match_header", "", "2 cells, the header has 5")
+    assert row.reason == Reason("read", "cells_match_header", "", "2 cells, but the header has 5")
 
 
 def test_a_value_that_nobody_could_read_is_shortened_and_says_how_long_it_was() -> None:
@@ -144,7 +144,7 @@ def test_rejected_rows_of_every_stage_stand_in_the_table_with_their_day(tiny: Ti
     assert all(checks(tiny.run()).values())
     rows = sorted(tiny.read(DAY, "quarantine").to_pylist(), key=lambda row: row["row_number"])
     assert [(r["row_number"], r["id"], r["stage"], r["rule"], r["column"], r["value"]) for r in rows[:4]] == [
-        (1, None, "read", "cells_match_header", "", "line 2: 1 cell, the header has 5"),
+        (1, None, "read", "cells_match_header", "", "line 2: 1 cell, but the header has 5"),
         (2, "k1", "schema", "is_double", "x", "abc"),
         (3, "k2", "rule", "less_than_or_equal_to(1000)", "x", "5000.0"),
         (5, "k3", "duplicate", "key_is_unique", "id", "k3"),

@@ -1,7 +1,5 @@
 """The failure class of a run that has ended: as its steps recorded it, or as its events say."""
 
-from datetime import UTC, datetime, timedelta
-
 import dagster as dg
 import pytest
 from dagster._core.events import JobFailureData, RunFailureReason
@@ -11,6 +9,7 @@ from dagster._utils.error import SerializableErrorInfo
 from batch_scoring.errors import FailureClass
 from batch_scoring.operations import run_failures, run_history
 from batch_scoring.operations.run_failures import of_run
+from batch_scoring_tests.ended_runs import ended
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 OWN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -44,20 +43,6 @@ def test_the_class_is_a_tag_of_the_run(tiny: TinyProject) -> None:
         assert run_failures.is_recorded(record.dagster_run)
         (known,) = run_history.of_day(instance, tiny.pipeline, DAY)
         assert (known.status, known.failure) == ("refused", "bad_input")
-
-
-def ended(instance: dg.DagsterInstance, tiny: TinyProject, message: str, **tags: str) -> dg.DagsterRun:
-    """A run of the day that ended without a word of its steps."""
-    run = dg.DagsterRun(
-        f"score_{tiny.name}",
-        status=dg.DagsterRunStatus.STARTED,
-        tags={run_history.PARTITION: DAY, run_history.FINGERPRINT: "f", run_history.CODE: "c", **tags},
-    )
-    instance.add_run(run)
-    instance.report_run_failed(run, message)
-    found = instance.get_run_by_id(run.run_id)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize(
@@ -108,35 +93,3 @@ def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost_or_what_
         assert found and run_failures.record_failure(instance, found) == failure
         found = instance.get_run_by_id(run.run_id)
         assert found and of_run(found) == failure
-
-
-def test_a_run_after_one_that_was_killed_halves_its_batches_and_gives_the_same_scores(tiny: TinyProject) -> None:
-    tiny.spec["scoring"] |= {"batch_rows": 256}
-    tiny.write_spec()
-    tiny.land(DAY, tiny.rows(500))
-    tiny.run()
-    before = tiny.read()
-    tiny.land(DAY, tiny.rows(500))  # another version of the same rows
-    with dg.DagsterInstance.ephemeral() as instance:
-        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 0
-        ended(instance, tiny, "gone")
-        ended(instance, tiny, "gone again")
-        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 2
-        result = tiny.run(instance=instance)
-        (event,) = result.asset_materializations_for_node(f"{tiny.name}__predictions")
-        assert event.metadata["batch_rows"].value == 64
-        assert run_history.batch_backoff(instance, tiny.pipeline, DAY) == 0, "one has gone well since"
-    columns = [name for name in before.column_names if name != "scored_at"]
-    assert tiny.read().select(columns).equals(before.select(columns))
-
-
-def test_failed_runs_are_counted_by_class(tiny: TinyProject) -> None:
-    tiny.land(DAY, b"PAR1, and no more")
-    with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(2):
-            tiny.run(instance=instance, raise_on_error=False)
-        ended(instance, tiny, "gone")
-        month = timedelta(days=30)
-        found = run_history.failed_since(instance, tiny.pipeline, datetime.now(UTC) - month)
-        assert [(one.failure, one.runs, one.days) for one in found] == [("bad_input", 2, (DAY,)), ("lost", 1, (DAY,))]
-        assert run_history.failed_since(instance, tiny.pipeline, datetime.now(UTC) + month) == []

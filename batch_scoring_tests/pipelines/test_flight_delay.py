@@ -289,7 +289,7 @@ def test_a_shift_to_another_season_is_refused(days: int) -> None:
 
 
 def test_a_day_without_flights_is_refused() -> None:
-    with pytest.raises(ValueError, match="no flight in the source"):
+    with pytest.raises(ValueError, match="no flights in the source"):
         data.build_landing(make_source(), date(2014, 1, 1))
 
 
@@ -310,7 +310,7 @@ def test_every_later_day_has_a_day_of_2013(day: date) -> None:
         ([], "either --from or --today"),
         (["--from", "2013-07-01", "--today"], "either --from or --today"),
         (["--from", "2014-01-01"], "expected days from 2013-01-01 to 2013-12-31"),
-        (["--from", "2013-07-02", "--to", "2013-07-01"], "the first one first"),
+        (["--from", "2013-07-02", "--to", "2013-07-01"], "in ascending order"),
         (["--from", "2013-07-01", "--shift-weeks", "51"], "expected a multiple of 52"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Pods without Kubernetes: Jobs are rendered and validated strictly, and their containers run as local processes."""
+"""Pods without Kubernetes: Jobs are rendered and strictly validated, and their containers run as local processes."""

@@ -1,8 +1,8 @@
-"""A Jobs stand-in, not Kubernetes: the API that dagster-k8s and `step_pods.py` call, on loopback.
+"""A stand-in for the Kubernetes Jobs API, as called by dagster-k8s and `k8s_step_handler.py`, on loopback.
 
-Each Job's container is a process with the pod's environment and nothing else of this machine's: home, working folder
-and DAGSTER_HOME are new and empty, so that a path that leaks from one pod into another is not there. At most `slots`
-of them run at once, the others are Pending. What a cluster does to pods is done by the test: `trouble`, `kill`.
+Each Job's container is a process with the pod's environment and nothing else of this machine: home, working folder and
+DAGSTER_HOME are new and empty, so that no path of one pod exists in another. At most `slots` of them run at once, the
+others are Pending. What a cluster does to pods is up to the test: `trouble`, `kill`.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The stand-in, an instance over it, and a store that all pods share."""
+"""Fixtures: the Kubernetes stand-in, an instance that uses it, and a store shared by all pods."""
 
 import os
 from collections.abc import Iterator
@@ -12,19 +12,13 @@ from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.deployed import PACKAGES
 from batch_scoring_tests.pods.cluster import Cluster, running_cluster
 from batch_scoring_tests.pods.deployment import instance_of
-from batch_scoring_tests.reliability.store import Store, running_store
+from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import TinyProject
-
-
-@pytest.fixture(scope="package")
-def _store() -> Iterator[Store]:
-    with running_store() as store:
-        yield store
 
 
 @pytest.fixture
 def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """S3 as this process and the pods reach it."""
+    """Provide S3 as this process and the pods access it."""
     for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     # past the proxy, which is a thread of this process: a table's history is read without letting go of the GIL
@@ -36,14 +30,14 @@ def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """One that runs two steps at once, beside their run."""
+    """Provide a cluster that runs two steps at once, in addition to their run."""
     with running_cluster(tmp_path / "cluster") as found:
         yield found
 
 
 @pytest.fixture
 def on_s3(tmp_path: Path, store: dict[str, str], _store: Store, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
-    """A tiny pipeline whose data are in a bucket of its own, and whose steps are pods."""
+    """Provide a tiny pipeline with data in its own bucket, whose steps are pods."""
     tiny = TinyProject(tmp_path, f"s3://{_store.new_bucket()}/data")
     environment = {VARIABLE: "k8s", "BATCH_SCORING_DATA": tiny.data_root, PACKAGES: str(tiny.packages)}
     for name, value in environment.items():
@@ -55,7 +49,7 @@ def on_s3(tmp_path: Path, store: dict[str, str], _store: Store, monkeypatch: pyt
 def instance(
     tmp_path: Path, cluster: Cluster, on_s3: TinyProject, store: dict[str, str]
 ) -> Iterator[dg.DagsterInstance]:
-    """The deployment of that pipeline."""
+    """Provide the deployment of that pipeline."""
     names = (VARIABLE, "BATCH_SCORING_DATA", PACKAGES, *store)
     environment = {name: os.environ[name] for name in names} | {
         "PYTHONPATH": str(PROJECT),

@@ -1,4 +1,4 @@
-"""A deployment over the stand-in: its instance, its runs, and the steps of a run launched one at a time."""
+"""A deployment on the Kubernetes stand-in: its instance, its runs, and single steps of a run."""
 
 import contextlib
 import logging

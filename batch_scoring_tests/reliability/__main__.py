@@ -1,4 +1,4 @@
-"""All scenarios with their full counts: `python -m batch_scoring_tests.reliability [NAME …]`."""
+"""Run all scenarios with their full counts: `python -m batch_scoring_tests.reliability [NAME …]`."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ _COLUMNS = f"{'scenario':48}  {'trials':>6}  {'violations':>10}  {'reused':>6}  
 
 
 def main() -> int:
-    """Run them, print a line each; 1 if any saw a violation."""
+    """Run the scenarios, printing a line each; return 1 if there was any violation."""
     parser = argparse.ArgumentParser(prog="python -m batch_scoring_tests.reliability", description=__doc__)
     parser.add_argument("names", nargs="*", help="scenarios to run, all if none is named")
     parser.add_argument("--folder", type=Path, help="where; memory (/dev/shm) if it is there")

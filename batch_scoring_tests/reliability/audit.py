@@ -1,4 +1,4 @@
-"""Is a day as promised? Told from the landing files, the tables and the model alone, row by row."""
+"""Audit of a day, row by row, from only the landing files, the tables and the model."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A real daemon with its code server and its runs, over tiny projects, in a DAGSTER_HOME of its own."""
+"""A real daemon with its code server and runs, for tiny projects, in its own DAGSTER_HOME."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A small disk that gets into trouble, for real: full, or read-only. Mounting takes a right that not everybody has."""
+"""A small real disk that can be made full or read-only. Mounting it requires a privilege."""
 
 import subprocess
 import tempfile

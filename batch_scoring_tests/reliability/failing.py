@@ -1,7 +1,7 @@
-"""Every class of failure, provoked from outside under a real daemon: what the run is called, what becomes of its day.
+"""Every failure class, provoked from outside under a real daemon: how the run is classified, what happens to its day.
 
-Each case has a project of its own, with a day that is scored already; then something goes wrong while newer files of
-that day are scored. `python -m batch_scoring_tests.reliability failing` prints the matrix.
+Each case has its own project, with a day that is already scored; then something fails while newer files of that day are
+scored. `python -m batch_scoring_tests.reliability failing` prints the matrix.
 """
 
 import contextlib

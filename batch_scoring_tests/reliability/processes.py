@@ -1,6 +1,6 @@
-"""Days that run in processes of their own: started, watched, killed.
+"""Days that run in their own processes: started, watched, killed.
 
-The children are forked from a server that has the heavy imports behind it, so that a trial costs what its day costs.
+The children are forked from a server that has already imported the heavy libraries, so that a trial is fast.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of moto that fails on demand, and makes conditional writes as atomic as S3's are."""
+"""An HTTP proxy for moto that fails on demand, and makes conditional writes as atomic as those of S3."""
 
 import http.client
 import random

@@ -1,8 +1,8 @@
-"""Retention in a loop, with runs in flight and readers polling: nobody must notice, and at the end nothing is left.
+"""Retention in a loop, beside active runs and polling readers: nobody must notice, and in the end nothing is left.
 
-Days pass within seconds: at each step the files are made older by some days, as their times in the file system say.
-Every rule is the one that is shipped, with the smallest age that the spec accepts. A run stands still in the middle of
-its work while days pass and retention deletes, then goes on, or is killed and followed by another.
+Days pass within seconds: at each step the files' modification times are moved some days into the past. All rules are as
+shipped, with the smallest age that the spec accepts. A run is suspended in the middle of its work while days pass and
+retention deletes; then it continues, or is killed and followed by another.
 """
 
 import multiprocessing

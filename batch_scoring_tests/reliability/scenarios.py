@@ -1,4 +1,4 @@
-"""The scenarios: each does one thing to real days, again and again, and tells what it saw."""
+"""The scenarios: each repeats an operation on real days, and reports what it observed."""
 
 import os
 import random

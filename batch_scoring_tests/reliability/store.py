@@ -1,4 +1,4 @@
-"""S3 for the tests: moto's server in a process of its own, behind the proxy, on loopback only."""
+"""S3 for tests: moto's server in its own process, behind the proxy, only on the loopback interface."""
 
 import contextlib
 import itertools

@@ -196,7 +196,7 @@ def test_no_operation_leaves_the_folder(place: S3Folder, tmp_path: Path, path: s
         lambda: place.subfolder(path),
         lambda: place.put_file(scratch, path),
     ):
-        with pytest.raises(OutsideFolderError, match="leaves its folder"):
+        with pytest.raises(OutsideFolderError, match="leads out of its folder"):
             operation()
     assert S3Folder(f"s3://{place.bucket}").list() == []
 

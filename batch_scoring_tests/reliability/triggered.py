@@ -1,4 +1,4 @@
-"""Scenarios with a real daemon: files come, processes die, the store fails, and every day must end up of its files."""
+"""Scenarios with a real daemon: files arrive, processes die, S3 fails, and finally every day must match its files."""
 
 import json
 import random

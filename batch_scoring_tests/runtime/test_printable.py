@@ -21,9 +21,7 @@ from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader as pipelines
 from batch_scoring.defs.execution import sqlite_databases
-from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word
-from batch_scoring.runtime.progress import Bar
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp.\x9b31m\u2066x"
@@ -70,18 +68,6 @@ def test_what_a_sensor_raises_is_printable() -> None:
     with pytest.raises(OSError, match="gnp") as caught, cleaned():
         raise OSError(f"s3://bucket/landing/{EVIL}: no answer")
     assert is_plain(str(caught.value))
-
-
-def test_a_bar_is_drawn_through_a_guarded_stream() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    bar = Bar(guarded(terminal))
-    bar._last = -1.0
-    bar.show(0.5, 10)
-    assert terminal.getvalue().startswith("\r█")
 
 
 @settings(max_examples=25, deadline=None)
@@ -136,11 +122,6 @@ def test_nothing_of_it_is_in_the_values_of_the_quarantine(told: tuple[TinyProjec
     tiny, _ = told
     [row] = tiny.read(table="quarantine").to_pylist()
     assert row["value"] == SHOWN and row["id"] == f"bad{EVIL}", "the key is the file's own"
-
-
-def test_nothing_of_it_is_in_a_message() -> None:
-    message = Message(topic="t", title=EVIL, body=f"{EVIL}\nnext", kind="info")
-    assert (message.title, message.body) == (SHOWN, f"{SHOWN}\nnext")
 
 
 def test_nothing_of_it_reaches_the_terminal(
@@ -202,6 +183,6 @@ def test_the_commands_for_an_instance_are_of_its_folder_alone(tmp_path: Path, na
             opened.execute("CREATE TABLE alembic_version (version_num)")
             opened.execute("INSERT INTO alembic_version VALUES ('29b539ebc72a'), ('7e2f3204cf8e')")
     assert [finding.remedy.replace(shell_word(str(home)), "HOME") for finding in instance.home.look(site)] == [
-        "DAGSTER_HOME=HOME python -m batch_scoring.defs.execution.sqlite_databases"
+        "DAGSTER_HOME=HOME batch-scoring repair-instance"
     ] * 3
     assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -1,1 +1,1 @@
-"""A seeded simulation of the publication protocol, and what happens to it with any one of its rules taken out."""
+"""A seeded simulation of the publication protocol, with all of its rules or with any one of them disabled."""

@@ -1,4 +1,4 @@
-"""Play histories and print how many break a promise: `python -m batch_scoring_tests.simulation --help`."""
+"""Play histories and print how many break a guarantee: `python -m batch_scoring_tests.simulation --help`."""
 
 import argparse
 import shutil

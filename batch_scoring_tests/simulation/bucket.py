@@ -1,8 +1,8 @@
-"""Histories of a bucket, its sensor and its runs: at the end every day's predictions must be of its files.
+"""Histories of a bucket, its sensors and its runs: at the end every day's predictions must match its files.
 
-The sensors' own code runs (`uploads.tick`, `events.tick`); S3, SQS, the tables and Dagster are stand-ins in memory that
-forget, repeat, die and fail. A run is seven writes; it may stop after any of them. One seed decides everything.
-`python -m batch_scoring_tests.simulation.bucket` plays histories and prints what became of them.
+The sensors' own code runs (`landing_scan`, `sqs`); S3, SQS, the tables and Dagster are stand-ins in memory that
+forget, repeat, die and fail. A run is seven writes, and may stop after any of them. One seed determines everything.
+`python -m batch_scoring_tests.simulation.bucket` plays histories and prints their outcomes.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A history: runs of a day, one after another or two and three at once, while others disturb them; then it must settle.
+"""Histories: sequential and concurrent runs of a day, with disturbances, after which the day must become up to date.
 
-The runs are the assets' own functions, called as Dagster calls them. In the place of what is expensive and no
-protocol stand: pandera (`TinyContract`), torch (`TinyScorer`) and, in memory, Parquet.
+The runs are the assets' own functions, called as Dagster calls them. What is expensive and not part of the protocol is
+replaced: pandera (`TinyContract`), torch (`TinyScorer`) and, in memory, Parquet.
 """
 
 import contextlib
@@ -228,7 +228,10 @@ SUBSTITUTES: Substitutes = [
         for module in (raw_input, validated_features, model, predictions)
     ),
     *((module, "batch_backoff", lambda *_: 0) for module in (validated_features, predictions)),
-    *((module, "describe", _nothing) for module in (raw_input, validated_features, model, predictions)),
+    (raw_input, "input_metadata", _nothing),
+    (validated_features, "features_metadata", _nothing),
+    (model, "model_metadata", _nothing),
+    (predictions, "predictions_metadata", _nothing),
     *((module, "figures", _nothing) for module in (validated_features, predictions)),
 ]
 

@@ -1,11 +1,11 @@
-"""Storage in memory: a folder, and a stand-in for deltalake's table that does what the real one was seen to do.
+"""Storage in memory: a folder, and a stand-in for deltalake's table with the behaviour observed in the real one.
 
-Seen with deltalake 1.6.6, and held to by `test_simulation.py`, which plays the same histories on the real one: a
-loaded table does not learn of its own commit; `max_commit_retries=0` lands on the version loaded or raises; the
-library's own rules (more retries) refuse a commit only if another one touched the same application id, changed the
-metadata or removed data, so they do not see a compaction; adding columns is a commit of its own, refused after
-another change of metadata; restore keeps the transaction versions; a vacuum keeps a file whose removal is young,
-unless an older removal of it has expired.
+Observed with deltalake 1.6.6, and checked by `test_simulation.py`, which plays the same histories on the real one: a
+loaded table does not learn of its own commit; `max_commit_retries=0` commits on the loaded version or raises; the
+library's own rules (more retries) reject a commit only if another one used the same application id, changed the
+metadata or removed data, so they miss a compaction; adding columns is a separate commit, rejected after another change
+of metadata; restore keeps the transaction versions; a vacuum keeps a file that was removed recently, unless an older
+removal of it has expired.
 """
 
 import contextlib

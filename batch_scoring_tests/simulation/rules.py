@@ -1,4 +1,4 @@
-"""The protocol's rules, each with the patch that takes it out: without it some history must break a promise."""
+"""The protocol's rules, each with a patch that disables it: without it some history must break a guarantee."""
 
 import threading
 from collections.abc import Callable, Mapping

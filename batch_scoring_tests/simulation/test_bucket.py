@@ -48,7 +48,7 @@ def _settled_by_raw_input() -> Patches:
 
 
 def _settled_by_predictions() -> Patches:
-    return [(freshness, "STEPS", ("predictions",))]
+    return [(freshness, "WRITING_STEPS", ("predictions",))]
 
 
 def _settled_whatever_the_tables_say() -> Patches:

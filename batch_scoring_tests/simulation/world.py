@@ -1,9 +1,9 @@
-"""One history's universe: a clock, tasks that take turns, faults, what happens to the landing, and the promises.
+"""The world of one history: a clock, tasks that take turns, faults, changes to the landing folder, and the guarantees.
 
-Everything is decided by one seeded generator, so a history can be played again by its seed. A *task* is a process: it
-runs until it comes to a storage operation; there another task may get its turn, somebody may change the landing or a
-table, the process may die, and the answer may be lost. Where the bytes are is the store's business (`memory.py`,
-`real.py`), what the processes do is `history.py`'s.
+Everything is determined by one seeded generator, so a history can be replayed from its seed. A *task* is a process: it
+runs until it reaches a storage operation; there another task may get its turn, the landing folder or a table may be
+changed, the process may die, and the response may be lost. Storage is provided by `memory.py` and `real.py`, the
+processes by `history.py`.
 """
 
 import contextlib

@@ -136,7 +136,7 @@ def test_a_planned_file_that_is_missing_is_not_committed(table: Table) -> None:
     with pytest.raises(PublicationError) as raised:
         commit(table, file)
     assert str(raised.value) == (
-        f"{table.folder.uri}/{file.path} has no bytes, {file.size} were written; "
+        f"{table.folder.uri}/{file.path} has no bytes, but {file.size} were written; "
         "nothing was published: run the day again"
     )
     assert keys(table) == "a"
@@ -147,7 +147,7 @@ def test_a_planned_file_of_another_size_is_not_committed(table: Table) -> None:
     file = shard(table, "b", "b")
     with Path(table.folder.uri, file.path).open("ab") as stream:
         stream.write(b"more")
-    with pytest.raises(PublicationError, match=f"has {file.size + 4} bytes, {file.size} were written"):
+    with pytest.raises(PublicationError, match=f"has {file.size + 4} bytes, but {file.size} were written"):
         commit(table, file)
     assert keys(table) == "a"
 

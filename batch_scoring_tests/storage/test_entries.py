@@ -99,12 +99,12 @@ def test_a_folder_that_is_a_link_is_seen_whole(folder: LocalFolder) -> None:
 TROUBLES: dict[str, tuple[str, str]] = {
     "dangling": (
         "nothing.csv",
-        "a link to 'nothing.csv', where there is nothing: bring what it leads to, or remove it",
+        "a link to 'nothing.csv', which does not exist: restore the target, or remove the link",
     ),
     "loop": ("x.csv", "a link to 'x.csv', which leads back to itself: remove it"),
     "upwards": ("..", "it is a link to a folder above it: remove it"),
-    "file outside": ("{outside}/secret.csv", "/outside/secret.csv', which leads out of {folder}: put there what"),
-    "folder outside": ("../../outside", "a link to '../../outside', which leads out of {folder}: put there what"),
+    "file outside": ("{outside}/secret.csv", "/outside/secret.csv', which leads out of {folder}: replace it with"),
+    "folder outside": ("../../outside", "a link to '../../outside', which leads out of {folder}: replace it with"),
     "nothing outside": ("/mnt/share/x.csv", "a link to '/mnt/share/x.csv', which leads out of {folder}"),
     "device": ("/dev/zero", "a link to '/dev/zero', which leads out of {folder}"),
 }

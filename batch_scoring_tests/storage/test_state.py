@@ -84,7 +84,7 @@ def test_documents_stand_where_the_design_says(state: State, tmp_path: Path) -> 
 def test_what_is_missing_names_the_asset_to_run_first(state: State, tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"^{DAY} has no pinned input in {tmp_path}/state; run raw_input"):
         state.day_input(DAY)
-    with pytest.raises(StateError, match=f"^no model is in force in {tmp_path}/state; run the asset model first"):
+    with pytest.raises(StateError, match=f"^no model is active in {tmp_path}/state; run the asset model first"):
         state.model()
     assert state.model_or_none() is None
     assert state.published_day("predictions", DAY) is None

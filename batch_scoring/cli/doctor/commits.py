@@ -58,16 +58,18 @@ def logs(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 
 @probe("table rows", "output", seconds=60)
 def rows(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """Each day's rows in the tables are those of its account in state/, and their files are there."""
-    published_days, damaged = _accounts(pipeline)
+    """Each day's rows in the tables are those recorded in state/, and their files exist."""
+    published_days, damaged = _published_days(pipeline)
     yield from (
-        ProbeFinding("error", pipeline.output.uri, text, "an account of the day", "remove it and run the day again")
+        ProbeFinding(
+            "error", pipeline.output.uri, text, "the record of a published day", "remove it and run the day again"
+        )
         for text in damaged
     )
     wrong = _mismatches(pipeline, published_days)
     if wrong:
         time.sleep(SETTLES)
-        again = _mismatches(pipeline, _accounts(pipeline)[0])
+        again = _mismatches(pipeline, _published_days(pipeline)[0])
         wrong = [mismatch for mismatch in wrong if mismatch in again]
         in_flight = _in_flight(pipeline, {(mismatch.table, mismatch.day) for mismatch in wrong})
         for table in sorted({mismatch.table for mismatch in wrong} if in_flight else ()):
@@ -75,7 +77,7 @@ def rows(pipeline: Pipeline) -> Iterator[ProbeFinding]:
                 yield ProbeFinding(
                     "info",
                     f"{TABLES[table](pipeline).folder.uri}: {', '.join(ranges(days))}",
-                    f"committed within the last {IN_FLIGHT / 60:.0f} minutes, the account is to come: a run is at work",
+                    f"committed within the last {IN_FLIGHT / 60:.0f} minutes, not yet in state/: a run is at work",
                     remedy=f"if none is: batch-scoring doctor {pipeline.name}, {IN_FLIGHT / 60:.0f} minutes later",
                 )
         wrong = [mismatch for mismatch in wrong if mismatch.kind == "files" or _place(mismatch) not in in_flight]
@@ -86,10 +88,10 @@ def rows(pipeline: Pipeline) -> Iterator[ProbeFinding]:
         days = sorted({mismatch.day for mismatch in group})
         more = f" (and {len(group) - 1} more days)" if len(group) > 1 else ""
         yield ProbeFinding(
-            "warning" if kind == "no account" else "error",
+            "warning" if kind == "no record" else "error",
             f"{group[0].uri}: {', '.join(ranges(days))}",
             f"{group[0].day}: {group[0].text}{more}",
-            "the rows that the day's account in state/ counts, in files that are there",
+            "the rows that state/ records for the day, in files that exist",
             f"batch-scoring backfill {pipeline.name} {days[0]} {days[-1]}; never run two OPTIMIZE or VACUUM at once",
         )
 
@@ -121,7 +123,7 @@ def _in_flight(pipeline: Pipeline, places: Iterable[tuple[str, str]]) -> set[tup
                 work = DayStep(pipeline, day, step)
                 part = work.quarantine if name == "quarantine" else work.table
                 committed = delta.transaction_version(part.transaction) or 0  # type: ignore[union-attr]
-                if committed > _accounted(work, part) and any(f'"{part.transaction}"' in text for text in recent):
+                if committed > _recorded(work, part) and any(f'"{part.transaction}"' in text for text in recent):
                     found.add((name, day))
     return found
 
@@ -133,8 +135,8 @@ def _grouped(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return days
 
 
-def _accounted(work: DayStep, part: Part) -> float:
-    """The newest commit of the part that the state knows; infinite if that is damaged, so that no run is waited for."""
+def _recorded(work: DayStep, part: Part) -> float:
+    """The newest commit of the part that the state records; infinite if that is damaged, so that no run is awaited."""
     try:
         published_day = work.state.published_day(work.name, work.day)
     except StateError:
@@ -147,7 +149,7 @@ def _accounted(work: DayStep, part: Part) -> float:
 
 
 def _recent_commits(folder: Folder) -> list[str]:
-    """The contents of the commits of the last minutes."""
+    """The contents of commits made within the last minutes."""
     since = datetime.now(UTC) - timedelta(seconds=IN_FLIGHT)
     files = (file for file in folder.list("_delta_log/") if _COMMIT.match(file.path) and file.modified > since)
     return [content.decode() for content in folder.read_each([file.path for file in files]) if content]
@@ -171,7 +173,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[ProbeFinding]:
             "commits without a gap",
             "restore it from a backup, or move the table away and run its days again",
         )
-    again = f"batch-scoring doctor {pipeline.name}: it names the day that is to be run again"
+    again = f"batch-scoring doctor {pipeline.name}: it names the day to run again"
     there = [version for version in needed if version in commits]
     for version in there:
         is_last, file = version == there[-1], commits[version]
@@ -180,7 +182,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[ProbeFinding]:
             yield ProbeFinding(
                 "warning",
                 name,
-                "the last commit is empty: a power cut has taken it, the table is as it was before",
+                "the last commit is empty: a power cut destroyed it, the table is as it was before",
                 "a commit",
                 "the probe of the tables' rows names the day and the command",
             )
@@ -189,7 +191,7 @@ def _damage(folder: Folder, pipeline: Pipeline) -> Iterator[ProbeFinding]:
                 "error",
                 name,
                 f"this commit is torn ({file.size} bytes: {fault}): the table cannot be opened",
-                "JSON, a line an action",
+                "JSON, one action per line",
                 f"{_removal(folder, [file.path])}, then {again}"
                 if is_last
                 else "restore it from a backup, or move the table away and run its days again",
@@ -206,7 +208,7 @@ def _bad_checkpoint(
         bad = [points[newest].path]
         found = f"this checkpoint is damaged: {fault}"
     elif _POINTER in files and newest is None:
-        found = "it names a checkpoint, and there is none"
+        found = "it names a checkpoint that does not exist"
     else:
         return
     bad += [_POINTER] if _POINTER in files else []
@@ -218,7 +220,7 @@ def _bad_checkpoint(
         f"{folder.uri}/{bad[0]}",
         f"{found}: the table cannot be opened",
         "a Parquet file, and a pointer to it",
-        f"{_removal(folder, bad)}; the commits hold all that it held"
+        f"{_removal(folder, bad)}; the commits hold all of its content"
         if is_whole
         else "restore it from a backup: commits that it held are gone; or move the table away and run its days again",
     )
@@ -247,15 +249,15 @@ def _no_parquet(folder: Folder, file: FileVersion) -> str:
         return "" if stream.read(4) == b"PAR1" else f"{file.size} bytes without a Parquet footer"
 
 
-def _accounts(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, PublishedDay]], list[str]]:
-    """The accounts of each step by day, and messages about damaged ones."""
+def _published_days(pipeline: Pipeline) -> tuple[dict[StepName, dict[str, PublishedDay]], list[str]]:
+    """The published days of each step, and messages about damaged records."""
     state = State(pipeline.output)
     found: dict[StepName, dict[str, PublishedDay]] = {}
     damaged = []
     for step in WRITING_STEPS:
         try:
             listed = state.published_days(step)
-        except StateError:  # one of them; which, the days say one by one
+        except StateError:  # one is damaged: reading day by day shows which
             listed = []
             names = pipeline.output.subfolder("state").children().folders
             for day in (name.removeprefix("dt=") for name in names if name.startswith("dt=")):
@@ -274,7 +276,7 @@ def _mismatches(pipeline: Pipeline, published_days: dict[StepName, dict[str, Pub
         try:
             delta = table.load()
         except DeltaError:
-            continue  # the probe of the logs says so
+            continue  # the probe of the logs reports it
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist() if delta else []
         stored = {file.path: file.size for file in table.folder.list("dt=")} if actions else {}
         found += _compared(table, actions, stored, _expected(pipeline, table, delta, published_days))
@@ -284,7 +286,7 @@ def _mismatches(pipeline: Pipeline, published_days: dict[StepName, dict[str, Pub
 def _expected(
     pipeline: Pipeline, table: Table, delta: DeltaTable | None, published_days: dict[StepName, dict[str, PublishedDay]]
 ) -> dict[str, int]:
-    """Rows by day that the state counts, without quarantined ones that retention has removed."""
+    """Rows by day that the state records, without quarantined ones that retention has removed."""
     if table.name != "quarantine":
         step: StepName = "predictions" if table.name == "predictions" else "validated_features"
         return {day: published_day.rows for day, published_day in published_days[step].items()}
@@ -320,11 +322,11 @@ def _compared(
             continue  # files of another program, without counts
         elif wanted is None:
             yield _Mismatch(
-                table.name, table.folder.uri, day, "no account", f"{there:,} rows, and no account of the day"
+                table.name, table.folder.uri, day, "no record", f"{there:,} rows, and no record of the day in state/"
             )
         elif there != wanted:
             times = f", {there // wanted} times" if wanted and there % wanted == 0 and there else ""
             kind = "more" if there > wanted else "fewer"
             yield _Mismatch(
-                table.name, table.folder.uri, day, kind, f"{there:,} rows{times}; its account counts {wanted:,}"
+                table.name, table.folder.uri, day, kind, f"{there:,} rows{times}; state/ records {wanted:,}"
             )

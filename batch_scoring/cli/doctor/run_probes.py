@@ -66,7 +66,7 @@ def doctor(
     """Run all probes and print their findings.
 
     Args:
-        names: of the pipelines to look at; all if empty.
+        names: of the pipelines to examine; all if empty.
         out: receives the report.
         as_json: one JSON object instead of text.
         send_test: send a test message to every alert channel.
@@ -93,7 +93,7 @@ def look(
     """Run all probes.
 
     Args:
-        pipelines: to look at; their specs are right.
+        pipelines: to examine; their specs are valid.
         faults: of all specs.
         send_test: send a test message to every alert channel.
         began: when the command did, on the monotonic clock; now if None.
@@ -101,7 +101,7 @@ def look(
     began = time.monotonic() if began is None else began
     site = Site(tuple(pipelines), send_test, home(), None, tuple(faults))
     if cloud.uses_aws(site):
-        import boto3  # noqa: F401  (once, before threads do so beside each other)
+        import boto3  # noqa: F401  (imported once, before threads do so concurrently)
     wanted: list[tuple[Probe, str, object]] = [(probe, "", site) for probe in OF_DEPLOYMENT]
     wanted += [(probe, pipeline.name, pipeline) for pipeline in pipelines for probe in OF_PIPELINE]
     try:
@@ -125,7 +125,7 @@ def chosen(names: Sequence[str]) -> tuple[list[Pipeline], list[str]]:
         return [], error.errors
     if unknown := [name for name in names if name not in survey.names]:
         raise UnknownPipelineError(
-            f"no pipeline {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(survey.names))}"
+            f"no pipeline {', '.join(map(repr, unknown))}; known pipelines: {', '.join(sorted(survey.names))}"
         )
     wanted = set(names) or survey.names
     faults = [fault for broken in survey.broken if broken.name in wanted for fault in broken.errors]

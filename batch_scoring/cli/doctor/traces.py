@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from batch_scoring.errors import StoppedError
 
 PREFIX = ".batch_scoring_doctor_"
-"""Prefix of their names, which marks them as no data."""
+"""Prefix of their names, which excludes them from the data."""
 
 _left: dict[str, Callable[[], object]] = {}
 _stopping = threading.Event()
@@ -50,7 +50,7 @@ def remove_all(seconds: float = 1.0) -> list[str]:
     """
     _stopping.set()
     try:
-        _wait(seconds)  # those at work remove theirs by themselves
+        _wait(seconds)  # running probes remove their own
         for name, remove in list(_left.items()):
             threading.Thread(target=_remove, args=(name, remove), daemon=True).start()
         _wait(seconds)
@@ -67,6 +67,6 @@ def _wait(seconds: float) -> None:
 
 
 def _remove(name: str, remove: Callable[[], object]) -> None:
-    with contextlib.suppress(Exception):  # the store's trouble is told by the probe
+    with contextlib.suppress(Exception):  # the probe reports the store's error
         remove()
         _left.pop(name, None)

@@ -44,7 +44,7 @@ from batch_scoring.operations.run_history import CODE, FINGERPRINT
 LINE_LENGTH = 500
 """Most characters of a line."""
 _DULL = {FINGERPRINT, CODE, run_failures.TAG, run_failures.RECORDED_FOR}
-"""Tags that the page leaves out: they are of no use to people, or shown elsewhere on it."""
+"""Tags that the page omits: useless to people, or shown elsewhere on it."""
 
 
 def run_object(report: RunReport, address: Address) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def run_page(report: RunReport, address: Address) -> str:
     end = f" ({run.failure})" if run.failure else ""
     lines = [f"{what}: {run.state}{end}", f"  run         {run.id}"]
     if run.retry_of:
-        lines.append(f"  again       the work of {run.retry_of}")
+        lines.append(f"  retry of    {run.retry_of}")
     if run.retried_as:
-        lines.append(f"  goes on as  {run.retried_as}")
+        lines.append(f"  retried as  {run.retried_as}")
     times = [
         f"{word} {stamp(at)}"
         for word, at in (("created", run.created_at), ("started", run.started_at), ("ended", run.ended_at))
@@ -120,7 +120,9 @@ def run_page(report: RunReport, address: Address) -> str:
         lines.append("  failed checks")
         lines += [f"    {c.asset} {c.check} ({c.severity}): {c.message}" for c in report.failed_checks]
     if run.failure == "superseded":
-        lines.append("  superseded  newer files came meanwhile; where the day's sensor is on, it runs the day again")
+        lines.append(
+            "  superseded  newer files arrived meanwhile; if the day's sensor is running, it runs the day again"
+        )
     lines += [f"  error       {f'{e.step}: ' if e.step else ''}{e.message}" for e in _news(report)]
     lines.append(f"  {object_['url']}")
     return _text(lines)
@@ -156,7 +158,7 @@ def failed_count(backfill: Backfill) -> int:
 
 
 def stamp(at: float) -> str:
-    """A time for people."""
+    """A time in readable form."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -115,7 +115,7 @@ class RemoteRun:
 
     @property
     def retry_window(self) -> float:
-        """Seconds after its end within which Dagster may still launch a retry, 0 if it will not.
+        """Seconds after the run's end within which Dagster may still launch a retry; 0 if it will not.
 
         For runs of a backfill Dagster announces a retry that it never launches.
         """
@@ -150,7 +150,7 @@ class StepError:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run with what its events say."""
+    """A run with the results that its events record."""
 
     run: RemoteRun
     metrics: Mapping[str, Mapping[str, float]]
@@ -255,7 +255,7 @@ def newest_of_day(remote: Remote, pipeline: str, day: str) -> RemoteRun | None:
 
 
 def report(remote: Remote, found: RemoteRun) -> RunReport:
-    """A run with what its events say."""
+    """A run with the results that its events record."""
     metrics: dict[str, dict[str, float]] = {}
     texts: dict[str, str] = {}
     checks: list[FailedCheck] = []

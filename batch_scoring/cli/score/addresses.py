@@ -27,7 +27,7 @@ class InputFiles:
     uri: str
     folder: Folder
     files: tuple[FileVersion, ...]
-    """Newest first: of rows with equal keys the first one's is accepted."""
+    """Newest first: of rows with equal keys the first file's is accepted."""
     is_file: bool
 
     @property
@@ -90,7 +90,7 @@ def find_input(uri: str) -> InputFiles:
         raise AddressError(f"--input {landing_files.in_words(below, troubled)}")
     if not files:
         there = below.list() or (below.is_local and Path(below.uri).is_dir())
-        found = "no data file is in it (names that begin with '_' or '.' are not data)" if there else "there is nothing"
+        found = "no data file is in it (names that begin with '_' or '.' are not data)" if there else "nothing is there"
         raise AddressError(f"--input {uri}: {found}; expected a file or folder of {', '.join(FORMS)}")
     return InputFiles(uri, below, tuple(files), is_file=False)
 
@@ -120,7 +120,7 @@ def name_output(uri: str) -> OutputFiles:
         return OutputFiles(below, ".parquet", "predictions.parquet", "quarantine.parquet", "summary.json")
     if form is None:
         raise AddressError(
-            f"--output {uri}: no such kind of file; expected {', '.join(FORMS)}, or a folder with / at its end"
+            f"--output {uri}: unknown kind of file; expected {', '.join(FORMS)}, or a folder with / at its end"
         )
     stem = name.removesuffix(form)
     if stem.endswith(".quarantine"):
@@ -131,7 +131,7 @@ def name_output(uri: str) -> OutputFiles:
 def ensure_no_overlap(
     source: InputFiles, output: OutputFiles, pipelines: Iterable[Pipeline], broken: Iterable[BrokenPipeline] = ()
 ) -> None:
-    """Make sure that an output is not read as input, now or later, and is outside the folders of every pipeline.
+    """Ensure that an output is not read as input, now or later, and is outside the folders of every pipeline.
 
     Args:
         source: the input.

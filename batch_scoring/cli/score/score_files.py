@@ -210,7 +210,7 @@ def _held(output: OutputFiles, request: ScoreRequest, note: Note) -> Iterator[No
         except HeldError as held:
             if not request.wait:
                 raise HeldError(f"--output {request.output}: {held}; add --wait to wait until it ends") from None
-            _check_unused(output, request)  # whatever the other process does
+            _check_unused(output, request)  # any end of the other process will do
             note(f"{request.output}: {held}; waiting until it ends")
             stack.enter_context(locks.hold(*name, waits=True))
         yield

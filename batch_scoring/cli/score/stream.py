@@ -31,7 +31,7 @@ Write: TypeAlias = Callable[[pa.RecordBatch], None]
 
 
 class QuarantineFile:
-    """The rejected rows on their way into a file, which is begun with the first of them."""
+    """Writer of the rejected rows; it begins its file with the first of them."""
 
     def __init__(self, open_file: Callable[[], Write], key: str) -> None:
         self._open, self._key = open_file, key
@@ -83,9 +83,9 @@ class Stream:
             note: receives what a person should know.
 
         Raises:
-            ContractError, CodeError: the schema is none, or the pipeline's code does not import.
+            ContractError, CodeError: the schema is not valid, or the pipeline's code does not import.
             BundleError: the model is damaged, of other features, or computes other scores here.
-            ScoringError: the device is not there.
+            ScoringError: the device is missing.
         """
         self._pipeline, self._source, self._note = pipeline, source, note
         self.bundle = read_bundle(pipeline.bundle)
@@ -114,7 +114,7 @@ class Stream:
 
         Raises:
             ContractError: a file lacks a column, or has it with another type.
-            UnreadableFileError, FileChangedError, FileNotFoundError: a file is no whole file, or not what it was.
+            UnreadableFileError, FileChangedError, FileNotFoundError: a file is incomplete, or has changed.
             ScoringError: the model is at fault.
         """
         with contextlib.closing(self.scoring.run(self._validated())) as batches:
@@ -139,7 +139,7 @@ class Stream:
             done += file.size
 
     def findings(self, quarantined: dict[str, dict[str, int]], run_id: str) -> list[Finding]:
-        """What the checks say, before anything is shown; those that compare with days before have nothing to say."""
+        """The findings of the checks, before anything becomes visible; without those that compare with earlier days."""
         source, thresholds, manifest = self._source.uri, self._pipeline.spec.checks, self.scorer.manifest
         validation, ledger = self.validation, self.scoring.ledger
         features = ShardStats(
@@ -176,7 +176,9 @@ class Stream:
         scored = predictions.rows
         damaged = sorted(file for file, ledger in self.validation.ledgers.items() if not ledger.is_balanced)
         sound = features.rows_in == scored + rejected and not damaged and self.scoring.ledger.is_balanced
-        where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this" * (not sound)
+        where = f"; rows are lost or doubled of {', '.join(damaged) or 'the accepted ones'}: report this bug" * (
+            not sound
+        )
         return Finding(
             "rows_are_conserved",
             sound,

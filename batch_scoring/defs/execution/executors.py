@@ -1,4 +1,4 @@
-"""The executor, and what the spec's `compute` section makes of each step: its pod, retries and pool.
+"""The executor, and the pod, retries and pool of each step under the `compute` section of the spec.
 
 `config/compute.py` says which executor the environment chooses. A pod's resources are tags of the assets and not of
 their jobs, so that they also apply to runs that are started in the UI.
@@ -24,7 +24,7 @@ RETRY_SECONDS = 15
 PROCESSES = 2
 """Concurrent steps of a run under `multiprocess`, unless the launchpad says otherwise: each uses all cores."""
 KEPT_SECONDS = 24 * 3600
-"""How long a finished Job is kept. Longer than any step: if a Job is gone, Dagster takes its step for failed."""
+"""How long a finished Job is kept. Longer than any step: if a Job is gone, Dagster considers its step failed."""
 GRACE_SECONDS = 60
 """Between a pod's SIGTERM and its SIGKILL: enough for the step to report that it must be retried."""
 SPOT_TAINTS = {"cloud.google.com/gke-spot": "true", "kubernetes.azure.com/scalesetpriority": "spot"}
@@ -79,7 +79,7 @@ def _with_config(
     config_of: Callable[[dg.InitExecutorContext], dict[str, Any]],
     finish: Callable[[Any], dg.Executor] = lambda executor: executor,
 ) -> dg.ExecutorDefinition:
-    """One of Dagster's executors whose config passes through `config_of` first.
+    """Wrap one of Dagster's executors so that its config passes through `config_of` first.
 
     `configured` would do the same, and ignore the launchpad.
     """
@@ -131,7 +131,7 @@ def tags(pipeline: Pipeline, asset: str) -> dict[str, Any]:
 def _policies(pipeline: Pipeline, asset: str) -> _Policies:
     """Retry policy and pool of a step that has a process of its own.
 
-    In the run's own process nobody would be left to retry the step, and Ctrl-C would look like a lost pod.
+    In the run's own process nothing would be left to retry the step, and Ctrl-C would look like a lost pod.
     """
     name, pod = executor_name(), pipeline.spec.compute.of(asset)
     pool = pod.pool or (GPU_POOL if isinstance(pod, ScoringPod) and pod.gpu else "")

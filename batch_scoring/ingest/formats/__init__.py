@@ -1,4 +1,4 @@
-"""How each file format becomes numbered rows in bounded record batches.
+"""File formats: each one reads a file as numbered rows in bounded record batches.
 
-Start reading at `rows.py`, the interface that every format has.
+Start reading at `rows.py`, the interface that all formats implement.
 """

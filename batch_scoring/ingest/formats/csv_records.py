@@ -1,11 +1,12 @@
-"""Which bytes of a CSV block are a row, and which rows are written as the dialect says; decided without Arrow's parser.
+"""Records of a CSV block: where each one begins and ends, and whether its quoting is valid; without Arrow's parser.
 
-A row is a line, unless the dialect says that cells hold line breaks. A cell is either quoted as a whole (it begins with
-a quote, ends with one, and doubles those within), or a quote in it means nothing: `5" pipe` is text. That is what
-Python's csv, pandas, Spark and databases write. Anything else has been cut or swallowed by somebody, and no parser can
-know where the cell ends: Arrow goes on to the next quote, however many lines away. So such a row is found here, first.
+A record is one line, unless the dialect allows line breaks within cells. A cell is either quoted as a whole (it begins
+and ends with a quote and doubles those inside), or quotes in it have no special meaning: `5" pipe` is text. Python's
+csv, pandas, Spark and databases write this form. Anything else was truncated or corrupted, and no parser can tell where
+such a cell ends: Arrow would read on to the next quote, however many lines away. Such records are therefore found here,
+before Arrow parses the block.
 
-Few lines have quotes that take thought: numpy passes the others, a block at a time.
+Few lines need this close a look: numpy clears the others, a whole block at a time.
 """
 
 import functools
@@ -22,14 +23,14 @@ _LF, _CR = ord("\n"), ord("\r")
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a record is not handed to the parser."""
+    """Why a record is not passed to the parser."""
 
     rule: str
     detail: str
 
 
 class Dialect:
-    """The grammar of a file, as regular expressions that never go back."""
+    """The grammar of a CSV dialect, as regular expressions without backtracking."""
 
     def __init__(self, csv: Csv) -> None:
         self.newlines = csv.newlines
@@ -37,7 +38,7 @@ class Dialect:
             part.encode() for part in (csv.delimiter, csv.quote_char, csv.escape)
         )
         self.neighbours = np.zeros(256, bool)
-        """The bytes that stand before a quote that opens a cell, or behind one that closes it; or it stands twice."""
+        """Bytes that may precede an opening or follow a closing quote, among them the quote, which may be doubled."""
         self.neighbours[[*self.delimiter, *self.quote, _LF, _CR]] = True
         delimiter, quote, escape = map(re.escape, (self.delimiter, self.quote, self.escape))
         pair = rb"%b." % escape if escape else rb"(?!)"
@@ -53,23 +54,23 @@ class Dialect:
         self.cell = re.compile(rb"(?:%b|%b)" % (quoted, bare), re.DOTALL)
         self.record = re.compile(record % (quoted, bare, delimiter, quoted, bare), re.DOTALL)
         self.parsed = re.compile(record % (loose, bare, delimiter, loose, bare), re.DOTALL)
-        """A record as Arrow takes it: text behind a closing quote belongs to the cell."""
+        """A record as Arrow would parse it: text after a closing quote belongs to the cell."""
         special = rb"%b[%b%b%b\r\n]" % (escape, delimiter, quote, escape)
         self._literal = re.compile(rb"(%b)|%b" % (special, escape)) if escape else None
 
     def _blanks(self, csv: Csv) -> bytes:
-        """What may stand behind a closing quote: blanks that are trimmed."""
+        """Return the pattern for what may follow a closing quote: blanks, if they are trimmed."""
         blanks = b"".join(blank for blank in (b" ", b"\t") if blank not in (self.delimiter, self.quote, self.escape))
         return rb"[%b]*+" % blanks if csv.trim and blanks else b""
 
     def is_simple(self, block: bytes) -> bool:
-        """Whether every line of a block is plainly a row, or blank: no escapes, and all quotes where they belong."""
+        """Whether every line of a block is clearly one record or blank: no escapes, and all quotes in valid places."""
         if self.escape and self.escape in block:
             return False
         return not self.quote or self.quote not in block or self._is_tidy(block)
 
     def _is_tidy(self, block: bytes) -> bool:
-        """Whether quotes open and close cells in turn, or stand twice, and none is open where a line ends."""
+        """Whether quotes alternately open and close cells or are doubled, and none is open at the end of a line."""
         data = np.frombuffer(block, np.uint8)
         quotes = np.flatnonzero(data == self.quote[0])
         if len(quotes) % 2:
@@ -87,9 +88,10 @@ class Dialect:
         return not (np.searchsorted(quotes, np.flatnonzero(is_end)) % 2).any()
 
     def literal(self, record: bytes) -> bytes:
-        r"""A record whose escapes stand before delimiters, quotes and escapes alone: another one means itself.
+        r"""Return a record in which every escape that does not precede a delimiter, quote or escape is doubled.
 
-        Spark writes `C:\new` as it is, databases `\N` for no value; Arrow would drop each backslash.
+        Such an escape is literal: Spark writes `C:\new` unchanged, databases write `\N` for a missing value. Arrow
+        would drop the backslash.
         """
         if self._literal is None:
             return record
@@ -99,40 +101,40 @@ class Dialect:
 
 @dataclass
 class Records:
-    """The records of a block, in their order; blank lines are none."""
+    """The records of a block, in order, without blank lines."""
 
     block: bytes
     starts: np.ndarray
-    """int64: where each begins."""
+    """int64: where each record begins."""
     ends: np.ndarray
-    """int64: where each ends, its line's end included."""
+    """int64: where each record ends, including its line ending."""
     lines: np.ndarray
-    """int64: the line of the block, from 0, in which each begins."""
+    """int64: the line of the block, counted from 0, on which each record begins."""
     line_count: int
-    """Lines of the block, of those records alone that are whole."""
+    """Number of lines in the block that belong to complete records."""
     faults: dict[int, Fault] = field(default_factory=dict)
-    """By position."""
+    """Problems of records that are not parsed, by position."""
     rewritten: dict[int, bytes] = field(default_factory=dict)
-    """By position, of records that the parser is to see in another form."""
+    """Replacement text for the parser, by position."""
     open_at: int | None = None
-    """Where a record begins that the block does not end."""
+    """Where a record begins that does not end within the block; None if there is none."""
 
     def __len__(self) -> int:
-        """Records, those with a fault included."""
+        """Number of records, including those with a problem."""
         return len(self.starts)
 
     def text(self, position: int) -> bytes:
-        """A record as it stands in the file, without its line's end."""
+        """Return a record as it appears in the file, without its line ending."""
         return self.block[self.starts[position] : self.ends[position]].rstrip(b"\r\n")
 
     def sound(self) -> tuple[np.ndarray, bytes]:
-        """The positions of the records without a fault, and their bytes for the parser."""
+        """Return the positions of the records without a problem, and their bytes for the parser."""
         kept = np.ones(len(self), bool)
         kept[list(self.faults)] = False
         return np.flatnonzero(kept), b"".join(self._runs(kept))
 
     def _runs(self, kept: np.ndarray) -> Iterator[bytes]:
-        """The bytes of the kept records, neighbours at once."""
+        """Yield the bytes of the kept records, adjacent ones together."""
         breaks = np.flatnonzero(self.starts[1:] != self.ends[:-1]) + 1  # blank lines
         changes = np.flatnonzero(kept[1:] != kept[:-1]) + 1
         alone = np.array(sorted({at for row in self.rewritten for at in (row, row + 1)}), np.int64)
@@ -144,7 +146,7 @@ class Records:
 
 
 def count_lines(block: bytes) -> int:
-    """The lines of a block, also one that nothing ends."""
+    """Count the lines of a block, including an unterminated last line."""
     data = np.frombuffer(block, np.uint8)
     count = int(np.count_nonzero(data == _LF))
     if b"\r" in block:
@@ -154,20 +156,20 @@ def count_lines(block: bytes) -> int:
 
 
 def records(block: bytes, dialect: Dialect, *, is_last: bool) -> Records:
-    """Find the records of a block and what is wrong with them."""
+    """Find the records of a block and their problems."""
     starts, ends = _lines(block)
     if dialect.is_simple(block):
-        return _without_blanks(Records(block, starts, ends, np.arange(len(starts)), len(starts)))
-    doubtful = _doubtful(block, starts, ends, dialect)
+        return _without_blank_lines(Records(block, starts, ends, np.arange(len(starts)), len(starts)))
+    doubtful = _lines_to_check(block, starts, ends, dialect)
     if dialect.newlines:
-        found = _spanning(block, starts, ends, doubtful, dialect, is_last=is_last)
+        found = _multi_line_records(block, starts, ends, doubtful, dialect, is_last=is_last)
     else:
-        found = _by_line(block, starts, ends, doubtful, dialect)
-    return _without_blanks(found)
+        found = _single_line_records(block, starts, ends, doubtful, dialect)
+    return _without_blank_lines(found)
 
 
 def _lines(block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where each line begins and where the next one does."""
+    """Return where each line begins, and where the next line begins."""
     data = np.frombuffer(block, np.uint8)
     last = np.flatnonzero(data == _LF)
     if b"\r" in block:
@@ -180,8 +182,8 @@ def _lines(block: bytes) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0], ends[:-1]]), ends
 
 
-def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Dialect) -> np.ndarray:
-    """The lines whose quotes are not plainly those around cells and doubled ones within, or that have an escape."""
+def _lines_to_check(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Dialect) -> np.ndarray:
+    """Return the lines that need a closer look: they have an escape, or quotes in unexpected places."""
     data = np.frombuffer(block, np.uint8)
     doubtful = np.zeros(len(starts), bool)
     if dialect.quote:
@@ -198,7 +200,9 @@ def _doubtful(block: bytes, starts: np.ndarray, ends: np.ndarray, dialect: Diale
     return np.flatnonzero(doubtful)
 
 
-def _by_line(block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect) -> Records:
+def _single_line_records(
+    block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect
+) -> Records:
     found = Records(block, starts, ends, np.arange(len(starts)), len(starts))
     for line, start, end in zip(doubtful.tolist(), starts[doubtful].tolist(), ends[doubtful].tolist(), strict=True):
         stop = _content(block, end)
@@ -208,14 +212,14 @@ def _by_line(block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.nd
         else:
             parsed = dialect.parsed.match(block, start, stop)
             is_closed = parsed is not None and parsed.end() == stop
-            found.faults[line] = (_behind if is_closed else _unclosed)(block[start:stop], dialect)
+            found.faults[line] = (_text_after_quote if is_closed else _unclosed_quote)(block[start:stop], dialect)
     return found
 
 
-def _spanning(
+def _multi_line_records(
     block: bytes, starts: np.ndarray, ends: np.ndarray, doubtful: np.ndarray, dialect: Dialect, *, is_last: bool
 ) -> Records:
-    """Records over as many lines as it takes to close their quotes."""
+    """Find records that may span several lines, up to the end of an open quote."""
     is_first = np.ones(len(starts), bool)
     wrong: dict[int, Fault] = {}
     rewritten: dict[int, bytes] = {}
@@ -233,10 +237,10 @@ def _spanning(
             break
         done = int(np.searchsorted(starts, stop, side="right"))
         is_first[line + 1 : done] = False
-        if done > line + 1 and _swallows(block, start, stop, dialect):
-            wrong[line] = _swallowing(done - line)
+        if done > line + 1 and _may_contain_rows(block, start, stop, dialect):
+            wrong[line] = _swallowed_rows(done - line)
         elif not dialect.record.fullmatch(block, start, stop):
-            wrong[line] = _behind(block[start:stop], dialect)
+            wrong[line] = _text_after_quote(block[start:stop], dialect)
         elif dialect.escape:
             rewritten[line] = block[start : ends[done - 1]]
     lines = np.flatnonzero(is_first)
@@ -249,8 +253,8 @@ def _spanning(
     return found
 
 
-def _without_blanks(found: Records) -> Records:
-    """Blank lines are no rows: the parser passes over them."""
+def _without_blank_lines(found: Records) -> Records:
+    """Drop blank lines, which the parser skips too."""
     kept = found.ends > found.starts
     data = np.frombuffer(found.block, np.uint8)
     kept[kept] = ~np.isin(data[found.starts[kept]], (_LF, _CR))
@@ -274,7 +278,7 @@ def _rewrite(found: Records, position: int, record: bytes, dialect: Dialect) -> 
 
 
 def _content(block: bytes, end: int) -> int:
-    """Where a line ends, less what ends it."""
+    """Return where the content of a line ends, before its line ending."""
     last = block[end - 1]
     if last == _CR:
         return end - 1
@@ -283,8 +287,8 @@ def _content(block: bytes, end: int) -> int:
     return end
 
 
-def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
-    """Whether a quoted cell has both line breaks and delimiters: it may be whole rows."""
+def _may_contain_rows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
+    """Whether a quoted cell contains both line breaks and delimiters, and so may contain whole rows."""
     while start <= stop:
         cell = dialect.cell.match(block, start, stop)
         if cell is None:
@@ -296,36 +300,36 @@ def _swallows(block: bytes, start: int, stop: int, dialect: Dialect) -> bool:
     return False
 
 
-def _unclosed(text: bytes, dialect: Dialect) -> Fault:
+def _unclosed_quote(text: bytes, dialect: Dialect) -> Fault:
     if dialect.escape and (len(text) - len(text.rstrip(dialect.escape))) % 2:
         return _fault(
             "cells_end_on_their_line",
-            "an escape takes the line's end into a cell; if cells hold line breaks, set input.csv.newlines: true",
+            "an escape pulls the line break into a cell; if cells contain line breaks, set input.csv.newlines: true",
         )
-    breaks = "if cells hold line breaks, set input.csv.newlines: true"
+    breaks = "if cells contain line breaks, set input.csv.newlines: true"
     return _fault("quotes_are_closed", f"a quote is not closed on its line; {_advice(text, dialect)}; {breaks}")
 
 
-def _behind(text: bytes, dialect: Dialect) -> Fault:
-    return _fault("quotes_end_cells", f"there is text behind a closing quote; {_advice(text, dialect)}")
+def _text_after_quote(text: bytes, dialect: Dialect) -> Fault:
+    return _fault("quotes_end_cells", f"there is text after a closing quote; {_advice(text, dialect)}")
 
 
-def _swallowing(lines: int) -> Fault:
+def _swallowed_rows(lines: int) -> Fault:
     return _fault(
         "quotes_are_closed",
-        f"a quoted cell has line breaks and delimiters, over {lines} lines: it may be rows that a stray quote has "
-        "swallowed; write quotes within cells twice",
+        f"a quoted cell has line breaks and delimiters, over {lines} lines: a stray quote may have swallowed rows; "
+        "double quotes within cells",
     )
 
 
 @functools.lru_cache(maxsize=256)
 def _fault(rule: str, detail: str) -> Fault:
-    """A fault that thousands of rows may have in common."""
+    """Return a problem; cached, because thousands of rows may share one."""
     return Fault(rule, detail)
 
 
 def _advice(text: bytes, dialect: Dialect) -> str:
     if not dialect.escape and b"\\" + dialect.quote in text:
         quote = dialect.quote.decode()
-        return f'it has \\{quote}: if that is a quote within a cell, set input.csv.escape: "\\\\"'
-    return "write quotes within cells twice; if cells are never quoted, set input.csv.quote: none"
+        return f'the line contains \\{quote}: if that is a quote within a cell, set input.csv.escape: "\\\\"'
+    return "double quotes within cells; if cells are never quoted, set input.csv.quote: none"

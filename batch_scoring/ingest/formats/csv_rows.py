@@ -1,8 +1,8 @@
 """The rows of a CSV file, as text.
 
-`csv_records.py` says which bytes are a row, Arrow what its cells are; the rows of each block that Arrow finds are held
-against the lines that are counted there. A row is known by its number, from 1 behind the header; blank lines are no
-rows. What is said of one that cannot be parsed begins with its line, as an editor counts them.
+`csv_records.py` finds the records of a block, Arrow splits them into cells; the number of rows that Arrow returns for
+each block is compared with the number of records found. Rows are numbered from 1 after the header; blank lines are not
+counted. The error message of a row that cannot be parsed begins with its line number, as a text editor shows it.
 """
 
 import functools
@@ -20,13 +20,13 @@ from batch_scoring.ingest.formats.csv_stream import Blocks, Text
 from batch_scoring.ingest.formats.rows import BrokenRow, BrokenRows, FileRows, Rows
 
 BLOCK = 8 * 1024 * 1024
-"""Bytes parsed at a time; also the longest row that a CSV file may have."""
+"""Bytes parsed at a time; also the maximum length of a row in a CSV file."""
 
 _ALL = 2**62
-"""More rows than any file has."""
+"""A row number beyond the end of any file."""
 _BOM = b"\xef\xbb\xbf"
 _ASCII = bytes([*range(128), *b"?" * 128])
-"""For `bytes.translate`: delimiters, quotes and line breaks stay what and where they are."""
+"""For `bytes.translate`: replaces non-ASCII bytes; delimiters, quotes and line breaks keep their value and place."""
 
 
 class CsvRows(FileRows):
@@ -42,9 +42,9 @@ class CsvRows(FileRows):
         Args:
             stream: the open file.
             csv: its dialect.
-            size: of the file, in bytes.
+            size: size of the file in bytes.
             compressed: whether it is a gzip file.
-            columns: those that are wanted; all if None.
+            columns: columns to read; all if None.
         """
         self._csv, self._dialect, self._size = csv, Dialect(csv), size
         self._text = Text(stream, compressed=compressed)
@@ -53,13 +53,13 @@ class CsvRows(FileRows):
         self.schema = pa.schema([(name, pa.binary()) for name in self._names])
         wanted = self._names if columns is None else set(columns)
         self._wanted = [name for name in self._names if name in wanted] or self._names[:1]
-        self._rows = 0  # of the blocks that have been parsed
+        self._rows = 0  # rows in the blocks parsed so far
         self._blocks = self._numbered()
         self._rest: Rows | None = None
 
     @property
     def share(self) -> float:
-        """How much of the file has been read."""
+        """Fraction of the file that has been read."""
         return min(self._text.stored / max(self._size, 1), 1.0)
 
     def _count(self) -> int:
@@ -77,28 +77,28 @@ class CsvRows(FileRows):
                 return
 
     def _header(self) -> list[str]:
-        """Column names, from the first line that is not blank."""
+        """Return the column names, from the first line that is not blank."""
         block = self._source.take()
         content = block.removeprefix(_BOM)
         first = content.find(b"\n", len(content) - len(content.lstrip(b"\r\n"))) + 1
         found = records(content[:first], self._dialect, is_last=False) if first else None
-        if not found:  # it has more lines than one, or nothing ends it
+        if not found:  # it spans several lines, or is never terminated
             found = records(content, self._dialect, is_last=self._source.is_last)
         if not found:
             if found.open_at is not None:
-                raise UnreadableFileError(self._never_closed(1))
+                raise UnreadableFileError(self._open_quote(1))
             raise UnreadableFileError("it has no header line: upload it again")
         if fault := found.faults.get(0):
             raise UnreadableFileError(f"its header: {fault.detail}; correct the header and upload it again")
         end = int(found.ends[0])
-        self._lines = count_lines(content[:end])  # that have been parsed
+        self._lines = count_lines(content[:end])  # lines parsed so far
         self._source.give_back(content[end:])
         header = found.rewritten.get(0, content[found.starts[0] : end])
         names = list(self._arrow(header, pa.csv.ReadOptions(use_threads=False), {}).schema.names)
         return [name.strip() for name in names] if self._csv.trim else names
 
     def _numbered(self) -> Iterator[Rows]:
-        """Blocks of rows with their numbers: those that cannot be parsed count too."""
+        """Yield blocks of rows with their numbers; rows that cannot be parsed are numbered too."""
         while block := self._source.take():
             rows = self._parsed(block)
             self._rows += len(rows)
@@ -107,7 +107,7 @@ class CsvRows(FileRows):
         self._source.verify()
 
     def _parts(self, rows: Rows) -> Iterator[Rows]:
-        """The rows in parts of at most `batch_rows`, each with the broken ones before its last."""
+        """Yield the rows in parts of at most `batch_rows`, each with the broken rows that precede its last row."""
         if rows.batch.num_rows <= self.batch_rows:
             yield rows
             return
@@ -126,14 +126,14 @@ class CsvRows(FileRows):
             if batch is not None and batch.num_rows == lines:
                 self._lines += lines
                 return Rows(batch, np.arange(self._rows + 1, self._rows + lines + 1))
-        return self._with_care(block)
+        return self._parsed_by_record(block)
 
-    def _with_care(self, block: bytes) -> Rows:
-        """The rows of a block that has quotes, escapes, blank lines, or rows that cannot be parsed."""
+    def _parsed_by_record(self, block: bytes) -> Rows:
+        """Parse a block that contains quotes, escapes, blank lines, or rows that cannot be parsed."""
         found = records(block, self._dialect, is_last=self._source.is_last)
         if found.open_at is not None:
             if self._source.is_last:
-                raise UnreadableFileError(self._never_closed(self._lines + found.line_count + 1))
+                raise UnreadableFileError(self._open_quote(self._lines + found.line_count + 1))
             self._source.give_back(block[found.open_at :])
         kept, text = found.sound()
         try:
@@ -146,20 +146,21 @@ class CsvRows(FileRows):
                 batch = self._cells(sound)
         if batch.num_rows != len(kept):
             raise UnreadableFileError(
-                f"its lines {self._lines + 1} to {self._lines + found.line_count} are {len(kept)} rows, and "
-                f"{batch.num_rows} were parsed: rows would be lost or doubled; report this"
+                f"lines {self._lines + 1} to {self._lines + found.line_count} contain {len(kept)} rows, but "
+                f"{batch.num_rows} were parsed: rows would be lost or duplicated; please report this bug"
             )
         row, line = self._rows + 1, self._lines + 1
         broken = BrokenRows(
-            np.array(sorted(found.faults), np.int64) + row, lambda number: _broken(found, number - row, number, line)
+            np.array(sorted(found.faults), np.int64) + row,
+            lambda number: _broken_row(found, number - row, number, line),
         )
         self._lines += found.line_count
         return Rows(batch, row + kept, broken)
 
     def _skipping_ragged(self, kept: np.ndarray, text: bytes) -> tuple[dict[int, Fault], pa.RecordBatch]:
-        """The records that have more or fewer cells than the header, whatever their bytes, and the cells of the others.
+        """Return the records with more or fewer cells than the header, and the cells of all other records.
 
-        Arrow shows such a row as text, and fails where it is not UTF-8: so it sees ASCII, and its cells are then none.
+        Arrow reports such a row as text and fails if it is not UTF-8; so it is given ASCII, and returns no cells.
         """
         faults: dict[int, Fault] = {}
 
@@ -170,7 +171,7 @@ class CsvRows(FileRows):
         return faults, self._cells(text if text.isascii() else text.translate(_ASCII), skip)
 
     def _cells(self, text: bytes, on_invalid: object = None) -> pa.RecordBatch:
-        """The cells of records, as they stand there."""
+        """Return the cells of records, unconverted."""
         wanted = pa.schema([(name, pa.binary()) for name in self._wanted])
         if not text:
             return pa.RecordBatch.from_pylist([], wanted)
@@ -202,14 +203,14 @@ class CsvRows(FileRows):
             ),
         )
 
-    def _never_closed(self, line: int) -> str:
+    def _open_quote(self, line: int) -> str:
         return (
-            f"a quote that opens in line {line} is never closed, so that this row swallows the rest of the file; close "
-            "it, or upload the whole file if this one is truncated"
+            f"a quote that opens on line {line} is never closed, so this row swallows the rest of the file; close the "
+            "quote, or upload the whole file if this one is truncated"
         )
 
 
-def _broken(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
+def _broken_row(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
     fault = found.faults[at]
     detail = f"line {first_line + int(found.lines[at])}: {fault.detail}"
     return BrokenRow(number, detail, found.text(at).decode("utf-8", "backslashreplace"), fault.rule)
@@ -217,4 +218,4 @@ def _broken(found: Records, at: int, number: int, first_line: int) -> BrokenRow:
 
 @functools.lru_cache(maxsize=256)
 def _ragged(cells: int, expected: int) -> Fault:
-    return Fault("cells_match_header", f"{cells} cell{'s' * (cells != 1)}, the header has {expected}")
+    return Fault("cells_match_header", f"{cells} cell{'s' * (cells != 1)}, but the header has {expected}")

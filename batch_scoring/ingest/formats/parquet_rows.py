@@ -1,8 +1,8 @@
-"""The rows of a Parquet file: of the columns that are asked for, in batches that are bounded by what their text takes.
+"""The rows of a Parquet file: selected columns, in batches bounded by the size of their text.
 
-A few bytes of Parquet can be gigabytes of text: a dictionary holds one long value, and every row refers to it. A
-column of such text is read with its dictionary, and a batch is cut before anybody writes the values out. Columns with
-short values only are read without: a dictionary of keys would take as long again as all the rest.
+A few bytes of Parquet can expand to gigabytes of text: a dictionary holds one long value, and every row refers to it.
+Columns of such text are read dictionary-encoded, and a batch is cut before its values are expanded. Columns with only
+short values are read without dictionaries: a dictionary of unique keys would take as long as all the rest.
 """
 
 import functools
@@ -16,8 +16,8 @@ from batch_scoring.ingest.formats.rows import BATCH_BYTES, FileRows, Rows, is_te
 from batch_scoring.storage import parquet
 
 _GROWTH = 2
-"""How much larger than those that were looked into a group's column may be and still be taken for one of the same kind.
-Only a file that was made to deceive has a column of equal size and longer values in a later group."""
+"""How much larger than the inspected row groups another group's column may be and still count as the same kind.
+Only a file crafted to deceive has a column of equal size but longer values in a later group."""
 
 
 class ParquetRows(FileRows):
@@ -30,7 +30,7 @@ class ParquetRows(FileRows):
 
         Args:
             stream: the open file.
-            columns: those that are wanted; all if None.
+            columns: columns to read; all if None.
         """
         self._stream = stream
         self._footer = parquet.open_file(stream)
@@ -43,7 +43,7 @@ class ParquetRows(FileRows):
 
     @property
     def share(self) -> float:
-        """How much of the file has been read."""
+        """Fraction of the file that has been read."""
         return self._position / max(self._count(), 1)
 
     def _count(self) -> int:
@@ -67,18 +67,18 @@ class ParquetRows(FileRows):
                 number += piece.num_rows
 
     def _bytes_per_row(self, group: pq.RowGroupMetaData) -> float:
-        """Of the wanted columns as they are stored, uncompressed: of text without a dictionary all that it takes."""
+        """Uncompressed size of the selected columns as stored; for text without a dictionary, its full size."""
         sizes = (column.total_uncompressed_size for column in _columns(group) if column.path_in_schema in self._wanted)
         return float(sum(sizes) / max(group.num_rows, 1))
 
     @functools.cached_property
     def _file(self) -> pq.ParquetFile:
-        """The file, to be read with the dictionaries of those columns whose text may be long."""
+        """Open the file, with dictionary encoding for the columns whose text may be long."""
         names = [name for name in self._wanted if is_text(self.schema.field(name).type) and self._may_be_long(name)]
         return parquet.open_file(self._stream, names) if names else self._footer
 
     def _may_be_long(self, name: str) -> bool:
-        """Whether a batch of a column might be too large, were all of its values the longest of their dictionary."""
+        """Whether a batch of a column could be too large if all its values were the longest in their dictionary."""
         known = 0
         for index, group in enumerate(self._groups):
             [column] = (column for column in _columns(group) if column.path_in_schema == name)
@@ -90,7 +90,7 @@ class ParquetRows(FileRows):
         return False
 
     def _longest(self, group: int, name: str) -> int:
-        """Bytes of the longest value in the dictionary of a group's column; reads its first pages alone."""
+        """Return the bytes of the longest dictionary value of a group's column; reads only its first pages."""
         file = parquet.open_file(self._stream, [name], is_read_on=False)
         batch = next(file.iter_batches(1, row_groups=[group], columns=[name], use_threads=False))
         return longest(batch.column(0))

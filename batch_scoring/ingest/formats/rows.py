@@ -1,6 +1,6 @@
-"""The rows of an open landing file, whatever its format: numbered from 1, in batches bounded in rows and in bytes.
+"""The rows of an open landing file in any format: numbered from 1, in batches bounded in rows and in bytes.
 
-`csv_rows.py` and `parquet_rows.py` read them; what a row must look like is `contract.py`'s business.
+`csv_rows.py` and `parquet_rows.py` read them; `schema/contract.py` validates them.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 BATCH_ROWS = 131_072
 BATCH_BYTES = 32 * 1024 * 1024
-"""Of the cells of a batch: each of them may be held several times over, typed, as JSON and in a row group."""
+"""Maximum size of a batch's cells: each cell may be held several times, typed, as JSON and in a row group."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class BrokenRow:
 
 @dataclass(frozen=True)
 class BrokenRows(Sequence[BrokenRow]):
-    """Rows that could not be parsed, each made when it is asked for: a block may have a million of them."""
+    """Rows that could not be parsed, created on access: a block may have a million of them."""
 
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """int64: their row numbers, ascending."""
+    """int64: row numbers, ascending."""
     row: Callable[[int], BrokenRow] = lambda number: BrokenRow(number, "", "")
-    """The one with that number."""
+    """Creates the row with a given number."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of broken rows."""
         return len(self.numbers)
 
     @overload
@@ -48,7 +48,7 @@ class BrokenRows(Sequence[BrokenRow]):
     def __getitem__(self, index: slice) -> "BrokenRows": ...
 
     def __getitem__(self, index: int | slice) -> "BrokenRow | BrokenRows":
-        """One of them, or some."""
+        """Return one broken row, or a slice of them."""
         if isinstance(index, slice):
             return BrokenRows(self.numbers[index], self.row)
         return self.row(int(self.numbers[index]))
@@ -59,17 +59,17 @@ class Rows:
     """Consecutive rows of one file."""
 
     batch: pa.RecordBatch
-    """The parsed rows, of the columns that were asked for; of a CSV file every column is binary, as it stood there."""
+    """The parsed rows of the selected columns; in a CSV file, every column is binary and unconverted."""
     numbers: np.ndarray
-    """int64: the row number of each, from 1."""
+    """int64: the number of each row, from 1."""
     broken: BrokenRows = BrokenRows()
 
     def __len__(self) -> int:
-        """Rows, broken ones included."""
+        """Number of rows, including broken ones."""
         return int(self.batch.num_rows) + len(self.broken)
 
     def between(self, start: int, stop: int) -> "Rows":
-        """The rows with start < number <= stop."""
+        """Return the rows with start < number <= stop."""
         first, last = np.searchsorted(self.numbers, [start, stop], side="right")
         begin, end = np.searchsorted(self.broken.numbers, [start, stop], side="right")
         return Rows(self.batch.slice(first, last - first), self.numbers[first:last], self.broken[begin:end])
@@ -79,28 +79,28 @@ class FileRows(ABC):
     """The rows of one open file."""
 
     schema: pa.Schema
-    """Of all columns that the file has."""
+    """All columns of the file."""
     batch_rows = BATCH_ROWS
     is_text: bool
-    """Whether cells are bytes that are still to be cast."""
+    """Whether cells are bytes that have yet to be cast."""
     explain: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     refuse_changed: Callable[[], None] = staticmethod(lambda: None)
-    """Raise FileChangedError if the file was written to since it was opened: what was read may be a mix."""
+    """Raise FileChangedError if the file was modified after it was opened: what was read may be inconsistent."""
 
     def count(self) -> int:
-        """All rows, broken ones included. Reads a CSV file to its end."""
+        """Count all rows, including broken ones. Reads a CSV file to its end."""
         with self.explain():
             return self._count()
 
     def read(self, start: int, stop: int) -> Iterator[Rows]:
-        """Rows start + 1 … stop, at most `batch_rows` at a time. Calls go forward through the file."""
+        """Yield rows start + 1 … stop, at most `batch_rows` at a time. Successive calls must move forward."""
         with self.explain():
             yield from self._read(start, stop)
 
     @property
     @abstractmethod
     def share(self) -> float:
-        """How much of the file has been read, from 0 to 1, for progress."""
+        """Fraction of the file that has been read, from 0 to 1, for progress."""
 
     @abstractmethod
     def _count(self) -> int: ...
@@ -110,7 +110,7 @@ class FileRows(ABC):
 
 
 def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A batch in as many parts as it takes for the text of none to exceed `BATCH_BYTES`, written out."""
+    """Yield a batch in as many parts as needed to keep the expanded text of each within `BATCH_BYTES`."""
     if batch.num_rows * sum(map(longest, batch.columns)) <= BATCH_BYTES:
         yield batch.slice()
         return
@@ -124,13 +124,13 @@ def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def longest(column: pa.Array) -> int:
-    """Bytes of the longest text that a column can hold; 0 if its cells have a fixed width."""
+    """Return the bytes of the longest text that a column can hold; 0 if its cells have a fixed width."""
     values = column.dictionary if pa.types.is_dictionary(column.type) else column
     return pc.max(pc.binary_length(values)).as_py() or 0 if is_text(values.type) else 0
 
 
 def _sizes(column: pa.Array) -> np.ndarray:
-    """int64: bytes of the text of each cell, written out."""
+    """int64: bytes of the expanded text of each cell."""
     if pa.types.is_dictionary(column.type):
         places = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
         sizes: np.ndarray = np.append(_sizes(column.dictionary), 0)[places]
@@ -142,6 +142,6 @@ def _sizes(column: pa.Array) -> np.ndarray:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column's cells are text or bytes, of any length."""
+    """Whether a column holds text or bytes of variable length."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     return any(test(kind) for test in tests)

@@ -1,4 +1,4 @@
-"""The pipeline's pandera schema, decided row by row.
+"""The pipeline's pandera schema, applied row by row.
 
 Start reading at `contract.py`.
 """

@@ -1,8 +1,9 @@
-"""Checks of a schema that Arrow answers for a whole batch at once: all rows pass, or pandera says which do not.
+"""Schema checks that Arrow can decide for a whole batch: either all rows pass, or pandera decides row by row.
 
-Only pandera's own comparisons with a number, on whole numbers and float64, and on text its `isin`, `notin` and
-`str_matches`. There the answer "every row passes" is provably pandera's: it hangs on the smallest and the largest
-value, on the distinct ones, or on a regular expression of which RE2, Arrow's engine, matches no more than Python's.
+Supported are pandera's own comparisons with a number, for integers and float64, and `isin`, `notin` and `str_matches`
+for text. For these, Arrow's result "every row passes" provably agrees with pandera's: it depends only on the smallest
+and the largest value, on the distinct values, or on a regular expression for which RE2, Arrow's engine, matches no more
+than Python.
 """
 
 import operator
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     import pandera.pandas
 
 Answer = Callable[[pa.Array], bool]
-"""Whether every value of a column passes; the nulls do."""
+"""Whether every value of a column passes; nulls always do."""
 
 _EXACT = 2**53
-"""Whole numbers below this are floats too: pandas compares a column with missing values as floats."""
+"""Integers below this are exact as floats: pandas compares a column with missing values as floats."""
 
 _SHARED_PATTERN = re.compile(
-    r"""(?: [^\\\[\](){}*+?|^$.]              # a character as it is
-          | \\ [dws\\.\-/+*?()\[\]{}|^$]       # in RE2 these classes are of ASCII alone; or an escaped mark
+    r"""(?: [^\\\[\](){}*+?|^$.]              # a literal character
+          | \\ [dws\\.\-/+*?()\[\]{}|^$]       # in RE2 these classes are ASCII only; or an escaped symbol
           | \[ (?!\^) (?: [^\\\[\]] | \\ [dws\\.\-/] )+ \]
-          | \( (?!\?) | [)|.^$*+?]               # $ is the very end in RE2, in Python also before a last newline
+          | \( (?!\?) | [)|.^$*+?]               # $ is the very end in RE2; in Python also before a final newline
           | \{ \d+ (?: , \d* )? \}
         )*""",
     re.VERBOSE,
 )
-"""Regular expressions that match in Python whatever they match in RE2: no flags, no lookarounds, no negated classes."""
+"""Regular expressions that match in Python whenever they match in RE2: no flags, lookarounds or negated classes."""
 
 _COMPARISONS: dict[str, tuple[tuple[str, int, Callable[[Any, Any], bool]], ...]] = {
     "greater_than": (("min_value", 0, operator.gt),),
@@ -42,13 +43,13 @@ _COMPARISONS: dict[str, tuple[tuple[str, int, Callable[[Any, Any], bool]], ...]]
 
 
 def answers(checks: "Iterable[pandera.pandas.Check]", kind: pa.DataType) -> list[Answer] | None:
-    """What answers all checks of a column; None if Arrow cannot."""
+    """Return functions that decide all checks of a column; None if Arrow cannot."""
     found = [_answer(check, kind) for check in checks]
     return None if None in found else [answer for answer in found if answer]
 
 
 def _answer(check: "pandera.pandas.Check", kind: pa.DataType) -> Answer | None:
-    if not check.ignore_na or check.element_wise or not _is_pandera_s_own(check):
+    if not check.ignore_na or check.element_wise or not _is_built_in(check):
         return None
     says = check.statistics or {}
     if pa.types.is_string(kind):
@@ -80,7 +81,7 @@ def _answer_on_text(name: str, says: dict[str, Any]) -> Answer | None:
         start = f"^(?:{pattern})"
         try:
             pc.match_substring_regex(pa.array([""]), start)
-        except pa.ArrowInvalid:  # RE2 does not know it
+        except pa.ArrowInvalid:  # RE2 does not support it
             return None
         return lambda values: pc.all(pc.match_substring_regex(values, start)).as_py() is not False
     listed = says.get({"isin": "allowed_values", "notin": "forbidden_values"}.get(name, ""))
@@ -96,8 +97,8 @@ def _answer_on_text(name: str, says: dict[str, Any]) -> Answer | None:
     return lambda values: pc.any(among(values)).as_py() is not True
 
 
-def _is_pandera_s_own(check: "pandera.pandas.Check") -> bool:
-    """Whether the function is pandera's, and the one that the check is called after: both are free to choose."""
+def _is_built_in(check: "pandera.pandas.Check") -> bool:
+    """Whether the function is pandera's own, as the check's name says: users may choose both freely."""
     from pandera.api.function_dispatch import Dispatcher
 
     return isinstance(check._check_fn, Dispatcher) and check._check_fn.__name__ == check.name

@@ -1,9 +1,9 @@
-"""Cells to the type that a schema demands, each by itself: what becomes of a column, and which cells do not fit.
+"""Casting of columns to the types that a schema requires, cell by cell.
 
-Arrow's cast decides, but says only whether all cells fit. Those that do not are found by masks over the whole column
-(a regular expression, a calendar, a range), which name nothing but cells that Arrow refuses; should Arrow refuse
-another one still, it is found by halving. Where the schema coerces, a value of another kind is taken if it is exactly
-one of the type: `360.0` is the integer 360, and 360.5 does not fit.
+Arrow's cast decides, but only reports whether all cells fit. Cells that do not fit are found by masks over the whole
+column (a regular expression, a calendar, a range), which only flag cells that Arrow rejects; any further rejected cell
+is found by bisection. If the schema coerces, a value of another kind is accepted if it is exactly representable in the
+type: `360.0` is the integer 360, and 360.5 does not fit.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 Cast = Callable[[pa.Array], pa.Array]
 Misfits = Callable[[], np.ndarray]
-"""bool[rows]: cells that certainly do not fit; asked only if one does not."""
+"""bool[rows]: cells that certainly do not fit; only called if at least one does not."""
 
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _DATE = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
@@ -29,10 +29,10 @@ _TIME_TEXT = rf"^{_DATE}[ T]{_HOUR}(?::{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?
 
 _DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_LOOK = 256
-"""Cells that are tried before the others: where one of them does not fit, many may not."""
+_SAMPLE_ROWS = 256
+"""Cells that are tried first: if one of them does not fit, many may not."""
 _EXACT = 2**53
-"""Whole numbers up to this are floats too."""
+"""Integers up to this are exact as floats."""
 
 _COERCED = {
     "integer": ("floating", "boolean", "text"),
@@ -42,11 +42,11 @@ _COERCED = {
     "timestamp": ("text", "date"),
     "date": ("text", "timestamp"),
 }
-"""Kinds, by the kind that the schema demands, whose values are taken one by one where it coerces."""
+"""Kinds of values that are accepted one by one under coercion, by the kind that the schema requires."""
 
 
 def fits(found: pa.DataType, expected: pa.DataType, *, coerce: bool = False) -> bool:
-    """Whether values of a Parquet column can be taken: the same kind, integers for floats, or what is coerced."""
+    """Whether a Parquet column can be read: the same kind, integers for floats, or a kind that is coerced."""
     found = plain_type(found)
     pair = kind_of(found), kind_of(expected)
     if pair[0] == pair[1] or pair == ("integer", "floating") or pa.types.is_null(found):
@@ -55,17 +55,17 @@ def fits(found: pa.DataType, expected: pa.DataType, *, coerce: bool = False) -> 
 
 
 def is_coercible(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether values of a column are taken one by one once the schema coerces."""
+    """Whether a column's values are accepted one by one if the schema coerces."""
     return kind_of(plain_type(found)) in _COERCED.get(kind_of(expected), ())
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, dictionary or not."""
+    """Return the type of the values, whether dictionary-encoded or not."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def kind_of(kind: pa.DataType) -> str:
-    """The kind of a type, whatever its width or unit."""
+    """Return the kind of a type, regardless of its width or unit."""
     for name, test in (
         ("integer", pa.types.is_integer),
         ("floating", pa.types.is_floating),
@@ -80,7 +80,7 @@ def kind_of(kind: pa.DataType) -> str:
 
 
 def cast(values: pa.Array, expected: pa.DataType, *, coerce: bool = False) -> tuple[pa.Array, np.ndarray, pa.Array]:
-    """A column in the type expected, null where a cell does not fit; those rows; and the cells as they were taken."""
+    """Cast a column; return it with null where a cell does not fit, those rows, and the cells that were cast."""
     if values.type == expected:
         return values, np.zeros(0, np.int64), values
     if pa.types.is_dictionary(values.type):
@@ -92,22 +92,22 @@ def cast(values: pa.Array, expected: pa.DataType, *, coerce: bool = False) -> tu
         return _each(values, *_of_text(values, expected, coerce=coerce))
     if coerce and is_coercible(values.type, expected):
         typed, wrong = _coerced(values, expected)
-        return _blanked(typed, wrong), np.flatnonzero(wrong), values
-    # a number is rounded to float32 or float64, nanoseconds to microseconds
+        return _with_nulls(typed, wrong), np.flatnonzero(wrong), values
+    # numbers are rounded to float32 or float64, nanoseconds to microseconds
     is_rounded = wanted == "floating" or (found == "timestamp" and values.type.unit == "ns")
     return _each(values, values, lambda part: part.cast(expected, safe=not is_rounded), _beyond(values, expected))
 
 
 def decode(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Bytes as text, null where a cell is not UTF-8; and those rows."""
-    text, wrong, _ = _each(values, values, lambda part: part.cast(pa.string()), lambda: _is_no_utf8(values))
+    """Decode bytes as text, null where a cell is not UTF-8; return it and those rows."""
+    text, wrong, _ = _each(values, values, lambda part: part.cast(pa.string()), lambda: _is_not_utf8(values))
     return text, wrong
 
 
 def trimmed(texts: pa.Array, nulls: pa.Array | None) -> pa.Array:
-    """Text without the blanks at its ends (Unicode's, as for numbers); a cell that is then one of `nulls` is null.
+    """Return text without blanks at its ends (Unicode's, as for numbers); a cell that is then one of `nulls` is null.
 
-    None: as it stands. Quoted or not is no difference: padded columns come either way, and nobody can see it.
+    None: unchanged. Quoted cells are trimmed too: padded columns come either way, and nobody sees the difference.
     """
     if nulls is None or is_plain(texts):
         return texts
@@ -119,7 +119,7 @@ def trimmed(texts: pa.Array, nulls: pa.Array | None) -> pa.Array:
 
 
 def is_plain(texts: pa.Array) -> bool:
-    """Whether there are digits, signs and points alone, slashes perhaps: nothing to trim, and no hexadecimals."""
+    """Whether texts consist of digits, signs, points and slashes only: nothing to trim, and no hexadecimal numbers."""
     offsets = np.frombuffer(texts.buffers()[1], np.int32)
     start, stop = offsets[texts.offset], offsets[texts.offset + len(texts)]
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[start:stop]
@@ -127,21 +127,21 @@ def is_plain(texts: pa.Array) -> bool:
 
 
 def _each(shown: pa.Array, values: pa.Array, attempt: Cast, misfits: Misfits) -> tuple[pa.Array, np.ndarray, pa.Array]:
-    """`attempt` for each value by itself: its results, the rows for which it fails, and what stood there."""
+    """Apply `attempt` to each value; return the results, the rows for which it fails, and the original cells."""
     with contextlib.suppress(pa.ArrowInvalid):
-        attempt(values.slice(0, _LOOK))  # Arrow words an error for each cell, and shows one
+        attempt(values.slice(0, _SAMPLE_ROWS))  # Arrow formats an error for each cell, and raises one
         return attempt(values), np.zeros(0, np.int64), shown
     wrong = misfits()
-    others = _blanked(values, wrong)
+    others = _with_nulls(values, wrong)
     try:
         return attempt(others), np.flatnonzero(wrong), shown
     except pa.ArrowInvalid:
-        wrong[_by_halves(others, attempt)] = True
-    return attempt(_blanked(values, wrong)), np.flatnonzero(wrong), shown
+        wrong[_by_bisection(others, attempt)] = True
+    return attempt(_with_nulls(values, wrong)), np.flatnonzero(wrong), shown
 
 
-def _by_halves(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
-    """Positions of the values for which `attempt` fails, found by halving: one call where all is well."""
+def _by_bisection(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
+    """Find the positions of the values for which `attempt` fails, by bisection: one call if there are none."""
     try:
         attempt(values)
     except pa.ArrowInvalid:
@@ -149,17 +149,17 @@ def _by_halves(values: pa.Array, attempt: Cast, start: int = 0) -> list[int]:
             return [start]
         middle = len(values) // 2
         left, right = values.slice(0, middle), values.slice(middle)
-        return _by_halves(left, attempt, start) + _by_halves(right, attempt, start + middle)
+        return _by_bisection(left, attempt, start) + _by_bisection(right, attempt, start + middle)
     return []
 
 
-def _blanked(values: pa.Array, wrong: np.ndarray) -> pa.Array:
-    """`values` with null where one is wrong."""
+def _with_nulls(values: pa.Array, wrong: np.ndarray) -> pa.Array:
+    """Return `values` with null for each wrong one."""
     return pc.if_else(pa.array(wrong), pa.scalar(None, values.type), values) if wrong.any() else values
 
 
 def _where(mask: pa.Array) -> np.ndarray:
-    """bool[rows]: where a mask is true; a null is not."""
+    """bool[rows]: where a mask is true; null counts as false."""
     found: np.ndarray = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
     return found
 
@@ -177,11 +177,11 @@ def _of_text(texts: pa.Array, expected: pa.DataType, *, coerce: bool) -> tuple[p
         texts = pc.replace_substring_regex(texts, r"^([01])\.0*$", r"\1")
     attempt = _decimal if kind == "integer" and not is_plain(texts) else (lambda part: part)
     masks: dict[str, Callable[[], np.ndarray]] = {
-        "integer": lambda: _is_no_integer(texts, expected),
+        "integer": lambda: _is_not_integer(texts, expected),
         "floating": lambda: _is_unlike(texts, _FLOAT_TEXT),
         "boolean": lambda: _is_unlike(texts, _BOOL_TEXT),
-        "date": lambda: _is_no_day(texts, _is_unlike(texts, _DATE_TEXT)),
-        "timestamp": lambda: _is_no_day(texts, _is_unlike(texts, _TIME_TEXT)),
+        "date": lambda: _is_not_day(texts, _is_unlike(texts, _DATE_TEXT)),
+        "timestamp": lambda: _is_not_day(texts, _is_unlike(texts, _TIME_TEXT)),
     }
     return texts, lambda part: attempt(part).cast(expected), masks[kind]
 
@@ -190,19 +190,19 @@ def _is_unlike(texts: pa.Array, pattern: str) -> np.ndarray:
     return _where(pc.invert(pc.match_substring_regex(texts, pattern)))
 
 
-def _is_no_integer(texts: pa.Array, expected: pa.DataType) -> np.ndarray:
+def _is_not_integer(texts: pa.Array, expected: pa.DataType) -> np.ndarray:
     wrong = _is_unlike(texts, _INTEGER_TEXT)
     digits = pc.utf8_ltrim(pc.utf8_ltrim(texts, "-"), "0")
     length = pc.binary_length(digits)
     most = pc.if_else(pc.starts_with(texts, "-"), str(2**63), str(2**63 - 1))
     wrong |= _where(pc.or_(pc.greater(length, 19), pc.and_(pc.equal(length, 19), pc.greater(digits, most))))
     if expected != pa.int64():
-        wrong |= _is_out_of_range(_blanked(texts, wrong).cast(pa.int64()), expected)
+        wrong |= _is_out_of_range(_with_nulls(texts, wrong).cast(pa.int64()), expected)
     return wrong
 
 
-def _is_no_day(texts: pa.Array, wrong: np.ndarray) -> np.ndarray:
-    """With `wrong` those of the other texts that begin with a day which no month has."""
+def _is_not_day(texts: pa.Array, wrong: np.ndarray) -> np.ndarray:
+    """Return `wrong` and the other texts that begin with an invalid day of the month."""
     likely = np.flatnonzero(~wrong & ~texts.is_null().to_numpy(zero_copy_only=False))
     days = texts.take(pa.array(likely))
     year, month, day = (
@@ -215,7 +215,7 @@ def _is_no_day(texts: pa.Array, wrong: np.ndarray) -> np.ndarray:
 
 
 def _in_utc(texts: pa.Array) -> pa.Array:
-    """Times as text, each with its zone: one that names none, or is a day alone, is taken as UTC."""
+    """Return times as text with a time zone: a time without one, or a date alone, is taken as UTC."""
     days = pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d$")
     zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
     in_utc = pc.binary_join_element_wise(texts, "Z", "")
@@ -223,7 +223,7 @@ def _in_utc(texts: pa.Array) -> pa.Array:
 
 
 def _decimal(texts: pa.Array) -> pa.Array:
-    """Texts of whole numbers as they are; Arrow would take 0x10 for 16, which nobody has meant.
+    """Return texts of integers unchanged; Arrow would read 0x10 as 16, which is never meant.
 
     Raises:
         ArrowInvalid: one of them is hexadecimal.
@@ -234,7 +234,7 @@ def _decimal(texts: pa.Array) -> pa.Array:
 
 
 def _whole(texts: pa.Array) -> pa.Array:
-    """Texts of whole numbers, however they are written, as integers are; others as they stand."""
+    """Rewrite texts of integers in any notation as plain integers; others are unchanged."""
     texts = pc.replace_substring_regex(texts, r"^(?:\+|(-))?([0-9]+)(?:\.0*)?$", r"\1\2")
     scientific = pc.match_substring_regex(texts, _SCIENTIFIC)
     if not pc.any(scientific).as_py():
@@ -244,14 +244,14 @@ def _whole(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(is_whole, False), numbers.cast(pa.int64(), safe=False).cast(pa.string()), texts)
 
 
-def _is_no_utf8(values: pa.Array) -> np.ndarray:
-    """bool[rows]: cells that are not UTF-8; what must follow a leading byte is looked for in all of them at once."""
+def _is_not_utf8(values: pa.Array) -> np.ndarray:
+    """bool[rows]: cells that are not UTF-8; continuation bytes are checked in all cells at once."""
     large = pa.large_binary()
     joined = pc.binary_join_element_wise(values.cast(large), pa.scalar(b"", large), pa.scalar(b"\n\n\n", large))
     spaced = pc.fill_null(joined, b"")
     offsets = np.frombuffer(spaced.buffers()[1], np.int64)[spaced.offset : spaced.offset + len(spaced) + 1]
     data = np.frombuffer(spaced.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    due = np.zeros(len(data) + 3, bool)  # the byte must go on with a character
+    due = np.zeros(len(data) + 3, bool)  # the byte must continue a character
     for ahead, (first, last) in enumerate(((0xC2, 0xF4), (0xE0, 0xF4), (0xF0, 0xF4)), start=1):
         due[ahead : len(data) + ahead] |= (data >= first) & (data <= last)
     wrong = due[: len(data)] != (data & 0xC0 == 0x80)
@@ -268,7 +268,7 @@ def _is_no_utf8(values: pa.Array) -> np.ndarray:
 
 
 def _beyond(values: pa.Array, expected: pa.DataType) -> Misfits:
-    """What a narrower type of the same kind has no room for."""
+    """Return a mask for values that a narrower type of the same kind cannot represent."""
     pair = kind_of(values.type), kind_of(expected)
     if pair == ("integer", "integer"):
         return lambda: _is_out_of_range(values, expected)
@@ -280,7 +280,7 @@ def _beyond(values: pa.Array, expected: pa.DataType) -> Misfits:
 
 
 def _is_out_of_range(values: pa.Array, expected: pa.DataType) -> np.ndarray:
-    """bool[rows]: whole numbers that an integer type does not hold."""
+    """bool[rows]: integers outside the range of an integer type."""
     own, room = (np.iinfo(kind.to_pandas_dtype()) for kind in (values.type, expected))
     wrong = np.zeros(len(values), bool)
     if room.max < own.max:
@@ -291,7 +291,7 @@ def _is_out_of_range(values: pa.Array, expected: pa.DataType) -> np.ndarray:
 
 
 def _coerced(values: pa.Array, expected: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    """A column of another kind in the type expected, and where its values are none of it."""
+    """Convert a column of another kind to the expected type; return it and where values cannot be converted."""
     kind = kind_of(expected)
     if kind == "integer":
         return _to_integers(values, expected)
@@ -304,7 +304,7 @@ def _coerced(values: pa.Array, expected: pa.DataType) -> tuple[pa.Array, np.ndar
         return _to_text(values), none
     if kind == "timestamp":
         return values.cast(pa.timestamp("us")).cast(expected), none
-    times = values.cast(pa.timestamp(values.type.unit))  # without its zone
+    times = values.cast(pa.timestamp(values.type.unit))  # without its time zone
     days = times.cast(expected, safe=False)
     return days, _where(pc.not_equal(days.cast(times.type), times))
 
@@ -315,13 +315,13 @@ def _to_integers(values: pa.Array, expected: pa.DataType) -> tuple[pa.Array, np.
     numbers = values.cast(pa.float64())
     is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(numbers, 2.0**63))
     wrong = _where(pc.invert(pc.and_(is_whole, pc.greater_equal(numbers, -(2.0**63)))))
-    whole = _blanked(numbers, wrong).cast(pa.int64(), safe=False)
+    whole = _with_nulls(numbers, wrong).cast(pa.int64(), safe=False)
     wrong |= _is_out_of_range(whole, expected)
-    return _blanked(whole, wrong).cast(expected), wrong
+    return _with_nulls(whole, wrong).cast(expected), wrong
 
 
 def _to_text(values: pa.Array) -> pa.Array:
-    """Values as Python writes them, and pandas with it."""
+    """Format values as Python, and so pandas, writes them."""
     if pa.types.is_boolean(values.type):
         return pc.if_else(values, "True", "False")
     if pa.types.is_integer(values.type):

@@ -1,7 +1,7 @@
-"""The contract on input rows: the pipeline's pandera schema, decided row by row.
+"""The contract on input rows: the pipeline's pandera schema, applied row by row.
 
-Types are enforced here in Arrow: a missing or retyped column stops the day, a cell that does not fit its type is a
-rejected row. Nullability, NaN and infinity are masks. All that a schema checks beyond that, pandera decides.
+Types are enforced here with Arrow: a missing or retyped column stops the day; a cell that does not fit its type rejects
+the row. Nullability, NaN and infinity are masks. Everything else that a schema checks is decided by pandera.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandera.pandas
 
 _WHOLE_FLOATS = (
-    "a missing value makes floats of whole numbers in pandas: write that column as Int64, or take whole floats by "
-    "Field(coerce=True); nullable=True takes the missing ones"
+    "a missing value turns integers into floats in pandas: write that column as Int64, or accept whole floats with "
+    "Field(coerce=True); nullable=True accepts missing values"
 )
 
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
@@ -38,7 +38,7 @@ Stage = Literal["read", "schema", "rule", "duplicate", "score"]
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a row is rejected: the first of its faults."""
+    """Why a row is rejected: the first error found in it."""
 
     stage: Stage
     rule: str
@@ -47,45 +47,45 @@ class Reason:
 
     @property
     def advice(self) -> str:
-        """What may be behind it, and what to do; empty if the reason says all."""
+        """A likely cause and what to do; empty if the reason speaks for itself."""
         is_whole_float = self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or "")
         return f"{self.column}: {_WHOLE_FLOATS}" if is_whole_float else ""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A reason that rows share, up to the value."""
+    """A reason that several rows share, with a value per row."""
 
     stage: Stage
     rule: str
     column: str
     rows: np.ndarray
-    """Positions, ascending."""
+    """Positions of the rows, ascending."""
     values: pa.Array
-    """What stood in each."""
+    """The invalid value of each row."""
 
     def reasons(self, rows: np.ndarray) -> list[Reason]:
-        """Those of some of the rows."""
+        """Return the reasons of some of the rows."""
         cells = plain_cells(self.values, np.searchsorted(self.rows, rows))
         texts = [None if cell is None else one_line(str(cell)) for cell in cells]
         return [Reason(self.stage, self.rule, self.column, text) for text in texts]
 
 
 class Rejections(Mapping[int, Reason]):
-    """Why rows of a record batch are rejected, by position: each for the first of its faults.
+    """Why rows of a record batch are rejected, by position: the first error of each.
 
-    A reason is put into words when it is asked for: all rows may have one.
+    A reason is formatted on access, because all rows may have one.
     """
 
     def __init__(self, rows: int) -> None:
         self.groups: list[Shared] = []
-        """Of the reasons, without the words."""
-        self._group = np.full(rows, -1, np.int32)  # of each row
+        """Shared reasons, not yet formatted."""
+        self._group = np.full(rows, -1, np.int32)  # the index of each row's reason
 
     def add(
         self, stage: Stage, rule: str, column: str, rows: np.ndarray, values: pa.Array, places: np.ndarray | None = None
     ) -> None:
-        """Reject rows that have no fault yet; `values` stood there (or at `places` of `values`)."""
+        """Reject rows that have no error yet; their values are `values` (or those at `places` of `values`)."""
         fresh = self._group[rows] < 0
         rows, places = rows[fresh], (rows if places is None else places)[fresh]
         if len(rows):
@@ -94,22 +94,22 @@ class Rejections(Mapping[int, Reason]):
 
     @property
     def positions(self) -> np.ndarray:
-        """The rows that are rejected, ascending."""
+        """Positions of the rejected rows, ascending."""
         return np.flatnonzero(self._group >= 0)
 
     @property
     def others(self) -> np.ndarray:
-        """The rows that are not, ascending."""
+        """Positions of the other rows, ascending."""
         return np.flatnonzero(self._group < 0)
 
     def __getitem__(self, row: int) -> Reason:
-        """Why a row is rejected."""
+        """Return why a row is rejected."""
         if not 0 <= row < len(self._group) or self._group[row] < 0:
             raise KeyError(row)
         return self.reasons(np.array([row]))[0]
 
     def reasons(self, rows: np.ndarray) -> list[Reason]:
-        """Why each of some rejected rows is rejected."""
+        """Return why each of some rejected rows is rejected."""
         found: dict[int, Reason] = {}
         for number in np.unique(self._group[rows]):
             mine = rows[self._group[rows] == number]
@@ -117,47 +117,47 @@ class Rejections(Mapping[int, Reason]):
         return [found[row] for row in rows.tolist()]
 
     def __iter__(self) -> Iterator[int]:
-        """Positions, ascending."""
+        """Iterate over the positions, ascending."""
         return iter(self.positions.tolist())
 
     def __len__(self) -> int:
-        """Rows that are rejected."""
+        """Number of rejected rows."""
         return int((self._group >= 0).sum())
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that the schema demands."""
+    """A column that the schema requires."""
 
     name: str
     type: pa.DataType
     nullable: bool
     coerce: bool = False
-    """Whether a value of another kind is taken that is exactly one of the type."""
+    """Whether a value of another kind is accepted if it is exactly representable in the type."""
     naive: bool = False
-    """Of a timestamp: the schema declares it without a time zone, and compares it with such. It is taken as UTC."""
+    """For a timestamp: the schema declares it without a time zone and compares it as such. It is taken as UTC."""
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What the contract says of a record batch."""
+    """The result of validating a record batch."""
 
     accepted: pa.RecordBatch
-    """Rows that meet it, typed: the key, then the features."""
+    """Valid rows, typed: the key and the features."""
     positions: np.ndarray
-    """int64: where in the batch each accepted row stood."""
+    """int64: the position of each accepted row in the batch."""
     rejected: Rejections
-    """By position in the batch."""
+    """Rejected rows, by position in the batch."""
 
 
 class Contract:
-    """A pipeline's schema, ready to validate record batches."""
+    """A pipeline's schema, compiled to validate record batches."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Load the schema and refuse what cannot be decided for one row alone.
+        """Load the schema and reject settings that cannot be decided for one row alone.
 
         Raises:
-            ContractError: naming the check or column and what is accepted.
+            ContractError: names the check or column and what is accepted.
         """
         spec = pipeline.spec
         self._where = f"{pipeline.name}: {spec.features.contract}"
@@ -166,8 +166,8 @@ class Contract:
         model = pipeline.load(spec.features.contract)
         try:
             schema = model.to_schema()
-        except Exception as error:  # pandera raises what it meets in a user's class
-            raise ContractError(f"{self._where} is no schema: {type(error).__name__}: {error}") from error
+        except Exception as error:  # pandera raises whatever a user's class raises
+            raise ContractError(f"{self._where} is not a schema: {type(error).__name__}: {error}") from error
         if fault := next(options.refused(schema, model), None):
             raise ContractError(f"{self._where}{fault}")
         self.key = spec.input.key
@@ -181,27 +181,27 @@ class Contract:
             kind = self.columns[name].type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
                 raise ContractError(
-                    f"{self._where}: {name} is {kind} but numeric in the spec; expected int, float or bool"
+                    f"{self._where}: {name} is {kind}, but numeric in the spec; expected int, float or bool"
                 )
         self._checks = {
             name: [_of_all_rows(check) for check in column.checks]
             for name, column in schema.columns.items()
             if column.checks
         }
-        self._pandera = threading.Lock()  # neither pandera nor a user's checks are made for several threads
+        self._pandera = threading.Lock()  # neither pandera nor users' checks are thread-safe
         self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
 
     @functools.cached_property
     def arrow_schema(self) -> pa.Schema:
-        """Of accepted rows: the key and the features."""
+        """The columns of accepted rows: the key and the features."""
         kept = (self.columns[name] for name in self._kept)
         return pa.schema([pa.field(c.name, c.type, c.nullable and c.name != self.key) for c in kept])
 
     def unexpected(self, schema: pa.Schema, where: str, *, is_text: bool) -> list[str]:
-        """Columns of a file that the contract does not know; they are reported and ignored.
+        """Return the columns of a file that the contract does not declare; they are reported and ignored.
 
         Raises:
-            ContractError: a column is missing or of another kind than the contract's.
+            ContractError: a column is missing or of another kind than declared.
         """
         where = one_line(where)
         if missing := [name for name in self.columns if name not in schema.names]:
@@ -209,9 +209,9 @@ class Contract:
             if is_text and len(schema.names) == 1:
                 hint = f" (one column: is input.csv.delimiter {self._delimiter!r} in the spec the right one?)"
             elif is_text and len(missing) == len(self.columns):
-                hint = " (none of them: is the header line missing?)"
+                hint = " (all are missing: is the header line missing?)"
             raise ContractError(
-                f"{where} has no column {', '.join(missing)}, which {self._where} demands; "
+                f"{where} has no column {', '.join(missing)}, which {self._where} requires; "
                 f"it has {one_line(', '.join(schema.names))}{hint}: upload the file with all columns, or change the "
                 "schema"
             )
@@ -226,7 +226,7 @@ class Contract:
         return [name for name in schema.names if name not in self.columns]
 
     def validate(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
-        """Split a record batch into accepted rows, typed, and rejected ones with their reasons; in any thread."""
+        """Split a record batch into accepted rows, typed, and rejected rows with their reasons; thread-safe."""
         rejected = Rejections(batch.num_rows)
         typed: dict[str, pa.Array] = {}
         for column in self.columns.values():
@@ -257,13 +257,13 @@ class Contract:
         return ValidationResult(accepted, positions, rejected)
 
     def _decode(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
-        """Bytes to text; a row that is not UTF-8 is rejected."""
+        """Decode bytes as text; reject rows that are not UTF-8."""
         texts, wrong = casting.decode(values)
         rejected.add("read", "is_utf8", name, wrong, values)
         return texts
 
     def _valid_text(self, values: pa.Array, name: str, rejected: Rejections) -> pa.Array:
-        """Text of a Parquet file, which nobody has looked at so far: a row that is not UTF-8 is rejected."""
+        """Check the text of a Parquet file, which Arrow does not validate: reject rows that are not UTF-8."""
         try:
             values.validate(full=True)
         except pa.ArrowInvalid:
@@ -272,13 +272,13 @@ class Contract:
         return values
 
     def _cast(self, values: pa.Array, column: Column, rejected: Rejections) -> pa.Array:
-        """To the contract's type; a row whose cell does not fit is rejected."""
+        """Cast to the contract's type; reject rows whose cell does not fit."""
         typed, wrong, cells = casting.cast(values, column.type, coerce=column.coerce)
         rejected.add("schema", f"is_{column.type}", column.name, wrong, cells)
         return typed
 
     def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[str, str, np.ndarray]]:
-        """The rows of `table` that fail a check, with its column and its name, as pandera decides them."""
+        """Yield the rows of `table` that fail a check, with its column and name, as decided by pandera."""
         if not table.num_rows:
             return
         for name, checks in self._checks.items():
@@ -290,17 +290,17 @@ class Contract:
             series = self._series(name, values.drop_null(), present)
             for check in checks:
                 failed = self._failed(check, series)
-                # without the missing values, beside which pandas would make floats of whole numbers
+                # without missing values, which would turn integers into floats in pandas
                 if not check.ignore_na and len(missing) and len(self._failed(check, self._missing(name))):
                     failed = np.sort(np.concatenate([failed, missing]))
                 if len(failed):
                     yield name, str(check.error or check.name), failed
 
     def _failed(self, check: "pandera.pandas.Check", values: "pd.Series[Any]") -> np.ndarray:
-        """Labels of the values that fail a check.
+        """Return the labels of the values that fail a check.
 
         Raises:
-            ContractError: it does not answer value by value.
+            ContractError: the check does not return a result for each value.
         """
         if not len(values):
             return np.zeros(0, np.int64)
@@ -310,24 +310,26 @@ class Contract:
             if result.check_passed:
                 return np.zeros(0, np.int64)
             if result.failure_cases is None:
-                raise TypeError(f"its answer is of {len(result.check_output)} other rows than the {len(values)} asked")
+                raise TypeError(
+                    f"it returned {len(result.check_output)} results that do not match the {len(values)} values"
+                )
         except MemoryError:
             raise
         except Exception as error:  # whatever a user's check may raise
             raise ContractError(
-                f"{self._where}: the check {check.error or check.name} on {values.name} gave no answer a row "
-                f"({error!r}); expected one that returns a bool for every element"
+                f"{self._where}: the check {check.error or check.name} on {values.name} did not return one result "
+                f"per row ({error!r}); expected a check that returns a bool for every element"
             ) from error
         labels: np.ndarray = result.failure_cases.index.to_numpy()
         return labels
 
     def _passes(self, name: str, values: pa.Array) -> bool:
-        """Whether Arrow can tell that every value of a column passes its checks."""
+        """Whether Arrow can decide that every value of a column passes its checks."""
         found = self._answers[name]
         return found is not None and all(answer(values) for answer in found)
 
     def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
-        """Values as pandera alone would see them."""
+        """Return values as pandera alone would see them."""
         if self.columns[name].naive:
             values = values.cast(pa.timestamp("us"))
         series: pd.Series[Any] = values.to_pandas()
@@ -335,7 +337,7 @@ class Contract:
         return series
 
     def _missing(self, name: str) -> "pd.Series[Any]":
-        """One missing value, as pandas has it in a column of its own."""
+        """Return one missing value, as pandas represents it in a column of its own."""
         kind = self.columns[name].type
         return self._series(name, pa.nulls(1, pa.float64() if pa.types.is_integer(kind) else kind), np.zeros(1, int))
 
@@ -350,7 +352,7 @@ class Contract:
 
 
 def _blanks(keys: pa.Array) -> np.ndarray:
-    """Positions of the texts that are empty, or blanks alone: they name nothing, and all are one another's double."""
+    """Return the positions of empty or blank texts, which identify nothing and are duplicates of one another."""
     if not pa.types.is_string(keys.type):
         return np.zeros(0, np.int64)
     blank = pc.or_(pc.equal(pc.binary_length(keys), 0), pc.utf8_is_space(keys))
@@ -358,7 +360,7 @@ def _blanks(keys: pa.Array) -> np.ndarray:
 
 
 def plain(values: pa.Array, row: int) -> object:
-    """A cell as JSON can hold it, or as `str` can show it, whatever its bytes are."""
+    """Return a cell in a form that JSON can represent or `str` can show, whatever its bytes are."""
     try:
         value = values[row].as_py()
     except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's years
@@ -373,17 +375,17 @@ def plain(values: pa.Array, row: int) -> object:
 
 
 def plain_cells(values: pa.Array, rows: np.ndarray) -> list[object]:
-    """Some of the cells, each as `plain` has it."""
+    """Return some of the cells, each converted by `plain`."""
     try:
         return _all_plain(values.take(pa.array(rows)))
-    except pa.ArrowNotImplementedError:  # of string views, for one
+    except pa.ArrowNotImplementedError:  # string views, for example
         return [plain(values, int(row)) for row in rows]
 
 
 def _all_plain(values: pa.Array) -> list[object]:
-    """Each cell as `plain` has it."""
+    """Return each cell converted by `plain`."""
     with contextlib.suppress(pa.ArrowInvalid):
-        if pa.types.is_binary(values.type):  # of a CSV file: nearly always text
+        if pa.types.is_binary(values.type):  # from a CSV file: nearly always text
             values = values.cast(pa.string())
     try:
         if pa.types.is_string(values.type):
@@ -404,7 +406,7 @@ def _readable(value: object) -> object:
 
 
 def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
-    """The check, made to name every row that fails and refused if it does not answer row by row."""
+    """Return the check, changed to report every failing row and to fail if it does not return one result per row."""
     import pandas as pd
 
     decide = check._check_fn
@@ -423,7 +425,7 @@ def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
 
 
 def _arrow_type(name: str) -> pa.DataType | None:
-    """The Arrow type of a pandera type, by its name. Delta has no unsigned integers."""
+    """Return the Arrow type for a pandera type, by its name. Delta has no unsigned integers."""
     name = name.lower()
     if match := re.match(r"int(8|16|32|64)", name):
         return {"8": pa.int8(), "16": pa.int16(), "32": pa.int32(), "64": pa.int64()}[match[1]]
@@ -439,9 +441,9 @@ def _arrow_type(name: str) -> pa.DataType | None:
 
 
 def _hint(found: pa.DataType, expected: pa.DataType) -> str:
-    """What else to do about a column of another kind, where there is something."""
+    """Return an alternative for a column of another kind, if there is one."""
     if not casting.is_coercible(found, expected):
         return ""
     if pa.types.is_floating(found) and pa.types.is_integer(expected):
         return f" ({_WHOLE_FLOATS})"
-    return f" (Field(coerce=True) takes what is exactly one {expected})"
+    return f" (Field(coerce=True) accepts values that are exactly representable as {expected})"

@@ -32,7 +32,7 @@ class Found:
     fingerprint: str
     where: str
     waits_for: str = ""
-    """What is missing of what the spec requires of a complete day."""
+    """What the day lacks of what the spec requires for a complete day."""
     is_denied: bool = False
     """Whether something cannot be read by this process: the same files may pass the next time."""
     is_changing: bool = False
@@ -89,7 +89,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
     try:
         everything = pipeline.landing.look(landing_files.day_folder(day))
     except PermissionError as error:
-        denied = {where: f"{where} cannot be listed: {error}; let this process read it"}
+        denied = {where: f"{where} cannot be listed: {error}; grant this process read access"}
         return Found((), denied, "", where, is_denied=True)
     is_denied = is_changing = False
     listed = landing_files.data_files(everything)
@@ -101,7 +101,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
         try:
             files.append(landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv))
         except PermissionError as error:
-            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; grant this process read access"
             is_denied = True
         except (UnreadableFileError, OutsideFolderError) as error:
             broken[file.path] = str(error)
@@ -111,7 +111,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
         except OSError as error:
             if error.errno is None:
                 raise  # of the store as a whole
-            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; see to its disk or mount"
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; check its disk or mount"
             is_denied = True
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
     return Found(tuple(files), broken, landing_files.fingerprint(listed), where, missing, is_denied, is_changing)
@@ -127,7 +127,7 @@ def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
     low, high = usual
     expected = f"{low:.0f} to {high:.0f} rows, by the {len(before)} days before"
     passed = low <= rows <= high
-    advice = "" if passed else "; ask who delivers the files, then upload what is missing or take away what is too much"
+    advice = "" if passed else "; ask the supplier of the files, then upload what is missing or remove the surplus"
     return Finding(
         "row_count_is_usual",
         passed,

@@ -52,7 +52,7 @@ class Day:
     score: Moments | None = None
     score_column: str = ""
     drift: Mapping[str, ColumnDrift] = field(default_factory=dict)
-    """By what was compared: the column furthest beyond, or nearest below, its threshold."""
+    """For each comparison, the column furthest above, or nearest below, its threshold."""
     rows_per_second: Mapping[str, float] = field(default_factory=dict)
     """By step."""
     damage: tuple[str, ...] = ()
@@ -181,7 +181,7 @@ def _name(month: Month) -> str:
 
 
 def _failures(month: Month) -> str:
-    """Every failed check with its message."""
+    """The table of failed checks, each with its message."""
     rows = [
         f"<tr><td>{day.day}</td><td>{escaped(asset)}</td><td>{escaped(check)}</td>"
         f"<td>{'<b>stopped the day</b> ' if record.stopped else ''}{escaped(record.message)}</td></tr>"
@@ -189,7 +189,7 @@ def _failures(month: Month) -> str:
         for (asset, check), record in day.checks.items()
         if not record.passed
     ]
-    head = "<tr><th>day</th><th>asset</th><th>check</th><th>what it said</th></tr>"
+    head = "<tr><th>day</th><th>asset</th><th>check</th><th>message</th></tr>"
     table = f'<table id="failures">{head}{"".join(rows)}</table>' if rows else '<p class="empty">None.</p>'
     return f"<section><h2>Failed checks</h2>{table}</section>"
 
@@ -282,7 +282,7 @@ def _label(asset: str, check: str) -> str:
 
 
 def _of_day(day: Day) -> tuple[int, str]:
-    older = "; what an earlier run published stands" if day.scored and day.status != "scored" else ""
+    older = "; the rows of an earlier run remain published" if day.scored and day.status != "scored" else ""
     return OF_STATUS[day.status], _hover(day.day, "the day", day.status, STATUSES[day.status] + older)
 
 

@@ -1,4 +1,4 @@
-"""Texts of alerts: of a run that has ended, of a sensor that fails, of a pipeline that is left out.
+"""Texts of alerts about ended runs, failing sensors and broken pipelines.
 
 Which runs are worth an alert, and what was sent before, is decided in `collector.py`.
 """
@@ -158,7 +158,9 @@ def of_sensor(broken: sensor_status.FailingSensor) -> Message:
 def of_broken(broken: BrokenPipeline) -> Message:
     """Alert for a pipeline left out of the deployment: none of its days is scored until it is corrected."""
     count = "1 error" if len(broken.errors) == 1 else f"{len(broken.errors)} errors"
-    advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    advice = (
+        "no day of it is scored until they are corrected and the code location is reloaded; published scores are kept"
+    )
     missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
         topic=broken.name,
@@ -175,7 +177,7 @@ def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
 
     Raises:
         OSError: the store did not answer.
-        StateError: an account is damaged.
+        StateError: the record of a published day is damaged.
     """
     pipeline, day, run_id = pipelines.get(ended.topic), ended.run.tags.get(PARTITION), ended.run.run_id
     if pipeline is None or day is None:
@@ -235,7 +237,7 @@ def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureC
     if ATTEMPT not in run.tags:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
-    until = "other files or other code come" if failure in failures.FINAL else "somebody runs it"
+    until = "other files or other code arrive" if failure in failures.FINAL else "somebody runs it"
     is_in_pods = instance.run_launcher.supports_check_run_worker_health
     command = f"submit {pipeline} --day {day}" if is_in_pods else f"backfill {pipeline} {day} {day}"
     return [f"not tried again until {until}; by hand: batch-scoring {command}"]

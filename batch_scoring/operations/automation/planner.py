@@ -183,22 +183,22 @@ def sort_names(
             else:
                 days.append(one.path.removeprefix("dt="))
     if len(unexpected) > MOST_UNEXPECTED:
-        rest = UnexpectedObject("…", f"more names that are no days; the first {MOST_UNEXPECTED} of them are listed")
+        rest = UnexpectedObject("…", f"more names that are not days; the first {MOST_UNEXPECTED} of them are listed")
         unexpected = [*sorted(unexpected, key=lambda one: one.name)[:MOST_UNEXPECTED], rest]
     return sorted(days, reverse=True), unexpected
 
 
 def why_no_day(folder: str, first: date, today: date) -> str:
-    """Why a folder is not a day of the pipeline; empty if it is one."""
+    """Why a folder name is not a day of the pipeline; empty if it is one."""
     text = folder.removeprefix("dt=")
     try:
         day = date.fromisoformat(text)
     except ValueError:
         day = None
     if day is None or text == folder or text != day.isoformat():
-        return "no day; expected dt=YYYY-MM-DD"
+        return "not a day; expected dt=YYYY-MM-DD"
     if day < first:
-        return f"before the pipeline's first day, {first}; partitions.start in the spec says so"
+        return f"before the pipeline's first day, {first}; see partitions.start in the spec"
     if day > today:
         return "in the future; it is examined when that day begins in the pipeline's time zone"
     return ""
@@ -340,7 +340,7 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
 
 
 def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:
-    """Whether an incomplete day has waited so long that its run is to raise an alert; once for the same files."""
+    """Whether an incomplete day has waited so long that it is run, to raise an alert; once for the same files."""
     newest = max(file.modified.timestamp() for file in day.files)
     has_alerted = any(run.fingerprint == fingerprint_tag(day.fingerprint, is_complete=False) for run in runs)
     return INCOMPLETE_WINDOW[0] < now - newest < INCOMPLETE_WINDOW[1] and not has_alerted

@@ -1,8 +1,8 @@
-"""The synthetic customer table: any day, any number of rows, in flat memory.
+"""Generator of the synthetic customer table, for any day and any number of rows, in constant memory.
 
-Every value follows from the day and the row's number, so a day can be made again, a shorter table is the
-beginning of a longer one, and two days differ. The ids are the same every day: the customers stay, what is
-known of them is drawn anew. Nothing here is needed to score; the pipeline reads the files that land.
+All values are determined by the day and the row's number: a day can be regenerated, a shorter table is the beginning
+of a longer one, and two days differ. The ids are the same every day: the customers stay, their values are drawn anew.
+Scoring does not need this module; the pipeline reads the files that land.
 
     python -m batch_scoring.pipelines.customer_churn.data --day 2024-01-01 --rows 1000000 --format csv.gz
 """
@@ -26,11 +26,11 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv", "csv.gz")
 LANDING = Path("data/customer_churn/landing")
 
 CHUNK_ROWS = 131_072
-"""Rows of one seed, one record batch and one row group."""
+"""Rows per random seed, record batch and row group."""
 
 ID_DIGITS = 10
 UNKNOWN_VALUE_SHARE = 0.02
-"""Share of customers with purchases whose average value is nevertheless not known."""
+"""Share of customers with purchases whose average value is nevertheless unknown."""
 
 SCHEMA = pa.schema(
     [
@@ -46,11 +46,11 @@ SCHEMA = pa.schema(
 
 
 def customers(day: date, rows: int) -> Iterator[pa.RecordBatch]:
-    """The day's customers, in batches of `CHUNK_ROWS`; the last one is shorter.
+    """Yield the day's customers in batches of `CHUNK_ROWS`; the last one may be shorter.
 
     Args:
         day: seeds the values.
-        rows: how many customers, from 0 to 10 billion.
+        rows: number of customers, from 0 to 10 billion.
 
     Yields:
         Record batches of `SCHEMA`, in the order of the ids.
@@ -62,7 +62,7 @@ def customers(day: date, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def churn_probability(batch: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
-    """The true probability of each customer to leave, which a model has to find: float64[rows] in (0, 1)."""
+    """Return the true probability that each customer leaves, which a model has to learn: float64[rows] in (0, 1)."""
     age, income, tenure, purchases = (
         batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
         for name in ("age", "income", "tenure_days", "num_purchases")
@@ -82,13 +82,13 @@ def churn_probability(batch: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float6
 
 
 def write_day(day: date, rows: int, form: Format, landing: Path) -> Path:
-    """Write the day's file where the pipeline looks for it; it appears under its name when it is complete.
+    """Write the day's file into the landing folder; it appears under its name once complete.
 
     Args:
         day: the partition; the file is `<landing>/dt=<day>/customers.<form>`.
-        rows: how many customers.
+        rows: number of customers.
         form: Parquet (zstd, row groups of `CHUNK_ROWS`), CSV, or CSV compressed with gzip.
-        landing: the folder above the days.
+        landing: the landing folder, which contains the days' folders.
 
     Returns:
         The file.
@@ -115,20 +115,20 @@ def _writer(file: Path, form: Format) -> Iterator[Callable[[pa.RecordBatch], Non
     options = pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none")
     with contextlib.ExitStack() as stack:
         sink: BinaryIO | gzip.GzipFile = stack.enter_context(file.open("wb"))
-        if form == "csv.gz":  # no name and time in the header: the same rows are the same bytes
+        if form == "csv.gz":  # no name and time in the header: equal rows give equal bytes
             sink = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0))
         yield stack.enter_context(pyarrow.csv.CSVWriter(sink, SCHEMA, write_options=options)).write
 
 
 def _chunk(day: date, chunk: int) -> pa.RecordBatch:
-    """Always a whole chunk, so that a row's values do not depend on how many rows are asked for."""
+    """Generate a whole chunk, so that a row's values do not depend on how many rows are requested."""
     random = np.random.default_rng([day.toordinal(), chunk])
     shape = CHUNK_ROWS
     age = (18 + 77 * random.beta(1.8, 2.9, shape)).astype(np.int64)
     seniority = np.minimum(age - 18, 30) / 30
     income = np.round(np.exp(10.25 + 0.75 * seniority + 0.45 * random.standard_normal(shape)), 2)
     tenure = np.minimum(random.exponential(900, shape), (age - 17) * 365.0).astype(np.int64)
-    habit = np.exp(-0.2 + 0.8 * random.standard_normal(shape))  # purchases a month
+    habit = np.exp(-0.2 + 0.8 * random.standard_normal(shape))  # purchases per month
     purchases = np.floor(random.gamma(4.0, 0.25, shape) * habit * (tenure / 30 + 2)).astype(np.int64)
     value = np.round(np.exp(3.4 + 0.3 * np.log(income / 45_000) + 0.6 * random.standard_normal(shape)), 2)
     idle = np.minimum(random.exponential(25 / habit), tenure).astype(np.int64)
@@ -147,7 +147,7 @@ def _chunk(day: date, chunk: int) -> pa.RecordBatch:
 
 
 def _ids(first: int) -> pa.Array:
-    """`c` and ten digits, written straight into Arrow's buffers: all ids have one length."""
+    """Return ids of `c` and ten digits, written directly to Arrow's buffers, as all have the same length."""
     numbers = np.arange(first, first + CHUNK_ROWS)
     letters = np.empty((CHUNK_ROWS, 1 + ID_DIGITS), np.uint8)
     letters[:, 0] = ord("c")
@@ -159,12 +159,12 @@ def _ids(first: int) -> pa.Array:
 
 
 def main() -> None:
-    """Write one day as the command line asks."""
+    """Run the command: write one day."""
     parser = argparse.ArgumentParser(description="Write one day of the synthetic customer table.")
     parser.add_argument("--day", type=date.fromisoformat, required=True, help="YYYY-MM-DD")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--format", choices=FORMATS, default="parquet")
-    parser.add_argument("--out", type=Path, default=LANDING, help="the folder above dt=YYYY-MM-DD")
+    parser.add_argument("--out", type=Path, default=LANDING, help="folder that contains dt=YYYY-MM-DD")
     arguments = parser.parse_args()
     file = write_day(arguments.day, arguments.rows, arguments.format, arguments.out)
     print(f"{file}: {arguments.rows:,} rows, {file.stat().st_size / 1e6:.1f} MB")

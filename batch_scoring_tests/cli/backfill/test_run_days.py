@@ -82,7 +82,7 @@ def test_two_backfills_at_once_run_each_day_once(tiny: TinyProject, home: str, t
     ends = [endings(text) for text in texts]
     assert all(found.keys() == set(DAYS) for found in ends)
     assert all(sorted(found[day] for found in ends) == ["by another", "scored"] for day in DAYS), texts
-    assert any("put off: process" in text for text in texts)
+    assert any("postponed: process" in text for text in texts)
 
 
 def test_a_killed_backfill_blocks_nobody(tiny: TinyProject, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_day_that_a_launched_run_works_on_comes_last_and_is_done_by_another_or
         out, waited = io.StringIO(), []
 
         def end() -> None:
-            wait_until(lambda: f"{DAYS[1]}  put off" in out.getvalue())
+            wait_until(lambda: f"{DAYS[1]}  postponed" in out.getvalue())
             time.sleep(0.3)
             waited.append(endings(out.getvalue()))
             for run in going:
@@ -121,7 +121,7 @@ def test_a_day_that_a_launched_run_works_on_comes_last_and_is_done_by_another_or
         ending.start()
         assert run_days.score(tiny.pipeline, within(DAYS[0], DAYS[1]), out) == 0
         ending.join()
-    assert f"{DAYS[0]}  put off: run {going[0].run_id[:8]} is started\n" in out.getvalue()
+    assert f"{DAYS[0]}  postponed: run {going[0].run_id[:8]} is started\n" in out.getvalue()
     assert waited == [{}] and endings(out.getvalue()) == {DAYS[0]: "by another", DAYS[1]: "scored"}
 
 

@@ -118,7 +118,7 @@ def test_a_dry_run_of_a_range_says_of_each_day_what_a_run_would_find(tiny: TinyP
     assert found == {
         DAYS[0]: "up to date: nothing would be written",
         DAYS[1]: "stale: input",
-        DAYS[2]: "its landing files are gone; its scores stand",
+        DAYS[2]: "its landing files are gone; its scores are kept",
         DAYS[3]: "landed, never scored",
         DAYS[5]: "no file has landed",
     }

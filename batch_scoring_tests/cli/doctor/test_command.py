@@ -56,4 +56,4 @@ def test_a_data_root_that_is_none_and_exit_codes(
     assert main(["doctor"]) == 1
     said = capsys.readouterr()
     assert "'ftp://somewhere'; expected a folder or s3://bucket/prefix" in said.out
-    assert said.err == "batch-scoring: no pipeline 'nobody'; there are: customer_churn, flight_delay\n"
+    assert said.err == "batch-scoring: no pipeline 'nobody'; known pipelines: customer_churn, flight_delay\n"

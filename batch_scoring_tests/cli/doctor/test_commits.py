@@ -28,7 +28,7 @@ def test_a_torn_last_commit_and_what_doctor_says_puts_it_right(scored: Clinic) -
     report = scored.look()
     told(report, "error", "table logs", str(commit), f"rm {commit}")
     commit.unlink()
-    told(scored.look(), "error", "table rows", NEXT_DAY, "0 rows; its account counts 60", "batch-scoring backfill")
+    told(scored.look(), "error", "table rows", NEXT_DAY, "0 rows; state/ records 60", "batch-scoring backfill")
     scored.tiny.run(NEXT_DAY)
     assert findings(scored.look()) == []
 
@@ -37,7 +37,7 @@ def test_an_empty_last_commit(scored: Clinic) -> None:
     last_commit(scored).write_bytes(b"")
     report = scored.look()
     assert findings(report) == [("error", "table rows"), ("warning", "table logs")], report.text()
-    assert "a power cut has taken it" in report.text()
+    assert "a power cut destroyed it" in report.text()
     scored.tiny.run(NEXT_DAY)
     assert findings(scored.look()) == []
 
@@ -66,7 +66,7 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
     for compacting in (one, other):
         compacting.optimize.z_order(["id"])
     report = scored.look()
-    told(report, "error", "table rows", "128 rows, 2 times; its account counts 64", f"{DAY} {NEXT_DAY}", "OPTIMIZE")
+    told(report, "error", "table rows", "128 rows, 2 times; state/ records 64", f"{DAY} {NEXT_DAY}", "OPTIMIZE")
     for day in (DAY, NEXT_DAY):
         scored.tiny.run(day)
     assert findings(scored.look()) == []
@@ -85,7 +85,7 @@ def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(sco
             os.utime(commit, (time.time() - age,) * 2)
         report = scored.look()
         assert set(findings(report)) == {(severity, "table rows") for severity in severities}, report.text()
-        assert ("the account is to come: a run is at work" in report.text()) == (age == 0)
+        assert ("not yet in state/: a run is at work" in report.text()) == (age == 0)
 
 
 def test_one_compaction_is_no_finding(scored: Clinic) -> None:

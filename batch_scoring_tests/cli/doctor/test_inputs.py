@@ -59,7 +59,14 @@ def test_of_a_csv_file_cells_of_another_kind(clinic: Clinic) -> None:
 def test_of_a_csv_file_whole_floats_for_an_integer(clinic: Clinic) -> None:
     lines = [f"k{number},0.5,0.5,{number}.0,red" for number in range(20)]
     clinic.tiny.land(NEXT_DAY, "\n".join(["id,x,y,n,c", *lines, ""]).encode(), "a.csv")
-    told(clinic.look(), "error", "newest landing file", "n is_int64", "n: a missing value makes floats", "coerce=True")
+    told(
+        clinic.look(),
+        "error",
+        "newest landing file",
+        "n is_int64",
+        "n: a missing value turns integers into floats",
+        "coerce=True",
+    )
 
 
 def test_an_unexpected_column_is_worth_a_word_and_no_more(clinic: Clinic) -> None:
@@ -71,7 +78,7 @@ def test_an_unexpected_column_is_worth_a_word_and_no_more(clinic: Clinic) -> Non
 def test_a_newest_file_that_was_cut_short(clinic: Clinic) -> None:
     file = Path(clinic.tiny.pipeline.landing.uri, f"dt={DAY}", "a.parquet")
     file.write_bytes(file.read_bytes()[:-20])
-    told(clinic.look(), "error", "newest landing file", "no whole Parquet file", "upload it again")
+    told(clinic.look(), "error", "newest landing file", "not a complete Parquet file", "upload it again")
 
 
 def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
@@ -82,7 +89,7 @@ def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
 def test_an_entry_of_a_newest_day_that_is_no_file(clinic: Clinic) -> None:
     Path(clinic.tiny.pipeline.landing.uri, f"dt={DAY}", "b.csv").symlink_to("/etc/passwd")
     report = clinic.look()
-    told(report, "error", "landing names", "b.csv", "a link to '/etc/passwd', which leads out of", "put there what it")
+    told(report, "error", "landing names", "b.csv", "a link to '/etc/passwd', which leads out of", "replace it with")
     assert "root:" not in report.text()
 
 

@@ -85,7 +85,7 @@ def test_a_daemon_that_has_run_and_runs_no_more(deployed: Clinic) -> None:
     with deployed.instance() as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 3600, kind, "x", []))
-    told(deployed.look(), "error", "daemon", "has not been heard since", "nothing is scored by itself", "make dev")
+    told(deployed.look(), "error", "daemon", "no heartbeat since", "nothing is scored automatically", "make dev")
 
 
 def test_a_part_of_the_daemon_that_is_silent_and_one_that_fails(deployed: Clinic) -> None:
@@ -186,7 +186,7 @@ def test_an_instance_that_two_commands_have_created_at_once_and_what_doctor_says
     with contextlib.closing(sqlite3.connect(file)) as database, database:
         database.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
     report = clinic.look()
-    told(report, "error", "instance", str(file), "two processes have created it at once")
+    told(report, "error", "instance", str(file), "two processes created it at the same time")
     remedy = report.findings()[0][0].remedy
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
     subprocess.run(remedy, shell=True, check=True, env=environment)

@@ -37,7 +37,9 @@ def test_a_site_at_work_is_well_and_its_data_stays_as_it_is(scored: Clinic) -> N
 
 
 def test_no_pipeline_of_that_name() -> None:
-    with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
+    with pytest.raises(
+        UnknownPipelineError, match="no pipeline 'flights'; known pipelines: customer_churn, flight_delay"
+    ):
         run_probes.doctor(["flight_delay", "flights"], io.StringIO())
 
 

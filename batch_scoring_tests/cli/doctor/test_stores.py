@@ -24,7 +24,7 @@ def test_a_disk_that_has_become_read_only(on_small_disk: Callable[[str], Clinic]
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the system calls are x86_64's")
 def test_a_folder_without_hard_links(deployed: Clinic) -> None:
     report = without_hard_links(deployed.look)
-    told(report, "error", "hard links", "it takes no hard links: Operation not permitted", "BATCH_SCORING_DATA")
+    told(report, "error", "hard links", "it does not support hard links: Operation not permitted", "BATCH_SCORING_DATA")
 
 
 @pytest.mark.parametrize(("ahead", "word"), [(60, "60 s ahead of"), (-60, "60 s behind")])

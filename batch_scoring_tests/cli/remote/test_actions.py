@@ -23,7 +23,7 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
     name = there.held.name
     # the run was created, and its answer lost: the one who asked is told how to find it
     assert there.lost.code == 3
-    advice = there.lost.line.rpartition("first look whether it was started all the same: ")[2]
+    advice = there.lost.line.rpartition("first check whether it was started all the same: ")[2]
     assert advice == f"batch-scoring status --pipeline {name} --day {DAY}"
     known = command(f"{advice.removeprefix('batch-scoring ')} --json", there.url)
     assert known.code == 0, known  # it has not ended
@@ -47,11 +47,11 @@ def test_a_run_is_followed_through_lost_answers_a_time_out_a_killed_process_and_
         thread.start()
         assert wait_until(lambda: "the connection broke off" in err.getvalue(), 30)
         assert there.deployment.kill("run")
-        assert wait_until(lambda: "Dagster goes on as run" in err.getvalue(), 120), err.getvalue()
+        assert wait_until(lambda: "Dagster retries it as run" in err.getvalue(), 120), err.getvalue()
         there.hold.unlink()
         thread.join(150)
         assert codes == [0], err.getvalue()
-    assert "is out of order (HTTP 503)" in err.getvalue()
+    assert "is unavailable (HTTP 503)" in err.getvalue()
     last = json.loads(out.getvalue())
     assert (last["state"], last["retry_of"], last["day"]) == ("succeeded", run_id, DAY)
     first = json.loads(command(f"status {run_id} --json", there.url).out)

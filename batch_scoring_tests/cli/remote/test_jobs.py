@@ -21,8 +21,16 @@ def test_a_pipeline_that_is_left_out_there_is_no_unknown_one(there: There) -> No
         ("submit TINY --day 2999-01-01", 2, "2999-01-01 is not a day of TINY at URL"),
         ("submit TINY --from 2024-03-05 --to 2024-03-04", 2, "2024-03-04 is before 2024-03-05"),
         ("submit TINY --from 2024-02-05 --to 2024-03-04", 2, "2024-02-05 is not a day of TINY"),
-        ("submit TINY --day 2024-03-04 --location there", 2, "no code location 'there' at URL; there are: broken.py, "),
-        ("submit nothing --day 2024-03-04 --location deployed.py", 2, "no pipeline 'nothing' at URL; there are: "),
+        (
+            "submit TINY --day 2024-03-04 --location there",
+            2,
+            "no code location 'there' at URL; known code locations: broken.py, ",
+        ),
+        (
+            "submit nothing --day 2024-03-04 --location deployed.py",
+            2,
+            "no pipeline 'nothing' at URL; known pipelines: ",
+        ),
         (
             "submit nothing --day 2024-03-04",
             3,

@@ -36,7 +36,7 @@ def test_a_range_becomes_a_backfill_whose_failed_days_are_told(there: There) -> 
     (failed,) = found["failed"]
     (check,) = [check for check in failed["failed_checks"] if check["severity"] == "ERROR"]
     assert (check["asset"], check["check"]) == (f"{name}/raw_input", "input_is_complete")
-    assert "is no whole Parquet file" in check["message"] and failed["errors"][0]["step"] == f"{name}/raw_input"
+    assert "is not a complete Parquet file" in check["message"] and failed["errors"][0]["step"] == f"{name}/raw_input"
 
     page = command(f"status {there.range_id}", there.url)
     assert page.code == 1 and page.out.startswith(f"{name} {NEXT_DAY} … {LAST_DAY}: failed\n")

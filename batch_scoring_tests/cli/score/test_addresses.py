@@ -17,13 +17,13 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
     churn = find_pipeline("customer_churn")
     output = f"{tiny.pipeline.output.uri}/tables/predictions/x.parquet"
     for source_uri, target, says in (
-        (tmp_path / "nowhere", "o.csv", "nowhere: there is nothing; expected a file or folder of .parquet"),
+        (tmp_path / "nowhere", "o.csv", "nowhere: nothing is there; expected a file or folder of .parquet"),
         (tmp_path / "empty", "o.csv", "empty: no data file is in it"),
         (tmp_path / "notes.txt", "o.csv", "its name ends in none of .parquet, .csv.gz, .csv"),
         ("", "o.csv", "'': it is empty; expected a path or s3://bucket/prefix"),
-        ("gs://bucket/in", "o.csv", "no such kind of storage; expected a path or s3://bucket/prefix"),
+        ("gs://bucket/in", "o.csv", "unsupported storage; expected a path or s3://bucket/prefix"),
         ("s3://", "o.csv", "it names no bucket"),
-        (source, tmp_path / "o.json", "no such kind of file; expected .parquet, .csv.gz, .csv, or a folder"),
+        (source, tmp_path / "o.json", "unknown kind of file; expected .parquet, .csv.gz, .csv, or a folder"),
         (source, tmp_path / "o.quarantine.csv", "is the name of the rows that another output rejects"),
         (source, tmp_path / "afile", "is a file that ends in none of"),
         (source, source, "--output would write over --input"),

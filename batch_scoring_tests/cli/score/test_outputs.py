@@ -38,7 +38,7 @@ def test_an_output_that_comes_while_another_is_scored_stands(tiny: TinyProject, 
     dawdle(tiny, 0.3)
     threading.Timer(0.2, target.write_bytes, [b"somebody else's"]).start()
     code, out, err = score(tiny, source, target)
-    assert (code, out) == (2, "") and "was written by somebody else meanwhile" in err
+    assert (code, out) == (2, "") and "was written by another process meanwhile" in err
     assert target.read_bytes() == b"somebody else's" and not (tmp_path / "out.quarantine.parquet").exists()
 
 

@@ -253,7 +253,7 @@ def test_the_second_writer_is_refused_at_once_and_told_of_the_first(tiny: TinyPr
     with locks.hold("output", f"{tmp_path}/out/predictions.parquet"):
         for target in (f"{tmp_path}/out", tmp_path / "out/predictions.parquet", tmp_path / "link/out"):
             code, out, err = score(tiny, source, target)
-            assert (code, out) == (2, "") and f"process {os.getpid()} works on it; add --wait" in err
+            assert (code, out) == (2, "") and f"process {os.getpid()} is working on it; add --wait" in err
         assert score(tiny, source, tmp_path / "other.parquet")[0] == 0
     assert score(tiny, source, f"{tmp_path}/out")[0] == 0
 
@@ -269,7 +269,7 @@ def test_a_killed_writer_leaves_no_output_and_whoever_waits_goes_on(tiny: TinyPr
     code, out, said = score(tiny, source, target, err=err, wait=True)
     child.join(10)
     assert child.exitcode == -signal.SIGKILL
-    assert (code, f"process {child.pid} works on it; waiting until it ends" in said) == (0, True), said
+    assert (code, f"process {child.pid} is working on it; waiting until it ends" in said) == (0, True), said
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {
         "scores.parquet",
         "scores.quarantine.parquet",

@@ -32,5 +32,5 @@ def test_a_rejected_row_that_does_not_reach_the_file_is_missed(monkeypatch: pyte
     monkeypatch.setattr(Waiting, "take", lambda self: whole(self)[1:])
     rejections = QuarantineFile(lambda: lambda _: None, "id")
     rejections.add(from_broken(BrokenRow(number, "", "x"), "a.csv") for number in range(3))
-    with pytest.raises(RowsLostError, match="the quarantine: 3 rows are counted and 2 are written"):
+    with pytest.raises(RowsLostError, match="the quarantine: 3 rows were counted and 2 were written"):
         rejections.finish()

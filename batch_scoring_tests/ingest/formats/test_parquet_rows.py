@@ -1,5 +1,4 @@
 import io
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +18,6 @@ from batch_scoring_tests.landed import land, read
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> LocalFolder:
-    return LocalFolder(str(tmp_path / "landing"))
 
 
 @pytest.mark.parametrize("group", [1, 7, 50, 1000])
@@ -112,17 +106,3 @@ def test_batches_are_bounded_by_what_their_text_takes(
     assert [number for block in blocks for number in block.numbers] == list(range(1, 201))
     assert [row for block in blocks for row in block.batch.to_pylist()] == table.to_pylist()
     assert max(sum(len(text or "") for text in block.batch.column("text").to_pylist()) for block in blocks) <= 100_000
-
-
-@given(sizes=st.lists(st.integers(0, 50), max_size=40), most=st.integers(1, 60))
-@QUICK
-def test_pieces_are_the_whole_batch_in_order(monkeypatch: pytest.MonkeyPatch, sizes: list[int], most: int) -> None:
-    monkeypatch.setattr(rows, "BATCH_BYTES", most)
-    texts = pa.array([None if size == 7 else "x" * size for size in sizes], pa.string())
-    batch = pa.RecordBatch.from_pydict({"a": texts.dictionary_encode(), "b": texts.cast(pa.binary())})
-    pieces = list(rows.pieces(batch))
-    assert [row for piece in pieces for row in piece.to_pylist()] == batch.to_pylist()
-    for piece in pieces:
-        assert (
-            len(piece) == 1 or sum(len(text or "") for name in "ab" for text in piece.column(name).to_pylist()) <= most
-        )

@@ -66,7 +66,7 @@ REFUSALS = {
     "Config.unique_column_names": ("class Config:\n    unique_column_names = True", "has unique_column_names"),
     "Config.add_missing_columns": (
         "class Config:\n    add_missing_columns = True",
-        "has add_missing_columns, which makes up data; a file that lacks a column stops the day: drop the setting",
+        "has add_missing_columns, which invents data; a file without a column stops the day: drop the setting",
     ),
     "Config.from_format": ("class Config:\n    from_format = 'csv'", "has from_format: files are read and tables"),
     "Config.to_format": ("class Config:\n    to_format = 'dict'", "has to_format: files are read and tables"),
@@ -75,7 +75,7 @@ REFUSALS = {
     "Field.regex": ("z: int = pa.Field(alias='z_.*', regex=True)", r"z_\.\* has a regex name"),
     "Field.raise_warning": (
         "z: int = pa.Field(ge=0, raise_warning=True)",
-        "the check greater_than_or_equal_to of z has raise_warning=True, and nobody would see it; expected",
+        "the check greater_than_or_equal_to of z has raise_warning=True, and nobody would see the warning; expected",
     ),
     "Field.default": ("z: int = pa.Field(default=1)", "z has a default, which changes rows"),
     "Check.groups": (
@@ -96,7 +96,7 @@ REFUSALS = {
     "DataFrameSchema.index": ("row: pa.typing.Index[int]", "the whole frame or its index"),
     "one value for a whole column": (
         "z: int = pa.Field(unique_values_eq=[1, 2])",
-        "the check unique_values_eq of z is on the whole column",
+        "the check unique_values_eq of z applies to the whole column",
     ),
     "categories of a type": (
         "z: pa.Category = pa.Field(dtype_kwargs={'categories': ['a', 'b']})",

@@ -1,11 +1,8 @@
-"""Channels and queues, with real receivers on loopback and a real instance's storage."""
+"""The queues of the channels, with real receivers on loopback and a real instance's storage."""
 
 import hashlib
 import io
 import json
-import shutil
-import socket
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,20 +25,6 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.Dags
     is_kept = request.param == "on disk"
     with dg.DagsterInstance.local_temp(str(tmp_path)) if is_kept else dg.DagsterInstance.ephemeral() as found:
         yield found
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    server = WebServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def mail() -> Iterator[MailServer]:
-    server = MailServer()
-    yield server
-    server.stop()
 
 
 def message(title: str) -> Message:
@@ -124,19 +107,6 @@ def test_a_new_channel_inherits_what_waits_for_one_that_is_gone(instance: dg.Dag
     assert box.orphaned == 0 and box.deliver(20) == 2
     assert titles(web) == ["one", "two"]
     assert opened(instance, web.url).deliver(20) == 0
-
-
-def test_the_stored_name_of_a_channel_confirms_no_guess_of_a_secret() -> None:
-    slack = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
-    for address, guess in (
-        ("json://robot:first@h.example:81/a?x=1", "json://robot:second@h.example:81/b?x=2"),
-        (slack, slack.replace("T1JJ3T3L2", "T1JJ3T3L3").replace("FQ", "FX")),
-        ("mailto://robot:first@h.example", "mailto://other:second@h.example"),
-    ):
-        (one,), (other,) = channels.parse(address), channels.parse(guess)
-        assert one.id == other.id, "what is stored is the same whatever the secret"
-    ids = [channel.id for channel in channels.parse(f"json://a:b@h:81, json://h:81/c  json://i, {slack}")]
-    assert ids == ["json://h:81#1", "json://h:81#2", "json://i:#1", "slack://#1"]
 
 
 def test_queues_that_an_earlier_version_has_named_after_digests_are_taken_over(
@@ -269,31 +239,6 @@ def test_storage_holds_no_address(tmp_path: Path, web: WebServer) -> None:
     assert PASSWORD not in repr(channels.parse(web.url))
 
 
-def test_a_receiver_that_never_answers_ends_with_the_time(
-    instance: dg.DagsterInstance, web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        silent = f"json://127.0.0.1:{mute.getsockname()[1]}/?rto=600"
-        monkeypatch.setattr(channels, "SEND_SECONDS", 0)
-        box = opened(instance, silent, web.url)
-        box.put([message("one")], "")
-        began = time.monotonic()
-        assert box.deliver(1) == 1
-        assert time.monotonic() - began < 8
-    assert titles(web) == ["one"]
-    assert "wait for ALERT_URLS[1] (json)" in box.waiting()[0] and "no answer in time" in box.waiting()[0]
-
-
-def test_a_sending_process_that_cannot_start_is_said(
-    instance: dg.DagsterInstance, web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box = opened(instance, web.url)
-    box.put([message("one")], "")
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    assert box.deliver(5) == 0
-    assert box.waiting()[0].endswith("last error: the sending process ended with status 1")
-
-
 def test_the_outbox_is_leased_to_one_process_at_a_time(instance: dg.DagsterInstance) -> None:
     storage = instance.daemon_cursor_storage
     with lease(storage, 60) as first, lease(storage, 60) as second:
@@ -304,19 +249,6 @@ def test_the_outbox_is_leased_to_one_process_at_a_time(instance: dg.DagsterInsta
             assert after_its_time
     with lease(storage, 60) as freed:
         assert freed
-
-
-def test_addresses_are_split_as_apprise_does_it() -> None:
-    found = channels.parse("json://h1/a, mailto://h2?from=a@b.cd&to=e@f.gh\njson://h1/a nosuch://x  json://h3")
-    assert [str(channel) for channel in found] == [
-        "ALERT_URLS[1] (json)",
-        "ALERT_URLS[2] (mailto)",
-        "ALERT_URLS[4]",
-        "ALERT_URLS[5] (json)",
-    ]
-    assert len({channel.id for channel in found}) == 4
-    assert channels.parse(" ") == []
-    assert [str(channel) for channel in channels.parse("no-address")] == ["ALERT_URLS[1]"]
 
 
 def test_the_command_tries_every_channel(web: WebServer, mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,13 +265,6 @@ def test_the_command_tries_every_channel(web: WebServer, mail: MailServer, monke
         ["ALERT_URLS[1] (mailto): not accepted or not reached", "ALERT_URLS[2]: not understood by apprise"],
     )
     assert tried() == (1, ["ALERT_URLS is not set: messages go to the log of the sensor alerts"])
-
-
-def test_a_message_that_is_too_long_for_a_service_is_split(instance: dg.DagsterInstance, web: WebServer) -> None:
-    box = opened(instance, f"mmost://127.0.0.1:{web.port}/aBcDeFgHiJkLmNoPqRsTuVwXyZ")
-    box.put([Message(topic="t", title="long", body="x" * 9000, kind="info")], "")
-    assert box.deliver(20) == 1 and box.waiting() == []
-    assert web.attempts > 2 and sum(post["text"].count("x") for post in web.posts) == 9000
 
 
 def test_a_joined_message_is_as_grave_as_its_gravest() -> None:

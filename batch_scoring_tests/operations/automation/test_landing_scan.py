@@ -75,7 +75,7 @@ def test_a_landed_day_is_asked_for_and_runs_with_tags_that_say_why(
 def test_a_tick_without_news_says_what_it_saw(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
     result = evaluated(tiny, instance)
     assert not result.run_requests and isinstance(result.skip_reason, dg.SkipReason)
-    assert (result.skip_reason.skip_message or "").startswith("looked at 0 days in ")
+    assert (result.skip_reason.skip_message or "").startswith("examined 0 days in ")
 
 
 def test_bad_names_are_observed_once_and_stop_nothing(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
@@ -233,29 +233,6 @@ def test_a_day_that_is_not_complete_is_not_used_up_by_the_runs_of_others(
     assert asked(look(tiny, instance)) == [DAY]
 
 
-def test_a_run_says_what_it_was_about_whoever_started_it(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
-    land(tiny, DAY, 64)
-    tiny.run(instance=instance)
-    (run,) = run_history.of_day(instance, tiny.pipeline, DAY)
-    assert run.fingerprint == freshness.fingerprints(tiny.pipeline, [DAY])[DAY]
-    assert (run.status, run.code, run.is_whole) == ("succeeded", run_history.current_code(tiny.pipeline), True)
-    tiny.run(instance=instance, steps=["raw_input"])
-    assert [run.is_whole for run in run_history.of_day(instance, tiny.pipeline, DAY)] == [False, True]
-
-
-def test_runs_of_other_days_pipelines_and_jobs_are_not_the_days(
-    tiny: TinyProject, instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    other = TinyProject(tmp_path / "other")
-    other.land(DAY, other.rows(64))
-    other.run(instance=instance)
-    land(tiny, NEXT_DAY, 64)
-    tiny.run(NEXT_DAY, instance=instance)
-    graph = dg.GraphDefinition(name="other", node_defs=[])
-    instance.create_run_for_job(graph.to_job(), tags={"dagster/partition": DAY})
-    assert run_history.of_day(instance, tiny.pipeline, DAY) == []
-
-
 def test_a_sensor_whose_process_is_older_than_the_code_on_disk_counts_its_tries(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
@@ -299,24 +276,6 @@ def test_code_that_was_broken_for_a_while_is_asked_for_again_when_it_is_what_it_
     assert tiny.read().num_rows == 64
 
 
-def test_many_runs_of_other_pipelines_do_not_hide_the_days(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
-    land(tiny, DAY, 64)
-    tiny.run(instance=instance)
-    job = dg.GraphDefinition(name="other", node_defs=[]).to_job()
-    for _ in range(run_history.RUNS_PER_QUERY + 5):
-        instance.create_run_for_job(job, tags={"dagster/partition": DAY})
-    assert len(run_history.of_day(instance, tiny.pipeline, DAY)) == 1
-
-
-def test_a_run_that_draws_the_page_of_a_month_is_none_of_its_first_day(
-    tiny: TinyProject, instance: dg.DagsterInstance
-) -> None:
-    tiny.definitions.resolve_job_def(f"report_{tiny.name}").execute_in_process(
-        instance=instance, partition_key="2024-03-01"
-    )
-    assert run_history.of_day(instance, tiny.pipeline, "2024-03-01") == []
-
-
 # a store in trouble
 
 
@@ -324,7 +283,7 @@ def test_a_tick_that_the_store_does_not_answer_says_so_and_decides_nothing(
     tiny: TinyProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     land(tiny, DAY, 64)
-    monkeypatch.setattr(landing_scan, "LIMIT", 0.05)
+    monkeypatch.setattr(landing_scan, "LISTING_TIMEOUT", 0.05)
     monkeypatch.setattr(landing_scan, "see", lambda *_, **__: time.sleep(0.3))
     with pytest.raises(TimeoutError, match=rf"{tiny.pipeline.landing.uri}: the store did not answer"):
         look(tiny, instance)

@@ -141,5 +141,5 @@ def test_no_model_goes_while_a_run_may_still_read_the_one_before() -> None:
     assert going(timedelta(hours=6)) == []
     assert going(DAY, finished=6 * DAY) == [], "a day was scored with it"
     assert going(DAY, finished=6 * DAY, sha256="new") == ["state/models/old/model.safetensors"]
-    assert old_models(copies, None, None, [], limits, NOW) == [], "no model is in force"
+    assert old_models(copies, None, None, [], limits, NOW) == [], "no model is active"
     assert RetentionPlan(NOW, limits).totals["models"].files == 0

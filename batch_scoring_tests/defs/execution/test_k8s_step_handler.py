@@ -234,4 +234,4 @@ def test_a_refusal_does_not_hide_that_a_job_has_failed(
     result = steps.health(key)
     assert not result.is_healthy and result.unhealthy_reason
     assert result.unhealthy_reason.startswith(f"Discovered failed Kubernetes job {job.name}")
-    assert "Why cannot be found out: (403)" in result.unhealthy_reason
+    assert "The reason cannot be determined: (403)" in result.unhealthy_reason
