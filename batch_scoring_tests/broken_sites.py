@@ -15,6 +15,9 @@ from batch_scoring.cli.doctor.run_probes import look
 from batch_scoring.config.loader import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
 
+IN_MEMORY = ("warning", "lasting storage")
+"""What doctor says of every site whose data root is in memory."""
+
 
 class Clinic:
     """A tiny project with its own Dagster home, which DAGSTER_HOME names."""

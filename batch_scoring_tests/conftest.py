@@ -103,7 +103,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def on_disk() -> Iterator[Path]:
     """Provide a folder that is not in memory, because doctor warns of those."""
     with tempfile.TemporaryDirectory(prefix="batch_scoring_", ignore_cleanup_errors=True) as folder:
