@@ -85,7 +85,7 @@ NAMES = {
         "dagster._core.storage.dagster_run", "which runs have ended", "operations/test_run_history.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
-        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"
+        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_failed_runs.py"
     ),
     "SerializableErrorInfo": Internal("dagster_shared.error", "type of a stored error", _STEPS),
     "DaemonCursorStorage": Internal(

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 FailureClass = Literal[
     "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
 ]
-"""Why a run failed; `operations/failures.py` says what each class means for the day."""
+"""Why a run failed; `operations/retry_policy.py` says what each class means for the day."""
 FAILURES: tuple[FailureClass, ...] = get_args(FailureClass)
 
 

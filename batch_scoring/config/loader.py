@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batch_scoring.config import spec_file
 from batch_scoring.config.pipeline import Pipeline, locate
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.validation import field_errors, name_clashes, unmet_references, valid_part
+from batch_scoring.config.spec_validation import field_errors, name_clashes, unmet_references, valid_part
 from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring.storage.folders import Folder
 

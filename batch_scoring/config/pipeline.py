@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from batch_scoring.config import own_code
+from batch_scoring.config import code_digest
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.errors import CodeError
 from batch_scoring.runtime import gc_freeze
@@ -81,7 +81,7 @@ class Pipeline:
         return [features.contract, features.numeric, features.categorical]
 
     def _source(self, reference: str) -> bytes:
-        return own_code.source(self.folder, self.package, reference.split(":")[0])
+        return code_digest.source(self.folder, self.package, reference.split(":")[0])
 
     @staticmethod
     def _digest(engine: str, source: bytes, settings: list[Any]) -> str:

@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `validation.py` phrases the errors and checks what the fields refer to;
+Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 
@@ -392,7 +392,7 @@ class Schedule(Section):
 
 
 class Runs(Section):
-    """How long a run of a day may take, and how often a failed one is retried; see `operations/failures.py`."""
+    """How long a run of a day may take, and how often a failed one is retried; see `operations/retry_policy.py`."""
 
     retries: int = Field(
         default=2, ge=0, le=20, description="retries of a failed run with the same files and code, if a retry may help"

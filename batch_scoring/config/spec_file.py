@@ -1,6 +1,6 @@
 """Reading a `pipeline.yaml`: duplicate keys, environment variables, secrets, and the line of every field.
 
-`spec.py` defines the fields; `validation.py` checks that what they name exists.
+`spec.py` defines the fields; `spec_validation.py` checks that what they name exists.
 """
 
 import contextlib

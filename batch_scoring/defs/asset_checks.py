@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.defs.metadata import ui_table
 from batch_scoring.errors import BatchScoringError, FailureClass
 from batch_scoring.monitoring import charts
@@ -91,7 +91,7 @@ def report(
     """
     findings = [finding.printable() for finding in findings]
     name = kept_as or asset.path[-1]
-    before = history.checks(State(pipeline.output), name, day) if day else []
+    before = trailing_days.checks(State(pipeline.output), name, day) if day else []
     page = _page(pipeline, day) if day else {}
     if day:
         record(pipeline, name, findings, run_id, day)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batch_scoring.operations import run_failures
-from batch_scoring.operations.failures import classify
+from batch_scoring.operations import failed_runs
+from batch_scoring.operations.retry_policy import classify
 from batch_scoring.runtime.printable import clean, printable
 from batch_scoring.runtime.step_context import StepContext
 
@@ -62,7 +62,7 @@ def recording_failure(run: StepContext) -> Iterator[StepContext]:
     except Exception as error:
         clean(error)
         try:
-            run.tag(run_failures.failure_tags(classify(error), run.id))
+            run.tag(failed_runs.failure_tags(classify(error), run.id))
         except Exception as trouble:  # the full disk may hold the instance too: the first error is the cause
             run.log(f"the failure class cannot be recorded: {trouble}")
         raise

@@ -1,4 +1,4 @@
 """Operation of runs: the automation that starts them, failure classes, alerts, retention.
 
-Start reading at `failures.py`.
+Start reading at `retry_policy.py`.
 """

@@ -5,7 +5,7 @@ import itertools
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.operations.failures import HEAVY
+from batch_scoring.operations.retry_policy import HEAVY
 from batch_scoring.operations.run_history import of_day
 
 MOST_BACKOFF = 6

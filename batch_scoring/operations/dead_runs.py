@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring.runtime import run_locks
 
 
@@ -64,7 +64,7 @@ def _locks(instance: dg.DagsterInstance) -> Path:
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    tags = run_failures.failure_tags("lost", run.run_id)
+    tags = failed_runs.failure_tags("lost", run.run_id)
     if run.remote_job_origin is None:  # started by a command: the daemon cannot relaunch it
         tags["dagster/max_retries"] = "0"
     instance.add_run_tags(run.run_id, tags)

@@ -16,7 +16,7 @@ from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures, run_failures
+from batch_scoring.operations import failed_runs, retry_policy
 from batch_scoring.storage.shards import digest
 
 PARTITION = "dagster/partition"
@@ -89,7 +89,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps or is_stopped(run):
             continue
-        if (failure := run_failures.record_failure(instance, run)) and not run_failures.is_recorded(run):
+        if (failure := failed_runs.record_failure(instance, run)) and not failed_runs.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
         status = _status(instance, record, failure)
@@ -115,7 +115,7 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 
 def _is_fixed(record: dg.RunRecord) -> bool:
     """Whether a run's code did not load, but does now: that was not an attempt with its files."""
-    return run_failures.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
+    return failed_runs.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
     found: dict[FailureClass, list[tuple[str, float]]] = {}
     for record in _pages(instance, filters):
         run = record.dagster_run
-        if (failure := run_failures.of_run(run)) and _steps(run, pipeline):
+        if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
             found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
     counted = [
         FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
@@ -179,7 +179,7 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: Failure
         return "succeeded"
     if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags:
         return "to be retried"
-    return "refused" if failure in failures.FINAL else "failed"
+    return "refused" if failure in retry_policy.FINAL else "failed"
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

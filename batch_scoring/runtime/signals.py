@@ -5,7 +5,7 @@ leaves a half-loaded module behind, and Dagster replaces handlers with raising o
 command do nothing and cannot be replaced, and a thread of its own receives the signal. Work then ends as with
 `kill -9`, which the storage tolerates at any time; final actions and messages are registered here beforehand.
 
-Steps that Dagster launches are interrupted by Dagster; see `run_failures.INTERRUPTED`.
+Steps that Dagster launches are interrupted by Dagster; see `failed_runs.INTERRUPTED`.
 """
 
 import contextlib

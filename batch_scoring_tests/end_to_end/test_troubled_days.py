@@ -31,12 +31,12 @@ from batch_scoring.errors import BundleError, StateError, SupersededError
 from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.deployed import PACKAGES, ROOT
-from batch_scoring_tests.storage.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
+from batch_scoring_tests.storage.test_folder_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 OTHER_DAY = "2024-03-06"
@@ -461,7 +461,7 @@ def test_under_a_real_daemon_the_other_days_are_scored_and_each_trouble_is_one_f
             time.sleep(6)  # some ticks more
             assert ended(instance) == done == {DAY: ["SUCCESS"]} | {day: ["FAILURE"] for day in troubled}
             tags = [
-                run.tags[run_failures.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE
+                run.tags[failed_runs.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE
             ]
             assert tags == ["bad_input"] * 3
     finally:

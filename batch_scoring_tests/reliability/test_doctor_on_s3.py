@@ -139,10 +139,10 @@ def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
         "from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
-        "from batch_scoring.cli.doctor import run_probes; from batch_scoring.config.loader import survey_pipelines\n"
+        "from batch_scoring.cli.doctor import all_probes; from batch_scoring.config.loader import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
-        "run_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
-        "sys.exit(run_probes.doctor([], sys.stdout))\n"
+        "all_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
+        "sys.exit(all_probes.doctor([], sys.stdout))\n"
     )
     arguments = [sys.executable, "-c", code, str(clinic.tiny.packages), clinic.tiny.data_root]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as process:

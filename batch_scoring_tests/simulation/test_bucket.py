@@ -10,7 +10,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.operations.automation import landing_scan, planner, sqs
 from batch_scoring.operations.automation.planner import Bounds, DayRequest
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.storage.state import State
 from batch_scoring_tests.simulation import bucket
 from batch_scoring_tests.simulation.bucket import Figures, play, play_all, summary

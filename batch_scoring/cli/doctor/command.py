@@ -28,6 +28,6 @@ def doctor(pipelines: Sequence[str], *, as_json: bool, send_test: bool, fail_on:
     sensors. It changes nothing. The exit code is 0 if nothing was found, 1 if something was, 2 if the command was
     wrong.
     """
-    from batch_scoring.cli.doctor import run_probes  # late: it brings Dagster
+    from batch_scoring.cli.doctor import all_probes  # late: it brings Dagster
 
-    return run_probes.doctor(pipelines, guarded(sys.stdout), as_json=as_json, send_test=send_test, fail_on=fail_on)
+    return all_probes.doctor(pipelines, guarded(sys.stdout), as_json=as_json, send_test=send_test, fail_on=fail_on)

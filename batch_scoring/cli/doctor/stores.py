@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch_scoring.cli.doctor import cloud
 from batch_scoring.cli.doctor.probe import NETWORK_TIMEOUT, PROBE_TIMEOUT, ProbeFinding, probe
-from batch_scoring.cli.doctor.traces import new_name, trace
+from batch_scoring.cli.doctor.probe_files import new_name, trace
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.runtime.printable import shell_word

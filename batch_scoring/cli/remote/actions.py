@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TextIO, TypeVar
 
-from batch_scoring.cli.remote import jobs, pages, runs
+from batch_scoring.cli.remote import jobs, output, runs
 from batch_scoring.cli.remote.connection import Address, Remote
 from batch_scoring.cli.remote.runs import MOST_DETAILED, Backfill, RemoteRun
 from batch_scoring.errors import UnreachableError, WaitTimeoutError, WrongCommandError
@@ -254,11 +254,11 @@ def _show(remote: Remote, found: RemoteRun | Backfill, out: TextIO, *, as_json: 
     address = remote.address
     if isinstance(found, RemoteRun):
         report = runs.report(remote, found)
-        text = _json(pages.run_object(report, address)) if as_json else pages.run_page(report, address)
+        text = _json(output.run_object(report, address)) if as_json else output.run_page(report, address)
     else:
         failed = [run for _, run in sorted(found.runs.items()) if run.state in ("failed", "canceled")]
         reports = [runs.report(remote, run) for run in failed[:MOST_DETAILED]]
-        page = pages.backfill_object if as_json else pages.backfill_page
+        page = output.backfill_object if as_json else output.backfill_page
         text = _json(page(found, reports, address)) if as_json else str(page(found, reports, address))
     out.write(text)
     return 1 if found.state in ("failed", "canceled") else 0

@@ -12,7 +12,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from batch_scoring.cli.score import row_files
-from batch_scoring.cli.score.addresses import OutputFiles
+from batch_scoring.cli.score.locations import OutputFiles
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals

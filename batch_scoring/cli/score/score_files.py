@@ -17,9 +17,9 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import InputFiles, OutputFiles, ensure_no_overlap, find_input, name_output
+from batch_scoring.cli.score.file_stream import QuarantineFile, Stream
+from batch_scoring.cli.score.locations import InputFiles, OutputFiles, ensure_no_overlap, find_input, name_output
 from batch_scoring.cli.score.outputs import Outputs
-from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.config.loader import survey_pipelines
 from batch_scoring.config.pipeline import Pipeline

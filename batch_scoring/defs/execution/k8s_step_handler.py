@@ -20,7 +20,7 @@ from batch_scoring.dagster_internals import (
     StepHandler,
     StepHandlerContext,
 )
-from batch_scoring.operations.run_failures import NOT_STARTED, START_MINUTES, WAITS
+from batch_scoring.operations.failed_runs import NOT_STARTED, START_MINUTES, WAITS
 
 if TYPE_CHECKING:
     from kubernetes.client import V1Pod

@@ -12,7 +12,7 @@ import dagster as dg
 from batch_scoring.config.compute import GPUS, executor_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Pod, ScoringPod, Toleration
-from batch_scoring.operations.run_failures import START_MINUTES
+from batch_scoring.operations.failed_runs import START_MINUTES
 
 K8S_TAG = "dagster-k8s/config"
 GPU_POOL = "gpu"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import EntryError, FileChangedError, OutsideFolderError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
@@ -119,8 +119,8 @@ def _find(pipeline: Pipeline, day: str) -> Found:
 
 def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
     """The finding row_count_is_usual: the day's rows compared with those of the days before."""
-    before = [pinned.rows for pinned in history.inputs(State(pipeline.output), day)]
-    usual = history.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
+    before = [pinned.rows for pinned in trailing_days.inputs(State(pipeline.output), day)]
+    usual = trailing_days.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
     if usual is None:
         message = f"{rows} rows; no history yet: {len(before)} of the 28 days before, expected at least 7"
         return Finding("row_count_is_usual", True, message, observed=rows, expected="no history yet")

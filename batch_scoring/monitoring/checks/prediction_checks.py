@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from batch_scoring.config.spec import Checks
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.manifest import Manifest
@@ -36,7 +36,7 @@ def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: A
     manifest, profile = read_description(step.state.models.subfolder(model.sha256))
     before = [
         published
-        for published in history.published_days(step.state, "predictions", step.day)
+        for published in trailing_days.published_days(step.state, "predictions", step.day)
         if published.model_sha256 == model.sha256 and published.rows
     ]
     return [
@@ -98,7 +98,7 @@ def _confidence(
     check, column = "confidence_is_usual", manifest.confidence_column
     day, learned = moments(shard_stats, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
-    usual = history.median([stats.moments(column).mean for stats in before])
+    usual = trailing_days.median([stats.moments(column).mean for stats in before])
     if not day.rows:
         return Finding(check, True, "not tested: no row is scored")
     seen = f"the mean {column} is {day.mean:.4f}"

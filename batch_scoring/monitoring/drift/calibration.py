@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.reference_profile import ColumnProfile, Grain, Held, Kind, ReferenceProfile, Scores
@@ -273,7 +273,7 @@ class ColumnDays:
         """L: the largest distance of 28 consecutive reference days to the rest of the reference."""
         if len(self.counts) < distances.TRAILING_REFERENCE_DAYS:
             return None
-        window, total = history.TRAILING_DAYS, self.counts.sum(axis=0)
+        window, total = trailing_days.TRAILING_DAYS, self.counts.sum(axis=0)
         unit = distances.deviation(self.support, total, self.kind)
         largest = 0.0
         for first in range(len(self.counts) - window + 1):
@@ -446,9 +446,9 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 def trailing_deviation(means: np.ndarray) -> float:
     """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
     apart = [
-        abs(mean - np.median(means[max(0, day - history.TRAILING_DAYS) : day]))
+        abs(mean - np.median(means[max(0, day - trailing_days.TRAILING_DAYS) : day]))
         for day, mean in enumerate(means)
-        if day >= history.LEAST_DAYS
+        if day >= trailing_days.LEAST_DAYS
     ]
     return float(np.sort(apart)[-2])
 

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import NotComparableError, StateError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
@@ -91,7 +91,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     if reference is None:
         advice = f"batch-scoring calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no reference profile; learn one with {advice}")
-    window = [*samples.before(pipeline.output, history.days_before(day, history.TRAILING_DAYS - 1)), sample]
+    window = [*samples.before(pipeline.output, trailing_days.days_before(day, trailing_days.TRAILING_DAYS - 1)), sample]
     usable = {side: _usable(window, side, reference) for side in sides}
     rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
@@ -157,7 +157,7 @@ def _since(state: State, day: str, side: Side, model_sha256: str) -> str:
 
     Another model has another reference, so its drift is a new one.
     """
-    for before in reversed(history.days_before(day, SINCE_DAYS)):
+    for before in reversed(trailing_days.days_before(day, SINCE_DAYS)):
         known = known_drift(state, before)
         if known is not None:
             return known.since.get(side, day) if known.model_sha256 == model_sha256 else day

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.history import TRAILING_DAYS
+from batch_scoring.daily.trailing_days import TRAILING_DAYS
 from batch_scoring.errors import NotComparableError
 from batch_scoring.monitoring.drift.comparison import Compared, Side, compare
 from batch_scoring.monitoring.drift.distances import (

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.inference.reference_profile import ColumnProfile, Kind
 from batch_scoring.ingest import landing_files
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html as markup
 from batch_scoring.monitoring.drift.comparison import Compared, Side, known_drift
 from batch_scoring.monitoring.drift.distances import Tested
 from batch_scoring.runtime.printable import one_line

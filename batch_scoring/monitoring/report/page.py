@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batch_scoring.config.days import of_month, ranges
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
-from batch_scoring.monitoring.markup import escaped
+from batch_scoring.monitoring.html import escaped
 from batch_scoring.operations.run_history import FailedRuns
 from batch_scoring.storage.state import CheckRecord, ColumnDrift, Moments
 
@@ -134,7 +134,7 @@ def draw(month: Month) -> bytes:
     return _PAGE.format(
         title=title,
         style=_STYLE,
-        policy=markup.policy_element([plotly, _SCRIPT]),
+        policy=html.policy_element([plotly, _SCRIPT]),
         library=f"<script>{plotly}</script>" if plotly else "",
         body="\n".join(body),
         script=_SCRIPT,
@@ -195,7 +195,7 @@ def _failures(month: Month) -> str:
 
 
 def _failed_runs(month: Month) -> str:
-    """Failed runs by class; `failures.py` explains the classes."""
+    """Failed runs by class; `retry_policy.py` explains the classes."""
     rows = [
         f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
         f"<td>{escaped(', '.join(ranges(one.days)))}</td></tr>"
@@ -239,7 +239,7 @@ def _section(name: str, title: str, text: str, figure: "Figure", none: str = "No
 
 
 def _chart(name: str, figure: "Figure") -> str:
-    drawing = markup.script_json(figure.to_json())
+    drawing = html.script_json(figure.to_json())
     return f'<div id="{name}"></div><script type="application/json" data-chart="{name}">{drawing}</script>'
 
 

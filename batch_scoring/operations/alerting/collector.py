@@ -25,7 +25,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.alerting import channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
@@ -175,8 +175,8 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
-            is_recorded = run_failures.is_recorded(record.dagster_run)
-            if run_failures.record_failure(instance, record.dagster_run) and not is_recorded:
+            is_recorded = failed_runs.is_recorded(record.dagster_run)
+            if failed_runs.record_failure(instance, record.dagster_run) and not is_recorded:
                 record = instance.get_run_record_by_id(run_id) or record
             if run_history.is_retried(instance, record):
                 continue
@@ -213,7 +213,7 @@ def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: M
         is_open, is_done = call_within(STORE_SECONDS, f"alerts of {pipeline.name}", ask)
     except (OSError, StateError):  # the runs alone decide; the sensor reports its own errors of the store
         is_open, is_done = True, False
-    is_superseded = run_failures.of_run(run) == "superseded"
+    is_superseded = failed_runs.of_run(run) == "superseded"
     if is_superseded and is_done:
         return True  # another run has scored it
     known, bounds = run_history.of_day(instance, pipeline, day), landing_scan.bounds_of(pipeline, instance)

@@ -21,7 +21,7 @@ from batch_scoring.ingest.landing_files import data_files, day_folder, in_words
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import planner
 from batch_scoring.operations.automation.planner import Bounds, Landed, TickPlan, TickState, UnexpectedObject
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import State

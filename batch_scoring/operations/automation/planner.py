@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.ingest.landing_files import fingerprint, is_of
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.operations.run_history import TO_RETRY, DayRun, fingerprint_tag
 from batch_scoring.storage.folders import FileVersion
 

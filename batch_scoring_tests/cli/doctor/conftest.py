@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.cli.doctor import commits
+from batch_scoring.cli.doctor import delta_tables
 from batch_scoring_tests.broken_sites import Clinic
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
@@ -66,7 +66,7 @@ def scored(clinic: Clinic, _two_days: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The same, with two days scored."""
     for part in ("models", "landing", "tables", "state"):
         shutil.copytree(_two_days / part, Path(clinic.tiny.pipeline.output.uri, part), dirs_exist_ok=True)
-    monkeypatch.setattr(commits, "SETTLES", 0.01)
+    monkeypatch.setattr(delta_tables, "SETTLES", 0.01)
     with clinic.instance() as instance:
         instance.get_runs_count()
     return clinic

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from batch_scoring.cli.doctor import probe, run_probes
+from batch_scoring.cli.doctor import all_probes, probe
 from batch_scoring.cli.doctor.probe import ProbeFinding, Site
 from batch_scoring_tests.broken_sites import findings, told
 
@@ -26,11 +26,11 @@ def test_a_probe_that_raises_and_one_that_hangs_are_findings(monkeypatch: pytest
         yield ProbeFinding("warning", "here", "found before")
         release.wait()
 
-    monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (raises, hangs))
+    monkeypatch.setattr(all_probes, "OF_DEPLOYMENT", (raises, hangs))
     monkeypatch.setenv("ALERT_URLS", "json://user:hunter11@127.0.0.1/hook")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
     try:
-        report = run_probes.look([])
+        report = all_probes.look([])
     finally:
         release.set()
     assert findings(report) == [("error", "raising"), ("error", "hanging"), ("warning", "hanging")]
@@ -45,5 +45,5 @@ def test_an_import_that_fails_within_a_probe_names_pip(monkeypatch: pytest.Monke
         import_module("no_such_library")
         yield from ()
 
-    monkeypatch.setattr(run_probes, "OF_DEPLOYMENT", (imports,))
-    told(run_probes.look([]), "error", "importing", "a library does not import", "no_such_library", "-m pip check")
+    monkeypatch.setattr(all_probes, "OF_DEPLOYMENT", (imports,))
+    told(all_probes.look([]), "error", "importing", "a library does not import", "no_such_library", "-m pip check")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from batch_scoring.cli.score.addresses import InputFiles, OutputFiles
+from batch_scoring.cli.score.locations import InputFiles, OutputFiles
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason

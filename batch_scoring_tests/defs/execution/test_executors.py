@@ -22,7 +22,7 @@ from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import executors
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring.errors import ComputeError
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject
 
@@ -261,7 +261,8 @@ def test_an_exception_is_not_tried_again_within_the_run_and_keeps_its_name(
     monkeypatch.setenv(VARIABLE, "multiprocess")
     key = dg.AssetKey([tiny.name, "predictions"])
     job = job_of(tiny, monkeypatch)
-    (policy,) = {op.retry_policy for op in job.graph.iterate_op_defs() if op.name == f"{tiny.name}__predictions"}
+    ops = tiny.definitions.resolve_job_def(f"score_{tiny.name}").graph.iterate_op_defs()
+    (policy,) = {op.retry_policy for op in ops if op.name == f"{tiny.name}__predictions"}
     assert policy and policy.max_retries == 2
     with dg.execute_job(job, instance, tags={"dagster/partition": DAY}, asset_selection=[key]) as result:
         assert not result.success
@@ -272,4 +273,4 @@ def test_an_exception_is_not_tried_again_within_the_run_and_keeps_its_name(
     assert error and error.cause and error.cause.cls_name == "StateError"
     assert "has no pinned input in" in error.cause.message
     run = instance.get_run_by_id(result.run_id)
-    assert run and run_failures.of_run(run) == "processing_error" and run_failures.is_recorded(run)
+    assert run and failed_runs.of_run(run) == "processing_error" and failed_runs.is_recorded(run)

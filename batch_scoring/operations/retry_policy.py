@@ -16,7 +16,7 @@ by the sensor, after a pause. A retry continues from the finished shards. `runs.
 spec set the number of retries and the pauses, which double; a jitter by day keeps days that failed together from being
 retried together. What was published before stays until a run succeeds. The class is a tag of the run.
 
-`run_failures.py` determines and records the class of a Dagster run.
+`failed_runs.py` determines and records the class of a Dagster run.
 """
 
 import errno

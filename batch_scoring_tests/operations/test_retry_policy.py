@@ -17,8 +17,8 @@ from batch_scoring.errors import (
     DeviceError,
     FailureClass,
 )
-from batch_scoring.operations import failures, run_history
-from batch_scoring.operations.failures import Pauses, classify
+from batch_scoring.operations import retry_policy, run_history
+from batch_scoring.operations.retry_policy import Pauses, classify
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 
@@ -62,13 +62,13 @@ def test_an_error_of_boto3_itself_is_one_of_storage() -> None:
 
 
 def test_the_table_of_the_docstring_has_every_class() -> None:
-    assert all(f"| `{failure}` |" in (failures.__doc__ or "") for failure in FAILURES)
+    assert all(f"| `{failure}` |" in (retry_policy.__doc__ or "") for failure in FAILURES)
 
 
 @given(st.integers(1, 12), st.text(max_size=20))
 def test_pauses_double_and_differ_by_a_quarter(failed: int, seed: str) -> None:
     pauses = Pauses(retries=20, first=300)
-    usual = min(300 * 2 ** (failed - 1), failures.LONGEST_PAUSE)
+    usual = min(300 * 2 ** (failed - 1), retry_policy.LONGEST_PAUSE)
     assert 0.75 * usual <= pauses.after(failed, seed) <= 1.25 * usual
     assert pauses.after(failed, seed) == pauses.after(failed, seed)
 

@@ -38,12 +38,12 @@ from typing import Any
 from batch_scoring.cli.remote.connection import Address
 from batch_scoring.cli.remote.runs import Backfill, RunReport
 from batch_scoring.config.days import ranges
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring.operations.run_history import CODE, FINGERPRINT
 
 LINE_LENGTH = 500
 """Most characters of a line."""
-_DULL = {FINGERPRINT, CODE, run_failures.TAG, run_failures.RECORDED_FOR}
+_DULL = {FINGERPRINT, CODE, failed_runs.TAG, failed_runs.RECORDED_FOR}
 """Tags that the page omits: useless to people, or shown elsewhere on it."""
 
 

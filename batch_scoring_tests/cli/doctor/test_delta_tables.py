@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from batch_scoring.cli.doctor import commits
+from batch_scoring.cli.doctor import delta_tables
 from batch_scoring_tests.broken_sites import Clinic, findings, told
 from batch_scoring_tests.tiny import DAY, NEXT_DAY
 
@@ -74,13 +74,13 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(scored: Clinic, is_first: bool) -> None:
-    for step in commits.WRITING_STEPS:
+    for step in delta_tables.WRITING_STEPS:
         file = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/{step}.json")
         published_day = json.loads(file.read_text())
         published_day["table"]["transaction"] -= 1
         published_day["shards"][0]["rows"] += 1
         file.unlink() if is_first else file.write_text(json.dumps(published_day))
-    for age, severities in ((0, set()), (commits.IN_FLIGHT + 60, {"warning" if is_first else "error"})):
+    for age, severities in ((0, set()), (delta_tables.IN_FLIGHT + 60, {"warning" if is_first else "error"})):
         for commit in table(scored).parent.glob("*/_delta_log/*.json"):
             os.utime(commit, (time.time() - age,) * 2)
         report = scored.look()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batch_scoring.cli.score.stream import QuarantineFile
+from batch_scoring.cli.score.file_stream import QuarantineFile
 from batch_scoring.errors import RowsLostError
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.quarantine import Waiting, from_broken

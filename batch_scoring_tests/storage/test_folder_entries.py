@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.errors import EntryError, OutsideFolderError
-from batch_scoring.storage.entries import readable_name
+from batch_scoring.storage.folder_entries import readable_name
 from batch_scoring.storage.folders import FileVersion, LocalFolder
 
 SECRET = b"root:x:0:0"

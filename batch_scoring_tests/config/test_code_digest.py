@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.config import own_code
+from batch_scoring.config import code_digest
 from batch_scoring.config.loader import PIPELINES, load_pipelines
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -38,7 +38,7 @@ class Package:
             file.write_text(text)
 
     def source(self) -> bytes:
-        return own_code.source(self.root / "mine", PACKAGE, "schema")
+        return code_digest.source(self.root / "mine", PACKAGE, "schema")
 
     def counts(self, name: str) -> bool:
         """Whether a change in that file changes what is seen."""
@@ -125,7 +125,7 @@ def test_a_module_that_imports_nothing_of_its_own_is_its_bytes(package: Package,
 def test_the_examples_digests_are_of_their_files_bytes_as_ever() -> None:
     for folder in (PIPELINES / "customer_churn", PIPELINES / "flight_delay"):
         for module in ("schema", "network"):
-            found = own_code.source(folder, f"batch_scoring.pipelines.{folder.name}", module)
+            found = code_digest.source(folder, f"batch_scoring.pipelines.{folder.name}", module)
             assert found == (folder / f"{module}.py").read_bytes()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring import moved
+from batch_scoring import deprecated_imports as moved
 from batch_scoring.config.loader import PROJECT
 
 OF_OLD = Path(__file__).parent / "fixtures/dagster_of_1db5e24.yaml"

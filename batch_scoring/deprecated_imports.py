@@ -69,7 +69,9 @@ class _Loader:
 
     def get_code(self, name: str) -> CodeType:
         """The program that `python -m` runs."""
-        return compile(f"from batch_scoring import moved\nmoved.run({name!r})", __file__, "exec")
+        return compile(
+            f"from batch_scoring import deprecated_imports\ndeprecated_imports.run({name!r})", __file__, "exec"
+        )
 
 
 def _found(old: str) -> ModuleType:

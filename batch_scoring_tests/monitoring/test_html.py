@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html
 from batch_scoring.monitoring.drift import distances, pages
 from batch_scoring.monitoring.report import page as report_page
 from batch_scoring.monitoring.report.page import Day, Month
@@ -140,7 +140,7 @@ def test_a_browser_draws_the_charts_and_runs_no_text(draw: Callable[[], bytes], 
 @needs_browser
 def test_a_script_that_the_policy_does_not_name_is_refused_by_a_browser(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    head = markup.policy_element(["document.title=`mine`"])
+    head = html.policy_element(["document.title=`mine`"])
     page.write_text(f"{head}<title>x</title><script>document.title=`mine`</script><script>{OWN}</script>")
     seen = look(page.as_uri(), tmp_path / "profile")
     assert seen.title == "mine" and any("Content Security Policy" in line for line in seen.console)
@@ -149,5 +149,5 @@ def test_a_script_that_the_policy_does_not_name_is_refused_by_a_browser(tmp_path
 @given(st.recursive(st.text() | st.sampled_from(VILLAINS), lambda inner: st.dictionaries(st.text(), inner)))
 def test_a_document_in_a_script_is_the_same_document(value: object) -> None:
     for document in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
-        escaped = markup.script_json(document)
+        escaped = html.script_json(document)
         assert json.loads(escaped) == value and not set(escaped) & set("<>&\u2028\u2029")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
-from batch_scoring.cli.doctor import cloud, commits, inputs, instance, machine, stores, traces
+from batch_scoring.cli.doctor import cloud, delta_tables, inputs, instance, machine, probe_files, stores
 from batch_scoring.cli.doctor.probe import Probe, Site, examine
 from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring.cli.instance import home
@@ -45,8 +45,8 @@ OF_PIPELINE: tuple[Probe, ...] = (
     stores.clock,
     machine.disk,
     machine.lasting,
-    commits.logs,
-    commits.rows,
+    delta_tables.logs,
+    delta_tables.rows,
     inputs.landing_names,
     inputs.newest_landing_file,
     inputs.bundle,
@@ -107,7 +107,7 @@ def look(
     try:
         outcomes = examine(wanted)
     finally:
-        traces.remove_all()
+        probe_files.remove_all()
         if site.instance is not None:
             site.instance.dispose()
     return DoctorReport([outcome for outcome in outcomes if _matters(outcome.probe, site)], time.monotonic() - began)
@@ -142,7 +142,7 @@ def _left(code: int, out: TextIO) -> int:
 
 def _clear_up() -> str:
     """Remove what probes have written."""
-    left = traces.remove_all()
+    left = probe_files.remove_all()
     return f"these may be left: {', '.join(left)}" if left else "no probe file is left"
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from batch_scoring.cli.score.addresses import InputFiles
+from batch_scoring.cli.score.locations import InputFiles
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.shard_stats import ColumnCounts

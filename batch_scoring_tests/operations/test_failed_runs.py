@@ -7,8 +7,8 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import run_failures, run_history
-from batch_scoring.operations.run_failures import of_run
+from batch_scoring.operations import failed_runs, run_history
+from batch_scoring.operations.failed_runs import of_run
 from batch_scoring_tests.ended_runs import ended
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -19,7 +19,7 @@ def test_of_a_retry_only_its_own_end_counts() -> None:
     """Dagster copies the tags of the run before, the class of its failure among them."""
 
     def run(status: dg.DagsterRunStatus = dg.DagsterRunStatus.FAILURE, **tags: str) -> dg.DagsterRun:
-        names = {"failure": run_failures.TAG, "reason": "dagster/failure_reason", "of": run_failures.RECORDED_FOR}
+        names = {"failure": failed_runs.TAG, "reason": "dagster/failure_reason", "of": failed_runs.RECORDED_FOR}
         named = {names[name]: value for name, value in tags.items()}
         return dg.DagsterRun("score_x", run_id=OWN, status=status, tags=named)
 
@@ -39,8 +39,8 @@ def test_the_class_is_a_tag_of_the_run(tiny: TinyProject) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         tiny.run(instance=instance, raise_on_error=False)
         (record,) = instance.get_run_records()
-        assert record.dagster_run.tags[run_failures.TAG] == "bad_input"
-        assert run_failures.is_recorded(record.dagster_run)
+        assert record.dagster_run.tags[failed_runs.TAG] == "bad_input"
+        assert failed_runs.is_recorded(record.dagster_run)
         (known,) = run_history.of_day(instance, tiny.pipeline, DAY)
         assert (known.status, known.failure) == ("refused", "bad_input")
 
@@ -51,10 +51,10 @@ def test_the_class_is_a_tag_of_the_run(tiny: TinyProject) -> None:
 )
 def test_what_no_step_could_note_is_noted_afterwards(tiny: TinyProject, message: str, failure: str) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        run = ended(instance, tiny, message, **run_failures.failure_tags("storage", OTHER))
-        assert run_failures.record_failure(instance, run) == failure
+        run = ended(instance, tiny, message, **failed_runs.failure_tags("storage", OTHER))
+        assert failed_runs.record_failure(instance, run) == failure
         found = instance.get_run_by_id(run.run_id)
-        assert found and found.tags[run_failures.TAG] == failure and of_run(found) == failure
+        assert found and found.tags[failed_runs.TAG] == failure and of_run(found) == failure
         assert [one.failure for one in run_history.of_day(instance, tiny.pipeline, DAY)] == [failure]
 
 
@@ -80,7 +80,7 @@ def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost_or_what_
 ) -> None:
     """As Dagster's executors for pods and processes say it; tags of a run before it change nothing."""
     with dg.DagsterInstance.ephemeral() as instance:
-        tags = {run_history.PARTITION: DAY, **run_failures.failure_tags("bad_input", OTHER)}
+        tags = {run_history.PARTITION: DAY, **failed_runs.failure_tags("bad_input", OTHER)}
         run = dg.DagsterRun(f"score_{tiny.name}", status=dg.DagsterRunStatus.STARTED, tags=tags)
         instance.add_run(run)
         gone = StepFailureData(error=said, user_failure_data=None)
@@ -90,6 +90,6 @@ def test_a_run_whose_step_had_a_process_of_its_own_that_is_gone_is_lost_or_what_
         ended = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE)
         instance.report_run_failed(run, "steps failed", ended)
         found = instance.get_run_by_id(run.run_id)
-        assert found and run_failures.record_failure(instance, found) == failure
+        assert found and failed_runs.record_failure(instance, found) == failure
         found = instance.get_run_by_id(run.run_id)
         assert found and of_run(found) == failure

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from batch_scoring.cli.doctor import machine, probe, run_probes, stores
+from batch_scoring.cli.doctor import all_probes, machine, probe, stores
 from batch_scoring.errors import UnknownPipelineError
 from batch_scoring_tests.broken_sites import Clinic, findings
 
@@ -40,14 +40,14 @@ def test_no_pipeline_of_that_name() -> None:
     with pytest.raises(
         UnknownPipelineError, match="no pipeline 'flights'; known pipelines: customer_churn, flight_delay"
     ):
-        run_probes.doctor(["flight_delay", "flights"], io.StringIO())
+        all_probes.doctor(["flight_delay", "flights"], io.StringIO())
 
 
 def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
-    probes = [*run_probes.OF_DEPLOYMENT, *run_probes.OF_PIPELINE]
+    probes = [*all_probes.OF_DEPLOYMENT, *all_probes.OF_PIPELINE]
     declared = [
         value
-        for module in (run_probes.cloud, run_probes.commits, run_probes.inputs, run_probes.instance, machine, stores)
+        for module in (all_probes.cloud, all_probes.commits, all_probes.inputs, all_probes.instance, machine, stores)
         for value in vars(module).values()
         if isinstance(value, probe.Probe)
     ]
