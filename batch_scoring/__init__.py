@@ -3,7 +3,7 @@
 The names in `__all__` are what other projects may rely on; each is imported when it is first used.
 """
 
-from batch_scoring import moved
+from batch_scoring import deprecated_imports
 
 TYPE_CHECKING = False  # as type checkers know it, without the time that typing takes to import
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _MODULES = {
     "write_bundle": "batch_scoring.inference.bundle",
 }
 
-moved.install()
+deprecated_imports.install()
 
 
 def __getattr__(name: str) -> object:

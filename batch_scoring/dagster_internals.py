@@ -1,8 +1,9 @@
-"""The private APIs of Dagster that the package uses, and the only module that imports them.
+"""The private Dagster APIs that the package uses; no other module imports them.
 
-Private is whatever `dagster` and its libraries do not offer at their top, and every attribute with a leading
-underscore. Any upgrade may change it, so each has its reason here, and the tests that fail then. To use another name,
-add it to both blocks below. A name is imported on first use: importing this module imports nothing of Dagster.
+Private means everything that `dagster` and its libraries do not export at the top level, and every attribute with a
+leading underscore. Any upgrade may change it, so each entry gives the reason for its use and the tests that fail if it
+changes. To use another name, add it to both blocks below. A name is imported on first use: importing this module
+imports nothing of Dagster.
 """
 
 from importlib import import_module
@@ -84,7 +85,7 @@ NAMES = {
         "dagster._core.storage.dagster_run", "which runs have ended", "operations/test_run_history.py"
     ),
     "RUN_FAILURE_REASON_TAG": Internal(
-        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_run_failures.py"
+        "dagster._core.storage.tags", "Dagster's own reason for a run's failure", "operations/test_failed_runs.py"
     ),
     "SerializableErrorInfo": Internal("dagster_shared.error", "type of a stored error", _STEPS),
     "DaemonCursorStorage": Internal(

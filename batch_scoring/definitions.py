@@ -24,7 +24,7 @@ from batch_scoring.runtime import gc_freeze
 
 
 def deploy(pipelines: list[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> dg.Definitions:
-    """Everything in the deployment; of a broken pipeline only placeholders that say what is wrong."""
+    """Definitions of the whole deployment; for a broken pipeline, only placeholders that report its errors."""
     return dg.Definitions(
         assets=[
             asset(pipeline)

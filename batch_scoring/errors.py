@@ -1,7 +1,7 @@
-"""Every exception of the package, with the failure class of its day and the exit code of a command that it ends.
+"""All exceptions of the package, each with its failure class and its exit code.
 
-Nothing of the package is imported here, so every module can raise and catch these. Exceptions that subclass one of
-Dagster's stand in `defs`. The builtin bases (`ValueError`, `OSError` …) stay: callers catch them too.
+This module imports nothing from the package, so every module can raise and catch these. Exceptions that subclass one
+of Dagster's are in `defs`. The builtin bases (`ValueError`, `OSError` …) stay: callers catch them too.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 FailureClass = Literal[
     "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
 ]
-"""What a run failed of; `operations/failures.py` says what each means for the day."""
+"""Why a run failed; `operations/retry_policy.py` says what each class means for the day."""
 FAILURES: tuple[FailureClass, ...] = get_args(FailureClass)
 
 
@@ -18,9 +18,9 @@ class BatchScoringError(Exception):
     """Base of the package's exceptions. The message says where, what was found, what was expected and what to do."""
 
     failure_class: FailureClass = "processing_error"
-    """Class of a run that fails with it."""
+    """Failure class of a run that it ends."""
     exit_code: int = 1
-    """Of a command that it ends: 1 something failed, 2 the command was wrong."""
+    """Exit code of a command that it ends: 1 something failed, 2 the command was wrong."""
 
 
 # Process
@@ -33,7 +33,7 @@ class HeldError(BatchScoringError, RuntimeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation has failed: numpy's and Arrow's are MemoryErrors, torch's a class of its own or words."""
+    """Whether an allocation failed: numpy and Arrow raise MemoryError, torch its own class or just a message."""
     words = ("can't allocate memory", "not enough memory", "can't start new thread")  # on Linux and elsewhere
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
@@ -46,7 +46,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why an entry of a folder is not read."""
+    """The reason why a folder entry is not read."""
 
     reason: str
     """What was found, and what to do."""
@@ -76,7 +76,7 @@ class FileChangedError(BatchScoringError, OSError):
 
 
 class StoreError(BatchScoringError, OSError):
-    """AWS did not answer, or not as it should; the same request may succeed later."""
+    """AWS did not answer, or answered with an error; the same request may succeed later."""
 
     failure_class = "storage"
 
@@ -105,7 +105,7 @@ class PublicationError(BatchScoringError, RuntimeError):
 
 
 class NotPublishedError(BatchScoringError, LookupError):
-    """A day was asked for that has no rows yet."""
+    """The requested day has no rows yet."""
 
 
 # Configuration
@@ -123,19 +123,19 @@ class SpecError(BatchScoringError, ValueError):
 
 
 class UnknownPipelineError(BatchScoringError, ValueError):
-    """No pipeline has the name that was asked for."""
+    """No pipeline has the requested name."""
 
     exit_code = 2
 
 
 class ComputeError(BatchScoringError, RuntimeError):
-    """The steps cannot be executed as the environment asks for."""
+    """The steps cannot be executed as the environment specifies."""
 
     exit_code = 2
 
 
 class CodeError(BatchScoringError, ImportError):
-    """A pipeline's own code cannot be imported; says which, from where, and what it raised."""
+    """A pipeline's own code cannot be imported; the message says which, from where, and what it raised."""
 
     failure_class = "bad_model"
 
@@ -159,17 +159,17 @@ class ContractError(BatchScoringError, ValueError):
 
 
 class BundleError(BatchScoringError, ValueError):
-    """A bundle is not what it says it is; the message names the file, what was expected and what was found."""
+    """A bundle does not match its manifest or pipeline; the message says which file, what was expected and found."""
 
     failure_class = "bad_model"
 
 
 class UnsoundError(BatchScoringError, ValueError):
-    """A network, or what belongs to it, is not fit for a bundle; says what was found, what was expected, what to do."""
+    """A network or its data cannot go into a bundle; the message says what was found and expected, and what to do."""
 
 
 class CheckpointError(BatchScoringError, ValueError):
-    """A checkpoint or its sample cannot become a bundle; says where, what was found and what was expected."""
+    """A checkpoint or its sample cannot become a bundle; the message says where, what was found and expected."""
 
 
 class ScoringError(BatchScoringError, RuntimeError):
@@ -179,7 +179,7 @@ class ScoringError(BatchScoringError, RuntimeError):
 
 
 class DeviceError(ScoringError):
-    """The device is missing, or has gone; another machine may have it."""
+    """The device is missing or was lost; another machine may have it."""
 
     failure_class = "processing_error"
 
@@ -201,13 +201,13 @@ class SupersededError(BatchScoringError, RuntimeError):
 
 
 class CalibrationError(BatchScoringError, ValueError):
-    """Drift thresholds cannot be learned from the reference; says what is missing."""
+    """Drift thresholds cannot be learned from the reference; the message says what is missing."""
 
     exit_code = 2
 
 
 class NotComparableError(BatchScoringError, ValueError):
-    """There is nothing to compare the day with; says what is missing."""
+    """There is nothing to compare the day with; the message says what is missing."""
 
 
 class UnsureError(BatchScoringError, RuntimeError):
@@ -224,17 +224,17 @@ class AddressError(BatchScoringError, ValueError):
 
 
 class PartlyWrittenError(BatchScoringError, RuntimeError):
-    """Some files of an output are visible and cannot be taken back; the message says which, its cause why."""
+    """Only some files of an output were written; the message says which, its cause why."""
 
 
 class RangeError(BatchScoringError, ValueError):
-    """The range of days is not one of the pipeline."""
+    """The range of days is empty or not within the pipeline's days."""
 
     exit_code = 2
 
 
 class StoppedError(BatchScoringError, RuntimeError):
-    """The command is ending: nothing is written any more."""
+    """The command is ending: nothing more is written."""
 
 
 class RemoteError(BatchScoringError):
@@ -248,7 +248,7 @@ class WrongCommandError(RemoteError):
 
 
 class UnreachableError(RemoteError):
-    """The deployment does not answer, or not as Dagster does."""
+    """The deployment does not answer, or its answer is not Dagster's."""
 
     exit_code = 3
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import dagster as dg
 
+from batch_scoring.cli.doctor.all_probes import look
 from batch_scoring.cli.doctor.report import DoctorReport
-from batch_scoring.cli.doctor.run_probes import look
 from batch_scoring.config.loader import PROJECT, survey_pipelines
 from batch_scoring_tests.tiny import TinyProject
+
+IN_MEMORY = ("warning", "lasting storage")
+"""What doctor says of every site whose data root is in memory."""
 
 
 class Clinic:

@@ -6,7 +6,7 @@ import dagster as dg
 import pyarrow as pa
 
 from batch_scoring.config.names import DAILY_ASSETS
-from batch_scoring.daily.history import days_before
+from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.reference_profile import ReferenceProfile, Scores
 from batch_scoring_tests.tiny import TinyProject

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,15 @@ if (
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for commands that a shell starts with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is compiled of the tests, and nothing of what they write.
+
+    A pipeline's file that a test writes twice within a second, in the same size, would be the first one's bytecode.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.hookimpl(trylast=True)
@@ -93,7 +103,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def on_disk() -> Iterator[Path]:
     """Provide a folder that is not in memory, because doctor warns of those."""
     with tempfile.TemporaryDirectory(prefix="batch_scoring_", ignore_cleanup_errors=True) as folder:

@@ -1,7 +1,8 @@
 """Dagster's SQLite databases without work repeated for each event of a run, which is a third of their cost.
 
-Files and rows stay the same. For every event that it stores, Dagster creates a SQLAlchemy engine, which compiles each
-statement anew; and Alembic reads all migrations for every database that is created.
+Files and rows stay the same. Dagster creates a SQLAlchemy engine for every event that it stores in a file, and one for
+every instance in memory; an engine compiles each statement anew, so all share what one has compiled. Alembic reads all
+migrations for every database that is created.
 """
 
 from functools import lru_cache
@@ -9,21 +10,28 @@ from typing import Any
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from dagster._core.storage.event_log import in_memory as events_in_memory
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from sqlalchemy import Engine, create_engine
 
-_MODULES: tuple[Any, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
+_OF_FILES: tuple[Any, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
+_IN_MEMORY: tuple[Any, ...] = (events_in_memory, runs_in_memory)
+_compiles = create_engine("sqlite://")
+"""The cache finds a compiled statement by its dialect too, so all engines take this one's."""
 _from_config = ScriptDirectory.from_config
 _scripts: dict[str | None, ScriptDirectory] = {}
 
 
 def keep_engines() -> None:
     """Cache engines by the address of their database, and Alembic's migrations, for the life of this process."""
-    for module in _MODULES:
-        assert module.create_engine is create_engine
-        module.create_engine = _engine
+    _compiles.connect().close()  # the dialect learns what SQLite can do
+    for modules, made in ((_OF_FILES, _engine), (_IN_MEMORY, _sharing)):
+        for module in modules:
+            assert module.create_engine is create_engine
+            module.create_engine = made
     ScriptDirectory.from_config = _migrations  # type: ignore[method-assign, assignment]
 
 
@@ -33,7 +41,14 @@ def _engine(address: str, *, connect_args: dict[str, Any] | None = None, **optio
 
 @lru_cache(maxsize=32)
 def _kept(address: str, connect_args: tuple[tuple[str, Any], ...], options: tuple[tuple[str, Any], ...]) -> Engine:
-    return create_engine(address, connect_args=dict(connect_args), **dict(options))
+    return _sharing(address, connect_args=dict(connect_args), **dict(options))
+
+
+def _sharing(address: str, **options: Any) -> Engine:  # noqa: ANN401
+    engine = create_engine(address, **options)
+    engine.dialect = engine.pool._dialect = _compiles.dialect
+    engine._compiled_cache = _compiles._compiled_cache
+    return engine
 
 
 def _migrations(config: Config) -> ScriptDirectory:

@@ -11,7 +11,7 @@ import batch_scoring
 from batch_scoring import errors
 from batch_scoring.defs.asset_checks import RefusedError, UnavailableError
 from batch_scoring.errors import FAILURES, BatchScoringError, EntryError, FailureClass, SpecError, Trouble
-from batch_scoring.operations.failures import classify
+from batch_scoring.operations.retry_policy import classify
 
 OF_DAGSTER = {"RefusedError", "UnavailableError"}
 """They subclass an exception of Dagster's, and stand in `defs`."""

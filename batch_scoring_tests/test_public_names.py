@@ -31,7 +31,7 @@ def test_a_name_that_is_none_is_an_attribute_error() -> None:
 
 def test_the_package_itself_imports_nothing_of_it() -> None:
     program = "import sys, batch_scoring; print(*sorted(m for m in sys.modules if m.startswith('batch_scoring')))"
-    assert printed(program) == "batch_scoring batch_scoring.moved"
+    assert printed(program) == "batch_scoring batch_scoring.deprecated_imports"
     heavy = "import sys; from batch_scoring import read_day, open_folder; print({'torch', 'dagster'} & {*sys.modules})"
     assert printed(heavy) == "set()"
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from batch_scoring.config.loader import find_pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.inference.bundle import Bundle, load_bundle, read_bundle
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.monitoring.drift import distances
@@ -205,10 +205,10 @@ def natural(year: Year) -> None:
     for number, day in enumerate(days):
         _, _, alarm, missing = compared(year, reference, day, by_day[day])
         line = {"month": day.month, "day": alarm, "missing": missing}
-        window = days[max(0, number - history.TRAILING_DAYS + 1) : number + 1]
+        window = days[max(0, number - trailing_days.TRAILING_DAYS + 1) : number + 1]
         for side, columns in (("features", profile.columns), ("predictions", profile.scores)):
             drifted = False
-            if len(window) == history.TRAILING_DAYS and day >= pd.Timestamp("2013-04-28"):
+            if len(window) == trailing_days.TRAILING_DAYS and day >= pd.Timestamp("2013-04-28"):
                 rows = pd.concat([by_day[one] for one in window])
                 drifted = any(test.drifted for test in distances.trailing_tests(columns, reference, year.table(rows)))
             line |= {side: drifted, f"{side}_begins": drifted and not state[side]}

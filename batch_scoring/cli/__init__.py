@@ -1,5 +1,5 @@
 """The command `batch-scoring`: one module or package a subcommand.
 
-Start reading at `main.py`. What the commands do lies below: this package reads arguments, asks, prints and decides
-exit codes.
+Start reading at `main.py`. The work is done in the packages below: this one parses arguments, prompts, prints and
+decides exit codes.
 """

@@ -24,7 +24,7 @@ from batch_scoring.storage.folders import Folder, open_folder
 def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run: bool) -> int:
     """Learn the thresholds of drift from the reference of a model's bundle.
 
-    They are tried on days held out; the command says how many alarms to expect, and writes the thresholds into the
+    They are tested on held-out days; the command prints how many alarms to expect, and writes the thresholds into the
     bundle as profile.json. The exit code is 2 if it cannot calibrate.
     """
     out = guarded(sys.stdout)
@@ -42,11 +42,15 @@ def calibrate(pipeline: str, *, bundle: str | None, version: str | None, dry_run
 
 
 def summary(profile: ReferenceProfile) -> str:
-    """The learned thresholds and their false alarms on days held out, as text."""
+    """The learned thresholds and their false alarms on held-out days, as text."""
     lines = [
         f"reference: {profile.days} days, {profile.first} to {profile.last}, {profile.rows} rows a day; "
-        + ("weekdays and weekends are compared apart" if profile.weekends_apart else "all days are compared alike"),
-        f"a day alarms beyond {profile.factor:.2f} times a column's threshold",
+        + (
+            "weekdays and weekends are compared separately"
+            if profile.weekends_apart
+            else "all days are compared together"
+        ),
+        f"a day alarms above {profile.factor:.2f} times a column's threshold",
         "",
         f"{'column':28} {'tested':>14} {'T0':>7} {'s':>6} {'T(n)':>7} {'28 days':>8} {'missing':>8} {'repeated':>8}",
     ]
@@ -68,7 +72,7 @@ def summary(profile: ReferenceProfile) -> str:
         )
     lines += [f"too many missing or repeated values: {profile.share_alarms:.1%} of the days", ""]
     if profile.exceeding:
-        lines += ["reference days beyond a threshold themselves; if one is a fault, leave it out of the reference:"]
+        lines += ["reference days that exceed a threshold themselves; if one is faulty, leave it out of the reference:"]
         lines += [f"  {day}  {why}" for day, why in profile.exceeding.items()]
     trailing = (
         f"no test of the trailing 28 days: it takes {distances.TRAILING_REFERENCE_DAYS} reference days"
@@ -80,7 +84,7 @@ def summary(profile: ReferenceProfile) -> str:
 
 
 def store(pipeline: Pipeline, bundle: Bundle, profile: ReferenceProfile, version: str | None = None) -> str:
-    """Write the profile into the bundle, or into a copy under another version's name; says what to do next.
+    """Write the profile into the bundle, or into a copy under another version's name; return what to do next.
 
     Raises:
         BundleError: the version was active without this profile (rows carry its name already), or the folder of
@@ -102,7 +106,7 @@ def store(pipeline: Pipeline, bundle: Bundle, profile: ReferenceProfile, version
 
 
 def _ensure_same_model(bundle: Bundle, folder: Folder) -> None:
-    """Make sure that only the profile of a bundle is replaced, never its other files."""
+    """Ensure that only the profile of a bundle is replaced, never its other files."""
     if not folder.list(MANIFEST):
         return
     _, there = read_manifest(folder)

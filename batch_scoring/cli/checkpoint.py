@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path)
 
 
 class _Metric(click.ParamType[tuple[str, float]]):
-    """A figure with its name."""
+    """A metric: a name and a number."""
 
     name = "NAME=VALUE"
 
@@ -74,9 +74,9 @@ def _repeated(arguments: Iterable[str], names: Sequence[str]) -> Iterator[str]:
     "--expected",
     metavar="FILE",
     type=_FILE,
-    help="Parquet: the key (and dt, if a key stands in several days) with the training code's own outputs for some "
+    help="Parquet: the key (and dt, if a key occurs on several days) with the training code's own outputs for some "
     "rows of the sample: output_0 … (logits) or prob_class_0 … (probabilities, of two classes one is enough). A "
-    "bundle that gives others is refused.",
+    "bundle with different outputs is rejected.",
 )
 @click.option("--out", "folder", metavar="FOLDER", type=_FILE, required=True, help="The new bundle's folder.")
 def checkpoint(

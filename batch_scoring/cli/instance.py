@@ -27,7 +27,7 @@ def opened() -> Iterator[dg.DagsterInstance]:
 
 def _get(home: Path) -> dg.DagsterInstance:
     """The instance of DAGSTER_HOME; its SQLite databases are created under a lock."""
-    from batch_scoring.defs.execution import sqlite_databases  # late: it brings SQLAlchemy
+    from batch_scoring.defs.execution import sqlite_databases  # imported late: it loads SQLAlchemy
 
     is_local = home.is_absolute() and home.is_dir() and sqlite_databases.files(home)
     with sqlite_databases.created_by_one(home) if is_local else contextlib.nullcontext():

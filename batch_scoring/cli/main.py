@@ -26,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _again(arguments: Sequence[str]) -> str | None:
-    """How to continue a backfill that has not begun."""
+    """How to continue a backfill that was interrupted before it began."""
     import shlex
 
-    return f"go on with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None
+    return f"continue with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None
 
 
 if __name__ == "__main__":

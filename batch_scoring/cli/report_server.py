@@ -1,4 +1,4 @@
-"""HTTP server for the pages of `reports/`, which a local UI links to: `make dev` starts it around Dagster.
+"""HTTP server for the pages of `reports/`, which a local UI links to; `make dev` starts it beside Dagster.
 
 Any web page that a user visits may send requests to servers on the user's machine, also under a host name of its own
 that resolves to this machine (DNS rebinding). So this server answers only under its own names, listens on the loopback
@@ -166,7 +166,7 @@ def run_beside(command: Sequence[str], port: int = PORT) -> int:
 
 
 def _open(port: int) -> tuple[ReportServer | None, str]:
-    """The server, and the line that says where it is or why there is none."""
+    """Start the server; also return the line that says where it is or why there is none."""
     if url := os.environ.get("REPORTS_URL"):
         return None, f"links lead to REPORTS_URL, {url}"
     try:

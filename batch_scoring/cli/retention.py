@@ -79,7 +79,7 @@ def _document(pipeline: Pipeline, plan: RetentionPlan, problems: list[str], *, d
 
 
 def _lines(pipeline: Pipeline, plan: RetentionPlan, problems: list[str], *, deleted: bool) -> Iterator[str]:
-    yield f"{pipeline.name} in {pipeline.output.uri}: {'removed' if deleted else 'may go'}"
+    yield f"{pipeline.name} in {pipeline.output.uri}: {'removed' if deleted else 'can be removed'}"
     yield ""
     yield f"{'kind':<11}  {'kept for':>9}  {'files':>8}  {'size':>9}"
     for kind, total in plan.totals.items():
@@ -99,7 +99,7 @@ def _lines(pipeline: Pipeline, plan: RetentionPlan, problems: list[str], *, dele
 
 
 def size(count: int) -> str:
-    """A number of bytes in words."""
+    """A number of bytes in readable form."""
     value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
     unit = next(units)
     while value >= 1000 and unit != "TB":

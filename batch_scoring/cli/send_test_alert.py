@@ -13,6 +13,6 @@ from batch_scoring.runtime.printable import guarded
 def test_alert() -> int:
     """Send a test message to every channel of ALERT_URLS.
 
-    The exit code is 1 if a channel did not take it.
+    The exit code is 1 if a channel did not accept it.
     """
     return collector.try_channels(guarded(sys.stdout))

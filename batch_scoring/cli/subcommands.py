@@ -70,7 +70,7 @@ class _Subcommands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         entry = SUBCOMMANDS.get(cmd_name)
         if entry is None:
-            ctx.fail(f"no command {cmd_name!r}; there are: {', '.join(SUBCOMMANDS)}")
+            ctx.fail(f"no command {cmd_name!r}; known commands: {', '.join(SUBCOMMANDS)}")
         found: click.Command = getattr(importlib.import_module(entry.module), entry.name)
         return found
 
@@ -81,17 +81,17 @@ class _Subcommands(click.Group):
 
 @click.group(cls=_Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
 def _batch_scoring() -> None:
-    """Score days of a pipeline, or files, from a shell, and look after a deployment.
+    """Score days of a pipeline, or files, from a shell, and maintain a deployment.
 
     Exit codes: 0 success, 1 something failed, 2 the command was wrong. Commands for a remote deployment also: 3 it does
-    not answer, 4 the time to wait is over. A command ended by Ctrl-C exits with 130, by SIGTERM with 143.
+    not answer, 4 the wait timed out. A command ended by Ctrl-C exits with 130, by SIGTERM with 143.
     """
 
 
 def run(arguments: list[str]) -> int:
     """Run a subcommand; its exit code: 0 success, 1 something failed, 2 the command was wrong.
 
-    Those for a remote deployment also: 3 it does not answer, 4 the time to wait is over. A command ended by a signal
+    Those for a remote deployment also: 3 it does not answer, 4 the wait timed out. A command ended by a signal
     exits with 128 plus its number: 130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
@@ -116,10 +116,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The exit code of an error whose message says everything; None for any other."""
+    """The exit code of an error with a complete message; None for any other."""
     if isinstance(error, BatchScoringError):
         return error.exit_code
-    from dagster import DagsterInvariantViolationError  # late: --help does without Dagster
+    from dagster import DagsterInvariantViolationError  # imported late: --help does not need Dagster
 
     if isinstance(error, DagsterInvariantViolationError):  # DAGSTER_HOME is not a folder
         return 2

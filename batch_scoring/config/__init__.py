@@ -1,5 +1,5 @@
-"""What a team declares: the spec, its validation, the pipeline that it makes, and how pipelines are found.
+"""Configuration: the spec and its validation, the pipeline that it describes, and the loader that finds pipelines.
 
-Start reading at `spec.py`, then `loader.py`. Nothing here reads rows or models or imports Dagster; its objects stand in
-`defs`.
+Start reading at `spec.py`, then `loader.py`. Nothing here reads rows or models or imports Dagster; Dagster objects are
+in `defs`.
 """

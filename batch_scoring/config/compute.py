@@ -1,7 +1,7 @@
-"""Where steps run, as the environment says: the executor, the device that scores, storage that pods share.
+"""Compute settings from the environment: the executor, the scoring device, storage shared by pods.
 
 `BATCH_SCORING_EXECUTOR` chooses how the steps of a run are executed: `in_process` (default, one process per run),
-`multiprocess` (one process per step) or `k8s` (one pod per step). The executors themselves stand in `defs/execution`.
+`multiprocess` (one process per step) or `k8s` (one pod per step). The executors themselves are in `defs/execution`.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ GPUS = "BATCH_SCORING_GPUS"
 
 
 def executor_name() -> str:
-    """How steps are executed, by the environment.
+    """The executor that the environment selects.
 
     Raises:
         ComputeError: the variable has another value.
@@ -46,7 +46,7 @@ def in_this_process() -> Iterator[None]:
 
 
 def check_shared_folders(pipelines: Sequence[Pipeline]) -> None:
-    """Ensure that no pod would see a local folder of its own.
+    """Ensure that all pods see the same folders.
 
     Raises:
         ComputeError: naming the pipelines' local folders.
@@ -73,7 +73,7 @@ def device(pipeline: Pipeline) -> str:
 
 
 def known_device(pipeline: Pipeline) -> str | None:
-    """The device that scores, as far as another machine can know; None for `auto` outside of a pod."""
+    """The scoring device, if another machine can determine it; None for `auto` outside of a pod."""
     setting, pod = device(pipeline), pipeline.spec.compute.of("predictions")
     if setting == "auto":
         return None if executor_name() != "k8s" else "cuda" if isinstance(pod, ScoringPod) and pod.gpu else "cpu"

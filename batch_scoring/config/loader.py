@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batch_scoring.config import spec_file
 from batch_scoring.config.pipeline import Pipeline, locate
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.validation import field_errors, name_clashes, unmet_references, valid_part
+from batch_scoring.config.spec_validation import field_errors, name_clashes, unmet_references, valid_part
 from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring.storage.folders import Folder
 
@@ -46,11 +46,11 @@ class BrokenPipeline:
     """A pipeline that is left out of the deployment until its errors are corrected."""
 
     name: str
-    """Its folder's name: that in the spec may be what is wrong."""
+    """Its folder's name: the name in the spec may be the error."""
     errors: tuple[str, ...]
     """Each with its file, line and field."""
     output: Folder
-    """Where its tables are, as far as its spec can be read."""
+    """Where its tables are, if its spec says so legibly."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Survey:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of all pipelines; of broken ones that of the folder."""
+        """Names of all pipelines; a broken one has its folder's name."""
         return frozenset(pipeline.name for part in (self.valid, self.broken) for pipeline in part)
 
     def without(self, pipeline: Pipeline, error: str) -> "Survey":
-        """The same survey with one more pipeline that is broken."""
+        """The same survey with one more pipeline marked as broken."""
         broken = BrokenPipeline(pipeline.name, (_located(pipeline.folder / "pipeline.yaml", error),), pipeline.output)
         return Survey(tuple(one for one in self.valid if one is not pipeline), (*self.broken, broken))
 
@@ -116,7 +116,7 @@ def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Surve
     for file in sorted(file for file in files if os.path.lexists(file)):  # a dangling link is an error
         pipelines[file.parent.name], errors[file.parent.name] = _load(file, root)
     for file in folder.glob("*/pipeline.yml"):
-        error = f"{_shown(file)}: no spec has this name; call it pipeline.yaml"
+        error = f"{_shown(file)}: not the name of a spec; rename it to pipeline.yaml"
         errors.setdefault(file.parent.name, []).append(error)
     if not errors:
         raise SpecError([f"{folder}: no pipeline.yaml in any folder; expected at least one pipeline"])
@@ -133,7 +133,7 @@ def survey_pipelines(folder: Path = PIPELINES, root: str | None = None) -> Surve
 
 
 def find_pipeline(name: str) -> Pipeline:
-    """The pipeline of a name; errors of other pipelines do not matter.
+    """Find a pipeline by name; errors of other pipelines do not matter.
 
     Raises:
         UnknownPipelineError: no pipeline has the name.
@@ -146,7 +146,7 @@ def find_pipeline(name: str) -> Pipeline:
     for broken in survey.broken:
         if broken.name == name:
             raise SpecError(list(broken.errors))
-    raise UnknownPipelineError(f"no pipeline {name!r}; there are: {', '.join(sorted(survey.names))}")
+    raise UnknownPipelineError(f"no pipeline {name!r}; known pipelines: {', '.join(sorted(survey.names))}")
 
 
 def declared_pipeline(name: str) -> Pipeline:
@@ -165,7 +165,7 @@ def declared_pipeline(name: str) -> Pipeline:
 
 
 def errors_of(pipeline: Pipeline) -> list[str]:
-    """Errors that the files of a loaded pipeline have by now."""
+    """Current validation errors of a loaded pipeline's files."""
     return _load(pipeline.folder / "pipeline.yaml", pipeline.data_root)[1]
 
 
@@ -220,7 +220,8 @@ def _outputs(pipelines: Mapping[str, Pipeline | None], root: str) -> dict[str, F
 def _shared_outputs(places: Mapping[str, str], root: str) -> Iterator[tuple[str, str]]:
     """Pipelines whose output is within another one's, with the error.
 
-    Of two, the one that writes into the folder of its own name is valid; if neither does, both have the error.
+    Of two pipelines, the one that writes into the folder of its own name is valid; if neither does, both have the
+    error.
     """
     for pair in itertools.combinations(places, 2):
         mine, theirs = (f"{places[name]}/" for name in pair)

@@ -1,6 +1,6 @@
 """Names of a pipeline's assets, jobs, schedules and sensors.
 
-People, dashboards and other tools hold on to them. What stands behind a name is built in `defs`.
+People, dashboards and other tools rely on these names. The objects that they name are built in `defs`.
 """
 
 import hashlib
@@ -52,7 +52,8 @@ def broken_name(folder: str) -> str:
     """Name of the sensor of a broken pipeline: `<pipeline>_is_broken`.
 
     Args:
-        folder: name of the pipeline's folder. Where Dagster would refuse it, a digest takes the place of what is odd.
+        folder: name of the pipeline's folder. If Dagster would reject it, invalid characters are replaced
+            and a digest is appended.
     """
     if not re.fullmatch(r"[a-z0-9_]+", folder):
         folder = f"{re.sub('[^A-Za-z0-9_]', '_', folder)}_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
 """A pipeline: its spec, the folder of its code and the root of its data.
 
-How pipelines are found stands in `loader.py`.
+`loader.py` finds the pipelines.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from batch_scoring.config import own_code
+from batch_scoring.config import code_digest
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.errors import CodeError
 from batch_scoring.runtime import gc_freeze
@@ -50,7 +50,7 @@ class Pipeline:
         return locate(self.spec.model.bundle, self.data_root)
 
     def load(self, reference: str) -> Any:  # noqa: ANN401  (a class of the user's)
-        """The object of a `module:attribute` reference in the spec.
+        """Import the object that a `module:attribute` reference in the spec names.
 
         Raises:
             CodeError: the module cannot be imported, or has no such attribute.
@@ -65,14 +65,14 @@ class Pipeline:
 
     @functools.cached_property
     def features_code(self) -> str:
-        """Digest of all code and settings, besides the input, that decide which rows are accepted and as what."""
+        """Digest of all code and settings that determine which rows are accepted, and their values."""
         spec = self.spec
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
         return self._digest("features 3", self._source(spec.features.contract), settings)
 
     @functools.cached_property
     def scoring_code(self) -> str:
-        """Digest of all code and settings, besides features and weights, that decide a score."""
+        """Digest of all code and settings that determine a score, besides features and weights."""
         return self._digest("scoring 4", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
 
     @property
@@ -81,7 +81,7 @@ class Pipeline:
         return [features.contract, features.numeric, features.categorical]
 
     def _source(self, reference: str) -> bytes:
-        return own_code.source(self.folder, self.package, reference.split(":")[0])
+        return code_digest.source(self.folder, self.package, reference.split(":")[0])
 
     @staticmethod
     def _digest(engine: str, source: bytes, settings: list[Any]) -> str:

@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `validation.py` words the errors and checks what the fields refer to;
+Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 
@@ -54,7 +54,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """Dialect of CSV files; Parquet files need none of it."""
+    """Dialect of CSV files; it does not apply to Parquet files."""
 
     delimiter: str = Field(
         default=",",
@@ -138,7 +138,7 @@ class Input(Section):
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, until its files must be there; may exceed 24",
+        description="deadline of the day's files: hours after its midnight, in wall-clock time; may exceed 24",
     )
 
 
@@ -180,7 +180,7 @@ class Model(Section):
 
 
 class Scoring(Section):
-    """How a day is divided and fed to the model. None of it changes a score."""
+    """How a day is divided and fed to the model. No setting here changes a score."""
 
     rows_per_shard: int = Field(default=1_000_000, ge=1, description="input rows per shard")
     batch_rows: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
@@ -199,10 +199,10 @@ class Scoring(Section):
 
 
 class Guard(Section):
-    """A check that guards a guarantee: if it fails nothing is published. The spec cannot change that."""
+    """An invariant: if it fails, nothing is published. The spec cannot change that."""
 
-    severity: Literal["error"] = Field(default="error", description="error: it guards a guarantee")
-    blocking: Literal[True] = Field(default=True, description="true: it guards a guarantee")
+    severity: Literal["error"] = Field(default="error", description="error: this check is an invariant")
+    blocking: Literal[True] = Field(default=True, description="true: an invariant always blocks")
 
 
 class Notice(Section):
@@ -223,7 +223,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowCount(Check):
-    """How far the row count may be from those of the previous days."""
+    """Allowed deviation of the row count from those of the previous days."""
 
     tolerance: float = Field(
         default=0.25,
@@ -235,7 +235,7 @@ class RowCount(Check):
 
 STANDARD_ERRORS = 2.0
 FEWEST_LOST = 3
-"""Rows whose loss never fails the check: in a day of 20 rows, chance alone loses a third row too often."""
+"""Rows whose loss never fails the check: on a day of 20 rows, chance alone loses a third row too often."""
 
 
 class QuarantineSize(Check):
@@ -257,7 +257,7 @@ class QuarantineSize(Check):
     blocking_share: Share = Field(default=0.5, description="share beyond which nothing is published")
 
     def most(self, rows: int) -> float:
-        """How many of a day's rows may be lost."""
+        """Maximum number of a day's rows that may be lost."""
         bound = self.share * rows
         if self.rows is not None:
             return max(self.rows, bound)
@@ -265,7 +265,7 @@ class QuarantineSize(Check):
 
 
 class KnownCategories(Check):
-    """How many rows may have unknown categories."""
+    """Limits on rows with unknown categories."""
 
     rows: int = Field(default=2, ge=0, description="rows with an unknown value that never fail the check")
     share: Share = Field(
@@ -274,10 +274,10 @@ class KnownCategories(Check):
 
 
 class PresentCategories(Check):
-    """Which absent categories are noticed."""
+    """Categories whose absence fails the check."""
 
     rows: float = Field(
-        default=5, gt=0, description="expected rows of a value from which on its absence fails the check"
+        default=5, gt=0, description="a value's absence fails the check if at least this many of its rows were expected"
     )
 
 
@@ -285,11 +285,11 @@ class Metrics(Check):
     """Thresholds of the bundle's metrics."""
 
     least: dict[str, float] = Field(default={}, description="minimum of each metric of the bundle")
-    most: dict[str, float] = Field(default={}, description="maximum of each metric, for errors")
+    most: dict[str, float] = Field(default={}, description="maximum of each metric, for error metrics")
 
 
 class Confidence(Check):
-    """How far the mean confidence may be from that of the previous days."""
+    """Allowed deviation of the mean confidence from that of the previous days."""
 
     deviation: float | None = Field(
         default=None,
@@ -299,7 +299,7 @@ class Confidence(Check):
 
 
 class Balance(Check):
-    """How many rows one class may have."""
+    """Largest share of rows that one class may have."""
 
     share: Share = Field(
         default=0.95, description="largest share of one class, or that of the reference's days if larger"
@@ -307,10 +307,11 @@ class Balance(Check):
 
 
 class Spread(Check):
-    """How little the scores may vary."""
+    """Smallest spread that the scores may have."""
 
     share: Share = Field(
-        default=0.5, description="least share of the smallest standard deviation of a reference day's scores"
+        default=0.5,
+        description="least standard deviation of the scores, as a share of the smallest one of a reference day",
     )
 
 
@@ -377,7 +378,7 @@ class Schedule(Section):
         if len(value.split()) != 5 or not is_valid_cron_schedule(value):
             raise ValueError(f"Dagster does not accept this cron; {expected}")
         if re.search(r"\br\b", value, re.IGNORECASE):  # Dagster accepts it, and its processes do not agree on the time
-            raise ValueError(f"R means another time in every process; {expected}")
+            raise ValueError(f"R means a different time in every process; {expected}")
         try:
             next(cron_string_iterator(0, value, "UTC"))
         except CroniterBadDateError:  # Dagster accepts it, and its daemon fails
@@ -391,7 +392,7 @@ class Schedule(Section):
 
 
 class Runs(Section):
-    """How long a run of a day may take, and how often a failed one is retried; see `operations/failures.py`."""
+    """How long a run of a day may take, and how often a failed one is retried; see `operations/retry_policy.py`."""
 
     retries: int = Field(
         default=2, ge=0, le=20, description="retries of a failed run with the same files and code, if a retry may help"
@@ -436,7 +437,7 @@ class Alerts(Section):
         default=None,
         ge=0,
         le=8760,
-        description="hours from the day's midnight, by the wall clock, by which a landed day must be scored",
+        description="deadline for scoring a landed day: hours after its midnight, in wall-clock time",
     )
 
 
@@ -475,7 +476,7 @@ class Toleration(Section):
 
 
 class Pod(Section):
-    """Resources of an asset's steps where each has a pod of its own. None of it changes a result."""
+    """Resources of an asset's steps when each step has its own pod. No setting here changes a result."""
 
     cpu: float = Field(default=1, gt=0, le=1024, description="reserved cores, and number of threads")
     memory: Memory = Field(default="2Gi", min_length=1, description="request and limit of memory: 512Mi, 8Gi")
@@ -517,7 +518,7 @@ class ScoringPod(Pod):
 
 
 class Compute(Section):
-    """Resources of the assets' steps under the executor k8s; what an asset leaves out is taken from `default`."""
+    """Resources of the assets' steps under the executor k8s; settings that an asset omits come from `default`."""
 
     default: Pod = Pod()
     raw_input: Pod = Pod()
@@ -560,7 +561,7 @@ class Retention(Section):
         default=None,
         ge=1,
         le=36500,
-        description="days for which drift's samples of rows are kept, of which it needs 28; none: for ever",
+        description="days for which the row samples of drift are kept (drift needs 28); none: for ever",
     )
     quarantine_days: int | None = Field(
         default=None,

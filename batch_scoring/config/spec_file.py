@@ -1,6 +1,6 @@
 """Reading a `pipeline.yaml`: duplicate keys, environment variables, secrets, and the line of every field.
 
-What the fields mean stands in `spec.py`; whether what they name exists, in `validation.py`.
+`spec.py` defines the fields; `spec_validation.py` checks that what they name exists.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any
 
 import yaml
 
-_EXPOSED = "a spec's values stand in Dagster's UI and database"
+_EXPOSED = "a spec's values appear in Dagster's UI and database"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _SECRET_WORD = re.compile(
     r"(^|_)(ALERT|AUTH|CREDENTIALS?|DSN|PASS|PASSPHRASE|PASSWD|PASSWORDS?|PRIVATE|SECRETS?|SIGNATURE|TOKENS?|WEBHOOK)(_|$)"
     r"|(^|_|API|ACCESS|SECRET)KEYS?(_ID)?$|(_PWD|CONNECTION_STRING|DATABASE_URL)$"
 )
 _HARMLESS_KEYS = frozenset({"ID_KEY", "INPUT_KEY", "LABEL_KEY", "PARTITION_KEY", "PRIMARY_KEY", "ROW_KEY", "TAINT_KEY"})
-"""Names, and endings of names, of keys that are no secrets."""
+"""Names of keys, and endings of such names, that are not secrets."""
 _SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY")
 
 
@@ -101,7 +101,7 @@ def line_of(field: str, known: dict[str, int]) -> int | None:
 
 
 Refused = dict[tuple[str, ...], str]
-"""What is wrong with values that were taken out, by their paths."""
+"""Errors of values that were removed, by path."""
 
 
 def expand(value: Any, refused: Refused, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401  (any YAML value)
@@ -110,7 +110,7 @@ def expand(value: Any, refused: Refused, path: tuple[str, ...] = ()) -> Any:  # 
     Args:
         value: from the YAML.
         refused: receives variables that are not set, and secrets; their values become None.
-        path: where the value stands.
+        path: the value's path in the spec.
     """
     if isinstance(value, dict):
         return {key: expand(item, refused, (*path, str(key))) for key, item in value.items()}
@@ -132,7 +132,7 @@ def expand(value: Any, refused: Refused, path: tuple[str, ...] = ()) -> Any:  # 
         text, value = value, _VARIABLE.sub(variable, value)
         if path not in refused and _SECRET_VALUE.search(value):
             place = "it" if _SECRET_VALUE.search(text) else repr(text)
-            refused[path] = f"{place} holds a password or a private key, and {_EXPOSED}; take it out"
+            refused[path] = f"{place} holds a password or a private key, and {_EXPOSED}; remove it"
     return None if path in refused else value
 
 

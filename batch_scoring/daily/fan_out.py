@@ -1,8 +1,8 @@
-"""A day that is scored in chunks: plan them, score each one by itself, collect what was scored.
+"""Scoring a day in chunks: plan them, score each on its own, collect the results.
 
-The steps exchange references: which shards of the features make a chunk, which files hold its scores. Everything else
-a step finds in the state and the tables. A chunk whose process is lost is scored again alone; the day is published
-once, when all chunks are there.
+The steps exchange references: which shards of the features make a chunk, which files hold its scores. A step reads
+everything else from the state and the tables. A chunk whose process is lost is scored again alone; the day is
+published once, when all chunks are there.
 """
 
 import math
@@ -46,7 +46,7 @@ class ScoredChunk(Document):
 
 
 def plan(step: DayStep, run: StepContext) -> list[Chunk]:
-    """The chunks of a day: of the shards that no earlier run has finished; none if there are none."""
+    """Divide the shards that no earlier run has finished into chunks; empty if all are finished."""
     source, spec = read_source(step), step.pipeline.spec.scoring
     if published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
@@ -69,12 +69,12 @@ def plan(step: DayStep, run: StepContext) -> list[Chunk]:
 
 
 def divide(wanted: Sequence[FeatureShard], most: int, rows: int) -> list[tuple[FeatureShard, ...]]:
-    """Shards in chunks of about equally many rows, for as many steps: by rows, however many files there are.
+    """Divide shards into chunks of about equally many rows.
 
     Args:
         wanted: the shards.
-        most: chunks.
-        rows: of a chunk, at least, unless there are fewer.
+        most: maximum number of chunks.
+        rows: minimum size of a chunk, unless there are fewer.
     """
     total = sum(shard.stats.rows for shard in wanted)
     count = min(most, max(1, math.ceil(total / rows)), len(wanted))
@@ -91,7 +91,7 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> 
     """Score the shards of a chunk.
 
     Raises:
-        SupersededError: the features are others by now, or the model.
+        SupersededError: the features or the model have changed.
     """
     source = read_source(step)
     there = {shard.digest: shard for shard in source.shards}
@@ -113,14 +113,14 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> 
 
 
 def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: StepContext) -> Prepared:
-    """All shards of a day, ready to be published.
+    """Collect all shards of a day, ready to be published.
 
     Raises:
         SupersededError: the chunks are of other features, another model or other code than the active ones.
-        StateError: a finished shard is gone, or the chunks come of different kinds of device.
+        StateError: a finished shard is gone, or the chunks were scored on different kinds of device.
     """
-    if stands := published(step, source):
-        return stands
+    if ready := published(step, source):
+        return ready
     devices = sorted({chunk.device for chunk in chunks})
     if len(devices) > 1:
         raise StateError(
@@ -137,7 +137,7 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
         found = finished.find(digest)
         if found is None and reference:
             raise StateError(f"{reference.uri} is gone; run {step.pipeline.name}/predictions for {step.day} again")
-        if found is None:  # nor was it when the chunks were planned
+        if found is None:  # and no chunk was to score it
             raise _superseded(step)
         done.append(replace(found, reused=found.stats.run_id != run.id))
     settings: dict[str, int | str] = {"device": device, "shares": len(chunks)}
@@ -149,6 +149,6 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
 
 def _superseded(step: DayStep) -> SupersededError:
     return SupersededError(
-        f"superseded: while {step.pipeline.name} {step.day} was scored in chunks, its features or the model became "
-        "others; nothing was published: run the day again"
+        f"superseded: while {step.pipeline.name} {step.day} was scored in chunks, its features or the model "
+        "changed; nothing was published: run the day again"
     )

@@ -1,8 +1,8 @@
-"""Which days are up to date, and which are stale: by what storage says, not by what was once requested.
+"""Days that are up to date and days that are stale, as storage shows, whatever was once requested.
 
-A day is up to date with a fingerprint when the accounts of both writing steps carry it, and all four transaction
-versions that they name are the tables'. raw_input alone proves nothing: it is the first step, and a run that fails
-after it would make the day look done. The Dagster instance is not asked, so a new one loses nothing.
+A day is up to date with a fingerprint when the published days of both writing steps carry it, and all four transaction
+versions that they record are those of the tables. raw_input alone proves nothing: it is the first step, and a run that
+fails after it would make the day look done. The Dagster instance is not consulted, so a new one loses nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,19 +62,19 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
 
 
 def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
-    """How many commits each part has seen, in one snapshot of each table."""
+    """Number of commits of each part, from one snapshot of each table."""
     tables: list[Table] = [features_table(pipeline), quarantine_table(pipeline), predictions_table(pipeline)]
     loaded = {table.name: table.load() for table in tables}
 
-    def stands_at(part: Part) -> int:
+    def version_of(part: Part) -> int:
         table = loaded[part.table.name]
         return (table.transaction_version(part.transaction) or 0) if table else 0
 
-    return stands_at
+    return version_of
 
 
 def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
-    """Compare every day's account of predictions with the model, the code and the landing files as they are now."""
+    """Compare the published predictions of every day with the current model, code and landing files."""
     listed = landing_files.list_days(pipeline.landing)
     stale = StaleDays()
     for published_day in State(pipeline.output).published_days("predictions"):
@@ -93,9 +93,9 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
 
 
 def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:
-    """Whether the files are those that were pinned, less some that were deleted or are in trouble: nothing has come.
+    """Whether the files are the pinned ones, minus some that were deleted or are unreadable, with none added.
 
-    A folder in trouble stands for all files below it.
+    An unreadable folder counts as all files below it.
     """
     before = {file.path: file for file in pinned.files}
     left = [file for file in files if not file.trouble]

@@ -1,7 +1,7 @@
-"""What both writing steps of a day share: finding finished shards, writing new ones, publishing the day.
+"""Shared work of the two writing steps of a day: find finished shards, write new ones, publish the day.
 
-`validate.py` and `score.py` say what the rows are; this is how either of them resumes, conserves and publishes. It
-knows no pandera and no torch.
+`validate.py` and `score.py` produce the rows; this module resumes, counts and publishes for both. It uses neither
+pandera nor torch.
 """
 
 import contextlib
@@ -42,15 +42,15 @@ class Prepared:
     shards: tuple[Finished, ...]
     schema: pa.Schema
     distinct_keys: int = 0
-    """Keys among the rows of all shards (only the features know)."""
+    """Distinct keys among the rows of all shards; only counted for features."""
     settings: dict[str, int | str] = field(default_factory=dict)
     """How the work was done, for the operator."""
     published: PublishedDay | None = None
-    """The account, if the day stood as it should and nothing is to be done."""
+    """The published day, if it is up to date and there is nothing to do."""
 
     @property
     def shard_stats(self) -> tuple[ShardStats, ...]:
-        """The shards' accounts; of a day that stands, those of its publication."""
+        """Statistics of the shards; if there is nothing to do, those of the published day."""
         return self.published.shards if self.published else tuple(shard.stats for shard in self.shards)
 
     @property
@@ -63,7 +63,7 @@ class DayStep:
     """One writing step of one day."""
 
     def __init__(self, pipeline: Pipeline, day: str, name: StepName) -> None:
-        """The parts of the tables that this step owns."""
+        """Find the parts of the tables that this step owns."""
         self.pipeline, self.day, self.name = pipeline, day, name
         self.state = State(pipeline.output)
         is_features = name == "validated_features"
@@ -72,22 +72,22 @@ class DayStep:
         self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> PublishedDay | None:
-        """The day's account, if it is of this input, code and model and both tables are as it left them."""
+        """The published day, if it is of this input, code and model and both tables still hold it."""
         stats = self.state.published_day(self.name, self.day)
         if stats is None or (stats.fingerprint, stats.code) != (fingerprint, code):
             return None
         if stats.model_sha256 != model_sha256:
             return None
-        stands = self.table.snapshot().holds(stats.table) and self.quarantine.snapshot().holds(stats.quarantine)
-        return stats if stands else None
+        unchanged = self.table.snapshot().holds(stats.table) and self.quarantine.snapshot().holds(stats.quarantine)
+        return stats if unchanged else None
 
     def finished(self) -> "FinishedShards":
-        """What earlier runs have finished for this day."""
+        """Shards that earlier runs have finished for this day."""
         return FinishedShards(self)
 
     @contextlib.contextmanager
     def draft(self, schema: pa.Schema, dictionary: Iterable[str]) -> Iterator["Draft"]:
-        """Write a shard; unless it is finished, nothing of it remains."""
+        """Write a shard; nothing of it remains if it is not finished."""
         with contextlib.ExitStack() as files:
             writer = files.enter_context(shards.writing(self.table.table.folder, schema, dictionary))
             yield Draft(self, writer, files)
@@ -103,10 +103,10 @@ class DayStep:
         features_code: str | None = None,
         check_current: Callable[[], None],
     ) -> tuple[PublishedDay, bool]:
-        """Commit the quarantine, then the table, then write the account: it, and whether anything was committed.
+        """Commit the quarantine, then the table, then record the published day; whether anything was committed, too.
 
         Raises:
-            RowsLostError: a row of a shard is lost or doubled, and no check has said so.
+            RowsLostError: a row of a shard is lost or doubled, and no check has reported it.
             SupersededError: newer input or another model came first.
             SchemaChangedError, PublicationError: see `delta.publish`.
         """
@@ -210,7 +210,7 @@ class Draft:
             self.reject(others)
 
     def write_all(self, batches: Iterable[Batch], activity: str, run: StepContext) -> None:
-        """Write every batch of a stream; the time until each is there is the activity's."""
+        """Write every batch of a stream; the time spent waiting for each counts towards the activity."""
         for batch in run.timed_each(activity, batches):
             with run.timed("write"):
                 self.write(batch)
@@ -232,10 +232,10 @@ class Draft:
         self._quarantine(block.stage).write(block.rows)
 
     def finish(self, stats: ShardStats) -> Finished:
-        """Give the files their names, from the account's digest: the quarantine first, the shard vouches for it.
+        """Name the files by the digest of the stats: the quarantine first, because the shard vouches for it.
 
         Raises:
-            RowsLostError: a file has not as many rows as were counted.
+            RowsLostError: a file has fewer or more rows than were counted.
         """
         filed = []
         for stage in self.quarantined:
@@ -261,15 +261,15 @@ class Draft:
 
 
 def check_input(pipeline: Pipeline, pinned: DayInput, *, may_be_archived: bool) -> None:
-    """Raise if the landing no longer holds the input that was pinned.
+    """Raise if the landing folder no longer holds the pinned input.
 
     Args:
-        pipeline: whose landing to list.
+        pipeline: whose landing folder to list.
         pinned: the input that this run works on.
-        may_be_archived: an empty landing is then no newer input.
+        may_be_archived: an empty landing folder then does not count as newer input.
 
     Raises:
-        SupersededError: a file came, changed or went.
+        SupersededError: a file was added, changed or removed.
     """
     listed = landing_files.list_day(pipeline.landing, pinned.day)
     if not landing_files.is_of(pinned.fingerprint, listed) and (listed or not may_be_archived):

@@ -37,12 +37,12 @@ class FeatureShard:
 
     @property
     def digest(self) -> str:
-        """What its rows are."""
+        """Digest that identifies its rows."""
         return self.stats.digest
 
 
 class Source:
-    """What a day is scored from: one state of its features, one model."""
+    """The source of a day's scores: one state of its features, one model."""
 
     def __init__(self, pinned: DayInput, features: PublishedDay, model: ActiveModel) -> None:
         self.pinned, self.features, self.model = pinned, features, model
@@ -56,7 +56,7 @@ def read_source(step: DayStep) -> Source:
     """Find the day's features and the model in the state, and make sure that they belong together.
 
     Raises:
-        StateError: a step before this one has not run, ran for other input, or its table was changed by somebody.
+        StateError: a step before this one has not run, ran for other input, or its table was changed by something else.
     """
     name, day = step.pipeline.name, step.day
     pinned, model = step.state.day_input(day), step.state.model()
@@ -66,10 +66,10 @@ def read_source(step: DayStep) -> Source:
         raise StateError(f"{name} has no validated features of {day}; {first}")
     if features.fingerprint != pinned.fingerprint:
         raise StateError(
-            f"the validated features of {name} {day} are of other files than raw_input has pinned; {first}"
+            f"the validated features of {name} {day} come from other files than raw_input has pinned; {first}"
         )
     if features.code != step.pipeline.features_code:
-        raise StateError(f"the validated features of {name} {day} are of another schema or other settings; {first}")
+        raise StateError(f"the validated features of {name} {day} come from another schema or other settings; {first}")
     if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
         raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
     return Source(pinned, features, model)
@@ -79,7 +79,7 @@ def check_current(step: DayStep, source: Source) -> None:
     """Raise if newer input, other features or another model have come.
 
     Raises:
-        SupersededError: what has been scored is not to be published.
+        SupersededError: the new scores must not be published.
     """
     check_input(step.pipeline, source.pinned, may_be_archived=True)
     pinned = step.state.day_input(step.day)
@@ -88,9 +88,9 @@ def check_current(step: DayStep, source: Source) -> None:
     if pinned.fingerprint != source.pinned.fingerprint:
         newer = "raw_input pinned other files"
     elif features is None or _digests(features) != _digests(source.features):
-        newer = "the features were validated anew, with another result"
+        newer = "the features were validated again, with another result"
     elif active.sha256 != source.model.sha256:
-        newer = f"model {active.version} came in force"
+        newer = f"model {active.version} became active"
     else:
         return
     raise SupersededError(
@@ -105,7 +105,7 @@ def _digests(features: PublishedDay) -> set[str]:
 
 
 def published(step: DayStep, source: Source) -> Prepared | None:
-    """The day, if it is scored already: the same features, model and code, and the tables as they were left."""
+    """The day, if it is scored already: with the same features, model and code, and unchanged tables."""
     scored = step.published(source.features.fingerprint, step.pipeline.scoring_code, source.model.sha256)
     if scored is None or {shard.source for shard in scored.shards} != _digests(source.features):
         return None
@@ -113,7 +113,7 @@ def published(step: DayStep, source: Source) -> Prepared | None:
 
 
 def shard_digest(step: DayStep, source: Source, features: FeatureShard, device: str) -> str:
-    """Names a scored shard by all that its rows depend on; `device`: cpu or cuda."""
+    """Digest of everything that a scored shard's rows depend on; `device`: cpu or cuda."""
     return shards.digest("predictions", features.digest, source.model.sha256, step.pipeline.scoring_code, device)
 
 
@@ -134,7 +134,7 @@ class ScoredShards:
 
     shards: tuple[Finished, ...]
     schema: pa.Schema
-    """Of their rows."""
+    """Schema of their rows."""
     device: str
     """cpu or cuda."""
     batch_rows: int
@@ -142,10 +142,10 @@ class ScoredShards:
 
 
 def prepare(step: DayStep, source: Source, run: StepContext, backoff: int = 0) -> Prepared:
-    """Score a whole day here; nothing is published yet. `backoff`: how often batches are halved."""
-    if stands := published(step, source):
+    """Score a whole day in one step; nothing is published yet. `backoff`: how often batches are halved."""
+    if ready := published(step, source):
         run.log(f"{step.day} is scored already: {source.features.rows} rows of the same features, model and code")
-        return stands
+        return ready
     scored = score(step, source, source.shards, run, backoff)
     settings: dict[str, int | str] = {"device": scored.device, "batch_rows": scored.batch_rows}
     return Prepared(scored.shards, scored.schema, settings=settings)
@@ -161,7 +161,7 @@ def score(
         scorer.halve(backoff)
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows a forward pass{eager}{alone}")
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows per forward pass{eager}{alone}")
     day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
     progress, done = Progress(sum(features.stats.rows for features in wanted), run.log, "scored"), []
     for features in wanted:

@@ -46,11 +46,11 @@ class Unscored:
 
     @property
     def keys(self) -> pa.Array:
-        """The key of each."""
+        """The key of each row."""
         return self.scored.source.column(self.key).take(self._positions)
 
     def rejected(self) -> Iterator[Rejected]:
-        """All of them, on their way into the quarantine."""
+        """All of them, as rows of the quarantine."""
         if not self.scored.failed:
             return
         batch = self.scored.source.take(self._positions)
@@ -62,7 +62,7 @@ class Unscored:
             yield from quarantine.from_rows(cells, numbers, {position: reason}, self.key, files[position])
 
     def quarantine(self) -> tuple[list[Block], Iterator[Rejected]]:
-        """They are few: none is in a block."""
+        """All of them one by one: they are too few for blocks."""
         return [], self.rejected()
 
     @property

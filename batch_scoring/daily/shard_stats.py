@@ -13,13 +13,13 @@ from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest import quarantine
 
 CATEGORIES = 50_000
-"""Values of a column that a shard's statistics name: more than any vocabulary has."""
+"""Maximum number of values of a column in a shard's statistics: more than any vocabulary has."""
 
 BINS = 20
-"""Of the histogram of the scores."""
+"""Number of bins in the histogram of the scores."""
 
 UNKNOWN_VALUES = 20
-"""Unknown values of a column that a shard's statistics name, the most frequent first."""
+"""Maximum number of unknown values of a column in a shard's statistics, the most frequent first."""
 
 
 class ColumnCounts:
@@ -84,7 +84,7 @@ class Tally:
                 counts[word] = counts.get(word, 0) + rows
 
     def figures(self) -> dict[str, Any]:
-        """The fields of the shard's account."""
+        """The corresponding fields of the shard's statistics."""
         is_classes = self._manifest.task == "classification"
         return {
             "sums": self._sums,

@@ -3,8 +3,8 @@
     landing file -> Validation.run -> Batch -> Scoring.run -> Batch -> a shard or a file, and the quarantine
 
 A day runs it in two halves: `validate.py` writes the accepted rows as features, `score.py` reads them back and writes
-their scores. `batch-scoring score` runs it whole. Memory is flat but for the keys seen: rows are read and validated
-ahead of the scorer, scored beside the caller and written by it, a few batches at a time.
+their scores. `batch-scoring score` runs it whole. Memory stays flat except for the keys seen: rows are read and
+validated ahead of the scorer, scored beside the caller and written by it, a few batches at a time.
 """
 
 import collections
@@ -91,9 +91,9 @@ class Batch:
     """Rows that pass through the stages together."""
 
     rows: pa.RecordBatch
-    """Those that go on."""
+    """Rows that go on to the next stage."""
     rejected: tuple[RejectedRows, ...] = ()
-    """Those that are rejected, by stage."""
+    """Rows that were rejected, by stage."""
     progress: float = 0.0
     """Fraction of the input read when they were validated; 0 where no progress bar shows it."""
 
@@ -153,7 +153,7 @@ class ScoringStage:
         self.tally = Tally(scorer.manifest)
 
     def run(self, batches: Generator[Batch]) -> Generator[Batch]:
-        """Score accepted rows; any thread of the scorer that is free reads the next batch."""
+        """Score accepted rows; any idle thread of the scorer reads the next batch."""
         underway: collections.deque[Batch] = collections.deque()
 
         def rows() -> Iterator[pa.RecordBatch]:
@@ -182,7 +182,7 @@ def ensure_written(counted: int, written: int, where: str) -> None:
         RowsLostError: they differ.
     """
     if counted != written:
-        raise RowsLostError(f"{where}: {counted} rows are counted and {written} are written: report this")
+        raise RowsLostError(f"{where}: {counted} rows were counted and {written} were written: report this bug")
 
 
 @contextlib.contextmanager

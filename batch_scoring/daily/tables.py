@@ -23,7 +23,7 @@ def quarantine_table(pipeline: Pipeline) -> Table:
 
 
 def quarantine_schema(pipeline: Pipeline) -> pa.Schema:
-    """The columns of the quarantine, partitions included: until a row is rejected there is no table to ask."""
+    """The columns of the quarantine, partitions included: until a row is rejected, no table has them."""
     return pa.schema([*quarantine.schema(pipeline.spec.input.key), ("dt", pa.date32()), ("stage", pa.string())])
 
 

@@ -1,4 +1,4 @@
-"""The first step of a day: landing files into shards of accepted rows, one row a key; the others are quarantined.
+"""The first step of a day: landing files into shards of accepted rows, one row per key; the others are quarantined.
 
 Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are read newest first, so that of rows
 with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
@@ -24,16 +24,16 @@ from batch_scoring.storage import shards
 from batch_scoring.storage.state import DayInput, LandingFile, ShardStats
 
 _HELPERS = 3
-"""Threads, at most, that validate beside the caller's: it alone looks up keys and writes, and keeps up with no more."""
+"""Most threads that validate beside the caller's, which alone looks up keys and writes and cannot serve more."""
 
 
 def prepare(step: DayStep, pinned: DayInput, run: StepContext, backoff: int = 0) -> Prepared:
     """Validate a day's rows into shards; nothing is published yet. `backoff`: how often batches are halved.
 
     Raises:
-        ContractError: a file has not the columns that the schema demands.
-        UnreadableFileError: a file breaks off while it is read.
-        SupersededError: a file is gone or no longer the version that was pinned.
+        ContractError: a file lacks columns that the schema requires.
+        UnreadableFileError: a file turns out to be truncated while it is read.
+        SupersededError: a file is gone or is no longer the pinned version.
     """
     pipeline = step.pipeline
     if validated := step.published(pinned.fingerprint, pipeline.features_code):
@@ -98,7 +98,7 @@ class _Day:
         """Validate the next rows of a file into one shard of features."""
         features = self._step.pipeline.spec.features
         validation = ValidationStage(self._validator, ColumnCounts(features))
-        # a single block has nothing to run beside, and handing it over costs milliseconds
+        # a single block has nothing to run in parallel with, and handing it over costs milliseconds
         helpers = min(_HELPERS, spare_cores()) if file.rows - start > self._batch_rows else 0
         read = self._run.timed_each("read", rows.read(start, stop))
         with (

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.defs.metadata import ui_table
 from batch_scoring.errors import BatchScoringError, FailureClass
 from batch_scoring.monitoring import charts
@@ -28,7 +28,7 @@ class RefusedError(BatchScoringError, dg.Failure):
     failure_class: FailureClass = "bad_input"
 
     def __init__(self, asset: str, description: str, metadata: Mapping[str, str] | None = None) -> None:
-        """`asset`: whose check it is, as the last part of its key."""
+        """`asset`: the asset of the check, as the last part of its key."""
         super().__init__(description=description, metadata=metadata, allow_retries=False)
         if asset in _ASSETS_OF_THE_MODEL:
             self.failure_class = "bad_model"
@@ -51,8 +51,8 @@ def specs(
     Args:
         pipeline: whose spec says what blocks.
         asset: its key.
-        statements: what each check says, by its name.
-        partitions: of the asset; without it each day's result would be stored under no day.
+        statements: the description of each check, by its name.
+        partitions: of the asset; without them the results would belong to no day.
     """
     return [
         dg.AssetCheckSpec(
@@ -87,11 +87,11 @@ def report(
 
     Raises:
         RefusedError: naming the failed checks.
-        UnavailableError: the same, where the trouble is with the store and may pass.
+        UnavailableError: the same, if the store is at fault and may recover.
     """
     findings = [finding.printable() for finding in findings]
     name = kept_as or asset.path[-1]
-    before = history.checks(State(pipeline.output), name, day) if day else []
+    before = trailing_days.checks(State(pipeline.output), name, day) if day else []
     page = _page(pipeline, day) if day else {}
     if day:
         record(pipeline, name, findings, run_id, day)
@@ -118,7 +118,7 @@ def _failure(asset: dg.AssetKey, failed: Sequence[Finding]) -> dg.Failure:
 
 
 def metadata(finding: Finding, before: Iterable[DayChecks], day: str | None) -> dict[str, Any]:
-    """What the UI shows beside a result: the number, its limits, the days before."""
+    """Metadata that the UI shows beside a result: the number, its limits, the days before."""
     shown = {name: ui_table(figure) if isinstance(figure, list) else figure for name, figure in finding.figures.items()}
     if finding.observed is None:
         return shown

@@ -1,7 +1,7 @@
 """The drift step: after the publication, a day is compared with the reference of its model.
 
-It never stops or fails a run: an error in here is a failed result that says so. The figures of every day are kept in
-the state; Evidently's pages of the days that alarm, and of the newest ones.
+It never stops or fails a run: an error here becomes a failed check result with its message. The figures of every
+day are kept in the state; Evidently's pages of the days that alarm, and of the newest ones.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.asset_checks import report, specs
-from batch_scoring.defs.execution import executors
+from batch_scoring.defs.execution import step_pods
 from batch_scoring.defs.metadata import asset_key, days
 from batch_scoring.monitoring.drift.comparison import Side
 from batch_scoring.monitoring.drift.findings import CHECKS, findings
@@ -32,7 +32,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
             for spec in specs(pipeline, keys[side], {check.name: check.statement}, days(pipeline))
         ],
         can_subset=True,
-        **executors.step_options(pipeline, "drift"),
+        **step_pods.step_options(pipeline, "drift"),
     )
     def _drift(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
@@ -45,7 +45,7 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
                 for side, finding in found.items()
                 for result in report(pipeline, keys[side], [finding], run_id, day, kept_as=f"{side}_drift")
             ]
-        except Exception as error:  # of whatever kind: the scores are published, the night goes on
+        except Exception as error:  # any error at all: the scores are published, and the run must not fail
             clean(error)
             context.log.exception("the comparison with the reference failed")
             results = [_failed(pipeline, keys[side], side, error, run_id, day) for side in sides]
@@ -57,8 +57,10 @@ def drift_checks(pipeline: Pipeline) -> dg.AssetChecksDefinition:
 def _failed(
     pipeline: Pipeline, key: dg.AssetKey, side: Side, error: Exception, run_id: str, day: str
 ) -> dg.AssetCheckResult:
-    """The result of a comparison that went wrong, kept like any other if the state can be written at all."""
-    message = f"the comparison failed: {type(error).__name__}: {' '.join(str(error).split())}; the scores stand"
+    """The result of a comparison that raised, recorded like any other if the state can be written at all."""
+    message = (
+        f"the comparison failed: {type(error).__name__}: {' '.join(str(error).split())}; the scores are not affected"
+    )
     finding = Finding(CHECKS[side].name, False, message)
     with contextlib.suppress(Exception):
         return next(report(pipeline, key, [finding], run_id, day, kept_as=f"{side}_drift"))

@@ -1,4 +1,4 @@
-"""What the assets have in common: keys, partitions, options, metadata."""
+"""Shared parts of the assets: keys, partitions, options, metadata."""
 
 import math
 import resource
@@ -11,7 +11,7 @@ import dagster as dg
 from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.defs.execution import executors
+from batch_scoring.defs.execution import step_pods
 from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
@@ -30,7 +30,7 @@ class CatalogOptions(TypedDict):
     kinds: set[str]
 
 
-class AssetOptions(CatalogOptions, executors.StepOptions):
+class AssetOptions(CatalogOptions, step_pods.StepOptions):
     """Arguments that every asset of a pipeline has, those of its step included."""
 
 
@@ -47,7 +47,7 @@ def days(pipeline: Pipeline) -> dg.DailyPartitionsDefinition:
 
 def asset_options(pipeline: Pipeline, name: str, kinds: set[str]) -> AssetOptions:
     """Arguments that every asset of a pipeline has."""
-    return {**catalog_options(pipeline, kinds), **executors.step_options(pipeline, name)}
+    return {**catalog_options(pipeline, kinds), **step_pods.step_options(pipeline, name)}
 
 
 def catalog_options(pipeline: Pipeline, kinds: set[str]) -> CatalogOptions:

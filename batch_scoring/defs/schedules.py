@@ -16,7 +16,7 @@ from batch_scoring.operations.automation.planner import LATE, NOW
 
 
 def score_schedule(pipeline: Pipeline) -> dg.ScheduleDefinition:
-    """Score the days that are due at a time of day, whatever has landed."""
+    """Score the days that are due at a time of day, whether or not their files have landed."""
     settings, partitions = pipeline.spec.schedule, pipeline.spec.partitions
     timezone, zone = settings.timezone or partitions.timezone, ZoneInfo(partitions.timezone)
 

@@ -1,6 +1,6 @@
 """Sensors: a pipeline's landing folder, its queue, broken pipelines, alerts and dead runs.
 
-A sensor reads its cursor, asks `operations` what is to be done, and hands it to Dagster.
+A sensor reads its cursor, asks `operations` what to do, and returns that to Dagster.
 """
 
 from collections.abc import Sequence

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batch_scoring.operations import run_failures
-from batch_scoring.operations.failures import classify
+from batch_scoring.operations import failed_runs
+from batch_scoring.operations.retry_policy import classify
 from batch_scoring.runtime.printable import clean, printable
 from batch_scoring.runtime.step_context import StepContext
 
 
 @contextlib.contextmanager
 def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
-    """The run of a step, which records its failure; an exception fails the run at once, without a retry of the step.
+    """Provide the context of a step and record its failure; an exception fails the run at once, without a step retry.
 
     A step's retry policy is for a lost process or pod. Where the step itself can raise, the run is retried instead.
     """
@@ -28,7 +28,7 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
     except Exception as error:
         if not step.op_retry_policy:
             raise
-        # as Dagster wraps it where there is no policy; any other exception would be retried
+        # as Dagster wraps it without a retry policy; any other exception would be retried
         raise dg.DagsterExecutionStepExecutionError(
             f'Error occurred while executing op "{step.op.name}":',
             user_exception=error,
@@ -40,7 +40,7 @@ def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Itera
 
 
 def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepContext:
-    """The run of a step; all that the step writes has the same start time."""
+    """The context of a step; everything that the step writes has the same start time."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     began = record.start_time if record and record.start_time else None
     started = datetime.fromtimestamp(began, UTC) if began else datetime.now(UTC)
@@ -62,7 +62,7 @@ def recording_failure(run: StepContext) -> Iterator[StepContext]:
     except Exception as error:
         clean(error)
         try:
-            run.tag(run_failures.failure_tags(classify(error), run.id))
+            run.tag(failed_runs.failure_tags(classify(error), run.id))
         except Exception as trouble:  # the full disk may hold the instance too: the first error is the cause
             run.log(f"the failure class cannot be recorded: {trouble}")
         raise

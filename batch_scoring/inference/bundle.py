@@ -51,7 +51,7 @@ class Bundle:
 
     manifest: Manifest
     sha256: str
-    """Of `bundle.json`, which holds the sha256 of all else: the identity of the model."""
+    """Sha256 of `bundle.json`, which holds that of every other file: the identity of the model."""
     content: Mapping[str, bytes]
     uri: str
 
@@ -111,7 +111,7 @@ def read_manifest(folder: Folder) -> tuple[bytes, Manifest]:
 
 
 def read_version(folder: Folder) -> str | None:
-    """Read the version of a manifest, even one that is no longer valid: its name stands in scored rows."""
+    """Read the version of a manifest, even one that is no longer valid: its name is in scored rows."""
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
         version: str | None = json.loads(folder.read(MANIFEST)).get("version")
         return version
@@ -191,7 +191,7 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
-    """Check what a day needs beside the weights: vocabularies, reference and reference profile. Once, on delivery.
+    """Check, on delivery, everything that a day needs besides the weights: vocabularies, reference, reference profile.
 
     Raises:
         BundleError: the reference has no rows, lacks a column or has words that the vocabularies do not, the network
@@ -257,7 +257,7 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
 
 
 def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Read and build a bundle, and prove it by its golden rows on the device.
+    """Read and build a bundle, and verify it with its golden rows on the device.
 
     Raises:
         BundleError: its weights or golden rows are not as its manifest says.
@@ -270,7 +270,7 @@ def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"],
 
 
 def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
-    """Prove a bundle as `load_bundle` does, and check all else that it is delivered with.
+    """Verify a bundle as `load_bundle` does, and check everything else in it.
 
     Raises:
         BundleError: it is not as its manifest says, or a row's outputs depend on other rows.
@@ -284,7 +284,7 @@ def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], devic
 
 def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
     deviation = golden_deviation(bundle, model, device)
-    check_rows(bundle, model)  # before: rows that depend on each other would look like other weights
+    check_rows(bundle, model)  # checked first: rows that depend on each other would look like other weights
     if not deviation.is_accepted:
         raise BundleError(
             f"{bundle.uri}: the golden rows differ by {deviation.size:.2g}, expected at most {deviation.bound:.2g}: "
@@ -331,7 +331,7 @@ def write_bundle(
         network: trained, on the CPU, with its normalisation in buffers.
         arguments: keyword arguments that build the same class again; plain JSON.
         name: the pipeline's name.
-        version: the version's name, which stands in every scored row.
+        version: the version's name, which is stored in every scored row.
         task: what the outputs are: logits of classes, or one value.
         numeric: feature columns in the order of the numeric matrix.
         categorical: vocabulary of each categorical column, in the order of the categorical matrix.
@@ -341,7 +341,7 @@ def write_bundle(
         golden: 64 rows with the key and the feature columns.
         reference: a sample of the training window with the key, `dt` (date) and the feature columns.
         expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
-            key stands in several days) and either the network's outputs (`output_0` …) or the scores
+            key occurs on several days) and either the network's outputs (`output_0` …) or the scores
             (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.

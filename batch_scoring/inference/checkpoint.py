@@ -115,7 +115,7 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}") from error
     try:
         with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old formats and TorchScript are decided upon below
+            warnings.simplefilter("ignore")  # old formats and TorchScript are handled below
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its parsers meet, also OSError, EOFError and KeyError
         raise CheckpointError(f"{checkpoint} {_refusal(error)}") from error

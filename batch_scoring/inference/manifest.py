@@ -126,7 +126,7 @@ class Manifest(BaseModel):
     task: Task
     arguments: Plain = Field(description="keyword arguments of the network's class")
     numeric: Names
-    categorical: dict[str, Names] = Field(description="vocabulary a column; code = position + 1, 0 is unknown")
+    categorical: dict[str, Names] = Field(description="vocabulary of each column; code = position + 1, 0 is unknown")
     classes: Names = Field(description="meaning of prob_class_0 …; empty for a regression")
     training: Plain
     metrics: dict[str, FiniteFloat]
@@ -180,7 +180,7 @@ class Manifest(BaseModel):
 
     @property
     def confidence_column(self) -> str:
-        """The column whose mean over a day is watched."""
+        """The column whose daily mean is monitored."""
         return "prediction" if self.task == "regression" else "prediction_proba"
 
 

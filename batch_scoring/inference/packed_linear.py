@@ -1,13 +1,13 @@
-"""Linear layers with weights packed for the CPU, where they provably give the network's own outputs.
+"""Linear layers with weights packed for the CPU, used where tests show that they give the network's own outputs.
 
 oneDNN multiplies by weights in a layout of its own. torch packs them when it compiles a network, by private operators;
 so torch is pinned in pyproject.toml, and where the operators are missing a network stays as it is.
 
-What a network's outputs do not show is kept by construction: each layer is replaced by itself, never with what follows
-it (oneDNN's fused ReLU gives 0 for NaN, and a network may take its sequences apart), and a layer that is more than
-`torch.nn.Linear` is left alone. What remains, that a packed layer gives a linear layer's outputs to the last bits, is
-tested against the eager network on rows of its own (`proven`); if they differ, the network stays eager. A row's outputs
-differ from eager's in the last bits, and are the same in every batch on the grid.
+Behaviour that a network's outputs do not show is preserved by construction: each layer is replaced by itself, never
+with what follows it (oneDNN's fused ReLU gives 0 for NaN, and a network may take its sequences apart), and a layer that
+is more than `torch.nn.Linear` is left alone. What remains to be shown, that a packed layer gives a linear layer's
+outputs up to the last bits, is tested against the eager network on rows of its own (`proven`); if they differ, the
+network stays eager. A row's outputs differ from eager's in the last bits, and are the same in every batch on the grid.
 """
 
 import copy
@@ -55,8 +55,8 @@ def proven(network: nn.Module, probes: Iterable[ProbeRows]) -> tuple[nn.Module, 
             return network, ""
         with torch.inference_mode():
             for probe in probes:
-                if trouble := _disagreement(network, fast, probe):
-                    return network, f"packed layers give other outputs for {probe.name}: {trouble}"
+                if difference := _disagreement(network, fast, probe):
+                    return network, f"packed layers give other outputs for {probe.name}: {difference}"
     except Exception as error:  # whatever an unusual network raises when it is copied
         if is_out_of_memory(error):
             raise  # where there is more memory the same network would be packed, and have other last bits
@@ -84,7 +84,7 @@ class PackedLinear(nn.Linear):
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "PackedLinear":
-        return self  # it is immutable, and packed weights have no storage to copy
+        return self  # a packed layer is immutable, and its weights have no storage to copy
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """float32[…, out_features] of float32[…, in_features]; other inputs go to torch's own linear layer."""

@@ -1,7 +1,7 @@
 """The reference profile: thresholds of drift and of the scores, learned from a model's reference, kept in its bundle.
 
-`monitoring/drift/calibration.py` learns it; the checks compare a day with it. The recipe, and why the obvious ones
-fail, is in `monitoring/drift/distances.py`.
+`monitoring/drift/calibration.py` learns it; the checks compare a day with it. `monitoring/drift/distances.py`
+describes the method and why simpler ones fail.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ class _Part(BaseModel):
 
 
 class ColumnProfile(_Part):
-    """Distances of a column on ordinary days from the reference, in its own unit-free measure."""
+    """Distances of a column from the reference on ordinary days, without a unit."""
 
     kind: Kind
     grain: Grain = Field(description="row: differs from row to row; day: moves as a whole from day to day")

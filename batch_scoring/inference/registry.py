@@ -14,7 +14,7 @@ from batch_scoring.storage.state import ActiveModel, State
 
 
 def ensure_new_version(pipeline: Pipeline, bundle: Bundle) -> None:
-    """One version is one model: its name stands in every scored row.
+    """Ensure that a version names one model only: its name is in every scored row.
 
     Raises:
         BundleError: another bundle was active under the same version.
@@ -32,7 +32,7 @@ def ensure_new_version(pipeline: Pipeline, bundle: Bundle) -> None:
 
 
 def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
-    """The spec names every feature that the bundle needs.
+    """Ensure that the spec declares every feature that the bundle needs.
 
     Raises:
         BundleError: the bundle needs a feature that the spec does not name, or names as the other kind.

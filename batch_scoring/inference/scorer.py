@@ -1,8 +1,8 @@
-"""The streaming scorer: Arrow record batches in, scores as Arrow record batches out, in flat memory.
+"""The streaming scorer: Arrow record batches in, scores as Arrow record batches out, in constant memory.
 
     record batches -> read and scored in parallel (`parallel.py`; one torch thread each) -> the caller, in order
 
-It knows torch and Arrow, nothing of Dagster, days, tables or files. A row's scores do not depend on the rows
+It uses torch and Arrow and knows nothing about Dagster, days, tables or files. A row's scores do not depend on the rows
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
 another path (and round differently) for a tail of a few rows. Concurrent forward passes never share a network
 (`thread_copies.py`).
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from batch_scoring.inference.packed_linear import ProbeRows
 
 GRID = 64
-"""Every forward pass has a multiple of so many rows. From 16 rows on, results of a row were bit-equal in every batch
+"""Every forward pass has a multiple of this many rows. From 16 rows on, results of a row were bit-equal in every batch
 size tried; 64 leaves room for other BLAS builds."""
 
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
@@ -48,15 +48,15 @@ BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
 PASSES = 16
-"""Forward passes, at most, of one work item of a thread: for a small network a record batch is one item, and handing it
+"""Most forward passes in one work item of a thread: for a small network a record batch is one item, and handing it
 out costs little beside it."""
 
 MOST_FAILING_ROWS = 100
 """Rows of one stream (a shard) for which the network may raise; more of them mean a broken model, not broken rows."""
 
 PROBES = 4_096
-"""About so many golden rows with a missing value, at most, test packed layers: with up to 64 numeric columns all golden
-rows for each, with thousands one for each."""
+"""Approximate maximum of golden rows with a missing value that test packed layers: with up to 64 numeric columns all
+golden rows for each, with thousands one for each."""
 
 ONE_THREAD = "one thread at a time runs the network: no copy of it gives the same outputs"
 """Logged for a network that stores its results where a copy does not find them (`Scorer.runs_side_by_side`)."""
@@ -143,7 +143,7 @@ class Scorer:
         return self._copies.are_equal
 
     def halve(self, times: int) -> None:
-        """Halve the rows of a forward pass so many times, on the grid; the scores stay the same."""
+        """Halve the rows of a forward pass this many times, on the grid; the scores stay the same."""
         self.batch_rows = _padded(self.batch_rows >> times)
 
     def score(
@@ -535,7 +535,7 @@ def _padded(rows: int) -> int:
 
 @contextlib.contextmanager
 def _one_torch_thread_each() -> Iterator[Callable[[], None]]:
-    """Workers parallelise over batches; torch's own threads would spin against them.
+    """Limit torch to one thread per worker: workers run in parallel, and torch's own threads would compete with them.
 
     Yields what each worker has to call first: BLAS libraries set their thread count per calling thread.
     """

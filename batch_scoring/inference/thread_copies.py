@@ -1,4 +1,4 @@
-"""A copy of the network for every thread that scores: what a network keeps in `forward()` stays with its thread.
+"""A copy of the network for every scoring thread: state that `forward()` stores stays with its thread.
 
 Many networks store what they compute on themselves (`self.hidden = …`, a buffer as scratch space, what a hook has
 seen) and read it again a line later. With two threads in one network, one thread reads what the other has stored, and
@@ -19,7 +19,7 @@ from batch_scoring.inference.packed_linear import ProbeRows
 
 
 class ThreadCopies:
-    """As many equal networks as there are concurrent forward passes; a single one, in turn, if no copy is equal."""
+    """One equal network per concurrent forward pass; a single shared one, used in turn, if no copy is equal."""
 
     def __init__(self, network: nn.Module, probes: Iterable[ProbeRows]) -> None:
         """Take a network.
@@ -52,7 +52,7 @@ class ThreadCopies:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return _copy(self._original)  # which is never run: nothing in it changes while it is copied
+            return _copy(self._original)  # the original is never run, so nothing in it changes while it is copied
 
 
 def _copy(network: nn.Module) -> nn.Module:

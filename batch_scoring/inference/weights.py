@@ -78,7 +78,7 @@ def build(
     import torch
 
     name = getattr(network_class, "__name__", "the network")
-    with torch.random.fork_rng(devices=[]):  # a training script may continue after it has written its bundle
+    with torch.random.fork_rng(devices=[]):  # a training script that goes on keeps its random state
         try:
             with torch.device("meta"):
                 sketch = network_class(**arguments)

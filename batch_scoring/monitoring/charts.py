@@ -20,7 +20,7 @@ def histogram(counts: Sequence[int], title: str) -> dg.MetadataValue:
         f'<text x="{width * tick / 4:.0f}" y="{height + 14}" text-anchor="middle">{tick / 4:g}</text>'
         for tick in range(5)
     )
-    heading = f'<text y="-6">{escape(title)}, at most {most} rows a bin</text>'
+    heading = f'<text y="-6">{escape(title)}, at most {most} rows per bin</text>'
     return _picture(title, heading + bars + ticks, width, height)
 
 

@@ -1,7 +1,6 @@
 """Findings: the results of checks, their severity under the spec, and their record in the state.
 
-Every check computes a `Finding` from figures that are at hand already. What Dagster shows of it stands in
-`defs/asset_checks.py`.
+Every check computes a `Finding` from figures that are at hand already. `defs/asset_checks.py` presents it in Dagster.
 """
 
 import contextlib
@@ -29,13 +28,13 @@ class Finding:
     observed: float | None = None
     """The one number that the check is about; its trend over the days is shown."""
     expected: str = ""
-    """What was expected of the number, in words."""
+    """The expected value, as text."""
     limits: Sequence[float] = ()
     """What it is compared with: one number, or the lower and the upper."""
     blocks: bool = False
-    """Whether this failure stops the day although the check is not a blocking one (it is beyond a second bound)."""
+    """Whether this failure stops the day although the check is not a blocking one (it exceeds a second limit)."""
     transient: bool = False
-    """Whether the same files may pass the next time: the trouble is with the store."""
+    """Whether the same files may pass the next time: the store is at fault."""
 
     def printable(self) -> "Finding":
         """The finding without control characters: it may quote a file's columns and cells."""
@@ -61,7 +60,7 @@ def is_error(pipeline: Pipeline, finding: Finding) -> bool:
 
 
 def record(pipeline: Pipeline, name: str, findings: Iterable[Finding], run_id: str, day: str) -> None:
-    """Keep a day's findings in the state; a run with the same findings as before writes nothing.
+    """Record a day's findings in the state; a run with the same findings as before writes nothing.
 
     Args:
         pipeline: whose state.

@@ -1,4 +1,4 @@
-"""Runs and their fate: what starts them, what their failures mean, who is told, what may be deleted.
+"""Operation of runs: the automation that starts them, failure classes, alerts, retention.
 
-Start reading at `failures.py`.
+Start reading at `retry_policy.py`.
 """

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring.runtime import run_locks
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark the dead runs of this machine's instance as failed; return their ids.
 
-    An instance that other machines may share (another launcher than the local one, another storage than SQLite) is
-    left alone: a process may live on another machine, where the launcher monitors its runs itself.
+    An instance that other machines may share (its launcher is not the local one, or its storage is not SQLite) is left
+    alone: a process may live on another machine, where the launcher monitors its runs itself.
     """
     if not is_of_this_machine(instance):
         return []
@@ -64,7 +64,7 @@ def _locks(instance: dg.DagsterInstance) -> Path:
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    tags = run_failures.failure_tags("lost", run.run_id)
+    tags = failed_runs.failure_tags("lost", run.run_id)
     if run.remote_job_origin is None:  # started by a command: the daemon cannot relaunch it
         tags["dagster/max_retries"] = "0"
     instance.add_run_tags(run.run_id, tags)

@@ -4,7 +4,6 @@
 code. Whether a day is up to date is not decided here but in `daily/freshness.py`.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures, run_failures
+from batch_scoring.operations import failed_runs, retry_policy
 from batch_scoring.storage.shards import digest
 
 PARTITION = "dagster/partition"
@@ -28,8 +27,6 @@ STOPPED = "batch_scoring/stopped"
 """Tag with the run's own id if its command was interrupted: Dagster copies tags to retries of a run."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
 """Assets of a run that can bring a day up to date."""
-MOST_BACKOFF = 6
-"""Times a batch is halved at most: from 131,072 rows to 2,048."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
 RUNS_PER_QUERY = 100
@@ -92,7 +89,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps or is_stopped(run):
             continue
-        if (failure := run_failures.record_failure(instance, run)) and not run_failures.is_recorded(run):
+        if (failure := failed_runs.record_failure(instance, run)) and not failed_runs.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
         status = _status(instance, record, failure)
@@ -118,21 +115,7 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 
 def _is_fixed(record: dg.RunRecord) -> bool:
     """Whether a run's code did not load, but does now: that was not an attempt with its files."""
-    return run_failures.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
-
-
-def batch_backoff(instance: dg.DagsterInstance, pipeline: Pipeline, day: str, lost: int = 0) -> int:
-    """How often a step halves its batches: once for each previous attempt that may have run out of memory.
-
-    Args:
-        instance: holds the previous runs.
-        pipeline: of the day.
-        day: YYYY-MM-DD.
-        lost: processes or pods that this step has already lost in this run.
-    """
-    ended = (run for run in of_day(instance, pipeline, day) if run.is_ended)
-    heavy = itertools.takewhile(lambda run: run.failure in failures.HEAVY, ended)
-    return min(lost + sum(1 for _ in heavy), MOST_BACKOFF)
+    return failed_runs.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
 
 
 @dataclass(frozen=True)
@@ -153,7 +136,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
     found: dict[FailureClass, list[tuple[str, float]]] = {}
     for record in _pages(instance, filters):
         run = record.dagster_run
-        if (failure := run_failures.of_run(run)) and _steps(run, pipeline):
+        if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
             found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
     counted = [
         FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
@@ -196,7 +179,7 @@ def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: Failure
         return "succeeded"
     if is_retried(instance, record) and "dagster/auto_retry_run_id" not in run.tags:
         return "to be retried"
-    return "refused" if failure in failures.FINAL else "failed"
+    return "refused" if failure in retry_policy.FINAL else "failed"
 
 
 def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:

@@ -1,4 +1,4 @@
-"""The process: parallel maps, locks, signals, progress, timeouts, garbage collection.
+"""Process-level support: parallel maps, locks, signals, progress, timeouts, garbage collection.
 
-Nothing here knows a pipeline or a storage.
+Nothing here knows about pipelines or storage.
 """

@@ -56,8 +56,8 @@ def _folder() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise PermissionError(
-            f"{folder} is another user's or no folder; expected a folder of user {os.getuid()}, for the locks of "
-            "batch-scoring: remove it, or let TMPDIR name another folder for temporary files"
+            f"{folder} belongs to another user or is not a folder; expected a folder of user {os.getuid()}, for the "
+            "locks of batch-scoring: remove it, or let TMPDIR name another folder for temporary files"
         )
     return folder
 
@@ -67,7 +67,9 @@ def _lock(descriptor: int, waits: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         holder = os.pread(descriptor, 20, 0).decode()
-        raise HeldError(f"process {holder} works on it" if holder else "another process works on it") from None
+        raise HeldError(
+            f"process {holder} is working on it" if holder else "another process is working on it"
+        ) from None
 
 
 def _stands(file: Path, found: os.stat_result) -> bool:

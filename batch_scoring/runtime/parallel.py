@@ -23,7 +23,7 @@ def in_order(
     """Map items in several threads; yield the results in the order of the items.
 
     An idle thread reads the next item, one thread at a time, and works on it: a helper, or the caller's thread while
-    the next result is not ready. So no thread is without work, an item is processed where it was read (its bytes are
+    the next result is not ready. So no thread sits idle, an item is processed where it was read (its bytes are
     in that core's cache), and a slow caller is at most `helpers` + 3 items behind. One reading thread that hands items
     on to workers took 10 % longer on two cores.
 
@@ -50,7 +50,7 @@ def in_order(
     finally:
         line.end()
         for thread in threads:
-            if thread.ident is not None:  # it was started
+            if thread.ident is not None:  # only a started thread can be joined
                 thread.join()
         if isinstance(items, Generator):
             items.close()
@@ -98,7 +98,7 @@ class _Line(Generic[Item, Result]):
                 del outcome  # its error has a traceback with this frame: the cycle would stay in memory
 
     def end(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -131,7 +131,7 @@ class _Line(Generic[Item, Result]):
         with self._changed:
             self._outcomes[number] = outcome
             self._changed.notify_all()
-        del outcome  # as above
+        del outcome  # see `results`
 
 
 def cores() -> int:

@@ -1,9 +1,9 @@
 """Locks that show which Dagster runs still have a process.
 
-Every process that works on a run holds a shared lock, which the kernel releases however the process ends. So whoever
-can acquire the lock exclusively knows that the processes are gone: also after the clock was changed, a process id was
-reused or the machine was restarted, and from another container that mounts the folder. A lock that was never held
-tells nothing.
+Every process that works on a run holds a shared lock, which the kernel releases however the process ends. So a process
+that acquires the lock exclusively knows that the others are gone, even if the clock was changed, a process id was
+reused or the machine was restarted, and even from another container that mounts the folder. A lock that was never held
+proves nothing.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class RunLock:
         self._run, self._lock, self._is_over = "", -1, False
 
     def acquire(self, run_id: str) -> None:
-        """Hold the lock of a run, together with its other processes; release that of the run before."""
+        """Hold the lock of a run, together with its other processes; release that of the previous run."""
         if run_id == self._run:
             return
         self.release()
@@ -86,7 +86,7 @@ def _hold(file: Path) -> int:
 
 
 def _take(lock: int) -> bool:
-    """Acquire the lock exclusively; whether that succeeded."""
+    """Try to acquire the lock exclusively; return whether that succeeded."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

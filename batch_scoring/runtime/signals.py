@@ -5,7 +5,7 @@ leaves a half-loaded module behind, and Dagster replaces handlers with raising o
 command do nothing and cannot be replaced, and a thread of its own receives the signal. Work then ends as with
 `kill -9`, which the storage tolerates at any time; final actions and messages are registered here beforehand.
 
-Steps that Dagster launches are interrupted by Dagster; see `run_failures.INTERRUPTED`.
+Steps that Dagster launches are interrupted by Dagster; see `failed_runs.INTERRUPTED`.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _said = threading.Lock()
 
 
 def watch(program: str) -> None:
-    """From now on, end this process on a signal with exit code 128 plus its number; ignored signals stay ignored.
+    """End this process on a signal, with exit code 128 plus its number; ignored signals stay ignored.
 
     Call it before other threads are started and before slow imports; signals blocked until then (`early_signals.py`)
     are handled now.
@@ -39,7 +39,7 @@ def watch(program: str) -> None:
     Args:
         program: name at the start of the final message.
     """
-    told, tell = os.pipe()
+    wakeup, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     numbers = {number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN}
@@ -49,7 +49,7 @@ def watch(program: str) -> None:
     # a terminal signals all of its processes: our children must not print tracebacks of their own
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # during a step Dagster redirects descriptor 2 to a file
-    threading.Thread(target=_wait, args=(program, told, numbers, os.dup(2)), name="signals", daemon=True).start()
+    threading.Thread(target=_wait, args=(program, wakeup, numbers, os.dup(2)), name="signals", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
 
 
@@ -91,20 +91,20 @@ def _keep_handlers(numbers: set[signal.Signals]) -> None:
     signal.signal = keep  # type: ignore[assignment]
 
 
-def _wait(program: str, told: int, numbers: set[signal.Signals], terminal: int) -> None:
+def _wait(program: str, wakeup: int, numbers: set[signal.Signals], terminal: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    number = _heard(told, numbers)
-    while not _uninterrupted.acquire(blocking=False):  # never released: no such block begins any more
-        number = _heard(told, numbers)
+    number = _next_signal(wakeup, numbers)
+    while not _uninterrupted.acquire(blocking=False):  # never released: no further block begins
+        number = _next_signal(wakeup, numbers)
     _ending.set()
     threading.Thread(target=_end, args=(program, number, terminal), daemon=True).start()
-    select.select([told], [], [], GRACE)  # a second signal ends the process at once
+    select.select([wakeup], [], [], GRACE)  # a second signal ends the process at once
     _leave(program, number, terminal, "")
 
 
-def _heard(told: int, numbers: set[signal.Signals]) -> int:
-    """The next of these signals."""
-    while (number := os.read(told, 1)[0]) not in numbers:
+def _next_signal(wakeup: int, numbers: set[signal.Signals]) -> int:
+    """Wait for the next of these signals."""
+    while (number := os.read(wakeup, 1)[0]) not in numbers:
         pass
     return number
 
@@ -113,7 +113,7 @@ def _end(program: str, number: int, terminal: int) -> None:
     """Run the final actions, then end the process."""
     words = ""
     for act in reversed(_acts[:]):
-        with contextlib.suppress(Exception):  # of one action; the others still run
+        with contextlib.suppress(Exception):  # one action may fail; the others still run
             said = act()
             words = words or said or ""
     with contextlib.suppress(Exception):

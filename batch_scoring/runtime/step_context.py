@@ -1,6 +1,6 @@
 """The context of a step: its run, its log, and the time spent on each activity.
 
-Filled in by Dagster's part (`defs`), by commands and by tests; what works with it never sees Dagster.
+Filled in by Dagster's part (`defs`), by commands and by tests; the code that uses it never sees Dagster.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ class StepContext:
     """Which run a step belongs to, where its log lines go, and how long its activities take."""
 
     id: str
-    """Of the run."""
+    """The run's id."""
     started: datetime
-    """UTC; written to the scored rows as `scored_at`."""
+    """When the run started, in UTC; written to the scored rows as `scored_at`."""
     log: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
-    """By activity, waiting for it included; activities overlap, so their sum may exceed the wall time."""
+    """Time of each activity, with the time spent waiting for it; activities overlap: the sum may exceed wall time."""
     began: float = field(default_factory=perf_counter)
     """When this step started, by `perf_counter`."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Those that the run was started with."""
+    """The run's tags at its start."""
     tag: Callable[[dict[str, str]], object] = lambda _: None
     """Add tags to the run's record."""
 

@@ -41,7 +41,7 @@ from batch_scoring.errors import FileChangedError as FileChangedError
 from batch_scoring.errors import OutsideFolderError, Trouble
 from batch_scoring.storage import aws
 from batch_scoring.storage.aws import as_os_errors
-from batch_scoring.storage.entries import Entry, Tree, readable_name, why_not_a_name
+from batch_scoring.storage.folder_entries import Entry, Tree, readable_name, why_not_a_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

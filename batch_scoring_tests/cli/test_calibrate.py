@@ -32,7 +32,7 @@ def test_the_command_writes_the_profile_and_says_what_to_expect(
 ) -> None:
     assert main(["calibrate", deployed.name]) == 0
     said = capsys.readouterr().out
-    assert "reference: 30 days, 2023-11-27 to 2023-12-26, 60 rows a day; all days are compared alike" in said
+    assert "reference: 30 days, 2023-11-27 to 2023-12-26, 60 rows a day; all days are compared together" in said
     assert "false alarms of single days a month; no test of the trailing 28 days: it takes 84 reference days" in said
     assert f"written: {deployed.pipeline.bundle.uri} (version v1, sha256 " in said
     bundle = read_bundle(deployed.pipeline.bundle)
@@ -88,7 +88,7 @@ def test_a_profile_may_be_learned_anew_before_it_is_in_force(deployed: TinyProje
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["elsewhere"], "batch-scoring: no pipeline 'elsewhere'; there are: tiny_"),
+        (["elsewhere"], "batch-scoring: no pipeline 'elsewhere'; known pipelines: tiny_"),
         (["NAME", "--bundle", "/nowhere"], "there is no bundle.json; expected a bundle folder"),
     ],
 )

@@ -18,13 +18,13 @@ import pytest
 
 from batch_scoring.cli.report_server import ReportServer
 from batch_scoring.config.loader import PROJECT
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html
 from batch_scoring_tests.browser import look, needs_browser
-from batch_scoring_tests.monitoring.test_markup import evidently, report
+from batch_scoring_tests.monitoring.test_html import evidently, report
 from batch_scoring_tests.tiny import TinyProject
 
 SCRIPT = "document.title = 1"
-PAGE = f"<meta charset='utf-8'>{markup.policy_element([SCRIPT])}<script>{SCRIPT}</script>"
+PAGE = f"<meta charset='utf-8'>{html.policy_element([SCRIPT])}<script>{SCRIPT}</script>"
 DAY_PAGE, MONTH_PAGE = "reports/dt=2024-03-04/drift.html", "reports/month=2024-03.html"
 
 
@@ -56,7 +56,7 @@ def test_a_page_is_served_as_it_is_with_its_policy_and_bounds(server: ReportServ
         status, headers, content = ask(server, f"/{tiny.name}/{page}", host)
         assert (status, content) == (200, PAGE.encode())
         assert headers["content-security-policy"] == (
-            f"{markup.policy([SCRIPT])}; sandbox allow-scripts; frame-ancestors 'none'"
+            f"{html.policy([SCRIPT])}; sandbox allow-scripts; frame-ancestors 'none'"
         )
         assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
         assert headers["content-type"] == "text/html; charset=utf-8" and "Python" not in headers["server"]

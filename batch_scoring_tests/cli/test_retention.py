@@ -40,7 +40,7 @@ def test_the_command_says_what_may_go_and_deletes_only_when_asked(
     before = files(old)
     assert main(["retention", old.name]) == 0
     said = normalised(capsys.readouterr().out).splitlines()
-    assert said[0].startswith("tiny in ") and said[0].endswith(": may go")
+    assert said[0].startswith("tiny in ") and said[0].endswith(": can be removed")
     assert said[3].split()[:4] == ["superseded", "7", "days", "2"]
     assert said[3].endswith("tables/validated_features 1, tables/predictions 1")
     assert said[5].split() == ["reports", "ever", "0", "0", "B"]
@@ -71,12 +71,12 @@ def test_the_command_fails_where_something_is_unsure_and_says_what(
     before = files(old)
     assert main(["retention", old.name, "--delete"]) == 1
     said = capsys.readouterr().out
-    assert "problem: nothing was removed, the clock is doubted: nothing was published for " in said
+    assert "problem: nothing was removed, the clock is in doubt: nothing was published for " in said
     assert files(old) == before
     assert main(["retention", old.name, "--delete", "--clock-is-right"]) == 0
     assert len(before - files(old)) == 2
     assert main(["retention", "nobody"]) == 2
-    assert "no pipeline 'nobody'; there are: tiny" in normalised(capsys.readouterr().err)
+    assert "no pipeline 'nobody'; known pipelines: tiny" in normalised(capsys.readouterr().err)
 
 
 def test_sizes_are_for_people() -> None:

@@ -51,7 +51,9 @@ def test_a_folder_without_any_pipeline_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_an_unknown_pipeline_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownPipelineError, match="no pipeline 'flights'; there are: customer_churn, flight_delay"):
+    with pytest.raises(
+        UnknownPipelineError, match="no pipeline 'flights'; known pipelines: customer_churn, flight_delay"
+    ):
         find_pipeline("flights")
 
 
@@ -125,7 +127,7 @@ def test_a_spec_of_another_name_is_a_fault(tiny: TinyProject) -> None:
     other = tiny.folder / "pipeline.yml"
     other.write_text("name: x")
     try:
-        with pytest.raises(SpecError, match=r"pipeline\.yml: no spec has this name; call it pipeline\.yaml"):
+        with pytest.raises(SpecError, match=r"pipeline\.yml: not the name of a spec; rename it to pipeline\.yaml"):
             load_pipelines(tiny.packages, tiny.data_root)
     finally:
         other.unlink()

@@ -32,7 +32,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "a deadline with a unit": (
         put("input", "deadline_hours", value="9h"),
         "input.deadline_hours: '9h': input should be a valid number, unable to parse string as a number; expected "
-        "hours from the day's midnight, by the wall clock, until its files must be there; may exceed 24",
+        "deadline of the day's files: hours after its midnight, in wall-clock time; may exceed 24",
     ),
     "unknown field of a section": (
         put("features", "numerical", value=["x"]),
@@ -207,7 +207,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "cron at random": (
         put("schedule", "cron", value="R 6 * * *"),
-        "schedule.cron: 'R 6 * * *': R means another time in every process; "
+        "schedule.cron: 'R 6 * * *': R means a different time in every process; "
         "expected five fields such as 0 6 * * * (daily at 06:00)",
     ),
     "cron that is a number": (

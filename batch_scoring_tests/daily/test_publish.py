@@ -127,12 +127,12 @@ def test_a_shard_that_has_other_rows_than_were_counted_is_not_finished(tiny: Tin
     )
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.write(Batch(pa.record_batch({"id": ["a"]})))
-        with pytest.raises(RowsLostError, match="s: 2 rows are counted and 1 are written"):
+        with pytest.raises(RowsLostError, match="s: 2 rows were counted and 1 were written"):
             draft.finish(stats)
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.reject([rejected(1)])
         draft.quarantined["rule"]["x: ge"] += 1
-        with pytest.raises(RowsLostError, match="s, stage rule: 2 rows are counted and 1 are written"):
+        with pytest.raises(RowsLostError, match="s, stage rule: 2 rows were counted and 1 were written"):
             draft.finish(stats.model_copy(update={"rows": 0}))
     assert step.table.table.folder.list() == [] == step.quarantine.table.folder.list()
 

@@ -54,7 +54,7 @@ def test_features_of_older_input_are_not_scored_under_the_new_label(tiny: TinyPr
     tiny.land(DAY, tiny.rows(65))
     tiny.run(steps=["raw_input"])
     result = tiny.run(steps=["predictions"], raise_on_error=False)
-    assert "are of other files than raw_input has pinned" in error_of(result)
+    assert "come from other files than raw_input has pinned" in error_of(result)
     assert f"run {tiny.name}/validated_features for {DAY} first" in error_of(result)
 
 
@@ -129,7 +129,7 @@ def test_scores_of_features_that_were_validated_anew_meanwhile_are_not_published
     tiny.run()
     newest = tiny.read()
     assert 0 < newest.num_rows < 100
-    with pytest.raises(SupersededError, match="the features were validated anew, with another result"):
+    with pytest.raises(SupersededError, match="the features were validated again, with another result"):
         check_current(step, source)
     assert tiny.read().equals(newest)
 
@@ -150,4 +150,4 @@ def test_features_of_an_old_schema_are_not_scored(tiny: TinyProject) -> None:
     tiny.run()
     tiny.write_code(SCHEMA + "# stricter\n")
     result = tiny.run(steps=["predictions"], raise_on_error=False)
-    assert "are of another schema or other settings; run" in error_of(result)
+    assert "come from another schema or other settings; run" in error_of(result)

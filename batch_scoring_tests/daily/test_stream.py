@@ -163,5 +163,5 @@ def test_a_row_that_is_lost_and_another_that_is_doubled_do_not_cancel_out() -> N
 
 def test_what_was_counted_and_what_was_written_must_agree() -> None:
     ensure_written(3, 3, "a file")
-    with pytest.raises(RowsLostError, match="a file: 3 rows are counted and 2 are written"):
+    with pytest.raises(RowsLostError, match="a file: 3 rows were counted and 2 were written"):
         ensure_written(3, 2, "a file")

@@ -68,5 +68,5 @@ def test_what_guards_a_promise_cannot_be_switched_off(tiny: TinyProject) -> None
     with pytest.raises(ValueError, match="2 errors") as error:
         _ = tiny.pipeline
     assert "checks.rows_are_conserved.blocking: False: " in str(error.value)
-    assert "expected true: it guards a guarantee" in str(error.value)
+    assert "expected true: an invariant always blocks" in str(error.value)
     assert "expected false: it cannot stop the day" in str(error.value)

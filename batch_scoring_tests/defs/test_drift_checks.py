@@ -23,7 +23,7 @@ def test_a_damaged_reference_is_a_failed_result_and_the_night_goes_on(tiny: Tiny
     assert not said(result).passed and said(result).severity == dg.AssetCheckSeverity.WARN
     assert said(result).description.startswith("the comparison failed: BundleError: ")
     assert "reference.parquet has sha256" in said(result).description
-    assert said(result).description.endswith("; the scores stand")
+    assert said(result).description.endswith("; the scores are not affected")
 
 
 def test_whatever_is_raised_fails_both_results_and_not_the_run(project: TinyProject) -> None:

@@ -21,7 +21,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 from dagster._utils.error import SerializableErrorInfo
 
-from batch_scoring.cli.doctor import run_probes as doctor
+from batch_scoring.cli.doctor import all_probes as doctor
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader
 from batch_scoring.config.loader import PROJECT, Survey, survey_pipelines
@@ -29,7 +29,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy, deploy_valid
 from batch_scoring.defs.sensors import uploads_sensor
 from batch_scoring.errors import SpecError
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.receivers import WebServer
@@ -108,7 +108,10 @@ BREAKS: dict[str, tuple[Breaks, str]] = {
         ),
         "No such file or directory",
     ),
-    "another ending": (lambda tiny: (tiny.folder / "pipeline.yaml").rename(tiny.folder / "pipeline.yml"), "call it pi"),
+    "another ending": (
+        lambda tiny: (tiny.folder / "pipeline.yaml").rename(tiny.folder / "pipeline.yml"),
+        "rename it to pi",
+    ),
 }
 
 
@@ -302,7 +305,7 @@ def test_a_run_whose_code_does_not_load_is_the_codes_fault_and_says_so(
     collector.tick(instance, [known], LOG)
     ended = instance.get_run_by_id(run.run_id)
     assert ended and ended.status == dg.DagsterRunStatus.FAILURE
-    assert run_failures.of_run(ended) == "bad_model" and run_failures.has_load_error(ended)
+    assert failed_runs.of_run(ended) == "bad_model" and failed_runs.has_load_error(ended)
     (known_run,) = run_history.of_day(instance, known, DAY)
     assert (known_run.status, known_run.failure) == ("refused", "bad_model")
     assert known_run.fingerprint == "f", "the same code would fail again"
@@ -326,8 +329,8 @@ def test_a_step_whose_code_does_not_load_is_the_codes_fault_too(
     with dg.execute_job(job, instance, tags={run_history.PARTITION: DAY}) as result:
         assert not result.success
     run = instance.get_run_by_id(result.run_id)
-    assert run and run_failures.record_failure(instance, run) == "bad_model"
-    assert "Could not find job" in (run_failures.load_error(instance, run) or "")
+    assert run and failed_runs.record_failure(instance, run) == "bad_model"
+    assert "Could not find job" in (failed_runs.load_error(instance, run) or "")
 
 
 @pytest.mark.parametrize(
@@ -356,7 +359,7 @@ def test_a_pod_whose_code_does_not_load_is_the_codes_fault_if_its_step_has_faile
     instance.report_dagster_event(event, run.run_id)
     instance.report_run_failed(run, "failed", JobFailureData(None, RunFailureReason.STEP_FAILURE))
     ended = instance.get_run_by_id(run.run_id)
-    assert ended and run_failures.record_failure(instance, ended) == (failure if is_of_failed else "lost")
+    assert ended and failed_runs.record_failure(instance, ended) == (failure if is_of_failed else "lost")
 
 
 # a daemon

@@ -31,12 +31,12 @@ from batch_scoring.errors import BundleError, StateError, SupersededError
 from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.deployed import PACKAGES, ROOT
-from batch_scoring_tests.storage.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
+from batch_scoring_tests.storage.test_folder_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 OTHER_DAY = "2024-03-06"
@@ -181,7 +181,9 @@ def test_what_the_disk_does_not_give_is_waited_for_and_told_once(
     assert asked(tick) == [OTHER_DAY, DAY]
     (report,) = tick.plan.reports
     assert report.name == NEXT_DAY and f"{place.day}{what}: {os.strerror(number)}: " in report.text
-    assert report.text.endswith("let this process read it" if number == errno.EACCES else "check its disk or mount")
+    assert report.text.endswith(
+        "grant this process read access" if number == errno.EACCES else "check its disk or mount"
+    )
     assert tick.plan.waiting[NEXT_DAY] in report.text
     assert look(tiny, instance, tick.plan.memory).plan.reports == ()
     result = tiny.run(NEXT_DAY, raise_on_error=False)
@@ -459,7 +461,7 @@ def test_under_a_real_daemon_the_other_days_are_scored_and_each_trouble_is_one_f
             time.sleep(6)  # some ticks more
             assert ended(instance) == done == {DAY: ["SUCCESS"]} | {day: ["FAILURE"] for day in troubled}
             tags = [
-                run.tags[run_failures.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE
+                run.tags[failed_runs.TAG] for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE
             ]
             assert tags == ["bad_input"] * 3
     finally:

@@ -22,7 +22,7 @@ def bars(svg: str) -> list[tuple[float, str, str]]:
 def test_a_histogram_has_a_bar_a_bin_in_proportion() -> None:
     svg = drawing(histogram([10, 40, 0], "scores of <b>"))
     assert [(height, title) for height, _, title in bars(svg)] == [(37.5, "10"), (150.0, "40"), (0.0, "0")]
-    assert "scores of &lt;b&gt;, at most 40 rows a bin" in svg
+    assert "scores of &lt;b&gt;, at most 40 rows per bin" in svg
 
 
 def test_a_trend_marks_failed_days_and_the_day_itself() -> None:

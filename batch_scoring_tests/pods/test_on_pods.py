@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from batch_scoring.daily.tables import predictions_table
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.alerting.messages import of_run, read
 from batch_scoring.storage.state import REFERENCES
 from batch_scoring_tests.pods.cluster import Cluster, Job
@@ -162,6 +162,6 @@ def test_pods_that_nobody_can_start_end_the_run_with_their_reasons(
     (known,) = run_history.of_day(instance, on_s3.pipeline, DAY)
     assert known.failure == "timeout"
     record = instance.get_run_record_by_id(run_id)
-    assert record and run_failures.of_run(record.dagster_run) == "timeout"
+    assert record and failed_runs.of_run(record.dagster_run) == "timeout"
     told = of_run(instance, read(instance, record), [], "")
     assert f"{on_s3.name}/" in told.body and "did not start within" in told.body and "class: timeout" in told.body

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batch_scoring.config.compute import VARIABLE
 from batch_scoring.config.loader import PIPELINES, load_pipelines
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.defs.execution.executors import K8S_TAG, SPOT_TAINTS
+from batch_scoring.defs.execution.step_pods import K8S_TAG, SPOT_TAINTS
 from batch_scoring.errors import SpecError
 from batch_scoring_tests.deployed import PACKAGES
 from batch_scoring_tests.pods.cluster import Cluster, running_cluster

@@ -20,7 +20,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from batch_scoring.daily import freshness
 from batch_scoring.errors import FailureClass
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring_tests.receivers import WebServer
 from batch_scoring_tests.reliability import disks
 from batch_scoring_tests.reliability.audit import audit, signature, some_rows
@@ -115,7 +115,7 @@ class Provoked:
     def result(self, titles: Sequence[str]) -> tuple[str, list[str]]:
         """A row of the matrix, and what is not as it should be."""
         case, faults = self.case, []
-        classes = {run.tags.get(run_failures.TAG, "none") for run in self.failed}
+        classes = {run.tags.get(failed_runs.TAG, "none") for run in self.failed}
         alerts = [title for title in titles if title.split(" ")[0].rstrip(":") == self.project.name]
         if classes != ({case.failure} if case.failure else set()):
             faults.append(f"failed as {sorted(classes)}, expected {case.failure}")

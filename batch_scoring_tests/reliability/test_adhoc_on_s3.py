@@ -73,7 +73,7 @@ def test_a_folder_on_s3_is_scored_as_a_local_one_and_replaced_only_with_overwrit
     ("target", "says"),
     [
         ("s3://{bucket}/in/x.csv", "lies in --input"),
-        ("s3://{bucket}/x.txt", "no such kind of file"),
+        ("s3://{bucket}/x.txt", "unknown kind of file"),
         ("s3://{bucket}-is-not-there/x.csv", "there is no s3://{bucket}-is-not-there/x.csv"),
     ],
 )

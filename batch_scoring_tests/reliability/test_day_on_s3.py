@@ -97,7 +97,7 @@ def test_a_bucket_that_may_not_be_listed_is_a_failed_check(tmp_path: Path, store
     store.proxy.faults = [Fault("403", f"^GET .*landing%2Fdt%3D{DAY}")]
     result = tiny.run(steps=["raw_input"], raise_on_error=False)
     assert checks(result)["raw_input/input_is_complete"] is False
-    assert "cannot be listed" in error_of(result) and "let this process read it" in error_of(result)
+    assert "cannot be listed" in error_of(result) and "grant this process read access" in error_of(result)
 
 
 def test_a_store_that_is_down_for_longer_than_botocore_is_patient_delays_a_publication(

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.cli.doctor import cloud, stores
-from batch_scoring.cli.doctor.probe import Site
+from batch_scoring.cli.doctor import stores
 from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring_tests.broken_sites import Clinic, findings, told
 from batch_scoring_tests.reliability.proxy import Fault
@@ -123,23 +122,6 @@ def test_no_credentials(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None
     assert "AWS_ACCESS_KEY_ID" in report.text()
 
 
-def test_credentials_that_aws_itself_does_not_know(store: Store, clinic: Clinic) -> None:
-    from botocore.exceptions import ClientError
-
-    answer = {"Error": {"Code": "ExpiredToken", "Message": "expired"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    finding = cloud.explain(ClientError(answer, "ListObjectsV2"), "s3://b", "s3:ListBucket")  # type: ignore[arg-type]
-    assert (finding.severity, finding.where) == ("error", "AWS credentials") and "log in again" in finding.remedy
-
-
-def test_a_bucket_in_another_region(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL")
-    answer = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-central-1"}}}
-    (finding,) = cloud.other_region(answer, "s3://b")
-    assert finding.severity == "error" and finding.remedy == "export AWS_REGION=eu-central-1"
-    monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    assert list(cloud.other_region(answer, "s3://b")) == []
-
-
 def test_a_queue_that_is_not_there(store: Store, clinic: Clinic) -> None:
     clinic.tiny.spec["events"] = {"queue": f"{store.proxy.url}/123456789012/nobodys"}
     clinic.tiny.write_spec()
@@ -151,20 +133,16 @@ def test_a_queue_that_forgets_within_minutes(store: Store, clinic: Clinic) -> No
     told(clinic.look(), "warning", "queue", "messages are kept for 0:10:00", "set-queue-attributes")
 
 
-def test_nothing_is_asked_of_aws_where_everything_is_local(tmp_path: Path) -> None:
-    assert list(cloud.identity.look(Site((TinyProject(tmp_path).pipeline,)))) == []
-
-
 def test_interrupted_while_a_probe_object_is_there_it_is_taken_away(store: Store, clinic: Clinic) -> None:
     """The fixture looks at the bucket in the end."""
     store.proxy.faults = [Fault("delay", on=r"^GET .*batch_scoring_doctor", seconds=1.5)]
     code = (
         "import sys, batch_scoring.pipelines as p; from pathlib import Path\n"
         "from batch_scoring.runtime import signals; signals.watch('batch-scoring')\n"
-        "from batch_scoring.cli.doctor import run_probes; from batch_scoring.config.loader import survey_pipelines\n"
+        "from batch_scoring.cli.doctor import all_probes; from batch_scoring.config.loader import survey_pipelines\n"
         "places, root = sys.argv[1:]; p.__path__.append(places)\n"
-        "run_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
-        "sys.exit(run_probes.doctor([], sys.stdout))\n"
+        "all_probes.survey_pipelines = lambda: survey_pipelines(Path(places), root)\n"
+        "sys.exit(all_probes.doctor([], sys.stdout))\n"
     )
     arguments = [sys.executable, "-c", code, str(clinic.tiny.packages), clinic.tiny.data_root]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as process:

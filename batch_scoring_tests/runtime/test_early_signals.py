@@ -36,4 +36,4 @@ def test_a_command_that_is_still_importing_ends_with_one_line(
     assert "interrupted" in said[0]
     assert not any("Traceback" in line for line in lines)
     if name == "backfill":
-        assert said[0].endswith(f"interrupted; go on with: batch-scoring {arguments}")
+        assert said[0].endswith(f"interrupted; continue with: batch-scoring {arguments}")

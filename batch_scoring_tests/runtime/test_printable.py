@@ -16,7 +16,7 @@ from dagster_shared.serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_scoring.cli.doctor import commits, instance
+from batch_scoring.cli.doctor import delta_tables, instance
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader as pipelines
@@ -160,7 +160,7 @@ def test_the_command_that_doctor_prints_removes_the_file_and_nothing_else(tmp_pa
     (log / "00000000000000000000.json").write_text('{"commitInfo":{}}\n')
     torn = log / "00000000000000000001.json"
     torn.write_text('{"add":{"pa')
-    [finding] = [f for f in commits.logs.look(tiny.pipeline) if "torn" in f.found]
+    [finding] = [f for f in delta_tables.logs.look(tiny.pipeline) if "torn" in f.found]
     command = finding.remedy.partition(", then batch-scoring doctor")[0]
     assert command.startswith("rm ") and "\n" not in command and is_plain(command)
     before = {file for file in tmp_path.rglob("*")}

@@ -35,11 +35,13 @@ def test_a_backfill_ends_at_once_and_its_last_line_goes_on(
     code, lines = terminal.end()
     assert time.monotonic() - began < 15
     assert (code, len(lines)) == (128 + number, 2), lines
-    assert lines[1] == f"batch-scoring: interrupted; go on with: batch-scoring backfill customer_churn {' '.join(days)}"
+    assert (
+        lines[1] == f"batch-scoring: interrupted; continue with: batch-scoring backfill customer_churn {' '.join(days)}"
+    )
     monkeypatch.setenv("DAGSTER_HOME", environment["DAGSTER_HOME"])
     with dg.DagsterInstance.get() as instance:
         assert [(run.status.value, run_history.is_stopped(run)) for run in instance.get_runs()] == [("CANCELED", True)]
-    command = shlex.split(lines[1].partition("go on with: ")[2])
+    command = shlex.split(lines[1].partition("continue with: ")[2])
     done = subprocess.run([BIN / command[0], *command[1:]], env=environment, cwd=PROJECT, check=False)
     assert done.returncode == 0
 
@@ -67,7 +69,7 @@ def test_make_passes_it_on(environment: dict[str, str]) -> None:
     terminal.read_until(lambda text: "rows/s" in text)
     terminal.tell(signal.SIGINT)
     code, lines = terminal.end()
-    assert code in (2, -signal.SIGINT) and sum("interrupted; go on with: " in line for line in lines) == 1
+    assert code in (2, -signal.SIGINT) and sum("interrupted; continue with: " in line for line in lines) == 1
     assert not any("Traceback" in line or "failed" in line.replace("failed checks", "") for line in lines)
 
 

@@ -10,7 +10,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.operations.automation import landing_scan, planner, sqs
 from batch_scoring.operations.automation.planner import Bounds, DayRequest
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.storage.state import State
 from batch_scoring_tests.simulation import bucket
 from batch_scoring_tests.simulation.bucket import Figures, play, play_all, summary
@@ -77,7 +77,9 @@ def _bounded(**limits: Any) -> Patches:
 def _fingerprint_of_names() -> Patches:
     def is_settled(day: Any) -> bool:
         pinned = State(bucket.PIPELINE.output).day_inputs([day.day])
-        return day.settled is not None and [{f.path for f in p.files} for p in pinned] == [{f.path for f in day.files}]
+        return day.scored_from is not None and [{f.path for f in p.files} for p in pinned] == [
+            {f.path for f in day.files}
+        ]
 
     return [(planner.Landed, "is_up_to_date", property(is_settled))]
 

@@ -186,7 +186,7 @@ def _summary(thing: Any) -> str:  # noqa: ANN401  (anything with a docstring)
 def python_api() -> Iterator[str]:
     """The public names, with signatures and docstrings."""
     import batch_scoring
-    from batch_scoring.cli.remote import pages as remote_pages
+    from batch_scoring.cli.remote import output as remote_pages
 
     yield "# Python API\n"
     yield from _wrapped("The public names of the package. Everything else may change between releases.\n")

@@ -19,7 +19,7 @@ from batch_scoring.runtime.printable import guarded
     is_flag=True,
     help="Only days that have landed and failed, and were not scored since; with --stale these too.",
 )
-@click.option("--dry-run", is_flag=True, help="Say which days would be run and why; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print which days would be run and why; write nothing.")
 @click.pass_context
 def backfill(
     context: click.Context,

@@ -49,7 +49,7 @@ def launched_run(pipeline: Pipeline, instance: dg.DagsterInstance, day: str) -> 
 
 
 def wait_for_launched(pipeline: Pipeline, instance: dg.DagsterInstance, day: str) -> None:
-    """Return when no run that Dagster has launched is working on the day."""
+    """Wait until no run that Dagster has launched is working on the day."""
     while launched_run(pipeline, instance, day):
         time.sleep(POLL)
         end_dead_runs(instance)  # without a daemon nothing else notices that its process is gone

@@ -65,7 +65,7 @@ class DayOutcome:
     quarantined: int = 0
     seconds: float = 0.0
     unchanged: bool = False
-    """Whether an earlier run had published exactly this."""
+    """Whether an earlier run had published the same rows."""
     by_another: bool = False
     """Whether a run of another process did the work in the meantime."""
 
@@ -99,7 +99,7 @@ def backfill(
         out: receives the progress and the result.
         stale: of these days only those that are stale.
         failed: of these days only those that have failed; with `stale` those that are one of the two.
-        dry_run: say which days would be run and why, and write nothing.
+        dry_run: print which days would be run and why, and write nothing.
 
     Raises:
         ComputeError: runs of this deployment need pods.
@@ -111,7 +111,7 @@ def backfill(
 
 
 def show(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
-    """Say which days would be run and why."""
+    """Print which days would be run and why."""
     days = selection.days_within(pipeline, wanted)
     with opened() as instance:
         if wanted.is_range:
@@ -131,11 +131,11 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
     with opened() as instance:
         if instance.run_launcher.supports_check_run_worker_health:
             raise ComputeError(
-                "the daemon of this deployment looks for a pod of every run, and would take those of this command for "
+                "the daemon of this deployment looks for a pod of every run, and would consider those of this command "
                 f"dead; use batch-scoring submit {pipeline.name} --from {days[0]} --to {days[-1]}"
             )
         if dead := end_dead_runs(instance):
-            out.write(f"marked as failed, their processes are gone: {', '.join(dead)}\n")
+            out.write(f"marked as failed, because their processes are gone: {', '.join(dead)}\n")
         chosen = selection.choose(pipeline, days, wanted, instance)
         if not chosen:
             out.write(_nothing(pipeline, days, wanted))
@@ -170,7 +170,7 @@ def _run_all(work: "_Work", chosen: Sequence[Choice], outcomes: list[DayOutcome]
             add(work.attempt(choice))
         except HeldError as held:
             put_off.append(choice)
-            out.write(f"{choice.day}  put off: {held}\n")
+            out.write(f"{choice.day}  postponed: {held}\n")
             out.flush()
     for choice in put_off:
         add(work.wait_for(choice))
@@ -187,7 +187,7 @@ def _continuation(
     span = [min(left), last] if wanted.last or wanted.is_range else [min(left)]
     options = [f"--{name}" for name in ("stale", "failed") if getattr(wanted, name)]
     said = f"{len(failed)} of {len(done)} days failed: {', '.join(ranges(failed))}; " if failed else ""
-    return f"{said}go on with: {shlex.join(['batch-scoring', 'backfill', pipeline.name, *span, *options])}"
+    return f"{said}continue with: {shlex.join(['batch-scoring', 'backfill', pipeline.name, *span, *options])}"
 
 
 class _Work:
@@ -219,11 +219,11 @@ class _Work:
             return self._run(choice, may_be_done=True)
 
     def _run(self, choice: Choice, *, may_be_done: bool) -> DayOutcome:
-        if may_be_done and self._stands(choice.day):
+        if may_be_done and self._is_up_to_date(choice.day):
             return replace(_published(self._pipeline, choice.day), by_another=True)
         return run_day(self._pipeline, self._job, choice.day, self._instance, choice.steps)
 
-    def _stands(self, day: str) -> bool:
+    def _is_up_to_date(self, day: str) -> bool:
         """Whether a run of the day would write nothing; if that cannot be determined, the run reports why."""
         try:
             listed = {day: list_day(self._pipeline.landing, day)}
@@ -275,10 +275,10 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
         run = instance.get_run_by_id(run_id)
         if run and run.is_finished:
             return
-        if run:  # else it is just being created
+        if run:  # otherwise the run is just being created
             instance.add_run_tags(run_id, {run_history.STOPPED: run_id})
             instance.report_run_canceled(
-                run, "The command batch-scoring backfill was told to end. Finished shards are kept."
+                run, "The command batch-scoring backfill was interrupted. Finished shards are kept."
             )
         time.sleep(0.02)
 
@@ -321,7 +321,7 @@ def _nothing(pipeline: Pipeline, days: Sequence[str], wanted: Wanted) -> str:
 def _job(pipeline: Pipeline) -> dg.JobDefinition:
     from batch_scoring.definitions import deploy
 
-    with in_this_process():  # where Ctrl-C ends a step; one that has a pod is tried again
+    with in_this_process():  # here Ctrl-C ends a step, and only a step with its own pod is retried
         return deploy([pipeline]).resolve_job_def(job_name(pipeline))
 
 

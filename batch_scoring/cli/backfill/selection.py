@@ -106,7 +106,7 @@ def explain(pipeline: Pipeline, days: Sequence[str], instance: dg.DagsterInstanc
 
     def why(day: str) -> str:
         if day not in listed:
-            return "its landing files are gone; its scores stand" if day in scored else "no file has landed"
+            return "its landing files are gone; its scores are kept" if day in scored else "no file has landed"
         if day in idle:
             return "up to date: nothing would be written"
         if day in failed or day in stale:
@@ -119,7 +119,7 @@ def explain(pipeline: Pipeline, days: Sequence[str], instance: dg.DagsterInstanc
 def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str]:
     """The days whose run would write nothing: up to date with the listed files, the active model and the current code.
 
-    A day without files may be archived: any files that it was scored from will do.
+    A day without files may be archived: it is up to date whatever files it was scored from.
 
     Raises:
         OSError: the store did not answer.

@@ -22,8 +22,8 @@ _MEANINGS = {
     "InvalidAccessKeyId": ("AWS credentials", "an access key that exists", _CREDENTIALS),
     "InvalidClientTokenId": ("AWS credentials", "an access key that exists", _CREDENTIALS),
     "SignatureDoesNotMatch": ("AWS credentials", "the secret that belongs to the access key", _CREDENTIALS),
-    "ExpiredToken": ("AWS credentials", "credentials that are still good", "log in again, or use a role: it renews"),
-    "ExpiredTokenException": ("AWS credentials", "credentials that are still good", "log in again, or use a role"),
+    "ExpiredToken": ("AWS credentials", "credentials that are still valid", "log in again, or use a role: it renews"),
+    "ExpiredTokenException": ("AWS credentials", "credentials that are still valid", "log in again, or use a role"),
     "RequestTimeTooSkewed": ("clock", "this machine's time within 15 minutes of AWS's", "set it: chronyc makestep"),
 }
 
@@ -77,18 +77,18 @@ def explain(error: Exception, where: str, action: str) -> ProbeFinding:
         )
     if status in (401, 403):
         return ProbeFinding(
-            "error", where, f"access denied: {said}", f"the right {action}", f"allow {action} for our role"
+            "error", where, f"access denied: {said}", f"the permission {action}", f"allow {action} for our role"
         )
     if status in (301, 400) and "egion" in said:
         return ProbeFinding("error", "AWS region", said, "the bucket's region", "set AWS_REGION to the bucket's region")
     return ProbeFinding(
-        "error", where, f"HTTP status {status}: {said}", "an answer", "try again; ask who runs the store"
+        "error", where, f"HTTP status {status}: {said}", "an answer", "try again; ask the operator of the store"
     )
 
 
 @probe("AWS identity", seconds=NETWORK_TIMEOUT)
 def identity(site: Site) -> Iterator[ProbeFinding]:
-    """There are credentials and a region, and AWS knows us."""
+    """Credentials and a region are set, and AWS accepts the credentials."""
     if not uses_aws(site):
         return
     known = aws.access()
@@ -108,7 +108,7 @@ def identity(site: Site) -> Iterator[ProbeFinding]:
         )
     try:
         answer = aws.quick_client("sts").get_caller_identity()
-    except Exception as error:  # boto3 raises of many kinds; each is explained
+    except Exception as error:  # boto3 raises many kinds of errors; each is explained
         if known.endpoint is None:
             yield explain(error, "AWS credentials", "sts:GetCallerIdentity")
         return  # a store that is not AWS may have no STS; the storage's own probes decide
@@ -117,7 +117,7 @@ def identity(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("queue", seconds=NETWORK_TIMEOUT)
 def queue(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """The queue of events.queue is there, readable, and keeps messages long enough."""
+    """The queue of events.queue exists, is readable, and keeps messages long enough."""
     url = pipeline.spec.events.queue
     if not url:
         return
@@ -132,14 +132,14 @@ def queue(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             "warning",
             url,
             f"messages are kept for {timedelta(seconds=kept)}",
-            "at least a day: what comes while no daemon runs is else lost until the next look at the landing folder",
+            "at least a day: else messages that arrive while no daemon runs are lost, and their files wait for a scan",
             f"aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600",
         )
     if int(found.get("VisibilityTimeout", 30)) == 0:
         yield ProbeFinding(
             "warning",
             url,
-            "VisibilityTimeout is 0: other readers of the queue see a message at once again",
+            "VisibilityTimeout is 0: other readers of the queue see a message again at once",
             "the default, 30 seconds, or more",
             f"aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30",
         )

@@ -18,16 +18,16 @@ from batch_scoring.runtime.printable import guarded
     "--fail-on",
     type=click.Choice(["warning", "error"]),
     default="warning",
-    help="What makes the exit code 1: only errors (a night fails), or warnings too (something is lost or unsafe), "
+    help="What makes the exit code 1: only errors (runs fail), or warnings too (something is lost or unsafe), "
     "which is the default.",
 )
 def doctor(pipelines: Sequence[str], *, as_json: bool, send_test: bool, fail_on: Literal["warning", "error"]) -> int:
-    """Check a deployment, and say for each fault what to do.
+    """Check a deployment, and report what to do about each problem.
 
-    It looks at specs, storage, tables, models, landing files, AWS, disks, and the Dagster instance with its daemon and
+    It examines specs, storage, tables, models, landing files, AWS, disks, and the Dagster instance with its daemon and
     sensors. It changes nothing. The exit code is 0 if nothing was found, 1 if something was, 2 if the command was
     wrong.
     """
-    from batch_scoring.cli.doctor import run_probes  # late: it brings Dagster
+    from batch_scoring.cli.doctor import all_probes  # late: it brings Dagster
 
-    return run_probes.doctor(pipelines, guarded(sys.stdout), as_json=as_json, send_test=send_test, fail_on=fail_on)
+    return all_probes.doctor(pipelines, guarded(sys.stdout), as_json=as_json, send_test=send_test, fail_on=fail_on)

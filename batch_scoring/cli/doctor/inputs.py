@@ -16,30 +16,30 @@ from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.storage.folders import FileVersion
 
 LOOKED_AT = 1_000
-"""Rows of the newest file that are validated."""
+"""Number of rows of the newest file that are validated."""
 READ_WHOLE = 64 * 2**20
 """Size up to which a file is read to its end."""
 MOST_DAYS = 30
-"""Most newest day folders that are searched for a file."""
+"""Number of newest day folders that are searched for a file, at most."""
 
 
 @probe("specs")
 def specs(site: Site) -> Iterator[ProbeFinding]:
-    """Every pipeline.yaml is right, and what it refers to is there."""
+    """Every pipeline.yaml is valid, and what it refers to exists."""
     for fault in site.faults:
         where, _, found = fault.partition(": ")
         yield ProbeFinding(
             "error",
             where,
             found or fault,
-            "a spec without a fault: one with a fault keeps its pipeline from loading",
-            "correct it, and see again: batch-scoring doctor",
+            "a valid spec: an invalid one keeps its pipeline from loading",
+            "correct it, then check again: batch-scoring doctor",
         )
 
 
 @probe("newest landing file", "landing", seconds=60)
 def newest_landing_file(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """The newest landing file is whole, and its columns and first rows are as the schema says."""
+    """The newest landing file is complete, and its columns and first rows match the schema."""
     try:
         contract = Contract(pipeline)
     except (ContractError, CodeError) as error:
@@ -58,7 +58,7 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             pipeline.landing.uri,
             "no data file in any of its days",
             f"dt=YYYY-MM-DD/ with files that end in {', '.join(landing_files.ENDINGS)}",
-            "see what uploads them, and input.landing in the spec",
+            "check what uploads them, and input.landing in the spec",
         )
         return
     where = f"{pipeline.landing.uri}/{file.path}"
@@ -70,20 +70,20 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     except ContractError as error:
         yield ProbeFinding("error", where, str(error), "the schema's columns in the schema's types", remedy)
     except UnreadableFileError as error:
-        yield ProbeFinding("error", where, str(error), "a whole file of its kind", "upload it again")
+        yield ProbeFinding("error", where, str(error), "a complete file of its format", "upload it again")
 
 
 @probe("landing names", "landing")
 def landing_names(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """Every name in the landing folder is a day, what lies in its newest days is files: nothing else is read."""
+    """Every name in the landing folder is a day, and the newest days contain only files: nothing else is read."""
     children = pipeline.landing.children()
     first, today = pipeline.spec.partitions.start, landing_scan.today(pipeline, time.time())
-    days, strangers = planner.sort_names(children.folders, children.files, first, today, children.troubled)
-    for stranger in strangers:
+    days, unexpected = planner.sort_names(children.folders, children.files, first, today, children.troubled)
+    for one in unexpected:
         yield ProbeFinding(
-            "info" if stranger.reason.startswith("in the future") else "warning",
-            f"{pipeline.landing.uri}/{stranger.name}",
-            f"never scored: {stranger.reason}",
+            "info" if one.reason.startswith("in the future") else "warning",
+            f"{pipeline.landing.uri}/{one.name}",
+            f"never scored: {one.reason}",
             "dt=YYYY-MM-DD/",
             "move it to its day, or let its name begin with _",
         )
@@ -96,10 +96,10 @@ def landing_names(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 
 @probe("model bundle", "bundle", "output", seconds=60)
 def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """The bundle is intact, its golden rows agree, its metrics suffice, and its device is there."""
+    """The bundle is intact, its golden rows agree, its metrics suffice, and its device is present."""
     delivered = model_checks.examine(pipeline)
     for finding in delivered.findings:
-        if not finding.passed and not finding.message.startswith("not tried"):
+        if not finding.passed and not finding.message.startswith("not tested"):
             yield ProbeFinding(
                 "error",
                 f"{pipeline.bundle.uri} ({finding.check})",
@@ -117,7 +117,7 @@ def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             model_checks.CHECKS["metrics_meet_threshold"],
             "deliver a better model, or change the threshold in the spec",
         )
-    if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # where it is a pod's matter
+    if pipeline.spec.scoring.device == "cuda" and executor_name() != "k8s":  # under k8s only the pods need it
         import torch
 
         if not torch.cuda.is_available():
@@ -179,5 +179,5 @@ def _validated(pipeline: Pipeline, contract: Contract, file: FileVersion, where:
             where,
             f"{rejected} of its first {seen} rows are rejected: {main}",
             f"at most {limits.most(seen):.0f} of so many rows",
-            "; ".join([f"see what has changed upstream; correct the file or {_schema(pipeline)}", *sorted(advice)]),
+            "; ".join([f"check what has changed upstream; correct the file or {_schema(pipeline)}", *sorted(advice)]),
         )

@@ -38,13 +38,13 @@ _EXPORT = f"export DAGSTER_HOME={shell_word(str(PROJECT))}"
 
 @probe("instance", gives="instance")
 def home(site: Site) -> Iterator[ProbeFinding]:
-    """DAGSTER_HOME is a folder with a dagster.yaml that Dagster takes, and its storage opens."""
+    """DAGSTER_HOME is a folder with a dagster.yaml that Dagster accepts, and its storage opens."""
     if site.home is None:
         yield ProbeFinding(
             "warning",
             "DAGSTER_HOME",
             "it is not set, and there is no dagster.yaml in this folder: runs that are started from here are not kept",
-            "the instance that the daemon has",
+            "the instance that the daemon uses",
             _EXPORT,
         )
         return
@@ -61,7 +61,7 @@ def home(site: Site) -> Iterator[ProbeFinding]:
         yield ProbeFinding(
             "warning",
             str(site.home),
-            "there is no dagster.yaml: runs have no maximum time, a crashed one is not run again",
+            "there is no dagster.yaml: runs have no maximum runtime, and a crashed one is not retried",
             "the project's",
             f"cp {shell_word(f'{PROJECT}/dagster.yaml')} {shell_word(f'{site.home}/')}",
         )
@@ -74,11 +74,11 @@ def home(site: Site) -> Iterator[ProbeFinding]:
             yield ProbeFinding(
                 "error",
                 str(file),
-                "two processes have created it at once, it has two revisions: every command fails",
+                "two processes created it at the same time, so it has two revisions: every command fails",
                 "one revision",
                 f"DAGSTER_HOME={shell_word(str(site.home))} {sqlite_databases.REPAIR}",
             )
-        if not torn and not _is_new(site.home):  # to open a new one would create its databases
+        if not torn and not _is_new(site.home):  # opening a new one would create its databases
             site.instance = dg.DagsterInstance.from_ref(ref)
             site.instance.get_daemon_heartbeats()
     except Exception as error:  # Dagster's, or whatever its database raises
@@ -87,14 +87,14 @@ def home(site: Site) -> Iterator[ProbeFinding]:
             "error",
             str(site.home / "dagster.yaml"),
             " ".join(f"{type(error).__name__}: {error}".split())[:400],
-            "settings that Dagster takes, and a storage that opens",
-            f"compare it with {PROJECT}/dagster.yaml; see whether its database answers and is not damaged",
+            "settings that Dagster accepts, and a storage that opens",
+            f"compare it with {PROJECT}/dagster.yaml; check that its database answers and is not damaged",
         )
 
 
 @probe("instance settings", "instance")
 def settings(site: Site) -> Iterator[ProbeFinding]:
-    """dagster.yaml has the settings that nights depend on."""
+    """dagster.yaml has the settings that scheduled runs depend on."""
     if site.home is None or not (site.home / "dagster.yaml").is_file():
         return
     import yaml
@@ -128,27 +128,27 @@ _SETTINGS = (
         "run_monitoring.free_slots_after_run_end_seconds",
         lambda v: isinstance(v, int) and v > 0,
         "60",
-        "slots of pools that a cancelled run held are never free again",
+        "pool slots that a cancelled run held are never released",
     ),
-    ("run_retries.enabled", lambda v: v is True, "true", "a run whose worker died is not run again"),
+    ("run_retries.enabled", lambda v: v is True, "true", "a run whose worker died is not retried"),
     (
         "run_retries.retry_on_asset_or_op_failure",
         lambda v: v is False,
         "false",
-        "a day that a check has refused is run again in vain",
+        "a day that a check has refused is retried in vain",
     ),
     (
         "concurrency.runs.max_concurrent_runs",
         lambda v: isinstance(v, int) and v > 0,
         "2, or what memory allows",
-        "a backfill starts more runs at once than the machine bears (Dagster's own bound is 10), or none",
+        "a backfill starts more runs at once than the machine can take (Dagster's own limit is 10), or none",
     ),
 )
 
 
 @probe("executor", "instance")
 def executor(site: Site) -> Iterator[ProbeFinding]:
-    """The executor is one that there is, and its steps find each other's files."""
+    """The executor exists, and its steps see each other's files."""
     try:
         if compute.executor_name() != "k8s":
             return
@@ -170,11 +170,14 @@ def executor(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("daemon", "instance")
 def daemon(site: Site) -> Iterator[ProbeFinding]:
-    """If a daemon has ever run here, all its parts have been heard within the last minutes."""
+    """If a daemon has ever run here, all of its parts have sent a heartbeat within the last minutes."""
     beats = site.instance.get_daemon_heartbeats() if site.instance else {}
     if site.instance is None or not beats:
         yield ProbeFinding(
-            "info", "daemon", "none has ever run here: nothing is scored by itself", remedy=f"if it should be: {_START}"
+            "info",
+            "daemon",
+            "none has ever run here: nothing is scored automatically",
+            remedy=f"if it should be: {_START}",
         )
         return
     needed = [kind for kind in site.instance.get_required_daemon_types() if kind in beats]
@@ -184,7 +187,7 @@ def daemon(site: Site) -> Iterator[ProbeFinding]:
         yield ProbeFinding(
             "error",
             "daemon",
-            f"it has not been heard since {last:%Y-%m-%d %H:%M} UTC: nothing is scored by itself",
+            f"no heartbeat since {last:%Y-%m-%d %H:%M} UTC: nothing is scored automatically",
             f"a heartbeat within {HEARTBEAT_TIMEOUT:g} s",
             f"start it: {_START}",
         )
@@ -192,9 +195,9 @@ def daemon(site: Site) -> Iterator[ProbeFinding]:
         yield ProbeFinding(
             "error",
             "daemon",
-            f"parts of it have not been heard for {HEARTBEAT_TIMEOUT:g} s: {', '.join(sorted(silent))}",
+            f"parts of it have sent no heartbeat for {HEARTBEAT_TIMEOUT:g} s: {', '.join(sorted(silent))}",
             "a heartbeat of each",
-            f"see its log; start it again: {_START}",
+            f"check its log; restart it: {_START}",
         )
     for kind in sorted(set(needed) - set(silent)):
         if errors := [error for error in beats[kind].errors or () if not sensor_status.says_broken(error.message)]:
@@ -204,7 +207,7 @@ def daemon(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("what starts days", "instance")
 def starters(site: Site) -> Iterator[ProbeFinding]:
-    """A sensor or schedule that is on starts each pipeline's days, and none was switched off by hand."""
+    """Each pipeline has a running sensor or schedule that starts its days, and none was switched off by hand."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for pipeline in site.pipelines:
         starts = _starters(pipeline)
@@ -232,7 +235,7 @@ def starters(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("guards", "instance")
 def guards(site: Site) -> Iterator[ProbeFinding]:
-    """The sensors alerts and dead_runs are on."""
+    """The sensors alerts and dead_runs are running."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for name, lost in OF_ALL.items():
         if not sensor_status.is_on(known.get(name), "running"):
@@ -247,7 +250,7 @@ def guards(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("ticks", "instance")
 def ticks(site: Site) -> Iterator[ProbeFinding]:
-    """No sensor that is on has been failing for minutes."""
+    """No running sensor has been failing for minutes."""
     if site.instance is None:
         return
     for door in sensor_status.broken(site.instance, site.pipelines):
@@ -255,14 +258,14 @@ def ticks(site: Site) -> Iterator[ProbeFinding]:
             "error",
             f"sensor {door.sensor}",
             f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
-            "a tick that works: files that land are not scored until then",
-            "put right what the error says; its ticks are in the UI under Automation",
+            "a successful tick: files that land are not scored until then",
+            "fix what the error reports; its ticks are in the UI under Automation",
         )
 
 
 @probe("dead runs", "instance", seconds=60)
 def dead_runs(site: Site) -> Iterator[ProbeFinding]:
-    """Every started run has its process, and no run that is over holds a slot of a pool."""
+    """Every started run has its process, and no ended run holds a pool slot."""
     if site.instance is None:
         return
     is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
@@ -273,7 +276,7 @@ def dead_runs(site: Site) -> Iterator[ProbeFinding]:
             "it is Dagster's own: whether a run still has a process is "
             "not known, and one that is killed holds its slot until its maximum runtime",
             "batch_scoring.defs.execution.sqlite_event_log, EventLog",
-            f"take the block over from {PROJECT}/dagster.yaml",
+            f"copy the block from {PROJECT}/dagster.yaml",
         )
     for run in find_dead_runs(site.instance):
         yield ProbeFinding(
@@ -294,21 +297,21 @@ def dead_runs(site: Site) -> Iterator[ProbeFinding]:
                 yield ProbeFinding(
                     "warning",
                     f"pool {pool}",
-                    f"run {run} is over and still holds a slot: others wait for it",
-                    "slots of living runs alone",
+                    f"run {run} has ended and still holds a slot: others wait for it",
+                    "slots held only by running runs",
                     "in the UI: Deployment, Concurrency, free the slots of that run",
                 )
 
 
 @probe("waiting alerts", "instance")
 def waiting_alerts(site: Site) -> Iterator[ProbeFinding]:
-    """No message waits for a channel that has refused it."""
+    """No message waits for a channel that has rejected it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
     outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
-            yield ProbeFinding("warning", "alerts", text, "no message that waits", "batch-scoring doctor --send-test")
+            yield ProbeFinding("warning", "alerts", text, "no waiting message", "batch-scoring doctor --send-test")
 
 
 def _switch(site: Site, name: str) -> str:

@@ -22,7 +22,7 @@ NIGHTS = 30
 """Days that a disk should have room for."""
 LEAST_INODES, SHORT_INODES = 500, 10_000
 RECENT_DAYS = 7
-"""Newest days whose size is taken for that of a day."""
+"""Newest days from which the size of a day is estimated."""
 MEMORY_DISKS = ("tmpfs", "ramfs")
 NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs")
 
@@ -31,7 +31,7 @@ _PYTHON = shell_word(sys.executable)
 
 @probe("code")
 def code(_site: Site) -> Iterator[ProbeFinding]:
-    """The code that runs is that of the checkout in which the command was typed."""
+    """The code that runs is that of the checkout in which the command was started."""
     here = Path.cwd()
     if (here / "batch_scoring" / "definitions.py").is_file() and here.resolve() != PROJECT.resolve():
         yield ProbeFinding(
@@ -45,11 +45,11 @@ def code(_site: Site) -> Iterator[ProbeFinding]:
 
 @probe("disk", "output")
 def disk(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """There is room for a month of days like the last ones, or for uploads in the making."""
+    """There is room for a month of days like the latest ones, or for uploads in progress."""
     sizes = _recent_sizes(pipeline)
     most, mean = max(sizes, default=0), sum(sizes) / len(sizes) if sizes else 0.0
     if pipeline.output.is_local:
-        kept = f"{NIGHTS} days like the last ones"
+        kept = f"{NIGHTS} days like the latest ones"
         yield from _room(existing(Path(pipeline.output.uri)), int(2 * most), int(NIGHTS * mean), kept)
     else:
         waiting = "shards that wait there for their upload"
@@ -58,7 +58,7 @@ def disk(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 
 @probe("lasting storage", "output")
 def lasting(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """What the pipeline writes outlives a restart of the machine."""
+    """The pipeline's output survives a restart of the machine."""
     if pipeline.output.is_local:
         yield from _fleeting(
             existing(Path(pipeline.output.uri)), "tables and state", "the data root (BATCH_SCORING_DATA)"
@@ -67,7 +67,7 @@ def lasting(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 
 @probe("lasting instance")
 def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
-    """Dagster's folder outlives a restart, is no network mount, and has room."""
+    """The instance's folder survives a restart, is not a network mount, and has room."""
     if site.home is None or not site.home.is_dir():
         return
     yield from _fleeting(site.home, "runs, sensors' memory and waiting alerts", "DAGSTER_HOME")
@@ -76,7 +76,7 @@ def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
         yield ProbeFinding(
             "warning",
             str(site.home),
-            f"SQLite on {kind}: its locks do not hold there",
+            f"SQLite on {kind}: its locks do not work there",
             "a local disk, or PostgreSQL",
             "set DAGSTER_HOME to a local folder, or give dagster.yaml a PostgreSQL storage",
         )
@@ -84,14 +84,14 @@ def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("alert channels", seconds=60)
 def alert_channels(site: Site) -> Iterator[ProbeFinding]:
-    """Every address of ALERT_URLS is understood, and with --send-test takes a message."""
+    """Every address of ALERT_URLS is valid, and with --send-test accepts a message."""
     named = channels.parse(os.environ.get("ALERT_URLS", ""))
     if not named:
         yield ProbeFinding(
             "warning" if site.send_test else "info",
             "ALERT_URLS",
             "not set: failures are only logged",
-            "addresses as apprise has them",
+            "addresses in apprise's format",
             "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
     for channel in named:
@@ -100,11 +100,11 @@ def alert_channels(site: Site) -> Iterator[ProbeFinding]:
                 "warning",
                 str(channel),
                 "apprise does not understand it: nothing is sent there",
-                "an address as apprise has them",
-                "correct that address; commas and spaces in passwords want URL encoding",
+                "an address in apprise's format",
+                "correct that address; commas and spaces in passwords must be URL-encoded",
             )
     if site.send_test:
-        text = "This channel receives what batch_scoring tells."
+        text = "This channel receives the alerts of batch_scoring."
         message = Message(topic="test", title="batch_scoring: test message", body=text, kind="info")
         waiting = {channel: [message] for channel in named if channel.scheme}
         for channel, error in channels.send(waiting, seconds=30):
@@ -113,8 +113,8 @@ def alert_channels(site: Site) -> Iterator[ProbeFinding]:
                     "warning",
                     str(channel),
                     f"the test message was not delivered: {error}",
-                    "a channel that takes it",
-                    "see whether its host is reached from here, and whether its token is still good",
+                    "a channel that accepts it",
+                    "check whether its host can be reached from here, and whether its token is still valid",
                 )
 
 
@@ -128,7 +128,7 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
         try:
             for published_day in state.published_days_of(step, days):
                 by_day[published_day.day] += published_day.table.bytes + published_day.quarantine.bytes
-        except StateError:  # the probe of the tables' rows names it
+        except StateError:  # the probe of the tables' rows reports it
             continue
     return [size for size in by_day.values() if size]
 
@@ -143,14 +143,14 @@ def _room(folder: Path, needed: int, wanted: int, what: str) -> Iterator[ProbeFi
             "error" if free < least else "warning",
             f"{folder} ({_file_system(folder)})",
             f"{_shown(free)} free",
-            f"at least {_shown(least)} for a night, {_shown(short)} for {what}",
+            f"at least {_shown(least)} for a run, {_shown(short)} for {what}",
             f"make room (du -xh {shell_word(str(folder))} | sort -h | tail), or put it on a larger disk",
         )
     if found.f_files and inodes < SHORT_INODES:  # some file systems have no fixed number of inodes
         yield ProbeFinding(
             "error" if inodes < LEAST_INODES else "warning",
             f"{folder} ({_file_system(folder)})",
-            f"{inodes:,} inodes free: that many more files and no more",
+            f"{inodes:,} inodes free: no more files than that can be created",
             f"at least {SHORT_INODES:,}",
             f"remove small files: du -x --inodes {shell_word(str(folder))} | sort -n | tail",
         )

@@ -1,4 +1,4 @@
-"""Probes, and a runner that executes them in parallel, each with a time limit. It knows none of them by name."""
+"""Probes, and a runner that executes them in parallel, each with a time limit."""
 
 import sys
 import threading
@@ -30,7 +30,7 @@ _PIP = f"{shell_word(sys.executable)} -m pip"
 
 @dataclass(frozen=True)
 class ProbeFinding:
-    """Something that is not as it should be."""
+    """A problem that a probe has found."""
 
     severity: Severity
     where: str
@@ -43,7 +43,7 @@ class ProbeFinding:
 
 @dataclass
 class Site:
-    """The subject of the probes: pipelines with valid specs, and their Dagster instance."""
+    """The deployment under examination: pipelines with valid specs, and their Dagster instance."""
 
     pipelines: Sequence[Pipeline]
     send_test: bool = False
@@ -126,7 +126,7 @@ class Look(threading.Thread):
         try:
             for finding in outcome.probe.look(self._target_of_probe):
                 outcome.findings.append(finding)
-        except Exception as error:  # whatever it is, it is a finding
+        except Exception as error:  # any error of a probe is a finding
             outcome.findings.append(_raised(outcome, error))
         outcome.seconds = time.monotonic() - self._began
 
@@ -172,7 +172,7 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[ProbeOutcome]:
             continue
         if missing := [need for need in one.needs if {(need, pipeline), (need, "")} & lacking]:
             outcomes[number] = ProbeOutcome(
-                one, pipeline, skipped=f"depends on what has an error: {', '.join(missing)}"
+                one, pipeline, skipped=f"depends on something that has an error: {', '.join(missing)}"
             )
         else:
             looks[number] = Look(one, pipeline, target)
@@ -183,7 +183,7 @@ def examine(wanted: Sequence[tuple[Probe, str, object]]) -> list[ProbeOutcome]:
 
 def _raised(outcome: ProbeOutcome, error: Exception) -> ProbeFinding:
     where = outcome.pipeline or outcome.probe.name
-    if isinstance(error, BatchScoringError | OSError):  # their text says all that there is to say
+    if isinstance(error, BatchScoringError | OSError):  # their messages are complete
         return ProbeFinding("error", where, str(error), outcome.probe.states)
     if isinstance(error, ImportError):
         remedy = f"{_PIP} check, then {_PIP} install --constraint constraints.txt --editable {shell_word(str(PROJECT))}"
@@ -191,7 +191,7 @@ def _raised(outcome: ProbeOutcome, error: Exception) -> ProbeFinding:
     return ProbeFinding(
         "error",
         where,
-        f"the probe itself has failed: {type(error).__name__}: {error}",
+        f"the probe itself failed: {type(error).__name__}: {error}",
         outcome.probe.states,
         "it is unknown whether this holds; check by hand, and report the probe's failure",
     )

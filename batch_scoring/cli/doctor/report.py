@@ -1,4 +1,4 @@
-"""Doctor's report as text or JSON, with secrets removed from whatever libraries and services said."""
+"""Doctor's report as text or JSON, with secrets removed from the messages of libraries and services."""
 
 import json
 import os
@@ -44,13 +44,11 @@ class DoctorReport:
         """Text: one line per probe without a finding, then the findings, then their counts."""
         lines = [*self._well(), *self._skipped()]
         for finding, by in self.findings():
-            lines += _told(finding, by)
+            lines += _lines(finding, by)
         errors, warnings, skipped = self.count("error"), self.count("warning"), sum(1 for _ in self._skipped())
         counts = f"{_many(errors, 'error')}, {_many(warnings, 'warning')}" if errors + warnings else "nothing found"
         looked = len(self.outcomes) - skipped
-        counts += (
-            f"; {_many(looked, 'probe')} looked, {skipped} could not" if skipped else f"; {_many(looked, 'probe')}"
-        )
+        counts += f"; {_many(looked, 'probe')} run, {skipped} skipped" if skipped else f"; {_many(looked, 'probe')}"
         return _without_secrets("\n".join([*lines, f"{counts}, {self.seconds:.1f} s"]) + "\n")
 
     def json(self) -> str:
@@ -96,7 +94,7 @@ class DoctorReport:
     def _skipped(self) -> Iterator[str]:
         for outcome in self.outcomes:
             if outcome.skipped:
-                yield f"-        {outcome.probe.name:20}  {outcome.pipeline}: not looked at, {outcome.skipped}"
+                yield f"-        {outcome.probe.name:20}  {outcome.pipeline}: skipped, {outcome.skipped}"
 
 
 def _status(outcome: ProbeOutcome) -> str:
@@ -106,7 +104,7 @@ def _status(outcome: ProbeOutcome) -> str:
     return next((severity for severity in ("error", "warning") if severity in severities), "ok")
 
 
-def _told(finding: ProbeFinding, by: Sequence[ProbeOutcome]) -> Iterator[str]:
+def _lines(finding: ProbeFinding, by: Sequence[ProbeOutcome]) -> Iterator[str]:
     pipelines = list(dict.fromkeys(outcome.pipeline for outcome in by if outcome.pipeline))
     whose = f" ({', '.join(pipelines)})" if pipelines else ""
     yield f"{finding.severity:8} {by[0].probe.name}: {finding.where}{whose}"
@@ -128,9 +126,9 @@ def _secrets() -> Iterable[str]:
 
 def _without_secrets(text: str) -> str:
     for secret in sorted(_secrets(), key=len, reverse=True):
-        if len(secret) > 5:  # a shorter one is none, and stands in words
+        if len(secret) > 5:  # a shorter one is not a secret, and may be part of a word
             text = text.replace(secret, "…")
-    return re.sub(r"(\w://)\S+@", r"\1…@", text)  # to the last @: a password may hold any character
+    return re.sub(r"(\w://)\S+@", r"\1…@", text)  # up to the last @: a password may contain any character
 
 
 def _cleaned(value: object) -> object:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batch_scoring.cli.doctor import cloud
 from batch_scoring.cli.doctor.probe import NETWORK_TIMEOUT, PROBE_TIMEOUT, ProbeFinding, probe
-from batch_scoring.cli.doctor.traces import new_name, trace
+from batch_scoring.cli.doctor.probe_files import new_name, trace
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.runtime.printable import shell_word
@@ -19,12 +19,12 @@ from batch_scoring.storage import aws
 from batch_scoring.storage.folders import Folder, S3Folder
 
 SKEW, REFUSED_SKEW = 5.0, 900.0
-"""Seconds by which clocks may differ: beyond the first it is unsafe, beyond the second S3 refuses requests."""
+"""Seconds by which clocks may differ: more than the first is unsafe; with more than the second S3 refuses requests."""
 
 
 @probe("landing folder", gives="landing", seconds=NETWORK_TIMEOUT)
 def landing_is_reachable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """The landing folder is there and can be listed."""
+    """The landing folder exists and can be listed."""
     folder = pipeline.landing
     if folder.is_local and not Path(folder.uri).is_dir():
         is_file = Path(folder.uri).exists()
@@ -76,7 +76,7 @@ def writable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
 
 @probe("hard links", "output")
 def hard_links(pipeline: Pipeline) -> Iterator[ProbeFinding]:
-    """The tables' folder takes hard links: on a disk, a commit is one."""
+    """The tables' folder supports hard links: on a disk, a commit is one."""
     if not pipeline.output.is_local:
         return
     folder = existing(Path(pipeline.output.uri, "tables"))
@@ -90,14 +90,14 @@ def hard_links(pipeline: Pipeline) -> Iterator[ProbeFinding]:
         try:
             first.touch(exist_ok=False)
         except OSError:
-            return  # not writable: the probe of that name says so
+            return  # not writable: the probe of that name reports it
         try:
             os.link(first, second)
         except OSError as error:
             yield ProbeFinding(
                 "error",
                 str(folder),
-                f"it takes no hard links: {error.strerror}",
+                f"it does not support hard links: {error.strerror}",
                 "a file system with hard links: the commit of a table is one, so that of two writers one fails",
                 "put the data root on a local disk or on "
                 "NFS (not FAT, not every FUSE or SMB mount), or on S3: set BATCH_SCORING_DATA",
@@ -114,13 +114,13 @@ def conditional_writes(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     with trace(f"{folder.uri}/{name}", lambda: s3.delete_object(**where)):
         statuses = [_status(lambda: s3.put_object(**where, Body=b"probe", IfNoneMatch="*")) for _ in range(2)]
         if statuses[0] in (401, 403):
-            return  # not writable: the probe of that name says so
+            return  # not writable: the probe of that name reports it
         if statuses != [200, 412]:
             yield ProbeFinding(
                 "error",
                 folder.uri,
                 f"two PUTs with If-None-Match: * of one name were answered with {statuses[0]} and {statuses[1]}",
-                "200 and 412: two writers of one commit would else both win, and rows be lost or doubled",
+                "200 and 412: otherwise two writers of one commit would both succeed, and rows be lost or doubled",
                 "use a store with conditional writes: AWS S3, MinIO, R2, Ceph from Squid on; see whether a "
                 "proxy in between drops the header",
             )
@@ -155,7 +155,7 @@ def _reach(folder: Folder, action: str) -> Iterator[ProbeFinding]:
         try:
             answer = aws.quick_client("s3").list_objects_v2(Bucket=folder.bucket, Prefix=_key(folder), MaxKeys=1)
             yield from cloud.other_region(answer, f"s3://{folder.bucket}")
-        except Exception as error:  # boto3 raises of many kinds; each is explained
+        except Exception as error:  # boto3 raises many kinds of errors; each is explained
             yield cloud.explain(error, folder.uri, action)
         return
     place = Path(folder.uri)
@@ -169,7 +169,7 @@ def _reach(folder: Folder, action: str) -> Iterator[ProbeFinding]:
             folder.uri,
             f"it cannot be listed: {error.strerror or error}",
             f"a folder that user {os.getuid()} may read",
-            f"see its mount and its rights: ls -ld {folder.uri}",
+            f"check its mount and its permissions: ls -ld {folder.uri}",
         )
 
 
@@ -193,7 +193,7 @@ def _writable_on_s3(folder: S3Folder) -> Iterator[ProbeFinding]:
                 yield cloud.explain(error, folder.uri, action)
                 if action == "s3:DeleteObject":
                     yield ProbeFinding(
-                        "info", folder.uri, f"the probe object {name} has stayed", remedy="remove it by hand"
+                        "info", folder.uri, f"the probe object {name} was left behind", remedy="remove it by hand"
                     )
                 return
 
@@ -213,7 +213,7 @@ def _write(file: Path) -> None:
         os.fsync(stream.fileno())
     file.replace(file)
     if file.read_bytes() != b"probe":
-        raise OSError(errno.EIO, "what was written is not what is read", str(file))
+        raise OSError(errno.EIO, "the content read differs from what was written", str(file))
 
 
 def _unwritable(folder: Path, error: OSError) -> ProbeFinding:
@@ -229,7 +229,7 @@ def _unwritable(folder: Path, error: OSError) -> ProbeFinding:
 def _remedy(error: OSError, folder: Path) -> str:
     place = shell_word(str(folder))
     if error.errno == errno.EROFS:
-        return f"mount it for writing: mount -o remount,rw {place}; a disk in trouble does that by itself, see dmesg"
+        return f"mount it for writing: mount -o remount,rw {place}; a failing disk is remounted read-only, see dmesg"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"make room: df -h {place}; df -i {place}"
     return f"let user {os.getuid()} write there: ls -ld {place}; chown -R {os.getuid()} {place}"
@@ -279,6 +279,6 @@ def _offset_on_disk(folder: Folder) -> float | None:
         try:
             file.touch(exist_ok=False)
         except OSError:
-            return None  # not writable: the probe of that name says so
+            return None  # not writable: the probe of that name reports it
         stamp, now = file.stat().st_mtime, time.time()
     return max(stamp - now, 0.0) + min(stamp - before + 0.02, 0.0)  # the kernel's own stamps are some milliseconds late

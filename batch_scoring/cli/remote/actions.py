@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TextIO, TypeVar
 
-from batch_scoring.cli.remote import jobs, pages, runs
+from batch_scoring.cli.remote import jobs, output, runs
 from batch_scoring.cli.remote.connection import Address, Remote
 from batch_scoring.cli.remote.runs import MOST_DETAILED, Backfill, RemoteRun
 from batch_scoring.errors import UnreachableError, WaitTimeoutError, WrongCommandError
@@ -45,7 +45,7 @@ class Subject:
         """
         if self.id is not None:
             return runs.find(remote, self.id)
-        assert self.pipeline is not None and self.day is not None, "the command demands either"
+        assert self.pipeline is not None and self.day is not None, "the command requires an id, or a pipeline and a day"
         if found := runs.newest_of_day(remote, self.pipeline, str(self.day)):
             return found
         job = jobs.find(remote, self.pipeline)
@@ -76,15 +76,15 @@ def submit(
         pipeline: its name there.
         first: the day, or the first of the range.
         last: included; None: the one day.
-        out: is told the id, with `waits` what `wait` says.
-        err: is told what happens.
+        out: receives the id; with `waits`, what `wait` prints.
+        err: receives the progress.
         location: the code location to look in, where several have the pipeline.
-        as_json: say an object with id and url instead of the id.
-        waits: go on as `wait`.
+        as_json: print an object with id and url instead of the id.
+        waits: then follow it as `wait` does.
         timeout: seconds to wait at most.
 
     Raises:
-        RemoteError: nothing was started, or it cannot be said; the wait ended without its end.
+        RemoteError: nothing was started, or that is uncertain; or the wait ended before the run did.
     """
     remote = Remote(address)
     job = jobs.find(remote, pipeline, location)
@@ -108,7 +108,7 @@ def submit(
         err.write(f"{url}\n")
     try:
         silence = jobs.silent_daemon(remote, _RUNS if last is None else _BACKFILLS)
-    except UnreachableError:  # it is started: whether the daemon lives is not worth an error
+    except UnreachableError:  # the run is started: a failed check of the daemon is not an error
         silence = None
     if silence:
         err.write(f"batch-scoring: {silence}\n")
@@ -136,15 +136,15 @@ def wait(
     Args:
         address: of the deployment.
         subject: what to follow.
-        out: is told how it ended.
-        err: is told each change.
-        as_json: say how it ended as an object.
-        timeout: seconds to wait at most; without end if None.
+        out: receives the result.
+        err: receives each change.
+        as_json: print the result as an object.
+        timeout: seconds to wait at most; no limit if None.
         outage_limit: seconds for which the deployment may be unreachable in the meantime.
 
     Raises:
         WaitTimeoutError: it has not ended in time.
-        RemoteError: there is nothing to follow, or the deployment is away for too long.
+        RemoteError: there is nothing to follow, or the deployment is unreachable for too long.
     """
     remote = Remote(address)
     watch = _Watch(remote, err, timeout, outage_limit)
@@ -179,7 +179,7 @@ class _Watch:
                 continue
             if run.is_over:
                 over_since = over_since or time.monotonic()
-                seconds = time.monotonic() - over_since  # clocks may differ: of an end that was seen ours counts
+                seconds = time.monotonic() - over_since  # clocks may differ: the time at which the end was seen is ours
                 if seconds >= run.retry_window or not (was_on or run.may_be_retried):
                     return run
             was_on = was_on or not run.is_over
@@ -247,18 +247,18 @@ class _Watch:
 
 def _words(run: RemoteRun) -> str:
     text = f"run {run.id} {run.state}" + (f" ({run.failure})" if run.failure else "")
-    return f"{text}; Dagster goes on as run {run.retried_as}" if run.retried_as else text
+    return f"{text}; Dagster retries it as run {run.retried_as}" if run.retried_as else text
 
 
 def _show(remote: Remote, found: RemoteRun | Backfill, out: TextIO, *, as_json: bool) -> int:
     address = remote.address
     if isinstance(found, RemoteRun):
         report = runs.report(remote, found)
-        text = _json(pages.run_object(report, address)) if as_json else pages.run_page(report, address)
+        text = _json(output.run_object(report, address)) if as_json else output.run_page(report, address)
     else:
         failed = [run for _, run in sorted(found.runs.items()) if run.state in ("failed", "canceled")]
         reports = [runs.report(remote, run) for run in failed[:MOST_DETAILED]]
-        page = pages.backfill_object if as_json else pages.backfill_page
+        page = output.backfill_object if as_json else output.backfill_page
         text = _json(page(found, reports, address)) if as_json else str(page(found, reports, address))
     out.write(text)
     return 1 if found.state in ("failed", "canceled") else 0

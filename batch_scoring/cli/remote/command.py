@@ -25,13 +25,13 @@ _HEADER = click.option(
     help=f"Header of each request; may be repeated. {HEADERS_VARIABLE} takes such lines too, and hides secrets.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-_TIMEOUT = click.option("--timeout", type=SECONDS, help="Give up waiting after so long; never if not given.")
+_TIMEOUT = click.option("--timeout", type=SECONDS, help="Stop waiting after this time; no limit if not given.")
 
 
 def _subject(function: Function) -> Function:
-    """The run or backfill that a command is about."""
+    """Add the arguments that select a run or a backfill."""
     for option in (
-        click.option("--day", type=DAY, help="The day whose newest run is meant."),
+        click.option("--day", type=DAY, help="The day whose newest run is selected."),
         click.option("--pipeline", metavar="NAME", help="Name of the pipeline there."),
         click.argument("id", required=False, help="Id of a run or a backfill; otherwise pass --pipeline and --day."),
     ):
@@ -49,7 +49,7 @@ def _subject(function: Function) -> Function:
 @click.option("--from", "first", type=DAY, help="First day of a range.")
 @click.option("--to", "last", type=DAY, help="Last day of the range, included.")
 @click.option("--location", metavar="NAME", help="Code location, if several have the pipeline.")
-@click.option("--wait", "waits", is_flag=True, help="Go on as `batch-scoring wait` does.")
+@click.option("--wait", "waits", is_flag=True, help="Then follow it as `batch-scoring wait` does.")
 @_TIMEOUT
 @_URL
 @_HEADER

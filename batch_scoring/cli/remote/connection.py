@@ -1,4 +1,4 @@
-"""Connection to a remote Dagster deployment: its address, requests, and the messages of errors.
+"""Connection to a remote Dagster deployment: address, requests, error messages.
 
 All requests use the GraphQL interface of its web server through the client of dagster-graphql. The queries are in
 `jobs.py` and `runs.py`; this module knows nothing of pipelines, specs or data.
@@ -58,9 +58,9 @@ def address(url: str | None, headers: Sequence[str] = ()) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may quote a password
         raise WrongCommandError(
-            f"{source} is not the address of a web server: port or host is none; {example}; {encoded}"
+            f"{source} is not the address of a web server: its host or port is invalid; {example}; {encoded}"
         ) from None
-    if "@" in parts.path + parts.query + parts.fragment:  # what stands before it may be half a password
+    if "@" in parts.path + parts.query + parts.fragment:  # the text before it may be half a password
         raise WrongCommandError(
             f"{source} is not the address of a web server: an @ after the host; {example}; {encoded}"
         )
@@ -107,7 +107,7 @@ class Remote:
             url=address.graphql,
             headers=dict(address.headers),
             auth=auth,  # type: ignore[arg-type]
-            allow_redirects=False,  # a login page would be taken for an answer, and be given the headers
+            allow_redirects=False,  # a redirect to a login page would count as an answer, and receive the headers
         )
         self._transport.default_timeout = (CONNECT_SECONDS, ANSWER_SECONDS)  # type: ignore[assignment]
         self.client = DagsterGraphQLClient(
@@ -144,7 +144,7 @@ class Remote:
         return UnreachableError(f"{self.address.url} has an error: {python_error(answer)}")
 
     def explain(self, error: Exception) -> UnreachableError:
-        """The exception that explains one of the client's."""
+        """The exception that explains an error of the client."""
         from gql.transport import exceptions as gql_errors
 
         url, cause = self.address.url, error.__cause__ or error
@@ -173,7 +173,7 @@ class Remote:
             how = f"pass --header 'Authorization: …' or set {HEADERS_VARIABLE}"
             return UnreachableError(f"{url} denies access (HTTP {status}): {how}", is_denied=True)
         if status == 429 or status >= 500:
-            return UnreachableError(f"{url} is out of order (HTTP {status}): try again later", in_doubt=True)
+            return UnreachableError(f"{url} is unavailable (HTTP {status}): try again later", in_doubt=True)
         return UnreachableError(
             f"{url} has no Dagster at this address (HTTP {status}): --url is that of Dagster's UI, path prefix included"
         )

@@ -74,7 +74,7 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
         known = sorted({job.location for job in found} | set(broken))
         if location not in known:
             raise WrongCommandError(
-                f"no code location {location!r} at {remote.address.url}; there are: {_names(known)}"
+                f"no code location {location!r} at {remote.address.url}; known code locations: {_names(known)}"
             )
         found = [job for job in found if job.location == location]
         broken = {name: why for name, why in broken.items() if name == location}
@@ -87,7 +87,7 @@ def find(remote: Remote, pipeline: str, location: str | None = None) -> Job:
     if said := sensors.get(broken_name(pipeline)):
         raise WrongCommandError(f"{said} (at {remote.address.url})")
     names = _names(sorted({job.pipeline for job in found}))
-    missing = f"no pipeline {pipeline!r} at {remote.address.url}; there are: {names}"
+    missing = f"no pipeline {pipeline!r} at {remote.address.url}; known pipelines: {names}"
     if broken:
         name, why = next(iter(broken.items()))
         raise UnreachableError(f"{missing}; but its code location {name!r} {why}")
@@ -148,8 +148,8 @@ def start_day(remote: Remote, job: Job, day: str) -> str:
     """Start a run of a day, and return its id.
 
     Raises:
-        UnreachableError: the deployment does not answer or refuses; the message says if the run may be there all the
-            same.
+        UnreachableError: the deployment does not answer or refuses; the message says if the run may have started
+            nevertheless.
     """
     from dagster_graphql import DagsterGraphQLClientError
 
@@ -198,7 +198,9 @@ def silent_daemon(remote: Remote, kind: str) -> str | None:
     if not beats or (beats[0] is not None and time.time() < beats[0] + HEARTBEAT_TIMEOUT):
         return None
     since = (
-        "has never run" if beats[0] is None else f"was last heard of {(time.time() - beats[0]) / 60:.0f} minutes ago"
+        "has never run"
+        if beats[0] is None
+        else f"sent its last heartbeat {(time.time() - beats[0]) / 60:.0f} minutes ago"
     )
     return f"the deployment's daemon {since}: nothing is started until it runs"
 
@@ -207,7 +209,7 @@ def _in_doubt(error: UnreachableError, look: str) -> UnreachableError:
     """The error if the answer was lost: the request may have been carried out, and repeating it could do so twice."""
     if not error.in_doubt:
         return error
-    return UnreachableError(f"{error}; but first look whether it was started all the same: {look}", in_doubt=True)
+    return UnreachableError(f"{error}; but first check whether it was started all the same: {look}", in_doubt=True)
 
 
 def _names(names: Sequence[str]) -> str:

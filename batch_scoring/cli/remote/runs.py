@@ -11,7 +11,7 @@ from typing import Any
 from batch_scoring.cli.remote.connection import Remote, first_line, python_error
 from batch_scoring.cli.remote.jobs import PREFIX
 from batch_scoring.errors import WrongCommandError
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring.operations.run_history import PARTITION, TO_RETRY, WHOLE
 
 STATES = {
@@ -109,13 +109,13 @@ class RemoteRun:
 
     @property
     def failure(self) -> str | None:
-        """Its failure class, see `operations/run_failures.py`; a retry copies the tags of the run before it."""
-        is_own = self.state == "failed" and self.tags.get(run_failures.RECORDED_FOR) == self.id
-        return self.tags.get(run_failures.TAG) if is_own else None
+        """Its failure class, see `operations/failed_runs.py`; a retry copies the tags of the run before it."""
+        is_own = self.state == "failed" and self.tags.get(failed_runs.RECORDED_FOR) == self.id
+        return self.tags.get(failed_runs.TAG) if is_own else None
 
     @property
     def retry_window(self) -> float:
-        """Seconds after its end within which Dagster may still launch a retry, 0 if it will not.
+        """Seconds after the run's end within which Dagster may still launch a retry; 0 if it will not.
 
         For runs of a backfill Dagster announces a retry that it never launches.
         """
@@ -150,7 +150,7 @@ class StepError:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run with what its events say."""
+    """A run with the results that its events record."""
 
     run: RemoteRun
     metrics: Mapping[str, Mapping[str, float]]
@@ -255,7 +255,7 @@ def newest_of_day(remote: Remote, pipeline: str, day: str) -> RemoteRun | None:
 
 
 def report(remote: Remote, found: RemoteRun) -> RunReport:
-    """A run with what its events say."""
+    """A run with the results that its events record."""
     metrics: dict[str, dict[str, float]] = {}
     texts: dict[str, str] = {}
     checks: list[FailedCheck] = []

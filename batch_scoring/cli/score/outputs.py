@@ -12,7 +12,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from batch_scoring.cli.score import row_files
-from batch_scoring.cli.score.addresses import OutputFiles
+from batch_scoring.cli.score.locations import OutputFiles
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals
@@ -20,7 +20,7 @@ from batch_scoring.storage.staged_files import StagedFile, staged
 
 
 class Outputs(contextlib.AbstractContextManager["Outputs"]):
-    """An output that this process is writing, and no other."""
+    """An output that only this process is writing."""
 
     def __init__(self, output: OutputFiles, csv: Csv) -> None:
         """`csv`: the dialect of CSV files."""
@@ -48,18 +48,18 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         self._remove_folders()
 
     def _abandon(self) -> str:
-        """Clean up because the process ends; says which files are visible already."""
+        """Clean up because the process ends; return which files are visible already."""
         self._remove_folders()
         written = [self._output.uri(name) for name, file in self._files.items() if file.fate == "shown"]
         return f"{' and '.join(written)} is written" if written else "nothing is written"
 
     def _remove_folders(self) -> None:
         for folder in self._made:
-            with contextlib.suppress(OSError):  # it contains files by now
+            with contextlib.suppress(OSError):  # it has files of others by now
                 folder.rmdir()
 
     def reserve(self, name: str) -> StagedFile:
-        """Make sure that a file can be written.
+        """Ensure that a file can be written.
 
         Raises:
             OSError: it cannot be.
@@ -86,7 +86,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
         self.reserve(name).scratch.write_bytes(data)
 
     def finish(self) -> None:
-        """Complete all files that were begun, up to the last step: everything that takes time."""
+        """Complete all files that were begun, except for the last step: everything that takes time."""
         self._writers.close()
         for name in self._files.keys() - self._finished:
             self._files[name].finish()
@@ -127,7 +127,7 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             return [said for name in order if replaces and name not in self._files and (said := self._remove(name))]
 
     def _fates(self, order: list[str]) -> str:
-        """The files that are written and those that are not, in words; empty if none is."""
+        """Description of the files that were written and those that were not; empty if none was."""
         words = {"shown": "is written", "unknown": "may be written", "unseen": "is not"}
         fates = {name: self._files[name].fate for name in order if name in self._files}
         if set(fates.values()) == {"unseen"}:

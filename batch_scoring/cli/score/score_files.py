@@ -17,9 +17,9 @@ from time import perf_counter
 from typing import TextIO
 from uuid import uuid4
 
-from batch_scoring.cli.score.addresses import InputFiles, OutputFiles, ensure_no_overlap, find_input, name_output
+from batch_scoring.cli.score.file_stream import QuarantineFile, Stream
+from batch_scoring.cli.score.locations import InputFiles, OutputFiles, ensure_no_overlap, find_input, name_output
 from batch_scoring.cli.score.outputs import Outputs
-from batch_scoring.cli.score.stream import QuarantineFile, Stream
 from batch_scoring.cli.score.summary import Summary
 from batch_scoring.config.loader import survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
@@ -210,7 +210,7 @@ def _held(output: OutputFiles, request: ScoreRequest, note: Note) -> Iterator[No
         except HeldError as held:
             if not request.wait:
                 raise HeldError(f"--output {request.output}: {held}; add --wait to wait until it ends") from None
-            _check_unused(output, request)  # whatever the other process does
+            _check_unused(output, request)  # any end of the other process will do
             note(f"{request.output}: {held}; waiting until it ends")
             stack.enter_context(locks.hold(*name, waits=True))
         yield

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from batch_scoring.cli.score.addresses import InputFiles, OutputFiles
+from batch_scoring.cli.score.locations import InputFiles, OutputFiles
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.monitoring.finding import Finding
 

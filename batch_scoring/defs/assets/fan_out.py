@@ -1,7 +1,8 @@
 """A day's predictions in several steps: plan -> score, one step a chunk -> publish. Each may have its own pod.
 
-What a step does stands in `daily/fan_out.py`. The ops and their outputs speak of shares: step keys and the files that
-the steps leave in `state/` keep their names. In one step or in many, the rows, the checks and the commit are the same.
+`daily/fan_out.py` does the work of each step. The ops and their outputs call chunks shares: step keys and the files
+that the steps leave in `state/` keep their names. In one step or in many, the rows, the checks and the commit are the
+same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,11 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.fan_out import Chunk, ScoredChunk, collect, plan, score_chunk
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, read_source
-from batch_scoring.defs.execution.executors import op_options
 from batch_scoring.defs.execution.json_io_manager import references
+from batch_scoring.defs.execution.step_pods import op_options
 from batch_scoring.defs.metadata import SCORED_FROM, asset_key
 from batch_scoring.defs.step_run import step_run
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 
 Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]
@@ -61,7 +62,7 @@ def in_steps(
     @dg.op(
         name=f"{pipeline.name}_score_share",
         out=dg.Out(io_manager_key=manager),
-        description="Score one chunk of the day; what an earlier run has finished stays.",
+        description="Score one chunk of the day; shards that an earlier run has finished are kept.",
         **op_options(pipeline, "predictions"),
     )
     def _score(context: dg.OpExecutionContext, share: dict[str, Any]) -> dict[str, Any]:
@@ -75,14 +76,14 @@ def in_steps(
             "result": dg.Out(dg.Nothing, is_required=False),
             **{check.get_python_identifier(): dg.Out(dg.Nothing, is_required=False) for check in checks},
         },
-        description="Check the whole day, and commit it at once.",
+        description="Check the whole day, and commit it in one transaction.",
         **op_options(pipeline, "default"),
     )
     def _publish(
         context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
         with step_run(context) as run:
-            if began["run_id"] == run.id:  # not of one that failed hours ago, and whose chunks are taken over
+            if began["run_id"] == run.id:  # of this run, not of one that failed hours ago and whose chunks are reused
                 since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()
                 run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
             step = day_of(context)

@@ -16,7 +16,7 @@ from batch_scoring.daily.shard_stats import BINS
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.asset_checks import report, specs
 from batch_scoring.defs.assets.fan_out import Results, in_steps
-from batch_scoring.defs.execution.executors import step_options
+from batch_scoring.defs.execution.step_pods import step_options
 from batch_scoring.defs.metadata import (
     SCORED_FROM,
     CatalogOptions,
@@ -32,7 +32,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.charts import histogram
 from batch_scoring.monitoring.checks import prediction_checks
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import PublishedDay
 
@@ -85,7 +85,7 @@ def _definition(pipeline: Pipeline) -> _Definition:
 
 
 def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext) -> Results:
-    """Say what the checks find; then commit the day, unless one of them forbids it."""
+    """Report the findings of the checks, then commit the day unless a blocking one failed."""
     pipeline, key = step.pipeline, asset_key(step.pipeline, "predictions")
     findings = prediction_checks.findings(step, prepared, source.features, source.model)
     yield from report(pipeline, key, findings, run.id, step.day)
@@ -105,7 +105,7 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
 def predictions_metadata(
     step: DayStep, prepared: Prepared, published_day: PublishedDay, committed: bool
 ) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of the day's predictions."""
+    """Metadata of the day's predictions for an operator."""
     histograms = [shard.histogram for shard in published_day.shards if shard.histogram] or [(0,) * BINS]
     bins = np.sum(histograms, axis=0).tolist()
     means = {
@@ -143,7 +143,7 @@ def predictions_metadata(
 def _columns(pipeline: Pipeline) -> dg.TableSchema:
     return column_schema(
         [
-            (pipeline.spec.input.key, "key", "names the row; unique in a day"),
+            (pipeline.spec.input.key, "key", "identifies the row; unique within a day"),
             (
                 "prediction",
                 "int64",

@@ -1,8 +1,8 @@
-"""The asset retention: what nobody needs any more is counted, and taken away when asked to.
+"""The asset retention: files that are no longer needed are counted, and deleted on request.
 
 `retention:` in the spec says after how many days: files of the tables that were replaced or never published, drift
 pages, samples, quarantined rows, weights of former models. A run from the UI only counts, unless `dry_run: false` is in
-its config; the schedule's runs delete. What the tables, a run or a reader may still need is never among it.
+its config; the schedule's runs delete. What the tables, a run or a reader may still need is never included.
 """
 
 from collections.abc import Iterable
@@ -28,10 +28,12 @@ from batch_scoring.operations.retention.plan import (
 
 
 class Retain(dg.Config):
-    """What a run of the asset is asked for."""
+    """Run config of the asset."""
 
-    dry_run: bool = Field(default=True, description="only count what may go")
-    clock_is_right: bool = Field(default=False, description="delete although the clock is doubted; compare it first")
+    dry_run: bool = Field(default=True, description="only count what may be deleted")
+    clock_is_right: bool = Field(
+        default=False, description="delete although the clock is in doubt; compare it with another one first"
+    )
 
 
 def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -59,7 +61,7 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def active_limits(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
-    """The ages of the spec, and how long a run may last: one of the job by the spec, another by the instance."""
+    """Retention ages from the spec, and maximum runtimes: the job's from the spec, others' from the instance."""
     seconds = instance.run_monitoring_max_runtime_seconds
     of_instance = timedelta(seconds=seconds) if seconds else DEFAULT_MAX_RUNTIME
     return limits_of(pipeline.spec.retention, max(of_instance, timedelta(hours=pipeline.spec.runs.max_hours)))
@@ -68,7 +70,7 @@ def active_limits(pipeline: Pipeline, instance: dg.DagsterInstance) -> Limits:
 def retention_metadata(
     plan: RetentionPlan, removed: Iterable[Expired], *, dry_run: bool
 ) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of a pass: counts and bytes of every kind."""
+    """Metadata of a pass for an operator: counts and bytes of every kind."""
     shown = plan if dry_run else RetentionPlan(plan.now, plan.limits, tuple(removed))
     rows = [dg.TableRecord(table_row(shown, kind)) for kind in shown.totals]
     figures = {

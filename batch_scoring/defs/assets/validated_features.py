@@ -1,4 +1,4 @@
-"""The asset validated_features: the day's accepted rows, typed, one row a key; the others go to the quarantine.
+"""The asset validated_features: the day's accepted rows, typed, one row per key; the others go to the quarantine.
 
 Each landing file is cut into shards of `scoring.rows_per_shard` rows. Files are read newest first, so that of rows
 with equal keys the newest file's is accepted (within a file the first), whatever the files are called.
@@ -26,7 +26,7 @@ from batch_scoring.defs.metadata import (
 from batch_scoring.defs.step_run import step_run
 from batch_scoring.monitoring.checks import feature_checks
 from batch_scoring.monitoring.checks.feature_checks import rejected_by_reason
-from batch_scoring.operations.run_history import batch_backoff
+from batch_scoring.operations.batch_backoff import batch_backoff
 from batch_scoring.storage.state import PublishedDay
 
 
@@ -36,7 +36,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description=f"{__doc__}\n\nOne row a `{pipeline.spec.input.key}` and day: exactly what the model will see.",
+        description=f"{__doc__}\n\nOne row per `{pipeline.spec.input.key}` and day: exactly what the model will see.",
         deps=[asset_key(pipeline, "raw_input")],
         partitions_def=days(pipeline),
         check_specs=specs(pipeline, key, feature_checks.CHECKS, days(pipeline)),
@@ -75,7 +75,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
 def features_metadata(
     step: DayStep, prepared: Prepared, published_day: PublishedDay, committed: bool
 ) -> dict[str, dg.MetadataValue]:
-    """What an operator asks of the day's features."""
+    """Metadata of the day's features for an operator."""
     reasons = [
         {"stage": stage, "reason": reason, "rows": rows}
         for (stage, reason), rows in rejected_by_reason(published_day.shards)
@@ -100,7 +100,7 @@ def _columns(pipeline: Pipeline) -> dg.TableSchema:
     spec = pipeline.spec
     return column_schema(
         [
-            (spec.input.key, "key", "names the row; unique in a day"),
+            (spec.input.key, "key", "identifies the row; unique within a day"),
             *((name, "numeric", "feature; null if missing") for name in spec.features.numeric),
             *((name, "categorical", "feature; null if missing") for name in spec.features.categorical),
             ("source_file", "string", "landing file of the row"),

@@ -1,4 +1,4 @@
-"""How Dagster executes runs and stores them: executors, step pods on Kubernetes, the IO manager, SQLite storages.
+"""Execution and storage of Dagster's runs: executors, step pods on Kubernetes, the IO manager, SQLite storages.
 
 Start reading at `executors.py`.
 """

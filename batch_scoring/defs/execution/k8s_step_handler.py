@@ -20,7 +20,7 @@ from batch_scoring.dagster_internals import (
     StepHandler,
     StepHandlerContext,
 )
-from batch_scoring.operations.run_failures import NOT_STARTED, START_MINUTES, WAITS
+from batch_scoring.operations.failed_runs import NOT_STARTED, START_MINUTES, WAITS
 
 if TYPE_CHECKING:
     from kubernetes.client import V1Pod
@@ -86,8 +86,8 @@ class WatchedSteps(StepHandler):
         if status.succeeded:
             if job.is_complete:  # a step reports its end before its process exits
                 return CheckStepHealthResult.unhealthy(
-                    f"Kubernetes job {job.name} is complete, and step {job.step_key} has not said how it ended: its "
-                    "first pod was lost with its node, and what came in its place had nothing to do."
+                    f"Kubernetes job {job.name} is complete, and step {job.step_key} has not reported how it ended: "
+                    "its first pod was lost with its node, and what came in its place had nothing to do."
                 )
             job.is_complete = True
         elif not job.runs:
@@ -112,7 +112,7 @@ class WatchedSteps(StepHandler):
             what, why = pods.waits_for()
             waited = pods.waited_minutes
         except Exception as error:  # of any kind: while the Job exists only the explanation is lost
-            step.log.warning(f"the pod of {job.step_key} cannot be looked at: {error}")
+            step.log.warning(f"the pod of {job.step_key} cannot be inspected: {error}")
             return
         if what and job.waits_for != what:
             job.waits_for = what
@@ -121,7 +121,7 @@ class WatchedSteps(StepHandler):
         if waited < limit:
             return
         message = f"its pod {NOT_STARTED} {limit:g} minutes (compute.start_minutes in the spec): it {WAITS} {why}"
-        client.delete_job(job.name, job.namespace)  # otherwise it may start later, when nobody waits for it
+        client.delete_job(job.name, job.namespace)  # otherwise it may start later, when nothing waits for it
         # not `unhealthy`, after which the step would be retried and wait again
         failure = StepFailureData(SerializableErrorInfo(message, [], cls_name=None), user_failure_data=None)
         dg.DagsterEvent.step_failure_event(step, failure)
@@ -209,5 +209,5 @@ def _described(what: str, reason: str | None, message: str | None) -> str:
 def _cause_of_death(client: "DagsterKubernetesClient", job: _Watched) -> str:
     try:
         return _Pods(client, job).cause_of_death()
-    except Exception as error:  # of whatever kind: that the Job has failed stands
-        return f"Why cannot be found out: {error}"[:_LONGEST]
+    except Exception as error:  # any error at all: the Job has failed in any case
+        return f"The reason cannot be determined: {error}"[:_LONGEST]

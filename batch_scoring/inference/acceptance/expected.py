@@ -16,7 +16,7 @@ from batch_scoring.inference.acceptance import agreement
 from batch_scoring.inference.manifest import Manifest, Tolerance
 
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
-"""How far they may differ, unless the golden rows may differ more: they may come from a GPU, another batch size or a
+"""How far they may differ, unless the golden rows may differ more: they can come from a GPU, another batch size or a
 file with four decimals; another coding of the rows changes far more."""
 
 NAMED = 5
@@ -25,7 +25,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Expected:
-    """Outputs or scores that a bundle must give for some of its rows."""
+    """Expected outputs or scores of some rows of a bundle."""
 
     keys: list[str]
     """Columns that identify a row: the key, and `dt` if present."""
@@ -36,7 +36,7 @@ class Expected:
     """Positions of the rows among those of the bundle."""
 
     def check(self, found: dict[str, np.ndarray], tolerance: Tolerance) -> None:
-        """Compare them with what the scorer gives.
+        """Compare them with the scorer's outputs.
 
         Args:
             found: the scorer's values for all rows of the bundle, by column.
@@ -56,8 +56,8 @@ class Expected:
         rows = "; ".join(self._row(int(row), ours[row], theirs[row]) for row in wrong[:NAMED])
         raise UnsoundError(
             f"{len(wrong)} of {len(theirs)} rows are not as expected: {rows}. The training code gives the "
-            "network other inputs: check the order of the features, at the codes of the categories (1 for the first "
-            "word of the vocabulary, 0 for an unknown one), at a scaler outside of the network, and at eval()"
+            "network other inputs: check the order of the features, the codes of the categories (1 for the first "
+            "word of the vocabulary, 0 for an unknown one), any scaler outside of the network, and eval()"
         )
 
     def _row(self, row: int, ours: np.ndarray, theirs: np.ndarray) -> str:
@@ -73,7 +73,7 @@ def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: p
     """Find the rows for which outputs are given.
 
     Args:
-        expected: the key, `dt` if a key stands in several days, and either outputs of the network, named as in
+        expected: the key, `dt` if a key occurs on several days, and either outputs of the network, named as in
             `golden.parquet` (`output_0` …), or scores, named as in the predictions (`prob_class_0` …, or `prediction`
             of a regression); of two classes the probability of one is enough. In any order.
         manifest: of the bundle.
@@ -145,7 +145,7 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     )
     _ensure_none(
         [key for key in wanted if key in doubled],
-        f"has rows whose {what} stands in several rows of the reference" + ("" if keys[1:] else "; give dt too"),
+        f"has rows whose {what} occurs in several rows of the reference" + ("" if keys[1:] else "; give dt too"),
     )
     return np.array([places[key] for key in wanted])
 

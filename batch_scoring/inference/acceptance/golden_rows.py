@@ -1,7 +1,6 @@
-"""Golden and reference rows with the trained network's own outputs, and the check that the scorer gives the same.
+"""Golden and reference rows with the trained network's own outputs, and the check that the scorer reproduces them.
 
-Outputs and scores come from the network as it was trained, in eager torch, never from the code that is checked with
-them.
+Outputs and scores come from the network as it was trained, in eager torch, never from the code under test.
 """
 
 import contextlib
@@ -39,7 +38,7 @@ class Truth:
     """float32[rows, outputs] of the reference, followed by the golden rows."""
 
     def check_scorer(self, model: LoadedModel, expected: pa.Table | None) -> None:
-        """Score all rows as the rows of a day, and compare.
+        """Score all rows in the way that a day is scored, and compare.
 
         Args:
             model: built again from the bundle.
@@ -121,7 +120,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
 
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
-    """Check for duplicate columns, and for those that the network is to add."""
+    """Check that no column occurs twice or is one that the network adds."""
     check_names(rows)
     ours = {*manifest.output_columns, *manifest.prediction_columns}
     if there := sorted(ours.intersection(rows.column_names)):
@@ -130,7 +129,7 @@ def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
 
 @contextlib.contextmanager
 def _of(what: str) -> Iterator[None]:
-    """Prefix an UnsoundError with what it is about."""
+    """Prefix an UnsoundError with the name of the table."""
     try:
         yield
     except UnsoundError as error:

@@ -21,7 +21,7 @@ PRESERVING = re.compile(
     "contiguous|clone|to|_to_copy|detach|select|slice|narrow|expand|cat|stack|where|clamp|clamp_min|clamp_max|"
     "nan_to_num|masked_fill|dropout|split|split_with_sizes|chunk|unbind|flip|roll|index|index_select|gather|round|rsub"
 )
-"""Operators that keep the values, or nearly, or turn p into 1 - p."""
+"""Operators that preserve the values, exactly or nearly, or turn p into 1 - p."""
 
 NEARLY = 1e-4
 """Relative tolerance for the sum of float32 probabilities."""

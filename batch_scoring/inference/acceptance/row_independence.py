@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 ROWS_ALONE = 8
-"""Rows that are tested alone among copies of another: a forward pass each."""
+"""Rows that are tested alone among copies of another row; each takes a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
     numeric, categorical = _with_gaps(*eager.matrices(manifest, golden))
     try:
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
-    except UnsoundError:  # it does not accept gaps: such rows are quarantined
+    except UnsoundError:  # it rejects gaps: such rows are quarantined
         numeric, categorical = eager.matrices(manifest, golden)
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
     tolerance = agreement.usual(manifest.task, expected)
@@ -67,7 +67,7 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
                 f"the network's output for a row depends on more than that row: golden rows {trial.what} give "
                 f"{seen.found:.9g} where they gave {seen.expected:.9g}. {_remedy(trial)}"
             )
-    for name, values in _learned(network):  # perhaps too little to show in a few batches: a day has many
+    for name, values in _learned(network):  # the effect may not show in a few batches, but a day has many
         if not torch.equal(values, learned[name]):
             raise UnsoundError(
                 f"the network's output for a row depends on the rows before it: forward() changes {name}, also after "

@@ -44,7 +44,7 @@ def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) 
             return error
         return None
 
-    if not len(sizes) or refusal(categorical):  # an error without any category is not the codes' fault
+    if not len(sizes) or refusal(categorical):  # an error even without categories has another cause
         return
     error = refusal(np.minimum(np.arange(sizes.max() + 1)[:, None], sizes))
     if not error:

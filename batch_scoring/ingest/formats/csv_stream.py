@@ -58,9 +58,10 @@ class Blocks:
             if not more:
                 self.is_last = True
                 break
+            held = data[-1:] if data.endswith(b"\r") else b""  # a line end now, whatever follows it
             data += more
-            if cut := _last_end(more):
-                cut += len(data) - len(more)
+            if cut := _last_end(held + more):
+                cut += len(data) - len(held) - len(more)
                 data, self._rest = data[:cut], data[cut:]
                 break
         self._taken += len(data)

@@ -17,8 +17,8 @@ CHECKS = {
     "rows_are_conserved": "Every row that raw_input counted is accepted or in the quarantine, exactly once.",
     "keys_are_unique": "No two accepted rows of the day have the same key.",
     "some_rows_are_accepted": "At least one row of the day meets the contract.",
-    "quarantine_is_small": "Few rows of the day are in the quarantine. Fails beyond `share` (5 % by default) and what "
-    "chance adds to it: with 53 of 811 rows or 10 of 100, never with 3. Beyond `blocking_share` (50 %) nothing is "
+    "quarantine_is_small": "Few rows of the day are in the quarantine. Fails above `share` (5 % by default) plus what "
+    "chance adds to it: with 53 of 811 rows or 10 of 100, never with 3. Above `blocking_share` (50 %) nothing is "
     "published.",
     "categories_are_known": "Nearly all values of the categorical columns are known to the active model. Fails if more "
     "than `rows` (2 by default) and more than `share` (2 %) of a column's rows have an unknown value.",
@@ -27,13 +27,13 @@ CHECKS = {
 }
 
 WORDS_SHOWN = 50
-"""Values that a message or table names."""
+"""Maximum number of values that a message or table lists."""
 
 _SETTINGS = {
     "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
     "quotes_end_cells": "; see input.csv.escape and quote in the spec",
 }
-"""Settings that may help with rows rejected for a reason, where neither schema nor rows are at fault."""
+"""Settings to check for a rejection reason, where neither schema nor rows may be at fault."""
 
 Categories = dict[str, Counter[str]]
 """Rows by categorical column and value."""
@@ -82,10 +82,10 @@ def _conservation(prepared: Prepared, pinned: DayInput) -> list[Finding]:
             "keys_are_unique",
             distinct == rows,
             f"{rows} accepted rows have {distinct} distinct keys"
-            + ("" if distinct == rows else f"; a key stands twice in {_remedy(reused or shard_stats, pinned)}"),
+            + ("" if distinct == rows else f"; a key occurs twice in {_remedy(reused or shard_stats, pinned)}"),
             {"rows": rows, "keys": distinct},
             observed=rows - distinct,
-            expected="no row whose key another one has",
+            expected="no two rows with the same key",
         ),
         acceptance(shard_stats),
     ]
@@ -109,7 +109,7 @@ def quarantine_size(shard_stats: Sequence[ShardStats], thresholds: Checks, rows_
     """The finding quarantine_is_small.
 
     Args:
-        shard_stats: of the shards of every stage that has lost rows.
+        shard_stats: statistics of the shards of every stage that has lost rows.
         thresholds: of the spec.
         rows_in: rows that entered the first stage; those of all shards if None.
     """
@@ -118,7 +118,7 @@ def quarantine_size(shard_stats: Sequence[ShardStats], thresholds: Checks, rows_
     rejected = sum(shard.rows_quarantined for shard in shard_stats)
     share, most = rejected / max(rows_in, 1), math.floor(bounds.most(rows_in))
     passed, blocks = rejected <= most, share > bounds.blocking_share
-    expected = f"at most {_rows(most)} of {rows_in}; beyond {bounds.blocking_share:.0%} the day stops"
+    expected = f"at most {_rows(most)} of {rows_in}; above {bounds.blocking_share:.0%} the day stops"
     message = f"{rejected} of {rows_in} rows ({share:.1%}) are in the quarantine, expected {expected}"
     if rejected:
         message += f"; reasons: {_worst(shard_stats)}"
@@ -167,11 +167,11 @@ def known_categories(
         f"at most {max(shares):.1%} of a column's rows have a value that the model has not seen, expected {expected}"
     )
     if beyond:
-        message += f"; beyond: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
+        message += f"; above that: {', '.join(beyond)}; they are scored as unknown: train a model that knows them"
     if trimmed:
         message += (
-            f"; of {', '.join(trimmed)} the model knows the same words with blanks around, which are trimmed here: set "
-            "input.csv.trim: false, or train it anew; nothing is published with such scores"
+            f"; for {', '.join(trimmed)} the model knows the same words with blanks around them, but they are trimmed: "
+            "set input.csv.trim: false, or train it again; nothing is published with such scores"
         )
     figures = {"unknown_values": records[:WORDS_SHOWN]} if records else {}
     return Finding(
@@ -190,7 +190,7 @@ def _present(
     categories: Categories, rows: int, profile: ReferenceProfile | None, thresholds: Checks, why: str
 ) -> Finding:
     check, least = "categories_are_present", thresholds.categories_are_present.rows
-    expected = f"no value absent of which every reference day has rows and {least:g} are expected"
+    expected = f"none absent that every reference day has and of which at least {least:g} rows are expected"
     if profile is None:
         return Finding(check, True, f"not tested: {why or 'the bundle has no reference profile'}", expected=expected)
     watched = [
@@ -203,7 +203,7 @@ def _present(
     message = f"{len(absent)} of {len(watched)} values are absent, expected {expected}"
     if absent:
         message += ": " + ", ".join(f"{column} {value} (about {due:.0f} rows)" for column, value, due in absent[:10])
-        message += "; ask who delivers the files whether rows are missing"
+        message += "; ask the supplier of the files whether rows are missing"
     return Finding(
         check, not absent, message, {"watched": len(watched)}, observed=len(absent), expected=expected, limits=[0]
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import EntryError, FileChangedError, OutsideFolderError, UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.completeness import waits_for
@@ -32,7 +32,7 @@ class Found:
     fingerprint: str
     where: str
     waits_for: str = ""
-    """What is missing of what the spec requires of a complete day."""
+    """What the day lacks of what the spec requires for a complete day."""
     is_denied: bool = False
     """Whether something cannot be read by this process: the same files may pass the next time."""
     is_changing: bool = False
@@ -89,7 +89,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
     try:
         everything = pipeline.landing.look(landing_files.day_folder(day))
     except PermissionError as error:
-        denied = {where: f"{where} cannot be listed: {error}; let this process read it"}
+        denied = {where: f"{where} cannot be listed: {error}; grant this process read access"}
         return Found((), denied, "", where, is_denied=True)
     is_denied = is_changing = False
     listed = landing_files.data_files(everything)
@@ -101,7 +101,7 @@ def _find(pipeline: Pipeline, day: str) -> Found:
         try:
             files.append(landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv))
         except PermissionError as error:
-            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; let this process read it"
+            broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error}; grant this process read access"
             is_denied = True
         except (UnreadableFileError, OutsideFolderError) as error:
             broken[file.path] = str(error)
@@ -119,15 +119,15 @@ def _find(pipeline: Pipeline, day: str) -> Found:
 
 def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:
     """The finding row_count_is_usual: the day's rows compared with those of the days before."""
-    before = [pinned.rows for pinned in history.inputs(State(pipeline.output), day)]
-    usual = history.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
+    before = [pinned.rows for pinned in trailing_days.inputs(State(pipeline.output), day)]
+    usual = trailing_days.usual_range(before, pipeline.spec.checks.row_count_is_usual.tolerance)
     if usual is None:
         message = f"{rows} rows; no history yet: {len(before)} of the 28 days before, expected at least 7"
         return Finding("row_count_is_usual", True, message, observed=rows, expected="no history yet")
     low, high = usual
     expected = f"{low:.0f} to {high:.0f} rows, by the {len(before)} days before"
     passed = low <= rows <= high
-    advice = "" if passed else "; ask who delivers the files, then upload what is missing or take away what is too much"
+    advice = "" if passed else "; ask the supplier of the files, then upload what is missing or remove the surplus"
     return Finding(
         "row_count_is_usual",
         passed,

@@ -23,7 +23,7 @@ CHECKS = {
     "bundle_is_intact": "Every file of the bundle has its sha256; weights, vocabularies and reference fit the network.",
     "golden_rows_agree": "The golden rows give the outputs here that they gave when the bundle was written.",
     "metrics_meet_threshold": "The bundle's metrics are at least `least` and at most `most` of the spec.",
-    "days_are_current": "Every scored day is of the active model, the deployed code and its present landing files.",
+    "days_are_current": "Every scored day is up to date with the active model, the code and its landing files.",
 }
 
 
@@ -37,12 +37,12 @@ class Delivered:
 
 
 def examine(pipeline: Pipeline) -> Delivered:
-    """Read and prove the bundle that the spec names."""
+    """Read and verify the bundle that the spec names."""
     try:
         bundle, loaded = _read(pipeline)
     except (BundleError, CodeError) as error:
         intact = Finding("bundle_is_intact", False, str(error))
-        golden = Finding("golden_rows_agree", False, "not tried: the bundle is not intact")
+        golden = Finding("golden_rows_agree", False, "not tested: the bundle is not intact")
         return Delivered(None, [intact, golden])
     intact = Finding("bundle_is_intact", True, f"{bundle.uri} is version {bundle.manifest.version}")
     golden = _golden_rows(bundle, loaded)
@@ -83,7 +83,7 @@ def metrics(pipeline: Pipeline, delivered: Delivered) -> Finding:
     """The finding metrics_meet_threshold."""
     check, thresholds = "metrics_meet_threshold", pipeline.spec.checks.metrics_meet_threshold
     if delivered.bundle is None:
-        return Finding(check, True, "not tried: there is no model to look at")
+        return Finding(check, True, "not tested: there is no model to check")
     found = delivered.bundle.manifest.metrics
     missed = [
         f"{name} is {found.get(name, 'not recorded')}, expected at {word} {limit:g}"
@@ -99,10 +99,10 @@ def metrics(pipeline: Pipeline, delivered: Delivered) -> Finding:
 
 
 def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -> Finding:
-    """The finding days_are_current; the day that this very run scores does not count."""
+    """The finding days_are_current; it leaves out the day that this run scores."""
     check = "days_are_current"
     if delivered.bundle is None:
-        return Finding(check, True, "not tried: there is no model to compare with")
+        return Finding(check, True, "not tested: there is no model to compare with")
     try:
         stale = stale_days(pipeline, delivered.bundle.sha256)
     except (StateError, OSError) as error:  # a day's damaged document must not stop the other days' runs
@@ -110,7 +110,7 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
     for days in stale.by_reason.values():
         days[:] = sorted(set(days) - set(own_day))
     if not stale.days:
-        return Finding(check, True, "every scored day is of the present model, code and input", {"stale": 0})
+        return Finding(check, True, "every scored day comes from the current model, code and input", {"stale": 0})
     why = "; ".join(f"{reason}: {', '.join(ranges(days))}" for reason, days in stale.by_reason.items() if days)
     commands = _commands(pipeline, stale)
     shown = commands[0] if len(commands) == 1 else f"batch-scoring backfill {pipeline.name} --stale"
@@ -124,7 +124,7 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
 
 
 def _commands(pipeline: Pipeline, stale: StaleDays) -> list[str]:
-    """What scores the stale days again; those without landing files from their features alone."""
+    """Commands that score the stale days again; days without landing files from their features alone."""
     landed, archived = set(stale.days) - stale.archived, sorted(stale.archived.intersection(stale.days))
     alone = f"dagster asset materialize -m batch_scoring.definitions --select {pipeline.name}/predictions --partition"
     return [
@@ -134,7 +134,7 @@ def _commands(pipeline: Pipeline, stale: StaleDays) -> list[str]:
 
 
 def _causes(stale: StaleDays, model_sha256: str) -> Iterator[str]:
-    """What made days stale, one line each to notify of once: another model, other code, a day's other input."""
+    """Causes of stale days, one line each, to alert about once: another model, other code, a day's other input."""
     for reason, days in stale.by_reason.items():
         if reason == "input":
             yield from (f"input of {day}" for day in days)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from batch_scoring.config.spec import Checks
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.inference.manifest import Manifest
@@ -17,8 +17,8 @@ from batch_scoring.storage.state import ActiveModel, PublishedDay, ShardStats, m
 
 CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
-    "quarantine_is_small": "Few rows of the day are lost, unscored rows included. Fails beyond `share`, 5 % by "
-    "default; beyond `blocking_share`, 50 %, nothing is published.",
+    "quarantine_is_small": "Few rows of the day are lost, unscored rows included. Fails above `share`, 5 % by "
+    "default; above `blocking_share`, 50 %, nothing is published.",
     "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
     "confidence_is_usual": "The mean confidence is near that of the 28 days before, as on the reference's days.",
     "classes_are_balanced": "No class has nearly all rows (`share`, 95 % by default), unless that happens on the "
@@ -36,7 +36,7 @@ def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: A
     manifest, profile = read_description(step.state.models.subfolder(model.sha256))
     before = [
         published
-        for published in history.published_days(step.state, "predictions", step.day)
+        for published in trailing_days.published_days(step.state, "predictions", step.day)
         if published.model_sha256 == model.sha256 and published.rows
     ]
     return [
@@ -66,7 +66,7 @@ def _conservation(shard_stats: Sequence[ShardStats], features: PublishedDay) -> 
 
 
 def _quarantine_size(shard_stats: Sequence[ShardStats], features: PublishedDay, thresholds: Checks) -> Finding:
-    """Both stages together; rows that validated_features lost alone are reported there."""
+    """Lost rows of both stages together; if scoring lost none, the finding of validated_features reports them."""
     if not sum(shard.rows_quarantined for shard in shard_stats):
         check, rows = "quarantine_is_small", features.rows
         return Finding(check, True, f"none of {rows} rows is lost in scoring", {"rows": rows}, observed=0.0)
@@ -83,7 +83,7 @@ def probabilities(shard_stats: Sequence[ShardStats], rows_in: int) -> Finding:
         f"{bad} of {rows} scored rows are not probabilities{none}",
         {"rows": rows, "not_probabilities": bad},
         observed=bad,
-        expected="no row whose scores are not probabilities",
+        expected="all scores are probabilities",
         limits=[0],
     )
 
@@ -98,7 +98,7 @@ def _confidence(
     check, column = "confidence_is_usual", manifest.confidence_column
     day, learned = moments(shard_stats, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
-    usual = history.median([stats.moments(column).mean for stats in before])
+    usual = trailing_days.median([stats.moments(column).mean for stats in before])
     if not day.rows:
         return Finding(check, True, "not tested: no row is scored")
     seen = f"the mean {column} is {day.mean:.4f}"
@@ -111,7 +111,7 @@ def _confidence(
     allowed += SAMPLING * (learned.confidence_sd if learned else day.deviation) / math.sqrt(day.rows)
     passed = abs(day.mean - usual) <= allowed
     expected = f"{usual:.4f} ± {allowed:.4f}, by the {len(before)} days before"
-    advice = "" if passed else "; look at the drift of the features, and at the actuals once they are there"
+    advice = "" if passed else "; check the drift of the features, and the actuals once they are known"
     return Finding(
         check,
         passed,

@@ -1,8 +1,8 @@
 """Calibration: learn a model's reference profile from the reference in its bundle.
 
-Every threshold is a rank among the reference's own days, each compared with the others of its class; what it promises
-is then tried on days held out (8 folds by the day's number: every 7th would hold out one weekday). The recipe and its
-formulas stand in `distances.py`; here the days of a column are rows of one matrix over its distinct values, so that 90
+Every threshold is a rank among the reference's own days, each compared with the others of its class; its alarm rate is
+then tested on held-out days (8 folds by the day's number; 7 folds would each hold out one weekday). The method and its
+formulas are in `distances.py`; here the days of a column are rows of one matrix over its distinct values, so that 90
 days take seconds.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
 from batch_scoring.inference.reference_profile import ColumnProfile, Grain, Held, Kind, ReferenceProfile, Scores
@@ -25,7 +25,7 @@ from batch_scoring.monitoring.drift import distances
 ALPHA = 0.01
 """Share of ordinary days that may lie beyond a column's own threshold."""
 ALARM_EVERY = 30
-"""Ordinary days per false alarm, at least."""
+"""Least number of ordinary days per false alarm."""
 FOLDS = 8
 SUBSAMPLES = (30, 100, 300)
 """Rows of a day at which an alarm must be as rare as for the whole day."""
@@ -33,15 +33,15 @@ DRAWS = 3
 """Subsamples of each size and day."""
 SAMPLING_ROWS, SAMPLING_DRAWS = (100, 300), 400
 LEAST_REFERENCE_DAYS = 28
-"""Of the reference; ranks among fewer days say nothing."""
+"""Least number of days in the reference; ranks among fewer say nothing."""
 LEAST_OF_A_CLASS = 14
 """Weekdays and weekend days needed, each, to compare the two apart."""
 _CELLS = 4_000_000
-"""Of a matrix in memory at once."""
+"""Limit on the values of a matrix in memory at once."""
 
 
 class Draw(NamedTuple):
-    """Days of a column as they are compared: whole, or so many values of each."""
+    """Days of a column as they are compared: whole, or a number of values of each."""
 
     day: np.ndarray
     """int[draws]: the reference day of each."""
@@ -155,7 +155,7 @@ def _rows_by_day(bundle: Bundle, reference: pa.Table) -> np.ndarray:
 
 
 def usual_share(shares: np.ndarray) -> float:
-    """b: the share that ordinary days stay below, of those of the reference days; 1 if no day has any."""
+    """b: the share that ordinary days stay below, from the shares of the reference days; 1 if no day has any."""
     known = shares[~np.isnan(shares)]
     if not len(known):
         return 1.0
@@ -227,7 +227,7 @@ class ColumnDays:
         return found
 
     def draw(self, rows: int | None) -> Draw:
-        """Every day whole (None), or three subsamples of each day that has so many values."""
+        """Every day whole (None), or three subsamples of each day that has enough values."""
         if rows is None:
             return Draw(np.arange(len(self.counts)), self.values, None)
         days = np.repeat(np.flatnonzero(self.values >= rows), DRAWS)
@@ -273,7 +273,7 @@ class ColumnDays:
         """L: the largest distance of 28 consecutive reference days to the rest of the reference."""
         if len(self.counts) < distances.TRAILING_REFERENCE_DAYS:
             return None
-        window, total = history.TRAILING_DAYS, self.counts.sum(axis=0)
+        window, total = trailing_days.TRAILING_DAYS, self.counts.sum(axis=0)
         unit = distances.deviation(self.support, total, self.kind)
         largest = 0.0
         for first in range(len(self.counts) - window + 1):
@@ -291,7 +291,7 @@ class ColumnDays:
 
 
 class Calibration:
-    """The day tests of the columns that have one."""
+    """Calibration of the day tests, for the columns that have one."""
 
     def __init__(
         self, columns: Mapping[str, ColumnDays], classes: np.ndarray, sampling: Mapping[str, float], rows: int
@@ -342,7 +342,7 @@ class Calibration:
         return np.arange(count) if size is None else np.repeat(np.arange(count), DRAWS)
 
     def held_out(self) -> list[Held]:
-        """How often days held out exceed the thresholds: one line for whole days, and one for each subsample size."""
+        """Alarm rates of held-out days: one entry for whole days, and one for each subsample size."""
         folds = np.arange(len(self._classes)) % FOLDS
         ratios: dict[int | None, list[np.ndarray]] = {size: [] for size in (None, *SUBSAMPLES)}
         factors: dict[int | None, list[np.ndarray]] = {size: [] for size in (None, *SUBSAMPLES)}
@@ -403,7 +403,7 @@ def _chunks(count: int, width: int) -> list[int]:
 
 
 def _useless(column: ColumnDays) -> str | None:
-    """Why no distance of the column says anything; None if it does."""
+    """Why no distance of the column is informative; None if they are."""
     if not column.counts.sum():
         return "no value in the reference"
     if len(column.support) == 1:
@@ -414,7 +414,7 @@ def _useless(column: ColumnDays) -> str | None:
 
 
 def _share_alarms(shares: Mapping[tuple[str, str], np.ndarray], sizes: np.ndarray, rows: int) -> float:
-    """Share of days held out on which too many values of some column are missing or the same."""
+    """Share of held-out days on which too many values of some column are missing or the same."""
     folds = np.arange(len(sizes)) % FOLDS
     alarms = np.zeros(len(sizes), bool)
     for fold in range(FOLDS):
@@ -446,9 +446,9 @@ def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequen
 def trailing_deviation(means: np.ndarray) -> float:
     """The second largest deviation of a day's mean from the median of those of the 28 days before it, of at least 7."""
     apart = [
-        abs(mean - np.median(means[max(0, day - history.TRAILING_DAYS) : day]))
+        abs(mean - np.median(means[max(0, day - trailing_days.TRAILING_DAYS) : day]))
         for day, mean in enumerate(means)
-        if day >= history.LEAST_DAYS
+        if day >= trailing_days.LEAST_DAYS
     ]
     return float(np.sort(apart)[-2])
 
@@ -469,7 +469,7 @@ def _exceeding(
     sizes: np.ndarray,
     rows: int,
 ) -> dict[str, str]:
-    """Reference days that are beyond a threshold themselves: in what, and whether it alarms."""
+    """Reference days that exceed a threshold themselves: by which value, and whether it alarms."""
     found: dict[int, list[str]] = {}
     for day, columns, alarms in work.exceeding(learned):
         found[day] = [", ".join(columns) + (" (alarms)" if alarms else "")]

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily import history
+from batch_scoring.daily import trailing_days
 from batch_scoring.errors import NotComparableError, StateError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
@@ -24,10 +24,10 @@ from batch_scoring.storage.state import ColumnDrift, DayDrift, Horizon, Publishe
 Side = Literal["features", "predictions"]
 
 TRAILING_ROWS = 20_000
-"""Rows of all trailing days that are compared, at most."""
+"""Most rows of all trailing days that are compared."""
 
 SINCE_DAYS = 7
-"""Days back within which the last comparison by the same model says whether a trailing drift continues."""
+"""Days back in which the last comparison with the same model decides whether a trailing drift continues."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
         pipeline: of the day.
         day: published.
         sides: whether features or predictions or both.
-        run_id: of the run that asks.
+        run_id: of the current run.
 
     Raises:
         NotComparableError: no model is active, or its bundle has no reference profile.
@@ -77,7 +77,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     """
     state = State(pipeline.output)
     features = state.published_day("validated_features", day)
-    predictions = state.published_day("predictions", day)  # kept with the sample also if they are not asked for
+    predictions = state.published_day("predictions", day)  # kept with the sample even if they are not requested
     if features is None or ("predictions" in sides and predictions is None):
         raise StateError(f"{pipeline.name} {day} is not published; run it first")
     model = state.model_or_none()
@@ -91,7 +91,7 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     if reference is None:
         advice = f"batch-scoring calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no reference profile; learn one with {advice}")
-    window = [*samples.before(pipeline.output, history.days_before(day, history.TRAILING_DAYS - 1)), sample]
+    window = [*samples.before(pipeline.output, trailing_days.days_before(day, trailing_days.TRAILING_DAYS - 1)), sample]
     usable = {side: _usable(window, side, reference) for side in sides}
     rows = {side: _trailing_rows(usable[side], side, reference) for side in sides}
     tests = {side: _trailing_tests(rows[side], side, reference) for side in sides}
@@ -153,11 +153,11 @@ def _trailing_tests(rows: pa.Table, side: Side, reference: Reference) -> list[Te
 
 
 def _since(state: State, day: str, side: Side, model_sha256: str) -> str:
-    """The first day of the trailing drift of `day`: a state that began before, or begins now.
+    """The first day of the trailing drift of `day`: one that began before, or begins now.
 
     Another model has another reference, so its drift is a new one.
     """
-    for before in reversed(history.days_before(day, SINCE_DAYS)):
+    for before in reversed(trailing_days.days_before(day, SINCE_DAYS)):
         known = known_drift(state, before)
         if known is not None:
             return known.since.get(side, day) if known.model_sha256 == model_sha256 else day
@@ -173,7 +173,7 @@ def known_drift(state: State, day: str) -> DayDrift | None:
 
 
 def _kept(compared: Compared, run_id: str, model_sha256: str, earlier: DayDrift | None) -> DayDrift:
-    """What is kept of a day; of a side that was not compared now, the result of an earlier run by the same model."""
+    """The record of a day; a side that was not compared now has an earlier run's result for the same model."""
     if earlier is None or earlier.model_sha256 != model_sha256:
         earlier = DayDrift(day=compared.day, run_id=run_id, model_sha256=model_sha256, features=(), predictions=())
 

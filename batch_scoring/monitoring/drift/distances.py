@@ -1,4 +1,4 @@
-"""Distances of a day to the model's reference, and the learned thresholds beyond which a distance is drift.
+"""Distances of a day to the model's reference, and the learned thresholds above which a distance is drift.
 
 Evidently's default thresholds fire on 40 to 47 % of the columns on ordinary days of the reference itself, so ours are
 learned (`calibration.py`). Each column has two numbers: T0, below which whole ordinary days stay, and s, what sampling
@@ -29,10 +29,10 @@ from batch_scoring.inference.reference_profile import ColumnProfile, Kind, Refer
 Rows = TypeVar("Rows", pa.Table, pa.ChunkedArray)
 
 LEAST_ROWS = 30
-"""Rows of a day below which no distance says anything."""
+"""Least number of a day's rows; distances of fewer are not informative."""
 
 LEAST_TRAILING_DAYS = 21
-"""Of the 28, so that a new pipeline is not tested on its first week alone."""
+"""Least number of the 28 days, so that a new pipeline is not tested on its first week alone."""
 
 TRAILING_REFERENCE_DAYS = 84
 """Reference days that a test of the trailing days needs: three windows."""
@@ -44,7 +44,7 @@ FARTHEST = 1e9
 """The distance where a computed one is infinite or NaN: a single 1e300 moves a mean out of sight."""
 
 SLACK = 0.02
-"""Share beyond the usual one that is never an alarm by itself."""
+"""Excess over the usual share that is never an alarm by itself."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def counted(parts: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = 
 
 
 def level(counts: np.ndarray, kind: Kind) -> np.ndarray:
-    """The form in which distributions are compared, along the last axis: cumulative shares of numbers, else shares."""
+    """Distributions in the form that is compared, along the last axis: cumulative shares of numbers, else shares."""
     total = counts.sum(axis=-1, keepdims=True)
     levels: np.ndarray = (counts.cumsum(axis=-1) if kind == "numeric" else counts) / total
     return levels

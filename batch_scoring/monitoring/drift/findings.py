@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.history import TRAILING_DAYS
+from batch_scoring.daily.trailing_days import TRAILING_DAYS
 from batch_scoring.errors import NotComparableError
 from batch_scoring.monitoring.drift.comparison import Compared, Side, compare
 from batch_scoring.monitoring.drift.distances import (
@@ -58,16 +58,16 @@ def findings(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) -
         compared = compare(pipeline, day, sides, run_id)
     except NotComparableError as missing:
         return {side: Finding(CHECKS[side].name, True, f"not tested: {missing}") for side in sides}
-    pages, trouble = {}, {}
+    pages, page_error = {}, {}
     try:
         pages = draw(pipeline, compared)
     except Exception as error:  # Evidently may stumble over a column; the result is known without it
-        trouble = {"page_could_not_be_drawn": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    return {side: _finding(pipeline, compared, side, pages, trouble) for side in sides}
+        page_error = {"page_could_not_be_drawn": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return {side: _finding(pipeline, compared, side, pages, page_error) for side in sides}
 
 
 def _finding(
-    pipeline: Pipeline, compared: Compared, side: Side, pages: Mapping[str, Drawn], trouble: Mapping[str, str]
+    pipeline: Pipeline, compared: Compared, side: Side, pages: Mapping[str, Drawn], page_error: Mapping[str, str]
 ) -> Finding:
     """One side's finding: the day's columns and the trailing ones, of which the worst is shown."""
     of_day = compared.of_day if side == "features" else []
@@ -76,7 +76,7 @@ def _finding(
     drifted_trailing = [test for test in trailing if test.drifted]
     messages = [_day_message(compared, drifted_day)] if side == "features" else []
     messages.append(_trailing_message(compared, side, trailing, drifted_trailing, pipeline.spec.retention.samples_days))
-    figures: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of, **trouble}
+    figures: dict[str, Any] = {"rows_compared": compared.sample.rows.num_rows, "rows": compared.sample.of, **page_error}
     if side == "features" and (left_out := compared.reference.profile.left_out):
         figures["not_tested"] = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
     since = compared.since.get(side)

@@ -5,8 +5,8 @@
     reports/dt=…/predictions.html    the scores of those days
 
 Evidently takes seconds to import and to draw, so it is imported here alone, and a page is drawn only where it is
-likely to be read. It tests with our thresholds: its verdict is the check's. Columns that it cannot handle (an empty one
-loses the whole page) are left out and named.
+likely to be read. It tests with our thresholds, so its result is the check's. Columns that it cannot handle (an empty
+one loses the whole page) are left out and named.
 """
 
 import re
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.inference.reference_profile import ColumnProfile, Kind
 from batch_scoring.ingest import landing_files
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html as markup
 from batch_scoring.monitoring.drift.comparison import Compared, Side, known_drift
 from batch_scoring.monitoring.drift.distances import Tested
 from batch_scoring.runtime.printable import one_line
@@ -36,7 +36,7 @@ TRAILING_PAGES: Mapping[Side, str] = {"features": "trailing.html", "predictions"
 METHODS: Mapping[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
 
 SCRIPTS = 4
-"""Of Evidently's page: the data, a name, the library, the call that draws."""
+"""Scripts of Evidently's page: the data, a name, the library, the call that draws."""
 
 _DATA = re.compile(r"^(    var (?:additional_graphs_)?metric_[0-9a-f]{32} = )([^\n]*)(;)$", re.MULTILINE)
 """A JSON document of the page. It has no line break, so what it quotes cannot look like the beginning of another."""
@@ -81,7 +81,7 @@ def draw(pipeline: Pipeline, compared: Compared) -> dict[str, Drawn]:
         columns = {**profile.columns, **profile.scores}
         tests = compared.day_tests
         if compared.day_drifted and not any(test.drifted for test in tests):
-            tests = []  # shares alarm, for which Evidently has no test: it must not say that all is well
+            tests = []  # Evidently does not test the shares that alarm here: it must not report that all is well
         drawn[DAY_PAGE] = _draw(pipeline, compared, DAY_PAGE, rows, compared.sample.rows, columns, tests)
     for side, tests in compared.trailing_tests.items():
         if tests and (compared.begins(side) or is_new):

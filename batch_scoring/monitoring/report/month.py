@@ -113,7 +113,7 @@ def _score_column(published_day: PublishedDay) -> str:
 
 
 def _worst(drift: DayDrift) -> dict[str, ColumnDrift]:
-    """By what was compared, the column with the largest share of its threshold."""
+    """For each comparison, the column with the largest distance in units of its threshold."""
     tested = {
         "the day": [column for column in drift.features if column.horizon != "trailing"],
         "28 days, features": [column for column in drift.features if column.horizon == "trailing"],

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batch_scoring.config.days import of_month, ranges
-from batch_scoring.monitoring import markup
+from batch_scoring.monitoring import html
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
-from batch_scoring.monitoring.markup import escaped
+from batch_scoring.monitoring.html import escaped
 from batch_scoring.operations.run_history import FailedRuns
 from batch_scoring.storage.state import CheckRecord, ColumnDrift, Moments
 
@@ -52,7 +52,7 @@ class Day:
     score: Moments | None = None
     score_column: str = ""
     drift: Mapping[str, ColumnDrift] = field(default_factory=dict)
-    """By what was compared: the column furthest beyond, or nearest below, its threshold."""
+    """For each comparison, the column furthest above, or nearest below, its threshold."""
     rows_per_second: Mapping[str, float] = field(default_factory=dict)
     """By step."""
     damage: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ def draw(month: Month) -> bytes:
     return _PAGE.format(
         title=title,
         style=_STYLE,
-        policy=markup.policy_element([plotly, _SCRIPT]),
+        policy=html.policy_element([plotly, _SCRIPT]),
         library=f"<script>{plotly}</script>" if plotly else "",
         body="\n".join(body),
         script=_SCRIPT,
@@ -181,7 +181,7 @@ def _name(month: Month) -> str:
 
 
 def _failures(month: Month) -> str:
-    """Every failed check with its message."""
+    """The table of failed checks, each with its message."""
     rows = [
         f"<tr><td>{day.day}</td><td>{escaped(asset)}</td><td>{escaped(check)}</td>"
         f"<td>{'<b>stopped the day</b> ' if record.stopped else ''}{escaped(record.message)}</td></tr>"
@@ -189,13 +189,13 @@ def _failures(month: Month) -> str:
         for (asset, check), record in day.checks.items()
         if not record.passed
     ]
-    head = "<tr><th>day</th><th>asset</th><th>check</th><th>what it said</th></tr>"
+    head = "<tr><th>day</th><th>asset</th><th>check</th><th>message</th></tr>"
     table = f'<table id="failures">{head}{"".join(rows)}</table>' if rows else '<p class="empty">None.</p>'
     return f"<section><h2>Failed checks</h2>{table}</section>"
 
 
 def _failed_runs(month: Month) -> str:
-    """Failed runs by class; `failures.py` explains the classes."""
+    """Failed runs by class; `retry_policy.py` explains the classes."""
     rows = [
         f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
         f"<td>{escaped(', '.join(ranges(one.days)))}</td></tr>"
@@ -239,7 +239,7 @@ def _section(name: str, title: str, text: str, figure: "Figure", none: str = "No
 
 
 def _chart(name: str, figure: "Figure") -> str:
-    drawing = markup.script_json(figure.to_json())
+    drawing = html.script_json(figure.to_json())
     return f'<div id="{name}"></div><script type="application/json" data-chart="{name}">{drawing}</script>'
 
 
@@ -282,7 +282,7 @@ def _label(asset: str, check: str) -> str:
 
 
 def _of_day(day: Day) -> tuple[int, str]:
-    older = "; what an earlier run published stands" if day.scored and day.status != "scored" else ""
+    older = "; the rows of an earlier run remain published" if day.scored and day.status != "scored" else ""
     return OF_STATUS[day.status], _hover(day.day, "the day", day.status, STATUSES[day.status] + older)
 
 

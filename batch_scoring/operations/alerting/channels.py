@@ -1,9 +1,9 @@
 """Alert channels of ALERT_URLS, reached through apprise.
 
 The addresses contain passwords and tokens, which apprise and its libraries write into logs and errors; and a receiver
-that answers a byte at a time blocks a thread for ever. So a process of its own (this module as a command) sends the
+that answers one byte at a time blocks a thread for ever. So a separate process (this module as a command) sends the
 messages: its output is discarded, and it is killed at the deadline. It reports a channel's id and an error without
-secrets. Nothing here knows a queue or a pipeline.
+secrets. Nothing here knows about queues or pipelines.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _host(client: Any) -> str:  # noqa: ANN401
 
 
 def mistakes(named: Sequence[Channel]) -> list[str]:
-    """Messages about the addresses that apprise does not understand."""
+    """Messages about invalid addresses, which apprise does not understand."""
     return [
         f"{channel} is not understood by apprise, no alert is sent there: correct the address (commas and spaces in "
         "passwords must be URL-encoded); alerts wait for the correction for seven days"
@@ -185,7 +185,7 @@ def send(waiting: Mapping[Channel, Sequence[Message]], seconds: float) -> Iterat
 def _hand_over(sender: "subprocess.Popen[bytes]", channel: Channel, message: Message) -> None:
     job = {"id": channel.id, "url": channel.url, "message": message.model_dump(mode="json")}
     assert sender.stdin
-    with contextlib.suppress(BrokenPipeError):  # it has ended: the missing answer shows that
+    with contextlib.suppress(BrokenPipeError):  # the sender has ended, which its missing answer shows
         sender.stdin.write(f"{json.dumps(job)}\n".encode())
 
 
@@ -196,7 +196,7 @@ def _answer(sender: "subprocess.Popen[bytes]") -> bytes:
 
 
 def _main() -> None:
-    """Send messages from stdin, one a line, and report each result on stdout."""
+    """Send messages from stdin, one per line, and report each result on stdout."""
     with ThreadPoolExecutor(64) as pool:
         clients: dict[str, Any] = {}
         for line in sys.stdin:
@@ -214,7 +214,7 @@ def _send_and_say(client: Any, job: dict[str, Any]) -> None:  # noqa: ANN401
 
 
 def _send(client: Any, message: dict[str, str]) -> str | None:  # noqa: ANN401
-    """Send a message; why it was not delivered, None if it was."""
+    """Send a message; return why it was not delivered, None if it was."""
     result = client.notify(
         body=message["body"],
         title=message["title"],

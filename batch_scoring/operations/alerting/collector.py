@@ -25,7 +25,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import run_failures, run_history
+from batch_scoring.operations import failed_runs, run_history
 from batch_scoring.operations.alerting import channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
@@ -38,7 +38,7 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 FIRST_LOOK_BACK = 24 * 3600.0
 """Seconds before the first tick of an instance."""
 OVERLAP = 300.0
-"""Seconds by which the end of a run may be stored late, or another machine's clock may differ."""
+"""Seconds by which the end of a run may be recorded late, or another machine's clock may differ."""
 ENDED_PER_QUERY = 50
 SAID_EVERY = 3600.0
 """Seconds between two log lines about the same mistyped address."""
@@ -76,7 +76,7 @@ class AlertState(BaseModel):
 def tick(
     instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], log: Logger, left_out: Sequence[BrokenPipeline] = ()
 ) -> str:
-    """Collect new alerts, store them and deliver what is waiting; a summary of what was done.
+    """Collect new alerts, store them and deliver what is waiting; return a summary.
 
     Without a channel the messages go to the log.
 
@@ -84,7 +84,7 @@ def tick(
         instance: whose runs and sensors are examined.
         pipelines: of the deployment.
         log: receives what cannot be delivered.
-        left_out: broken pipelines, which the deployment does not have.
+        left_out: broken pipelines, which are left out of the deployment.
     """
     began = time.monotonic()
     storage = instance.daemon_cursor_storage
@@ -152,7 +152,7 @@ def _remembered(outbox: Outbox) -> AlertState:
 
 
 def _calmed(found: Iterable[Message]) -> Iterator[Message]:
-    """The messages, with many of one topic joined into one."""
+    """Join many messages of one topic into one."""
     by_topic = operator.attrgetter("topic")
     for topic, group in itertools.groupby(sorted(found, key=by_topic), by_topic):
         messages = list(group)
@@ -175,8 +175,8 @@ def _of_runs(
         if time.monotonic() > stop_at:
             break
         try:
-            is_recorded = run_failures.is_recorded(record.dagster_run)
-            if run_failures.record_failure(instance, record.dagster_run) and not is_recorded:
+            is_recorded = failed_runs.is_recorded(record.dagster_run)
+            if failed_runs.record_failure(instance, record.dagster_run) and not is_recorded:
                 record = instance.get_run_record_by_id(run_id) or record
             if run_history.is_retried(instance, record):
                 continue
@@ -211,9 +211,9 @@ def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: M
     try:
         ask = functools.partial(_is_open, pipeline, day)
         is_open, is_done = call_within(STORE_SECONDS, f"alerts of {pipeline.name}", ask)
-    except (OSError, StateError):  # decided by the runs alone; the sensor's own trouble with the store is reported, too
+    except (OSError, StateError):  # the runs alone decide; the sensor reports its own errors of the store
         is_open, is_done = True, False
-    is_superseded = run_failures.of_run(run) == "superseded"
+    is_superseded = failed_runs.of_run(run) == "superseded"
     if is_superseded and is_done:
         return True  # another run has scored it
     known, bounds = run_history.of_day(instance, pipeline, day), landing_scan.bounds_of(pipeline, instance)
@@ -255,12 +255,12 @@ def _is_news(evaluation: dg.AssetCheckEvaluation, memory: AlertState) -> bool:
     if evaluation.partition is not None:
         return is_news
     name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-    told = memory.failing.pop(name, None)
+    reported = memory.failing.pop(name, None)
     if not evaluation.passed:
         said = str(evaluation.metadata["state"].value).split("\n") if "state" in evaluation.metadata else []
         memory.failing[name] = said
         memory.failing = dict(list(memory.failing.items())[-MOST_STATES:])
-        return is_news and (told is None or bool(set(said) - set(told)))
+        return is_news and (reported is None or bool(set(said) - set(reported)))
     return False
 
 

@@ -24,9 +24,9 @@ from batch_scoring.storage.state import PublishedDay, State
 LOOK_BACK = timedelta(days=7)
 """Age of the oldest deadline that is checked."""
 TIME_TO_SCORE = timedelta(hours=1)
-"""Allowed for a file that arrived late."""
+"""Extra time for a file that arrived late."""
 TIME_TO_COME = timedelta(hours=1)
-"""Allowed after the deadline for files that are still arriving."""
+"""Extra time after the deadline for files that are still arriving."""
 
 Aim = Literal["landed", "scored"]
 DeadlineStatus = Literal["kept", "missed", "open"]
@@ -91,7 +91,7 @@ def check(deadline: Deadline, now: datetime) -> Result:
 
     Raises:
         OSError: the store did not answer.
-        StateError: the day's account is damaged.
+        StateError: the record of the published day is damaged.
     """
     pipeline, day = deadline.pipeline, deadline.day
     everything = pipeline.landing.look(landing_files.day_folder(day))
@@ -119,11 +119,11 @@ def _lacks(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], file
 
 
 def _still_arriving(pipeline: Pipeline, files: Sequence[FileVersion], now: datetime) -> str:
-    """That files are still arriving; empty after the quiet time, or if the newest file's clock is ahead."""
+    """Why the day is still arriving; empty after the quiet time, or if the newest file's clock is ahead."""
     newest, quiet = max(files, key=lambda file: file.modified), pipeline.spec.input.complete.quiet_minutes
     if not now - timedelta(minutes=quiet) < newest.modified <= now:
         return ""
-    return f"its files are still coming, the last was {newest.path} at {stamp(newest.modified)}"
+    return f"its files are still arriving, the last was {newest.path} at {stamp(newest.modified)}"
 
 
 def _is_scored(published_day: PublishedDay | None, files: Sequence[FileVersion], now: datetime) -> DeadlineStatus:

@@ -1,4 +1,4 @@
-"""Texts of alerts: of a run that has ended, of a sensor that fails, of a pipeline that is left out.
+"""Texts of alerts about ended runs, failing sensors and broken pipelines.
 
 Which runs are worth an alert, and what was sent before, is decided in `collector.py`.
 """
@@ -15,11 +15,11 @@ from dagster import DagsterEventType as Kind
 from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failures, run_failures
+from batch_scoring.operations import failed_runs, retry_policy
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
-from batch_scoring.operations.run_failures import BLOCKED, WAITS
+from batch_scoring.operations.failed_runs import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
 from batch_scoring.storage.state import State
 
@@ -73,7 +73,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
-        None if record.dagster_run.is_success else run_failures.load_error(instance, record.dagster_run),
+        None if record.dagster_run.is_success else failed_runs.load_error(instance, record.dagster_run),
     )
 
 
@@ -95,7 +95,7 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
         error = error.cause
     failure = event.step_failure_data.user_failure_data
     text = failure.description if failure else (error.message if error else "")
-    if error and error.cls_name == run_failures.INTERRUPTED:
+    if error and error.cls_name == failed_runs.INTERRUPTED:
         text = "its process was terminated: its machine is shutting down, or its time limit has passed"
     return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
 
@@ -114,7 +114,7 @@ def of_run(
     run = ended.run
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
-        failure = run_failures.of_run(run)
+        failure = failed_runs.of_run(run)
         lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
@@ -158,7 +158,9 @@ def of_sensor(broken: sensor_status.FailingSensor) -> Message:
 def of_broken(broken: BrokenPipeline) -> Message:
     """Alert for a pipeline left out of the deployment: none of its days is scored until it is corrected."""
     count = "1 error" if len(broken.errors) == 1 else f"{len(broken.errors)} errors"
-    advice = "no day of it is scored until they are corrected and the code location is loaded again; what stands stands"
+    advice = (
+        "no day of it is scored until they are corrected and the code location is reloaded; published scores are kept"
+    )
     missed = f"days that its schedule has missed by then: batch-scoring backfill {broken.name} FIRST LAST"
     return Message(
         topic=broken.name,
@@ -175,7 +177,7 @@ def row_counts(pipelines: Mapping[str, Pipeline], ended: Ended) -> str:
 
     Raises:
         OSError: the store did not answer.
-        StateError: an account is damaged.
+        StateError: the record of a published day is damaged.
     """
     pipeline, day, run_id = pipelines.get(ended.topic), ended.run.tags.get(PARTITION), ended.run.run_id
     if pipeline is None or day is None:
@@ -235,7 +237,7 @@ def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureC
     if ATTEMPT not in run.tags:
         return []
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
-    until = "other files or other code come" if failure in failures.FINAL else "somebody runs it"
+    until = "other files or other code arrive" if failure in retry_policy.FINAL else "somebody runs it"
     is_in_pods = instance.run_launcher.supports_check_run_worker_health
     command = f"submit {pipeline} --day {day}" if is_in_pods else f"backfill {pipeline} {day} {day}"
     return [f"not tried again until {until}; by hand: batch-scoring {command}"]

@@ -1,8 +1,8 @@
 """Outbox of alerts: one queue for each channel, kept until the channel has accepted the messages.
 
 It is stored in the Dagster instance, so it survives restarts and does not depend on a sensor's cursor. The collector's
-memory is stored in the same write as its messages, so neither is ever without the other. A message is delivered once,
-or twice if a crash comes between its delivery and the record of it. Nothing here knows a pipeline.
+memory is stored in the same write as its messages, so neither is ever stored without the other. A message is delivered
+once, or twice if a crash comes between its delivery and the record of it. Nothing here knows about pipelines.
 
 A corrected or replaced address inherits the messages that waited for the old one: it is corrected because nothing
 arrived, so they would be lost at the moment at which they could be delivered.
@@ -45,11 +45,11 @@ class Content(BaseModel):
     """Stored content of the outbox, replaced in one write."""
 
     memory: str | None = None
-    """Of the collector, as it serialised it."""
+    """State of the collector, as the collector serialised it."""
     queues: dict[str, Queue] = {}
-    """By the channel's id."""
+    """Queues by the channel's id."""
     orphans: dict[str, Queue] = {}
-    """Of removed channels: a new channel inherits them, as an address is replaced when it fails."""
+    """Queues of removed channels: a new channel inherits them, as an address is replaced when it fails."""
 
 
 class Outbox:
@@ -101,7 +101,7 @@ class Outbox:
         self._store()
 
     def deliver(self, seconds: float) -> int:
-        """Send the waiting messages for about so many seconds, recording each delivery; the number delivered."""
+        """Send the waiting messages for about this long, recording each delivery; return the number delivered."""
         understood = [channel for channel in self._channels if channel.scheme]
         waiting = {channel: queue.messages for channel in understood if (queue := self._queue(channel)).messages}
         delivered = 0
@@ -173,7 +173,7 @@ def stamp(at: datetime) -> str:
 
 @contextlib.contextmanager
 def lease(storage: "DaemonCursorStorage", seconds: float) -> Iterator[bool]:
-    """Lease the outbox for some seconds; whether it was free. A lease too far ahead is from a wrong clock, and ignored.
+    """Lease the outbox for some seconds; yield whether it was free. A lease too far ahead (a wrong clock) is ignored.
 
     The process of a killed daemon may run on beside its successor, and a tick can be tested in the UI: both would send
     the same message. (Two that start within the same milliseconds are not distinguished.)

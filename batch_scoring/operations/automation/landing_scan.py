@@ -21,7 +21,7 @@ from batch_scoring.ingest.landing_files import data_files, day_folder, in_words
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import planner
 from batch_scoring.operations.automation.planner import Bounds, Landed, TickPlan, TickState, UnexpectedObject
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import State
@@ -58,8 +58,8 @@ class Tick:
         """One line for Dagster's list of ticks."""
         waiting = [f"{day}: {why}" for day, why in self.plan.waiting.items()]
         more = [f"… and {len(waiting) - 5} more days wait"] if len(waiting) > 5 else []
-        left = [f"no time for {self.left} days, they come next"] if self.left else []
-        looked = f"looked at {self.looked} days in {self.seconds:.1f} s"
+        left = [f"no time for {self.left} days, the next tick begins with them"] if self.left else []
+        looked = f"examined {self.looked} days in {self.seconds:.1f} s"
         return "; ".join([looked, *(report.text for report in self.plan.reports), *waiting[:5], *more, *left])
 
 
@@ -99,7 +99,7 @@ def tick(
         memory: of the previous tick, with the days named since.
         now: seconds since 1970; the current time if None.
         sweeps: whether to scan days that were not named, too.
-        odd: unexpected objects to report besides those in the landing folder.
+        odd: further unexpected objects to report.
 
     Raises:
         OSError: the store did not answer, or denied access; nothing was decided, the next tick tries again.
@@ -151,7 +151,7 @@ def see(
     found = denied | {day.day: day for day in compared(pipeline, listed)}
     landed = [found[day] for day in (*first, *slice_) if day in found]
     if landed and all(day.denied for day in landed):
-        # not the trouble of a single day: the sensor fails, which raises an alert
+        # more than a single day is affected: the sensor fails, which raises an alert
         raise (PermissionError if denied else OSError)(landed[0].denied)
     return Seen(landed, unexpected, slice_, len(first) + len(slice_) - len(landed))
 
@@ -179,20 +179,20 @@ def compared(pipeline: Pipeline, listed: dict[str, list[FileVersion]]) -> list[L
         pipeline: of the days.
         listed: all files in each day's folder, data or not.
     """
-    stands = freshness.fingerprints(pipeline, list(listed))
-    return [_compared(pipeline, day, everything, stands.get(day)) for day, everything in listed.items()]
+    scored_from = freshness.fingerprints(pipeline, list(listed))
+    return [_compared(pipeline, day, everything, scored_from.get(day)) for day, everything in listed.items()]
 
 
-def _compared(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], stands: str | None) -> Landed:
-    landed = Landed(day, tuple(data_files(everything)), settled=stands)
+def _compared(pipeline: Pipeline, day: str, everything: Sequence[FileVersion], scored_from: str | None) -> Landed:
+    landed = Landed(day, tuple(data_files(everything)), scored_from=scored_from)
     if landed.is_up_to_date or not landed.files:
         return landed
     if unseen := [file for file in landed.files if file.trouble and file.trouble.may_pass]:
         return replace(landed, files=(), denied=in_words(pipeline.landing, unseen))
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
-    pinned = State(pipeline.output).day_inputs([day]) if stands else []
-    lost = any(before.fingerprint == stands and freshness.is_rest_of(landed.files, before) for before in pinned)
-    return Landed(day, landed.files, missing, lost, stands)
+    pinned = State(pipeline.output).day_inputs([day]) if scored_from else []
+    lost = any(before.fingerprint == scored_from and freshness.is_rest_of(landed.files, before) for before in pinned)
+    return Landed(day, landed.files, missing, lost, scored_from)
 
 
 def _state_folder(pipeline: Pipeline) -> Folder:

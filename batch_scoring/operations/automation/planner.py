@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.ingest.landing_files import fingerprint, is_of
-from batch_scoring.operations.failures import Pauses
+from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.operations.run_history import TO_RETRY, DayRun, fingerprint_tag
 from batch_scoring.storage.folders import FileVersion
 
@@ -94,7 +94,7 @@ class Landed:
     """What it lacks by its marker or manifest."""
     has_lost: bool = False
     """Whether some of the files that it was scored from are missing or unreadable, and none was added."""
-    settled: str | None = None
+    scored_from: str | None = None
     """Fingerprint of the files that it was scored from."""
     denied: str = ""
     """Why its files cannot be listed."""
@@ -107,7 +107,7 @@ class Landed:
     @functools.cached_property
     def is_up_to_date(self) -> bool:
         """Whether it was scored from its current files."""
-        return bool(self.files) and is_of(self.settled, self.files)
+        return bool(self.files) and is_of(self.scored_from, self.files)
 
 
 @dataclass(frozen=True)
@@ -183,22 +183,22 @@ def sort_names(
             else:
                 days.append(one.path.removeprefix("dt="))
     if len(unexpected) > MOST_UNEXPECTED:
-        rest = UnexpectedObject("…", f"more names that are no days; the first {MOST_UNEXPECTED} of them are listed")
+        rest = UnexpectedObject("…", f"more names that are not days; the first {MOST_UNEXPECTED} of them are listed")
         unexpected = [*sorted(unexpected, key=lambda one: one.name)[:MOST_UNEXPECTED], rest]
     return sorted(days, reverse=True), unexpected
 
 
 def why_no_day(folder: str, first: date, today: date) -> str:
-    """Why a folder is not a day of the pipeline; empty if it is one."""
+    """Why a folder name is not a day of the pipeline; empty if it is one."""
     text = folder.removeprefix("dt=")
     try:
         day = date.fromisoformat(text)
     except ValueError:
         day = None
     if day is None or text == folder or text != day.isoformat():
-        return "no day; expected dt=YYYY-MM-DD"
+        return "not a day; expected dt=YYYY-MM-DD"
     if day < first:
-        return f"before the pipeline's first day, {first}; partitions.start in the spec says so"
+        return f"before the pipeline's first day, {first}; see partitions.start in the spec"
     if day > today:
         return "in the future; it is examined when that day begins in the pipeline's time zone"
     return ""
@@ -299,7 +299,7 @@ def _worth_reporting(day: Landed, today: date) -> str:
     """What to report of a day that is not run; empty if nothing."""
     if day.denied:
         return f"{day.day}: its files cannot be listed: {day.denied}"
-    is_gone = day.settled is not None and not day.files and date.fromisoformat(day.day) > today - ARCHIVED
+    is_gone = day.scored_from is not None and not day.files and date.fromisoformat(day.day) > today - ARCHIVED
     if not (is_gone or day.has_lost):
         return ""
     if troubled := [f"{file.path}: {file.trouble.reason}" for file in day.files if file.trouble]:
@@ -340,7 +340,7 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
 
 
 def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:
-    """Whether an incomplete day has waited so long that its run is to raise an alert; once for the same files."""
+    """Whether an incomplete day has waited so long that it is run, to raise an alert; once for the same files."""
     newest = max(file.modified.timestamp() for file in day.files)
     has_alerted = any(run.fingerprint == fingerprint_tag(day.fingerprint, is_complete=False) for run in runs)
     return INCOMPLETE_WINDOW[0] < now - newest < INCOMPLETE_WINDOW[1] and not has_alerted
@@ -408,7 +408,7 @@ def _request(day: Landed, runs: Sequence[DayRun], code: str, today: date) -> Day
     last = next((run.id[:8] for run in runs if run.status != "created"), "first")
     is_new = date.fromisoformat(day.day) >= today - timedelta(days=1)
     attempt = len(_of_these_files(day.fingerprint, code, runs)) + 1
-    why = "its files have changed since it was scored" if day.settled else "it has landed and is not scored"
+    why = "its files have changed since it was scored" if day.scored_from else "it has landed and is not scored"
     why = f"it has waited for a day: {day.waits_for}" if day.waits_for else why
     return DayRequest(
         day=day.day,

@@ -30,7 +30,7 @@ class FailingSensor:
 
 
 def says_broken(message: str) -> bool:
-    """Whether an error is of a sensor `broken_name`, which fails only to be seen: its faults are told elsewhere."""
+    """Whether an error is of a sensor `broken_name`, which fails only to be seen: its errors are reported elsewhere."""
     return bool(re.search(r"for sensor \w+_is_broken\b", message))
 
 

@@ -3,8 +3,8 @@
 They come from S3 -> SQS, S3 -> SNS -> SQS, EventBridge -> SQS, or as a plain `{"pipeline": …, "day": …}`; duplicated,
 late or out of order. A message is only a hint: its day is listed and compared as in `landing_scan.py`. It is deleted in
 the tick after the one that read it, once Dagster has stored what that tick decided, so a tick that dies loses none. A
-message that is lost nevertheless is compensated by a scan of the landing folder every ten minutes: its names, the
-newest days and some of the older ones in turn.
+scan of the landing folder every ten minutes makes up for messages that are lost nevertheless: its names, the newest
+days and some of the older ones in turn.
 """
 
 import json
@@ -144,7 +144,7 @@ def _sort(one: ObjectKey | NamedDay, pipeline: Pipeline, pipelines: Sequence[Pip
         into.has_others = True
     elif isinstance(one, NamedDay):
         listening = ", ".join(p.name for p in pipelines if p.spec.events.queue == pipeline.spec.events.queue)
-        reason = f"of no pipeline that listens to this queue; these do: {listening}"
+        reason = f"the name of no pipeline that reads this queue; those that do: {listening}"
         into.unexpected.append(UnexpectedObject(f"{one.pipeline} {one.day}", reason))
     else:
         into.outside += 1
@@ -207,7 +207,7 @@ def tick(
 
     def ask() -> Read:
         if left := _delete(queue, memory.handled):
-            log.warning(f"{queue}: {left} messages were not deleted and come again; they are harmless")
+            log.warning(f"{queue}: {left} messages were not deleted and will be delivered again, which is harmless")
         read = receive(pipeline, pipelines)
         _release(queue, read.others)
         return read

@@ -23,7 +23,7 @@ Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "mod
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
-    "scratch": "what killed processes left half written, and values passed between steps",
+    "scratch": "files that killed processes left unfinished, and values passed between steps",
     "reports": "drift pages of old days",
     "samples": "rows of old days that drift was found with; the days' figures stay",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
@@ -48,7 +48,7 @@ SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 @dataclass(frozen=True)
 class Limits:
-    """Ages beyond which files are deleted; None: they are kept for ever."""
+    """Ages above which files are deleted; None: they are kept for ever."""
 
     superseded: timedelta
     reports: timedelta | None
@@ -86,7 +86,7 @@ class ActiveFile:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """A table's files and what its log says of them. The files must have been listed before the log was read."""
+    """A table's files and their entries in its log. The files must have been listed before the log was read."""
 
     name: str
     files: tuple[FileVersion, ...]
@@ -221,7 +221,7 @@ def _of_old_days(
 def old_quarantine(table: TableFiles, limits: Limits, now: datetime) -> list[Expired]:
     """Files of the quarantine's newest version whose day is old and which were written long ago.
 
-    A file that was written today for a day of last year is new: its rows have not been looked at.
+    A file written today for a day of last year is new: nobody has examined its rows yet.
     """
     if limits.quarantine is None:
         return []

@@ -2,8 +2,8 @@
 
 deltalake's own `vacuum` is not used, for reasons that were each verified: once a checkpoint is written it forgets what
 was removed more than a week ago, whatever the retention; with `full=True`, without which it leaves what dead runs have
-written, it deletes unexpected files too; and it uses this machine's clock. Here the log itself says what was in use
-since when, by the timestamps that the store gave its entries; and no log entry is ever deleted.
+written, it deletes unexpected files too; and it uses this machine's clock. Here the log itself shows which files were
+in use since when, by the timestamps that the store gave its entries; and no log entry is ever deleted.
 
 No locks are needed. A deleted file can be neither read nor published any more by anyone; the quarantine's rows are
 removed in a strict commit, which is planned anew after a conflict; two concurrent passes, or a killed one, leave only
@@ -66,7 +66,7 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
         now: with a time zone; the store's own time if None.
 
     Raises:
-        OSError: the store does not tell its time.
+        OSError: the store's time cannot be read.
     """
     machine = now or datetime.now(UTC)
     now = now or store_time(pipeline.output)
@@ -124,7 +124,7 @@ def sweep(
     """
     swept = Swept(problems=list(plan.problems))
     if plan.doubts and not clock_is_right:
-        swept.problems += [f"nothing was removed, the clock is doubted: {doubt}" for doubt in plan.doubts]
+        swept.problems += [f"nothing was removed, the clock is in doubt: {doubt}" for doubt in plan.doubts]
         return swept
     if plan.of("quarantine"):
         with _noted(swept.problems, "table quarantine"):
@@ -173,7 +173,7 @@ def store_time(folder: Folder) -> datetime:
 def table_files(
     table: Table, before: datetime, files: Sequence[FileVersion] | None = None
 ) -> tuple[DeltaTable | None, TableFiles]:
-    """A table's newest version, and its files with what the log says of them.
+    """A table's newest version, and its files with their entries in the log.
 
     Args:
         table: which.
@@ -181,7 +181,7 @@ def table_files(
         files: those of the table, if they are known; must have been listed before this call.
 
     Raises:
-        UnsureError: the log does not tell what was in use since then.
+        UnsureError: the log does not show what was in use since then.
         OSError, DeltaError: the listing or the log could not be read.
     """
     listed = tuple(table.folder.list("dt=")) if files is None else tuple(files)  # first: later files are young
@@ -207,7 +207,7 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
     if missing := [number for number in wanted if number not in entries]:
         raise UnsureError(
             f"{folder.uri}/_delta_log has no {missing[0]:020}.json; "
-            f"what was in use since {before:%Y-%m-%d} cannot be told"
+            f"what was in use since {before:%Y-%m-%d} cannot be determined"
         )
     paths: set[str] = set()
     numbers = [number for number in wanted if number >= first]

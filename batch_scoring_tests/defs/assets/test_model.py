@@ -130,7 +130,7 @@ def test_a_promotion_in_the_middle_ends_the_run_before_it_publishes(
     answers = calling(tiny, monkeypatch, promote)
     result = tiny.run(raise_on_error=False)
     assert answers == [True]
-    assert f"superseded: while {tiny.name} {DAY} was scored with model v1, model v2 came in force" in error_of(result)
+    assert f"superseded: while {tiny.name} {DAY} was scored with model v1, model v2 became active" in error_of(result)
     assert "run the day again" in error_of(result)
     assert tiny.read().equals(before) and tiny.published_day("predictions").table.version == version
     assert not result.asset_materializations_for_node(f"{tiny.name}__predictions")
@@ -146,7 +146,7 @@ def test_a_promotion_before_the_commit_ends_the_run(tiny: TinyProject) -> None:
     prepared = score.prepare(step, source, run)
     tiny.deliver("v2", seed=1)
     tiny.run(steps=["model"])
-    with pytest.raises(SupersededError, match="model v2 came in force"):
+    with pytest.raises(SupersededError, match="model v2 became active"):
         step.publish(
             prepared,
             run,

@@ -118,7 +118,7 @@ def test_what_may_not_be_read_is_a_failed_check_and_never_left_out(tiny: TinyPro
     try:
         result = tiny.run(steps=RAW, raise_on_error=False)
         assert checks(result)["raw_input/input_is_complete"] is False
-        assert what in error_of(result) and "let this process read it" in error_of(result)
+        assert what in error_of(result) and "grant this process read access" in error_of(result)
     finally:
         place.chmod(0o755)
 

@@ -22,7 +22,7 @@ from batch_scoring.config.loader import PROJECT
 from batch_scoring.defs.execution import executors
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring.errors import ComputeError
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject
 
@@ -69,18 +69,6 @@ def handler_of(executor: dg.Executor) -> Any:  # noqa: ANN401  (dagster-k8s's, w
     assert isinstance(executor, StepDelegatingExecutor)
     assert isinstance(executor._step_handler, WatchedSteps)
     return executor._step_handler._inner
-
-
-def policies(tiny: TinyProject) -> dict[str, tuple[int, str | None]]:
-    """How often each step is tried again within its run, and its pool."""
-    job = tiny.definitions.resolve_job_def(f"score_{tiny.name}")
-    return {
-        op.name.removeprefix(f"{tiny.name}_").strip("_"): (
-            op.retry_policy.max_retries if op.retry_policy else 0,
-            op.pool,
-        )
-        for op in job.graph.iterate_op_defs()
-    }
 
 
 # the executor by the environment
@@ -228,41 +216,7 @@ def test_only_the_folders_of_the_job_s_own_pipeline_count(
     assert tiny.name not in str(raised.value)
 
 
-# new tries and pools
-
-
-def test_a_step_in_its_run_s_own_process_has_no_second_try_and_no_pool(tiny: TinyProject) -> None:
-    tiny.spec["compute"] = {"predictions": {"gpu": 1, "pool": "mine"}, "default": {"retries": 5}}
-    tiny.write_spec()
-    assert set(policies(tiny).values()) == {(0, None)}
-
-
-@pytest.mark.parametrize("shards", ["one_step", "fan_out"])
-@pytest.mark.parametrize("executor", ["multiprocess", "k8s"])
-def test_a_step_that_is_lost_is_tried_again_as_its_spec_says(
-    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, executor: str, shards: str
-) -> None:
-    monkeypatch.setenv(VARIABLE, executor)
-    tiny.spec["scoring"]["shards"] = shards
-    tiny.spec["compute"] = {"default": {"retries": 1}, "predictions": {"gpu": 1, "retries": 4}, "model": {"retries": 0}}
-    tiny.write_spec()
-    found, gpu = policies(tiny), "gpu" if executor == "k8s" else None
-    scoring = "predictions" if shards == "one_step" else "score_share"
-    assert found.pop(scoring) == (4, gpu)
-    assert found.pop("model") == (0, None)
-    assert set(found.values()) == {(1, None)} and len(found) == (3 if shards == "one_step" else 5)
-
-
-def test_a_pool_of_the_spec_takes_the_place_of_the_one_for_gpus(
-    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(VARIABLE, "k8s")
-    tiny.spec["compute"] = {"predictions": {"gpu": 1, "pool": "a100"}, "raw_input": {"pool": "readers"}}
-    tiny.write_spec()
-    assert {name: pool for name, (_, pool) in policies(tiny).items() if pool} == {
-        "predictions": "a100",
-        "raw_input": "readers",
-    }
+# processes that are killed
 
 
 DEADLY = """
@@ -307,7 +261,9 @@ def test_an_exception_is_not_tried_again_within_the_run_and_keeps_its_name(
     monkeypatch.setenv(VARIABLE, "multiprocess")
     key = dg.AssetKey([tiny.name, "predictions"])
     job = job_of(tiny, monkeypatch)
-    assert policies(tiny)["predictions"] == (2, None)
+    ops = tiny.definitions.resolve_job_def(f"score_{tiny.name}").graph.iterate_op_defs()
+    (policy,) = {op.retry_policy for op in ops if op.name == f"{tiny.name}__predictions"}
+    assert policy and policy.max_retries == 2
     with dg.execute_job(job, instance, tags={"dagster/partition": DAY}, asset_selection=[key]) as result:
         assert not result.success
         kinds = [event.event_type_value for event in result.all_events if event.step_key]
@@ -317,4 +273,4 @@ def test_an_exception_is_not_tried_again_within_the_run_and_keeps_its_name(
     assert error and error.cause and error.cause.cls_name == "StateError"
     assert "has no pinned input in" in error.cause.message
     run = instance.get_run_by_id(result.run_id)
-    assert run and run_failures.of_run(run) == "processing_error" and run_failures.is_recorded(run)
+    assert run and failed_runs.of_run(run) == "processing_error" and failed_runs.is_recorded(run)

@@ -14,7 +14,7 @@ from dagster._core.executor.step_delegating import CheckStepHealthResult
 
 from batch_scoring.config.compute import SHARED, VARIABLE
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring.operations.alerting.messages import of_run, read
 from batch_scoring_tests.deployed import PACKAGES, ROOT
 from batch_scoring_tests.pods.cluster import MESSAGES, Cluster, Death, Job, Trouble, running_cluster
@@ -94,9 +94,9 @@ def ended(steps: Steps, key: str, result: CheckStepHealthResult | None = None) -
         steps.end()
     record = steps.instance.get_run_record_by_id(steps.run.run_id)
     assert record
-    failure = run_failures.record_failure(steps.instance, record.dagster_run)
+    failure = failed_runs.record_failure(steps.instance, record.dagster_run)
     record = steps.instance.get_run_record_by_id(steps.run.run_id)
-    assert record and run_failures.of_run(record.dagster_run) == failure
+    assert record and failed_runs.of_run(record.dagster_run) == failure
     told = of_run(steps.instance, read(steps.instance, record), [], "").body
     assert f"class: {failure}" in told and key.replace("__", "/") in told
     assert failures_of(steps)[0].splitlines()[0][:400] in told
@@ -234,4 +234,4 @@ def test_a_refusal_does_not_hide_that_a_job_has_failed(
     result = steps.health(key)
     assert not result.is_healthy and result.unhealthy_reason
     assert result.unhealthy_reason.startswith(f"Discovered failed Kubernetes job {job.name}")
-    assert "Why cannot be found out: (403)" in result.unhealthy_reason
+    assert "The reason cannot be determined: (403)" in result.unhealthy_reason

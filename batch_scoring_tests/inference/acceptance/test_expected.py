@@ -97,7 +97,7 @@ def test_rows_that_are_not_as_expected_are_named(
     assert len(wrong) > 40, "the trial is one"
     assert f" of 96 rows are not as expected: id k{wrong[0]}: {name} is " in message
     assert f", expected {theirs[wrong[0], 1]:.6g}; id k" in message
-    assert "check the order of the features, at the codes of the categories" in message
+    assert "check the order of the features, the codes of the categories" in message
 
 
 def test_an_expected_regression_is_its_value(tmp_path: Path) -> None:
@@ -156,4 +156,4 @@ def test_a_key_of_several_days_needs_the_day(tmp_path: Path) -> None:
     changes = {"reference": rows, "golden": rows.slice(0, 64).drop_columns("dt")}
     write(tmp_path / "b", NETWORK, expected=expected, **changes)
     message = refusal(tmp_path / "c", NETWORK, expected=expected.slice(0, 60).drop_columns("dt"), **changes)
-    assert "has rows whose id stands in several rows of the reference; give dt too: 'k0', 'k1'" in message
+    assert "has rows whose id occurs in several rows of the reference; give dt too: 'k0', 'k1'" in message

@@ -79,7 +79,7 @@ def test_values_that_the_model_has_not_seen_are_listed(tiny: TinyProject) -> Non
     rows = tiny.rows(100).set_column(4, "c", pa.array(["red"] * 95 + ["mauve"] * 3 + ["puce"] * 2))
     tiny.land(DAY, rows)
     found = finding(tiny.run(), "categories_are_known")
-    assert not found.passed and 'beyond: c (5 of 100 rows: "mauve", "puce")' in (found.description or "")
+    assert not found.passed and 'above that: c (5 of 100 rows: "mauve", "puce")' in (found.description or "")
     table = found.metadata["unknown_values"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data for record in table.records] == [
@@ -94,8 +94,8 @@ def test_words_that_lost_the_blanks_which_the_model_knows_stop_the_day_with_the_
     assert not told.passed and told.blocks
     assert told.message.endswith(
         f'(10 of 10 rows: "Private", "{"x" * 200}… (5000 characters)"); they are scored as unknown: train a model that '
-        "knows them; of c the model knows the same words with blanks around, which are trimmed here: set "
-        "input.csv.trim: false, or train it anew; nothing is published with such scores"
+        "knows them; for c the model knows the same words with blanks around them, but they are trimmed: set "
+        "input.csv.trim: false, or train it again; nothing is published with such scores"
     )
     other = known_categories(day, {"c": ("Public",)}, Checks())
     assert "blanks" not in other.message and not other.passed and not other.blocks

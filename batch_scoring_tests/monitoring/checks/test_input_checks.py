@@ -57,8 +57,8 @@ def test_a_day_with_half_of_the_rows_warns_and_is_scored(tiny: TinyProject) -> N
     found = finding(result, "row_count_is_usual")
     assert result.success and not found.passed and found.severity == dg.AssetCheckSeverity.WARN
     assert found.description == (
-        "50 rows, expected 75 to 134 rows, by the 8 days before; ask who delivers the files, then upload what is "
-        "missing or take away what is too much"
+        "50 rows, expected 75 to 134 rows, by the 8 days before; ask the supplier of the files, then upload what is "
+        "missing or remove the surplus"
     )
     figures = {name: value.value for name, value in found.metadata.items() if name != "trend"}
     assert figures == {

@@ -10,7 +10,7 @@ import pytest
 
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.checks.model_checks import Delivered, metrics
-from batch_scoring.operations.run_failures import TAG
+from batch_scoring.operations.failed_runs import TAG
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF
 from batch_scoring_tests.checked import finding, settings
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of

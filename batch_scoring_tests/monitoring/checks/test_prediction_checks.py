@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from batch_scoring.inference.reference_profile import Scores
-from batch_scoring.operations import run_failures
+from batch_scoring.operations import failed_runs
 from batch_scoring_tests.checked import LATE, days, finding, profiled, settings
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, error_of
 
@@ -35,7 +35,7 @@ def test_a_day_of_which_nearly_all_rows_could_not_be_scored_is_not_published(
     assert failed_of(result) == {"predictions": dg.AssetCheckSeverity.ERROR}
     said = tiny.state.checks("predictions", DAY)
     assert said is not None and said.checks["quarantine_is_small"].stopped, "it is remembered all the same"
-    assert result.dagster_run.tags[run_failures.TAG] == "bad_model"
+    assert result.dagster_run.tags[failed_runs.TAG] == "bad_model"
     assert tiny.read().num_rows == 20, "what stood stands"
 
 

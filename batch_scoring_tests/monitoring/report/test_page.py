@@ -123,8 +123,8 @@ def test_a_day_whose_step_raised_is_no_scored_one(march: TinyProject) -> None:
 
 def test_a_failed_day_keeps_the_rows_of_its_earlier_publication_and_says_so(march: TinyProject) -> None:
     result, said = cell(march, OVERTAKEN, "day")
-    assert result == "stopped" and "what an earlier run published stands" in said
-    assert "what an earlier run" not in cell(march, STOPPED, "day")[1]
+    assert result == "stopped" and "the rows of an earlier run remain published" in said
+    assert "the rows of an earlier run" not in cell(march, STOPPED, "day")[1]
     assert series(march, "rows")["scored"][OVERTAKEN] == 30
 
 

@@ -75,7 +75,7 @@ def test_a_landed_day_is_asked_for_and_runs_with_tags_that_say_why(
 def test_a_tick_without_news_says_what_it_saw(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
     result = evaluated(tiny, instance)
     assert not result.run_requests and isinstance(result.skip_reason, dg.SkipReason)
-    assert (result.skip_reason.skip_message or "").startswith("looked at 0 days in ")
+    assert (result.skip_reason.skip_message or "").startswith("examined 0 days in ")
 
 
 def test_bad_names_are_observed_once_and_stop_nothing(tiny: TinyProject, instance: dg.DagsterInstance) -> None:

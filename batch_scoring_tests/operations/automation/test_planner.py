@@ -79,12 +79,12 @@ def test_a_day_that_has_landed_and_is_not_scored_is_asked_for() -> None:
 
 
 def test_a_day_that_is_settled_with_its_files_is_not() -> None:
-    made = decide(landed(settled=NAME))
+    made = decide(landed(scored_from=NAME))
     assert (made.requests, made.reports, made.waiting) == ((), (), {})
 
 
 def test_a_day_whose_files_are_others_than_those_it_is_settled_with_is_asked_for() -> None:
-    (request,) = decide(landed(settled="others")).requests
+    (request,) = decide(landed(scored_from="others")).requests
     assert request.why == "its files have changed since it was scored"
 
 
@@ -96,17 +96,17 @@ def test_today_and_yesterday_go_first(back: int, priority: int) -> None:
 
 @pytest.mark.parametrize("settled", ["with all", None])
 def test_deleted_input_of_a_settled_day_is_told_once_and_not_acted_on(settled: str | None) -> None:
-    made = decide(landed(files=(), settled=settled))
+    made = decide(landed(files=(), scored_from=settled))
     assert made.requests == () and len(made.reports) == (settled is not None)
-    again = decide(landed(files=(), settled=settled), memory=made.memory)
+    again = decide(landed(files=(), scored_from=settled), memory=made.memory)
     assert again.reports == () and again.requests == ()
 
 
 def test_a_settled_day_that_lost_some_files_is_told_for_each_rest() -> None:
-    made = decide(landed(settled="with more", has_lost=True))
+    made = decide(landed(scored_from="with more", has_lost=True))
     assert made.requests == () and "some of its files were deleted" in made.reports[0].text
     less = (replace(FILES[0], token="etag0"),)
-    again = decide(landed(files=less, settled="with more", has_lost=True), memory=made.memory)
+    again = decide(landed(files=less, scored_from="with more", has_lost=True), memory=made.memory)
     assert len(again.reports) == 1
 
 
@@ -126,7 +126,7 @@ def test_a_day_that_has_waited_for_a_day_is_run_once_so_that_its_failure_tells_p
 
 
 def test_a_day_that_cannot_be_listed_is_told_once_and_holds_up_nobody() -> None:
-    denied = Landed("2024-03-05", (), denied="access denied", settled="x")
+    denied = Landed("2024-03-05", (), denied="access denied", scored_from="x")
     made = decide(denied, landed(), turn=["2024-03-05", DAY])
     assert asked(made) == [DAY] and made.memory.older_than == DAY
     assert [report.text for report in made.reports] == ["2024-03-05: its files cannot be listed: access denied"]
@@ -135,13 +135,13 @@ def test_a_day_that_cannot_be_listed_is_told_once_and_holds_up_nobody() -> None:
 
 def test_a_day_whose_files_are_archived_in_time_is_not_told() -> None:
     old = str(TODAY - timedelta(days=31))
-    assert decide(landed(old, files=(), settled="x")).reports == ()
+    assert decide(landed(old, files=(), scored_from="x")).reports == ()
 
 
 def test_a_day_that_lost_files_again_after_it_was_right_is_told_again() -> None:
-    lost = landed(settled="with more", has_lost=True)
+    lost = landed(scored_from="with more", has_lost=True)
     memory = decide(lost).memory
-    memory = decide(landed(settled=NAME), memory=memory).memory
+    memory = decide(landed(scored_from=NAME), memory=memory).memory
     assert len(decide(lost, memory=memory).reports) == 1
 
 
@@ -193,7 +193,7 @@ def test_other_files_begin_the_quiet_time_anew() -> None:
 
 @pytest.mark.parametrize("status", ["queued", "started", "created", "to be retried"])
 def test_a_day_with_a_run_in_flight_waits(status: str) -> None:
-    made = decide(landed(settled="others"), runs=[run(1, status, NOON - 30)])
+    made = decide(landed(scored_from="others"), runs=[run(1, status, NOON - 30)])
     assert made.requests == () and f"is {status}" in made.waiting[DAY]
 
 

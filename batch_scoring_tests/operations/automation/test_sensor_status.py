@@ -157,7 +157,7 @@ def test_a_refused_day_is_told_at_once_and_says_that_nobody_tries_it_again(
     (message,) = told()
     assert message.startswith(f"tiny {DAY}: failed at raw_input")
     assert (
-        f"not tried again until other files or other code come; by hand: batch-scoring backfill tiny {DAY} {DAY}"
+        f"not tried again until other files or other code arrive; by hand: batch-scoring backfill tiny {DAY} {DAY}"
         in message
     )
 

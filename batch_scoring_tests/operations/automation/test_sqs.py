@@ -240,7 +240,7 @@ def test_landing_folders_within_each_other_and_queues_of_others_are_told_apart(
     of_silent = sorted_for(outer, f"dt={DAY}/a.parquet", silent)
     assert of_silent.outside == 1 and not of_silent.is_for_others, "nobody else reads this queue"
     named = sort_message(json.dumps({"pipeline": silent.name, "day": DAY}), outer, both)
-    assert not named.is_for_others and "of no pipeline that listens to this queue" in named.unexpected[0].reason
+    assert not named.is_for_others and "the name of no pipeline that reads this queue" in named.unexpected[0].reason
 
 
 def test_days_of_which_no_message_came_are_found_by_a_look_at_the_whole_folder(

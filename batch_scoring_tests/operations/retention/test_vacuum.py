@@ -336,7 +336,7 @@ def test_nothing_goes_by_a_clock_that_is_doubted(tiny: TinyProject) -> None:
         plan = vacuum.look(tiny.pipeline, limits(), now=now)
         assert doubt in plan.doubts[0]
         done = vacuum.sweep(tiny.pipeline, plan, "r")
-        assert done.removed == [] and "nothing was removed, the clock is doubted" in done.problems[0]
+        assert done.removed == [] and "nothing was removed, the clock is in doubt" in done.problems[0]
         assert files(tiny) == before
     plan = vacuum.look(tiny.pipeline, limits(), now=later(days=32))
     assert vacuum.sweep(tiny.pipeline, plan, "r", clock_is_right=True).removed
