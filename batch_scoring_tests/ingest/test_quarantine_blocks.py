@@ -52,7 +52,7 @@ def test_blocks_and_the_other_rows_are_what_rows_alone_would_be(
     numbers = np.arange(len(rows)) * 2 + 7
     given_ = batch, numbers, reasons, key, "a.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quarantine_blocks, "_MANY", 0)
+        patch.setattr(quarantine_blocks, "_MIN_ROWS", 0)
         blocks, others = quarantine_blocks.blocks_of(*given_)
     alone = list(quarantine.from_rows(*given_))
     single = list(quarantine.from_rows(*given_, others))
@@ -97,7 +97,7 @@ def test_text_of_any_kind_is_shown_also_if_it_is_not_utf8_or_long(kind: pa.DataT
     reasons.add("read", "is_utf8", "c", np.arange(5), column)
     given_ = batch, np.arange(5), reasons, "id", "a.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quarantine_blocks, "_MANY", 0)
+        patch.setattr(quarantine_blocks, "_MIN_ROWS", 0)
         [block], others = quarantine_blocks.blocks_of(*given_)
     alone = as_rows_of(list(quarantine.from_rows(*given_)), "id")
     assert as_rows("read", block.rows) == [row for row in alone if row["row_number"] not in others]
@@ -112,7 +112,7 @@ def test_rows_with_views_or_nested_values_are_put_into_words_one_by_one(kind: pa
     reasons = Rejections(3)
     reasons.add("schema", "is_int64", "id", np.arange(3), batch.column("id"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quarantine_blocks, "_MANY", 0)
+        patch.setattr(quarantine_blocks, "_MIN_ROWS", 0)
         blocks, others = quarantine_blocks.blocks_of(batch, np.arange(3), reasons, "id", "a.csv")
     assert (blocks, others.tolist()) == ([], [0, 1, 2])
     rows = list(quarantine.from_rows(batch, np.arange(3), reasons, "id", "a.csv"))

@@ -194,7 +194,7 @@ def test_bytes_are_utf8_or_not_each_for_themselves(cells: list[bytes | None], st
     assert [False if row in wrong else found[row].as_py() for row in range(len(cells))] == [
         alone(cell) for cell in cells
     ]
-    assert casting._is_no_utf8(values).tolist() == [alone(cell) is False for cell in cells]
+    assert casting._is_not_utf8(values).tolist() == [alone(cell) is False for cell in cells]
 
 
 WHOLE = st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300)
@@ -234,7 +234,7 @@ SPEED = {
 def test_a_column_that_is_wrong_in_every_row_takes_few_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Not one for each cell, and half of one: the time itself stands in `benchmarks.rejected`."""
     kind, _, bad = SPEED[name]
-    monkeypatch.setattr(casting, "_by_halves", lambda *_: pytest.fail("a cell was looked for by halving"))
+    monkeypatch.setattr(casting, "_by_bisection", lambda *_: pytest.fail("a cell was looked for by bisection"))
     for form in bad:
         cells = [form % n if "%" in form else form for n in range(1000)]
         typed, wrong, shown = casting.cast(pa.array(cells), kind)
