@@ -295,10 +295,10 @@ def test_names_are_days_or_are_told_once_with_the_reason() -> None:
     days, strangers = sort_names(folders, ("notes.txt", "_SUCCESS"), date(2024, 3, 1), TODAY)
     assert days == ["2024-03-09", "2024-03-04"]
     assert {one.name: one.reason.split(";")[0] for one in strangers} == {
-        "dt=2024-02-30/": "no day",
-        "2024-03-04/": "no day",
-        "dt=20240304/": "no day",
-        "dt=/": "no day",
+        "dt=2024-02-30/": "not a day",
+        "2024-03-04/": "not a day",
+        "dt=20240304/": "not a day",
+        "dt=/": "not a day",
         "dt=2023-12-31/": "before the pipeline's first day, 2024-03-01",
         "dt=2024-03-11/": "in the future",
         "notes.txt": "a file outside of any day",
@@ -327,7 +327,7 @@ def test_of_very_many_bad_names_some_are_told_once_and_that_there_are_more() -> 
 
 
 def test_many_bad_names_are_told_a_few_a_tick() -> None:
-    strangers = [UnexpectedObject(f"x{n}/", "no day") for n in range(50)]
+    strangers = [UnexpectedObject(f"x{n}/", "not a day") for n in range(50)]
     memory, told = TickState(), []
     for _ in range(4):
         made = decide(strangers=strangers, memory=memory)
@@ -383,5 +383,7 @@ def test_a_cursor_that_cannot_be_read_is_begun_anew(cursor: str | None) -> None:
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    memory = TickState(older_than=DAY, hinted=[DAY], seen={DAY: ("f", 1.5)}, strangers={"x/": "no day"}, handled=["r"])
+    memory = TickState(
+        older_than=DAY, hinted=[DAY], seen={DAY: ("f", 1.5)}, strangers={"x/": "not a day"}, handled=["r"]
+    )
     assert TickState.read(memory.model_dump_json()) == memory
