@@ -252,7 +252,7 @@ def _of_disk(error: OSError) -> Trouble:
     """Return what the operating system reports about an entry."""
     if error.errno == errno.ENAMETOOLONG:
         return Trouble("its path is too long for this system: move it to a shorter path")
-    todo = "let this process read it" if isinstance(error, PermissionError) else "check its disk or mount"
+    todo = "grant this process read access" if isinstance(error, PermissionError) else "check its disk or mount"
     return Trouble(f"{error.strerror}: {todo}", may_pass=True)
 
 

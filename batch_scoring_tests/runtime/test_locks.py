@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_lock_is_held_once_and_says_by_whom_and_when_it_was_free_again() -> None:
     with locks.hold("output", "a") as before:
         assert before == 0.0
-        with pytest.raises(HeldError, match=f"process {os.getpid()} works on it"), locks.hold("output", "a"):
+        with pytest.raises(HeldError, match=f"process {os.getpid()} is working on it"), locks.hold("output", "a"):
             pass
         with locks.hold("output", "b"), locks.hold("outputa"):
             pass
@@ -57,7 +57,7 @@ def test_who_waits_for_a_lock_whose_file_was_cleaned_away_takes_the_new_one(fold
         for file in folder.iterdir():
             file.unlink()
     waiting.join(10)
-    assert seen == [f"process {os.getpid()} works on it"]
+    assert seen == [f"process {os.getpid()} is working on it"]
 
 
 def test_a_folder_that_may_be_another_users_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -554,7 +554,7 @@ class World:
 
     def check_settled(self) -> None:
         """Of a settled day every input row is in predictions or in the quarantine, exactly once (promise 1)."""
-        if self.violation or not self.scored_from():
+        if self.violation or not self.settled():
             return
         _, every = self.expected()
         rows = self.store.rows("predictions")

@@ -19,7 +19,7 @@ from dagster._core.executor.step_delegating import StepDelegatingExecutor
 
 from batch_scoring.config.compute import SHARED, VARIABLE
 from batch_scoring.config.loader import PROJECT
-from batch_scoring.defs.execution import executors
+from batch_scoring.defs.execution import executors, step_pods
 from batch_scoring.defs.execution.k8s_step_handler import WatchedSteps
 from batch_scoring.errors import ComputeError
 from batch_scoring.operations import failed_runs
@@ -234,7 +234,7 @@ def test_a_step_whose_process_is_killed_is_run_again_in_the_same_run_with_half_t
     tiny: TinyProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(VARIABLE, "multiprocess")
-    monkeypatch.setattr(executors, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(step_pods, "RETRY_SECONDS", 0)
     tiny.spec["scoring"]["batch_rows"] = 4096
     tiny.write_spec()
     head = "    def forward(self, numeric, categorical):"
