@@ -1,6 +1,6 @@
 """The stream of rows: read, validate, score, write, with one ledger of every row.
 
-    landing file -> Validation.run -> Batch -> Scoring.run -> Batch -> a shard or a file, and the quarantine
+    landing file -> ValidationStage.run -> Batch -> ScoringStage.run -> Batch -> a shard or a file, and the quarantine
 
 A day runs it in two halves: `validate.py` writes the accepted rows as features, `score.py` reads them back and writes
 their scores. `batch-scoring score` runs it whole. Memory stays flat except for the keys seen: rows are read and
