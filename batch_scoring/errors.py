@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 FailureClass = Literal[
-    "superseded", "bad_input", "bad_model", "storage", "out_of_memory", "timeout", "lost", "processing_error"
+    "superseded",
+    "bad_input",
+    "bad_model",
+    "bad_sink",
+    "storage",
+    "sink",
+    "out_of_memory",
+    "timeout",
+    "lost",
+    "processing_error",
 ]
 """Why a run failed; `operations/retry_policy.py` says what each class means for the day."""
 FAILURES: tuple[FailureClass, ...] = get_args(FailureClass)
@@ -195,6 +204,33 @@ class SupersededError(BatchScoringError, RuntimeError):
     """Newer input or another model arrived during the step: its results are not published."""
 
     failure_class = "superseded"
+
+
+# Decisions and exports
+
+
+class RuleError(BatchScoringError, ValueError):
+    """A rule cannot be read, or does not fit the columns that it names; the message says where and what is accepted."""
+
+    failure_class = "bad_input"
+
+
+class DecisionError(BatchScoringError, ValueError):
+    """A day cannot be decided as the spec says; the message names the action, column or function, and what to do."""
+
+    failure_class = "bad_model"
+
+
+class SinkError(BatchScoringError, OSError):
+    """A sink does not answer or is full; the same export may succeed later. What it showed before stands."""
+
+    failure_class = "sink"
+
+
+class SinkRefusedError(BatchScoringError, RuntimeError):
+    """A sink refuses the rows or the account, and will refuse them again. What it showed before stands."""
+
+    failure_class = "bad_sink"
 
 
 # Drift and retention

@@ -8,37 +8,11 @@ import math
 import re
 from datetime import date
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
-def _reachable(location: str) -> str:
-    if "://" in location and not re.match(r"s3://[^/]", location):
-        raise ValueError("unsupported storage; expected a path or s3://bucket/prefix")
-    if not location.startswith("/") and (".." in location.split("/") or "\\" in location):
-        raise ValueError("leaves the data root; expected a path below it, an absolute path or s3://bucket/prefix")
-    return location
-
-
-Location = Annotated[str, AfterValidator(_reachable)]
-Reference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("not an IANA time zone; expected a name such as UTC or America/New_York") from None
-    return name
-
-
-class Section(BaseModel):
-    """A section of the spec: immutable, without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+from batch_scoring.config.delivery_spec import AnyExport, Decisions
+from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
 class Partitions(Section):
@@ -50,7 +24,7 @@ class Partitions(Section):
     @field_validator("timezone")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _time_zone(value)
+        return time_zone(value)
 
 
 class Csv(Section):
@@ -132,6 +106,10 @@ class Input(Section):
         default="", description="folder or s3:// prefix above dt=YYYY-MM-DD; `<name>/landing` if empty"
     )
     key: str = Field(min_length=1, description="column that identifies a row; one row per key and day is scored")
+    attributes: tuple[str, ...] = Field(
+        default=(),
+        description="columns that decisions and exports need and the model does not see; kept with the features",
+    )
     csv: Csv = Field(default=Csv(), description="dialect of CSV files")
     complete: Complete = Complete()
     deadline_hours: float | None = Field(
@@ -217,9 +195,6 @@ class Check(Section):
 
     severity: Literal["warn", "error"] = Field(default="warn", description="warn or error: how a failure is shown")
     blocking: bool = Field(default=False, description="whether a failure stops the day before anything is published")
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowCount(Check):
@@ -337,6 +312,11 @@ class Checks(Section):
     scores_vary: Spread = Spread()
     features_match_reference: Notice = Notice()
     predictions_match_reference: Notice = Notice()
+    every_row_is_decided: Guard = Guard()
+    caps_hold: Guard = Guard()
+    reasons_are_known: Guard = Guard()
+    actions_are_usual: RowCount = RowCount()
+    arms_are_balanced: Check = Check()
 
 
 class Drift(Section):
@@ -350,9 +330,6 @@ class Drift(Section):
         ge=0,
         description="newest days with an Evidently report, besides those with drift; takes seconds each",
     )
-
-
-Status = Literal["running", "stopped"]
 
 
 class Schedule(Section):
@@ -388,7 +365,7 @@ class Schedule(Section):
     @field_validator("timezone")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _time_zone(value) if value else value
+        return time_zone(value) if value else value
 
 
 class Runs(Section):
@@ -526,6 +503,8 @@ class Compute(Section):
     model: Pod = Pod()
     predictions: ScoringPod = ScoringPod()
     drift: Pod = Pod()
+    decisions: Pod = Pod()
+    exports: Pod = Pod()
     report: Pod = Pod()
     retention: Pod = Pod()
 
@@ -601,6 +580,8 @@ class PipelineSpec(Section):
     features: Features
     model: Model
     scoring: Scoring = Scoring()
+    decisions: Decisions | None = Field(default=None, description="what is done about each row; none: nothing")
+    exports: dict[Name, AnyExport] = Field(default={}, description="where a day's rows go once it is scored, by name")
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.stream import Batch, ensure_written
-from batch_scoring.daily.tables import TABLES, quarantine_table
+from batch_scoring.daily.tables import STAGES, TABLES, quarantine_table
 from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
@@ -66,10 +66,8 @@ class DayStep:
         """Find the parts of the tables that this step owns."""
         self.pipeline, self.day, self.name = pipeline, day, name
         self.state = State(pipeline.output)
-        is_features = name == "validated_features"
-        stages = quarantine.STAGES_OF_FEATURES if is_features else quarantine.STAGES_OF_PREDICTIONS
         self.table = Part(TABLES[name](pipeline), day, name)
-        self.quarantine = Part(quarantine_table(pipeline), day, name, stages)
+        self.quarantine = Part(quarantine_table(pipeline), day, name, STAGES[name])
 
     def published(self, fingerprint: str, code: str, model_sha256: str | None = None) -> PublishedDay | None:
         """The published day, if it is of this input, code and model and both tables still hold it."""

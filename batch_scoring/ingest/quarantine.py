@@ -25,6 +25,8 @@ _WAITING_BYTES = 4 * 1024 * 1024
 
 STAGES_OF_FEATURES = ("read", "schema", "rule", "duplicate")
 STAGES_OF_PREDICTIONS = ("score",)
+STAGES_OF_DECISIONS = ("decide",)
+"""No row is ever rejected there: the step's part of the quarantine is empty."""
 
 _AT_ONCE = 128
 """Rows formatted at a time."""

@@ -5,7 +5,9 @@
 | `superseded` | newer files or another model arrived | from raw_input, once the files are quiet | none |
 | `bad_input` | a broken file, a missing column, a blocking check on the input | with other files or code | at once |
 | `bad_model` | a broken bundle, invalid scores, code that does not load | with another model or code | at once |
+| `bad_sink` | a sink refuses the rows or the account | with another spec or sink | at once |
 | `storage` | S3, network or disk: no answer, access denied, full | after a pause | on the last attempt |
+| `sink` | the sink of an export: no answer, full | after a pause | on the last attempt |
 | `out_of_memory` | an allocation failed | after a pause, with half the batch size | on the last attempt |
 | `timeout` | longer than `runs.max_hours`, or a pod waited `compute.*.start_minutes` | at once | on the last attempt |
 | `lost` | the process was killed, or its machine went down | at once, with half the batch size | on the last attempt |
@@ -27,7 +29,7 @@ from deltalake.exceptions import DeltaError
 
 from batch_scoring.errors import BatchScoringError, FailureClass, is_out_of_memory
 
-FINAL: frozenset[FailureClass] = frozenset({"bad_input", "bad_model"})
+FINAL: frozenset[FailureClass] = frozenset({"bad_input", "bad_model", "bad_sink"})
 """Never retried: the same files, model and code would fail again."""
 HEAVY: frozenset[FailureClass] = frozenset({"out_of_memory", "lost"})
 """Retried with smaller batches: the step may have run out of memory."""

@@ -3,6 +3,8 @@
     state/dt=…/input.json                 the landing files that raw_input pinned
     state/dt=…/validated_features.json    what the step published: rows read, rows written, files committed
     state/dt=…/predictions.json
+    state/dt=…/decisions.json             only with decisions in the spec
+    state/dt=…/exports/<name>.json        the receipt of an export: the version of the day that its sink shows
     state/dt=…/drift.json                 the distance of the day and the trailing days from the model's reference
     state/dt=…/sample.parquet             a sample of the day's rows, see samples.py
     state/dt=…/checks/<asset>.json        the day's check results of an asset, including days that were not published
@@ -27,7 +29,7 @@ from batch_scoring.storage.folders import Folder
 REFERENCES = "state/steps"
 """Folder of values passed between steps, below the pipeline's output."""
 
-StepName = Literal["validated_features", "predictions"]
+StepName = Literal["validated_features", "predictions", "decisions"]
 
 Horizon = Literal["day", "trailing", "missing", "repeated"]
 """What was compared: the day's values, those of the trailing days, the fraction of the day's values that is missing, or
@@ -114,6 +116,14 @@ class ShardStats(Document):
     """Rows by prediction."""
     unknown: dict[str, dict[str, int]] = {}
     """Rows by categorical column and value unknown to the model (the most frequent values of each)."""
+    actions: dict[str, int] = {}
+    """Decisions only: rows by action."""
+    reasons: dict[str, int] = {}
+    """Decisions only: rows by reason."""
+    arms: dict[str, dict[str, int]] = {}
+    """Decisions only: rows by action and arm, for actions with a hold-out."""
+    groups: dict[str, dict[str, dict[str, int]]] = {}
+    """Decisions only: rows with an action, by action, capped column and value."""
     not_probabilities: int = 0
     """Scored rows whose scores are not finite, outside 0 … 1 or do not sum to 1."""
 
@@ -202,7 +212,8 @@ class PublishedDay(Document):
     model_sha256: str | None = None
     shards: tuple[ShardStats, ...]
     table: PublishedPart
-    quarantine: PublishedPart
+    quarantine: PublishedPart = PublishedPart(transaction=0, version=-1, files=())
+    """Empty for decisions, which reject no row."""
     seconds: float = 0.0
     """Wall time from the start of the step to its commit; 0 in documents older than this field."""
 
@@ -230,6 +241,33 @@ class PublishedDay(Document):
     def moments(self, column: str) -> "Moments":
         """Return the mean and standard deviation of a score column."""
         return moments(self.shards, column)
+
+
+class ExportReceipt(Document):
+    """What the sink of an export shows of a day: a copy of its marker, written after each export."""
+
+    pipeline: str
+    export: str
+    day: str
+    of: str
+    """The exported table: predictions or decisions."""
+    created: int
+    """When that table was created, in milliseconds since 1970."""
+    transaction: int
+    """Number of commits to the day in that table."""
+    files: tuple[str, ...]
+    """The day's files of that version, relative to the table."""
+    settings: str
+    """Digest of the export's section of the spec; a change alone exports nothing again."""
+    outcome: Literal["exported", "unchanged", "superseded", "kept"]
+    """kept: the day was corrected, and `corrections: keep` leaves what was exported."""
+    rows: int
+    bytes: int = 0
+    where: tuple[str, ...] = ()
+    """Addresses of what was written, without user names and passwords."""
+    run_id: str
+    began_at: datetime
+    finished_at: datetime
 
 
 class Moments(NamedTuple):
@@ -310,6 +348,18 @@ class State:
     def put_checks(self, asset: str, said: DayChecks) -> None:
         """Replace the results of the asset's checks for their day."""
         self._write(f"dt={said.day}/checks/{asset}.json", said)
+
+    def receipt(self, export: str, day: str) -> ExportReceipt | None:
+        """Return the receipt of an export for the day; None if there is none."""
+        return self._read(f"dt={day}/exports/{export}.json", ExportReceipt)
+
+    def receipts_of(self, export: str, days: Sequence[str]) -> list[ExportReceipt]:
+        """Return the receipts of an export for those of the days that have one; skip unreadable ones."""
+        return self._of_days(days, f"exports/{export}.json", ExportReceipt, or_none=True)
+
+    def put_receipt(self, receipt: ExportReceipt) -> None:
+        """Replace the receipt of an export for its day."""
+        self._write(f"dt={receipt.day}/exports/{receipt.export}.json", receipt)
 
     def drift(self, day: str) -> DayDrift | None:
         """Return the day's comparison with the reference; None if there is none."""

@@ -143,7 +143,7 @@ class ValidationResult:
     """The result of validating a record batch."""
 
     accepted: pa.RecordBatch
-    """Valid rows, typed: the key and the features."""
+    """Valid rows, typed: the key, the features and the attributes."""
     positions: np.ndarray
     """int64: the position of each accepted row in the batch."""
     rejected: Rejections
@@ -171,7 +171,7 @@ class Contract:
         if fault := next(options.refused(schema, model), None):
             raise ContractError(f"{self._where}{fault}")
         self.key = spec.input.key
-        self._kept = (self.key, *spec.features.names)
+        self._kept = (self.key, *spec.features.names, *spec.input.attributes)
         if unknown := [name for name in self._kept if name not in schema.columns]:
             raise ContractError(f"{self._where} has no column {', '.join(unknown)}, which the spec names")
         self.columns = {
@@ -193,7 +193,7 @@ class Contract:
 
     @functools.cached_property
     def arrow_schema(self) -> pa.Schema:
-        """The columns of accepted rows: the key and the features."""
+        """The columns of accepted rows: the key, the features and the attributes."""
         kept = (self.columns[name] for name in self._kept)
         return pa.schema([pa.field(c.name, c.type, c.nullable and c.name != self.key) for c in kept])
 

@@ -1,0 +1,95 @@
+"""The protocol between a day and the sink that it is exported to.
+
+A sink holds a *marker* for each day: the version of the day whose rows it shows. Rows and marker change in one atomic
+step that compares versions, so a repeated export does nothing, and one that comes late cannot replace a newer version.
+The marker is the truth; the receipt in the pipeline's state is its copy, from which the sensor and the checks learn
+what is exported without asking the sink.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+
+
+class Version(NamedTuple):
+    """A published version of a day; a later one is greater."""
+
+    created: int
+    """When the table was created, in milliseconds since 1970: a table that was made anew begins a new count."""
+    transaction: int
+    """Number of commits to the day in that table."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a sink shows of a day."""
+
+    version: Version
+    rows: int
+    run_id: str
+    """Of the run that exported it."""
+    exported_at: datetime
+
+
+Outcome = Literal["exported", "unchanged", "superseded"]
+"""exported: the sink now shows this version; unchanged: it did before; superseded: it shows a newer one."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The rows of a version of a day, to be exported."""
+
+    pipeline: str
+    export: str
+    """Name of the export in the spec."""
+    day: str
+    version: Version
+    run_id: str
+    schema: pa.Schema
+    """Of the rows. Text columns are plain, none is dictionary-encoded."""
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    """Read the rows from the beginning, in the export's order; may be called again."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What became of a delivery."""
+
+    outcome: Outcome
+    marker: Marker
+    """What the sink shows now."""
+    bytes: int = 0
+    """Bytes that this delivery has written, where the sink knows."""
+    where: tuple[str, ...] = ()
+    """Addresses of what was written, without user names and passwords."""
+
+
+class Sink(Protocol):
+    """A place that days are exported to."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, without user names and passwords."""
+
+    def marker(self, day: str) -> Marker | None:
+        """What it shows of a day; None if nothing.
+
+        Raises:
+            SinkError: it does not answer; the same request may succeed later.
+            SinkRefusedError: it refuses, and will refuse again.
+        """
+
+    def deliver(self, delivery: Delivery) -> Delivered:
+        """Write the rows unseen, then show them and set the marker in one atomic step, unless a newer version is shown.
+
+        Raises:
+            SinkError: it does not answer, or is full; what it showed before stands.
+            SinkRefusedError: it refuses the rows or the account; what it showed before stands.
+            RowsLostError: it has stored fewer or more rows than were sent; what it showed before stands.
+        """
+
+    def problems(self, schema: pa.Schema) -> Iterable[str]:
+        """What would keep rows of this schema from being exported, each with the remedy; writes nothing that stays."""
