@@ -3,16 +3,19 @@
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from batch_scoring.delivery.exports import files
 from batch_scoring.delivery.exports.files import FileSink, Manifest
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Version
 from batch_scoring.errors import SinkError, SinkRefusedError
@@ -152,6 +155,41 @@ def test_a_day_that_returns_to_an_older_content_is_not_written_over_by_the_versi
     late = sink.deliver(delivery(2, ROWS.slice(0, 1), read=meanwhile(sink, ROWS, lambda: sink.deliver(again))))
     assert late.outcome == "superseded"
     assert (manifest(folder).transaction, shown(folder)) == (3, ROWS["id"].to_pylist())
+
+
+def between_comparison_and_switch(monkeypatch: pytest.MonkeyPatch, others: Callable[[], object]) -> None:
+    """Let others run once the file of an export is written and its manifest compared, but not yet replaced."""
+    read, calls = files._read, itertools.count(1)
+
+    def reading(*arguments: Any) -> Any:  # noqa: ANN401  (as the function that it stands for)
+        found = read(*arguments)
+        if next(calls) == 2:
+            others()
+        return found
+
+    monkeypatch.setattr(files, "_read", reading)
+
+
+def test_a_manifest_that_was_replaced_since_it_was_compared_is_compared_again(
+    folder: Folder, sink: FileSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink.deliver(delivery(1))
+    newer = delivery(3, ROWS.slice(0, 1))
+    between_comparison_and_switch(monkeypatch, lambda: sink.deliver(newer))
+    assert sink.deliver(delivery(2)).outcome == "superseded"
+    assert (manifest(folder).transaction, shown(folder)) == (3, ["1"])
+
+
+def test_a_table_made_anew_has_file_names_of_its_own(
+    folder: Folder, sink: FileSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the clean-up after the old table's last version would take the new table's first file."""
+    sink.deliver(delivery(1))
+    sink.deliver(delivery(2, ROWS.slice(0, 1)))
+    last = delivery(3, ROWS.slice(0, 2))
+    between_comparison_and_switch(monkeypatch, lambda: sink.deliver(last))
+    assert sink.deliver(delivery(1, created=2)).outcome == "exported"
+    assert shown(folder) == ROWS["id"].to_pylist()
 
 
 def test_two_exports_of_one_version_at_once_leave_one_file(folder: Folder, sink: FileSink) -> None:
