@@ -8,7 +8,7 @@ from typing import Any
 
 from deltalake.transaction import CommitProperties
 
-from batch_scoring.daily import validate
+from batch_scoring.daily import publish, validate
 from batch_scoring.daily.publish import DayStep, Draft, Finished, FinishedShards
 from batch_scoring.defs.assets import predictions
 from batch_scoring.ingest import landing_files, quarantine
