@@ -68,6 +68,8 @@ class Pipeline:
         """Digest of all code and settings that determine which rows are accepted, and their values."""
         spec = self.spec
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
+        if spec.input.attributes:  # without them, digests stay what they were before there were any
+            settings.append(spec.input.attributes)
         return self._digest("features 3", self._source(spec.features.contract), settings)
 
     @functools.cached_property

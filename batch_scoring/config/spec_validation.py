@@ -35,6 +35,8 @@ RESERVED = (
     "scored_at",
 )
 """Columns of the tables besides the pipeline's own."""
+OF_DECISIONS = ("action", "reason", "arm", "rank", "score", "why", "decided_at")
+"""Columns of the table of decisions, which a pipeline that has one cannot use itself."""
 
 
 def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
@@ -86,17 +88,26 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
 
 
 def name_clashes(spec: PipelineSpec) -> Iterator[str]:
-    """Column names that the tables use themselves, or that name both the key and a feature."""
+    """Column names that the tables use themselves, or that the spec gives two roles."""
     key, features = getattr(spec, "input", None), getattr(spec, "features", None)
     names = [("input.key", key.key)] if key else []
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+    attributes = key.attributes if key else ()
+    names += [("input.attributes", name) for name in attributes]
+    reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
     for field, name in names:
-        if name in RESERVED or name.startswith("prob_class_"):
-            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(RESERVED)} are reserved"
+        if name in reserved or name.startswith("prob_class_"):
+            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(reserved)} are reserved"
     if key and features and key.key in features.names:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+    for name in dict.fromkeys(attributes):
+        if name == key.key or (features and name in features.names) or attributes.count(name) > 1:
+            yield (
+                f"input.attributes: {name!r} is kept already; expected every attribute once, and neither the key nor "
+                "features: decisions and exports see those too"
+            )
 
 
 def _section(path: Sequence[str]) -> type[BaseModel]:
@@ -240,6 +251,7 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
     source = getattr(spec, "input", None)
     for field, wanted in (
         ("input.key", (source.key,) if source else ()),
+        ("input.attributes", source.attributes if source else ()),
         ("features.numeric", spec.features.numeric),
         ("features.categorical", spec.features.categorical),
     ):
