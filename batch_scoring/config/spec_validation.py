@@ -102,8 +102,9 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
             yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(reserved)} are reserved"
     if key and features and key.key in features.names:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+    kept = [name for field, name in names if field != "input.attributes"]
     for name in dict.fromkeys(attributes):
-        if name == key.key or (features and name in features.names) or attributes.count(name) > 1:
+        if name in kept or attributes.count(name) > 1:
             yield (
                 f"input.attributes: {name!r} is kept already; expected every attribute once, and neither the key nor "
                 "features: decisions and exports see those too"

@@ -5,7 +5,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -407,19 +406,21 @@ def test_a_text_that_all_rows_share_is_never_written_out_for_all_of_them(tiny: T
 
 # attributes
 
-ATTRIBUTES = (
-    SCHEMA + "    region: str = pa.Field(isin=['north', 'south'])\n    consent: bool\n    joined: pd.Timestamp\n"
-)
+ATTRIBUTES = """
+    region: str = pa.Field(isin=['north', 'south'])
+    consent: bool
+    joined: pd.Timestamp
+"""
 
 
 def with_attributes(tiny: TinyProject) -> None:
-    tiny.write_code(schema=f"import pandas as pd\n{ATTRIBUTES}")
+    tiny.write_code(schema=f"import pandas as pd\n{SCHEMA}{ATTRIBUTES}")
     tiny.spec["input"]["attributes"] = ["region", "consent", "joined"]
     tiny.write_spec()
 
 
 def rows_with_attributes(tiny: TinyProject, count: int) -> pa.Table:
-    joined = pa.array([datetime(2024, 1, 1 + number % 28) for number in range(count)], pa.timestamp("us"))
+    joined = pa.array([f"2024-01-{1 + number % 28:02}" for number in range(count)]).cast(pa.timestamp("us"))
     attributes = {
         "region": ["north", "south"] * (count // 2),
         "consent": [number % 3 > 0 for number in range(count)],
