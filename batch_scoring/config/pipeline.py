@@ -77,6 +77,15 @@ class Pipeline:
         """Digest of all code and settings that determine a score, besides features and weights."""
         return self._digest("scoring 4", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
 
+    @functools.cached_property
+    def decisions_code(self) -> str:
+        """Digest of all code and settings that determine what is decided about a scored row; empty if nothing is."""
+        decisions = self.spec.decisions
+        if decisions is None:
+            return ""
+        source = self._source(decisions.function) if decisions.function else b""
+        return self._digest("decisions 1", source, [self.name, self.spec.input, decisions])
+
     @property
     def _columns(self) -> list[Any]:
         features = self.spec.features
