@@ -13,7 +13,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -112,13 +112,35 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
 
 
 def _section(path: Sequence[str]) -> type[BaseModel]:
+    """The innermost section on a path, which may lead through optional sections, sections by name, and their kinds."""
     model: type[BaseModel] = PipelineSpec
+    kind: Any = PipelineSpec
     for part in path:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
+        kind = _inner(kind, part)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
     return model
+
+
+def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
+    """The annotation of a part of a value: a field of a section, the value of a name, or the section of a kind."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = next((f for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
+        found = field.annotation if field else None
+    elif get_origin(kind) is dict:
+        found = get_args(kind)[1]
+    else:
+        found = next(
+            (option for option in _sections(kind) if part in get_args(option.model_fields["to"].annotation)), None
+        )
+    only = _sections(found)
+    return only[0] if len(only) == 1 else found
+
+
+def _sections(kind: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    """The sections among the options of an annotation."""
+    options = get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _fields(path: Sequence[str]) -> list[str]:
