@@ -9,6 +9,9 @@ from batch_scoring.config.section import Location, Name, Reference, Section, Sha
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
 
+INELIGIBLE = "ineligible"
+"""What the reasons of rows begin with that no action may take; no action may have this name either."""
+
 LONGEST_LOOK_BACK = 90
 
 
@@ -72,6 +75,8 @@ class Decisions(Section):
     def _consistent(self) -> "Decisions":
         if NO_ACTION in self.actions:
             raise ValueError(f"an action is called {NO_ACTION}, which means that a row gets no action; rename it")
+        if INELIGIBLE in self.actions:
+            raise ValueError(f"an action is called {INELIGIBLE}, as the reasons of rows begin without one; rename it")
         if bool(self.function) != bool(self.reasons):
             raise ValueError("function and reasons go together; expected all reasons that the function may give")
         if self.function:

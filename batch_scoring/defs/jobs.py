@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from batch_scoring.config.names import DAILY_ASSETS, job_name, report_job_name, retention_job_name
+from batch_scoring.config.names import daily_assets, job_name, report_job_name, retention_job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import UnresolvedAssetJobDefinition
 from batch_scoring.defs.metadata import asset_key
@@ -12,7 +12,7 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     """Score one day: the active model, the day's input, its features, its predictions."""
     return dg.define_asset_job(
         job_name(pipeline),
-        selection=[asset_key(pipeline, name) for name in DAILY_ASSETS],
+        selection=[asset_key(pipeline, name) for name in daily_assets(pipeline)],
         description=f"Score one day of {pipeline.name}.",
         tags={
             "dagster/max_runtime": str(round(pipeline.spec.runs.max_hours * 3600)),

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
@@ -14,7 +15,7 @@ from batch_scoring.errors import StateError
 from batch_scoring.operations.alerting import action_alerts, channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.state import State
+from batch_scoring.storage.state import State, StepName
 
 LEAST_FREE, SHORT_FREE = 64 * 2**20, 512 * 2**20
 """Free bytes: runs fail with less than the first; less than the second is a warning."""
@@ -134,7 +135,7 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
     names = pipeline.output.subfolder("state").children().folders
     days = sorted(name.removeprefix("dt=") for name in names if name.startswith("dt="))[-RECENT_DAYS:]
     by_day: dict[str, int] = dict.fromkeys(days, 0)
-    for step in ("validated_features", "predictions"):
+    for step in get_args(StepName):
         try:
             for published_day in state.published_days_of(step, days):
                 by_day[published_day.day] += published_day.table.bytes + published_day.quarantine.bytes
