@@ -9,8 +9,9 @@ import ast
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NoReturn
 
 import pyarrow as pa
@@ -120,11 +121,12 @@ class Rule:
         """The columns that it mentions."""
         return tuple(dict.fromkeys(self.column_of(node) for node in self._mentions()))
 
-    def check_columns(self, known: Iterable[str]) -> None:
+    def check_columns(self, known: Iterable[str], hints: Mapping[str, str] = MappingProxyType({})) -> None:
         """Check that the columns exist.
 
         Args:
             known: the names of all columns that a rule of its kind may mention.
+            hints: what to do about other columns, by name.
 
         Raises:
             RuleError: one does not; the message names one that resembles it.
@@ -132,7 +134,7 @@ class Rule:
         known = [*known]
         for node in self._mentions():
             if (name := self.column_of(node)) not in known:
-                self.refuse(node, f"no column {name}", hint=_nearest(name, known))
+                self.refuse(node, f"no column {name}", hint=hints.get(name) or nearest(name, known))
 
     def bind(self, schema: pa.Schema) -> "BoundRule":
         """Compile the rule for columns of certain types.
@@ -210,8 +212,8 @@ def _other_spelling(source: str) -> str:
     return f"write {_OTHER_SPELLINGS[found[0]]} instead of {found[0]}" if found else f"expected {_ACCEPTED}"
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    """What to write instead of an unknown column."""
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What to write instead of an unknown column, for the end of a message."""
     if name in _OTHER_SPELLINGS:
         return f"write {_OTHER_SPELLINGS[name]} instead of {name}"
     if near := difflib.get_close_matches(name, known, n=1):
