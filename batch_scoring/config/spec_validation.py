@@ -18,6 +18,8 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from batch_scoring.config.delivery_spec import Decisions
+from batch_scoring.config.delivery_validation import decision_errors
 from batch_scoring.config.spec import PipelineSpec
 
 RESERVED = (
@@ -48,7 +50,8 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
 
     for path, group in itertools.groupby(errors, path_of):
         error, *others = group
-        name = ".".join(path)
+        # pydantic names an export's kind, which is not in the file as a level of its own
+        name = ".".join(path[:2] + path[3:] if path[0] == "exports" and len(path) > 3 else path)
         value = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
         if error["type"] == "extra_forbidden":
             yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
@@ -170,6 +173,9 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
     references = [("features.schema", features.contract)] if features else []
     references += [("model.network", model.network)] if model else []
+    decisions = getattr(spec, "decisions", None)
+    if isinstance(decisions, Decisions) and decisions.function:
+        references.append(("decisions.function", decisions.function))
     pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
     has_images = any(pod.image for pod in pods)  # the steps' images may have other libraries than this process
     for field, reference in references:
@@ -182,11 +188,16 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
             yield from (f"{field}: {reference!r}: {error}" for error in errors)
             continue
         classes = _classes(file)
-        if attribute not in classes:
+        if field == "decisions.function":
+            if attribute not in (functions := _functions(file)):
+                there = ", ".join(functions) or "none"
+                yield f"{field}: {reference!r}: {module}.py defines no function {attribute}; its functions: {there}"
+        elif attribute not in classes:
             there = ", ".join(classes) or "none"
             yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
         elif field == "features.schema":
             yield from _unknown_columns(spec, classes, attribute)
+    yield from decision_errors(spec)
     if bundle and not bundle.startswith("s3://") and not Path(bundle, "bundle.json").is_file():
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
 
@@ -247,6 +258,11 @@ def _classes(file: Path) -> dict[str, ast.ClassDef]:
     """The classes that a module defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _functions(file: Path) -> list[str]:
+    """The functions that a module defines."""
+    return [node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
 
 
 def _column(field: ast.AnnAssign) -> str:
