@@ -17,7 +17,8 @@ from batch_scoring.errors import RuleError
 _SCORES = ("prob_class_0", "prob_class_1", "prediction", "prediction_proba")
 _CLASS = re.compile(r"prob_class_\d+")
 """A score: only the bundle knows how many there are."""
-_OF_PREDICTIONS = (*_SCORES, "model_version", "scored_at")
+_BESIDES = (*_SCORES, "model_version", "scored_at", "source_file", "row_number")
+"""Columns that every scored row has, besides those that the spec names."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,18 @@ def unmet_names(spec: PipelineSpec, schema_columns: Sequence[str]) -> Iterator[s
         spec: with its valid sections at least, among them input and features.
         schema_columns: columns of the schema, if they are known without running it.
     """
-    rows = (spec.input.key, *spec.features.names, *spec.input.attributes)
+    rows = (spec.input.key, *spec.features.names, *spec.input.attributes, *_BESIDES)
     hints = {name: "it is a column of the schema: name it under input.attributes" for name in schema_columns}
     if spec.decisions:
-        yield from _unmet_in_decisions(spec.decisions, _Columns((*rows, *_SCORES), hints))
+        yield from _unmet_in_decisions(spec.decisions, _Columns(rows, hints))
     decided = {name: "it is a column of decisions: write of: decisions" for name in OF_DECISIONS}
     for name, export in spec.exports.items():
         place = f"exports.{name}"
         if export.of == "predictions":
-            known = _Columns((*rows, *_OF_PREDICTIONS), hints | (decided if spec.decisions else {}))
+            known = _Columns(rows, hints | (decided if spec.decisions else {}))
             yield from _unmet_in_export(place, export, known)
         elif spec.decisions:
-            yield from _unmet_in_export(place, export, _Columns((*OF_DECISIONS, *rows, *_OF_PREDICTIONS), hints))
+            yield from _unmet_in_export(place, export, _Columns((*OF_DECISIONS, *rows), hints))
         else:
             yield f"{place}.of: 'decisions': the spec has no section decisions; expected predictions"
     yield from _shared_sinks(spec.exports)

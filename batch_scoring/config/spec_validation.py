@@ -89,7 +89,7 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
-                place = place[part]
+                place = place.get(part, place)  # pydantic names the kind of a section too
             place.pop(last, None)
         else:
             invalid.add(one["loc"][0])

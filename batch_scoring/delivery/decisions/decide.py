@@ -1,8 +1,8 @@
 """The decisions of a day: at most one action for each row, with the reason.
 
-`reading.py` says of each row what can be said without looking at others. Then the actions take their rows, in the spec's
-order: `caps.py` ranks those that may get the action and that no earlier action has taken. The result does not depend on
-the order of the rows, and a missing value never satisfies a rule or a threshold.
+`reading.py` says of each row what can be said without looking at others. Then the actions take their rows, in the order
+of the spec: `caps.py` ranks those that may get the action and that no earlier action has taken. The result does not
+depend on the order of the rows, and a missing value never satisfies a rule or a threshold.
 """
 
 from collections.abc import Iterable, Mapping

@@ -11,6 +11,10 @@ NO_VALUE = "(no value)"
 """How the group of rows without a value is called among the counts."""
 
 
+Encoded = tuple[np.ndarray, pa.Array]
+"""int32[rows], the number of each row's group, and the values by number; the last group has no value."""
+
+
 class GroupColumn:
     """A column, encoded a batch at a time."""
 
@@ -22,14 +26,22 @@ class GroupColumn:
         dense = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         self._parts.append(dense.dictionary_encode())
 
-    def encoded(self) -> tuple[np.ndarray, pa.Array]:
-        """Return int32[rows], the number of each row's group, and the values by number; the last group has none."""
+    def encoded(self) -> Encoded:
+        """Return the whole column."""
         if not self._parts:
             return np.zeros(0, np.int32), pa.array([NO_VALUE])
         parts = pa.chunked_array(self._parts).unify_dictionaries().chunks
         values = parts[0].dictionary
         codes = np.concatenate([part.indices.fill_null(len(values)).to_numpy() for part in parts])
         return codes, pa.concat_arrays([values.cast(pa.string()), pa.array([NO_VALUE])])
+
+
+def encoded(column: pa.ChunkedArray) -> Encoded:
+    """Return a column encoded."""
+    groups = GroupColumn()
+    for chunk in column.chunks:
+        groups.add(chunk)
+    return groups.encoded()
 
 
 def counts(rows: np.ndarray, codes: np.ndarray, values: pa.Array) -> dict[str, int]:

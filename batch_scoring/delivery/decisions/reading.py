@@ -1,7 +1,7 @@
 """What decisions keep of a day's rows: everything that can be said of a row without looking at others.
 
-Each batch is compared with the rules of eligibility and with every action's rule and threshold. A row keeps its key, its
-score, its groups, and a code per action: 15 to 20 bytes besides the key.
+Each batch is compared with the rules of eligibility and with every action's rule and threshold. A row keeps its key,
+its score, its groups, and a code per action: 15 to 20 bytes besides the key.
 """
 
 from collections.abc import Callable, Iterable
