@@ -18,7 +18,9 @@ def sink_of(pipeline: Pipeline, name: str) -> Sink:
     if isinstance(export, FileExport):
         from batch_scoring.delivery.exports.files import FileSink
 
-        return FileSink(export, pipeline.data_root)
+        is_absolute = export.path.startswith(("/", "s3://"))
+        path = export.path if is_absolute else f"{pipeline.data_root.rstrip('/')}/{export.path}"
+        return FileSink(path, for_people=export.people)
     if isinstance(export, PostgresExport):
         from batch_scoring.delivery.exports.postgres import PostgresSink
 
