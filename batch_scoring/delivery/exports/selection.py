@@ -124,6 +124,8 @@ def named_columns(export: Export) -> tuple[str, ...]:
 
 
 def _rule(export: Export, name: str) -> "Rule | None":
+    if not export.where:
+        return None
     from batch_scoring.config.expressions import Rule
 
-    return Rule.parse(export.where, f"exports.{name}.where") if export.where else None
+    return Rule.parse(export.where, f"exports.{name}.where")
