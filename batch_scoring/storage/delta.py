@@ -235,6 +235,7 @@ def _published(snapshot: Snapshot) -> PublishedPart:
         version=snapshot.version,
         files=tuple(sorted(snapshot.files)),
         bytes=sum(snapshot.files.values()),
+        created=snapshot.created,
     )
 
 

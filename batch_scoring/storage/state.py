@@ -193,6 +193,9 @@ class PublishedPart(Document):
     files: tuple[str, ...]
     """Active files, relative to the table."""
     bytes: int = 0
+    created: int = 0
+    """When the table was created, in milliseconds since 1970: one that was made anew counts transactions from 1 again.
+    0 in documents older than this field."""
 
 
 class PublishedDay(Document):

@@ -18,7 +18,7 @@ from batch_scoring.config.delivery_spec import Export
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.exports import published
 from batch_scoring.delivery.exports.selection import Selection, select
-from batch_scoring.delivery.exports.sink import Delivered, Delivery, Outcome, Replaces, Sink, Version
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Outcome, Replaces, Sink
 from batch_scoring.delivery.exports.sinks import sink_of
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
@@ -49,7 +49,6 @@ def export_day(
 
     Raises:
         NotPublishedError: there is nothing to export.
-        SupersededError: the day is just being published.
         StateError, RuleError: the rows cannot be selected.
         SinkError, SinkRefusedError, RowsLostError: of the sink; what it showed before stands.
     """
@@ -59,16 +58,12 @@ def export_day(
     if receipt and published.is_of(receipt, found.exported) and not again:
         run.log(f"{name} {day}: {_MESSAGES['unchanged']}, {receipt.rows:,} rows by run {receipt.run_id}")
         return receipt
-    version = published.version_of(pipeline, found.exported)
     if receipt and work.spec.corrections == "keep" and not again:
-        return work.record(found.exported, version, "kept", receipt.rows, where=receipt.where)
+        return work.record(found.exported, "kept", receipt.rows, where=receipt.where)
     rows = _CountedRows(select(pipeline, name, found))
-    delivered = work.deliver(sink or sink_of(pipeline, name), version, rows, again=again)
-    sent = rows.count if delivered.outcome == "exported" else None
-    marker = delivered.marker
-    return work.record(
-        found.exported, version, delivered.outcome, marker.rows, sent=sent, size=delivered.bytes, where=delivered.where
-    )
+    done = work.deliver(sink or sink_of(pipeline, name), found.exported, rows, again=again)
+    sent = rows.count if done.outcome == "exported" else None
+    return work.record(found.exported, done.outcome, done.marker.rows, sent=sent, size=done.bytes, where=done.where)
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class _Export:
     def spec(self) -> Export:
         return self.pipeline.spec.exports[self.name]
 
-    def deliver(self, sink: Sink, version: Version, rows: "_CountedRows", *, again: bool) -> Delivered:
+    def deliver(self, sink: Sink, exported: PublishedDay, rows: "_CountedRows", *, again: bool) -> Delivered:
         keeps: Replaces = "nothing" if self.spec.corrections == "keep" else "older"
         with self.run.timed("deliver"):
             return sink.deliver(
@@ -94,7 +89,7 @@ class _Export:
                     pipeline=self.pipeline.name,
                     export=self.name,
                     day=self.day,
-                    version=version,
+                    version=published.version_of(exported),
                     run_id=self.run.id,
                     schema=rows.selection.schema,
                     read=rows.read,
@@ -105,7 +100,6 @@ class _Export:
     def record(
         self,
         exported: PublishedDay,
-        version: Version,
         outcome: Outcome,
         rows: int,
         *,
@@ -120,8 +114,8 @@ class _Export:
             export=self.name,
             day=self.day,
             of=exported.step,
-            created=version.created,
-            transaction=version.transaction,
+            created=exported.table.created,
+            transaction=exported.table.transaction,
             files=exported.table.files,
             settings=published.settings_of(self.spec),
             outcome=outcome,
@@ -133,12 +127,8 @@ class _Export:
             began_at=self.began_at,
             finished_at=datetime.now(UTC),
         )
-        if outcome != "superseded" or self._is_published(exported):  # else the receipt of the newer version stays
-            self.state.put_receipt(receipt)
+        self.state.put_receipt(receipt)
         return receipt
-
-    def _is_published(self, exported: PublishedDay) -> bool:
-        return published.of_day(self.state, self.spec, self.day).exported.table == exported.table
 
 
 class _CountedRows:
@@ -146,7 +136,8 @@ class _CountedRows:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        self.count = 0
+        self.count: int | None = None
+        """None if they were never read."""
 
     def read(self) -> Iterator[pa.RecordBatch]:
         self.count = 0

@@ -56,7 +56,7 @@ def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay]) -> list
 
 def _pending(pipeline: Pipeline, name: str, day: PublishedDay, receipt: ExportReceipt | None) -> PendingDay:
     export = pipeline.spec.exports[name]
-    version = digest(day.step, day.table.transaction, *day.table.files, published.settings_of(export))[:16]
+    version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
     why = "its day was corrected since it was exported" if receipt else "it is published and not exported"
     return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day))
 

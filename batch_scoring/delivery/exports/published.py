@@ -6,10 +6,8 @@ from datetime import date
 from typing import get_args
 
 from batch_scoring.config.delivery_spec import Export, Weekday
-from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.publish import DayStep
 from batch_scoring.delivery.exports.sink import Version
-from batch_scoring.errors import NotPublishedError, SupersededError
+from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
 
@@ -45,19 +43,9 @@ def of_day(state: State, export: Export, day: str) -> Published:
     return Published(state.published_day("validated_features", day), predictions, decisions)
 
 
-def version_of(pipeline: Pipeline, published: PublishedDay) -> Version:
-    """The version of a published day.
-
-    Raises:
-        SupersededError: the table has another version of the day, or was made anew: the day is being published.
-    """
-    snapshot = DayStep(pipeline, published.day, published.step).table.snapshot()
-    if not snapshot.holds(published.table):
-        raise SupersededError(
-            f"the table {published.step} of {pipeline.name} holds another version of {published.day} than its state "
-            "says; nothing was exported: run the day again, unless a run of it is in progress"
-        )
-    return Version(snapshot.created, published.table.transaction)
+def version_of(published: PublishedDay) -> Version:
+    """The version of a published day."""
+    return Version(published.table.created, published.table.transaction)
 
 
 def settings_of(export: Export) -> str:
@@ -66,10 +54,10 @@ def settings_of(export: Export) -> str:
 
 
 def is_of(receipt: ExportReceipt, published: PublishedDay) -> bool:
-    """Whether a receipt is of what is published. Names of files are unique, so they tell a table made anew."""
-    return (receipt.of, receipt.transaction, receipt.files) == (
+    """Whether a receipt is of what is published."""
+    return (receipt.of, receipt.created, receipt.transaction, receipt.files) == (
         published.step,
-        published.table.transaction,
+        *version_of(published),
         published.table.files,
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from batch_scoring.daily.tables import predictions_table
 from batch_scoring.delivery.exports import export as exports
+from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
 from batch_scoring.delivery.exports.sink import Delivered, Delivery
-from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError, StateError, SupersededError
+from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ExportReceipt
 from batch_scoring_tests.decided import decide
@@ -153,7 +153,7 @@ def late(tiny: TinyProject, meanwhile: Callable[[], object]) -> ExportReceipt:
     return export(tiny, sink=LateSink())
 
 
-def test_an_older_version_that_comes_late_replaces_neither_rows_nor_receipt(tiny: TinyProject) -> None:
+def test_an_older_version_that_comes_late_does_not_replace_a_newer_one(tiny: TinyProject) -> None:
     scored(with_export(tiny))
 
     def newer() -> None:
@@ -162,8 +162,9 @@ def test_an_older_version_that_comes_late_replaces_neither_rows_nor_receipt(tiny
 
     assert late(tiny, newer).outcome == "superseded"
     assert exported(tiny).num_rows == 13
-    receipt = tiny.state.receipt(NAME, DAY)
-    assert receipt is not None and (receipt.transaction, receipt.outcome) == (2, "exported")
+    assert [one.day for one in pending.recent(tiny.pipeline, NAME)] == [DAY], "its receipt has replaced the newer one's"
+    assert export_day(tiny.pipeline, NAME, DAY, StepContext("another", run_of_test().started, print)).sent is None
+    assert pending.recent(tiny.pipeline, NAME) == []
 
 
 def test_a_sink_that_is_ahead_of_the_published_day_is_asked_once(tiny: TinyProject) -> None:
@@ -190,18 +191,6 @@ def test_a_day_without_predictions_is_refused(tiny: TinyProject) -> None:
     scored(with_export(tiny, of="decisions"))
     with pytest.raises(NotPublishedError, match=f"{DAY} has no decisions yet"):
         export(tiny)
-
-
-def test_a_day_that_is_just_being_published_is_not_exported(tiny: TinyProject) -> None:
-    scored(with_export(tiny))
-    before = tiny.published_day("predictions")
-    correct(tiny)
-    tiny.state.put_published_day(before)
-    with pytest.raises(SupersededError, match="holds another version"):
-        export(tiny, sink=NoSink())
-    shutil.rmtree(predictions_table(tiny.pipeline).folder.uri)
-    with pytest.raises(SupersededError, match="holds another version"):
-        export(tiny, sink=NoSink())
 
 
 def test_decisions_of_older_predictions_are_not_exported_beside_the_new_scores(tiny: TinyProject) -> None:
