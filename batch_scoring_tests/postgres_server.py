@@ -28,10 +28,10 @@ def programs() -> Path | None:
 
 
 def _is_usable() -> bool:
-    return programs() is not None and (os.geteuid() != 0 or _user() is not None)
+    return programs() is not None and (os.geteuid() != 0 or server_user() is not None)
 
 
-def _user() -> str | None:
+def server_user() -> str | None:
     """Who runs the server: PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return None
@@ -50,7 +50,7 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        if user := _user():
+        if user := server_user():
             shutil.chown(folder, user)
         password = folder / "password"
         password.write_text(PASSWORD)
@@ -77,11 +77,12 @@ class Server:
         """Stop: immediate is without notice, as after a crash."""
         self._run("pg_ctl", "stop", "-w", "-m", how)
 
-    def query(self, statement: str, values: Sequence[object] = (), url: str = "") -> list[tuple[Any, ...]]:
-        """Execute statements in a transaction of their own; return the rows of the last one."""
-        connection = psycopg2.connect(url or self.url)
+    def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Execute statements as the owner, each committed by itself; return the rows of the last one."""
+        connection = psycopg2.connect(self.url)
+        connection.autocommit = True
         try:
-            with connection, connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(statement, values or None)
                 return cursor.fetchall() if cursor.description else []
         finally:
@@ -91,7 +92,7 @@ class Server:
         folder = programs()
         assert folder is not None
         command = [folder / program, "-D", self.folder / "data", *options]
-        done = subprocess.run(command, user=_user(), cwd=self.folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, user=server_user(), cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
 
