@@ -1,11 +1,13 @@
 """A real PostgreSQL server in a folder, for tests of exports: started, stopped, killed."""
 
+import copy
 import functools
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,14 +41,17 @@ def server_user() -> str | None:
     return next((name for name in ("postgres", "nobody") if any(line.startswith(f"{name}:") for line in known)), None)
 
 
-needs_postgres = pytest.mark.skipif(not _is_usable(), reason="no PostgreSQL server on this machine")
+def skip_without_server() -> None:
+    """Skip the test where no server can run."""
+    if not _is_usable():
+        pytest.skip("no PostgreSQL server on this machine")
 
 
 class Server:
     """A server with a superuser `owner`, whose password needs quoting in an address."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.database = folder, "postgres"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -64,9 +69,16 @@ class Server:
         """The address, as the owner."""
         return self.url_of("owner")
 
-    def url_of(self, user: str, password: str = PASSWORD, database: str = "postgres") -> str:
+    def url_of(self, user: str, password: str = PASSWORD) -> str:
         """The address for a user."""
-        return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{self.database}"
+
+    def with_new_database(self) -> "Server":
+        """The same server, with an empty database."""
+        new = copy.copy(self)
+        new.database = f"database_{time.monotonic_ns()}"
+        self.query(f"CREATE DATABASE {new.database}")
+        return new
 
     def start(self) -> None:
         """Start, and wait until it answers."""

@@ -233,7 +233,7 @@ def _is_refused(error: "Error") -> bool:
 
 def _text_of(error: "Error") -> str:
     """What the server said, with the column, the SQLSTATE and advice; without the statement and values of rows."""
-    details = {name: value.decode(errors="replace") for name, value in dict(error.details).items()}
+    details = {_decoded(name): _decoded(value) for name, value in error.details}
     said = details.get("PG_DIAG_MESSAGE_PRIMARY") or _PREFIX.sub("", _REST.sub("", str(error)))
     column = _COLUMN.search(details.get("PG_DIAG_CONTEXT", ""))
     parts = [" ".join(said.split())]
@@ -242,3 +242,7 @@ def _text_of(error: "Error") -> str:
     if error.sqlstate:
         parts.append(f" (SQLSTATE {error.sqlstate})")
     return "".join(parts) + (f"; {_ADVICE[error.sqlstate]}" if error.sqlstate in _ADVICE else "")
+
+
+def _decoded(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode(errors="replace")  # the driver says str, and gives bytes
