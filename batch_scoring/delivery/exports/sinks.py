@@ -24,7 +24,7 @@ def sink_of(pipeline: Pipeline, name: str) -> Sink:
     if isinstance(export, PostgresExport):
         from batch_scoring.delivery.exports.postgres import PostgresSink
 
-        return PostgresSink(export, _address(export.url_from, name))
+        return PostgresSink(_address(export.url_from, name), export.table, pipeline.name, name, pipeline.spec.input.key)
     from batch_scoring.delivery.exports.redis import RedisSink
 
     return RedisSink(export, _address(export.url_from, name))
