@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import multiprocessing
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from batch_scoring_tests.reliability.export_trials import (
     rows_of,
     run,
 )
+
+multiprocessing.get_context("forkserver").set_forkserver_preload(["batch_scoring_tests.reliability.exports_redis"])
 
 _POINTS = {"before the count": b"EXISTS", "before the switch": b"HSET", "after the switch": b"HSET"}
 """Points at which a process may be killed, with what the command contains that is sent there."""

@@ -248,11 +248,11 @@ class RedisSink:
             exported_at=now,
             expires_at=now,
         )
-        keys = Keys(server, probe, 60, io.BytesIO())
-        keys.write(*(pa.array([text], pa.large_string()) for text in ("key", "value")))
-        keys.count()
         hashes = (f"{probe}days", f"{probe}current")
+        keys = Keys(server, probe, 60, io.BytesIO())
         try:
+            keys.write(*(pa.array([text], pa.large_string()) for text in ("key", "value")))
+            keys.count()
             _switch(server, *hashes, "", new)
         finally:
             server.ask("UNLINK", f"{probe}key", *hashes)

@@ -41,7 +41,7 @@ def entries(batches: Iterable[pa.RecordBatch], export: RedisExport) -> Iterator[
     """The keys of an export. With `form: list` each key comes once; with `single`, as often as rows have it.
 
     Raises:
-        SinkRefusedError: a row has no key.
+        SinkRefusedError: a row has no key, or its type does not name keys.
     """
     rows = (_pair(batch, export) for batch in batches)
     if export.form == "single":
@@ -108,6 +108,8 @@ def _iso(value: object) -> str:
 def _pair(batch: pa.RecordBatch, export: RedisExport) -> pa.RecordBatch:
     """The two columns of an export."""
     keys = batch.column(export.key)
+    if why := why_not_a_key(keys.type):
+        raise SinkRefusedError(f"column {export.key} {why}")
     if keys.null_count:
         raise SinkRefusedError(
             f"{keys.null_count} rows have no {export.key}, which names their keys in Redis; leave such rows out with "
@@ -145,8 +147,8 @@ def _grouped(rows: Iterable[pa.RecordBatch]) -> Iterator[_Group]:
         writers: list[pa.ipc.RecordBatchStreamWriter] = []
         for pair in rows:
             writers = writers or [pa.ipc.new_stream(file, pair.schema) for file in files]
-            for writer, part in zip(writers, _dealt(pair), strict=True):
-                writer.write_batch(part)
+            for number, part in _dealt(pair):
+                writers[number].write_batch(part)
         for writer, file in zip(writers, files if writers else (), strict=True):
             writer.close()
             file.seek(0)
@@ -154,15 +156,16 @@ def _grouped(rows: Iterable[pa.RecordBatch]) -> Iterator[_Group]:
             file.truncate(0)
 
 
-def _dealt(pair: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The rows of each temporary file."""
+def _dealt(pair: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The temporary files that rows belong to, with these rows."""
     keys = pair["key"]
     hashes = hash64(keys if pa.types.is_integer(keys.type) else _text(keys))
-    parts = (hashes >> np.uint64(32)).astype(np.uint16) % np.uint16(_PARTS)
-    ordered = pair.take(pa.array(np.argsort(parts, kind="stable")))
-    ends = np.cumsum(np.bincount(parts, minlength=_PARTS))
-    for start, stop in zip((0, *ends[:-1]), ends, strict=True):
-        yield ordered.slice(start, stop - start)
+    numbers = (hashes >> np.uint64(32)).astype(np.uint16) % np.uint16(_PARTS)
+    ordered = pair.take(pa.array(np.argsort(numbers, kind="stable")))
+    counts = np.bincount(numbers, minlength=_PARTS)
+    ends = np.cumsum(counts)
+    for number in np.flatnonzero(counts).tolist():
+        yield number, ordered.slice(ends[number] - counts[number], counts[number])
 
 
 def _group(rows: pa.Table) -> _Group:

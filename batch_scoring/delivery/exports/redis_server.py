@@ -8,7 +8,7 @@ a millisecond, during which the server answers nobody else.
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,7 +68,10 @@ _REMEDIES = {
     "max number of clients": _Remedy(True, "it has too many clients; raise maxclients"),
     "WRONGPASS": _Remedy(False, "correct the user and the password in the address"),
     "NOAUTH": _Remedy(False, "give a password in the address"),
-    "NOPERM": _Remedy(False, "grant the user what is missing; the guide on exports lists the commands and keys"),
+    **dict.fromkeys(
+        ("NOPERM", "can't run this command"),
+        _Remedy(False, "grant the user what is missing; the guide on exports lists the commands and keys"),
+    ),
     **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), _Remedy(False, CLUSTER)),
 }
 """Remedies by error code; a script's error has that of the command inside it in its text."""
@@ -204,7 +207,7 @@ class Keys:
 
     def write(self, names: pa.Array, values: pa.Array) -> int:
         """Write keys; return how many did not exist before."""
-        named = _Arguments(pc.binary_join_element_wise(pa.scalar(self._prefix, names.type), names, ""))
+        named = _Arguments(_joined(self._prefix.encode(), names))
         valued = _Arguments(values)
         size = named.bytes + valued.bytes
         step = max(1, min(_KEYS_PER_COMMAND, _BYTES_PER_COMMAND * len(names) // max(size, 1)))
@@ -251,13 +254,8 @@ class _Arguments:
     """Texts, each packed as an argument of a command, in one piece of memory."""
 
     def __init__(self, texts: pa.Array) -> None:
-        binary = pa.large_binary()
-        texts = texts.cast(binary)
-        lengths = pc.binary_length(texts).cast(pa.large_string()).cast(binary)
-        parts: Iterable[Any] = (b"$", lengths, b"\r\n", texts, b"\r\n", b"")
-        packed = pc.binary_join_element_wise(
-            *(pa.scalar(part, binary) if isinstance(part, bytes) else part for part in parts)
-        )
+        lengths = pc.binary_length(texts).cast(pa.large_string())
+        packed = _joined(b"$", lengths, b"\r\n", texts, b"\r\n")
         ends = np.frombuffer(packed.buffers()[1], np.int64)[packed.offset : packed.offset + len(packed) + 1]
         self._ends = [int(end) for end in ends]
         self._data = memoryview(packed.buffers()[2] or b"")
@@ -268,6 +266,13 @@ class _Arguments:
 
     def __getitem__(self, part: slice) -> memoryview:
         return self._data[self._ends[part.start] : self._ends[part.stop]]
+
+
+def _joined(*parts: pa.Array | bytes) -> pa.Array:
+    """Texts, one after the other, as bytes."""
+    binary = pa.large_binary()
+    texts = [pa.scalar(part, binary) if isinstance(part, bytes) else part.cast(binary) for part in parts]
+    return pc.binary_join_element_wise(*texts, pa.scalar(b"", binary))
 
 
 def _argument(value: bytes) -> bytes:
