@@ -124,17 +124,13 @@ class FileExport(Export):
     path: Location = Field(
         min_length=1,
         pattern=r"\{day\}.*\.(csv|csv\.gz|parquet|jsonl)$",
-        description="where the file goes, with {day} in its name: .csv, .csv.gz, .parquet or .jsonl",
+        description="where the files go, with {day} in the name: .csv, .csv.gz, .parquet or .jsonl; each version of a "
+        "day has a file of its own, and <name>.manifest.json names the valid one",
     )
     people: bool = Field(
         default=False,
         description="whether people open the CSV in a spreadsheet: cells that look like formulas get an apostrophe, "
         "the file a byte order mark",
-    )
-    fixed_name: bool = Field(
-        default=False,
-        description="whether a corrected day replaces the file itself; otherwise each version has a name of its own "
-        "and a manifest says which one is valid",
     )
 
 

@@ -12,9 +12,10 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import features_table, predictions_table, quarantine_table
 from batch_scoring.ingest import landing_files
+from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Part, Table
 from batch_scoring.storage.folders import FileVersion, is_version
-from batch_scoring.storage.state import DayInput, LandingFile, State, StepName
+from batch_scoring.storage.state import DayInput, LandingFile, PublishedDay, State, StepName
 
 WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
 
@@ -71,6 +72,11 @@ def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
         return (table.transaction_version(part.transaction) or 0) if table else 0
 
     return version_of
+
+
+def source_of_decisions(predictions: PublishedDay) -> str:
+    """What the decisions about a day name as their source: a digest of all shards of its predictions."""
+    return shards.digest(*(shard.digest for shard in predictions.shards))
 
 
 def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
