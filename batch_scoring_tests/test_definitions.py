@@ -140,6 +140,8 @@ NEVER_AT_LOAD = [
     "scipy",
     "plotly",
     "apprise",
+    "adbc_driver_manager",
+    "adbc_driver_postgresql",
 ]
 
 GRAPH = defs.resolve_asset_graph()

@@ -201,14 +201,11 @@ class PostgresSink:
             date.fromisoformat(day),
             *self._names,
         )
-        for pipeline, export in others:
-            self._refuse(
-                [
-                    f"the table has {day} of export {export} of {pipeline}; give each export a table of its own, or, "
-                    f"if that export is no more, run DELETE FROM {place.markers} WHERE pipeline = '{pipeline}' AND "
-                    f"export = '{export}'"
-                ]
-            )
+        self._refuse(
+            f"the table has {day} of export {export} of {pipeline}; give each export a table of its own, or, if that "
+            f"export is no more, run DELETE FROM {place.markers} WHERE pipeline = '{pipeline}' AND export = '{export}'"
+            for pipeline, export in others
+        )
 
     def _replace(self, connection: Connection, place: _Place, delivery: Delivery, schema: pa.Schema) -> int:
         """Delete the day's rows, append those of the delivery, count them."""
