@@ -8,6 +8,7 @@ import dagster as dg
 
 from batch_scoring.config.loader import BrokenPipeline, Survey, survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.defs.assets.decisions import decisions
 from batch_scoring.defs.assets.exports import exports
 from batch_scoring.defs.assets.model import model
 from batch_scoring.defs.assets.predictions import predictions
@@ -39,7 +40,7 @@ def deploy(pipelines: list[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> 
             for pipeline in pipelines
             for asset in (raw_input, validated_features, model, predictions, report, retention)
         ]
-        + [export for pipeline in pipelines for export in exports(pipeline)],
+        + [asset for pipeline in pipelines for asset in (*decisions(pipeline), *exports(pipeline))],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
         jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job, retention_job)]
         + [exports_job(pipeline) for pipeline in pipelines if pipeline.spec.exports],

@@ -9,7 +9,14 @@ from batch_scoring.config.section import Location, Name, Reference, Section, Sha
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
 
+INELIGIBLE = "ineligible"
+"""What the reasons of rows begin with that no action may take; no action may have this name either."""
+
 LONGEST_LOOK_BACK = 90
+
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable: a spec's values appear in Dagster's UI and database, so it holds no secret."""
 
 
 class Holdout(Section):
@@ -68,6 +75,8 @@ class Decisions(Section):
     def _consistent(self) -> "Decisions":
         if NO_ACTION in self.actions:
             raise ValueError(f"an action is called {NO_ACTION}, which means that a row gets no action; rename it")
+        if INELIGIBLE in self.actions:
+            raise ValueError(f"an action is called {INELIGIBLE}, as the reasons of rows begin without one; rename it")
         if bool(self.function) != bool(self.reasons):
             raise ValueError("function and reasons go together; expected all reasons that the function may give")
         if self.function:
@@ -78,6 +87,20 @@ class Decisions(Section):
                     "checked; thresholds, rules and hold-outs are decided by the function"
                 )
         return self
+
+
+class ActionAlert(Section):
+    """A message to a team of its own when rows of a day get an action."""
+
+    channels_from: Variable = Field(
+        description="environment variable that holds the team's channels, in the format of ALERT_URLS"
+    )
+    at_least: int = Field(
+        default=1, ge=1, description="smallest number of rows with the action that is worth a message"
+    )
+    keys: int = Field(
+        default=0, ge=0, le=20, description="keys that the message names, those of the highest ranks first; 0: none"
+    )
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -132,9 +155,6 @@ class FileExport(Export):
         description="whether people open the CSV in a spreadsheet: cells that look like formulas get an apostrophe, "
         "the file a byte order mark",
     )
-
-
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class PostgresExport(Export):

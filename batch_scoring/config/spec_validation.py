@@ -13,7 +13,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -35,6 +35,8 @@ RESERVED = (
     "scored_at",
 )
 """Columns of the tables besides the pipeline's own."""
+OF_DECISIONS = ("action", "reason", "arm", "rank", "score", "why", "decided_at")
+"""Columns of the table of decisions, which a pipeline that has one cannot use itself."""
 
 
 def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
@@ -69,7 +71,7 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
-                place = place[part]
+                place = place.get(part, place)  # pydantic names the kind of a section too
             place.pop(last, None)
         else:
             invalid.add(one["loc"][0])
@@ -86,27 +88,59 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
 
 
 def name_clashes(spec: PipelineSpec) -> Iterator[str]:
-    """Column names that the tables use themselves, or that name both the key and a feature."""
+    """Column names that the tables use themselves, or that the spec gives two roles."""
     key, features = getattr(spec, "input", None), getattr(spec, "features", None)
     names = [("input.key", key.key)] if key else []
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+    attributes = key.attributes if key else ()
+    names += [("input.attributes", name) for name in attributes]
+    reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
     for field, name in names:
-        if name in RESERVED or name.startswith("prob_class_"):
-            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(RESERVED)} are reserved"
+        if name in reserved or name.startswith("prob_class_"):
+            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(reserved)} are reserved"
     if key and features and key.key in features.names:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+    kept = [name for field, name in names if field != "input.attributes"]
+    for name in dict.fromkeys(attributes):
+        if name in kept or attributes.count(name) > 1:
+            yield (
+                f"input.attributes: {name!r} is kept already; expected every attribute once, and neither the key nor "
+                "features: decisions and exports see those too"
+            )
 
 
 def _section(path: Sequence[str]) -> type[BaseModel]:
+    """The innermost section on a path, which may lead through optional sections, sections by name, and their kinds."""
     model: type[BaseModel] = PipelineSpec
+    kind: Any = PipelineSpec
     for part in path:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
+        kind = _inner(kind, part)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
     return model
+
+
+def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
+    """The annotation of a part of a value: a field of a section, the value of a name, or the section of a kind."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = next((f for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
+        found = field.annotation if field else None
+    elif get_origin(kind) is dict:
+        found = get_args(kind)[1]
+    else:
+        found = next(
+            (option for option in _sections(kind) if part in get_args(option.model_fields["to"].annotation)), None
+        )
+    only = _sections(found)
+    return only[0] if len(only) == 1 else found
+
+
+def _sections(kind: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    """The sections among the options of an annotation."""
+    options = () if get_origin(kind) is dict else get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _fields(path: Sequence[str]) -> list[str]:
@@ -240,6 +274,7 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
     source = getattr(spec, "input", None)
     for field, wanted in (
         ("input.key", (source.key,) if source else ()),
+        ("input.attributes", source.attributes if source else ()),
         ("features.numeric", spec.features.numeric),
         ("features.categorical", spec.features.categorical),
     ):

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from batch_scoring.config.names import (
-    DAILY_ASSETS,
+    daily_assets,
     export_asset,
     exports_job_name,
     job_name,
@@ -19,7 +19,7 @@ def score_job(pipeline: Pipeline) -> UnresolvedAssetJobDefinition:
     """Score one day: the active model, the day's input, its features, its predictions."""
     return dg.define_asset_job(
         job_name(pipeline),
-        selection=[asset_key(pipeline, name) for name in DAILY_ASSETS],
+        selection=[asset_key(pipeline, name) for name in daily_assets(pipeline)],
         description=f"Score one day of {pipeline.name}.",
         tags={
             "dagster/max_runtime": str(round(pipeline.spec.runs.max_hours * 3600)),

@@ -12,7 +12,7 @@ from typing import Literal
 
 import dagster as dg
 
-from batch_scoring.config.names import job_name
+from batch_scoring.config.names import DECISIONS, job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
@@ -26,7 +26,9 @@ ATTEMPT = "batch_scoring/attempt"
 STOPPED = "batch_scoring/stopped"
 """Tag with the run's own id if its command was interrupted: Dagster copies tags to retries of a run."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
-"""Assets of a run that can bring a day up to date."""
+"""Assets of a run that can bring a day up to date, and decisions where the pipeline has them."""
+ASSETS = {*WHOLE, "model", DECISIONS}
+"""Assets of a run that is about a day."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
 RUNS_PER_QUERY = 100
@@ -71,7 +73,13 @@ def current_code(pipeline: Pipeline) -> str:
     The code is read from disk: a sensor's process may be older, but its runs load the code anew.
     """
     now = replace(pipeline)  # without cached digests
-    return digest("code", now.features_code, now.scoring_code, now.bundle.uri)[:12]
+    decisions = [now.decisions_code] if now.spec.decisions else []
+    return digest("code", now.features_code, now.scoring_code, now.bundle.uri, *decisions)[:12]
+
+
+def whole(pipeline: Pipeline) -> set[str]:
+    """Assets of a run that can bring a pipeline's day up to date."""
+    return {*WHOLE, DECISIONS} if pipeline.spec.decisions else WHOLE
 
 
 def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:
@@ -100,7 +108,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
                 since(record, status),
                 "" if failure == "superseded" or _is_fixed(record) else run.tags.get(FINGERPRINT, ""),
                 run.tags.get(CODE, ""),
-                is_whole=steps >= WHOLE,
+                is_whole=steps >= whole(pipeline),
                 is_launched=run.remote_job_origin is not None,
                 failure=failure,
             )
@@ -163,8 +171,8 @@ def pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.R
 def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The pipeline's assets in a run."""
     if run.asset_selection:  # empty, not None, for a whole job that runs in its caller's process
-        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
-    return WHOLE if run.job_name == job_name(pipeline) else set()
+        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & ASSETS
+    return whole(pipeline) if run.job_name == job_name(pipeline) else set()
 
 
 def status_of(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:

@@ -12,7 +12,7 @@ from batch_scoring.delivery.exports import selection
 from batch_scoring.delivery.exports.published import of_day
 from batch_scoring.delivery.exports.selection import Selection, select
 from batch_scoring.errors import RuleError, SinkRefusedError
-from batch_scoring_tests.decided import decide
+from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject
 
