@@ -166,6 +166,8 @@ NEVER_AT_LOAD = [
     "scipy",
     "plotly",
     "apprise",
+    "adbc_driver_manager",
+    "adbc_driver_postgresql",
 ]
 
 GRAPH = defs.resolve_asset_graph()
