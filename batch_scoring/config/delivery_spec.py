@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status
+from batch_scoring.config.section import Location, Name, Section, Share, Status
 
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
@@ -61,8 +61,9 @@ class Decisions(Section):
     actions: dict[Name, Action] = Field(
         min_length=1, description="the actions by name, in order: a row gets the first that takes it"
     )
-    function: Reference | Literal[""] = Field(
+    function: str = Field(
         default="",
+        pattern=r"^([A-Za-z_]\w*:[A-Za-z_]\w*)?$",
         description="function that decides instead, module:function inside the pipeline's package; caps are checked, "
         "eligible and thresholds are its own affair",
     )
@@ -167,6 +168,12 @@ class FileExport(Export):
         "the file a byte order mark",
     )
 
+    @model_validator(mode="after")
+    def _opened_by_people(self) -> "FileExport":
+        if self.people and not self.path.endswith((".csv", ".csv.gz")):
+            raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
+        return self
+
 
 class PostgresExport(Export):
     """A table in PostgreSQL, a day's rows replaced in one transaction."""
@@ -196,6 +203,12 @@ class RedisExport(Export):
     ttl_hours: float = Field(
         default=72, ge=1, le=8760, description="hours after which the keys vanish, if no later day replaces them"
     )
+
+    @model_validator(mode="after")
+    def _pairs_only(self) -> "RedisExport":
+        if self.columns:
+            raise ValueError("columns do not apply: key and value are what is stored; leave them out")
+        return self
 
 
 AnyExport = Annotated[FileExport | PostgresExport | RedisExport, Field(discriminator="to")]

@@ -317,6 +317,8 @@ class Checks(Section):
     reasons_are_known: Guard = Guard()
     actions_are_usual: RowCount = RowCount()
     arms_are_balanced: Check = Check()
+    export_is_whole: Notice = Notice(severity="error")
+    exports_are_current: Notice = Notice()
 
 
 class Drift(Section):
