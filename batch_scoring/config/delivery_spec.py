@@ -15,6 +15,10 @@ INELIGIBLE = "ineligible"
 LONGEST_LOOK_BACK = 90
 
 
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable: a spec's values appear in Dagster's UI and database, so it holds no secret."""
+
+
 class Holdout(Section):
     """A control group: rows that would get the action and do not, so that its effect can be measured."""
 
@@ -85,6 +89,20 @@ class Decisions(Section):
         return self
 
 
+class ActionAlert(Section):
+    """A message to a team of its own when rows of a day get an action."""
+
+    channels_from: Variable = Field(
+        description="environment variable that holds the team's channels, in the format of ALERT_URLS"
+    )
+    at_least: int = Field(
+        default=1, ge=1, description="smallest number of rows with the action that is worth a message"
+    )
+    keys: int = Field(
+        default=0, ge=0, le=20, description="keys that the message names, those of the highest ranks first; 0: none"
+    )
+
+
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -137,9 +155,6 @@ class FileExport(Export):
         description="whether people open the CSV in a spreadsheet: cells that look like formulas get an apostrophe, "
         "the file a byte order mark",
     )
-
-
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class PostgresExport(Export):

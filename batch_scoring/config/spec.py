@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import AnyExport, Decisions
+from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -415,6 +415,9 @@ class Alerts(Section):
         ge=0,
         le=8760,
         description="deadline for scoring a landed day: hours after its midnight, in wall-clock time",
+    )
+    actions: dict[Name, ActionAlert] = Field(
+        default={}, description="messages to a team of its own when rows of a recent day get an action, by action"
     )
 
 

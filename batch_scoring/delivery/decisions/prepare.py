@@ -20,6 +20,7 @@ from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.decisions import reading, recent
 from batch_scoring.delivery.decisions.decide import decide
 from batch_scoring.delivery.decisions.decided import DICTIONARY, Decided, schema
+from batch_scoring.delivery.decisions.explain import Explanations, explain
 from batch_scoring.delivery.decisions.user_function import decide_by_function
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
@@ -119,7 +120,11 @@ def prepare(step: DayStep, decisions: Decisions, source: Source, run: StepContex
     if shard is None:
         with run.timed("decide"):
             decided = decide_day(pipeline, decisions, step.day, rows, source.earlier)
-        shard = _write(step, source, rows, decided, digest, form, run)
+        why = None
+        if decisions.explain:
+            with run.timed("explain"):
+                why = explain(pipeline, decisions, rows, decided, source.model.sha256)
+        shard = _write(step, source, rows, decided, why, digest, form, run)
     return Prepared((shard,), form, settings={"earlier_days": len(source.earlier)})
 
 
@@ -150,7 +155,14 @@ def decide_day(
 
 
 def _write(
-    step: DayStep, source: Source, rows: DayRows, decided: Decided, digest: str, form: pa.Schema, run: StepContext
+    step: DayStep,
+    source: Source,
+    rows: DayRows,
+    decided: Decided,
+    why: Explanations | None,
+    digest: str,
+    form: pa.Schema,
+    run: StepContext,
 ) -> Finished:
     """Write the one shard of a day's decisions."""
     at, version = pa.scalar(run.started, pa.timestamp("us", "UTC")), source.model.version
@@ -159,7 +171,8 @@ def _write(
         for batch in run.timed_each("read", rows.read()):
             keys = batch.column(0)
             with run.timed("write"):
-                draft.write(Batch(decided.batch(total.rows, keys, form, version, at)))
+                texts = why.of(total.rows, len(keys)) if why else None
+                draft.write(Batch(decided.batch(total.rows, keys, form, version, at, texts)))
             total.add(hash64(keys))
         return draft.finish(
             ShardStats(

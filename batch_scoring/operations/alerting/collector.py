@@ -8,11 +8,11 @@ import functools
 import itertools
 import math
 import operator
-import os
 import re
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from logging import Logger
 from typing import TextIO
@@ -26,7 +26,7 @@ from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import failed_runs, run_history
-from batch_scoring.operations.alerting import channels, deadlines, messages
+from batch_scoring.operations.alerting import action_alerts, channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
 from batch_scoring.operations.automation import landing_scan, planner, sensor_status
@@ -91,7 +91,7 @@ def tick(
     with lease(storage, 60.0) as free:
         if not free:
             return "another process holds the outbox"
-        named = channels.parse(os.environ.get("ALERT_URLS", ""))
+        named = channels.of("ALERT_URLS")
         mistakes, said = channels.mistakes(named), list[str]()
         outbox = Outbox(storage, named)
         memory = _remembered(outbox)
@@ -106,7 +106,10 @@ def tick(
         for message in new if len(mistakes) == len(named) else ():
             log.warning(f"{message.title}\n{message.body}")
         outbox.put(new, memory.model_dump_json())
-        delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
+        with ThreadPoolExecutor(1) as beside:  # a team's channel that hangs delays nobody else
+            by_action = beside.submit(action_alerts.tick, storage, pipelines, log, lambda: _left(began))
+            delivered = outbox.deliver(_left(began))
+            teams = by_action.result()
         for problem in [*filter(_is_due, mistakes), *said]:
             log.error(printable(problem))
         summary = [f"{len(new)} new"] if new else []
@@ -114,12 +117,17 @@ def tick(
         waiting = outbox.waiting()
         if outbox.orphaned:
             waiting.append(f"{outbox.orphaned} wait for a channel that is no longer in ALERT_URLS, or for a new one")
-        return "; ".join([*summary, *waiting, *mistakes, *said]) or "no new alerts"
+        return "; ".join([*summary, *waiting, *teams, *mistakes, *said]) or "no new alerts"
+
+
+def _left(began: float) -> float:
+    """Seconds that are left of a tick for deliveries."""
+    return began + DELIVER_UNTIL - time.monotonic()
 
 
 def warn_of_mistakes() -> None:
     """Warn of invalid addresses when the code location is loaded."""
-    for mistake in channels.mistakes(channels.parse(os.environ.get("ALERT_URLS", ""))):
+    for mistake in channels.mistakes(channels.of("ALERT_URLS")):
         warnings.warn(mistake, stacklevel=2)
 
 
@@ -132,11 +140,13 @@ def _is_due(mistake: str) -> bool:
     return is_due
 
 
-def try_channels(out: TextIO) -> int:
-    """Send a test message to every channel of ALERT_URLS; 0 if all have accepted it, else 1."""
-    named = channels.parse(os.environ.get("ALERT_URLS", ""))
-    if not named:
+def try_channels(out: TextIO, variable: str = "ALERT_URLS") -> int:
+    """Send a test message to every channel in an environment variable; 0 if all have accepted it, else 1."""
+    named = channels.of(variable)
+    if not named and variable == "ALERT_URLS":
         out.write("ALERT_URLS is not set: messages go to the log of the sensor alerts\n")
+    elif not named:
+        out.write(f"{variable} is not set: nobody is told\n")
     text = "This channel receives the alerts of batch_scoring."
     message = Message(topic="test", title="batch_scoring: test message", body=text, kind="info")
     errors = dict(channels.send({channel: [message] for channel in named if channel.scheme}, seconds=30))
