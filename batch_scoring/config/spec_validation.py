@@ -71,7 +71,7 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
-                place = place[part]
+                place = place.get(part, place)  # pydantic names the kind of a section too
             place.pop(last, None)
         else:
             invalid.add(one["loc"][0])
@@ -139,7 +139,7 @@ def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
 
 def _sections(kind: Any) -> list[type[BaseModel]]:  # noqa: ANN401
     """The sections among the options of an annotation."""
-    options = get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    options = () if get_origin(kind) is dict else get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 

@@ -263,8 +263,8 @@ def run_day(
     )
     if not result.success:
         return DayOutcome(day, _first_error(result), checks, seconds=seconds)
-    steps_written: list[StepName] = ["predictions", *(["decisions"] if pipeline.spec.decisions else [])]
-    written = [State(pipeline.output).published_day(step, day) for step in steps_written]
+    last_steps: tuple[StepName, ...] = ("predictions", "decisions") if pipeline.spec.decisions else ("predictions",)
+    written = [State(pipeline.output).published_day(step, day) for step in last_steps]
     unchanged = all(published_day is not None and published_day.run_id != result.run_id for published_day in written)
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
 

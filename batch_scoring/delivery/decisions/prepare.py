@@ -16,9 +16,10 @@ from batch_scoring.daily.freshness import are_of, decided_from
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, ScoredBy, check_input
 from batch_scoring.daily.stream import Batch, RowTotal
 from batch_scoring.delivery.day_rows import DayRows
-from batch_scoring.delivery.decisions import decide, recent
+from batch_scoring.delivery.decisions import reading, recent
+from batch_scoring.delivery.decisions.decide import decide
 from batch_scoring.delivery.decisions.decided import DICTIONARY, Decided, schema
-from batch_scoring.errors import DecisionError, StateError, SupersededError
+from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
@@ -137,14 +138,8 @@ def decide_day(
         DecisionError: the day cannot be decided as the spec says.
     """
     key, form = pipeline.spec.input.key, rows.schema
-    columns = decide.columns(decisions)
-    if unknown := [name for name in columns if name not in form.names]:
-        raise DecisionError(
-            f"{pipeline.name} {day}: decisions need the column {', '.join(unknown)}, which the day's rows do not have; "
-            f"there are {', '.join(form.names)}: name it under input.attributes if it is of the schema"
-        )
     had = recent.keys(pipeline, decisions, day, earlier, form.field(key).type)
-    return decide.decide(rows.read(columns), decisions, key, form, had, salt=pipeline.name)
+    return decide(rows.read(reading.columns(decisions)), decisions, key, form, had, salt=pipeline.name)
 
 
 def _write(

@@ -1,12 +1,10 @@
-"""The findings of decisions' checks on a day, from its shard stats and published days alone: no row is read again.
-
-They know the rules' settings and not the code that applies them: what they expect is derived from the spec once more.
-"""
+"""The findings of decisions' checks on a day, from its shard stats and published days alone: no row is read again."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from batch_scoring.config import reasons
 from batch_scoring.config.delivery_spec import NO_ACTION, Decisions
 from batch_scoring.daily import trailing_days
 from batch_scoring.daily.publish import DayStep, Prepared
@@ -133,41 +131,24 @@ def _caps(decisions: Decisions, actions: Mapping[str, int], shard_stats: Sequenc
     )
 
 
-def _reasons(decisions: Decisions, actions: Mapping[str, int], reasons: Mapping[str, int]) -> Finding:
+def _reasons(decisions: Decisions, actions: Mapping[str, int], given: Mapping[str, int]) -> Finding:
     named = {NO_ACTION, *decisions.actions}
-    known = set(decisions.reasons) if decisions.function else set(reasons_of(decisions))
+    known = reasons.vocabulary(decisions)
     unknown = [f"action {name!r}" for name, rows in actions.items() if rows and name not in named]
-    unknown += [f"reason {name!r}" for name, rows in reasons.items() if rows and name not in known]
+    unknown += [f"reason {name!r}" for name, rows in given.items() if rows and name not in known]
     rows = sum(n for name, n in actions.items() if name not in named)
-    rows = max(rows, sum(n for name, n in reasons.items() if name not in known))
+    rows = max(rows, sum(n for name, n in given.items() if name not in known))
     advice = "; name them in decisions, or correct the function" if decisions.function else "; report this bug"
     return Finding(
         "reasons_are_known",
         not unknown,
         f"{rows} rows with {', '.join(unknown[:5])}, which the spec does not name{advice}"
         if unknown
-        else f"{sum(1 for n in reasons.values() if n)} reasons, all of the spec",
+        else f"{sum(1 for n in given.values() if n)} reasons, all of the spec",
         observed=rows,
         expected="no unknown action or reason",
         limits=[0],
     )
-
-
-def reasons_of(decisions: Decisions) -> Iterator[str]:
-    """All reasons that the rules of a spec can give."""
-    for rule in decisions.eligible:
-        yield from (f"ineligible:{rule}", f"ineligible:{rule}:unknown")
-    for name, action in decisions.actions.items():
-        yield from (f"{name}:taken", f"{name}:below")
-        if action.where:
-            yield from (f"{name}:not_met", f"{name}:not_met:unknown")
-        if action.most is not None:
-            yield f"{name}:over_cap"
-        yield from (f"{name}:over_cap_{column}" for column in action.most_per)
-        if action.holdout:
-            yield f"{name}:holdout"
-        if action.not_within_days:
-            yield f"{name}:recent"
 
 
 def usual_actions(
