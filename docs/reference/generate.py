@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+ASSETS = ("raw_input", "validated_features", "model", "predictions")
+"""Assets of every pipeline that have checks."""
 FOLDER = Path(__file__).parent
 WIDTH = 119
 COLUMNS = "100"
@@ -57,19 +59,30 @@ def _section(schema: dict[str, Any], section: dict[str, Any], path: list[str]) -
     """The fields of a section, and then those of the sections within it; sections that are alike stand together."""
     alike: dict[str, list[str]] = {}
     for name, field in section["properties"].items():
-        reference = field.get("$ref")
-        if reference is None:
+        if "$ref" not in field:
             yield from _field(schema, name, field, name in section.get("required", []))
-        else:
-            alike.setdefault(reference, []).append(name)
+        for place, reference in _inner_sections(name, field):
+            alike.setdefault(reference, []).append(place)
     for reference, names in alike.items():
         inner = _definition(schema, reference)
         title = f"{'.'.join(path)}: {inner['title'].lower()}s" if len(names) > 1 else ".".join([*path, *names])
+        if (kind := inner["properties"].get("to", {}).get("const")) is not None:
+            title += f" to: {kind}"
         yield f"\n{'#' * (len(path) + 2)} {title}\n"
         if len(names) > 1:
             yield from _wrapped(f"Of {', '.join(f'`{name}`' for name in names)}.\n")
         yield from _wrapped(inner["description"].partition("\n\n")[0] + "\n")
         yield from _section(schema, inner, [*path, names[0]])
+
+
+def _inner_sections(name: str, field: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and definition of the sections in a field: itself, one that may be left out, or one for each name."""
+    by_name = next(iter(field.get("patternProperties", {}).values()), {})
+    for place, options in (
+        (name, [field, *field.get("anyOf", [])]),
+        (f"{name}.NAME", [by_name, *by_name.get("oneOf", [])]),
+    ):
+        yield from ((place, option["$ref"]) for option in options if "$ref" in option)
 
 
 def _field(schema: dict[str, Any], name: str, field: dict[str, Any], is_required: bool) -> Iterator[str]:
@@ -83,12 +96,16 @@ def _field(schema: dict[str, Any], name: str, field: dict[str, Any], is_required
 
 def _kind(schema: dict[str, Any], field: dict[str, Any]) -> str:
     """The type of a field with its bounds, in words."""
+    if "$ref" in field:
+        return "section"
     if "anyOf" in field:
         return " or ".join(_kind(schema, option) for option in field["anyOf"])
     if "const" in field:
         return f"`{json.dumps(field['const'])}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" if value else "empty" for value in field["enum"])
+    if any(place.endswith(".NAME") for place, _ in _inner_sections("", field)):
+        return "sections by name"
     if field["type"] == "array":
         return "list" if "$ref" in field["items"] else f"list of {_kind(schema, field['items'])}s"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
@@ -134,6 +151,7 @@ def checks() -> Iterator[str]:
     """The asset checks of a pipeline."""
     from batch_scoring.config.spec import Checks
     from batch_scoring.definitions import defs
+    from batch_scoring.monitoring.checks import decision_checks
 
     settings, order, graph = Checks(), list(Checks.model_fields), defs.resolve_asset_graph()
     found: dict[str, list[Any]] = {}
@@ -148,14 +166,18 @@ def checks() -> Iterator[str]:
         "and expected, its thresholds and its last 14 days. [`checks:`](pipeline-yaml.md#checks) in the spec sets "
         "thresholds, `severity` and `blocking`; the checks that guard a guarantee always block.\n"
     )
-    for asset in ("raw_input", "validated_features", "model", "predictions"):
+    described = {asset: {c.key.name: c.description or "" for c in found[asset]} for asset in ASSETS}
+    described["decisions"] = decision_checks.CHECKS
+    for asset, statements in described.items():
         yield f"\n## {asset}\n"
-        for check in sorted(found[asset], key=lambda check: order.index(check.key.name)):
-            setting = getattr(settings, check.key.name)
+        if asset == "decisions":
+            yield "Only of pipelines with a section `decisions`.\n"
+        for name in sorted(statements, key=order.index):
+            setting = getattr(settings, name)
             effect = (
                 "blocks" if setting.blocking else {"warn": "warns", "error": "fails without blocking"}[setting.severity]
             )
-            yield from _item(f"`{check.key.name}` ({effect}): {' '.join(check.description.split())}")
+            yield from _item(f"`{name}` ({effect}): {' '.join(statements[name].split())}")
 
 
 def exceptions() -> Iterator[str]:
