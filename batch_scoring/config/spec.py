@@ -208,6 +208,18 @@ class RowCount(Check):
     )
 
 
+class ActionCounts(Check):
+    """Allowed deviation of an action's rows from those of the previous days."""
+
+    tolerance: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="largest deviation from the action's rows on the previous 28 days, as a share of them, besides "
+        "what chance does to small numbers",
+    )
+
+
 STANDARD_ERRORS = 2.0
 FEWEST_LOST = 3
 """Rows whose loss never fails the check: on a day of 20 rows, chance alone loses a third row too often."""
@@ -315,7 +327,7 @@ class Checks(Section):
     every_row_is_decided: Guard = Guard()
     caps_hold: Guard = Guard()
     reasons_are_known: Guard = Guard()
-    actions_are_usual: RowCount = RowCount()
+    actions_are_usual: ActionCounts = ActionCounts()
     arms_are_balanced: Check = Check()
     export_is_whole: Notice = Notice(severity="error")
     exports_are_current: Notice = Notice()
