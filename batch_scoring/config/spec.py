@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
+Each section validates its own fields here. `validation` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 

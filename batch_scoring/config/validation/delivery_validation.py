@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batch_scoring.config.delivery_spec import Action, AnyExport, Decisions, FileExport, PostgresExport, RedisExport
-from batch_scoring.config.expressions import Rule, nearest
+from batch_scoring.config.rules.expressions import Rule, nearest
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.spec_validation import OF_DECISIONS
+from batch_scoring.config.validation.spec_validation import OF_DECISIONS
 from batch_scoring.errors import RuleError
 
 _SCORES = ("prob_class_0", "prob_class_1", "prediction", "prediction_proba")
