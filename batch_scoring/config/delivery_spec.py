@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status
+from batch_scoring.config.section import Location, Name, Section, Share, Status
 
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
@@ -13,6 +13,10 @@ INELIGIBLE = "ineligible"
 """What the reasons of rows begin with that no action may take; no action may have this name either."""
 
 LONGEST_LOOK_BACK = 90
+
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable: a spec's values appear in Dagster's UI and database, so it holds no secret."""
 
 
 class Holdout(Section):
@@ -57,8 +61,9 @@ class Decisions(Section):
     actions: dict[Name, Action] = Field(
         min_length=1, description="the actions by name, in order: a row gets the first that takes it"
     )
-    function: Reference | Literal[""] = Field(
+    function: str = Field(
         default="",
+        pattern=r"^([A-Za-z_]\w*:[A-Za-z_]\w*)?$",
         description="function that decides instead, module:function inside the pipeline's package; caps are checked, "
         "eligible and thresholds are its own affair",
     )
@@ -83,6 +88,20 @@ class Decisions(Section):
                     "checked; thresholds, rules and hold-outs are decided by the function"
                 )
         return self
+
+
+class ActionAlert(Section):
+    """A message to a team of its own when rows of a day get an action."""
+
+    channels_from: Variable = Field(
+        description="environment variable that holds the team's channels, in the format of ALERT_URLS"
+    )
+    at_least: int = Field(
+        default=1, ge=1, description="smallest number of rows with the action that is worth a message"
+    )
+    keys: int = Field(
+        default=0, ge=0, le=20, description="keys that the message names, those of the highest ranks first; 0: none"
+    )
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -130,7 +149,7 @@ class FileExport(Export):
         min_length=1,
         pattern=r"\{day\}.*\.(csv|csv\.gz|parquet|jsonl)$",
         description="where the files go, with {day} in the name: .csv, .csv.gz, .parquet or .jsonl; each version of a "
-        "day has a file of its own, and <name>.manifest.json names the valid one",
+        "day has a file of its own, and `<name>.manifest.json` names the valid one",
     )
     people: bool = Field(
         default=False,
@@ -138,8 +157,11 @@ class FileExport(Export):
         "the file a byte order mark",
     )
 
-
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    @model_validator(mode="after")
+    def _opened_by_people(self) -> "FileExport":
+        if self.people and not self.path.endswith((".csv", ".csv.gz")):
+            raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
+        return self
 
 
 class PostgresExport(Export):
@@ -170,6 +192,12 @@ class RedisExport(Export):
     ttl_hours: float = Field(
         default=72, ge=1, le=8760, description="hours after which the keys vanish, if no later day replaces them"
     )
+
+    @model_validator(mode="after")
+    def _pairs_only(self) -> "RedisExport":
+        if self.columns:
+            raise ValueError("columns do not apply: key and value are what is stored; leave them out")
+        return self
 
 
 AnyExport = Annotated[FileExport | PostgresExport | RedisExport, Field(discriminator="to")]

@@ -12,7 +12,7 @@ from batch_scoring.cli.doctor.stores import existing
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
-from batch_scoring.operations.alerting import channels
+from batch_scoring.operations.alerting import action_alerts, channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.state import State, StepName
@@ -85,8 +85,8 @@ def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("alert channels", seconds=60)
 def alert_channels(site: Site) -> Iterator[ProbeFinding]:
-    """Every address of ALERT_URLS is valid, and with --send-test accepts a message."""
-    named = channels.parse(os.environ.get("ALERT_URLS", ""))
+    """Every alert channel has a valid address, and with --send-test accepts a message."""
+    named = channels.of("ALERT_URLS")
     if not named:
         yield ProbeFinding(
             "warning" if site.send_test else "info",
@@ -95,6 +95,16 @@ def alert_channels(site: Site) -> Iterator[ProbeFinding]:
             "addresses in apprise's format",
             "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
+    for variable in action_alerts.variables(site.pipelines):
+        if not channels.of(variable):
+            yield ProbeFinding(
+                "warning",
+                variable,
+                "not set, though alerts.actions in a spec names it: that team is told nothing",
+                "addresses in apprise's format",
+                f"export {variable}=…, where the Dagster daemon and its code server run",
+            )
+        named += channels.of(variable)
     for channel in named:
         if channel.scheme is None:
             yield ProbeFinding(

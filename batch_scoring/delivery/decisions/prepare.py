@@ -7,6 +7,7 @@ of the days before that `not_within_days` asks for. All decisions of a day are o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 
@@ -19,6 +20,8 @@ from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.decisions import reading, recent
 from batch_scoring.delivery.decisions.decide import decide
 from batch_scoring.delivery.decisions.decided import DICTIONARY, Decided, schema
+from batch_scoring.delivery.decisions.explain import Explanations, explain
+from batch_scoring.delivery.decisions.user_function import decide_by_function
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.runtime.step_context import StepContext
@@ -117,7 +120,11 @@ def prepare(step: DayStep, decisions: Decisions, source: Source, run: StepContex
     if shard is None:
         with run.timed("decide"):
             decided = decide_day(pipeline, decisions, step.day, rows, source.earlier)
-        shard = _write(step, source, rows, decided, digest, form, run)
+        why = None
+        if decisions.explain:
+            with run.timed("explain"):
+                why = explain(pipeline, decisions, rows, decided, source.model.sha256)
+        shard = _write(step, source, rows, decided, why, digest, form, run)
     return Prepared((shard,), form, settings={"earlier_days": len(source.earlier)})
 
 
@@ -135,15 +142,27 @@ def decide_day(
 
     Raises:
         RuleError: a rule does not fit the columns.
-        DecisionError: the day cannot be decided as the spec says.
+        DecisionError: the day cannot be decided as the spec says, or the function does not keep its promises.
+        CodeError: the function's module cannot be imported.
     """
     key, form = pipeline.spec.input.key, rows.schema
+    if decisions.function:
+        function = pipeline.load(decisions.function)
+        everything = pa.Table.from_batches(rows.read(form.names))
+        return decide_by_function(everything, date.fromisoformat(day), function, decisions, key)
     had = recent.keys(pipeline, decisions, day, earlier, form.field(key).type)
     return decide(rows.read(reading.columns(decisions)), decisions, key, form, had, salt=pipeline.name)
 
 
 def _write(
-    step: DayStep, source: Source, rows: DayRows, decided: Decided, digest: str, form: pa.Schema, run: StepContext
+    step: DayStep,
+    source: Source,
+    rows: DayRows,
+    decided: Decided,
+    why: Explanations | None,
+    digest: str,
+    form: pa.Schema,
+    run: StepContext,
 ) -> Finished:
     """Write the one shard of a day's decisions."""
     at, version = pa.scalar(run.started, pa.timestamp("us", "UTC")), source.model.version
@@ -152,7 +171,8 @@ def _write(
         for batch in run.timed_each("read", rows.read()):
             keys = batch.column(0)
             with run.timed("write"):
-                draft.write(Batch(decided.batch(total.rows, keys, form, version, at)))
+                texts = why.of(total.rows, len(keys)) if why else None
+                draft.write(Batch(decided.batch(total.rows, keys, form, version, at, texts)))
             total.add(hash64(keys))
         return draft.finish(
             ShardStats(

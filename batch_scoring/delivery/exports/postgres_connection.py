@@ -76,6 +76,7 @@ _REFUSED = re.compile(
 """Texts of attempts to connect that will fail again: libpq has no SQLSTATE of these. An unknown text, or one in another
 language, counts as one that may pass, so that it is tried again."""
 
+_ROLE = re.compile(r'\b(user|role) "[^"]*"')
 _PREFIX = re.compile(r"^[A-Z_]+: (\[libpq\] )?")
 _REST = re.compile(r"\n+(CONTEXT|DETAIL|LINE \d+|Query was):.*", re.DOTALL)
 _COLUMN = re.compile(r"^COPY .*, column ([^:]*)")
@@ -98,11 +99,11 @@ class Address:
     secrets: tuple[str, ...] = field(repr=False)
     """User name and password as they may appear in messages, longest first."""
 
-    def told(self, text: str) -> str:
-        """The text without user name and password."""
+    def without_secrets(self, text: str) -> str:
+        """What is told of an attempt to connect; a server that is connected to does not know the password."""
         for secret in self.secrets:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
-        return re.sub(r'(user|role) "[^"]*"', r'\1 "***"', text)
+        return text
 
 
 def address_of(url: str) -> Address:
@@ -142,9 +143,15 @@ class Connection:
 
         Raises:
             SinkError: the database does not answer.
-            SinkRefusedError: it refuses the user, or there is no such database.
+            SinkRefusedError: it refuses the user, there is no such database, or the driver is not installed.
         """
-        from adbc_driver_postgresql import dbapi
+        try:
+            from adbc_driver_postgresql import dbapi
+        except ImportError as error:
+            raise SinkRefusedError(
+                f"the driver of PostgreSQL cannot be imported ({error}); where exports run, install it: "
+                "pip install -c constraints.txt -e '.[sql]'"
+            ) from error
 
         self._address = address
         with _told(address, is_connecting=True):
@@ -217,9 +224,12 @@ def _told(address: Address, *, is_connecting: bool = False) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        is_refused = _REFUSED.search(str(error)) if is_connecting else _is_refused(error)
-        message = f"{address.shown}: {one_line(address.told(_text_of(error)))}"
-        raise (SinkRefusedError if is_refused else SinkError)(message) from None
+        text = _ROLE.sub(r'\1 "***"', _text_of(error))
+        if is_connecting:
+            is_refused, text = bool(_REFUSED.search(text)), address.without_secrets(text)
+        else:
+            is_refused = _is_refused(error)
+        raise (SinkRefusedError if is_refused else SinkError)(f"{address.shown}: {one_line(text)}") from None
 
 
 def _is_refused(error: "Error") -> bool:
