@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
+Each section validates its own fields here. `validation` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 
@@ -239,13 +239,21 @@ class QuarantineSize(Check):
         return max(FEWEST_LOST, bound + STANDARD_ERRORS * math.sqrt(bound * (1 - self.share)))
 
 
-class ActionCount(RowCount):
+class ActionCount(Check):
     """Allowed deviation of each action's rows from those of the previous days.
 
     What chance does to small counts is added: two standard errors, at least 2 rows. In ten simulated years with 2, 5,
     20, 100, 1,000 or 10,000 rows a day and a fifth fewer at weekends, no day fails; if the days also differ by 20 %
     among themselves, two a year at most. An action that nobody gets fails if 20 rows usually do.
     """
+
+    tolerance: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="largest deviation from the action's rows on the previous 28 days, as a share of them, besides "
+        "what chance does",
+    )
 
 
 class ArmShare(Check):
