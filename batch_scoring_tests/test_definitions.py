@@ -113,6 +113,8 @@ PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quaranti
 COMMANDS = [
     "backfill",
     "score",
+    "decide",
+    "export",
     "submit",
     "status",
     "wait",
