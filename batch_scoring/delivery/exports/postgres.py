@@ -11,7 +11,6 @@ has committed, then compares versions with what that one has left.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from batch_scoring.delivery.exports import postgres_columns
 from batch_scoring.delivery.exports.postgres_columns import DAY, Column
 from batch_scoring.delivery.exports.postgres_connection import BAD_TEXT, Connection, address_of, quoted
-from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Version
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
 from batch_scoring.runtime.printable import one_line
 
@@ -182,17 +181,16 @@ class PostgresSink:
         created, transaction, rows, run_id, exported_at, table = found[0]
         return _Shown(Marker(Version(created, transaction), rows, run_id, exported_at.astimezone(UTC)), table)
 
-    def _outcome(
-        self, connection: Connection, place: _Place, shown: _Shown, delivery: Delivery
-    ) -> Literal["unchanged", "superseded"] | None:
+    def _outcome(self, connection: Connection, place: _Place, shown: _Shown, delivery: Delivery) -> Outcome | None:
         """What comes of a delivery without writing anything; None if it has to be written.
 
         Rows that somebody has deleted, or a table that was dropped, are written again.
         """
-        if shown.marker.version > delivery.version:
-            return "superseded"
-        is_same = shown.marker.version == delivery.version and shown.table == place.quoted
-        return "unchanged" if is_same and _count(connection, place, delivery.day) == shown.marker.rows else None
+        outcome = delivery.refused(shown.marker)
+        if outcome is None or outcome == "superseded":
+            return outcome
+        is_there = shown.table == place.quoted and _count(connection, place, delivery.day) == shown.marker.rows
+        return outcome if is_there else None
 
     def _refuse_sharing(self, connection: Connection, place: _Place, day: str) -> None:
         """Refuse a table in which another export shows this day: each would delete the other's rows."""
