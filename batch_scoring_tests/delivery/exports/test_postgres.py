@@ -153,6 +153,22 @@ def test_rows_that_somebody_has_deleted_are_exported_again(postgres: Server) -> 
     assert rows_in(postgres) == [1, 2, 3]
 
 
+def test_an_export_that_is_asked_for_again_replaces_the_same_version(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    sink.deliver(delivery_of(ids(1, 2), 4))
+    assert sink.deliver(replace(delivery_of(ids(3, 4), 4), replaces="same")).outcome == "exported"
+    assert sink.deliver(replace(delivery_of(ids(5), 3), replaces="same")).outcome == "superseded"
+    assert rows_in(postgres) == [3, 4]
+
+
+def test_a_day_that_is_kept_is_not_corrected(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    assert sink.deliver(replace(delivery_of(ids(1)), replaces="nothing")).outcome == "exported"
+    kept = sink.deliver(replace(delivery_of(ids(2), 2), replaces="nothing"))
+    assert (kept.outcome, kept.marker.version.transaction) == ("kept", 1)
+    assert rows_in(postgres) == [1]
+
+
 def test_an_export_that_names_another_table_begins_anew_there(postgres: Server) -> None:
     sink_of(postgres).deliver(delivery_of(ROWS))
     other = sink_of(postgres, "renamed")
