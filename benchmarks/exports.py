@@ -81,7 +81,7 @@ def to_postgres() -> Write:
     """Export as the project does."""
     import adbc_driver_postgresql.dbapi  # noqa: F401  (not measured)
 
-    from batch_scoring.delivery.exports.postgres import PostgresSink
+    from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 
     return lambda url, file: deliver(PostgresSink(url, "results", "churn", "results", "id"), file)
 

@@ -8,8 +8,8 @@ import yaml
 
 from batch_scoring.config.delivery_spec import PostgresExport
 from batch_scoring.config.loader import PROJECT
-from batch_scoring.delivery.exports.postgres import PostgresSink
-from batch_scoring.delivery.exports.postgres_connection import address_of
+from batch_scoring.delivery.exports.postgres.connection import address_of
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring_tests.postgres_server import Server
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psycopg2
 from adbc_driver_manager import dbapi
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring_tests.postgres_server import Server, running_server, server_user
 from batch_scoring_tests.reliability.disks import fill, mounted
 from batch_scoring_tests.reliability.export_trials import EXPORT, PIPELINE, Place, Rows, Size, print_table, run

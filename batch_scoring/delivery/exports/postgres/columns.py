@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow import types
 
-from batch_scoring.delivery.exports.postgres_connection import quoted
+from batch_scoring.delivery.exports.postgres.connection import quoted
 
 DAY = "dt"
 """Column of the day."""

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports.postgres_columns import (
+from batch_scoring.delivery.exports.postgres.columns import (
     Column,
     accepted,
     creation,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError, StoreError
 from batch_scoring_tests.postgres_server import PASSWORD, Server
