@@ -87,7 +87,8 @@ class PostgresSink:
             table: name of the table, with its schema if it has one.
             pipeline: name of the pipeline.
             export: name of the export in its spec.
-            key: column that identifies a row within a day.
+            key: column that identifies a row within a day; a table that the export creates has it in its primary key,
+                if it is exported.
 
         Raises:
             SinkRefusedError: the address cannot be read.
@@ -160,7 +161,8 @@ class PostgresSink:
         _lock(connection, "tables")  # IF NOT EXISTS fails if another one creates the same table just now
         connection.rows(_MARKERS_DEFINITION.format(place.markers))
         if not _exists(connection, place.quoted):
-            connection.rows(table_columns.creation(place.quoted, schema, self._key))
+            for statement in table_columns.creation(place.quoted, schema, self._key):
+                connection.rows(statement)
         connection.commit()
         return self._place(connection)
 
@@ -286,17 +288,24 @@ class _Rows:
 
 def _nul_characters(delivery: Delivery, key: str) -> Iterator[str]:
     """Find the first text with a NUL character."""
+    before = 0
     for batch in delivery.read():
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if "text" not in table_columns.accepted(column.type):
                 continue
             at = pc.index(pc.match_substring(column.cast(pa.string()), "\0"), True).as_py()
             if at >= 0:
+                row = (
+                    f"with {key} {one_line(str(batch.column(key)[at]))}"
+                    if key in batch.schema.names
+                    else f"{before + at + 1:,}"
+                )
                 yield (
-                    f"column {name} has a NUL character in the row with key {one_line(str(batch.column(key)[at]))}; "
+                    f"column {name} has a NUL character in the row {row}; "
                     "PostgreSQL does not store it: remove it where the column comes from, or leave the column out"
                 )
                 return
+        before += batch.num_rows
 
 
 def _lock(connection: Connection, *names: str) -> None:

@@ -350,10 +350,21 @@ def test_a_nul_character_is_named_with_its_column_and_key(postgres: Server, enco
     sink.deliver(delivery_of(rows))
     note = pa.array(["fine", "not\0so"])
     bad = rows.set_column(1, "note", note.dictionary_encode() if encode else note)
-    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row with key 18"):
+    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row with id 18"):
         sink.deliver(delivery_of(bad, 2))
     assert rows_in(postgres, "note") == ["fine", "fine"]
     assert sink.marker(DAY).version.transaction == 1  # type: ignore[union-attr]
+
+
+def test_rows_may_be_without_their_key(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    rows = pa.table({"note": ["fine", "fine"]})
+    sink.deliver(delivery_of(rows))
+    assert sink.deliver(delivery_of(rows)).outcome == "unchanged"
+    assert postgres.query("SELECT note FROM results") == [("fine",), ("fine",)]
+    bad = pa.chunked_array([["fine"], ["fine", "not\0so"]])
+    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row 3"):
+        sink.deliver(delivery_of(pa.table({"note": bad}), 2))
 
 
 def test_a_value_that_a_column_refuses_is_told_with_the_column_and_without_the_value(postgres: Server) -> None:
