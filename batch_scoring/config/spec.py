@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, Decisions
+from batch_scoring.config.delivery_spec import LONGEST_LOOK_BACK, ActionAlert, AnyExport, DayPage, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -577,6 +577,20 @@ class Retention(Section):
         le=36500,
         description="days for which quarantined rows, raw customer data, are kept; none: for ever",
     )
+    features_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="days for which validated features are kept, attributes included; a day without them keeps its "
+        "scores and cannot be scored or decided again; none: for ever",
+    )
+    decisions_days: int | None = Field(
+        default=None,
+        ge=LONGEST_LOOK_BACK + 1,
+        le=36500,
+        description=f"days for which decisions are kept (not_within_days looks back up to {LONGEST_LOOK_BACK}); "
+        "none: for ever",
+    )
     models_days: int | None = Field(
         default=None,
         ge=7,
@@ -611,6 +625,7 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     decisions: Decisions | None = Field(default=None, description="what is done about each row; none: nothing")
     exports: dict[Name, AnyExport] = Field(default={}, description="where a day's rows go once it is scored, by name")
+    page: DayPage = DayPage()
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()
