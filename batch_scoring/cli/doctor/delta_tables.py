@@ -288,8 +288,8 @@ def _expected(
 ) -> dict[str, int]:
     """Rows by day that the state records, without quarantined ones that retention has removed."""
     if table.name != "quarantine":
-        step: StepName = "predictions" if table.name == "predictions" else "validated_features"
-        return {day: published_day.rows for day, published_day in published_days[step].items()}
+        recorded = (by_day for step, by_day in published_days.items() if step == table.name)
+        return {day: published_day.rows for by_day in recorded for day, published_day in by_day.items()}
     total: Counter[str] = Counter()
     for by_day in published_days.values():
         for day, published_day in by_day.items():
