@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ import torch
 from batch_scoring_tests import databases
 from batch_scoring_tests.reliability.store import Store, running_store
 from batch_scoring_tests.tiny import TinyProject
+
+if TYPE_CHECKING:
+    from batch_scoring_tests.postgres_server import Server
 
 torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
 databases.keep_engines()
@@ -131,3 +135,20 @@ def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv(name, value)
     yield _store
     _store.proxy.faults, _store.proxy.dropped, _store.proxy.clock_ahead = [], set(), 0.0
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator["Server"]:
+    from batch_scoring_tests.postgres_server import running_server, skip_without_server
+
+    skip_without_server()
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres: "Server") -> Iterator["Server"]:
+    """Provide a real PostgreSQL with an empty database."""
+    server = _postgres.with_new_database()
+    yield server
+    _postgres.query(f"DROP DATABASE {server.database} WITH (FORCE)")

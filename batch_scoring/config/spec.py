@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import AnyExport, Decisions
+from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, DayPage, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -317,6 +317,8 @@ class Checks(Section):
     reasons_are_known: Guard = Guard()
     actions_are_usual: RowCount = RowCount()
     arms_are_balanced: Check = Check()
+    export_is_whole: Notice = Notice(severity="error")
+    exports_are_current: Notice = Notice()
 
 
 class Drift(Section):
@@ -415,6 +417,9 @@ class Alerts(Section):
         ge=0,
         le=8760,
         description="deadline for scoring a landed day: hours after its midnight, in wall-clock time",
+    )
+    actions: dict[Name, ActionAlert] = Field(
+        default={}, description="messages to a team of its own when rows of a recent day get an action, by action"
     )
 
 
@@ -582,6 +587,7 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     decisions: Decisions | None = Field(default=None, description="what is done about each row; none: nothing")
     exports: dict[Name, AnyExport] = Field(default={}, description="where a day's rows go once it is scored, by name")
+    page: DayPage = DayPage()
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()

@@ -14,9 +14,9 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from batch_scoring.config.spec import PipelineSpec
@@ -36,6 +36,8 @@ RESERVED = (
     "scored_at",
 )
 """Columns of the tables besides the pipeline's own."""
+OF_DECISIONS = ("action", "reason", "arm", "rank", "score", "why", "decided_at")
+"""Columns of the table of decisions, which a pipeline that has one cannot use itself."""
 
 
 LIKE = 0.75
@@ -53,9 +55,13 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
     meant = {path: _meant(path) for path in (path_of(error) for error in errors if error["type"] == "extra_forbidden")}
     for path, group in itertools.groupby(errors, path_of):
         error, *others = group
-        name = ".".join(path)
+        name = ".".join(field_path(path))
         value = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
-        if error["type"] == "extra_forbidden":
+        if error["type"].startswith("union_tag") or error["type"] == "model_attributes_type":
+            yield _kind_error(error, name, path)
+        elif path[-1] == _KEY:
+            yield f"{name}: {value}not a name; expected lower-case letters, digits and _, a letter first"
+        elif error["type"] == "extra_forbidden":
             known = f"accepted here: {', '.join(_fields(path[:-1]))}"
             yield f"{name}: unknown field; {f'did you mean {meant[path]}?' if meant[path] else known}"
         elif error["type"] == "missing" and path[-1] in (meant[wrong] for wrong in meant if wrong[:-1] == path[:-1]):
@@ -70,53 +76,118 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
             yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
 
+_KEY = "[key]"
+"""What pydantic adds to the path of a name that is wrong."""
+
+
+def _kind_error(error: ErrorDetails, name: str, path: Sequence[str]) -> str:
+    """An error about a section whose kind is not known, such as an export."""
+    kinds = ", ".join(kind for option in _sections(_annotation(path)) for kind in _kinds(option))
+    if error["type"] == "union_tag_invalid":
+        return f"{name}.{_KIND}: {error['ctx']['tag']!r}; expected one of {kinds}"
+    if error["type"] == "union_tag_not_found":
+        return f"{name}.{_KIND}: missing; expected one of {kinds}"
+    return f"{name}: {error['input']!r}; expected a section with {_KIND}: one of {kinds}"
+
+
 def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
     """The spec with its valid sections only, so that what they refer to can be checked all the same."""
     content = copy.deepcopy(content)
     invalid = set()
     for one in error.errors():
-        *above, last = one["loc"]
+        *above, last = field_path(one["loc"])
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
-                place = place[part]
+                place = place.get(part, place)  # pydantic names the kind of a section too
             place.pop(last, None)
         else:
             invalid.add(one["loc"][0])
     valid: dict[str, Any] = {}
     for name, field in PipelineSpec.model_fields.items():
         if name in content and name not in invalid:
-            section = field.annotation
-            if isinstance(section, type) and issubclass(section, BaseModel):
-                with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
-                    valid[name] = section.model_validate(content[name])
-            else:
-                valid[name] = content[name]
+            with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
+                valid[name] = TypeAdapter(field.rebuild_annotation()).validate_python(content[name])
     return PipelineSpec.model_construct(**valid)
 
 
 def name_clashes(spec: PipelineSpec) -> Iterator[str]:
-    """Column names that the tables use themselves, or that name both the key and a feature."""
+    """Column names that the tables use themselves, or that the spec gives two roles."""
     key, features = getattr(spec, "input", None), getattr(spec, "features", None)
     names = [("input.key", key.key)] if key else []
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+    attributes = key.attributes if key else ()
+    names += [("input.attributes", name) for name in attributes]
+    reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
     for field, name in names:
-        if name in RESERVED or name.startswith("prob_class_"):
-            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(RESERVED)} are reserved"
+        if name in reserved or name.startswith("prob_class_"):
+            yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(reserved)} are reserved"
     if key and features and key.key in features.names:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
+    kept = [name for field, name in names if field != "input.attributes"]
+    for name in dict.fromkeys(attributes):
+        if name in kept or attributes.count(name) > 1:
+            yield (
+                f"input.attributes: {name!r} is kept already; expected every attribute once, and neither the key nor "
+                "features: decisions and exports see those too"
+            )
 
 
 def _section(path: Sequence[str]) -> type[BaseModel]:
-    model: type[BaseModel] = PipelineSpec
+    """The innermost section on a path, which may lead through optional sections, sections by name, and their kinds."""
+    sections = [kind for kind in _annotations(path) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[-1]
+
+
+def field_path(path: Sequence[Any]) -> list[Any]:
+    """The fields on a path of pydantic's, which also has the kinds of sections and says which part is a key."""
+    is_kind = (len(_sections(above)) > 1 for above in _annotations(path))
+    return [part for part, skip in zip(path, is_kind, strict=False) if not skip and part != _KEY]
+
+
+def _annotation(path: Sequence[str]) -> Any:  # noqa: ANN401  (an annotation)
+    return list(_annotations(path))[-1]
+
+
+def _annotations(path: Iterable[Any]) -> Iterator[Any]:
+    """The annotations of the spec and of each part of a path; None where a part is in no section."""
+    kind: Any = PipelineSpec
+    yield kind
     for part in path:
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return model
+        kind = _inner(kind, str(part))
+        yield kind
+
+
+_KIND = "to"
+"""The field that says of which kind a section is."""
+
+
+def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
+    """The annotation of a part of a value: a field of a section, the value of a name, or the section of a kind."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = next((f for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
+        found = field.annotation if field else None
+    elif get_origin(kind) is dict:
+        found = get_args(kind)[1]
+    else:
+        found = next((option for option in _sections(kind) if part in _kinds(option)), None)
+    only = _sections(found)
+    return only[0] if len(only) == 1 else found
+
+
+def _sections(kind: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    """The sections among the options of an annotation; none for sections by name, which have the name between."""
+    if get_origin(kind) is dict:
+        return []
+    options = get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _kinds(section: type[BaseModel]) -> tuple[str, ...]:
+    """The kinds that a section is for."""
+    return get_args(section.model_fields[_KIND].annotation)
 
 
 def _fields(path: Sequence[str]) -> list[str]:
@@ -138,8 +209,15 @@ def _meaning(path: Sequence[str]) -> str:
     return field.description or f"a section with {', '.join(_fields(path))}"
 
 
+_DEFINITIONS: dict[str, tuple[str, type[ast.ClassDef] | type[ast.FunctionDef]]] = {
+    "class": ("classes", ast.ClassDef),
+    "function": ("functions", ast.FunctionDef),
+}
+"""What a reference may be to: its plural, and its node in the syntax tree."""
+
+
 def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
-    """References of a spec to things that do not exist: a folder's name, modules, classes, columns, the bundle.
+    """References of a spec to things that do not exist: the folder, modules, classes, functions, columns, the bundle.
 
     Args:
         spec: with its valid sections at least.
@@ -149,11 +227,13 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
     name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
     if name and name != folder.name:
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
-    references = [("features.schema", features.contract)] if features else []
-    references += [("model.network", model.network)] if model else []
+    references = [("features.schema", "class", features.contract)] if features else []
+    references += [("model.network", "class", model.network)] if model else []
+    if spec.decisions and spec.decisions.function:
+        references.append(("decisions.function", "function", spec.decisions.function))
     pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
     has_images = any(pod.image for pod in pods)  # the steps' images may have other libraries than this process
-    for field, reference in references:
+    for field, what, reference in references:
         module, attribute = reference.split(":")
         file = folder / f"{module}.py"
         if not file.is_file():
@@ -162,12 +242,13 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
         if errors := list(_import_errors(file, libraries=not has_images)):
             yield from (f"{field}: {reference!r}: {error}" for error in errors)
             continue
-        classes = _classes(file)
-        if attribute not in classes:
-            there = ", ".join(classes) or "none"
-            yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
+        plural, node = _DEFINITIONS[what]
+        names = list(_defined(file, node))
+        if attribute not in names:
+            there = ", ".join(names) or "none"
+            yield f"{field}: {reference!r}: {module}.py defines no {what} {attribute}; its {plural}: {there}"
         elif field == "features.schema":
-            yield from _unknown_columns(spec, classes, attribute)
+            yield from _unknown_columns(spec, folder)
     if bundle and not bundle.startswith("s3://") and not Path(bundle, "bundle.json").is_file():
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
 
@@ -224,10 +305,13 @@ def _is_installed(name: str) -> bool:
         return True
 
 
-def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    """The classes that a module defines."""
+Definition = TypeVar("Definition", bound=ast.ClassDef | ast.FunctionDef)
+
+
+def _defined(file: Path, kind: type[Definition]) -> dict[str, Definition]:
+    """The classes or functions that a module defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {node.name: node for node in tree.body if isinstance(node, kind)}
 
 
 def _column(field: ast.AnnAssign) -> str:
@@ -239,10 +323,15 @@ def _column(field: ast.AnnAssign) -> str:
     return field.target.id if isinstance(field.target, ast.Name) else ""
 
 
-def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name: str) -> Iterator[str]:
-    """Columns that the spec names and the schema does not declare."""
+def schema_columns(spec: PipelineSpec, folder: Path) -> list[str] | None:
+    """The columns that a spec's schema declares; None if only its import would show them, or there is no schema."""
+    module, name = spec.features.contract.split(":")
+    try:
+        classes = _defined(folder / f"{module}.py", ast.ClassDef)
+        pending = [classes[name]]
+    except (OSError, SyntaxError, ValueError, KeyError):
+        return None
     columns: list[str] = []
-    pending = [classes[name]]
     while pending:
         node = pending.pop()
         columns += [_column(part) for part in node.body if isinstance(part, ast.AnnAssign)]
@@ -251,10 +340,19 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
             if base_name in classes:
                 pending.append(classes[base_name])
             elif base_name != "DataFrameModel":
-                return  # inherits from another module: only the import knows the columns
+                return None  # inherits from another module
+    return columns
+
+
+def _unknown_columns(spec: PipelineSpec, folder: Path) -> Iterator[str]:
+    """Columns that the spec names and the schema does not declare."""
+    columns = schema_columns(spec, folder)
+    if columns is None:
+        return
     source = getattr(spec, "input", None)
     for field, wanted in (
         ("input.key", (source.key,) if source else ()),
+        ("input.attributes", source.attributes if source else ()),
         ("features.numeric", spec.features.numeric),
         ("features.categorical", spec.features.categorical),
     ):

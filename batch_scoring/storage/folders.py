@@ -39,6 +39,7 @@ import pyarrow as pa
 from batch_scoring.errors import EntryError as EntryError
 from batch_scoring.errors import FileChangedError as FileChangedError
 from batch_scoring.errors import OutsideFolderError, Trouble
+from batch_scoring.runtime import locks
 from batch_scoring.storage import aws
 from batch_scoring.storage.aws import as_os_errors
 from batch_scoring.storage.folder_entries import Entry, Tree, readable_name, why_not_a_name
@@ -114,6 +115,18 @@ class Folder(ABC):
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
         """Write a small file atomically, replacing any file of that name."""
+
+    @abstractmethod
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        """Write a small file atomically, if the current version is `token`; None: if it does not exist.
+
+        On a disk this holds among the processes of one user on one machine. On S3 a token is a digest of the content:
+        it cannot tell two versions with equal content apart, so let each version differ.
+
+        Raises:
+            FileChangedError: it is not; the file is left as it is. On S3 the write may have succeeded all the same, if
+                its answer was lost and the request repeated.
+        """
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -279,6 +292,14 @@ class LocalFolder(Folder):
         with self.scratch() as scratch:
             scratch.write_bytes(data)
             self.put_file(scratch, path)
+
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        """See `Folder.put_if`."""
+        with locks.hold("put_if", f"{self.canonical}/{path}", waits=True):
+            found = self.version(path)
+            if (found.token if found else None) != token:
+                raise FileChangedError(f"{self.uri}/{path} has changed")
+            self.put(path, data)
 
     def remove(self, path: str) -> None:
         """See `Folder.remove`."""
@@ -446,6 +467,15 @@ class S3Folder(Folder):
         """See `Folder.put`."""
         with self._os_errors(path):
             aws.client("s3").put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
+
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        """See `Folder.put_if`."""
+        condition = {"IfNoneMatch": "*"} if token is None else {"IfMatch": f'"{token}"'}
+        try:
+            with self._os_errors(path):
+                aws.client("s3").put_object(Bucket=self.bucket, Key=self.key(path), Body=data, **condition)
+        except FileNotFoundError as error:  # what S3 answers if the file to replace is gone
+            raise FileChangedError(f"{self.uri}/{path} has changed") from error
 
     def remove(self, path: str) -> None:
         """See `Folder.remove`."""

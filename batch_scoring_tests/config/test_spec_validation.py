@@ -109,3 +109,32 @@ def test_columns_of_a_schema_that_inherits_from_elsewhere_are_left_to_the_run(
     monkeypatch.syspath_prepend(tmp_path)
     tiny.write_code(schema="from shared import Base\nclass Rows(Base):\n    x: float\n")
     assert tiny.pipeline.spec.input.key == "id"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fault"),
+    [
+        (["nowhere"], "'nowhere' is not a column of schema:Rows; it has id, x, y, n, c"),
+        (["x"], "'x' is kept already; expected every attribute once, and neither the key nor features"),
+        (["id"], "'id' is kept already; expected every attribute once"),
+        (["c", "c"], "'c' is kept already; expected every attribute once"),
+        (["stage"], "'stage' is a column of our tables; rename it"),
+    ],
+)
+def test_an_attribute_is_a_column_of_the_schema_of_its_own(
+    tiny: TinyProject, attributes: list[str], fault: str
+) -> None:
+    if attributes == ["stage"]:
+        tiny.write_code(schema=SCHEMA + "    stage: str\n")
+    tiny.spec["features"]["categorical"] = []
+    [found] = errors_in(tiny, put("input", "attributes", value=attributes))
+    assert found.startswith(f"input.attributes: {fault}")
+
+
+def test_with_decisions_their_columns_are_taken(tiny: TinyProject) -> None:
+    tiny.write_code(schema=SCHEMA + "    score: float\n")
+    put("input", "attributes", value=["score"])(tiny.spec)
+    tiny.write_spec()
+    assert tiny.pipeline.spec.input.attributes == ("score",)
+    [found] = errors_in(tiny, put("decisions", value={"actions": {"call": {}}}))
+    assert found.startswith("input.attributes: 'score' is a column of our tables; rename it")

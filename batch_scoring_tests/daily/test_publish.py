@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,11 +13,10 @@ from batch_scoring.daily.publish import DayStep, Draft, check_input
 from batch_scoring.daily.stream import Batch
 from batch_scoring.daily.validate import prepare
 from batch_scoring.errors import RowsLostError, SupersededError
-from batch_scoring.ingest import quarantine
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.storage.folders import LocalFolder
-from batch_scoring.storage.state import ShardStats
+from batch_scoring.storage.state import ShardStats, StepName
 from batch_scoring_tests.tiny import DAY, TinyProject, long_rows, run_of_test
 
 
@@ -170,12 +170,11 @@ def test_a_draft_that_is_not_finished_leaves_nothing(tiny: TinyProject) -> None:
         assert part.table.folder.list() == []
 
 
-def test_the_parts_of_the_two_steps_do_not_overlap(tiny: TinyProject) -> None:
-    features, scores = step_of(tiny, "validated_features"), step_of(tiny)
-    prefixes = [*features.quarantine.prefixes, *scores.quarantine.prefixes]
+def test_the_parts_of_the_steps_do_not_overlap(tiny: TinyProject) -> None:
+    steps = [step_of(tiny, name) for name in get_args(StepName)]
+    prefixes = [prefix for step in steps for prefix in step.quarantine.prefixes]
     assert sorted(prefixes) == sorted(set(prefixes))
-    assert features.quarantine.transaction != scores.quarantine.transaction
-    assert set(quarantine.STAGES_OF_FEATURES).isdisjoint(quarantine.STAGES_OF_PREDICTIONS)
+    assert len({part.transaction for step in steps for part in (step.table, step.quarantine)}) == 2 * len(steps)
 
 
 def test_input_that_changed_or_went_supersedes_the_run(scored: TinyProject) -> None:

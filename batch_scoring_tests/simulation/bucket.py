@@ -92,6 +92,9 @@ class MemoryFolder(Folder):
         token = hashlib.md5(data).hexdigest()
         self.files[path] = (FileVersion(path, token, len(data), datetime.now(UTC)), data)
 
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        raise AssertionError("a sensor writes nothing on a condition")
+
     def land(self, path: str, token: str, modified: float) -> None:
         version = FileVersion(path, token, 100, datetime.fromtimestamp(modified, UTC))
         self.files[path] = (version, b"")

@@ -93,6 +93,9 @@ class MemoryFolder(Folder):
 
         self._world.operation(f"put {path}", effect)
 
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        raise AssertionError(f"{path}: no step of a run writes on a condition")
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         yield Path(f"scratch-{self._world.serial()}")

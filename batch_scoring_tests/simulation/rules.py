@@ -8,7 +8,7 @@ from typing import Any
 
 from deltalake.transaction import CommitProperties
 
-from batch_scoring.daily import validate
+from batch_scoring.daily import publish, validate
 from batch_scoring.daily.publish import DayStep, Draft, Finished, FinishedShards
 from batch_scoring.defs.assets import predictions
 from batch_scoring.ingest import landing_files, quarantine
@@ -151,7 +151,7 @@ def _account_after_commits_only() -> Substitutes:
 
 def _quarantine_of_all() -> Substitutes:
     every = quarantine.STAGES_OF_FEATURES + quarantine.STAGES_OF_PREDICTIONS
-    return [(quarantine, "STAGES_OF_FEATURES", every), (quarantine, "STAGES_OF_PREDICTIONS", every)]
+    return [(publish, "STAGES", dict.fromkeys(publish.STAGES, every))]
 
 
 _DIGEST = shards.digest

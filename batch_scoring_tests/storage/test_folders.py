@@ -1,5 +1,6 @@
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,32 @@ def test_a_token_changes_with_the_content_also_at_equal_size_and_stays_otherwise
     Path(folder.uri, "a").write_bytes(b"three")
     os.utime(Path(folder.uri, "a"), ns=(0, int(first.token.split("-")[0], 16)))  # another size at the first's time
     assert folder.list()[0].token not in (first.token, second.token)
+
+
+def test_a_conditional_write_replaces_only_the_version_that_was_compared(folder: LocalFolder) -> None:
+    folder.put_if("a", b"one", None)
+    with pytest.raises(FileChangedError):
+        folder.put_if("a", b"two", None)
+    [first] = folder.list()
+    folder.put_if("a", b"two", first.token)
+    with pytest.raises(FileChangedError):
+        folder.put_if("a", b"three", first.token)
+    assert folder.read("a") == b"two"
+
+
+def test_of_conditional_writers_at_once_one_succeeds(folder: LocalFolder) -> None:
+    folder.put("a", b"0")
+    [before] = folder.list()
+
+    def write(name: int) -> bool:
+        try:
+            folder.put_if("a", f"{name}".encode(), before.token)
+        except FileChangedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(write, range(1, 30))) == 1
 
 
 def test_only_the_pinned_version_is_opened(folder: LocalFolder) -> None:

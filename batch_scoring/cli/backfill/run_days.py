@@ -23,7 +23,7 @@ from batch_scoring.cli.instance import opened
 from batch_scoring.config.compute import in_this_process
 from batch_scoring.config.days import ranges
 from batch_scoring.config.loader import find_pipeline
-from batch_scoring.config.names import DAILY_ASSETS, job_name
+from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.metadata import asset_key
@@ -34,7 +34,7 @@ from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
-from batch_scoring.storage.state import State
+from batch_scoring.storage.state import State, StepName
 
 CANCEL_SECONDS = 1.0
 """Time to record that a run was stopped."""
@@ -206,7 +206,7 @@ class _Work:
         Raises:
             HeldError: another process is working on it.
         """
-        if not choice.steps:
+        if choice.steps == ():
             return DayOutcome(choice.day, choice.why)
         with day_locks.hold(self._pipeline, choice.day) as left_at:
             if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
@@ -238,12 +238,12 @@ def run_day(
     job: dg.JobDefinition,
     day: str,
     instance: dg.DagsterInstance,
-    steps: Sequence[str] = DAILY_ASSETS,
+    steps: Sequence[str] | None = None,
 ) -> DayOutcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    keys = None if steps == DAILY_ASSETS else [asset_key(pipeline, step) for step in steps]
+    keys = None if steps is None else [asset_key(pipeline, step) for step in steps]
     run_id = str(uuid4())
     with signals.at_end(functools.partial(_cancel, instance, run_id)):
         result = job.execute_in_process(
@@ -264,8 +264,9 @@ def run_day(
     )
     if not result.success:
         return DayOutcome(day, _first_error(result), checks, seconds=seconds)
-    scored = State(pipeline.output).published_day("predictions", day)
-    unchanged = scored is not None and scored.run_id != result.run_id
+    last_steps: tuple[StepName, ...] = ("predictions", "decisions") if pipeline.spec.decisions else ("predictions",)
+    written = [State(pipeline.output).published_day(step, day) for step in last_steps]
+    unchanged = all(published_day is not None and published_day.run_id != result.run_id for published_day in written)
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
 
 

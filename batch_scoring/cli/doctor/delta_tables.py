@@ -24,7 +24,7 @@ from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import PublishedDay, State, StepName
 
-WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions", "decisions")
 SETTLES = 2.0
 """Seconds between two reads that confirm a mismatch: a run writes its state a moment after its commit."""
 IN_FLIGHT = TIMEOUT
@@ -287,9 +287,9 @@ def _expected(
     pipeline: Pipeline, table: Table, delta: DeltaTable | None, published_days: dict[StepName, dict[str, PublishedDay]]
 ) -> dict[str, int]:
     """Rows by day that the state records, without quarantined ones that retention has removed."""
-    if table.name != "quarantine":
-        recorded = (by_day for step, by_day in published_days.items() if step == table.name)
-        return {day: published_day.rows for by_day in recorded for day, published_day in by_day.items()}
+    for step, by_day in published_days.items():
+        if step == table.name:
+            return {day: published_day.rows for day, published_day in by_day.items()}
     total: Counter[str] = Counter()
     for by_day in published_days.values():
         for day, published_day in by_day.items():

@@ -1,6 +1,5 @@
 """Probes of the Dagster instance: folder, settings, daemon, sensors and schedules, dead runs."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -308,7 +307,7 @@ def waiting_alerts(site: Site) -> Iterator[ProbeFinding]:
     """No message waits for a channel that has rejected it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
-    outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
+    outbox = Outbox(site.instance.daemon_cursor_storage, channels.of("ALERT_URLS"))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
             yield ProbeFinding("warning", "alerts", text, "no waiting message", "batch-scoring doctor --send-test")

@@ -126,7 +126,7 @@ def _secrets() -> Iterable[str]:
     for name in _SECRET_VARIABLES:
         if value := os.environ.get(name, "").strip():
             yield value
-    yield from (channel.url for channel in channels.parse(os.environ.get("ALERT_URLS", "")))
+    yield from (channel.url for channel in channels.of("ALERT_URLS"))
 
 
 def _without_secrets(text: str) -> str:

@@ -11,11 +11,11 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from batch_scoring.cli.score import row_files
 from batch_scoring.cli.score.locations import OutputFiles
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals
+from batch_scoring.storage import row_files
 from batch_scoring.storage.staged_files import StagedFile, staged
 
 
@@ -79,7 +79,9 @@ class Outputs(contextlib.AbstractContextManager["Outputs"]):
             OSError: nothing can be written there.
         """
         scratch = self.reserve(name).scratch
-        return self._writers.enter_context(row_files.writing(scratch, self._output.form, schema, self._csv, dictionary))
+        return self._writers.enter_context(
+            row_files.writing(scratch, self._output.form, schema, self._csv.delimiter, dictionary)
+        )
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file as a whole."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from batch_scoring.config.days import ranges, spans
+from batch_scoring.config.names import rescored
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import StaleDays, stale_days
 from batch_scoring.errors import BundleError, CodeError, StateError
@@ -127,7 +128,8 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
 def _commands(pipeline: Pipeline, stale: StaleDays) -> list[str]:
     """Commands that score the stale days again; days without landing files from their features alone."""
     landed, archived = set(stale.days) - stale.archived, sorted(stale.archived.intersection(stale.days))
-    alone = f"dagster asset materialize -m batch_scoring.definitions --select {pipeline.name}/predictions --partition"
+    assets = ",".join(f"{pipeline.name}/{asset}" for asset in rescored(pipeline) if asset != "model")
+    alone = f"dagster asset materialize -m batch_scoring.definitions --select {assets} --partition"
     return [
         *(f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(landed)),
         *(f"{alone} {day}" for day in archived),

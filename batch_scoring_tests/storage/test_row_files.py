@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from batch_scoring.cli.score import row_files
-from batch_scoring.config.spec import Csv
+from batch_scoring.storage import row_files
 from batch_scoring_tests.scored_files import BAD, put, read, score
 from batch_scoring_tests.tiny import TinyProject
 
@@ -39,6 +38,6 @@ def test_the_same_rows_give_the_same_bytes_whatever_the_name_and_the_time(
     batch = pa.record_batch({"id": ["a", "b"], "x": [0.5, None]})
     for name, now in (("one", 1e9), ("two", 2e9)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
-        with row_files.writing(tmp_path / name, form, batch.schema, Csv(), ["id"]) as write:
+        with row_files.writing(tmp_path / name, form, batch.schema, dictionary=["id"]) as write:
             write(batch)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -1,0 +1,111 @@
+"""Files of record batches: Parquet as in the tables, CSV, or JSON Lines."""
+
+import contextlib
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from batch_scoring.storage import parquet
+
+Form = Literal[".parquet", ".csv.gz", ".csv", ".jsonl"]
+FORMS: tuple[Form, ...] = get_args(Form)
+"""Endings of the files' names."""
+
+Write = Callable[[pa.RecordBatch], None]
+
+_FORMULA = r"^[=+\-@\t\r]"
+"""Beginnings of text that a spreadsheet would compute (CWE-1236)."""
+
+
+@contextlib.contextmanager
+def writing(
+    file: Path,
+    form: str,
+    schema: pa.Schema,
+    delimiter: str = ",",
+    dictionary: Iterable[str] = (),
+    *,
+    for_people: bool = False,
+) -> Iterator[Write]:
+    """Write a file; the same rows give the same bytes.
+
+    Args:
+        file: to write.
+        form: one of `FORMS`.
+        schema: of the rows; its metadata is stored in the footer of a Parquet file.
+        delimiter: between the cells of CSV.
+        dictionary: columns of Parquet with few distinct values; only they are worth a dictionary.
+        for_people: whether a spreadsheet opens the CSV: text that it would compute as a formula begins with an
+            apostrophe, and the file with a byte order mark, without which Excel misreads accents.
+
+    Yields:
+        The function that appends rows.
+    """
+    if form == ".parquet":
+        with contextlib.closing(parquet.Writer(file, schema, dictionary)) as writer:
+            yield writer.write
+        return
+    with contextlib.ExitStack() as stack:
+        sink: BinaryIO | gzip.GzipFile = stack.enter_context(file.open("wb"))
+        if form == ".jsonl":
+            yield lambda batch: sink.writelines(_json_lines(batch))
+            return
+        if form == ".csv.gz":  # no name and no time in its header
+            sink = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0))
+        if for_people:
+            sink.write(b"\xef\xbb\xbf")
+        options = pa.csv.WriteOptions(delimiter=delimiter)
+        text = stack.enter_context(pa.csv.CSVWriter(sink, schema, write_options=options))
+
+        def write(batch: pa.RecordBatch) -> None:
+            batch = batch.cast(schema)  # it knows no dictionaries
+            text.write_batch(_without_formulas(batch) if for_people else batch)
+
+        yield write
+
+
+def count(file: Path, form: str, columns: Iterable[str]) -> int:
+    """Number of rows in a file, by a reader of that format. `columns`: of a CSV, which is separated by commas."""
+    if form == ".parquet":
+        rows: int = pq.read_metadata(file).num_rows
+        return rows
+    if form == ".jsonl":
+        with file.open("rb") as lines:
+            return sum(1 for _ in lines)
+    with pa.csv.open_csv(
+        pa.input_stream(file, compression="detect" if form == ".csv" else "gzip"),
+        pa.csv.ReadOptions(use_threads=False),
+        pa.csv.ParseOptions(newlines_in_values=True),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.binary())),  # else guessed from the first block
+    ) as batches:
+        return sum(batch.num_rows for batch in batches)
+
+
+def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        pc.replace_substring_regex(column, _FORMULA, r"'\0") if pa.types.is_string(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
+    for row in batch.to_pylist():
+        cells = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        yield (json.dumps(cells, ensure_ascii=False, default=_text) + "\n").encode()
+
+
+def _text(value: object) -> str:
+    """Dates and timestamps in ISO 8601, anything else as Python writes it."""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
