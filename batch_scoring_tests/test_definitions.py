@@ -139,6 +139,7 @@ COMMANDS = [
     "backfill",
     "score",
     "decide",
+    "export",
     "submit",
     "status",
     "wait",
@@ -166,6 +167,8 @@ NEVER_AT_LOAD = [
     "scipy",
     "plotly",
     "apprise",
+    "adbc_driver_manager",
+    "adbc_driver_postgresql",
 ]
 
 GRAPH = defs.resolve_asset_graph()

@@ -79,9 +79,9 @@ def read_decisions(file: Path) -> "Decisions":
     import yaml
     from pydantic import ValidationError
 
-    from batch_scoring.config import spec_file
     from batch_scoring.config.delivery_spec import Decisions
-    from batch_scoring.config.spec_validation import field_errors
+    from batch_scoring.config.validation import spec_file
+    from batch_scoring.config.validation.spec_validation import field_errors
     from batch_scoring.errors import SpecError
 
     try:

@@ -40,6 +40,21 @@ def report_job_name(pipeline: Pipeline) -> str:
     return f"report_{pipeline.name}"
 
 
+def export_asset(name: str) -> str:
+    """Name of the asset of an export: `export_<name>`."""
+    return f"export_{name}"
+
+
+def exports_job_name(pipeline: Pipeline) -> str:
+    """Name of the job of all exports of a day: `export_<pipeline>`."""
+    return f"export_{pipeline.name}"
+
+
+def exports_sensor_name(pipeline: Pipeline) -> str:
+    """Name of the sensor that starts exports: `<pipeline>_exports`."""
+    return f"{pipeline.name}_exports"
+
+
 def retention_job_name(pipeline: Pipeline) -> str:
     """Name of the retention job: `retain_<pipeline>`."""
     return f"retain_{pipeline.name}"

@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
+Each section validates its own fields here. `validation` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import LONGEST_LOOK_BACK, ActionAlert, AnyExport, Decisions
+from batch_scoring.config.delivery_spec import LONGEST_LOOK_BACK, ActionAlert, AnyExport, DayPage, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -239,13 +239,21 @@ class QuarantineSize(Check):
         return max(FEWEST_LOST, bound + STANDARD_ERRORS * math.sqrt(bound * (1 - self.share)))
 
 
-class ActionCount(RowCount):
+class ActionCount(Check):
     """Allowed deviation of each action's rows from those of the previous days.
 
     What chance does to small counts is added: two standard errors, at least 2 rows. In ten simulated years with 2, 5,
     20, 100, 1,000 or 10,000 rows a day and a fifth fewer at weekends, no day fails; if the days also differ by 20 %
     among themselves, two a year at most. An action that nobody gets fails if 20 rows usually do.
     """
+
+    tolerance: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="largest deviation from the action's rows on the previous 28 days, as a share of them, besides "
+        "what chance does",
+    )
 
 
 class ArmShare(Check):
@@ -333,6 +341,8 @@ class Checks(Section):
     reasons_are_known: Guard = Guard()
     actions_are_usual: ActionCount = ActionCount()
     arms_are_balanced: ArmShare = ArmShare()
+    export_is_whole: Notice = Notice(severity="error")
+    exports_are_current: Notice = Notice()
 
 
 class Drift(Section):
@@ -615,6 +625,7 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     decisions: Decisions | None = Field(default=None, description="what is done about each row; none: nothing")
     exports: dict[Name, AnyExport] = Field(default={}, description="where a day's rows go once it is scored, by name")
+    page: DayPage = DayPage()
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily import freshness
 from batch_scoring.daily.tables import decisions_table, features_table, predictions_table
 from batch_scoring.errors import StateError
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.parquet import READ_ROWS
-from batch_scoring.storage.state import PublishedDay, ShardStats
+from batch_scoring.storage.state import PublishedDay, ShardStats, StepName
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class DayRows:
     def __init__(
         self,
         pipeline: Pipeline,
-        features: PublishedDay,
+        features: PublishedDay | None,
         predictions: PublishedDay,
         decisions: PublishedDay | None = None,
     ) -> None:
@@ -48,7 +49,7 @@ class DayRows:
 
         Args:
             pipeline: whose tables to read.
-            features: what is published of the day's features.
+            features: what is published of the day's features; None if they are not needed.
             predictions: the same of its predictions.
             decisions: the same of its decisions; None if they are not needed.
 
@@ -56,19 +57,22 @@ class DayRows:
             StateError: the tables do not belong together.
         """
         self._where, self._key = f"{pipeline.name} {predictions.day}", pipeline.spec.input.key
+        if reason := why_apart(features, predictions, decisions):
+            raise self._apart(reason)
         self._predictions = _files(predictions_table(pipeline).folder, predictions)
-        self._features = {file.stats.digest: file for file in _files(features_table(pipeline).folder, features)}
+        validated = _files(features_table(pipeline).folder, features) if features else []
+        self._features = {file.stats.digest: file for file in validated}
         self._decisions = _files(decisions_table(pipeline).folder, decisions)[0] if decisions else None
-        if any(file.stats.source not in self._features for file in self._predictions):
-            raise self._apart("its predictions were scored from other features than those that are published")
-        if decisions and decisions.rows != predictions.rows:
-            raise self._apart("its decisions are not of the predictions that are published")
 
     @property
     def schema(self) -> pa.Schema:
         """All columns: the key, then those of decisions, predictions, features and attributes."""
-        fields = [field for file in self._by_table for field in file.schema]
+        fields = [field for _, file in self._tables for field in file.schema]
         return pa.schema({field.name: field for field in reversed(fields)}[name] for name in self._owners)
+
+    def columns_of(self, step: StepName) -> list[str]:
+        """The columns of one table, in its order."""
+        return next((file.schema.names for name, file in self._tables if name == step), [])
 
     def read(self, columns: Sequence[str] = (), batch_rows: int = READ_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield the rows, with the key and some other columns; rows without a score are left out.
@@ -80,35 +84,41 @@ class DayRows:
         wanted = [name for name in dict.fromkeys(columns) if name != self._key]
         if unknown := [name for name in wanted if name not in self._owners]:
             raise KeyError(", ".join(unknown))
-        mine: list[list[str]] = [[], [], []]
+        read = {step: [self._key] for step, _ in self._tables}
         for name in wanted:
-            mine[self._owners[name]].append(name)
-        of_predictions, of_features, of_decisions = ([self._key, *names] for names in mine)
-        decided = _Rows(_read(self._decisions, of_decisions, batch_rows)) if self._decisions and mine[2] else None
+            read[self._owners[name]].append(name)
+        decided = None
+        if self._decisions and len(read["decisions"]) > 1:
+            decided = _Rows(_read(self._decisions, read["decisions"], batch_rows))
         for file in self._predictions:
             besides = [decided] if decided else []
-            if mine[1]:
-                besides.append(_Rows(self._scored_features(file, of_features, batch_rows)))
-            for batch in filter(len, _read(file, of_predictions, batch_rows)):
+            if len(read.get("validated_features", ())) > 1:
+                besides.append(_Rows(self._scored_features(file, read["validated_features"], batch_rows)))
+            for batch in filter(len, _read(file, read["predictions"], batch_rows)):
                 parts = [batch, *(rows.take(batch.num_rows) for rows in besides)]
                 if any(not part.column(self._key).equals(batch.column(self._key)) for part in parts):
                     raise self._apart("rows of its tables that lie side by side have different keys")
                 found = {name: part.column(name) for part in parts for name in part.schema.names}
                 yield pa.RecordBatch.from_pydict({name: found[name] for name in (self._key, *wanted)})
 
-    @property
-    def _by_table(self) -> list[_File]:
-        """The first file of decisions, of predictions and of the features that these were scored from."""
+    @functools.cached_property
+    def _tables(self) -> list[tuple[StepName, _File]]:
+        """The first file of each table, in the order in which columns are looked up."""
         first = self._predictions[0]
-        return [*([self._decisions] if self._decisions else []), first, self._features[first.stats.source]]
+        tables: list[tuple[StepName, _File | None]] = [
+            ("decisions", self._decisions),
+            ("predictions", first),
+            ("validated_features", self._features.get(first.stats.source)),
+        ]
+        return [(step, file) for step, file in tables if file]
 
     @functools.cached_property
-    def _owners(self) -> dict[str, int]:
-        """The table of every column: 0 predictions, 1 features, 2 decisions, which are looked up first."""
-        found = {self._key: 0}
-        for file, table in zip(self._by_table, (2, 0, 1) if self._decisions else (0, 1), strict=True):
+    def _owners(self) -> dict[str, StepName]:
+        """The table of every column."""
+        found: dict[str, StepName] = {self._key: "predictions"}
+        for step, file in self._tables:
             for name in file.schema.names:
-                found.setdefault(name, table)
+                found.setdefault(name, step)
         return found
 
     def _scored_features(self, predictions: _File, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -127,6 +137,16 @@ class DayRows:
 
     def _apart(self, why: str) -> StateError:
         return StateError(f"{self._where}: {why}; run the day again")
+
+
+def why_apart(features: PublishedDay | None, predictions: PublishedDay, decisions: PublishedDay | None) -> str:
+    """Why what is published of a day does not belong together; empty if it does, or if that is not asked."""
+    digests = {shard.digest for shard in features.shards} if features else set()
+    if features and any(shard.source not in digests for shard in predictions.shards):
+        return "its predictions were scored from other features than those that are published"
+    if decisions and not freshness.are_of(decisions, predictions):
+        return "its decisions are not about the predictions that are published"
+    return ""
 
 
 class _Rows:

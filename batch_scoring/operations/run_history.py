@@ -100,12 +100,12 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         if (failure := failed_runs.record_failure(instance, run)) and not failed_runs.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
-        status = _status(instance, record, failure)
+        status = status_of(instance, record, failure)
         found.append(
             DayRun(
                 run.run_id,
                 status,
-                _since(record, status),
+                since(record, status),
                 "" if failure == "superseded" or _is_fixed(record) else run.tags.get(FINGERPRINT, ""),
                 run.tags.get(CODE, ""),
                 is_whole=steps >= whole(pipeline),
@@ -142,7 +142,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
     """Failed runs of a pipeline's days by class, most frequent first; `since`: of their creation."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
     found: dict[FailureClass, list[tuple[str, float]]] = {}
-    for record in _pages(instance, filters):
+    for record in pages(instance, filters):
         run = record.dagster_run
         if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
             found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
@@ -155,10 +155,10 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
     """All runs of a day, of all pipelines, newest first."""
-    return _pages(instance, dg.RunsFilter(tags={PARTITION: day}))
+    return pages(instance, dg.RunsFilter(tags={PARTITION: day}))
 
 
-def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+def pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
     """Run records, newest first."""
     cursor = None
     while page := instance.get_run_records(filters, limit=RUNS_PER_QUERY, cursor=cursor):
@@ -175,7 +175,8 @@ def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     return whole(pipeline) if run.job_name == job_name(pipeline) else set()
 
 
-def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:
+def status_of(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:
+    """The status of a run, whose failure class is None unless it has failed."""
     run = record.dagster_run
     if run.status == dg.DagsterRunStatus.NOT_STARTED:
         return "created"
@@ -207,7 +208,8 @@ def ended_at(record: dg.RunRecord) -> float:
     return record.end_time or record.update_timestamp.timestamp()
 
 
-def _since(record: dg.RunRecord, status: Status) -> float:
+def since(record: dg.RunRecord, status: Status) -> float:
+    """When a run got its status, in seconds since 1970."""
     if status in ("created", "queued"):
         return record.create_timestamp.timestamp()
     if status == "started":

@@ -108,6 +108,8 @@ class Snapshot:
 
     expired: int = 0
     """The transaction whose files retention has removed; 0 if none."""
+    created: int = 0
+    """When the table was created, in milliseconds since 1970; 0 if it does not exist."""
 
     def holds(self, published: PublishedPart) -> bool:
         """Whether the part still is exactly what was published, apart from files that retention has removed."""
@@ -219,7 +221,7 @@ def _snapshot(table: DeltaTable | None, part: Part) -> Snapshot:
     there = _stored(part) if files else {}
     damaged = frozenset(path for path, size in files.items() if there.get(path) != size)
     transaction, expired = (table.transaction_version(name) or 0 for name in (part.transaction, part.expiry))
-    return Snapshot(table.version(), transaction, files, damaged, expired)
+    return Snapshot(table.version(), transaction, files, damaged, expired, table.metadata().created_time or 0)
 
 
 def _stored(part: Part) -> dict[str, int]:
@@ -233,6 +235,7 @@ def _published(snapshot: Snapshot) -> PublishedPart:
         version=snapshot.version,
         files=tuple(sorted(snapshot.files)),
         bytes=sum(snapshot.files.values()),
+        created=snapshot.created,
     )
 
 

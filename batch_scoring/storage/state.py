@@ -16,8 +16,9 @@ Storage is the only source of truth: steps read here what earlier steps did, nev
 """
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeVar
 
@@ -192,6 +193,9 @@ class PublishedPart(Document):
     files: tuple[str, ...]
     """Active files, relative to the table."""
     bytes: int = 0
+    created: int = 0
+    """When the table was created, in milliseconds since 1970: one that was made anew counts transactions from 1 again.
+    0 in documents older than this field."""
 
 
 class PublishedDay(Document):
@@ -264,6 +268,9 @@ class ExportReceipt(Document):
     outcome: Literal["exported", "unchanged", "superseded", "kept"]
     """kept: the day was corrected, and `corrections: keep` leaves what was exported."""
     rows: int
+    """Rows that the sink shows."""
+    sent: int | None = None
+    """Rows that this export has sent; None if it sent none, as the sink showed the day already."""
     bytes: int = 0
     where: tuple[str, ...] = ()
     """Addresses of what was written, without user names and passwords."""
@@ -330,6 +337,22 @@ class State:
         paths = (file.path.split("/") for file in self._folder.list("dt="))
         days = [folder.removeprefix("dt=") for folder, *name in paths if name == [f"{step}.json"]]
         return self._of_days(days, f"{step}.json", PublishedDay)
+
+    def newest_published_days(self, step: StepName, count: int, wanted: Callable[[str], bool]) -> list[PublishedDay]:
+        """Return what the step published for the newest days, newest first; skip unreadable documents.
+
+        Args:
+            step: whose documents.
+            count: how many days at most.
+            wanted: which days count, by their date.
+        """
+        folders = sorted(self._folder.children().folders, reverse=True)
+        days = [name.removeprefix("dt=") for name in folders if name.startswith("dt=")]
+        found: list[PublishedDay] = []
+        left = filter(wanted, days)
+        while len(found) < count and (some := list(itertools.islice(left, count))):
+            found += self.published_days_of(step, some)
+        return found[:count]
 
     def published_days_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
         """Return what the step published for the given days; skip unreadable documents, which their own runs report."""

@@ -30,6 +30,7 @@ WHILE_READING = ("before the first row", "half way", "after the last row")
 """Points at which a process may be killed in every sink."""
 
 _SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload([__name__])
 
 Rows = list[tuple[int, float]]
 
@@ -294,7 +295,6 @@ TRIALS: tuple[Trial, ...] = (
 
 def run(place: Place, size: Size, trials: Sequence[Trial] = TRIALS, seed: int = 0) -> Iterator[Report]:
     """Try everything, in an order that depends on the seed; yield a report for each kind of trial."""
-    _SERVER.set_forkserver_preload([type(place).__module__])
     days = (str(date(2024, 1, 1) + timedelta(days=number)) for number in range(10_000))
     for trial in random.Random(seed).sample(list(trials), len(trials)):
         report = Report(trial.__name__.replace("_", " "))

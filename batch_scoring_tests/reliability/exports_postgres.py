@@ -1,6 +1,7 @@
 """Trials of exports to a real PostgreSQL: `python -m batch_scoring_tests.reliability.exports_postgres`."""
 
 import argparse
+import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +11,12 @@ from dataclasses import dataclass, replace
 import psycopg2
 from adbc_driver_manager import dbapi
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring_tests.postgres_server import Server, running_server, server_user
 from batch_scoring_tests.reliability.disks import fill, mounted
 from batch_scoring_tests.reliability.export_trials import EXPORT, PIPELINE, Place, Rows, Size, print_table, run
+
+multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
 
 _QUOTA = """
     CREATE FUNCTION quota() RETURNS trigger LANGUAGE plpgsql AS

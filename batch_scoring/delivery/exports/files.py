@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
-from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Version
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
 from batch_scoring.errors import FileChangedError, RowsLostError, SinkError, SinkRefusedError
 from batch_scoring.storage import row_files
 from batch_scoring.storage.folders import Folder, open_folder
@@ -100,8 +100,8 @@ class FileSink:
         place = self._of(delivery.day)
         with _as_sink_errors(self.address):
             shown, _ = _read(place)
-            if shown and shown.marker.version >= delivery.version:
-                return self._shown(place, shown, delivery)
+            if shown and (outcome := delivery.refused(shown.marker)):
+                return self._shown(place, shown, delivery, outcome)
             with place.folder.scratch() as scratch:
                 rows = self._write(scratch, place.form, delivery)
                 size, sha256 = scratch.stat().st_size, _sha256(scratch)
@@ -158,10 +158,10 @@ class FileSink:
         """Replace the manifest, unless it shows this version or a newer one by now."""
         for attempt in itertools.count(1):
             shown, token = _read(place)
-            if shown and shown.marker.version >= delivery.version:
+            if shown and (outcome := delivery.refused(shown.marker)):
                 if new.file not in (shown.file, shown.previous):
                     place.folder.remove(new.file)
-                return self._shown(place, shown, delivery)
+                return self._shown(place, shown, delivery, outcome)
             switched = new.model_copy(update={"previous": shown.file if shown else ""})
             try:
                 place.folder.put_if(place.manifest, (switched.model_dump_json(indent=1) + "\n").encode(), token)
@@ -176,12 +176,11 @@ class FileSink:
         return Delivered("exported", new.marker, new.bytes, where)
 
     @staticmethod
-    def _shown(place: _Day, shown: Manifest, delivery: Delivery) -> Delivered:
+    def _shown(place: _Day, shown: Manifest, delivery: Delivery, outcome: Outcome) -> Delivered:
         """What stands instead of a delivery; one whose answer was lost has succeeded."""
         where = tuple(f"{place.folder.uri}/{name}" for name in (shown.file, place.manifest))
-        if shown.marker.version > delivery.version:
-            return Delivered("superseded", shown.marker, where=where)
-        return Delivered("exported" if shown.run_id == delivery.run_id else "unchanged", shown.marker, where=where)
+        is_own = outcome == "unchanged" and shown.run_id == delivery.run_id
+        return Delivered("exported" if is_own else outcome, shown.marker, where=where)
 
 
 def _read(place: _Day) -> tuple[Manifest | None, str | None]:

@@ -34,8 +34,12 @@ class Marker:
     exported_at: datetime
 
 
-Outcome = Literal["exported", "unchanged", "superseded"]
-"""exported: the sink now shows this version; unchanged: it did before; superseded: it shows a newer one."""
+Outcome = Literal["exported", "unchanged", "superseded", "kept"]
+"""exported: the sink now shows this version; unchanged: it did before; superseded: it shows a newer one; kept: it shows
+an older one, which is to stay."""
+
+Replaces = Literal["nothing", "older", "same"]
+"""What a delivery may replace: nothing, as what is shown is to stay; an older version; the same version too."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,15 @@ class Delivery:
     """Of the rows. Text columns are plain, none is dictionary-encoded."""
     read: Callable[[], Iterator[pa.RecordBatch]]
     """Read the rows from the beginning, in the export's order; may be called again."""
+    replaces: Replaces = "older"
+
+    def refused(self, shown: Marker | None) -> Outcome | None:
+        """Why this version is not shown in place of what the sink shows of the day; None if it is."""
+        if shown is None or (shown.version < self.version and self.replaces != "nothing"):
+            return None
+        if shown.version == self.version:
+            return None if self.replaces == "same" else "unchanged"
+        return "superseded" if shown.version > self.version else "kept"
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,9 @@ class Sink(Protocol):
         """
 
     def deliver(self, delivery: Delivery) -> Delivered:
-        """Write the rows unseen, then show them and set the marker in one atomic step, unless a newer version is shown.
+        """Write the rows unseen, then show them and set the marker in one atomic step, unless the delivery is refused.
+
+        `Delivery.refused` says whether it is, and is asked in that step: of what the sink shows then.
 
         Raises:
             SinkError: it does not answer, or is full; what it showed before stands.

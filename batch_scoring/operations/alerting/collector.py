@@ -21,11 +21,12 @@ import dagster as dg
 from pydantic import BaseModel
 
 from batch_scoring.config.loader import BrokenPipeline
+from batch_scoring.config.names import exports_job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import failed_runs, run_history
+from batch_scoring.operations import export_runs, failed_runs, run_history
 from batch_scoring.operations.alerting import action_alerts, channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
@@ -215,6 +216,8 @@ def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]
 def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline]) -> bool:
     """Whether a sensor requests the day again: only the last attempt with the same files is worth an alert."""
     run = record.dagster_run
+    if exporting := next((one for one in pipelines.values() if run.job_name == exports_job_name(one)), None):
+        return _is_exported_again(instance, run, exporting)
     pipeline, day = pipelines.get(run.job_name.removeprefix("score_")), run.tags.get(run_history.PARTITION)
     if run.status != dg.DagsterRunStatus.FAILURE or pipeline is None or day is None:
         return False
@@ -231,6 +234,16 @@ def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: M
     later = itertools.takewhile(lambda one: one.id != run.run_id, known)
     has_gone_well = any(one.status == "succeeded" and one.is_whole for one in later)  # before the alert
     return (is_open or has_gone_well) and is_tried and sensor_status.is_any_on(instance, pipeline)
+
+
+def _is_exported_again(instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: Pipeline) -> bool:
+    """Whether the sensor tries a failed export again: a sink that fails is worth one alert, not one per attempt."""
+    is_of_sensor = export_runs.VERSION in run.tags and sensor_status.exports_itself(instance, pipeline)
+    if run.status != dg.DagsterRunStatus.FAILURE or not is_of_sensor:
+        return False
+    runs, pauses = export_runs.of_pipeline(instance, pipeline), landing_scan.bounds_of(pipeline, instance).pauses
+    names = export_runs.exports_in(run, pipeline)
+    return not any(export_runs.is_worth_an_alert(run.run_id, runs[name], pauses) for name in names)
 
 
 def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:

@@ -167,6 +167,27 @@ DECISIONS = st.builds(
     st.dictionaries(st.sampled_from(["call", "email", "offer"]), ACTIONS, min_size=1),
 )
 
+CAPPED = st.builds(
+    lambda most, limits, share: spec(
+        call={"most": most, "most_per": limits, "holdout": {"share": share, "salt": "s"}},
+        email={"most_per": {"region": 1}},
+    ),
+    st.integers(2, 8) | st.none(),
+    st.sampled_from([{"region": 2}, {"tier": 1}, {"region": 2, "tier": 1}, {"tier": 2, "region": 0}]),
+    st.sampled_from([0, 0.3]),
+)
+MANY_ROWS = st.lists(
+    st.builds(
+        lambda key, region, tier: row(key, 0.5, region=region, tier=tier),
+        st.integers(0, 10_000).map(str),
+        st.sampled_from([None, "x", "y"]),
+        st.sampled_from([None, 1, 2]),
+    ),
+    unique_by=lambda row: row["id"],
+    min_size=10,
+    max_size=30,
+)
+
 
 @settings(deadline=None)
 @given(ROWS, DECISIONS, st.randoms(use_true_random=False), st.sampled_from([1, 3, 16_384]))
@@ -196,7 +217,7 @@ def test_the_order_of_the_rows_and_of_batches_changes_nothing(
 
 
 @settings(deadline=None)
-@given(ROWS, DECISIONS)
+@given(MANY_ROWS, CAPPED)
 def test_caps_hold_for_actions_and_groups(rows: list[Row], decisions: Decisions) -> None:
     day = decide(batches_of(rows), decisions, "id", SCHEMA, salt=SALT)
     found = by_key(rows, day)

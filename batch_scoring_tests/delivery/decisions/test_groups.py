@@ -33,10 +33,18 @@ def test_equal_values_have_equal_numbers(name: str) -> None:
     assert [code == len(names) - 1 for code in codes] == [value is None for value in values]
 
 
-def test_counts_name_the_largest_groups_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_name_the_groups_the_largest_first() -> None:
     codes, names = groups.encoded(pa.chunked_array([["b", "a", None, "c", "b", None, "d", None]]))
 
-    assert groups.counts(np.arange(8), codes, names) == {"(no value)": 3, "b": 2, "a": 1, "c": 1, "d": 1}
+    found = groups.counts(np.arange(8), codes, names)
+
+    assert list(found.items()) == [("(no value)", 3), ("b", 2), ("a", 1), ("c", 1), ("d", 1)]
     assert groups.counts(np.array([0, 3]), codes, names) == {"b": 1, "c": 1}
-    monkeypatch.setattr(groups, "LARGEST", 3)
-    assert list(groups.counts(np.arange(8), codes, names)) == ["(no value)", "b", "a"]
+
+
+def test_counts_name_no_one_of_many_groups() -> None:
+    few = groups.MOST_NAMED
+    codes, names = groups.encoded(pa.chunked_array([[*range(few + 1), 3, 3]]))
+
+    assert groups.counts(np.arange(few + 3), codes, names) == {f"(largest of {few + 1} groups)": 3}
+    assert len(groups.counts(np.arange(few), codes, names)) == few

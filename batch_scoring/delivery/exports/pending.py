@@ -1,0 +1,86 @@
+"""Which days of an export are behind: what is published of them is not what their receipt says. From storage alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.delivery.day_rows import why_apart
+from batch_scoring.delivery.exports import published
+from batch_scoring.storage.shards import digest
+from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
+
+LOOK_BACK = 100
+"""Newest published days that are examined for exports that are no longer of what is published."""
+
+
+@dataclass(frozen=True)
+class PendingDay:
+    """A day that an export has to bring to its sink."""
+
+    export: str
+    day: str
+    version: str
+    """Digest of what is published and of the export's settings: with another one, a refusal counts no longer."""
+    why: str
+    waits_for: str = ""
+    """Why it cannot be exported now; empty if it can."""
+
+
+def recent(pipeline: Pipeline, name: str) -> list[PendingDay]:
+    """The days behind among the newest published ones, the oldest first: `recent_days` of them.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    export = pipeline.spec.exports[name]
+    found = State(pipeline.output).newest_published_days(
+        export.of, export.recent_days, lambda day: published.is_day_of(export, day)
+    )
+    return _behind(pipeline, name, found[::-1])
+
+
+def among(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay]:
+    """The days behind among some.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    export = pipeline.spec.exports[name]
+    wanted = [day for day in days if published.is_day_of(export, day)]
+    return _behind(pipeline, name, State(pipeline.output).published_days_of(export.of, wanted))
+
+
+def outdated(pipeline: Pipeline, name: str) -> set[str]:
+    """The exported days, among the newest published ones, that were corrected since.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    state, export = State(pipeline.output), pipeline.spec.exports[name]
+    days = state.newest_published_days(export.of, LOOK_BACK, lambda day: True)
+    receipts = published.receipts_by_day(state, name, [day.day for day in days])
+    return {day.day for day in days if day.day in receipts and not published.is_of(receipts[day.day], day)}
+
+
+def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay]) -> list[PendingDay]:
+    state = State(pipeline.output)
+    receipts = published.receipts_by_day(state, name, [day.day for day in days])
+    behind = [day for day in days if not (receipt := receipts.get(day.day)) or not published.is_of(receipt, day)]
+    return [_pending(pipeline, name, day, receipts.get(day.day)) for day in behind]
+
+
+def _pending(pipeline: Pipeline, name: str, day: PublishedDay, receipt: ExportReceipt | None) -> PendingDay:
+    export = pipeline.spec.exports[name]
+    version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
+    why = "its day was corrected since it was exported" if receipt else "it is published and not exported"
+    return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day))
+
+
+def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay) -> str:
+    """Why the steps of a day do not belong together: one of them is just being published."""
+    found = State(pipeline.output)
+    predictions = [day] if day.step == "predictions" else found.published_days_of("predictions", [day.day])
+    features = found.published_days_of("validated_features", [day.day])
+    if not predictions:
+        return "its predictions are not published"
+    return why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)

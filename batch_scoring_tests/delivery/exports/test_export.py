@@ -1,0 +1,234 @@
+"""The export of a day: once per published version, with a receipt."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_scoring.delivery.exports import export as exports
+from batch_scoring.delivery.exports import pending
+from batch_scoring.delivery.exports.export import export_day
+from batch_scoring.delivery.exports.sink import Delivered, Delivery
+from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError, StateError
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage.state import ExportReceipt
+from batch_scoring_tests.bare_decisions import decide
+from batch_scoring_tests.exports import NAME, exported, manifest, scored, sink_of, with_export
+from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
+
+
+class NoSink:
+    """A sink that must not be asked."""
+
+    address = "nowhere"
+
+    def deliver(self, delivery: Delivery) -> Delivered:
+        raise AssertionError("the sink was asked")
+
+
+def export(tiny: TinyProject, **options: Any) -> ExportReceipt:  # noqa: ANN401
+    return export_day(tiny.pipeline, NAME, DAY, run_of_test(), **options)
+
+
+def correct(tiny: TinyProject, rows: int = 13) -> None:
+    """Score the day again with other files."""
+    scored(tiny, rows=rows)
+
+
+def receipt_file(tiny: TinyProject) -> Path:
+    return Path(tiny.pipeline.output.uri, "state", f"dt={DAY}", "exports", f"{NAME}.json")
+
+
+def test_the_receipt_says_what_the_sink_shows(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    receipt = export(tiny)
+    published_day, shown = tiny.published_day("predictions"), manifest(tiny)
+    assert shown is not None
+    assert (receipt.outcome, receipt.rows, receipt.sent, receipt.of) == ("exported", 12, 12, "predictions")
+    assert (receipt.transaction, receipt.files) == (1, published_day.table.files)
+    assert (shown.created, shown.transaction, shown.rows) == (receipt.created, 1, 12)
+    assert receipt.bytes == shown.bytes > 0
+    assert tiny.state.receipt(NAME, DAY) == receipt
+    assert exported(tiny).sort_by("id").select(["id", "prediction"]).equals(tiny.read().select(["id", "prediction"]))
+
+
+def test_what_is_exported_is_not_exported_again_and_the_sink_is_not_asked(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    first = export(tiny)
+    assert export(tiny, sink=NoSink()) == first
+    scored(tiny)  # the same files: nothing is published
+    assert export(tiny, sink=NoSink()) == first
+
+
+def test_a_corrected_day_is_exported_once_more(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    export(tiny)
+    correct(tiny)
+    assert export(tiny).outcome == "exported"
+    assert exported(tiny).num_rows == 13
+    assert export(tiny, sink=NoSink()).transaction == 2
+
+
+def test_a_day_that_returns_to_an_older_content_is_exported_once_more(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    export(tiny)
+    for rows in (13, 12):
+        correct(tiny, rows)
+    receipt = export(tiny)
+    assert (receipt.outcome, receipt.transaction, exported(tiny).num_rows) == ("exported", 3, 12)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("{")])
+def test_a_lost_receipt_is_written_again_from_the_marker(tiny: TinyProject, damage: Callable[[Path], Any]) -> None:
+    scored(with_export(tiny))
+    first, shown = export(tiny), manifest(tiny)
+    damage(receipt_file(tiny))
+    receipt = export(tiny)
+    assert manifest(tiny) == shown
+    assert (receipt.outcome, receipt.rows, receipt.files) == ("exported", 12, first.files)
+    assert tiny.state.receipt(NAME, DAY) == receipt
+
+
+def test_again_exports_the_same_version_and_never_an_older_one(tiny: TinyProject) -> None:
+    scored(with_export(tiny, columns=["id"]))
+    export(tiny)
+    with_export(tiny, columns=["id", "x"])
+    assert export(tiny, sink=NoSink()).rows == 12, "other settings alone export nothing"
+    assert export(tiny, again=True).outcome == "exported"
+    assert exported(tiny).column_names == ["id", "x"]
+
+
+def test_a_table_that_was_made_anew_has_newer_versions(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    for rows in (13, 14):
+        correct(tiny, rows)
+    before = export(tiny)
+    for step in ("predictions", "validated_features", "quarantine"):
+        shutil.rmtree(Path(tiny.pipeline.output.uri, "tables", step), ignore_errors=True)
+    correct(tiny, 15)
+    after = export(tiny)
+    assert (before.transaction, after.transaction) == (3, 1)
+    assert (after.outcome, exported(tiny).num_rows) == ("exported", 15)
+
+
+# corrections: keep
+
+
+def test_what_was_exported_stays_if_corrections_are_not_wanted(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"))
+    export(tiny)
+    correct(tiny)
+    receipt = export(tiny, sink=NoSink())
+    assert (receipt.outcome, receipt.rows, receipt.transaction, receipt.sent) == ("kept", 12, 2, None)
+    assert exported(tiny).num_rows == 12
+    assert export(tiny, sink=NoSink()) == receipt
+    assert export(tiny, again=True).outcome == "exported"
+    assert exported(tiny).num_rows == 13
+
+
+def test_it_stays_also_if_the_receipt_is_lost(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"))
+    export(tiny)
+    receipt_file(tiny).unlink()
+    correct(tiny)
+    assert (export(tiny).outcome, exported(tiny).num_rows) == ("kept", 12)
+
+
+# an export that comes late
+
+
+def late(tiny: TinyProject, meanwhile: Callable[[], object]) -> ExportReceipt:
+    """Export, while something happens between the choice of the version and the delivery."""
+    sink = sink_of(tiny)
+
+    class LateSink:
+        address = "late"
+
+        def deliver(self, delivery: Delivery) -> Delivered:
+            meanwhile()
+            return sink.deliver(delivery)
+
+    return export(tiny, sink=LateSink())
+
+
+def test_an_older_version_that_comes_late_does_not_replace_a_newer_one(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+
+    def newer() -> None:
+        correct(tiny)
+        export(tiny)
+
+    assert late(tiny, newer).outcome == "superseded"
+    assert exported(tiny).num_rows == 13
+    assert [one.day for one in pending.recent(tiny.pipeline, NAME)] == [DAY], "its receipt has replaced the newer one's"
+    assert export_day(tiny.pipeline, NAME, DAY, StepContext("another", run_of_test().started, print)).sent is None
+    assert pending.recent(tiny.pipeline, NAME) == []
+
+
+def test_a_sink_that_is_ahead_of_the_published_day_is_asked_once(tiny: TinyProject) -> None:
+    """As after the tables were restored from a backup."""
+    scored(with_export(tiny))
+    state = {path: path.read_bytes() for path in Path(tiny.pipeline.output.uri).rglob("*") if path.is_file()}
+    correct(tiny)
+    export(tiny)
+    shutil.rmtree(tiny.pipeline.output.uri)
+    for path, content in state.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert export(tiny).outcome == "superseded"
+    assert export(tiny, sink=NoSink()).outcome == "superseded"
+
+
+# what cannot be exported
+
+
+def test_a_day_without_predictions_is_refused(tiny: TinyProject) -> None:
+    with_export(tiny)
+    with pytest.raises(NotPublishedError, match=f"{DAY} has no predictions yet"):
+        export(tiny)
+    scored(with_export(tiny, of="decisions"))
+    with pytest.raises(NotPublishedError, match=f"{DAY} has no decisions yet"):
+        export(tiny)
+
+
+def test_decisions_of_older_predictions_are_not_exported_beside_the_new_scores(tiny: TinyProject) -> None:
+    scored(with_export(tiny, of="decisions", columns=["id", "action", "prob_class_1"]))
+    decide(tiny)
+    tiny.deliver("v2", seed=1)
+    scored(tiny)
+    with pytest.raises(StateError, match="its decisions are not about the predictions"):
+        export(tiny, sink=NoSink())
+    decide(tiny)
+    assert export(tiny).rows == 12
+
+
+@pytest.mark.parametrize("error", [SinkError("down"), SinkRefusedError("no right")])
+def test_an_export_that_fails_leaves_no_receipt(tiny: TinyProject, error: Exception) -> None:
+    scored(with_export(tiny))
+
+    class Failing(NoSink):
+        def deliver(self, delivery: Delivery) -> Delivered:
+            raise error
+
+    with pytest.raises(type(error)):
+        export(tiny, sink=Failing())
+    assert tiny.state.receipt(NAME, DAY) is None
+    assert export(tiny).outcome == "exported"
+
+
+def test_every_outcome_is_logged_in_one_line(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"))
+    said: list[str] = []
+    run = StepContext("r", run_of_test().started, said.append)
+    for _ in range(2):
+        export_day(tiny.pipeline, NAME, DAY, run)
+    correct(tiny)
+    export_day(tiny.pipeline, NAME, DAY, run)
+    assert said == [
+        f"list {DAY}: exported, 12 rows",
+        f"list {DAY}: is in the sink already, 12 rows by run r",
+        f"list {DAY}: was corrected; what was exported stays (corrections: keep), 12 rows",
+    ]
+    assert set(exports._MESSAGES) == {"exported", "unchanged", "superseded", "kept"}

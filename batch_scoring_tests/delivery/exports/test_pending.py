@@ -1,0 +1,85 @@
+"""Which days of an export are behind, from storage alone."""
+
+from batch_scoring.delivery.exports import pending
+from batch_scoring.delivery.exports.export import export_day
+from batch_scoring_tests.bare_decisions import decide
+from batch_scoring_tests.exports import NAME, scored, with_export
+from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
+
+DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]  # from Friday to Monday
+
+
+def behind(tiny: TinyProject, days: list[str] | None = None) -> list[str]:
+    found = pending.recent(tiny.pipeline, NAME) if days is None else pending.among(tiny.pipeline, NAME, days)
+    return [one.day for one in found]
+
+
+def export(tiny: TinyProject, day: str = DAY) -> None:
+    export_day(tiny.pipeline, NAME, day, run_of_test())
+
+
+def test_the_newest_published_days_until_they_are_exported(tiny: TinyProject) -> None:
+    assert behind(with_export(tiny)) == []
+    scored(tiny, *DAYS)
+    assert behind(tiny) == DAYS[1:]
+    assert behind(tiny, DAYS) == DAYS
+    export(tiny, DAYS[2])
+    assert behind(tiny) == [DAYS[1], DAYS[3]]
+
+
+def test_only_days_of_the_named_weekdays_count(tiny: TinyProject) -> None:
+    scored(with_export(tiny, days=["fri", "mon"], recent_days=2), *DAYS)
+    assert behind(tiny) == behind(tiny, DAYS) == [DAYS[0], DAYS[3]]
+
+
+def test_a_corrected_day_is_behind_again_and_other_settings_alone_are_not(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    export(tiny)
+    with_export(tiny, columns=["id"])
+    assert behind(tiny) == []
+    scored(tiny, rows=13)
+    (one,) = pending.recent(tiny.pipeline, NAME)
+    assert one.why == "its day was corrected since it was exported"
+
+
+def test_the_version_of_a_day_changes_with_its_rows_and_with_the_settings(tiny: TinyProject) -> None:
+    def version() -> str:
+        (one,) = pending.recent(tiny.pipeline, NAME)
+        return one.version
+
+    scored(with_export(tiny))
+    known = {version()}
+    scored(tiny, rows=13)
+    known.add(version())
+    with_export(tiny, columns=["id"])
+    known.add(version())
+    assert len(known) == 3
+    assert version() in known
+
+
+def test_a_kept_day_is_not_behind(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"))
+    export(tiny)
+    scored(tiny, rows=13)
+    assert behind(tiny) == [DAY]
+    export(tiny)
+    assert behind(tiny) == []
+
+
+def test_decisions_are_behind_once_they_are_about_the_published_predictions(tiny: TinyProject) -> None:
+    scored(with_export(tiny, of="decisions"))
+    assert behind(tiny) == []
+    decide(tiny)
+    (one,) = pending.recent(tiny.pipeline, NAME)
+    assert not one.waits_for
+    tiny.deliver("v2", seed=1)
+    scored(tiny)
+    (one,) = pending.recent(tiny.pipeline, NAME)
+    assert one.waits_for == "its decisions are not about the predictions that are published"
+
+
+def test_an_unreadable_receipt_counts_as_none(tiny: TinyProject) -> None:
+    scored(with_export(tiny))
+    export(tiny)
+    tiny.pipeline.output.put(f"state/dt={DAY}/exports/{NAME}.json", b"{")
+    assert behind(tiny) == [DAY]
