@@ -90,6 +90,17 @@ class Decisions(Section):
         return self
 
 
+class DayPage(Section):
+    """The page of a day, with its decisions; anyone who can read the reports sees what it shows."""
+
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="attributes and features shown beside the first rows, and by which actions are counted if they "
+        "have few values; categorical features are counted without being named here",
+    )
+    key: bool = Field(default=False, description="whether the page shows the keys of the first rows")
+
+
 class ActionAlert(Section):
     """A message to a team of its own when rows of a day get an action."""
 
