@@ -26,7 +26,7 @@ def test_the_table_of_reasons_is_complete() -> None:
         "holdout": {"share": 0.1, "salt": "s"},
         "not_within_days": 1,
     }
-    decisions = Decisions.model_validate({"eligible": {"rule": "a > 1"}, "actions": {"action": call}})
+    known = vocabulary(Decisions.model_validate({"eligible": {"rule": "a > 1"}, "actions": {"action": call}}))
 
     named = re.findall(r"^\| `(<action>:[^`]*|ineligible:[^`]*)` \|", GUIDE, re.MULTILINE)
 
