@@ -13,6 +13,7 @@ from batch_scoring.cli.main import main
 from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.definitions import defs
+from batch_scoring_tests.decided import customers, with_decisions
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}
@@ -73,6 +74,30 @@ CHECKS = {
         "predictions_match_reference": "warns",
     },
 }
+
+DECISIONS = {
+    "upstream": {"predictions"},
+    "checks": {
+        "every_row_is_decided": "blocks",
+        "caps_hold": "blocks",
+        "reasons_are_known": "blocks",
+        "actions_are_usual": "warns",
+        "arms_are_balanced": "warns",
+    },
+    "columns": {
+        "id": "string",
+        "action": "string",
+        "reason": "string",
+        "arm": "string",
+        "rank": "int32",
+        "score": "double",
+        "why": "string",
+        "model_version": "string",
+        "decided_at": "timestamp[us, tz=UTC]",
+        "dt": "date32[day]",
+    },
+}
+"""What a section `decisions` adds to a pipeline."""
 
 COLUMNS = {
     "predictions": {
@@ -268,6 +293,33 @@ def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
         *(f"state/dt={DAY}/checks/{side}_drift.json" for side in ("features", "predictions")),
     }
     assert not [path for path in root.rglob("*.tmp")]
+
+
+def test_decisions_add_an_asset_to_the_daily_job_and_nothing_else(tmp_path: Path) -> None:
+    tiny = TinyProject(tmp_path)
+    before = tiny.definitions.resolve_asset_graph()
+    with_decisions(tiny)
+    after, key = tiny.definitions.resolve_asset_graph(), dg.AssetKey([tiny.name, "decisions"])
+    assert after.get_all_asset_keys() - before.get_all_asset_keys() == {key}
+    assert {parent.path[-1] for parent in after.get(key).parent_keys} == DECISIONS["upstream"]
+    assert isinstance(after.get(key).partitions_def, dg.DailyPartitionsDefinition)
+    added = after.asset_check_keys - before.asset_check_keys
+    kinds = {check.name: "blocks" if after.get(check).blocking else "warns" for check in added}
+    assert kinds == DECISIONS["checks"] and {check.asset_key for check in added} == {key}
+    assert all(after.get(check).partitions_def for check in added)
+    jobs = {job.name: job for job in tiny.definitions.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs.keys() == {f"{job}_{tiny.name}" for job in JOBS}
+    assets = {path.path[-1] for path in jobs[f"score_{tiny.name}"].asset_layer.executable_asset_keys}
+    assert assets == JOBS["score"] | {"decisions"}
+    tiny.land(DAY, customers(tiny, 30))
+    tiny.run()
+    delta = TABLES["decisions"](tiny.pipeline).load()
+    assert delta is not None
+    fields = pa.schema(delta.schema().to_arrow())
+    assert {field.name: str(field.type) for field in fields} == DECISIONS["columns"]
+    asset = after.get(key)
+    described = [column.name for column in asset.metadata["dagster/column_schema"].columns]
+    assert described == [*DECISIONS["columns"]]
 
 
 def test_commits_carry_these_names(scored: TinyProject) -> None:

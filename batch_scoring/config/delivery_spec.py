@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status
+from batch_scoring.config.section import Location, Name, Section, Share, Status
 
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
@@ -61,8 +61,9 @@ class Decisions(Section):
     actions: dict[Name, Action] = Field(
         min_length=1, description="the actions by name, in order: a row gets the first that takes it"
     )
-    function: Reference | Literal[""] = Field(
+    function: str = Field(
         default="",
+        pattern=r"^([A-Za-z_]\w*:[A-Za-z_]\w*)?$",
         description="function that decides instead, module:function inside the pipeline's package; caps are checked, "
         "eligible and thresholds are its own affair",
     )
@@ -87,6 +88,17 @@ class Decisions(Section):
                     "checked; thresholds, rules and hold-outs are decided by the function"
                 )
         return self
+
+
+class DayPage(Section):
+    """The page of a day, with its decisions; anyone who can read the reports sees what it shows."""
+
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="attributes and features shown beside the first rows, and by which actions are counted if they "
+        "have few values; categorical features are counted without being named here",
+    )
+    key: bool = Field(default=False, description="whether the page shows the keys of the first rows")
 
 
 class ActionAlert(Section):
@@ -156,6 +168,12 @@ class FileExport(Export):
         "the file a byte order mark",
     )
 
+    @model_validator(mode="after")
+    def _opened_by_people(self) -> "FileExport":
+        if self.people and not self.path.endswith((".csv", ".csv.gz")):
+            raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
+        return self
+
 
 class PostgresExport(Export):
     """A table in PostgreSQL, a day's rows replaced in one transaction."""
@@ -185,6 +203,12 @@ class RedisExport(Export):
     ttl_hours: float = Field(
         default=72, ge=1, le=8760, description="hours after which the keys vanish, if no later day replaces them"
     )
+
+    @model_validator(mode="after")
+    def _pairs_only(self) -> "RedisExport":
+        if self.columns:
+            raise ValueError("columns do not apply: key and value are what is stored; leave them out")
+        return self
 
 
 AnyExport = Annotated[FileExport | PostgresExport | RedisExport, Field(discriminator="to")]

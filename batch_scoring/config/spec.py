@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, Decisions
+from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, DayPage, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -587,6 +587,7 @@ class PipelineSpec(Section):
     scoring: Scoring = Scoring()
     decisions: Decisions | None = Field(default=None, description="what is done about each row; none: nothing")
     exports: dict[Name, AnyExport] = Field(default={}, description="where a day's rows go once it is scored, by name")
+    page: DayPage = DayPage()
     checks: Checks = Checks()
     drift: Drift = Drift()
     schedule: Schedule = Schedule()

@@ -13,9 +13,9 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from batch_scoring.config.spec import PipelineSpec
@@ -48,9 +48,13 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
 
     for path, group in itertools.groupby(errors, path_of):
         error, *others = group
-        name = ".".join(path)
+        name = ".".join(field_path(path))
         value = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
-        if error["type"] == "extra_forbidden":
+        if error["type"].startswith("union_tag") or error["type"] == "model_attributes_type":
+            yield _kind_error(error, name, path)
+        elif path[-1] == _KEY:
+            yield f"{name}: {value}not a name; expected lower-case letters, digits and _, a letter first"
+        elif error["type"] == "extra_forbidden":
             yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
         elif error["type"] == "missing":
             yield f"{name}: missing; expected {_meaning(path)}"
@@ -62,12 +66,26 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
             yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
 
+_KEY = "[key]"
+"""What pydantic adds to the path of a name that is wrong."""
+
+
+def _kind_error(error: ErrorDetails, name: str, path: Sequence[str]) -> str:
+    """An error about a section whose kind is not known, such as an export."""
+    kinds = ", ".join(kind for option in _sections(_annotation(path)) for kind in _kinds(option))
+    if error["type"] == "union_tag_invalid":
+        return f"{name}.{_KIND}: {error['ctx']['tag']!r}; expected one of {kinds}"
+    if error["type"] == "union_tag_not_found":
+        return f"{name}.{_KIND}: missing; expected one of {kinds}"
+    return f"{name}: {error['input']!r}; expected a section with {_KIND}: one of {kinds}"
+
+
 def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
     """The spec with its valid sections only, so that what they refer to can be checked all the same."""
     content = copy.deepcopy(content)
     invalid = set()
     for one in error.errors():
-        *above, last = one["loc"]
+        *above, last = field_path(one["loc"])
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
@@ -78,12 +96,8 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
     valid: dict[str, Any] = {}
     for name, field in PipelineSpec.model_fields.items():
         if name in content and name not in invalid:
-            section = field.annotation
-            if isinstance(section, type) and issubclass(section, BaseModel):
-                with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
-                    valid[name] = section.model_validate(content[name])
-            else:
-                valid[name] = content[name]
+            with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
+                valid[name] = TypeAdapter(field.rebuild_annotation()).validate_python(content[name])
     return PipelineSpec.model_construct(**valid)
 
 
@@ -113,13 +127,31 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
 
 def _section(path: Sequence[str]) -> type[BaseModel]:
     """The innermost section on a path, which may lead through optional sections, sections by name, and their kinds."""
-    model: type[BaseModel] = PipelineSpec
+    sections = [kind for kind in _annotations(path) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[-1]
+
+
+def field_path(path: Sequence[Any]) -> list[Any]:
+    """The fields on a path of pydantic's, which also has the kinds of sections and says which part is a key."""
+    is_kind = (len(_sections(above)) > 1 for above in _annotations(path))
+    return [part for part, skip in zip(path, is_kind, strict=False) if not skip and part != _KEY]
+
+
+def _annotation(path: Sequence[str]) -> Any:  # noqa: ANN401  (an annotation)
+    return list(_annotations(path))[-1]
+
+
+def _annotations(path: Iterable[Any]) -> Iterator[Any]:
+    """The annotations of the spec and of each part of a path; None where a part is in no section."""
     kind: Any = PipelineSpec
+    yield kind
     for part in path:
-        kind = _inner(kind, part)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            model = kind
-    return model
+        kind = _inner(kind, str(part))
+        yield kind
+
+
+_KIND = "to"
+"""The field that says of which kind a section is."""
 
 
 def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
@@ -130,17 +162,22 @@ def _inner(kind: Any, part: str) -> Any:  # noqa: ANN401  (an annotation)
     elif get_origin(kind) is dict:
         found = get_args(kind)[1]
     else:
-        found = next(
-            (option for option in _sections(kind) if part in get_args(option.model_fields["to"].annotation)), None
-        )
+        found = next((option for option in _sections(kind) if part in _kinds(option)), None)
     only = _sections(found)
     return only[0] if len(only) == 1 else found
 
 
 def _sections(kind: Any) -> list[type[BaseModel]]:  # noqa: ANN401
-    """The sections among the options of an annotation."""
-    options = () if get_origin(kind) is dict else get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    """The sections among the options of an annotation; none for sections by name, which have the name between."""
+    if get_origin(kind) is dict:
+        return []
+    options = get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _kinds(section: type[BaseModel]) -> tuple[str, ...]:
+    """The kinds that a section is for."""
+    return get_args(section.model_fields[_KIND].annotation)
 
 
 def _fields(path: Sequence[str]) -> list[str]:
@@ -157,8 +194,15 @@ def _meaning(path: Sequence[str]) -> str:
     return field.description or f"a section with {', '.join(_fields(path))}"
 
 
+_DEFINITIONS: dict[str, tuple[str, type[ast.ClassDef] | type[ast.FunctionDef]]] = {
+    "class": ("classes", ast.ClassDef),
+    "function": ("functions", ast.FunctionDef),
+}
+"""What a reference may be to: its plural, and its node in the syntax tree."""
+
+
 def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> Iterator[str]:
-    """References of a spec to things that do not exist: a folder's name, modules, classes, columns, the bundle.
+    """References of a spec to things that do not exist: the folder, modules, classes, functions, columns, the bundle.
 
     Args:
         spec: with its valid sections at least.
@@ -168,11 +212,13 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
     name, features, model = (getattr(spec, section, None) for section in ("name", "features", "model"))
     if name and name != folder.name:
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
-    references = [("features.schema", features.contract)] if features else []
-    references += [("model.network", model.network)] if model else []
+    references = [("features.schema", "class", features.contract)] if features else []
+    references += [("model.network", "class", model.network)] if model else []
+    if spec.decisions and spec.decisions.function:
+        references.append(("decisions.function", "function", spec.decisions.function))
     pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
     has_images = any(pod.image for pod in pods)  # the steps' images may have other libraries than this process
-    for field, reference in references:
+    for field, what, reference in references:
         module, attribute = reference.split(":")
         file = folder / f"{module}.py"
         if not file.is_file():
@@ -181,12 +227,13 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
         if errors := list(_import_errors(file, libraries=not has_images)):
             yield from (f"{field}: {reference!r}: {error}" for error in errors)
             continue
-        classes = _classes(file)
-        if attribute not in classes:
-            there = ", ".join(classes) or "none"
-            yield f"{field}: {reference!r}: {module}.py defines no class {attribute}; its classes: {there}"
+        plural, node = _DEFINITIONS[what]
+        names = list(_defined(file, node))
+        if attribute not in names:
+            there = ", ".join(names) or "none"
+            yield f"{field}: {reference!r}: {module}.py defines no {what} {attribute}; its {plural}: {there}"
         elif field == "features.schema":
-            yield from _unknown_columns(spec, classes, attribute)
+            yield from _unknown_columns(spec, folder)
     if bundle and not bundle.startswith("s3://") and not Path(bundle, "bundle.json").is_file():
         yield f"model.bundle: {spec.model.bundle!r}: there is no bundle.json in {bundle}; expected a bundle folder"
 
@@ -243,10 +290,13 @@ def _is_installed(name: str) -> bool:
         return True
 
 
-def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    """The classes that a module defines."""
+Definition = TypeVar("Definition", bound=ast.ClassDef | ast.FunctionDef)
+
+
+def _defined(file: Path, kind: type[Definition]) -> dict[str, Definition]:
+    """The classes or functions that a module defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {node.name: node for node in tree.body if isinstance(node, kind)}
 
 
 def _column(field: ast.AnnAssign) -> str:
@@ -258,10 +308,15 @@ def _column(field: ast.AnnAssign) -> str:
     return field.target.id if isinstance(field.target, ast.Name) else ""
 
 
-def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name: str) -> Iterator[str]:
-    """Columns that the spec names and the schema does not declare."""
+def schema_columns(spec: PipelineSpec, folder: Path) -> list[str] | None:
+    """The columns that a spec's schema declares; None if only its import would show them, or there is no schema."""
+    module, name = spec.features.contract.split(":")
+    try:
+        classes = _defined(folder / f"{module}.py", ast.ClassDef)
+        pending = [classes[name]]
+    except (OSError, SyntaxError, ValueError, KeyError):
+        return None
     columns: list[str] = []
-    pending = [classes[name]]
     while pending:
         node = pending.pop()
         columns += [_column(part) for part in node.body if isinstance(part, ast.AnnAssign)]
@@ -270,7 +325,15 @@ def _unknown_columns(spec: PipelineSpec, classes: dict[str, ast.ClassDef], name:
             if base_name in classes:
                 pending.append(classes[base_name])
             elif base_name != "DataFrameModel":
-                return  # inherits from another module: only the import knows the columns
+                return None  # inherits from another module
+    return columns
+
+
+def _unknown_columns(spec: PipelineSpec, folder: Path) -> Iterator[str]:
+    """Columns that the spec names and the schema does not declare."""
+    columns = schema_columns(spec, folder)
+    if columns is None:
+        return
     source = getattr(spec, "input", None)
     for field, wanted in (
         ("input.key", (source.key,) if source else ()),

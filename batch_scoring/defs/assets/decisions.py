@@ -25,9 +25,12 @@ from batch_scoring.defs.metadata import (
     ui_table,
 )
 from batch_scoring.defs.step_run import step_run
+from batch_scoring.delivery.day_page.publish import publish
 from batch_scoring.delivery.decisions.prepare import check_current, prepare, read_source
 from batch_scoring.monitoring.checks import decision_checks
 from batch_scoring.monitoring.checks.decision_checks import arms, counted
+from batch_scoring.monitoring.links import day_page, link
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import PublishedDay
 
 
@@ -67,7 +70,9 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 model=source.model,
                 check_current=lambda: check_current(step, source),
             )
-            metadata = decisions_metadata(prepared, published_day, committed) | figures(run, published_day.rows_in)
+            page = _page(pipeline, step.day, run, committed=committed)
+            metadata = decisions_metadata(prepared, published_day, committed) | page
+            metadata |= figures(run, published_day.rows_in)
             yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
     return [_decisions]
@@ -98,6 +103,21 @@ def decisions_metadata(prepared: Prepared, published_day: PublishedDay, committe
         "fingerprint": dg.MetadataValue.text(published_day.fingerprint),
         **{name: dg.MetadataValue.int(value) for name, value in prepared.settings.items() if isinstance(value, int)},
     }
+
+
+def _page(pipeline: Pipeline, day: str, run: StepContext, *, committed: bool) -> dict[str, dg.MetadataValue]:
+    """The link to the day's page, which is drawn anew if the decisions are; an error there fails nothing."""
+    try:
+        path = day_page(day)
+        if committed or not pipeline.output.list(path):
+            with run.timed("page"):
+                publish(pipeline, day)
+        return {"page": link(pipeline, path)}
+    except Exception as error:  # any error at all: the decisions are published, and the run must not fail
+        run.log(
+            f"the page of {day} could not be drawn: {type(error).__name__}: {error}; the decisions are not affected"
+        )
+        return {}
 
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:

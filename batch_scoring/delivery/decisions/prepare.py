@@ -7,6 +7,7 @@ of the days before that `not_within_days` asks for. All decisions of a day are o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from batch_scoring.delivery.decisions import reading, recent
 from batch_scoring.delivery.decisions.decide import decide
 from batch_scoring.delivery.decisions.decided import DICTIONARY, Decided, schema
 from batch_scoring.delivery.decisions.explain import Explanations, explain
+from batch_scoring.delivery.decisions.user_function import decide_by_function
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.runtime.step_context import StepContext
@@ -140,9 +142,14 @@ def decide_day(
 
     Raises:
         RuleError: a rule does not fit the columns.
-        DecisionError: the day cannot be decided as the spec says.
+        DecisionError: the day cannot be decided as the spec says, or the function does not keep its promises.
+        CodeError: the function's module cannot be imported.
     """
     key, form = pipeline.spec.input.key, rows.schema
+    if decisions.function:
+        function = pipeline.load(decisions.function)
+        everything = pa.Table.from_batches(rows.read(form.names))
+        return decide_by_function(everything, date.fromisoformat(day), function, decisions, key)
     had = recent.keys(pipeline, decisions, day, earlier, form.field(key).type)
     return decide(rows.read(reading.columns(decisions)), decisions, key, form, had, salt=pipeline.name)
 

@@ -1,6 +1,7 @@
 """Decisions of a day through Dagster: who gets what and why, what a run repeats, and what a mistake leaves standing."""
 
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -229,22 +230,72 @@ def test_a_run_of_the_whole_day_includes_decisions(project: TinyProject) -> None
         assert runs[-1].code != run_history.current_code(project.pipeline), "a corrected rule is another attempt"
 
 
+# a function of the pipeline's own
+
+
+def by_function(body: str) -> dict[str, object]:
+    """Rules that call a function with this body, and its code."""
+    code = f"""
+import pyarrow as pa
+import pyarrow.compute as pc
+
+def table(actions, reason):
+    return pa.table({{"action": actions, "reason": [reason] * len(actions)}})
+
+def decide(rows, day):
+    {body}
+"""
+    return {"function": "rules:decide", "reasons": ["high", "low"], "actions": {"call": {"most": 8}}, "code": code}
+
+
+def test_a_function_decides_from_scores_features_and_attributes(project: TinyProject) -> None:
+    rules = by_function(
+        """
+    called = pc.and_(pc.equal(rows["region"], "north"), pc.and_(rows["consent"], pc.greater(rows["x"], 5)))
+    action, reason = pc.if_else(called, "call", "none"), pc.if_else(called, "high", "low")
+    return pa.table({"action": action, "reason": reason, "rank": pc.if_else(called, 1, None)})
+"""
+    )
+    (project.folder / "rules.py").write_text(str(rules.pop("code")))
+    rules["actions"] = {"call": {"most_per": {"region": 30}}}
+    by_rules(project, rules)
+    assert all(checks(project.run()).values())
+    rows = customers(project, 120).to_pylist()
+    called = {row["id"] for row in rows if row["region"] == "north" and row["consent"] and row["x"] > 5}
+    assert called and keys(project, "call") == called
+    assert set(reasons(project).values()) == {("call", "high"), ("none", "low")}
+    code = project.pipeline.decisions_code
+    with (project.folder / "rules.py").open("a") as file:
+        file.write("# another threshold\n")
+    assert project.pipeline.decisions_code != code
+
+
 # mistakes
 
 
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        (
-            {**RULES, "eligible": {"adult": "age >= 18"}},
-            "decisions.eligible.adult: 'age >= 18' mentions age, which is no column here; there ar",
-        ),
         (changed("email", where="region > 3"), "decisions.actions.email.where: "),
         (
             {**RULES, "score": "prob_class_7"},
             "decisions.score: the day has no column prob_class_7; expected one of id, ",
         ),
-        (changed("email", most_per={"branch": 3}), "decisions.actions.email.most_per: the day has no column branch"),
+        (by_function("raise ValueError('no')"), "decisions.function: rules:decide raised ValueError: no"),
+        (by_function("return rows"), "decisions.function: rules:decide returned no column action, reason; found id, "),
+        (
+            by_function("return table(['call'] * len(rows), 'high')"),
+            "caps_hold: call has 120 rows, expected at most 8; the function exceeds a cap of the spec: correct it",
+        ),
+        (
+            by_function("return table(['none'] * len(rows), 'whim')"),
+            "reasons_are_known: 120 rows with reason 'whim', which the spec does not name; name them in decisions, or "
+            "correct the function",
+        ),
+        (
+            by_function("return table(['call', *['none'] * (len(rows) - 1)], 'high')"),
+            "decisions.function: rules:decide gives id 'k0000000' (one of 2 rows) 'none' as action when its rows come",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_the_previous_decisions_stand(
@@ -252,6 +303,9 @@ def test_a_mistake_is_told_with_its_place_and_the_previous_decisions_stand(
 ) -> None:
     project.run()
     before = project.read(table="decisions")
+    if code := rules.pop("code", None):
+        (project.folder / "rules.py").write_text(str(code))
+        sys.modules.pop(f"batch_scoring.pipelines.{project.name}.rules", None)
     by_rules(project, rules)
     result = project.run(raise_on_error=False)
     assert said in error_of(result)
