@@ -61,6 +61,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.materialize
 	$(BIN)/python -m benchmarks.instruction_sets
 	$(BIN)/python -m benchmarks.rejected
+	$(BIN)/python -m benchmarks.decisions
 
 ## the engine side by side with its peers, each table within 15 minutes on 2 cores
 bench-peers: $(VENV)/.bench-installed
@@ -70,6 +71,7 @@ bench-peers: $(VENV)/.bench-installed
 	$(BIN)/python -m benchmarks.engine --rows 1000000 --format csv
 	$(BIN)/python -m benchmarks.engine --rows 500000 --model wide
 	$(BIN)/python -m benchmarks.engine --rows 200000 --model transformer
+	$(BIN)/python -m benchmarks.decisions
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

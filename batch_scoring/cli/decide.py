@@ -79,9 +79,9 @@ def read_decisions(file: Path) -> "Decisions":
     import yaml
     from pydantic import ValidationError
 
-    from batch_scoring.config import spec_file
     from batch_scoring.config.delivery_spec import Decisions
-    from batch_scoring.config.spec_validation import field_errors
+    from batch_scoring.config.validation import spec_file
+    from batch_scoring.config.validation.spec_validation import field_errors
     from batch_scoring.errors import SpecError
 
     try:
@@ -111,15 +111,13 @@ def try_rules(name: str, day: str, rules: "Decisions") -> Compared:
     from batch_scoring.config.loader import find_pipeline  # late: --help does not need them
     from batch_scoring.daily.freshness import are_of
     from batch_scoring.daily.publish import DayStep
-    from batch_scoring.delivery.day_rows import DayRows
-    from batch_scoring.delivery.decisions.prepare import decide_day, read_source
+    from batch_scoring.delivery.decisions.prepare import day_rows, decide_day, read_source
     from batch_scoring.monitoring.checks.decision_checks import counted
 
     pipeline = find_pipeline(name)
     step = DayStep(pipeline, day, "decisions")
     source = read_source(step, rules)
-    rows = DayRows(pipeline, source.features, source.predictions)
-    decided = decide_day(pipeline, rules, day, rows, source.earlier)
+    decided = decide_day(pipeline, rules, day, day_rows(step, source), source.earlier)
     published = step.state.published_day("decisions", day)
     return Compared(
         pipeline.name,

@@ -160,7 +160,7 @@ class FileExport(Export):
         min_length=1,
         pattern=r"\{day\}.*\.(csv|csv\.gz|parquet|jsonl)$",
         description="where the files go, with {day} in the name: .csv, .csv.gz, .parquet or .jsonl; each version of a "
-        "day has a file of its own, and <name>.manifest.json names the valid one",
+        "day has a file of its own, and `<name>.manifest.json` names the valid one",
     )
     people: bool = Field(
         default=False,

@@ -15,11 +15,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from batch_scoring.config import spec_file
-from batch_scoring.config.delivery_validation import unmet_names
 from batch_scoring.config.pipeline import Pipeline, locate
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.spec_validation import (
+from batch_scoring.config.validation import spec_file
+from batch_scoring.config.validation.delivery_validation import unmet_names
+from batch_scoring.config.validation.spec_validation import (
     field_errors,
     field_path,
     name_clashes,

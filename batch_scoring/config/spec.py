@@ -1,6 +1,6 @@
 """The schema of `pipeline.yaml`: pydantic models, with a description for every field.
 
-Each section validates its own fields here. `spec_validation.py` phrases the errors and checks what the fields refer to;
+Each section validates its own fields here. `validation` phrases the errors and checks what the fields refer to;
 `loader.py` reads the files.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from batch_scoring.config.delivery_spec import ActionAlert, AnyExport, DayPage, Decisions
+from batch_scoring.config.delivery_spec import LONGEST_LOOK_BACK, ActionAlert, AnyExport, DayPage, Decisions
 from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status, time_zone
 
 
@@ -239,6 +239,30 @@ class QuarantineSize(Check):
         return max(FEWEST_LOST, bound + STANDARD_ERRORS * math.sqrt(bound * (1 - self.share)))
 
 
+class ActionCount(Check):
+    """Allowed deviation of each action's rows from those of the previous days.
+
+    What chance does to small counts is added: two standard errors, at least 2 rows. In ten simulated years with 2, 5,
+    20, 100, 1,000 or 10,000 rows a day and a fifth fewer at weekends, no day fails; if the days also differ by 20 %
+    among themselves, two a year at most. An action that nobody gets fails if 20 rows usually do.
+    """
+
+    tolerance: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="largest deviation from the action's rows on the previous 28 days, as a share of them, besides "
+        "what chance does",
+    )
+
+
+class ArmShare(Check):
+    """The share of an action's control group.
+
+    In 500 simulated years with a share of 1 to 50 % and 100 to 10,000 rows a day, one day in 37 years fails at most.
+    """
+
+
 class KnownCategories(Check):
     """Limits on rows with unknown categories."""
 
@@ -315,8 +339,8 @@ class Checks(Section):
     every_row_is_decided: Guard = Guard()
     caps_hold: Guard = Guard()
     reasons_are_known: Guard = Guard()
-    actions_are_usual: RowCount = RowCount()
-    arms_are_balanced: Check = Check()
+    actions_are_usual: ActionCount = ActionCount()
+    arms_are_balanced: ArmShare = ArmShare()
     export_is_whole: Notice = Notice(severity="error")
     exports_are_current: Notice = Notice()
 
@@ -552,6 +576,20 @@ class Retention(Section):
         ge=1,
         le=36500,
         description="days for which quarantined rows, raw customer data, are kept; none: for ever",
+    )
+    features_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="days for which validated features are kept, attributes included; a day without them keeps its "
+        "scores and cannot be scored or decided again; none: for ever",
+    )
+    decisions_days: int | None = Field(
+        default=None,
+        ge=LONGEST_LOOK_BACK + 1,
+        le=36500,
+        description=f"days for which decisions are kept (not_within_days looks back up to {LONGEST_LOOK_BACK}); "
+        "none: for ever",
     )
     models_days: int | None = Field(
         default=None,

@@ -106,13 +106,16 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     """Compare the published predictions of every day with the current model, code and landing files.
 
     Decisions are compared with the current rules. A day that was never decided is not stale: it was scored before the
-    spec had any.
+    spec had any. Nor is one whose features retention has removed.
     """
     listed = landing_files.list_days(pipeline.landing)
     stale, state = StaleDays(), State(pipeline.output)
     decided = state.published_days("decisions") if pipeline.spec.decisions else []
     by_other_rules = {decisions.day for decisions in decided if decisions.code != pipeline.decisions_code}
+    expired = _expired(pipeline, state) if pipeline.spec.retention.features_days else set()
     for published_day in state.published_days("predictions"):
+        if published_day.day in expired:
+            continue
         files = listed.get(published_day.day, [])
         reasons = {
             "model": published_day.model_sha256 != model_sha256,
@@ -126,6 +129,19 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
         for reason in (name for name, holds in reasons.items() if holds):
             stale.by_reason.setdefault(reason, []).append(published_day.day)
     return stale
+
+
+def _expired(pipeline: Pipeline, state: State) -> set[str]:
+    """Days whose features retention has removed."""
+    table = features_table(pipeline)
+    loaded = table.load()
+    if loaded is None:
+        return set()
+    return {
+        features.day
+        for features in state.published_days("validated_features")
+        if loaded.transaction_version(Part(table, features.day, features.step).expiry) == features.table.transaction
+    }
 
 
 def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:

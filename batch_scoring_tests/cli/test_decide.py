@@ -89,7 +89,11 @@ def test_a_day_that_is_not_decided_is_tried_all_the_same(
             2,
             "try.yaml: decisions.actions.call.mostt: unknown field; accept",
         ),
-        ("decisions: {actions: {call: {where: age > 3}}}", 1, "decisions.actions.call.where: 'age > 3' mentions age"),
+        (
+            "decisions: {actions: {call: {where: age > 3}}}",
+            1,
+            "decisions.actions.call.where: 'age > 3', character 1: no column age",
+        ),
         ("decisions: {score: prob_class_9, actions: {call: {}}}", 1, "decisions.score: the day has no column prob_cla"),
         ("[", 2, "try.yaml: while parsing"),
     ],

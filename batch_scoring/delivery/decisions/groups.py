@@ -2,10 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-LARGEST = 1_000
-"""Maximum number of groups that are counted by value, the largest first: a cap that holds for these holds for all."""
+MOST_NAMED = 200
+"""Maximum number of groups that are counted by value. With more, the values are those of people, not of segments: they
+do not belong into statistics, and the largest count is enough to see that a cap holds."""
 
 NO_VALUE = "(no value)"
 """How the group of rows without a value is called among the counts."""
@@ -45,7 +45,7 @@ def encoded(column: pa.ChunkedArray) -> Encoded:
 
 
 def counts(rows: np.ndarray, codes: np.ndarray, values: pa.Array) -> dict[str, int]:
-    """Return the number of rows by value of a column, the largest groups first.
+    """Return the number of rows by value of a column, the largest groups first; of many groups only the largest count.
 
     Args:
         rows: positions of the rows that count.
@@ -53,7 +53,8 @@ def counts(rows: np.ndarray, codes: np.ndarray, values: pa.Array) -> dict[str, i
         values: the values by number.
     """
     numbers = np.bincount(codes[rows], minlength=len(values))
-    groups = pa.table({"value": values, "rows": numbers}).filter(pa.array(numbers > 0))
-    largest = pc.select_k_unstable(groups, LARGEST, [("rows", "descending"), ("value", "ascending")])
-    found = groups.take(largest)
-    return dict(zip(found["value"].to_pylist(), found["rows"].to_pylist(), strict=True))
+    filled = np.flatnonzero(numbers)
+    if len(filled) > MOST_NAMED:
+        return {f"(largest of {len(filled)} groups)": int(numbers.max())}
+    named = zip(numbers[filled].tolist(), values.take(pa.array(filled)).to_pylist(), strict=True)
+    return {value: count for count, value in sorted(named, key=lambda pair: (-pair[0], pair[1]))}

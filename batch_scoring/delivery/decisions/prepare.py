@@ -15,6 +15,7 @@ from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import are_of, decided_from
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, ScoredBy, check_input
+from batch_scoring.daily.score import check_features
 from batch_scoring.daily.stream import Batch, RowTotal
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.decisions import reading, recent
@@ -38,6 +39,8 @@ class Source:
     predictions: PublishedDay
     earlier: tuple[PublishedDay, ...]
     """Decisions of the days before that `not_within_days` asks for."""
+    is_expired: bool = False
+    """Whether retention has removed the features' rows."""
 
     @property
     def model(self) -> ScoredBy:
@@ -61,10 +64,24 @@ def read_source(step: DayStep, decisions: Decisions) -> Source:
         raise StateError(f"{name} has no predictions of {day}; {first}")
     if predictions.fingerprint != pinned.fingerprint:
         raise StateError(f"the predictions of {name} {day} come from other files than raw_input has pinned; {first}")
+    is_expired = False
     for published, what in ((features, "features"), (predictions, "predictions")):
-        if not DayStep(step.pipeline, day, published.step).table.snapshot().holds(published.table):
+        snapshot = DayStep(step.pipeline, day, published.step).table.snapshot()
+        if not snapshot.holds(published.table):
             raise StateError(f"the {what} table of {name} no longer holds {day} as it was published; {first}")
-    return Source(pinned, features, predictions, tuple(recent.find(step.pipeline, decisions, day)))
+        is_expired |= len(snapshot.files) < len(published.table.files)
+    earlier = tuple(recent.find(step.pipeline, decisions, day))
+    return Source(pinned, features, predictions, earlier, is_expired=is_expired)
+
+
+def day_rows(step: DayStep, source: Source) -> DayRows:
+    """The rows to decide about.
+
+    Raises:
+        StateError: retention has removed the features, or the tables do not belong together.
+    """
+    check_features(step, is_expired=source.is_expired)
+    return DayRows(step.pipeline, source.features, source.predictions)
 
 
 def check_current(step: DayStep, source: Source) -> None:
@@ -114,7 +131,7 @@ def prepare(step: DayStep, decisions: Decisions, source: Source, run: StepContex
         run.log(f"{step.day} is decided already: {source.predictions.rows} rows of the same scores and rules")
         return ready
     pipeline, digest = step.pipeline, shard_digest(step, source)
-    rows = DayRows(pipeline, source.features, source.predictions)
+    rows = day_rows(step, source)
     form = schema(rows.schema.field(pipeline.spec.input.key))
     shard = step.finished().find(digest)
     if shard is None:

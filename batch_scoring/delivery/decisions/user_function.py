@@ -30,6 +30,11 @@ Function: TypeAlias = Callable[[pa.Table, date], Any]
 UNKNOWN_REASONS = 100
 """Maximum number of different reasons that the spec does not name: a check reports so many, more are no vocabulary."""
 
+_NOT_PURE = (
+    "but only when the rows come in reverse order. It must not depend on their order, on the clock or on chance: sort "
+    "before you count, and break ties by the key"
+)
+
 
 def decide_by_function(rows: pa.Table, day: date, function: Function, decisions: Decisions, key: str) -> Decided:
     """Decide about the rows of a day.
@@ -68,10 +73,10 @@ class _Call:
         self._check_form(rows, found)
         decided = self._typed(found)
         is_known = pc.is_in(decided["action"], value_set=pa.array(self._actions))
-        self._check_each(rows, is_known, decided["action"], f"as action; expected one of {', '.join(self._actions)}")
-        self._check_each(rows, decided["reason"].is_valid(), decided["reason"], "as reason; expected a text")
+        self._check_each(rows, is_known, decided["action"], "action", f"expected one of {', '.join(self._actions)}")
+        self._check_each(rows, decided["reason"].is_valid(), decided["reason"], "reason", "expected a text")
         is_rank = pc.greater(decided["rank"], 0).fill_null(True)
-        self._check_each(rows, is_rank, decided["rank"], "as rank; expected 1 for the first")
+        self._check_each(rows, is_rank, decided["rank"], "rank", "expected 1 for the first, or null")
         return decided
 
     def check_same(self, rows: pa.Table, found: pa.Table, again: pa.Table) -> None:
@@ -79,13 +84,7 @@ class _Call:
         for name in found.column_names:
             is_same = pc.equal(found[name], again[name]).fill_null(False)
             both_null = pc.and_(found[name].is_null(), again[name].is_null())
-            self._check_each(
-                rows,
-                pc.or_(is_same, both_null),
-                again[name],
-                f"as {name} when its rows come in reverse order, and something else otherwise; it must not depend on "
-                "the order of the rows, the clock or chance: sort, and break ties by the key",
-            )
+            self._check_each(rows, pc.or_(is_same, both_null), again[name], name, _NOT_PURE)
 
     def _check_form(self, rows: pa.Table, found: object) -> None:
         """Check that it is a table with the right columns, and a row for each of the rows."""
@@ -110,7 +109,9 @@ class _Call:
         except pa.ArrowException as error:
             raise self._error(f"returned {found.schema}; expected text, and whole numbers as rank: {error}") from error
 
-    def _check_each(self, rows: pa.Table, is_right: pa.ChunkedArray, found: pa.ChunkedArray, as_what: str) -> None:
+    def _check_each(
+        self, rows: pa.Table, is_right: pa.ChunkedArray, found: pa.ChunkedArray, what: str, expected: str
+    ) -> None:
         """Check every row.
 
         Raises:
@@ -119,8 +120,9 @@ class _Call:
         wrong = np.flatnonzero(~is_right.to_numpy())
         if len(wrong):
             place = int(wrong[0])
+            others = {1: "", 2: " and 1 other row"}.get(len(wrong), f" and {len(wrong) - 1} other rows")
             key, value = rows[self._key][place].as_py(), found[place].as_py()
-            raise self._error(f"gives {self._key} {key!r} (one of {len(wrong)} rows) {value!r} {as_what}")
+            raise self._error(f"gives the {what} {value!r} for {self._key} {key!r}{others}; {expected}")
 
     def _error(self, what: str) -> DecisionError:
         return DecisionError(f"decisions.function: {self._name} {what}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batch_scoring.config.delivery_spec import Export, RedisExport
-from batch_scoring.config.expressions import Rule
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.rules.expressions import Rule
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.exports.published import Published
 from batch_scoring.errors import SinkRefusedError

@@ -89,7 +89,7 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
         if one["type"] == "extra_forbidden":
             place: Any = content
             for part in above:
-                place = place.get(part, place)  # pydantic names the kind of a section too
+                place = place[part]
             place.pop(last, None)
         else:
             invalid.add(one["loc"][0])
@@ -98,7 +98,10 @@ def valid_part(content: dict[str, Any], error: ValidationError) -> PipelineSpec:
         if name in content and name not in invalid:
             with contextlib.suppress(ValidationError):  # without its unknown field it may be invalid in another way
                 valid[name] = TypeAdapter(field.rebuild_annotation()).validate_python(content[name])
-    return PipelineSpec.model_construct(**valid)
+    spec = PipelineSpec.model_construct(**valid)
+    if "decisions" in invalid:
+        del spec.__dict__["decisions"]  # None would mean that the spec has none
+    return spec
 
 
 def name_clashes(spec: PipelineSpec) -> Iterator[str]:
@@ -214,8 +217,8 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
     references = [("features.schema", "class", features.contract)] if features else []
     references += [("model.network", "class", model.network)] if model else []
-    if spec.decisions and spec.decisions.function:
-        references.append(("decisions.function", "function", spec.decisions.function))
+    if (decisions := getattr(spec, "decisions", None)) and decisions.function:
+        references.append(("decisions.function", "function", decisions.function))
     pods = [spec.compute.of(asset) for asset in type(spec.compute).model_fields]
     has_images = any(pod.image for pod in pods)  # the steps' images may have other libraries than this process
     for field, what, reference in references:

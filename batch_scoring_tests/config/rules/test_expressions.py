@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scoring.config.expressions import Rule
+from batch_scoring.config.rules.expressions import Rule
 from batch_scoring.errors import RuleError
 
 ROWS = pa.record_batch(

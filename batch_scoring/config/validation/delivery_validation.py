@@ -1,4 +1,4 @@
-"""Checks of what the sections `decisions` and `exports` refer to: columns, rules, and each other.
+"""Checks of what the sections `decisions` and `exports` refer to: columns, rules, each other; and alerts to actions.
 
 No code is run and no bundle is read, so a column's type and the number of classes are left to the run.
 """
@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from batch_scoring.config.delivery_spec import AnyExport, Decisions, FileExport, PostgresExport, RedisExport
-from batch_scoring.config.expressions import Rule, nearest
+from batch_scoring.config.delivery_spec import Action, AnyExport, Decisions, FileExport, PostgresExport, RedisExport
+from batch_scoring.config.rules.expressions import Rule, nearest
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.spec_validation import OF_DECISIONS
+from batch_scoring.config.validation.spec_validation import OF_DECISIONS
 from batch_scoring.errors import RuleError
 
 _SCORES = ("prob_class_0", "prob_class_1", "prediction", "prediction_proba")
@@ -53,15 +53,17 @@ def unmet_names(spec: PipelineSpec, schema_columns: Sequence[str]) -> Iterator[s
     """
     rows = (spec.input.key, *spec.features.names, *spec.input.attributes, *_BESIDES)
     hints = {name: "it is a column of the schema: name it under input.attributes" for name in schema_columns}
-    if spec.decisions:
-        yield from _unmet_in_decisions(spec.decisions, _Columns(rows, hints))
-    decided = {name: "it is a column of decisions: write of: decisions" for name in OF_DECISIONS}
+    decisions = getattr(spec, "decisions", None)
+    if decisions:
+        yield from _unmet_in_decisions(decisions, _Columns(rows, hints))
+    if hasattr(spec, "decisions"):  # not if it is invalid
+        yield from _unknown_actions(spec, decisions.actions if decisions else {})
+    of_decisions = {name: "it is a column of decisions: write of: decisions" for name in OF_DECISIONS}
     for name, export in spec.exports.items():
         place = f"exports.{name}"
         if export.of == "predictions":
-            known = _Columns(rows, hints | (decided if spec.decisions else {}))
-            yield from _unmet_in_export(place, export, known)
-        elif spec.decisions:
+            yield from _unmet_in_export(place, export, _Columns(rows, hints | (of_decisions if decisions else {})))
+        elif decisions or not hasattr(spec, "decisions"):
             yield from _unmet_in_export(place, export, _Columns((*OF_DECISIONS, *rows), hints))
         else:
             yield f"{place}.of: 'decisions': the spec has no section decisions; expected predictions"
@@ -77,6 +79,14 @@ def _unmet_in_decisions(decisions: Decisions, known: _Columns) -> Iterator[str]:
             yield from known.check_rule(f"decisions.actions.{name}.where", action.where)
         for column in action.most_per:
             yield from known.check(f"decisions.actions.{name}.most_per", column)
+
+
+def _unknown_actions(spec: PipelineSpec, actions: Mapping[str, Action]) -> Iterator[str]:
+    """Alerts about actions that no row can get."""
+    for name in spec.alerts.actions:
+        if name not in actions:
+            what = nearest(name, list(actions)) if actions else "the spec has no section decisions"
+            yield f"alerts.actions.{name}: no such action; {what}"
 
 
 def _unmet_in_export(place: str, export: AnyExport, known: _Columns) -> Iterator[str]:

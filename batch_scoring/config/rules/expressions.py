@@ -16,8 +16,8 @@ from typing import NoReturn
 
 import pyarrow as pa
 
-from batch_scoring.config import expression_values as values
-from batch_scoring.config.expression_values import KINDS, Kind, Part
+from batch_scoring.config.rules import values
+from batch_scoring.config.rules.values import KINDS, Kind, Part
 from batch_scoring.errors import RuleError
 
 _ACCEPTED = (

@@ -117,6 +117,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         put("exports", "recs", value=REDIS | {"value": "items"}),
         "exports.recs.value: 'items': no such column; expected one of id",
     ),
+    "an alert about no action": (
+        put("alerts", "actions", value={"cal": {"channels_from": "FRAUD_ALERT_URLS"}}),
+        "alerts.actions.cal: no such action; did you mean call?",
+    ),
     "two exports to one file": (
         put("exports", "others", value=EXPORT),
         "exports.others.path: 'exports/{day}.csv': exports.calls writes there too; expected a place of its own, or "
@@ -162,6 +166,11 @@ def test_every_fault_is_told_and_those_of_other_sections_too(deciding: TinyProje
     assert found == ["schedule.cron", "decisions.eligible.a", "decisions.eligible.b", "exports.calls.order"]
 
 
+def test_an_alert_needs_decisions(tiny: TinyProject) -> None:
+    tiny.spec["alerts"] = {"actions": {"call": {"channels_from": "FRAUD_ALERT_URLS"}}}
+    assert errors_in(tiny) == ["alerts.actions.call: no such action; the spec has no section decisions"]
+
+
 def test_an_invalid_section_does_not_hide_what_the_others_refer_to(deciding: TinyProject) -> None:
     deciding.spec["decisions"]["eligible"] = {"a": "nowhere"}
     deciding.spec["exports"]["calls"]["colums"] = ["id"]
@@ -170,6 +179,12 @@ def test_an_invalid_section_does_not_hide_what_the_others_refer_to(deciding: Tin
         "exports.calls.colums: unknown field",
         "decisions.eligible.a: 'nowhere', character 1: no column nowhere",
     ]
+
+
+def test_invalid_decisions_are_not_taken_for_none(deciding: TinyProject) -> None:
+    deciding.spec["alerts"] = {"actions": {"call": {"channels_from": "FRAUD_ALERT_URLS"}}}
+    found = errors_in(deciding, put("decisions", "score", value=5))
+    assert [fault.split(": ")[0] for fault in found] == ["decisions.score"]
 
 
 def test_without_a_valid_input_nothing_is_said_about_columns(deciding: TinyProject) -> None:

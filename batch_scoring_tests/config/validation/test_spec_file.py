@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.config.loader import load_pipelines
-from batch_scoring.config.spec_file import line_of, lines
+from batch_scoring.config.validation.spec_file import line_of, lines
 from batch_scoring.errors import SpecError
 from batch_scoring_tests.specs import errors_in, put
 from batch_scoring_tests.tiny import TinyProject

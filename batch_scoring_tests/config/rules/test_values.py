@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch_scoring.config.expressions import Rule
+from batch_scoring.config.rules.expressions import Rule
 
 
 def holds(text: str, **columns: pa.Array) -> list[bool | None]:
