@@ -222,7 +222,7 @@ def main() -> None:
     contenders, written = contest.contenders, contest.rows(options.rows)
     with side_by_side.working_folder(None) as folder, contest.server() as (url, empty):
         file = folder / "rows.parquet"
-        pq.write_table(written, file, row_group_size=2 * READ_ROWS)  # as a day's files
+        pq.write_table(written, file, row_group_size=2 * parquet.READ_ROWS)  # as a day's files
 
         def run(name: str) -> Callable[[], Measures]:
             def once() -> Measures:
