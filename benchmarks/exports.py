@@ -140,7 +140,7 @@ def redis() -> Iterator[tuple[str, Callable[[], None]]]:
     from batch_scoring_tests.redis_process import running_redis
 
     with running_redis("--appendonly", "no") as server:
-        yield server.url, lambda: server.client().flushall() and None
+        yield server.url, lambda: server.client().flushall(asynchronous=True) and None
 
 
 def to_redis(form: Literal["list", "single"], value: str) -> Write:

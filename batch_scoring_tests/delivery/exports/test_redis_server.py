@@ -11,7 +11,7 @@ import pytest
 from batch_scoring.delivery.exports import redis_server
 from batch_scoring.delivery.exports.redis_server import Keys, RedisServer, address_of, connected
 from batch_scoring.errors import SinkError, SinkRefusedError
-from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, needs_redis, running_redis
+from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +60,10 @@ def test_an_option_that_cannot_be_read_is_refused_without_its_value() -> None:
     assert "geheim" not in str(caught.value)
 
 
-def test_no_server(free_port: int) -> None:
-    with pytest.raises(SinkError, match=f"redis://localhost:{free_port}: .*check that it runs and can be reached"):
-        RedisServer(f"redis://localhost:{free_port}").ask("PING")
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def test_no_server() -> None:
+    port = free_port()
+    with pytest.raises(SinkError, match=f"redis://localhost:{port}: .*check that it runs and can be reached"):
+        RedisServer(f"redis://localhost:{port}").ask("PING")
 
 
 @needs_redis
