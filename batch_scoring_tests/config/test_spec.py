@@ -10,8 +10,8 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
         put("schedule_at", value="06:00"),
         "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
-        "scoring, decisions, exports, checks, drift, schedule, runs, uploads, events, alerts, retention, compute, "
-        "preview_rows, output",
+        "scoring, decisions, exports, page, checks, drift, schedule, runs, uploads, events, alerts, retention, "
+        "compute, preview_rows, output",
     ),
     "memory without a number": (
         put("compute", "default", "memory", value="lots"),

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config import reasons
 from batch_scoring.config.delivery_spec import NO_ACTION, Action, Decisions
+from batch_scoring.config.rules import reasons
 from batch_scoring.delivery.decisions import arms, caps, groups
 from batch_scoring.delivery.decisions.decided import Decided, GroupCounts
 from batch_scoring.delivery.decisions.reading import Codes, DayColumns, read

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config import reasons
+from batch_scoring.config.rules import reasons
 from batch_scoring.delivery.decisions.arms import ARMS, NO_ARM
 from batch_scoring.storage import parquet
 

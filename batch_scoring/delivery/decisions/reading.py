@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batch_scoring.config import reasons
 from batch_scoring.config.delivery_spec import Action, Decisions
+from batch_scoring.config.rules import reasons
 from batch_scoring.config.rules.expressions import Rule
 from batch_scoring.delivery.decisions.arms import as_text
 from batch_scoring.delivery.decisions.groups import GroupColumn

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config import reasons
 from batch_scoring.config.delivery_spec import NO_ACTION, Decisions
+from batch_scoring.config.rules import reasons
 from batch_scoring.delivery.decisions import groups
 from batch_scoring.delivery.decisions.arms import NO_ARM
 from batch_scoring.delivery.decisions.decided import Decided, GroupCounts

@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from batch_scoring.config import reasons
 from batch_scoring.config.delivery_spec import NO_ACTION, Decisions
+from batch_scoring.config.rules import reasons
 from batch_scoring.daily import trailing_days
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.monitoring.finding import Finding

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.config.delivery_spec import Action, Decisions
-from batch_scoring.config.reasons import vocabulary
+from batch_scoring.config.rules.reasons import vocabulary
 from batch_scoring.delivery.decisions import caps
 from batch_scoring.delivery.decisions.arms import ARMS
 from batch_scoring.delivery.decisions.decide import decide

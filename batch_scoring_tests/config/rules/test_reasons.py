@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from batch_scoring.config.delivery_spec import Decisions
-from batch_scoring.config.reasons import vocabulary
+from batch_scoring.config.rules.reasons import vocabulary
 
 
 def reasons_of(**section: object) -> tuple[str, ...]:
