@@ -139,6 +139,7 @@ COMMANDS = [
     "backfill",
     "score",
     "decide",
+    "export",
     "submit",
     "status",
     "wait",

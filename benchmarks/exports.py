@@ -1,6 +1,8 @@
 """Exports of a day against the obvious way to write its rows: client CPU, in paired rounds.
 
     python -m benchmarks.exports postgres --rows 1000000
+    python -m benchmarks.exports redis --rows 1000000
+    python -m benchmarks.exports redis-lists --rows 10000000
 
 Every contender runs in its own process, reads the same Parquet file and fills the same empty sink, a real server in
 memory on this machine. `client CPU` and `work` are of reading and writing, without imports; the server's CPU is not in
@@ -8,21 +10,25 @@ it.
 """
 
 import argparse
+import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_scoring.delivery.exports.sink import Delivery, Sink, Version
-from batch_scoring.storage.parquet import READ_ROWS
+from batch_scoring.storage import parquet
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures
 
@@ -54,7 +60,8 @@ def rows(count: int) -> pa.Table:
 
 def batches(file: Path) -> Iterator[pa.RecordBatch]:
     """Read a file in the batches of a day."""
-    return pq.ParquetFile(file).iter_batches(READ_ROWS)
+    with file.open("rb") as stream:
+        yield from parquet.read(stream)
 
 
 def deliver(sink: Sink, file: Path) -> None:
@@ -80,7 +87,7 @@ def to_postgres() -> Write:
     """Export as the project does."""
     import adbc_driver_postgresql.dbapi  # noqa: F401  (not measured)
 
-    from batch_scoring.delivery.exports.postgres import PostgresSink
+    from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 
     return lambda url, file: deliver(PostgresSink(url, "results", "churn", "results", "id"), file)
 
@@ -112,17 +119,96 @@ def rows_to_postgres() -> Write:
     return write
 
 
+# Redis
+
+
+def scored(count: int) -> pa.Table:
+    """A score for every user."""
+    return pa.table({"user_id": np.arange(count), "score": np.random.default_rng(0).random(count)})
+
+
+def ranked(count: int) -> pa.Table:
+    """Ten items for every user, in the order of their ranks: those of one user are far from each other."""
+    users = -(-count // 10)
+    items = np.random.default_rng(0).integers(100_000, size=count)
+    return pa.table({"user_id": np.arange(count) % users, "item_id": items})
+
+
+@contextmanager
+def redis() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Run a server; give its address and what empties it."""
+    from batch_scoring_tests.redis_process import running_redis
+
+    with running_redis("--appendonly", "no") as server:
+        yield server.url, lambda: server.client().flushall() and None
+
+
+def to_redis(form: Literal["list", "single"], value: str) -> Write:
+    """Export as the project does."""
+    import redis  # noqa: F401  (not measured)
+
+    from batch_scoring.config.delivery_spec import RedisExport
+    from batch_scoring.delivery.exports.redis import RedisSink
+
+    export = RedisExport(to="redis", url_from="RECS", prefix="rec", key="user_id", value=value, form=form)
+    return lambda url, file: deliver(RedisSink(export, url), file)
+
+
+def sets_to_redis(form: Literal["list", "single"], value: str) -> Write:
+    """Send a SET for every user by pipelines of redis-py, with the same keys, values and TTL."""
+    import redis
+
+    def users(file: Path) -> Iterator[tuple[int, object]]:
+        pairs = (pair for batch in batches(file) for pair in zip(*batch.to_pydict().values(), strict=True))
+        if form == "single":
+            yield from pairs
+            return
+        lists: dict[int, list[object]] = defaultdict(list)
+        for user, item in pairs:
+            lists[user].append(item)
+        yield from lists.items()
+
+    def write(url: str, file: Path) -> None:
+        pipeline = redis.Redis.from_url(url).pipeline(transaction=False)
+        for number, (user, found) in enumerate(users(file), 1):
+            pipeline.set(f"rec:{DAY}.1-00000000:{user}", json.dumps(found), ex=72 * 3600)
+            if number % 10_000 == 0:
+                pipeline.execute()
+        pipeline.execute()
+
+    return write
+
+
 @dataclass(frozen=True)
 class Contest:
     """A sink and those who write to it."""
 
+    rows: Callable[[int], pa.Table]
     server: Callable[[], AbstractContextManager[tuple[str, Callable[[], None]]]]
     """Runs one; gives its address and what empties it."""
     contenders: dict[str, Callable[[], Write]]
     """By name; each imports what it needs and gives what writes."""
 
 
-CONTESTS = {"postgres": Contest(postgres, {OURS: to_postgres, "SQLAlchemy rows": rows_to_postgres})}
+CONTESTS = {
+    "postgres": Contest(rows, postgres, {OURS: to_postgres, "SQLAlchemy rows": rows_to_postgres}),
+    "redis": Contest(
+        scored,
+        redis,
+        {
+            OURS: partial(to_redis, "single", "score"),
+            "redis-py, pipelines of SET": partial(sets_to_redis, "single", "score"),
+        },
+    ),
+    "redis-lists": Contest(
+        ranked,
+        redis,
+        {
+            OURS: partial(to_redis, "list", "item_id"),
+            "redis-py, pipelines of SET": partial(sets_to_redis, "list", "item_id"),
+        },
+    ),
+}
 
 
 def main() -> None:
@@ -132,10 +218,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    contenders = CONTESTS[options.sink].contenders
-    with side_by_side.working_folder(None) as folder, CONTESTS[options.sink].server() as (url, empty):
+    contest = CONTESTS[options.sink]
+    contenders, written = contest.contenders, contest.rows(options.rows)
+    with side_by_side.working_folder(None) as folder, contest.server() as (url, empty):
         file = folder / "rows.parquet"
-        pq.write_table(rows(options.rows), file)
+        pq.write_table(written, file, row_group_size=2 * READ_ROWS)  # as a day's files
 
         def run(name: str) -> Callable[[], Measures]:
             def once() -> Measures:
@@ -147,7 +234,7 @@ def main() -> None:
             return once
 
         found = side_by_side.rounds({name: run(name) for name in contenders}, options.rounds)
-    print(f"\n{options.rows:,} rows of 8 columns to {options.sink}, {options.rounds} rounds\n")
+    print(f"\n{options.rows:,} rows of {written.num_columns} columns to {options.sink}, {options.rounds} rounds\n")
     header = ["", "client CPU / ours", "client CPU, s", "work / ours", "work, s", "M rows/s", "peak, MB"]
     print(side_by_side.table(header, [_line(found, name, options.rows) for name in contenders]))
     print(f"\n{side_by_side.machine()}")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from time import perf_counter
 from typing import TextIO
-from uuid import uuid4
 
 import dagster as dg
 
+from batch_scoring.cli import day_runs
 from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
@@ -30,14 +30,10 @@ from batch_scoring.defs.metadata import asset_key
 from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
-from batch_scoring.operations import run_history
-from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State, StepName
 
-CANCEL_SECONDS = 1.0
-"""Time to record that a run was stopped."""
 _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
 
 
@@ -241,18 +237,8 @@ def run_day(
 ) -> DayOutcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     keys = None if steps is None else [asset_key(pipeline, step) for step in steps]
-    run_id = str(uuid4())
-    with signals.at_end(functools.partial(_cancel, instance, run_id)):
-        result = job.execute_in_process(
-            partition_key=day,
-            instance=instance,
-            run_config=quiet,
-            asset_selection=keys,
-            raise_on_error=False,
-            run_id=run_id,
-        )
+    result = day_runs.run_here(job, day, instance, "batch-scoring backfill", keys)
     seconds = perf_counter() - began
     checks = tuple(
         DayCheck(
@@ -262,26 +248,11 @@ def run_day(
         if not check.passed
     )
     if not result.success:
-        return DayOutcome(day, _first_error(result), checks, seconds=seconds)
+        return DayOutcome(day, day_runs.first_error(result), checks, seconds=seconds)
     last_steps: tuple[StepName, ...] = ("predictions", "decisions") if pipeline.spec.decisions else ("predictions",)
     written = [State(pipeline.output).published_day(step, day) for step in last_steps]
     unchanged = all(published_day is not None and published_day.run_id != result.run_id for published_day in written)
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
-
-
-def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Record that a run was stopped, repeatedly: its thread is still running and may record its start once more."""
-    until = time.monotonic() + CANCEL_SECONDS
-    while time.monotonic() < until:
-        run = instance.get_run_by_id(run_id)
-        if run and run.is_finished:
-            return
-        if run:  # otherwise the run is just being created
-            instance.add_run_tags(run_id, {run_history.STOPPED: run_id})
-            instance.report_run_canceled(
-                run, "The command batch-scoring backfill was interrupted. Finished shards are kept."
-            )
-        time.sleep(0.02)
 
 
 def _published(pipeline: Pipeline, day: str) -> DayOutcome:
@@ -324,12 +295,3 @@ def _job(pipeline: Pipeline) -> dg.JobDefinition:
 
     with in_this_process():  # here Ctrl-C ends a step, and only a step with its own pod is retried
         return deploy([pipeline]).resolve_job_def(job_name(pipeline))
-
-
-def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    """The first failed step and the first line of its error."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            step, error = step_error(event)
-            return f"{step}: {error.splitlines()[0]}"
-    return "the run failed before its first step"

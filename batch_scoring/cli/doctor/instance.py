@@ -212,7 +212,7 @@ def starters(site: Site) -> Iterator[ProbeFinding]:
         starts = _starters(pipeline)
         on = [name for name, default in starts.items() if sensor_status.is_on(known.get(name), default)]
         by_hand = [name for name, default in starts.items() if default == "running" and name not in on]
-        switch = _switch(site, by_hand[0] if by_hand else next(iter(starts)))
+        switch = switch_on(site, by_hand[0] if by_hand else next(iter(starts)))
         if not on:
             how = "switched off by hand" if by_hand else "as the spec says"
             yield ProbeFinding(
@@ -243,7 +243,7 @@ def guards(site: Site) -> Iterator[ProbeFinding]:
                 f"sensor {name}",
                 f"it is stopped: {lost}",
                 "on",
-                _switch(site, name),
+                switch_on(site, name),
             )
 
 
@@ -257,7 +257,8 @@ def ticks(site: Site) -> Iterator[ProbeFinding]:
             "error",
             f"sensor {door.sensor}",
             f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
-            "a successful tick: files that land are not scored until then",
+            f"a successful tick: {'days are not exported' if door.is_of_exports else 'files that land are not scored'} "
+            "until then",
             "fix what the error reports; its ticks are in the UI under Automation",
         )
 
@@ -313,7 +314,7 @@ def waiting_alerts(site: Site) -> Iterator[ProbeFinding]:
             yield ProbeFinding("warning", "alerts", text, "no waiting message", "batch-scoring doctor --send-test")
 
 
-def _switch(site: Site, name: str) -> str:
+def switch_on(site: Site, name: str) -> str:
     """The remedy that starts a sensor or schedule; the dagster command does not find the instance by itself."""
     kind = "schedule" if name.endswith("_on_schedule") else "sensor"
     home = shell_word(str(site.home or PROJECT))

@@ -56,6 +56,9 @@ return 1
 _KEEPS_ALL = "noeviction"
 """The `maxmemory-policy` that refuses what does not fit, instead of removing keys."""
 
+_IN_MEMORY = 2**20
+"""Bytes of packed names that are kept in memory; more go to a file without a name."""
+
 _OVERHEAD = 3
 """Memory of short keys, as a multiple of what is sent."""
 
@@ -65,6 +68,8 @@ _WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 class ShownDay(BaseModel):
     """What Redis shows of a day: a marker in `days`, and the fields of `current`."""
 
+    owner: str
+    """Pipeline and export; no other may use the prefix."""
     day: str
     prefix: str
     """Beginning of the names of its keys."""
@@ -119,16 +124,18 @@ class RedisSink:
         """See `Sink.deliver`."""
         with connected(self._url) as server:
             now = _now(server)
+            self._check_owner(server, delivery)
             shown = self._shown(server, delivery.day)[1]
             if shown and (outcome := _refused(delivery, shown, now)):
                 return self._delivered(outcome, shown)
             ttl = timedelta(hours=self._export.ttl_hours)
             attempt = f"{delivery.version.transaction}-{secrets.token_hex(4)}"
             prefix = f"{self._export.prefix}:{delivery.day}.{attempt}:"
-            with tempfile.TemporaryFile() as names:
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as names:
                 keys = Keys(server, prefix, ttl.total_seconds(), names)
                 rows = self._write(server, keys, delivery)
                 new = ShownDay(
+                    owner=_owner(delivery),
                     day=delivery.day,
                     prefix=prefix,
                     created=delivery.version.created,
@@ -212,6 +219,15 @@ class RedisSink:
                 f"({error.errors()[0]['msg']}); remove it, or choose another prefix"
             ) from error
 
+    def _check_owner(self, server: RedisServer, delivery: Delivery) -> None:
+        """Refuse to share the prefix: one export would take the other's versions for its own."""
+        owner = (server.ask("HGET", self._current, "owner") or b"").decode()
+        if owner and owner != _owner(delivery):
+            raise SinkRefusedError(
+                f"{self.address}: the prefix {self._export.prefix} is used by the export {owner}; choose another "
+                f"prefix for {_owner(delivery)}; if that export is no more, remove {self._current} and {self._days}"
+            )
+
     def _delivered(self, outcome: Outcome, shown: ShownDay, size: int = 0) -> Delivered:
         return Delivered(outcome, shown.marker, size, (f"{self.address} {shown.prefix}*",))
 
@@ -237,6 +253,7 @@ class RedisSink:
         """Do all that an export does, with keys that are removed."""
         now, probe = _now(server), f"{self._export.prefix}:probe-{secrets.token_hex(4)}:"
         new = ShownDay(
+            owner="",
             day="",
             prefix=probe,
             created=0,
@@ -262,6 +279,10 @@ def _switch(server: RedisServer, days: str, current: str, compared: str, new: Sh
     """Show a day, in one step, if its marker still is the one that was compared."""
     marker = new.model_dump_json()
     return bool(server.ask("EVAL", _SWITCH, 2, days, current, new.day, compared, marker, *new.fields))
+
+
+def _owner(delivery: Delivery) -> str:
+    return f"{delivery.pipeline}.{delivery.export}"
 
 
 def _refused(delivery: Delivery, shown: ShownDay, now: datetime) -> Outcome | None:

@@ -24,6 +24,9 @@ from batch_scoring.ingest.key_index import hash64
 _PARTS = 32
 """Temporary files; one of ten million rows holds 300,000."""
 
+_IN_MEMORY = 2**20
+"""Bytes of each that are kept in memory; a small export writes no file."""
+
 _AT_ONCE = 8192
 """Keys that are made into text at a time."""
 
@@ -143,7 +146,7 @@ class _Group:
 def _grouped(rows: Iterable[pa.RecordBatch]) -> Iterator[_Group]:
     """Gather rows with equal keys, in their order."""
     with contextlib.ExitStack() as stack:
-        files: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(_PARTS)]
+        files: list[IO[bytes]] = [stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY)) for _ in range(_PARTS)]
         writers: list[pa.ipc.RecordBatchStreamWriter] = []
         for pair in rows:
             writers = writers or [pa.ipc.new_stream(file, pair.schema) for file in files]

@@ -146,7 +146,7 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
 def of_sensor(broken: sensor_status.FailingSensor) -> Message:
     """Alert for a sensor whose ticks fail: files that land are not found until it works again."""
     name = broken.pipeline.name
-    what = "days are not exported" if broken.sensor.endswith("_exports") else "files that land are not scored"
+    what = "days are not exported" if broken.is_of_exports else "files that land are not scored"
     body = f"{broken.error}\n{what} until it works again, and are found then"
     return Message(
         topic=name,

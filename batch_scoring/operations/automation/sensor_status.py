@@ -28,6 +28,11 @@ class FailingSensor:
     """UTC; it has failed at least since then."""
     error: str
 
+    @property
+    def is_of_exports(self) -> bool:
+        """Whether it starts exports; the others score days."""
+        return self.sensor == exports_sensor_name(self.pipeline)
+
 
 def says_broken(message: str) -> bool:
     """Whether an error is of a sensor `broken_name`, which fails only to be seen: its errors are reported elsewhere."""

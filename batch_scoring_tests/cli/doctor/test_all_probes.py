@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from batch_scoring.cli.doctor import all_probes, cloud, delta_tables, inputs, instance, machine, probe, stores
+from batch_scoring.cli.doctor import all_probes, cloud, delta_tables, exports, inputs, instance, machine, probe, stores
 from batch_scoring.errors import UnknownPipelineError
 from batch_scoring_tests.broken_sites import Clinic, findings
 
@@ -47,7 +47,7 @@ def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
     probes = [*all_probes.OF_DEPLOYMENT, *all_probes.OF_PIPELINE]
     declared = [
         value
-        for module in (cloud, delta_tables, inputs, instance, machine, stores)
+        for module in (cloud, delta_tables, exports, inputs, instance, machine, stores)
         for value in vars(module).values()
         if isinstance(value, probe.Probe)
     ]

@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from redis.connection import AbstractConnection
 
 from batch_scoring.config.delivery_spec import RedisExport
+from batch_scoring.delivery.exports import redis as redis_sink
 from batch_scoring.delivery.exports.redis import RedisSink
 from batch_scoring.delivery.exports.redis_server import RedisServer
 from batch_scoring.delivery.exports.sink import Delivery, Outcome, Replaces, Version
@@ -234,6 +236,76 @@ def test_another_export_that_comes_first(sink: RedisSink, reader: Reader, transa
     assert reader.keys == (4 if outcome == "exported" else 1), "the keys of the one that lost are removed"
 
 
+def test_exports_that_overtake_each_other_leave_the_newest_of_each_day_and_the_newest_day(
+    sink: RedisSink, reader: Reader
+) -> None:
+    for seed in range(25):
+        assert overtaken(sink, reader, seed) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "instead"),
+    [
+        ("marker ~= ARGV[2]", "false"),
+        ("not shown or shown <= ARGV[1]", "true"),
+        ("shown <= ARGV[1]", "shown < ARGV[1]"),
+    ],
+)
+def test_each_rule_of_the_switch_is_needed(
+    sink: RedisSink, reader: Reader, rule: str, instead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rule in redis_sink._SWITCH
+    monkeypatch.setattr(redis_sink, "_SWITCH", redis_sink._SWITCH.replace(rule, instead))
+    assert any(overtaken(sink, reader, seed) for seed in range(25))
+
+
+def overtaken(sink: RedisSink, reader: Reader, seed: int) -> list[str]:
+    """Run exports of which each may run others while it reads its rows and before it switches.
+
+    Returns:
+        What readers should not see afterwards.
+    """
+    chosen, newest, depths = random.Random(seed), dict[str, int](), [0]
+    send = AbstractConnection.send_packed_command
+    reader.client.flushall()
+
+    def others() -> None:
+        if len(depths) < 4 and chosen.random() < 0.4:
+            run()
+
+    def run() -> None:
+        depths.append(0)
+        day, transaction = chosen.choice((FRIDAY, SATURDAY)), chosen.choice((1, 2, 3))
+        rows = items(int(day[-2:]), transaction)
+        sink.deliver(replace(delivery(day, transaction, rows), read=Meanwhile(others, rows)))
+        newest[day] = max(newest.get(day, 0), transaction)
+        depths.pop()
+
+    def interrupted(connection: AbstractConnection, packed: list[bytes], check_health: bool = True) -> None:
+        if any(b"HSET" in bytes(piece) for piece in packed):
+            others()
+        send(connection, packed, check_health)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AbstractConnection, "send_packed_command", interrupted)
+        for _ in range(3):
+            run()
+    expected = {day: [int(day[-2:]), transaction] for day, transaction in newest.items()}
+    found = {day: reader.of_day(day) for day in newest}
+    wrong = [] if found == expected else [f"{found} instead of {expected}"]
+    if (shown := (reader.current("day"), reader.get("u1"))) != (max(newest), expected[max(newest)]):
+        wrong.append(f"current shows {shown} instead of {max(newest)}: {expected[max(newest)]}")
+    return wrong
+
+
+def test_two_exports_do_not_share_a_prefix(sink: RedisSink, reader: Reader) -> None:
+    sink.deliver(delivery(FRIDAY, rows=items(1)))
+    for other in (replace(delivery(), export="others"), replace(delivery(), pipeline="news")):
+        with pytest.raises(SinkRefusedError, match=r"the prefix rec is used by the export shop.recs; choose another"):
+            sink.deliver(other)
+    assert (reader.current("day"), reader.get("u1"), reader.keys) == (FRIDAY, [1], 1)
+
+
 def test_rows_that_cannot_be_read_leave_no_keys(sink: RedisSink, reader: Reader) -> None:
     def fail() -> None:
         raise KeyboardInterrupt
@@ -267,8 +339,6 @@ def test_a_switch_without_an_answer_is_settled_by_the_next_run(
     server: RedisProcess, reader: Reader, monkeypatch: pytest.MonkeyPatch, is_carried_out: bool
 ) -> None:
     """The keys must not be removed: the pointer may show them."""
-    from redis.connection import AbstractConnection
-
     sink = RedisSink(export(), server.url)
     send = AbstractConnection.send_packed_command
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow import types
 
-from batch_scoring.delivery.exports.postgres_connection import quoted
+from batch_scoring.delivery.exports.postgres.connection import quoted
 
 DAY = "dt"
 """Column of the day."""
@@ -92,10 +92,14 @@ def schema_problems(schema: pa.Schema) -> Iterator[str]:
         yield f"the rows have a column {DAY}, which is the day's in the table; {leave_out}"
 
 
-def creation(table: str, schema: pa.Schema, key: str) -> str:
-    """The statement that creates a table, whose name is quoted already."""
+def creation(table: str, schema: pa.Schema, key: str) -> Iterator[str]:
+    """The statements that create a table, whose name is quoted already, so that the rows of a day are found quickly."""
     columns = [f"{quoted(field.name)} {_first_type(field)}" for field in schema]
-    return f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({quoted(DAY)}, {quoted(key)}))"
+    if key in schema.names:
+        yield f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({quoted(DAY)}, {quoted(key)}))"
+    else:
+        yield f"CREATE TABLE {table} ({', '.join(columns)})"
+        yield f"CREATE INDEX ON {table} ({quoted(DAY)})"
 
 
 def table_problems(table: str, schema: pa.Schema, found: Mapping[str, Column]) -> Iterator[str]:

@@ -15,9 +15,9 @@ from datetime import UTC, date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.delivery.exports import postgres_columns
-from batch_scoring.delivery.exports.postgres_columns import DAY, Column
-from batch_scoring.delivery.exports.postgres_connection import BAD_TEXT, Connection, address_of, quoted
+from batch_scoring.delivery.exports.postgres import columns as table_columns
+from batch_scoring.delivery.exports.postgres.columns import DAY, Column
+from batch_scoring.delivery.exports.postgres.connection import BAD_TEXT, Connection, address_of, quoted
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
 from batch_scoring.runtime.printable import one_line
@@ -87,7 +87,8 @@ class PostgresSink:
             table: name of the table, with its schema if it has one.
             pipeline: name of the pipeline.
             export: name of the export in its spec.
-            key: column that identifies a row within a day.
+            key: column that identifies a row within a day; a table that the export creates has it in its primary key,
+                if it is exported.
 
         Raises:
             SinkRefusedError: the address cannot be read.
@@ -109,8 +110,8 @@ class PostgresSink:
 
     def deliver(self, delivery: Delivery) -> Delivered:
         """See `Sink.deliver`."""
-        schema = postgres_columns.with_day(delivery.schema)
-        self._refuse(postgres_columns.schema_problems(schema))
+        schema = table_columns.with_day(delivery.schema)
+        self._refuse(table_columns.schema_problems(schema))
         with Connection(self._target) as connection:
             place = self._create(connection, schema)
             self._lock(connection, place, delivery.day)
@@ -126,17 +127,17 @@ class PostgresSink:
     def problems(self, schema: pa.Schema) -> Iterable[str]:
         """See `Sink.problems`."""
         try:
-            yield from self._problems(postgres_columns.with_day(schema))
+            yield from self._problems(table_columns.with_day(schema))
         except (SinkError, SinkRefusedError) as error:
             yield str(error)
 
     def _problems(self, schema: pa.Schema) -> Iterator[str]:
-        found = list(postgres_columns.schema_problems(schema))
+        found = list(table_columns.schema_problems(schema))
         with Connection(self._target) as connection:
             place = self._place(connection)
             found += _rights_problems(connection, place)
             if place.exists:
-                found += postgres_columns.table_problems(place.quoted, schema, _columns(connection, place))
+                found += table_columns.table_problems(place.quoted, schema, _columns(connection, place))
         yield from (f"{self.address}: {problem}" for problem in found)
 
     def _place(self, connection: Connection) -> _Place:
@@ -160,7 +161,8 @@ class PostgresSink:
         _lock(connection, "tables")  # IF NOT EXISTS fails if another one creates the same table just now
         connection.rows(_MARKERS_DEFINITION.format(place.markers))
         if not _exists(connection, place.quoted):
-            connection.rows(postgres_columns.creation(place.quoted, schema, self._key))
+            for statement in table_columns.creation(place.quoted, schema, self._key):
+                connection.rows(statement)
         connection.commit()
         return self._place(connection)
 
@@ -210,9 +212,9 @@ class PostgresSink:
     def _replace(self, connection: Connection, place: _Place, delivery: Delivery, schema: pa.Schema) -> int:
         """Delete the day's rows, append those of the delivery, count them."""
         columns = _columns(connection, place)
-        self._refuse(postgres_columns.table_problems(place.quoted, schema, columns))
+        self._refuse(table_columns.table_problems(place.quoted, schema, columns))
         connection.rows(f"DELETE FROM {place.quoted} WHERE {DAY} = $1", date.fromisoformat(delivery.day))
-        rows = _Rows(delivery, postgres_columns.sent(schema, columns))
+        rows = _Rows(delivery, table_columns.sent(schema, columns))
         try:
             connection.ingest(place.schema, place.table, rows.reader())
         except (SinkError, SinkRefusedError) as error:
@@ -286,17 +288,24 @@ class _Rows:
 
 def _nul_characters(delivery: Delivery, key: str) -> Iterator[str]:
     """Find the first text with a NUL character."""
+    before = 0
     for batch in delivery.read():
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if "text" not in postgres_columns.accepted(column.type):
+            if "text" not in table_columns.accepted(column.type):
                 continue
             at = pc.index(pc.match_substring(column.cast(pa.string()), "\0"), True).as_py()
             if at >= 0:
+                row = (
+                    f"with {key} {one_line(str(batch.column(key)[at]))}"
+                    if key in batch.schema.names
+                    else f"{before + at + 1:,}"
+                )
                 yield (
-                    f"column {name} has a NUL character in the row with key {one_line(str(batch.column(key)[at]))}; "
+                    f"column {name} has a NUL character in the row {row}; "
                     "PostgreSQL does not store it: remove it where the column comes from, or leave the column out"
                 )
                 return
+        before += batch.num_rows
 
 
 def _lock(connection: Connection, *names: str) -> None:

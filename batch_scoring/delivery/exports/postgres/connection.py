@@ -4,7 +4,6 @@ libpq quotes parts of an address in its errors, and takes a password's own @ or 
 follows becomes a host or a port in the error. So an address is refused unless it can be read in one way only.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +118,7 @@ def address_of(url: str) -> Address:
             "each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
         )
     parameters = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
-    named = [found["user"], found["password"], *(parameters.get(name) for name in _SECRET), os.environ.get("PGUSER")]
+    named = [found["user"], found["password"], *(parameters.get(name) for name in _SECRET)]
     secrets = {text for raw in named if raw for text in (raw, unquote(raw))}
     hosts = found["hosts"] or parameters.get("host", "")
     whole, _, _ = found.group().partition("?")

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports.postgres_columns import (
+from batch_scoring.delivery.exports.postgres.columns import (
     Column,
     accepted,
     creation,
@@ -60,9 +60,16 @@ def test_what_no_table_takes_is_named() -> None:
 
 
 def test_a_table_is_created_with_the_day_and_the_key_as_its_key() -> None:
-    assert creation('"scores"."churn"', SCHEMA, "id") == (
+    assert list(creation('"scores"."churn"', SCHEMA, "id")) == [
         'CREATE TABLE "scores"."churn" ("dt" date, "id" integer, "score" real, PRIMARY KEY ("dt", "id"))'
-    )
+    ]
+
+
+def test_a_table_without_the_key_is_created_with_an_index_of_the_day() -> None:
+    assert list(creation("t", SCHEMA.remove(1), "id")) == [
+        'CREATE TABLE t ("dt" date, "score" real)',
+        'CREATE INDEX ON t ("dt")',
+    ]
 
 
 def test_a_table_with_wider_columns_and_others_that_may_be_null_has_no_problems() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
-from batch_scoring.delivery.exports.postgres_connection import Connection, address_of, quoted
+from batch_scoring.delivery.exports.postgres.connection import Connection, address_of, quoted
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring_tests.postgres_server import PASSWORD, Server
 

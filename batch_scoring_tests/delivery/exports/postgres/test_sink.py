@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError, StoreError
 from batch_scoring_tests.postgres_server import PASSWORD, Server
@@ -151,6 +151,22 @@ def test_rows_that_somebody_has_deleted_are_exported_again(postgres: Server) -> 
     postgres.query("DROP TABLE results")
     assert sink.deliver(delivery_of(ROWS)).outcome == "exported"
     assert rows_in(postgres) == [1, 2, 3]
+
+
+def test_an_export_that_is_asked_for_again_replaces_the_same_version(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    sink.deliver(delivery_of(ids(1, 2), 4))
+    assert sink.deliver(replace(delivery_of(ids(3, 4), 4), replaces="same")).outcome == "exported"
+    assert sink.deliver(replace(delivery_of(ids(5), 3), replaces="same")).outcome == "superseded"
+    assert rows_in(postgres) == [3, 4]
+
+
+def test_a_day_that_is_kept_is_not_corrected(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    assert sink.deliver(replace(delivery_of(ids(1)), replaces="nothing")).outcome == "exported"
+    kept = sink.deliver(replace(delivery_of(ids(2), 2), replaces="nothing"))
+    assert (kept.outcome, kept.marker.version.transaction) == ("kept", 1)
+    assert rows_in(postgres) == [1]
 
 
 def test_an_export_that_names_another_table_begins_anew_there(postgres: Server) -> None:
@@ -334,10 +350,21 @@ def test_a_nul_character_is_named_with_its_column_and_key(postgres: Server, enco
     sink.deliver(delivery_of(rows))
     note = pa.array(["fine", "not\0so"])
     bad = rows.set_column(1, "note", note.dictionary_encode() if encode else note)
-    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row with key 18"):
+    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row with id 18"):
         sink.deliver(delivery_of(bad, 2))
     assert rows_in(postgres, "note") == ["fine", "fine"]
     assert sink.marker(DAY).version.transaction == 1  # type: ignore[union-attr]
+
+
+def test_rows_may_be_without_their_key(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    rows = pa.table({"note": ["fine", "fine"]})
+    sink.deliver(delivery_of(rows))
+    assert sink.deliver(delivery_of(rows)).outcome == "unchanged"
+    assert postgres.query("SELECT note FROM results") == [("fine",), ("fine",)]
+    bad = pa.chunked_array([["fine"], ["fine", "not\0so"]])
+    with pytest.raises(SinkRefusedError, match="column note has a NUL character in the row 3"):
+        sink.deliver(delivery_of(pa.table({"note": bad}), 2))
 
 
 def test_a_value_that_a_column_refuses_is_told_with_the_column_and_without_the_value(postgres: Server) -> None:
