@@ -1,4 +1,4 @@
-"""Checks of what the sections `decisions` and `exports` refer to: columns, rules, each other; and alerts to actions.
+"""Checks of what the sections on decisions, exports and the day's page refer to: columns, rules, and each other.
 
 No code is run and no bundle is read, so a column's type and the number of classes are left to the run.
 """
@@ -58,6 +58,8 @@ def unmet_names(spec: PipelineSpec, schema_columns: Sequence[str]) -> Iterator[s
         yield from _unmet_in_decisions(decisions, _Columns(rows, hints))
     if hasattr(spec, "decisions"):  # not if it is invalid
         yield from _unknown_actions(spec, decisions.actions if decisions else {})
+    for column in spec.page.columns:
+        yield from _Columns(rows, hints).check("page.columns", column)
     of_decisions = {name: "it is a column of decisions: write of: decisions" for name in OF_DECISIONS}
     for name, export in spec.exports.items():
         place = f"exports.{name}"

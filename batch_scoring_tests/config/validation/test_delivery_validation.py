@@ -117,6 +117,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         put("exports", "recs", value=REDIS | {"value": "items"}),
         "exports.recs.value: 'items': no such column; expected one of id",
     ),
+    "a column of the page that nobody kept": (
+        put("page", value={"columns": ["region", "phone"]}),
+        "page.columns: 'phone': no such column; it is a column of the schema: name it under input.attributes",
+    ),
     "an alert about no action": (
         put("alerts", "actions", value={"cal": {"channels_from": "FRAUD_ALERT_URLS"}}),
         "alerts.actions.cal: no such action; did you mean call?",
