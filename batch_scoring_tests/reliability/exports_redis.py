@@ -31,7 +31,9 @@ from batch_scoring_tests.reliability.export_trials import (
     run,
 )
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["batch_scoring_tests.reliability.exports_redis"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    [delivery_of.__module__, RedisSink.__module__, "redis"]
+)
 
 _POINTS = {"before the count": b"EXISTS", "before the switch": b"HSET", "after the switch": b"HSET"}
 """Points at which a process may be killed, with what the command contains that is sent there."""

@@ -126,6 +126,15 @@ def test_every_answer_says_whether_it_may_pass_and_what_to_do(answer: str, error
         assert server.was_answered
 
 
+def test_a_user_that_the_server_names_is_not_told() -> None:
+    with (
+        Answering("-NOPERM User svc has no permissions to run the 'eval' command\r\n") as port,
+        connected(f"redis://svc:geheim@localhost:{port}") as server,
+        pytest.raises(SinkRefusedError, match=r"User \*\*\* has no permissions.*grant the user what is missing"),
+    ):
+        server.ask("PING")
+
+
 def test_a_server_that_hangs_up_may_have_done_it() -> None:
     with Answering("") as port, connected(f"redis://localhost:{port}") as server:
         with pytest.raises(SinkError, match="check that it runs"):
