@@ -8,6 +8,8 @@ import dagster as dg
 
 from batch_scoring.config.loader import BrokenPipeline, Survey, survey_pipelines
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.defs.assets.decisions import decisions
+from batch_scoring.defs.assets.exports import exports
 from batch_scoring.defs.assets.model import model
 from batch_scoring.defs.assets.predictions import predictions
 from batch_scoring.defs.assets.raw_input import raw_input
@@ -16,9 +18,16 @@ from batch_scoring.defs.assets.retention import retention
 from batch_scoring.defs.assets.validated_features import validated_features
 from batch_scoring.defs.drift_checks import drift_checks
 from batch_scoring.defs.execution.executors import executor
-from batch_scoring.defs.jobs import report_job, retention_job, score_job
+from batch_scoring.defs.jobs import exports_job, report_job, retention_job, score_job
 from batch_scoring.defs.schedules import broken_schedules, report_schedule, retention_schedule, score_schedule
-from batch_scoring.defs.sensors import alerts_sensor, broken_sensor, dead_runs, events_sensor, uploads_sensor
+from batch_scoring.defs.sensors import (
+    alerts_sensor,
+    broken_sensor,
+    dead_runs,
+    events_sensor,
+    exports_sensor,
+    uploads_sensor,
+)
 from batch_scoring.operations.alerting import collector
 from batch_scoring.runtime import gc_freeze
 
@@ -30,9 +39,11 @@ def deploy(pipelines: list[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> 
             asset(pipeline)
             for pipeline in pipelines
             for asset in (raw_input, validated_features, model, predictions, report, retention)
-        ],
+        ]
+        + [asset for pipeline in pipelines for asset in (*decisions(pipeline), *exports(pipeline))],
         asset_checks=[drift_checks(pipeline) for pipeline in pipelines],
-        jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job, retention_job)],
+        jobs=[job(pipeline) for pipeline in pipelines for job in (score_job, report_job, retention_job)]
+        + [exports_job(pipeline) for pipeline in pipelines if pipeline.spec.exports],
         schedules=[
             schedule(pipeline)
             for pipeline in pipelines
@@ -45,6 +56,7 @@ def deploy(pipelines: list[Pipeline], broken: Sequence[BrokenPipeline] = ()) -> 
             *(broken_sensor(pipeline) for pipeline in broken),
             *(uploads_sensor(pipeline) for pipeline in pipelines),
             *(events_sensor(pipeline, pipelines) for pipeline in pipelines if pipeline.spec.events.queue),
+            *(exports_sensor(pipeline) for pipeline in pipelines if pipeline.spec.exports),
         ],
         executor=executor(pipelines),
     )

@@ -21,7 +21,7 @@ def read_day(pipeline: str | Pipeline, day: str | date, table: str = "prediction
     Args:
         pipeline: the pipeline, or its name.
         day: a date, or its text as YYYY-MM-DD.
-        table: predictions, validated_features or quarantine.
+        table: predictions, validated_features, decisions or quarantine.
 
     Returns:
         All columns, including `dt`, sorted by the first one, which is the key. The quarantine may have no rows.

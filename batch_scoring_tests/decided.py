@@ -1,51 +1,54 @@
-"""A day's decisions, published without the asset that decides, for tests of what reads them."""
+"""A tiny pipeline with decisions, and what became of its rows."""
+
+from typing import Any
 
 import pyarrow as pa
 
-from batch_scoring.daily.freshness import source_of_decisions
-from batch_scoring.daily.publish import DayStep, Prepared
-from batch_scoring.storage import shards
-from batch_scoring.storage.state import PublishedDay, ShardStats
-from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
+from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject
+
+RULES: dict[str, Any] = {
+    "eligible": {"consent": "consent", "plausible": "x < 9"},
+    "actions": {
+        "call": {"at_least": 0.3, "most": 8, "holdout": {"share": 0.25, "salt": "calls"}},
+        "email": {"most_per": {"region": 5}},
+    },
+}
 
 
-def keys_in_order(tiny: TinyProject, day: str = DAY) -> list[str]:
-    """The keys of a day's predictions, in the order of its shards."""
-    published_day = tiny.published_day("predictions", day)
-    folder = DayStep(tiny.pipeline, day, "predictions").table.table.folder
-    by_identity = {shards.identity_of(path): path for path in published_day.table.files}
-    paths = [by_identity[f"dt={day}/{shard.digest}"] for shard in published_day.shards]
-    return [key for path in paths for batch in shards.read(folder, path, ["id"]) for key in batch["id"].to_pylist()]
+def with_decisions(tiny: TinyProject, rules: dict[str, Any] | None = None) -> TinyProject:
+    """Give a pipeline two attributes, and decisions."""
+    tiny.write_code(schema=SCHEMA + "    region: str\n    consent: bool = pa.Field(nullable=True)\n")
+    tiny.spec["input"]["attributes"] = ["region", "consent"]
+    return by_rules(tiny, RULES if rules is None else rules)
 
 
-def decide(tiny: TinyProject, day: str = DAY, *, called: int = 2, keys: list[str] | None = None) -> PublishedDay:
-    """Publish decisions about a day's predictions: the first rows are called."""
-    keys = keys_in_order(tiny, day) if keys is None else keys
-    rows = pa.RecordBatch.from_pydict(
-        {
-            "id": keys,
-            "action": ["call" if row < called else "none" for row in range(len(keys))],
-            "rank": pa.array([row + 1 if row < called else None for row in range(len(keys))], pa.int32()),
-            "model_version": ["of the decisions"] * len(keys),
-        }
-    )
-    step, predictions, run = (
-        DayStep(tiny.pipeline, day, "decisions"),
-        tiny.published_day("predictions", day),
-        run_of_test(),
-    )
-    source = source_of_decisions(predictions)
-    digest = shards.digest("decisions", source, called, *keys)
-    stats = ShardStats(digest=digest, source=source, run_id=run.id, rows_in=len(keys), rows=len(keys))
-    with step.draft(rows.schema, dictionary=["action"]) as draft:
-        draft._writer.write(rows)
-        shard = step.finished().find(digest) or draft.finish(stats)
-    published_day, _ = step.publish(
-        Prepared((shard,), rows.schema),
-        run,
-        fingerprint=predictions.fingerprint,
-        code="decisions",
-        model=None,
-        check_current=lambda: None,
-    )
-    return published_day
+def by_rules(tiny: TinyProject, rules: dict[str, Any]) -> TinyProject:
+    """Replace a pipeline's decisions."""
+    tiny.spec["decisions"] = rules
+    tiny.write_spec()
+    return tiny
+
+
+def changed(action: str, **settings: object) -> dict[str, Any]:
+    """The rules with other settings of an action."""
+    actions = {**RULES["actions"], action: {**RULES["actions"][action], **settings}}
+    return {**RULES, "actions": actions}
+
+
+def customers(tiny: TinyProject, count: int, start: int = 0) -> pa.Table:
+    """Rows of the pipeline, with its attributes."""
+    numbers = range(start, start + count)
+    rows = tiny.rows(count, start)
+    rows = rows.append_column("region", pa.array(["north", "south", "east"][number % 3] for number in numbers))
+    return rows.append_column("consent", pa.array([number % 7 > 0 for number in numbers]))
+
+
+def reasons(tiny: TinyProject, day: str = DAY) -> dict[str, tuple[str, str]]:
+    """Action and reason of every row, by key."""
+    rows = tiny.read(day, "decisions").to_pylist()
+    return {row["id"]: (row["action"], row["reason"]) for row in rows}
+
+
+def keys(tiny: TinyProject, action: str, day: str = DAY) -> set[str]:
+    """The keys that have an action."""
+    return {key for key, (name, _) in reasons(tiny, day).items() if name == action}

@@ -1,11 +1,14 @@
 """A tiny pipeline that exports its days to files."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch_scoring.defs.sensors import exports_sensor
 from batch_scoring.delivery.exports.files import FileSink, Manifest
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -43,3 +46,59 @@ def exported(tiny: TinyProject, day: str = DAY, name: str = NAME) -> pa.Table:
     valid = manifest(tiny, day, name)
     assert valid is not None, f"{name} of {day} is not exported"
     return pq.read_table(Path(tiny.pipeline.data_root, "exports", valid.file))
+
+
+def break_sink(tiny: TinyProject) -> None:
+    """A file where the exports' folder should be: the sink is down."""
+    folder = Path(tiny.pipeline.data_root, "exports")
+    if folder.is_dir():
+        folder.rename(folder.with_name("exports_before"))
+    folder.write_text("in the way")
+
+
+def mend_sink(tiny: TinyProject) -> None:
+    """The sink is back, with what it showed before."""
+    folder = Path(tiny.pipeline.data_root, "exports")
+    folder.unlink()
+    if (before := folder.with_name("exports_before")).is_dir():
+        before.rename(folder)
+
+
+def run_exports(
+    tiny: TinyProject,
+    instance: dg.DagsterInstance | None = None,
+    *names: str,
+    day: str = DAY,
+    tags: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Run the job of the exports, or some of them."""
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return tiny.definitions.resolve_job_def(f"export_{tiny.name}").execute_in_process(
+        partition_key=day,
+        instance=instance,
+        run_config={**quiet, **(config or {})},
+        asset_selection=[dg.AssetKey([tiny.name, f"export_{name}"]) for name in names] or None,
+        tags=dict(tags or {}),
+        raise_on_error=False,
+    )
+
+
+def tick(tiny: TinyProject, instance: dg.DagsterInstance) -> tuple[Sequence[dg.RunRequest], str]:
+    """What the sensor asks for, and why for nothing."""
+    result = exports_sensor(tiny.pipeline)(dg.build_sensor_context(instance))
+    assert isinstance(result, dg.SensorResult)
+    said = result.skip_reason.skip_message or "" if isinstance(result.skip_reason, dg.SkipReason) else ""
+    return result.run_requests or [], said
+
+
+def tick_and_run(tiny: TinyProject, instance: dg.DagsterInstance) -> list[str]:
+    """Let the sensor ask, and run what it asks for: how each run ended."""
+    requests, _ = tick(tiny, instance)
+    ends = []
+    for request in requests:
+        names = [key.path[-1].removeprefix("export_") for key in request.asset_selection or ()]
+        assert request.partition_key
+        result = run_exports(tiny, instance, *names, day=request.partition_key, tags=request.tags)
+        ends.append(f"{names[0]} {request.partition_key} {'succeeded' if result.success else 'failed'}")
+    return ends

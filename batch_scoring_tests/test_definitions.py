@@ -13,6 +13,7 @@ from batch_scoring.cli.main import main
 from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.daily.tables import TABLES
 from batch_scoring.definitions import defs
+from batch_scoring_tests.decided import customers, with_decisions
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}
@@ -25,12 +26,16 @@ ASSETS = {
         "upstream": {"raw_input", "validated_features", "model"},
         "partitions": dg.DailyPartitionsDefinition,
     },
+    "decisions": {"upstream": {"predictions"}, "partitions": dg.DailyPartitionsDefinition},
     "report": {"upstream": {"predictions"}, "partitions": dg.MonthlyPartitionsDefinition},
     "retention": {"upstream": set(), "partitions": type(None)},
 }
 
+EXPORTS = {"customer_churn": "export_calls", "flight_delay": "export_standby"}
+"""What each pipeline exports: its decisions, to a file."""
+
 JOBS = {
-    "score": {"raw_input", "validated_features", "model", "predictions"},
+    "score": {"raw_input", "validated_features", "model", "predictions", "decisions"},
     "report": {"report"},
     "retain": {"retention"},
 }
@@ -74,6 +79,30 @@ CHECKS = {
     },
 }
 
+DECISIONS = {
+    "upstream": {"predictions"},
+    "checks": {
+        "every_row_is_decided": "blocks",
+        "caps_hold": "blocks",
+        "reasons_are_known": "blocks",
+        "actions_are_usual": "warns",
+        "arms_are_balanced": "warns",
+    },
+    "columns": {
+        "id": "string",
+        "action": "string",
+        "reason": "string",
+        "arm": "string",
+        "rank": "int32",
+        "score": "double",
+        "why": "string",
+        "model_version": "string",
+        "decided_at": "timestamp[us, tz=UTC]",
+        "dt": "date32[day]",
+    },
+}
+"""What a section `decisions` adds to a pipeline."""
+
 COLUMNS = {
     "predictions": {
         "id": "string",
@@ -113,6 +142,8 @@ PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quaranti
 COMMANDS = [
     "backfill",
     "score",
+    "decide",
+    "export",
     "submit",
     "status",
     "wait",
@@ -142,6 +173,7 @@ NEVER_AT_LOAD = [
     "apprise",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "redis",
 ]
 
 GRAPH = defs.resolve_asset_graph()
@@ -156,6 +188,9 @@ def test_the_asset_keys_and_what_they_depend_on_are_these() -> None:
         (pipeline, name): ({(pipeline, other) for other in shape["upstream"]}, shape["partitions"])  # type: ignore[attr-defined]
         for pipeline in PIPELINES
         for name, shape in ASSETS.items()
+    } | {
+        (pipeline, name): ({(pipeline, "decisions")}, dg.DailyPartitionsDefinition)
+        for pipeline, name in EXPORTS.items()
     }
     found = {
         tuple(key.path): ({tuple(parent.path) for parent in asset.parent_keys}, type(asset.partitions_def))
@@ -171,7 +206,8 @@ def test_the_checks_are_these_and_block_or_warn() -> None:
         pipeline, asset = key.asset_key.path
         kind = "blocks" if GRAPH.get(key).blocking else "warns"
         found.setdefault(pipeline, {}).setdefault(asset, {})[key.name] = kind
-    assert found == dict.fromkeys(PIPELINES, CHECKS)
+    of_exports = {"export_is_whole": "warns", "exports_are_current": "warns"}
+    assert found == {name: CHECKS | {"decisions": DECISIONS["checks"], EXPORTS[name]: of_exports} for name in PIPELINES}
 
 
 def test_every_check_has_the_days_of_its_asset() -> None:
@@ -188,7 +224,7 @@ def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> Non
     jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     assert {name: {tuple(key.path) for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()} == {
         f"{job}_{pipeline}": {(pipeline, name) for name in JOBS[job]} for job in JOBS for pipeline in PIPELINES
-    }
+    } | {f"export_{pipeline}": {(pipeline, name)} for pipeline, name in EXPORTS.items()}
     for pipeline in PIPELINES:
         assert isinstance(jobs[f"score_{pipeline}"].partitions_def, dg.DailyPartitionsDefinition)
         assert isinstance(jobs[f"report_{pipeline}"].partitions_def, dg.MonthlyPartitionsDefinition)
@@ -196,6 +232,7 @@ def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> Non
 
 def test_the_sensors_are_these_and_run_from_the_start() -> None:
     expected = {"dead_runs": [], "alerts": [], **{f"{name}_uploads": [f"score_{name}"] for name in PIPELINES}}
+    expected |= {f"{name}_exports": [f"export_{name}"] for name in PIPELINES}
     assert {sensor.name: [t.job_name for t in sensor.targets] for sensor in defs.sensors or []} == expected
     assert {sensor.default_status for sensor in defs.sensors or []} == {dg.DefaultSensorStatus.RUNNING}
 
@@ -266,6 +303,33 @@ def test_files_stand_where_the_design_says(scored: TinyProject) -> None:
         *(f"state/dt={DAY}/checks/{side}_drift.json" for side in ("features", "predictions")),
     }
     assert not [path for path in root.rglob("*.tmp")]
+
+
+def test_decisions_add_an_asset_to_the_daily_job_and_nothing_else(tmp_path: Path) -> None:
+    tiny = TinyProject(tmp_path)
+    before = tiny.definitions.resolve_asset_graph()
+    with_decisions(tiny)
+    after, key = tiny.definitions.resolve_asset_graph(), dg.AssetKey([tiny.name, "decisions"])
+    assert after.get_all_asset_keys() - before.get_all_asset_keys() == {key}
+    assert {parent.path[-1] for parent in after.get(key).parent_keys} == DECISIONS["upstream"]
+    assert isinstance(after.get(key).partitions_def, dg.DailyPartitionsDefinition)
+    added = after.asset_check_keys - before.asset_check_keys
+    kinds = {check.name: "blocks" if after.get(check).blocking else "warns" for check in added}
+    assert kinds == DECISIONS["checks"] and {check.asset_key for check in added} == {key}
+    assert all(after.get(check).partitions_def for check in added)
+    jobs = {job.name: job for job in tiny.definitions.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs.keys() == {f"{job}_{tiny.name}" for job in JOBS}
+    assets = {path.path[-1] for path in jobs[f"score_{tiny.name}"].asset_layer.executable_asset_keys}
+    assert assets == JOBS["score"] | {"decisions"}
+    tiny.land(DAY, customers(tiny, 30))
+    tiny.run()
+    delta = TABLES["decisions"](tiny.pipeline).load()
+    assert delta is not None
+    fields = pa.schema(delta.schema().to_arrow())
+    assert {field.name: str(field.type) for field in fields} == DECISIONS["columns"]
+    asset = after.get(key)
+    described = [column.name for column in asset.metadata["dagster/column_schema"].columns]
+    assert described == [*DECISIONS["columns"]]
 
 
 def test_commits_carry_these_names(scored: TinyProject) -> None:

@@ -81,7 +81,7 @@ def test_a_file_without_an_accepted_row_does_not_hide_the_day(tiny: TinyProject)
 
 
 def test_an_unknown_table_or_a_day_in_another_form_is_an_error(tiny: TinyProject) -> None:
-    with pytest.raises(ValueError, match="no table 'scores'; there are: validated_features, predictions, quarantine"):
+    with pytest.raises(ValueError, match="no table 'scores'; there are: validated_features, predictions, decisions"):
         tiny.read(DAY, "scores")
     for day in ("2024-3-4", "yesterday"):
         with pytest.raises(ValueError, match=f"{day!r} is not a day; expected YYYY-MM-DD"):

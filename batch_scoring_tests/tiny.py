@@ -22,7 +22,7 @@ import yaml
 
 import batch_scoring.pipelines
 from batch_scoring.config.loader import load_pipelines
-from batch_scoring.config.names import DAILY_ASSETS
+from batch_scoring.config.names import daily_assets
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
 from batch_scoring.inference.bundle import read_bundle, write_bundle
@@ -192,19 +192,19 @@ class TinyProject:
     def run(
         self,
         day: str = DAY,
-        steps: Sequence[str] = DAILY_ASSETS,
+        steps: Sequence[str] | None = None,
         *,
         instance: dg.DagsterInstance | None = None,
         raise_on_error: bool = True,
         definitions: dg.Definitions | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Materialise assets of a day, by default all four, through Dagster; `definitions`: loaded earlier."""
+        """Materialise assets of a day, by default all of the job, through Dagster; `definitions`: loaded earlier."""
         job = (definitions or self.definitions).resolve_job_def(f"score_{self.name}")
         return job.execute_in_process(
             partition_key=day,
             instance=instance,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            asset_selection=[dg.AssetKey([self.name, step]) for step in steps],
+            asset_selection=[dg.AssetKey([self.name, step]) for step in steps or daily_assets(self.pipeline)],
             raise_on_error=raise_on_error,
         )
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_scoring.delivery.exports.sink import Delivery, Sink, Version
-from batch_scoring.storage.parquet import READ_ROWS
+from batch_scoring.storage import parquet
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures
 
@@ -60,7 +60,8 @@ def rows(count: int) -> pa.Table:
 
 def batches(file: Path) -> Iterator[pa.RecordBatch]:
     """Read a file in the batches of a day."""
-    return pq.ParquetFile(file).iter_batches(READ_ROWS)
+    with file.open("rb") as stream:
+        yield from parquet.read(stream)
 
 
 def deliver(sink: Sink, file: Path) -> None:
@@ -86,7 +87,7 @@ def to_postgres() -> Write:
     """Export as the project does."""
     import adbc_driver_postgresql.dbapi  # noqa: F401  (not measured)
 
-    from batch_scoring.delivery.exports.postgres import PostgresSink
+    from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 
     return lambda url, file: deliver(PostgresSink(url, "results", "churn", "results", "id"), file)
 
@@ -221,7 +222,7 @@ def main() -> None:
     contenders, written = contest.contenders, contest.rows(options.rows)
     with side_by_side.working_folder(None) as folder, contest.server() as (url, empty):
         file = folder / "rows.parquet"
-        pq.write_table(written, file)
+        pq.write_table(written, file, row_group_size=2 * parquet.READ_ROWS)  # as a day's files
 
         def run(name: str) -> Callable[[], Measures]:
             def once() -> Measures:

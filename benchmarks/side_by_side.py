@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 Measures = dict[str, float]
 """Results of one run, by name: seconds and MB."""
 
-LIBRARIES = ("torch", "pyarrow", "pandas", "polars", "daft", "ray", "pyspark")
+LIBRARIES = ("torch", "pyarrow", "pandas", "polars", "daft", "duckdb", "ray", "pyspark")
 
 SAMPLED_EVERY = 0.2
 """Seconds between two samples of a process and its descendants."""

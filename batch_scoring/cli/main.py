@@ -26,10 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _again(arguments: Sequence[str]) -> str | None:
-    """How to continue a backfill that was interrupted before it began."""
+    """How to continue a backfill or an export that was interrupted before it began."""
     import shlex
 
-    return f"continue with: {shlex.join(['batch-scoring', *arguments])}" if arguments[:1] == ["backfill"] else None
+    is_of_days = arguments[:1] in (["backfill"], ["export"])
+    return f"continue with: {shlex.join(['batch-scoring', *arguments])}" if is_of_days else None
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from batch_scoring.runtime.printable import guarded
 
 
 @click.command("test-alert", cls=Subcommand)
-def test_alert() -> int:
-    """Send a test message to every channel of ALERT_URLS.
+@click.option("--variable", default="ALERT_URLS", help="Environment variable that holds the channels.", metavar="NAME")
+def test_alert(variable: str) -> int:
+    """Send a test message to every channel of ALERT_URLS, or of another variable.
 
     The exit code is 1 if a channel did not accept it.
     """
-    return collector.try_channels(guarded(sys.stdout))
+    return collector.try_channels(guarded(sys.stdout), variable)

@@ -31,6 +31,14 @@ SUBCOMMANDS = {
         "score",
         "Score files without a day: local or s3://, CSV or Parquet in and out.",
     ),
+    "decide": _Entry(
+        "batch_scoring.cli.decide", "decide", "Show what other rules would decide about a scored day; writes nothing."
+    ),
+    "export": _Entry(
+        "batch_scoring.cli.export.command",
+        "export",
+        "Export days to the sinks of a pipeline: those that are behind, or all of them again.",
+    ),
     "submit": _Entry(
         "batch_scoring.cli.remote.command", "submit", "Start a day, or a range of days, on a remote deployment."
     ),

@@ -4,12 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from batch_scoring.config.section import Location, Name, Reference, Section, Share, Status
+from batch_scoring.config.section import Location, Name, Section, Share, Status
 
 NO_ACTION = "none"
 """The action of a row that gets none; no action of a spec may have this name."""
 
+INELIGIBLE = "ineligible"
+"""What the reasons of rows begin with that no action may take; no action may have this name either."""
+
 LONGEST_LOOK_BACK = 90
+
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable: a spec's values appear in Dagster's UI and database, so it holds no secret."""
 
 
 class Holdout(Section):
@@ -54,8 +61,9 @@ class Decisions(Section):
     actions: dict[Name, Action] = Field(
         min_length=1, description="the actions by name, in order: a row gets the first that takes it"
     )
-    function: Reference | Literal[""] = Field(
+    function: str = Field(
         default="",
+        pattern=r"^([A-Za-z_]\w*:[A-Za-z_]\w*)?$",
         description="function that decides instead, module:function inside the pipeline's package; caps are checked, "
         "eligible and thresholds are its own affair",
     )
@@ -68,6 +76,8 @@ class Decisions(Section):
     def _consistent(self) -> "Decisions":
         if NO_ACTION in self.actions:
             raise ValueError(f"an action is called {NO_ACTION}, which means that a row gets no action; rename it")
+        if INELIGIBLE in self.actions:
+            raise ValueError(f"an action is called {INELIGIBLE}, as the reasons of rows begin without one; rename it")
         if bool(self.function) != bool(self.reasons):
             raise ValueError("function and reasons go together; expected all reasons that the function may give")
         if self.function:
@@ -78,6 +88,31 @@ class Decisions(Section):
                     "checked; thresholds, rules and hold-outs are decided by the function"
                 )
         return self
+
+
+class DayPage(Section):
+    """The page of a day, with its decisions; anyone who can read the reports sees what it shows."""
+
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="attributes and features shown beside the first rows, and by which actions are counted if they "
+        "have few values; categorical features are counted without being named here",
+    )
+    key: bool = Field(default=False, description="whether the page shows the keys of the first rows")
+
+
+class ActionAlert(Section):
+    """A message to a team of its own when rows of a day get an action."""
+
+    channels_from: Variable = Field(
+        description="environment variable that holds the team's channels, in the format of ALERT_URLS"
+    )
+    at_least: int = Field(
+        default=1, ge=1, description="smallest number of rows with the action that is worth a message"
+    )
+    keys: int = Field(
+        default=0, ge=0, le=20, description="keys that the message names, those of the highest ranks first; 0: none"
+    )
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -125,7 +160,7 @@ class FileExport(Export):
         min_length=1,
         pattern=r"\{day\}.*\.(csv|csv\.gz|parquet|jsonl)$",
         description="where the files go, with {day} in the name: .csv, .csv.gz, .parquet or .jsonl; each version of a "
-        "day has a file of its own, and <name>.manifest.json names the valid one",
+        "day has a file of its own, and `<name>.manifest.json` names the valid one",
     )
     people: bool = Field(
         default=False,
@@ -133,8 +168,11 @@ class FileExport(Export):
         "the file a byte order mark",
     )
 
-
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    @model_validator(mode="after")
+    def _opened_by_people(self) -> "FileExport":
+        if self.people and not self.path.endswith((".csv", ".csv.gz")):
+            raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
+        return self
 
 
 class PostgresExport(Export):
@@ -165,6 +203,12 @@ class RedisExport(Export):
     ttl_hours: float = Field(
         default=72, ge=1, le=8760, description="hours after which the keys vanish, if no later day replaces them"
     )
+
+    @model_validator(mode="after")
+    def _pairs_only(self) -> "RedisExport":
+        if self.columns:
+            raise ValueError("columns do not apply: key and value are what is stored; leave them out")
+        return self
 
 
 AnyExport = Annotated[FileExport | PostgresExport | RedisExport, Field(discriminator="to")]

@@ -15,10 +15,18 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from batch_scoring.config import spec_file
 from batch_scoring.config.pipeline import Pipeline, locate
 from batch_scoring.config.spec import PipelineSpec
-from batch_scoring.config.spec_validation import field_errors, name_clashes, unmet_references, valid_part
+from batch_scoring.config.validation import spec_file
+from batch_scoring.config.validation.delivery_validation import unmet_names
+from batch_scoring.config.validation.spec_validation import (
+    field_errors,
+    field_path,
+    name_clashes,
+    schema_columns,
+    unmet_references,
+    valid_part,
+)
 from batch_scoring.errors import SpecError, UnknownPipelineError
 from batch_scoring.storage.folders import Folder
 
@@ -187,7 +195,8 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
         content, errors = spec_file.read(file)
     except yaml.MarkedYAMLError as error:
         marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
-        problem = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        begun = f"begun on line {marks[1].line + 1}:" if marks[1:] and marks[0].line != marks[1].line else ""
+        problem = " ".join(f"{error.context or ''} {begun} {error.problem or ''}".split())
         return None, [_located(file, f"is not valid YAML: {problem}", marks[0].line + 1 if marks else None)]
     except (yaml.YAMLError, OSError, ValueError, TypeError) as error:  # ValueError: not UTF-8, or an impossible date
         return None, [_located(file, " ".join(str(error).split()))]
@@ -198,7 +207,9 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
         spec = PipelineSpec.model_validate(content)
     except ValidationError as invalid:
         errors += field_errors(
-            error for error in invalid.errors(include_url=False) if tuple(map(str, error["loc"])) not in refused
+            error
+            for error in invalid.errors(include_url=False)
+            if tuple(map(str, field_path(error["loc"]))) not in refused
         )
         spec = valid_part(content, invalid)
     errors += name_clashes(spec)
@@ -207,8 +218,10 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
 
 
 def _unmet_references(pipeline: Pipeline) -> Iterator[str]:
-    has_bundle = hasattr(pipeline.spec, "model")
-    return unmet_references(pipeline.spec, pipeline.folder, pipeline.bundle.uri if has_bundle else None)
+    spec, folder = pipeline.spec, pipeline.folder
+    yield from unmet_references(spec, folder, pipeline.bundle.uri if hasattr(spec, "model") else None)
+    if hasattr(spec, "features") and hasattr(spec, "input"):
+        yield from unmet_names(spec, schema_columns(spec, folder) or ())
 
 
 def _outputs(pipelines: Mapping[str, Pipeline | None], root: str) -> dict[str, Folder]:

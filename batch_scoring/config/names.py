@@ -10,7 +10,19 @@ import re
 from batch_scoring.config.pipeline import Pipeline
 
 DAILY_ASSETS = ("model", "raw_input", "validated_features", "predictions")
-"""Assets that the daily job materialises."""
+"""Assets that every pipeline's daily job materialises."""
+DECISIONS = "decisions"
+"""The asset after them, of pipelines with a section `decisions`."""
+
+
+def daily_assets(pipeline: Pipeline) -> tuple[str, ...]:
+    """Assets that a pipeline's daily job materialises."""
+    return (*DAILY_ASSETS, DECISIONS) if pipeline.spec.decisions else DAILY_ASSETS
+
+
+def rescored(pipeline: Pipeline) -> tuple[str, ...]:
+    """Assets of a day whose landing files are archived: its features exist, and are scored again."""
+    return tuple(name for name in daily_assets(pipeline) if name not in ("raw_input", "validated_features"))
 
 
 def asset_path(pipeline: Pipeline, asset: str) -> list[str]:
@@ -26,6 +38,21 @@ def job_name(pipeline: Pipeline) -> str:
 def report_job_name(pipeline: Pipeline) -> str:
     """Name of the job that builds a month's report: `report_<pipeline>`."""
     return f"report_{pipeline.name}"
+
+
+def export_asset(name: str) -> str:
+    """Name of the asset of an export: `export_<name>`."""
+    return f"export_{name}"
+
+
+def exports_job_name(pipeline: Pipeline) -> str:
+    """Name of the job of all exports of a day: `export_<pipeline>`."""
+    return f"export_{pipeline.name}"
+
+
+def exports_sensor_name(pipeline: Pipeline) -> str:
+    """Name of the sensor that starts exports: `<pipeline>_exports`."""
+    return f"{pipeline.name}_exports"
 
 
 def retention_job_name(pipeline: Pipeline) -> str:

@@ -68,12 +68,23 @@ class Pipeline:
         """Digest of all code and settings that determine which rows are accepted, and their values."""
         spec = self.spec
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
+        if spec.input.attributes:  # without them, digests stay what they were before there were any
+            settings.append(spec.input.attributes)
         return self._digest("features 3", self._source(spec.features.contract), settings)
 
     @functools.cached_property
     def scoring_code(self) -> str:
         """Digest of all code and settings that determine a score, besides features and weights."""
         return self._digest("scoring 4", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
+
+    @functools.cached_property
+    def decisions_code(self) -> str:
+        """Digest of all code and settings that determine what is decided about a scored row; empty if nothing is."""
+        decisions = self.spec.decisions
+        if decisions is None:
+            return ""
+        source = self._source(decisions.function) if decisions.function else b""
+        return self._digest("decisions 1", source, [self.name, self.spec.input, decisions])
 
     @property
     def _columns(self) -> list[Any]:

@@ -1,16 +1,18 @@
 """Days that are up to date and days that are stale, as storage shows, whatever was once requested.
 
 A day is up to date with a fingerprint when the published days of both writing steps carry it, and all four transaction
-versions that they record are those of the tables. raw_input alone proves nothing: it is the first step, and a run that
-fails after it would make the day look done. The Dagster instance is not consulted, so a new one loses nothing.
+versions that they record are those of the tables; and, for a day that was scored when the spec had decisions, when
+these were made from its predictions. raw_input alone proves nothing: it is the first step, and a run that fails after
+it would make the day look done. The Dagster instance is not consulted, so a new one loses nothing.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.daily.tables import features_table, predictions_table, quarantine_table
+from batch_scoring.daily.tables import decisions_table, features_table, predictions_table, quarantine_table
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Part, Table
@@ -48,23 +50,49 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     both = [day for day in days if all(day in published_days for published_days in by_step)]
     if not both:
         return {}
-    stands_at = _transactions(pipeline)
+    scored = by_step[1]
+    awaited = [day for day in both if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
+    decided = {decisions.day: decisions for decisions in state.published_days_of("decisions", awaited)}
+    stands_at = _transactions(pipeline, decisions=bool(decided))
+
+    def is_decided(day: str) -> bool:
+        decisions = decided.get(day)
+        part = DayStep(pipeline, day, "decisions").table
+        return (
+            decisions is not None and are_of(decisions, scored[day]) and stands_at(part) == decisions.table.transaction
+        )
+
     found = {}
     for day in both:
         published_days = [of_day[day] for of_day in by_step]
         parts = [DayStep(pipeline, day, step) for step in WRITING_STEPS]
-        if len({published_day.fingerprint for published_day in published_days}) == 1 and all(
-            stands_at(step.table) == published_day.table.transaction
-            and stands_at(step.quarantine) == published_day.quarantine.transaction
-            for step, published_day in zip(parts, published_days, strict=True)
+        if (
+            len({published_day.fingerprint for published_day in published_days}) == 1
+            and all(
+                stands_at(step.table) == published_day.table.transaction
+                and stands_at(step.quarantine) == published_day.quarantine.transaction
+                for step, published_day in zip(parts, published_days, strict=True)
+            )
+            and (day not in awaited or is_decided(day))
         ):
             found[day] = published_days[0].fingerprint
     return found
 
 
-def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
-    """Number of commits of each part, from one snapshot of each table."""
+def decided_from(predictions: PublishedDay) -> str:
+    """Digest that identifies a day's predictions; its decisions record it as their source."""
+    return shards.digest(*(shard.digest for shard in predictions.shards))
+
+
+def are_of(decisions: PublishedDay, predictions: PublishedDay) -> bool:
+    """Whether a day's decisions were made from these predictions."""
+    return all(shard.source == decided_from(predictions) for shard in decisions.shards)
+
+
+def _transactions(pipeline: Pipeline, *, decisions: bool) -> Callable[[Part], int]:
+    """Number of commits of each part, from one snapshot of each table; of decisions only if they are asked for."""
     tables: list[Table] = [features_table(pipeline), quarantine_table(pipeline), predictions_table(pipeline)]
+    tables += [decisions_table(pipeline)] if decisions else []
     loaded = {table.name: table.load() for table in tables}
 
     def version_of(part: Part) -> int:
@@ -74,28 +102,46 @@ def _transactions(pipeline: Pipeline) -> Callable[[Part], int]:
     return version_of
 
 
-def source_of_decisions(predictions: PublishedDay) -> str:
-    """What the decisions about a day name as their source: a digest of all shards of its predictions."""
-    return shards.digest(*(shard.digest for shard in predictions.shards))
-
-
 def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
-    """Compare the published predictions of every day with the current model, code and landing files."""
+    """Compare the published predictions of every day with the current model, code and landing files.
+
+    Decisions are compared with the current rules. A day that was never decided is not stale: it was scored before the
+    spec had any. Nor is one whose features retention has removed.
+    """
     listed = landing_files.list_days(pipeline.landing)
-    stale = StaleDays()
-    for published_day in State(pipeline.output).published_days("predictions"):
+    stale, state = StaleDays(), State(pipeline.output)
+    decided = state.published_days("decisions") if pipeline.spec.decisions else []
+    by_other_rules = {decisions.day for decisions in decided if decisions.code != pipeline.decisions_code}
+    expired = _expired(pipeline, state) if pipeline.spec.retention.features_days else set()
+    for published_day in state.published_days("predictions"):
+        if published_day.day in expired:
+            continue
         files = listed.get(published_day.day, [])
         reasons = {
             "model": published_day.model_sha256 != model_sha256,
             "code": (published_day.code, published_day.features_code)
             != (pipeline.scoring_code, pipeline.features_code),
             "input": bool(files) and not landing_files.is_of(published_day.fingerprint, files),
+            DECISIONS: published_day.day in by_other_rules,
         }
         if not files:
             stale.archived.add(published_day.day)
         for reason in (name for name, holds in reasons.items() if holds):
             stale.by_reason.setdefault(reason, []).append(published_day.day)
     return stale
+
+
+def _expired(pipeline: Pipeline, state: State) -> set[str]:
+    """Days whose features retention has removed."""
+    table = features_table(pipeline)
+    loaded = table.load()
+    if loaded is None:
+        return set()
+    return {
+        features.day
+        for features in state.published_days("validated_features")
+        if loaded.transaction_version(Part(table, features.day, features.step).expiry) == features.table.transaction
+    }
 
 
 def is_rest_of(files: Sequence[FileVersion], pinned: DayInput) -> bool:

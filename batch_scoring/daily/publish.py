@@ -1,7 +1,7 @@
-"""Shared work of the two writing steps of a day: find finished shards, write new ones, publish the day.
+"""Shared work of the writing steps of a day: find finished shards, write new ones, publish the day.
 
-`validate.py` and `score.py` produce the rows; this module resumes, counts and publishes for both. It uses neither
-pandera nor torch.
+`validate.py` and `score.py` produce the rows, and `delivery/decisions` what is done about them; this module resumes,
+counts and publishes for all. It uses neither pandera nor torch.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -59,6 +60,13 @@ class Prepared:
         return len(self.published.shards) if self.published else sum(shard.reused for shard in self.shards)
 
 
+class ScoredBy(NamedTuple):
+    """The model that a day's published predictions were scored with."""
+
+    version: str
+    sha256: str
+
+
 class DayStep:
     """One writing step of one day."""
 
@@ -97,8 +105,9 @@ class DayStep:
         *,
         fingerprint: str,
         code: str,
-        model: ActiveModel | None,
+        model: ActiveModel | ScoredBy | None,
         features_code: str | None = None,
+        followed_by: tuple[str, ...] = (),
         check_current: Callable[[], None],
     ) -> tuple[PublishedDay, bool]:
         """Commit the quarantine, then the table, then record the published day; whether anything was committed, too.
@@ -142,6 +151,7 @@ class DayStep:
                 fingerprint=fingerprint,
                 code=code,
                 features_code=features_code,
+                followed_by=followed_by,
                 model_version=model.version if model else None,
                 model_sha256=model.sha256 if model else None,
                 shards=shard_stats,

@@ -44,8 +44,11 @@ class FeatureShard:
 class Source:
     """The source of a day's scores: one state of its features, one model."""
 
-    def __init__(self, pinned: DayInput, features: PublishedDay, model: ActiveModel) -> None:
-        self.pinned, self.features, self.model = pinned, features, model
+    def __init__(
+        self, pinned: DayInput, features: PublishedDay, model: ActiveModel, *, is_expired: bool = False
+    ) -> None:
+        """`is_expired`: whether retention has removed the features' rows."""
+        self.pinned, self.features, self.model, self.is_expired = pinned, features, model, is_expired
         files = {shards.identity_of(path): path for path in features.table.files}
         self.shards = tuple(
             FeatureShard(stats, files[f"dt={features.day}/{stats.digest}"]) for stats in features.shards
@@ -70,9 +73,23 @@ def read_source(step: DayStep) -> Source:
         )
     if features.code != step.pipeline.features_code:
         raise StateError(f"the validated features of {name} {day} come from another schema or other settings; {first}")
-    if not DayStep(step.pipeline, day, "validated_features").table.snapshot().holds(features.table):
+    snapshot = DayStep(step.pipeline, day, "validated_features").table.snapshot()
+    if not snapshot.holds(features.table):
         raise StateError(f"the features table of {name} no longer holds {day} as it was validated; {first}")
-    return Source(pinned, features, model)
+    return Source(pinned, features, model, is_expired=len(snapshot.files) < len(features.table.files))
+
+
+def check_features(step: DayStep, *, is_expired: bool) -> None:
+    """Raise if retention has removed the features that a step is about to read.
+
+    Raises:
+        StateError: it has.
+    """
+    if is_expired:
+        raise StateError(
+            f"retention has removed the features of {step.pipeline.name} {step.day} (features_days in the spec); "
+            "what is published of the day stays, and it cannot be scored or decided again"
+        )
 
 
 def check_current(step: DayStep, source: Source) -> None:
@@ -154,7 +171,12 @@ def prepare(step: DayStep, source: Source, run: StepContext, backoff: int = 0) -
 def score(
     step: DayStep, source: Source, wanted: Sequence[FeatureShard], run: StepContext, backoff: int = 0
 ) -> ScoredShards:
-    """Score feature shards; those that an earlier run has finished are reused."""
+    """Score feature shards; those that an earlier run has finished are reused.
+
+    Raises:
+        StateError: retention has removed the features.
+    """
+    check_features(step, is_expired=source.is_expired)
     with run.timed("load_model"):
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)

@@ -19,7 +19,7 @@ from batch_scoring.monitoring.finding import Finding, is_error, record, settings
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.storage.state import DayChecks, State
 
-_ASSETS_OF_THE_MODEL = ("model", "predictions")
+_ASSETS_OF_THE_MODEL = ("model", "predictions", "decisions")
 
 
 class RefusedError(BatchScoringError, dg.Failure):

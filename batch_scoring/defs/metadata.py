@@ -89,12 +89,16 @@ def ui_table(rows: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def preview(step: DayStep, published_day: PublishedDay) -> dict[str, Any]:
-    """The first rows of the day as metadata; none unless the spec asks for them: they stay in Dagster's database."""
+    """The first rows of the day as metadata, without attributes; none unless the spec asks for them.
+
+    They stay in Dagster's database for ever, and attributes tend to be personal data.
+    """
     count = step.pipeline.spec.preview_rows
     for path in published_day.table.files if count else ():
         for batch in shards.read(step.table.table.folder, path, batch_rows=count):
             if batch.num_rows:
-                rows = batch.slice(0, count).to_pylist()
+                attributes = [name for name in step.pipeline.spec.input.attributes if name in batch.schema.names]
+                rows = batch.slice(0, count).drop_columns(attributes).to_pylist()
                 return {"preview": ui_table({name: _cell(value) for name, value in row.items()} for row in rows)}
     return {}
 

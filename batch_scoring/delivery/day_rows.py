@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.freshness import source_of_decisions
+from batch_scoring.daily import freshness
 from batch_scoring.daily.tables import decisions_table, features_table, predictions_table
 from batch_scoring.errors import StateError
 from batch_scoring.storage import shards
@@ -144,7 +144,7 @@ def why_apart(features: PublishedDay | None, predictions: PublishedDay, decision
     digests = {shard.digest for shard in features.shards} if features else set()
     if features and any(shard.source not in digests for shard in predictions.shards):
         return "its predictions were scored from other features than those that are published"
-    if decisions and any(shard.source != source_of_decisions(predictions) for shard in decisions.shards):
+    if decisions and not freshness.are_of(decisions, predictions):
         return "its decisions are not about the predictions that are published"
     return ""
 

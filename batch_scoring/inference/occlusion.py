@@ -17,8 +17,8 @@ from batch_scoring.inference.scorer import ScoredBatch, Scorer
 
 BATCH_ROWS = 16_384
 
-LEAST_SHARE = 0.01
-"""An effect below this share of the row's largest is not worth naming."""
+LEAST_LIFT = 0.005
+"""Smallest effect on a probability that is named; it is shown as 0.01."""
 
 
 class Occlusion:
@@ -65,10 +65,10 @@ class Occlusion:
         block = np.nan_to_num(np.stack([effects[name] for name in names]))
         order = np.argsort(-block, axis=0, kind="stable")[:most]
         values = {name: rows.column(name).to_pylist() for name in names}
+        least, form = (0.0, "+.3g") if self._column == "prediction" else (LEAST_LIFT, "+.2f")
         for row in range(rows.num_rows):
-            largest = block[order[0, row], row]
-            lifting = [at for at in order[:, row] if block[at, row] > largest * LEAST_SHARE and block[at, row] > 0]
-            yield ", ".join(f"{names[at]} {_cell(values[names[at]][row])} {block[at, row]:+.2g}" for at in lifting)
+            lifting = [at for at in order[:, row] if block[at, row] > least]
+            yield ", ".join(f"{names[at]} {_cell(values[names[at]][row])} {block[at, row]:{form}}" for at in lifting)
 
     def _scores(self, rows: pa.RecordBatch) -> np.ndarray:
         return _by_position(self._scorer.score_batch(rows), self._column)

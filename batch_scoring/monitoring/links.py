@@ -12,6 +12,11 @@ def month_page(month: str) -> str:
     return f"reports/month={month}.html"
 
 
+def day_page(day: str) -> str:
+    """The path of a day's page, below the pipeline's output."""
+    return f"reports/dt={day}/day.html"
+
+
 def link(pipeline: Pipeline, path: str) -> dg.MetadataValue:
     """The address at which a person opens a file of the pipeline's output.
 

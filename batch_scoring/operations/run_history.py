@@ -12,7 +12,7 @@ from typing import Literal
 
 import dagster as dg
 
-from batch_scoring.config.names import job_name
+from batch_scoring.config.names import DECISIONS, job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
@@ -26,7 +26,9 @@ ATTEMPT = "batch_scoring/attempt"
 STOPPED = "batch_scoring/stopped"
 """Tag with the run's own id if its command was interrupted: Dagster copies tags to retries of a run."""
 WHOLE = {"raw_input", "validated_features", "predictions"}
-"""Assets of a run that can bring a day up to date."""
+"""Assets of a run that can bring a day up to date, and decisions where the pipeline has them."""
+ASSETS = {*WHOLE, "model", DECISIONS}
+"""Assets of a run that is about a day."""
 MOST = 200
 """Newest runs of a pipeline's day that are examined."""
 RUNS_PER_QUERY = 100
@@ -71,7 +73,13 @@ def current_code(pipeline: Pipeline) -> str:
     The code is read from disk: a sensor's process may be older, but its runs load the code anew.
     """
     now = replace(pipeline)  # without cached digests
-    return digest("code", now.features_code, now.scoring_code, now.bundle.uri)[:12]
+    decisions = [now.decisions_code] if now.spec.decisions else []
+    return digest("code", now.features_code, now.scoring_code, now.bundle.uri, *decisions)[:12]
+
+
+def whole(pipeline: Pipeline) -> set[str]:
+    """Assets of a run that can bring a pipeline's day up to date."""
+    return {*WHOLE, DECISIONS} if pipeline.spec.decisions else WHOLE
 
 
 def fingerprint_tag(fingerprint: str, *, is_complete: bool) -> str:
@@ -92,15 +100,15 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         if (failure := failed_runs.record_failure(instance, run)) and not failed_runs.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
-        status = _status(instance, record, failure)
+        status = status_of(instance, record, failure)
         found.append(
             DayRun(
                 run.run_id,
                 status,
-                _since(record, status),
+                since(record, status),
                 "" if failure == "superseded" or _is_fixed(record) else run.tags.get(FINGERPRINT, ""),
                 run.tags.get(CODE, ""),
-                is_whole=steps >= WHOLE,
+                is_whole=steps >= whole(pipeline),
                 is_launched=run.remote_job_origin is not None,
                 failure=failure,
             )
@@ -134,7 +142,7 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
     """Failed runs of a pipeline's days by class, most frequent first; `since`: of their creation."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
     found: dict[FailureClass, list[tuple[str, float]]] = {}
-    for record in _pages(instance, filters):
+    for record in pages(instance, filters):
         run = record.dagster_run
         if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
             found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
@@ -147,10 +155,10 @@ def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: dateti
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
     """All runs of a day, of all pipelines, newest first."""
-    return _pages(instance, dg.RunsFilter(tags={PARTITION: day}))
+    return pages(instance, dg.RunsFilter(tags={PARTITION: day}))
 
 
-def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+def pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.RunRecord]:
     """Run records, newest first."""
     cursor = None
     while page := instance.get_run_records(filters, limit=RUNS_PER_QUERY, cursor=cursor):
@@ -163,11 +171,12 @@ def _pages(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> Iterator[dg.
 def _steps(run: dg.DagsterRun, pipeline: Pipeline) -> set[str]:
     """The pipeline's assets in a run."""
     if run.asset_selection:  # empty, not None, for a whole job that runs in its caller's process
-        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & {*WHOLE, "model"}
-    return WHOLE if run.job_name == job_name(pipeline) else set()
+        return {key.path[-1] for key in run.asset_selection if key.path[0] == pipeline.name} & ASSETS
+    return whole(pipeline) if run.job_name == job_name(pipeline) else set()
 
 
-def _status(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:
+def status_of(instance: dg.DagsterInstance, record: dg.RunRecord, failure: FailureClass | None) -> Status:
+    """The status of a run, whose failure class is None unless it has failed."""
     run = record.dagster_run
     if run.status == dg.DagsterRunStatus.NOT_STARTED:
         return "created"
@@ -199,7 +208,8 @@ def ended_at(record: dg.RunRecord) -> float:
     return record.end_time or record.update_timestamp.timestamp()
 
 
-def _since(record: dg.RunRecord, status: Status) -> float:
+def since(record: dg.RunRecord, status: Status) -> float:
+    """When a run got its status, in seconds since 1970."""
     if status in ("created", "queued"):
         return record.create_timestamp.timestamp()
     if status == "started":

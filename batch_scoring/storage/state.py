@@ -212,6 +212,8 @@ class PublishedDay(Document):
     """Digest of the code and settings that the rows depend on."""
     features_code: str | None = None
     """Predictions only: digest of the code and settings of the features that were scored."""
+    followed_by: tuple[str, ...] = ()
+    """Predictions only: the steps that had to follow for the day to be up to date, when it was scored."""
     model_version: str | None = None
     model_sha256: str | None = None
     shards: tuple[ShardStats, ...]

@@ -11,7 +11,7 @@ import torch
 
 from batch_scoring.inference.acceptance import agreement
 from batch_scoring.inference.manifest import GOLDEN_TOLERANCES
-from benchmarks import engine, instruction_sets, networks, peers, side_by_side, workload
+from benchmarks import decisions, engine, instruction_sets, networks, peers, side_by_side, workload
 
 ROWS = 1_000
 HOLDS_AND_WORKS = """
@@ -138,3 +138,17 @@ def test_the_networks_of_the_instruction_sets_are_scored_by_both_ways_alike() ->
     for name, (model, _) in networks.items():
         tolerance = GOLDEN_TOLERANCES[model.manifest.task]
         assert agreement.worst(found[f"{name}/engine"], found[f"{name}/eager"], tolerance).is_accepted
+
+
+@pytest.mark.parametrize("name", list(decisions.CONTENDERS))
+def test_every_contender_decides_alike(name: str) -> None:
+    if name == "DuckDB":
+        pytest.importorskip("duckdb")
+    rows = decisions.table(40_000)
+    action, control = decisions.CONTENDERS["batch_scoring"](rows)
+
+    found = decisions.CONTENDERS[name](rows)
+
+    assert np.array_equal(found[0], action)
+    assert np.array_equal(found[1], control)
+    assert np.bincount(action).tolist()[1] == decisions.MOST

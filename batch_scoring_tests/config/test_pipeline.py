@@ -1,5 +1,5 @@
 from batch_scoring_tests.specs import put
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 
 def test_code_digests_follow_what_the_rows_depend_on_and_nothing_else(tiny: TinyProject) -> None:
@@ -29,3 +29,18 @@ def test_code_digests_follow_what_the_rows_depend_on_and_nothing_else(tiny: Tiny
     tiny.write_spec()
     assert tiny.pipeline.features_code != features
     assert tiny.pipeline.scoring_code != scoring
+
+
+def test_without_attributes_the_digests_are_what_they_were_before_there_were_any(tiny: TinyProject) -> None:
+    """Else every published day would be stale after an upgrade."""
+    digests = ("d3567738f10fe171a74c9ad1861ce8d6", "9ffcc3342d92cb8687b704dc9458d5fb")
+    assert (tiny.pipeline.features_code, tiny.pipeline.scoring_code) == digests
+    tiny.write_code(schema=SCHEMA + "    region: str\n    consent: bool\n")
+    features, scoring = tiny.pipeline.features_code, tiny.pipeline.scoring_code
+    put("input", "attributes", value=["region"])(tiny.spec)
+    tiny.write_spec()
+    with_one = tiny.pipeline.features_code
+    put("input", "attributes", value=["region", "consent"])(tiny.spec)
+    tiny.write_spec()
+    assert len({features, with_one, tiny.pipeline.features_code}) == 3, "the rows of features have other columns"
+    assert tiny.pipeline.scoring_code == scoring, "no score depends on them"

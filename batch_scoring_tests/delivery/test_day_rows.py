@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.errors import StateError
 from batch_scoring.storage.state import PublishedDay
-from batch_scoring_tests.decided import decide, keys_in_order
+from batch_scoring_tests.bare_decisions import decide, keys_in_order
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 

@@ -14,7 +14,7 @@ from batch_scoring.delivery.exports.redis_server import address_of
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring_tests.redis_process import PASSWORD, needs_redis, running_redis
 
-GUIDE = (PROJECT / "docs/guides/exports-redis.txt").read_text("utf-8")
+GUIDE = (PROJECT / "docs/guides/exports-redis.md").read_text("utf-8")
 USERS, ITEMS, TOP = 50, 40, 10
 
 

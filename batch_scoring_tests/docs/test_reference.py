@@ -103,10 +103,12 @@ def constants(module: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def environment_key(node: ast.AST) -> ast.expr | None:
-    """What is asked of `os.environ` here, if anything is."""
+    """What is asked of `os.environ` here, if anything is; `channels.of` reads channels from a variable."""
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
         return node.slice
-    if isinstance(node, ast.Call) and re.fullmatch(r"os\.(environ\.(get|pop)|getenv)", ast.unparse(node.func)):
+    if isinstance(node, ast.Call) and re.fullmatch(
+        r"os\.(environ\.(get|pop)|getenv)|channels\.of", ast.unparse(node.func)
+    ):
         return node.args[0]
     return None
 

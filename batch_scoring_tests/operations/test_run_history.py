@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from batch_scoring.cli.backfill import run_days as backfill
+from batch_scoring.cli import day_runs
 from batch_scoring.daily import freshness
 from batch_scoring.operations import run_history
 from batch_scoring.storage.state import State
@@ -89,7 +89,7 @@ def test_a_day_that_was_stopped_is_no_failed_try_and_is_run_again(tiny: TinyProj
         start = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
         instance.report_dagster_event(start, run.run_id)
         assert [one.status for one in run_history.of_day(instance, tiny.pipeline, DAY)] == ["started"]
-        backfill._cancel(instance, run.run_id)
+        day_runs.cancel(instance, run.run_id, "batch-scoring backfill")
         assert [one.status.value for one in instance.get_runs()] == ["CANCELED"]
         assert run_history.of_day(instance, tiny.pipeline, DAY) == []
         copy = instance.create_run_for_job(job, tags={run_history.PARTITION: DAY, run_history.STOPPED: run.run_id})
@@ -104,6 +104,6 @@ def test_a_run_that_has_ended_well_meanwhile_is_not_canceled(tiny: TinyProject, 
     tiny.land(DAY, tiny.rows(64))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         run_id = tiny.run(instance=instance).run_id
-        backfill._cancel(instance, run_id)
+        day_runs.cancel(instance, run_id, "batch-scoring backfill")
         found = instance.get_run_by_id(run_id)
         assert found is not None and found.is_success and json.dumps(found.tags).count("stopped") == 0

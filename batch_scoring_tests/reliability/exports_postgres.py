@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import psycopg2
 from adbc_driver_manager import dbapi
 
-from batch_scoring.delivery.exports.postgres import PostgresSink
+from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring_tests.postgres_server import Server, running_server, server_user
 from batch_scoring_tests.reliability.disks import fill, mounted
 from batch_scoring_tests.reliability.export_trials import EXPORT, PIPELINE, Place, Rows, Size, print_table, run
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["batch_scoring_tests.reliability.exports_postgres"])
+multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
 
 _QUOTA = """
     CREATE FUNCTION quota() RETURNS trigger LANGUAGE plpgsql AS

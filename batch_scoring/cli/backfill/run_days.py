@@ -13,31 +13,27 @@ from dataclasses import dataclass, replace
 from datetime import date
 from time import perf_counter
 from typing import TextIO
-from uuid import uuid4
 
 import dagster as dg
 
+from batch_scoring.cli import day_runs
 from batch_scoring.cli.backfill import day_locks, selection
 from batch_scoring.cli.backfill.selection import Choice, Wanted
 from batch_scoring.cli.instance import opened
 from batch_scoring.config.compute import in_this_process
 from batch_scoring.config.days import ranges
 from batch_scoring.config.loader import find_pipeline
-from batch_scoring.config.names import DAILY_ASSETS, job_name
+from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import predictions_table
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
-from batch_scoring.operations import run_history
-from batch_scoring.operations.alerting.messages import step_error
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
-from batch_scoring.storage.state import State
+from batch_scoring.storage.state import State, StepName
 
-CANCEL_SECONDS = 1.0
-"""Time to record that a run was stopped."""
 _COLUMNS = f"{'day':10}  {'rows in':>10}  {'scored':>10}  {'quarantined':>11}  {'failed checks':>13}  {'rows/s':>10}"
 
 
@@ -74,10 +70,11 @@ class DayOutcome:
         """The day's row in the table."""
         counts = [f"{n:,}" if not self.error else "-" for n in (self.rows_in, self.scored, self.quarantined)]
         failed = sum(check.of_day or self.error is not None for check in self.failed_checks)
+        checks = "-" if self.error and not failed else f"{failed}"
         speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds else "-"
         done = "by another" if self.by_another else "unchanged" if self.unchanged else speed
         last = "failed" if self.error else done
-        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {failed:>13}  {last:>10}"
+        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {checks:>13}  {last:>10}"
 
 
 def backfill(
@@ -205,7 +202,7 @@ class _Work:
         Raises:
             HeldError: another process is working on it.
         """
-        if not choice.steps:
+        if choice.steps == ():
             return DayOutcome(choice.day, choice.why)
         with day_locks.hold(self._pipeline, choice.day) as left_at:
             if run := day_locks.launched_run(self._pipeline, self._instance, choice.day):
@@ -237,22 +234,12 @@ def run_day(
     job: dg.JobDefinition,
     day: str,
     instance: dg.DagsterInstance,
-    steps: Sequence[str] = DAILY_ASSETS,
+    steps: Sequence[str] | None = None,
 ) -> DayOutcome:
     """Run the pipeline's job, or some of its assets, for one day; the run is canceled if the command is interrupted."""
     began = perf_counter()
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    keys = None if steps == DAILY_ASSETS else [asset_key(pipeline, step) for step in steps]
-    run_id = str(uuid4())
-    with signals.at_end(functools.partial(_cancel, instance, run_id)):
-        result = job.execute_in_process(
-            partition_key=day,
-            instance=instance,
-            run_config=quiet,
-            asset_selection=keys,
-            raise_on_error=False,
-            run_id=run_id,
-        )
+    keys = None if steps is None else [asset_key(pipeline, step) for step in steps]
+    result = day_runs.run_here(job, day, instance, "batch-scoring backfill", keys)
     seconds = perf_counter() - began
     checks = tuple(
         DayCheck(
@@ -262,25 +249,11 @@ def run_day(
         if not check.passed
     )
     if not result.success:
-        return DayOutcome(day, _first_error(result), checks, seconds=seconds)
-    scored = State(pipeline.output).published_day("predictions", day)
-    unchanged = scored is not None and scored.run_id != result.run_id
+        return DayOutcome(day, day_runs.first_error(result), checks, seconds=seconds)
+    last_steps: tuple[StepName, ...] = ("predictions", "decisions") if pipeline.spec.decisions else ("predictions",)
+    written = [State(pipeline.output).published_day(step, day) for step in last_steps]
+    unchanged = all(published_day is not None and published_day.run_id != result.run_id for published_day in written)
     return replace(_published(pipeline, day), failed_checks=checks, seconds=seconds, unchanged=unchanged)
-
-
-def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Record that a run was stopped, repeatedly: its thread is still running and may record its start once more."""
-    until = time.monotonic() + CANCEL_SECONDS
-    while time.monotonic() < until:
-        run = instance.get_run_by_id(run_id)
-        if run and run.is_finished:
-            return
-        if run:  # otherwise the run is just being created
-            instance.add_run_tags(run_id, {run_history.STOPPED: run_id})
-            instance.report_run_canceled(
-                run, "The command batch-scoring backfill was interrupted. Finished shards are kept."
-            )
-        time.sleep(0.02)
 
 
 def _published(pipeline: Pipeline, day: str) -> DayOutcome:
@@ -323,12 +296,3 @@ def _job(pipeline: Pipeline) -> dg.JobDefinition:
 
     with in_this_process():  # here Ctrl-C ends a step, and only a step with its own pod is retried
         return deploy([pipeline]).resolve_job_def(job_name(pipeline))
-
-
-def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    """The first failed step and the first line of its error."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            step, error = step_error(event)
-            return f"{step}: {error.splitlines()[0]}"
-    return "the run failed before its first step"

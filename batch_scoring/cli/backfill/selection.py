@@ -9,7 +9,7 @@ from datetime import date
 
 import dagster as dg
 
-from batch_scoring.config.names import DAILY_ASSETS
+from batch_scoring.config.names import daily_assets, rescored
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.daily.freshness import stale_days
@@ -22,9 +22,6 @@ from batch_scoring.operations.alerting import messages
 from batch_scoring.operations.dead_runs import find_dead_runs
 from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.state import State
-
-SCORING_STEPS = ("model", "predictions")
-"""Steps of a day whose landing files are archived: its features exist, and are scored again."""
 
 Listed = Mapping[str, Sequence[FileVersion]]
 
@@ -57,8 +54,8 @@ class Choice:
 
     day: str
     why: str = ""
-    steps: tuple[str, ...] = DAILY_ASSETS
-    """Assets to run; none if the day cannot be run, and `why` says what is missing."""
+    steps: tuple[str, ...] | None = None
+    """Assets to run, all of the daily job if None; () if the day cannot be run, and `why` says what is missing."""
 
 
 def days_within(pipeline: Pipeline, wanted: Wanted) -> list[str]:
@@ -75,7 +72,10 @@ def days_within(pipeline: Pipeline, wanted: Wanted) -> list[str]:
     first, last = (str(day) if day else other for day, other in ((wanted.first, known[0]), (wanted.last, known[-1])))
     for day in (first, last):
         if day not in known:
-            raise RangeError(f"{day} is not a day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
+            raise RangeError(
+                f"{day} is not a day of {pipeline.name}; its days are {known[0]} (partitions.start in its spec) … "
+                f"{known[-1]}"
+            )
     return [day for day in known if first <= day <= last]
 
 
@@ -130,11 +130,20 @@ def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str
         published_day.day: published_day.code for published_day in state.published_days_of("validated_features", days)
     }
     in_force = (pipeline.scoring_code, pipeline.features_code, model_sha256)
+    decided = {
+        decisions.day: decisions
+        for decisions in (state.published_days_of("decisions", days) if pipeline.spec.decisions else [])
+        if decisions.code == pipeline.decisions_code
+    }
     return {
         published_day.day
         for published_day in state.published_days_of("predictions", days)
         if (published_day.code, published_day.features_code, published_day.model_sha256) == in_force
         and validated.get(published_day.day) == pipeline.features_code
+        and (
+            pipeline.spec.decisions is None
+            or (published_day.day in decided and freshness.are_of(decided[published_day.day], published_day))
+        )
         and (
             not listed[published_day.day]
             or landing_files.is_of(scored_from[published_day.day], listed[published_day.day])
@@ -180,7 +189,7 @@ def _error(instance: dg.DagsterInstance, run_id: str) -> str:
 def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     """The days that a blocking check stopped: the run, and the check's message."""
     state, found = State(pipeline.output), dict[str, str]()
-    for asset in (step for step in DAILY_ASSETS if step in run_history.WHOLE):
+    for asset in (step for step in daily_assets(pipeline) if step in run_history.whole(pipeline)):
         for said in state.checks_of(asset, days):
             for name, record in said.checks.items():
                 if record.stopped:
@@ -205,7 +214,8 @@ def _stale(pipeline: Pipeline, days: Iterable[str]) -> dict[str, Choice]:
         if day not in stale.archived:
             found[day] = Choice(day, why)
         elif day in usable:
-            found[day] = Choice(day, f"{why}; its landing files are gone: its features are scored again", SCORING_STEPS)
+            why += "; its landing files are gone: its features are scored again"
+            found[day] = Choice(day, why, rescored(pipeline))
         else:
             why += "; cannot be run: its landing files are gone, and its features are of another schema or settings"
             found[day] = Choice(day, f"{why}; land the files again", ())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
-from batch_scoring.cli.doctor import cloud, delta_tables, inputs, instance, machine, probe_files, stores
+from batch_scoring.cli.doctor import cloud, delta_tables, exports, inputs, instance, machine, probe_files, stores
 from batch_scoring.cli.doctor.probe import Probe, Site, examine
 from batch_scoring.cli.doctor.report import DoctorReport
 from batch_scoring.cli.instance import home
@@ -29,6 +29,7 @@ OF_DEPLOYMENT: tuple[Probe, ...] = (
     instance.daemon,
     instance.starters,
     instance.guards,
+    exports.sensors,
     instance.ticks,
     instance.dead_runs,
     instance.waiting_alerts,
@@ -51,6 +52,7 @@ OF_PIPELINE: tuple[Probe, ...] = (
     inputs.newest_landing_file,
     inputs.bundle,
     cloud.queue,
+    exports.sinks,
 )
 """Probes of a pipeline; each takes a `Pipeline`."""
 
@@ -147,5 +149,7 @@ def _clear_up() -> str:
 
 
 def _matters(probe: Probe, site: Site) -> bool:
-    """Whether a probe is reported: those of AWS only where AWS is used."""
+    """Whether a probe is reported: those of AWS only where AWS is used, those of exports where there are any."""
+    if probe in (exports.sinks, exports.sensors):
+        return exports.has_exports(site)
     return probe not in (cloud.identity, cloud.queue, stores.conditional_writes) or cloud.uses_aws(site)

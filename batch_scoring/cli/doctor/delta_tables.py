@@ -24,7 +24,7 @@ from batch_scoring.storage.delta import TIMEOUT, Part, Table
 from batch_scoring.storage.folders import FileVersion, Folder
 from batch_scoring.storage.state import PublishedDay, State, StepName
 
-WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
+WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions", "decisions")
 SETTLES = 2.0
 """Seconds between two reads that confirm a mismatch: a run writes its state a moment after its commit."""
 IN_FLIGHT = TIMEOUT
@@ -286,16 +286,23 @@ def _mismatches(pipeline: Pipeline, published_days: dict[StepName, dict[str, Pub
 def _expected(
     pipeline: Pipeline, table: Table, delta: DeltaTable | None, published_days: dict[StepName, dict[str, PublishedDay]]
 ) -> dict[str, int]:
-    """Rows by day that the state records, without quarantined ones that retention has removed."""
-    if table.name != "quarantine":
-        step: StepName = "predictions" if table.name == "predictions" else "validated_features"
-        return {day: published_day.rows for day, published_day in published_days[step].items()}
+    """Rows by day that the state records, without those that retention has removed."""
+
+    def is_removed(part: Part, transaction: int) -> bool:
+        return delta is not None and delta.transaction_version(part.expiry) == transaction
+
+    for step, by_day in published_days.items():
+        if step == table.name:
+            return {
+                day: 0 if is_removed(Part(table, day, step), published.table.transaction) else published.rows
+                for day, published in by_day.items()
+            }
     total: Counter[str] = Counter()
     for by_day in published_days.values():
         for day, published_day in by_day.items():
             part = DayStep(pipeline, day, published_day.step).quarantine
-            expired = delta.transaction_version(part.expiry) if delta else None
-            total[day] += 0 if expired == published_day.quarantine.transaction else published_day.rows_quarantined
+            gone = is_removed(part, published_day.quarantine.transaction)
+            total[day] += 0 if gone else published_day.rows_quarantined
     return dict(total)
 
 

@@ -1,6 +1,5 @@
 """Probes of the Dagster instance: folder, settings, daemon, sensors and schedules, dead runs."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -170,7 +169,7 @@ def executor(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("daemon", "instance")
 def daemon(site: Site) -> Iterator[ProbeFinding]:
-    """If a daemon has ever run here, all of its parts have sent a heartbeat within the last minutes."""
+    """All parts of the Dagster daemon have sent a heartbeat within the last minutes."""
     beats = site.instance.get_daemon_heartbeats() if site.instance else {}
     if site.instance is None or not beats:
         yield ProbeFinding(
@@ -189,7 +188,7 @@ def daemon(site: Site) -> Iterator[ProbeFinding]:
             "daemon",
             f"no heartbeat since {last:%Y-%m-%d %H:%M} UTC: nothing is scored automatically",
             f"a heartbeat within {HEARTBEAT_TIMEOUT:g} s",
-            f"start it: {_START}",
+            f"start it: {_START}; batch-scoring backfill works without it",
         )
     elif silent:
         yield ProbeFinding(
@@ -213,7 +212,7 @@ def starters(site: Site) -> Iterator[ProbeFinding]:
         starts = _starters(pipeline)
         on = [name for name, default in starts.items() if sensor_status.is_on(known.get(name), default)]
         by_hand = [name for name, default in starts.items() if default == "running" and name not in on]
-        switch = _switch(site, by_hand[0] if by_hand else next(iter(starts)))
+        switch = switch_on(site, by_hand[0] if by_hand else next(iter(starts)))
         if not on:
             how = "switched off by hand" if by_hand else "as the spec says"
             yield ProbeFinding(
@@ -235,7 +234,7 @@ def starters(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("guards", "instance")
 def guards(site: Site) -> Iterator[ProbeFinding]:
-    """The sensors alerts and dead_runs are running."""
+    """The sensors that send alerts and end the runs of dead processes are on."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for name, lost in OF_ALL.items():
         if not sensor_status.is_on(known.get(name), "running"):
@@ -244,7 +243,7 @@ def guards(site: Site) -> Iterator[ProbeFinding]:
                 f"sensor {name}",
                 f"it is stopped: {lost}",
                 "on",
-                _switch(site, name),
+                switch_on(site, name),
             )
 
 
@@ -258,14 +257,15 @@ def ticks(site: Site) -> Iterator[ProbeFinding]:
             "error",
             f"sensor {door.sensor}",
             f"it has failed since {door.since:%Y-%m-%d %H:%M} UTC: {door.error.splitlines()[0]}",
-            "a successful tick: files that land are not scored until then",
+            f"a successful tick: {'days are not exported' if door.is_of_exports else 'files that land are not scored'} "
+            "until then",
             "fix what the error reports; its ticks are in the UI under Automation",
         )
 
 
 @probe("dead runs", "instance", seconds=60)
 def dead_runs(site: Site) -> Iterator[ProbeFinding]:
-    """Every started run has its process, and no ended run holds a pool slot."""
+    """The process of every started run is alive, and no ended run holds a slot that others wait for."""
     if site.instance is None:
         return
     is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)
@@ -308,13 +308,13 @@ def waiting_alerts(site: Site) -> Iterator[ProbeFinding]:
     """No message waits for a channel that has rejected it."""
     if site.instance is None or site.instance.daemon_cursor_storage is None:
         return
-    outbox = Outbox(site.instance.daemon_cursor_storage, channels.parse(os.environ.get("ALERT_URLS", "")))
+    outbox = Outbox(site.instance.daemon_cursor_storage, channels.of("ALERT_URLS"))
     for text in outbox.waiting():
         if not text.endswith("last error: None"):
             yield ProbeFinding("warning", "alerts", text, "no waiting message", "batch-scoring doctor --send-test")
 
 
-def _switch(site: Site, name: str) -> str:
+def switch_on(site: Site, name: str) -> str:
     """The remedy that starts a sensor or schedule; the dagster command does not find the instance by itself."""
     kind = "schedule" if name.endswith("_on_schedule") else "sensor"
     home = shell_word(str(site.home or PROJECT))

@@ -5,16 +5,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.cli.doctor.stores import existing
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
-from batch_scoring.operations.alerting import channels
+from batch_scoring.operations.alerting import action_alerts, channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.runtime.printable import shell_word
-from batch_scoring.storage.state import State
+from batch_scoring.storage.state import State, StepName
 
 LEAST_FREE, SHORT_FREE = 64 * 2**20, 512 * 2**20
 """Free bytes: runs fail with less than the first; less than the second is a warning."""
@@ -84,8 +85,8 @@ def lasting_instance(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("alert channels", seconds=60)
 def alert_channels(site: Site) -> Iterator[ProbeFinding]:
-    """Every address of ALERT_URLS is valid, and with --send-test accepts a message."""
-    named = channels.parse(os.environ.get("ALERT_URLS", ""))
+    """Every alert channel has a valid address, and with --send-test accepts a message."""
+    named = channels.of("ALERT_URLS")
     if not named:
         yield ProbeFinding(
             "warning" if site.send_test else "info",
@@ -94,6 +95,16 @@ def alert_channels(site: Site) -> Iterator[ProbeFinding]:
             "addresses in apprise's format",
             "export ALERT_URLS=…; docs/guides/alerts.md has examples",
         )
+    for variable in action_alerts.variables(site.pipelines):
+        if not channels.of(variable):
+            yield ProbeFinding(
+                "warning",
+                variable,
+                "not set, though alerts.actions in a spec names it: that team is told nothing",
+                "addresses in apprise's format",
+                f"export {variable}=…, where the Dagster daemon and its code server run",
+            )
+        named += channels.of(variable)
     for channel in named:
         if channel.scheme is None:
             yield ProbeFinding(
@@ -124,7 +135,7 @@ def _recent_sizes(pipeline: Pipeline) -> list[int]:
     names = pipeline.output.subfolder("state").children().folders
     days = sorted(name.removeprefix("dt=") for name in names if name.startswith("dt="))[-RECENT_DAYS:]
     by_day: dict[str, int] = dict.fromkeys(days, 0)
-    for step in ("validated_features", "predictions"):
+    for step in get_args(StepName):
         try:
             for published_day in state.published_days_of(step, days):
                 by_day[published_day.day] += published_day.table.bytes + published_day.quarantine.bytes

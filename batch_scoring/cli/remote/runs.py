@@ -12,7 +12,7 @@ from batch_scoring.cli.remote.connection import Remote, first_line, python_error
 from batch_scoring.cli.remote.jobs import PREFIX
 from batch_scoring.errors import WrongCommandError
 from batch_scoring.operations import failed_runs
-from batch_scoring.operations.run_history import PARTITION, TO_RETRY, WHOLE
+from batch_scoring.operations.run_history import ASSETS, PARTITION, TO_RETRY
 
 STATES = {
     "NOT_STARTED": "created",
@@ -249,7 +249,7 @@ def run(remote: Remote, run_id: str) -> RemoteRun:
 def newest_of_day(remote: Remote, pipeline: str, day: str) -> RemoteRun | None:
     """The newest run of a pipeline's day, however it was started; None if there is none."""
     for found in _runs(remote, {"tags": [{"key": PARTITION, "value": day}]}):
-        if found.pipeline == pipeline and (found.job == f"{PREFIX}{pipeline}" or found.assets & {*WHOLE, "model"}):
+        if found.pipeline == pipeline and (found.job == f"{PREFIX}{pipeline}" or found.assets & ASSETS):
             return found
     return None
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, check_current, prepare, read_source
@@ -96,6 +97,7 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
         code=pipeline.scoring_code,
         model=source.model,
         features_code=source.features.code,
+        followed_by=(DECISIONS,) if pipeline.spec.decisions else (),
         check_current=lambda: check_current(step, source),
     )
     metadata = predictions_metadata(step, prepared, published_day, committed) | figures(run, published_day.rows_in)

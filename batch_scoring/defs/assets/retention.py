@@ -1,8 +1,9 @@
 """The asset retention: files that are no longer needed are counted, and deleted on request.
 
 `retention:` in the spec says after how many days: files of the tables that were replaced or never published, drift
-pages, samples, quarantined rows, weights of former models. A run from the UI only counts, unless `dry_run: false` is in
-its config; the schedule's runs delete. What the tables, a run or a reader may still need is never included.
+pages, samples, rows of the quarantine, features and decisions, weights of former models. A run from the UI only counts,
+unless `dry_run: false` is in its config; the schedule's runs delete. What the tables, a run or a reader may still need
+is never included.
 """
 
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import (
     DEFAULT_MAX_RUNTIME,
     MEANING,
+    OLD_ROWS,
     Expired,
     Kind,
     Limits,
@@ -81,8 +83,8 @@ def retention_metadata(
     return {
         "dry_run": dg.MetadataValue.bool(dry_run),
         "would_go" if dry_run else "gone": dg.MetadataValue.table(rows),
-        # what is taken out of the quarantine is deleted later, as superseded
-        "bytes": dg.MetadataValue.int(sum(file.size for file in shown.expired if file.kind != "quarantine")),
+        # rows that are taken out of a table are deleted later, as superseded
+        "bytes": dg.MetadataValue.int(sum(file.size for file in shown.expired if file.kind not in OLD_ROWS.values())),
         **figures,
     }
 

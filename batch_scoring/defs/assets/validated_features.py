@@ -36,7 +36,8 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description=f"{__doc__}\n\nOne row per `{pipeline.spec.input.key}` and day: exactly what the model will see.",
+        description=f"{__doc__}\n\nOne row per `{pipeline.spec.input.key}` and day: exactly what the model will see"
+        + (", and the attributes, which it will not see." if pipeline.spec.input.attributes else "."),
         deps=[asset_key(pipeline, "raw_input")],
         partitions_def=days(pipeline),
         check_specs=specs(pipeline, key, feature_checks.CHECKS, days(pipeline)),
@@ -97,12 +98,13 @@ def features_metadata(
 
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:
-    spec = pipeline.spec
+    spec, attributes = pipeline.spec, pipeline.spec.input.attributes
     return column_schema(
         [
             (spec.input.key, "key", "identifies the row; unique within a day"),
             *((name, "numeric", "feature; null if missing") for name in spec.features.numeric),
             *((name, "categorical", "feature; null if missing") for name in spec.features.categorical),
+            *((name, "attribute", "for decisions and exports; the model does not see it") for name in attributes),
             ("source_file", "string", "landing file of the row"),
             ("row_number", "int64", "row in that file, from 1"),
             ("dt", "date", "the day"),

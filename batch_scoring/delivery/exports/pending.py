@@ -9,6 +9,9 @@ from batch_scoring.delivery.exports import published
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
 
+LOOK_BACK = 100
+"""Newest published days that are examined for exports that are no longer of what is published."""
+
 
 @dataclass(frozen=True)
 class PendingDay:
@@ -45,6 +48,18 @@ def among(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay
     export = pipeline.spec.exports[name]
     wanted = [day for day in days if published.is_day_of(export, day)]
     return _behind(pipeline, name, State(pipeline.output).published_days_of(export.of, wanted))
+
+
+def outdated(pipeline: Pipeline, name: str) -> set[str]:
+    """The exported days, among the newest published ones, that were corrected since.
+
+    Raises:
+        OSError: the store did not answer.
+    """
+    state, export = State(pipeline.output), pipeline.spec.exports[name]
+    days = state.newest_published_days(export.of, LOOK_BACK, lambda day: True)
+    receipts = published.receipts_by_day(state, name, [day.day for day in days])
+    return {day.day for day in days if day.day in receipts and not published.is_of(receipts[day.day], day)}
 
 
 def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay]) -> list[PendingDay]:

@@ -6,19 +6,16 @@ a million at a time, so memory stays flat as a day grows; databases store sorted
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from batch_scoring.config.delivery_spec import Export, RedisExport
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.rules.expressions import Rule
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.exports.published import Published
 from batch_scoring.errors import SinkRefusedError
 from batch_scoring.storage.parquet import READ_ROWS
-
-if TYPE_CHECKING:
-    from batch_scoring.config.expressions import Rule
 
 SORTED_ROWS = 2**20
 """Rows that are sorted at a time, if no order is given."""
@@ -94,7 +91,7 @@ def select(pipeline: Pipeline, name: str, published: Published) -> Selection:
     rows = _rows(pipeline, published, [*named_columns(export), *besides])
     known = rows.schema
     columns = named_columns(export) or rows.columns_of(export.of)
-    for column in (*columns, *besides):
+    for column in (*columns, *([order] if order else ())):
         if column not in known.names:
             raise SinkRefusedError(
                 f"exports.{name}: no column {column!r} in the rows of {export.of}; there are: {', '.join(known.names)}"
@@ -123,9 +120,5 @@ def named_columns(export: Export) -> tuple[str, ...]:
     return (export.key, export.value) if isinstance(export, RedisExport) else export.columns
 
 
-def _rule(export: Export, name: str) -> "Rule | None":
-    if not export.where:
-        return None
-    from batch_scoring.config.expressions import Rule
-
-    return Rule.parse(export.where, f"exports.{name}.where")
+def _rule(export: Export, name: str) -> Rule | None:
+    return Rule.parse(export.where, f"exports.{name}.where") if export.where else None

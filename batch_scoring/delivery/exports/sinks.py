@@ -22,9 +22,9 @@ def sink_of(pipeline: Pipeline, name: str) -> Sink:
         path = export.path if is_absolute else f"{pipeline.data_root.rstrip('/')}/{export.path}"
         return FileSink(path, for_people=export.people)
     if isinstance(export, PostgresExport):
-        from batch_scoring.delivery.exports.postgres import PostgresSink
+        from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 
-        return PostgresSink(export, _address(export.url_from, name))
+        return PostgresSink(_address(export.url_from, name), export.table, pipeline.name, name, pipeline.spec.input.key)
     from batch_scoring.delivery.exports.redis import RedisSink
 
     return RedisSink(export, _address(export.url_from, name))

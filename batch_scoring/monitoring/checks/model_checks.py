@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from batch_scoring.config.days import ranges, spans
+from batch_scoring.config.names import rescored
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import StaleDays, stale_days
 from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference import registry
 from batch_scoring.inference.bundle import (
+    OTHER_OUTPUTS,
     Bundle,
     build_network,
     check_contents,
@@ -75,7 +77,7 @@ def _golden_rows(bundle: Bundle, loaded: LoadedModel) -> Finding:
     size, bound = deviation.size, deviation.bound
     message = f"{bundle.uri}: the golden rows differ by {size:.2g}, at most {bound:.2g} is accepted"
     if not deviation.is_accepted:
-        message += "; other weights, network class or build of torch than the bundle was written with"
+        message += f"; {OTHER_OUTPUTS}"
     return Finding(check, deviation.is_accepted, message, {"deviation": size, "bound": bound})
 
 
@@ -126,7 +128,8 @@ def currency(pipeline: Pipeline, delivered: Delivered, own_day: Iterable[str]) -
 def _commands(pipeline: Pipeline, stale: StaleDays) -> list[str]:
     """Commands that score the stale days again; days without landing files from their features alone."""
     landed, archived = set(stale.days) - stale.archived, sorted(stale.archived.intersection(stale.days))
-    alone = f"dagster asset materialize -m batch_scoring.definitions --select {pipeline.name}/predictions --partition"
+    assets = ",".join(f"{pipeline.name}/{asset}" for asset in rescored(pipeline) if asset != "model")
+    alone = f"dagster asset materialize -m batch_scoring.definitions --select {assets} --partition"
     return [
         *(f"batch-scoring backfill {pipeline.name} {first} {last}" for first, last in spans(landed)),
         *(f"{alone} {day}" for day in archived),

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
-from batch_scoring.monitoring.checks import feature_checks, input_checks, prediction_checks
+from batch_scoring.monitoring.checks import decision_checks, feature_checks, input_checks, prediction_checks
 from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
 from batch_scoring.storage.state import CheckRecord, ColumnDrift, DayDrift, DayInput, PublishedDay, State
@@ -26,6 +26,8 @@ DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
     "predictions_drift": ("predictions", [findings.CHECKS["predictions"].name]),
 }
 """Documents of the state that hold findings, in the order of the flow, with their asset and its checks."""
+OF_DECISIONS: Mapping[str, tuple[str, Iterable[str]]] = {"decisions": ("decisions", decision_checks.CHECKS)}
+"""The same of pipelines with decisions."""
 
 READERS = 4
 """Days read at once: on S3 a read is a round trip, and the stats of a day of thousands of shards take 100 MB."""
@@ -45,16 +47,17 @@ def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
     state = State(pipeline.output)
     today = now.astimezone(ZoneInfo(pipeline.spec.partitions.timezone)).date()
     begun = [str(day) for day in of_month(month) if pipeline.spec.partitions.start <= day <= today]
+    documents = {**DOCUMENTS, **(OF_DECISIONS if pipeline.spec.decisions else {})}
     with ThreadPoolExecutor(READERS) as pool:
-        days = list(pool.map(partial(read_day, state), begun))
+        days = list(pool.map(partial(read_day, state, documents=documents), begun))
     if days and days[-1].day == str(today) and days[-1].status == "missing":
         days.pop()  # its files may still land
-    known = tuple((asset, name) for asset, names in DOCUMENTS.values() for name in names)
+    known = tuple((asset, name) for asset, names in documents.values() for name in names)
     return Month(pipeline.name, month, tuple(days), known, now, run_id)
 
 
-def read_day(state: State, day: str) -> Day:
-    """Read a day's figures; damaged documents are left out and named."""
+def read_day(state: State, day: str, documents: Mapping[str, tuple[str, Iterable[str]]] = DOCUMENTS) -> Day:
+    """Read a day's figures; damaged documents are left out and named. `documents`: those that hold findings."""
     damage: list[str] = []
 
     def read(ask: Callable[[], _Found]) -> _Found | None:
@@ -65,7 +68,7 @@ def read_day(state: State, day: str) -> Day:
             return None
 
     records: dict[Checked, CheckRecord] = {}
-    for document, (asset, _) in DOCUMENTS.items():
+    for document, (asset, _) in documents.items():
         if found := read(partial(state.checks, document, day)):
             records |= {(asset, name): record for name, record in found.checks.items()}
     features, scored = (read(partial(state.published_day, step, day)) for step in ("validated_features", "predictions"))

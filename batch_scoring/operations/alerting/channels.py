@@ -52,7 +52,7 @@ class Message(BaseModel):
 
 @dataclass(frozen=True)
 class Channel:
-    """One address of ALERT_URLS."""
+    """One address of ALERT_URLS, or of another variable."""
 
     position: int
     """From 1."""
@@ -65,6 +65,8 @@ class Channel:
     The rest of the address is not stored, not even as a digest: passwords could be guessed against it.
     """
 
+    variable: str = "ALERT_URLS"
+
     @property
     def former_id(self) -> str:
         """Its name in the storage of earlier versions: a digest of the address."""
@@ -72,11 +74,16 @@ class Channel:
 
     def __str__(self) -> str:
         """Its name in messages."""
-        return f"ALERT_URLS[{self.position}]" + (f" ({self.scheme})" if self.scheme else "")
+        return f"{self.variable}[{self.position}]" + (f" ({self.scheme})" if self.scheme else "")
 
 
-def parse(urls: str) -> list[Channel]:
-    """Parse a value of ALERT_URLS, split as apprise splits it; equal addresses count once."""
+def of(variable: str) -> list[Channel]:
+    """The channels in an environment variable; none if it is not set."""
+    return parse(os.environ.get(variable, ""), variable)
+
+
+def parse(urls: str, variable: str = "ALERT_URLS") -> list[Channel]:
+    """Parse a value of ALERT_URLS or of another variable, split as apprise splits it; equal addresses count once."""
     if not urls.strip():
         return []
     logging.getLogger("apprise").disabled = True  # it quotes invalid addresses, passwords included
@@ -91,7 +98,7 @@ def parse(urls: str) -> list[Channel]:
         client, scheme = _client(address), address.partition("://")[0].lower()
         kind = f"{scheme}://{_host(client)}" if client else "not understood"
         alike[kind] += 1
-        found.append(Channel(position, address, scheme if client else None, f"{kind}#{alike[kind]}"))
+        found.append(Channel(position, address, scheme if client else None, f"{kind}#{alike[kind]}", variable))
     return found
 
 

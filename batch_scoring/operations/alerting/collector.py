@@ -8,11 +8,11 @@ import functools
 import itertools
 import math
 import operator
-import os
 import re
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from logging import Logger
 from typing import TextIO
@@ -21,12 +21,13 @@ import dagster as dg
 from pydantic import BaseModel
 
 from batch_scoring.config.loader import BrokenPipeline
+from batch_scoring.config.names import exports_job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import failed_runs, run_history
-from batch_scoring.operations.alerting import channels, deadlines, messages
+from batch_scoring.operations import export_runs, failed_runs, run_history
+from batch_scoring.operations.alerting import action_alerts, channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
 from batch_scoring.operations.automation import landing_scan, planner, sensor_status
@@ -91,7 +92,7 @@ def tick(
     with lease(storage, 60.0) as free:
         if not free:
             return "another process holds the outbox"
-        named = channels.parse(os.environ.get("ALERT_URLS", ""))
+        named = channels.of("ALERT_URLS")
         mistakes, said = channels.mistakes(named), list[str]()
         outbox = Outbox(storage, named)
         memory = _remembered(outbox)
@@ -106,7 +107,10 @@ def tick(
         for message in new if len(mistakes) == len(named) else ():
             log.warning(f"{message.title}\n{message.body}")
         outbox.put(new, memory.model_dump_json())
-        delivered = outbox.deliver(began + DELIVER_UNTIL - time.monotonic())
+        with ThreadPoolExecutor(1) as beside:  # a team's channel that hangs delays nobody else
+            by_action = beside.submit(action_alerts.tick, storage, pipelines, log, lambda: _left(began))
+            delivered = outbox.deliver(_left(began))
+            teams = by_action.result()
         for problem in [*filter(_is_due, mistakes), *said]:
             log.error(printable(problem))
         summary = [f"{len(new)} new"] if new else []
@@ -114,12 +118,17 @@ def tick(
         waiting = outbox.waiting()
         if outbox.orphaned:
             waiting.append(f"{outbox.orphaned} wait for a channel that is no longer in ALERT_URLS, or for a new one")
-        return "; ".join([*summary, *waiting, *mistakes, *said]) or "no new alerts"
+        return "; ".join([*summary, *waiting, *teams, *mistakes, *said]) or "no new alerts"
+
+
+def _left(began: float) -> float:
+    """Seconds that are left of a tick for deliveries."""
+    return began + DELIVER_UNTIL - time.monotonic()
 
 
 def warn_of_mistakes() -> None:
     """Warn of invalid addresses when the code location is loaded."""
-    for mistake in channels.mistakes(channels.parse(os.environ.get("ALERT_URLS", ""))):
+    for mistake in channels.mistakes(channels.of("ALERT_URLS")):
         warnings.warn(mistake, stacklevel=2)
 
 
@@ -132,11 +141,13 @@ def _is_due(mistake: str) -> bool:
     return is_due
 
 
-def try_channels(out: TextIO) -> int:
-    """Send a test message to every channel of ALERT_URLS; 0 if all have accepted it, else 1."""
-    named = channels.parse(os.environ.get("ALERT_URLS", ""))
-    if not named:
+def try_channels(out: TextIO, variable: str = "ALERT_URLS") -> int:
+    """Send a test message to every channel in an environment variable; 0 if all have accepted it, else 1."""
+    named = channels.of(variable)
+    if not named and variable == "ALERT_URLS":
         out.write("ALERT_URLS is not set: messages go to the log of the sensor alerts\n")
+    elif not named:
+        out.write(f"{variable} is not set: nobody is told\n")
     text = "This channel receives the alerts of batch_scoring."
     message = Message(topic="test", title="batch_scoring: test message", body=text, kind="info")
     errors = dict(channels.send({channel: [message] for channel in named if channel.scheme}, seconds=30))
@@ -205,6 +216,8 @@ def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]
 def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: Mapping[str, Pipeline]) -> bool:
     """Whether a sensor requests the day again: only the last attempt with the same files is worth an alert."""
     run = record.dagster_run
+    if exporting := next((one for one in pipelines.values() if run.job_name == exports_job_name(one)), None):
+        return _is_exported_again(instance, run, exporting)
     pipeline, day = pipelines.get(run.job_name.removeprefix("score_")), run.tags.get(run_history.PARTITION)
     if run.status != dg.DagsterRunStatus.FAILURE or pipeline is None or day is None:
         return False
@@ -221,6 +234,16 @@ def _is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, pipelines: M
     later = itertools.takewhile(lambda one: one.id != run.run_id, known)
     has_gone_well = any(one.status == "succeeded" and one.is_whole for one in later)  # before the alert
     return (is_open or has_gone_well) and is_tried and sensor_status.is_any_on(instance, pipeline)
+
+
+def _is_exported_again(instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: Pipeline) -> bool:
+    """Whether the sensor tries a failed export again: a sink that fails is worth one alert, not one per attempt."""
+    is_of_sensor = export_runs.VERSION in run.tags and sensor_status.exports_itself(instance, pipeline)
+    if run.status != dg.DagsterRunStatus.FAILURE or not is_of_sensor:
+        return False
+    runs, pauses = export_runs.of_pipeline(instance, pipeline), landing_scan.bounds_of(pipeline, instance).pauses
+    names = export_runs.exports_in(run, pipeline)
+    return not any(export_runs.is_worth_an_alert(run.run_id, runs[name], pauses) for name in names)
 
 
 def _is_open(pipeline: Pipeline, day: str) -> tuple[bool, bool]:

@@ -21,6 +21,7 @@ from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
 from batch_scoring.operations.failed_runs import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
+from batch_scoring.runtime.printable import without_class
 from batch_scoring.storage.state import State
 
 MESSAGE_LINE_LENGTH = 1000
@@ -48,7 +49,7 @@ class Ended:
     def topic(self) -> str:
         """Name of the pipeline; for a job of another kind, the job's name."""
         run = self.run
-        if run.job_name.startswith(("score_", "report_")):
+        if run.job_name.startswith(("score_", "report_", "export_")):
             return run.job_name.partition("_")[2]
         keys = run.asset_selection or {evaluation.asset_key for evaluation in self.evaluations}
         return ", ".join(sorted({key.path[0] for key in keys})) or run.job_name
@@ -97,7 +98,7 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
     text = failure.description if failure else (error.message if error else "")
     if error and error.cls_name == failed_runs.INTERRUPTED:
         text = "its process was terminated: its machine is shutting down, or its time limit has passed"
-    return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
+    return (event.step_key or "").replace("__", "/"), without_class(text or "").strip() or "no message"
 
 
 def of_run(
@@ -146,7 +147,8 @@ def unreadable(record: dg.RunRecord, error: Exception) -> Message:
 def of_sensor(broken: sensor_status.FailingSensor) -> Message:
     """Alert for a sensor whose ticks fail: files that land are not found until it works again."""
     name = broken.pipeline.name
-    body = f"{broken.error}\nfiles that land are not scored until it works again, and are found then"
+    what = "days are not exported" if broken.is_of_exports else "files that land are not scored"
+    body = f"{broken.error}\n{what} until it works again, and are found then"
     return Message(
         topic=name,
         title=f"{name}: the sensor {broken.sensor} has failed since {stamp(broken.since)}",
@@ -236,11 +238,23 @@ def _outlook(instance: dg.DagsterInstance, run: dg.DagsterRun, failure: FailureC
     """Whether the day is retried, for a failed run that a sensor has requested."""
     if ATTEMPT not in run.tags:
         return []
+    if run.job_name.startswith("export_"):
+        return [_outlook_of_export(run, failure)]
     pipeline, day = run.job_name.removeprefix("score_"), run.tags[PARTITION]
     until = "other files or other code arrive" if failure in retry_policy.FINAL else "somebody runs it"
     is_in_pods = instance.run_launcher.supports_check_run_worker_health
     command = f"submit {pipeline} --day {day}" if is_in_pods else f"backfill {pipeline} {day} {day}"
     return [f"not tried again until {until}; by hand: batch-scoring {command}"]
+
+
+def _outlook_of_export(run: dg.DagsterRun, failure: FailureClass | None) -> str:
+    """Whether an export is tried again; the scores are published in any case."""
+    pipeline, day = run.job_name.removeprefix("export_"), run.tags[PARTITION]
+    names = sorted(key.path[-1].removeprefix("export_") for key in run.asset_selection or ())
+    command = " ".join(["batch-scoring export", pipeline, *names, day, day])
+    if failure in retry_policy.FINAL:
+        return f"not tried again until the day, the export's settings or the process change; by hand: {command}"
+    return f"tried again every hour, and of itself once the sink is back; by hand: {command}"
 
 
 def _streak(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -1,8 +1,9 @@
 """Outbox of alerts: one queue for each channel, kept until the channel has accepted the messages.
 
-It is stored in the Dagster instance, so it survives restarts and does not depend on a sensor's cursor. The collector's
-memory is stored in the same write as its messages, so neither is ever stored without the other. A message is delivered
-once, or twice if a crash comes between its delivery and the record of it. Nothing here knows about pipelines.
+It is stored in the Dagster instance, under a name of its own for each variable that holds channels, so it survives
+restarts and does not depend on a sensor's cursor. The collector's memory is stored in the same write as its messages,
+so neither is ever stored without the other. A message is delivered once, or twice if a crash comes between its delivery
+and the record of it. Nothing here knows about pipelines.
 
 A corrected or replaced address inherits the messages that waited for the old one: it is corrected because nothing
 arrived, so they would be lost at the moment at which they could be delivered.
@@ -55,13 +56,17 @@ class Content(BaseModel):
 class Outbox:
     """The queues of the current channels."""
 
-    def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel]) -> None:
-        """`to`: the current channels; the queue of a channel that is missing from them is kept for the next new one.
+    def __init__(self, storage: "DaemonCursorStorage", to: Sequence[Channel], key: str = KEY) -> None:
+        """Read the queues.
 
-        A channel with an invalid address has a queue, too, which its correction inherits.
+        Args:
+            storage: of the Dagster instance.
+            to: the current channels; the queue of a channel that is missing from them is kept for the next new one. A
+                channel with an invalid address has a queue, too, which its correction inherits.
+            key: name of the outbox in the storage.
         """
-        self._storage, self._channels = storage, to
-        stored = storage.get_cursor_values({KEY}).get(KEY)
+        self._storage, self._channels, self._key = storage, to, key
+        stored = storage.get_cursor_values({key}).get(key)
         before = Content.model_validate_json(stored) if stored else Content()
         self.memory = before.memory
         known, ids = _renamed(before.queues | before.orphans, to), {channel.id for channel in to}
@@ -132,7 +137,7 @@ class Outbox:
 
     def _store(self) -> None:
         content = Content(memory=self.memory, queues=self._queues, orphans=self._orphans)
-        self._storage.set_cursor_values({KEY: content.model_dump_json()})
+        self._storage.set_cursor_values({self._key: content.model_dump_json()})
 
 
 def _renamed(queues: dict[str, Queue], to: Sequence[Channel]) -> dict[str, Queue]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batch_scoring.config.names import events_name, uploads_name
+from batch_scoring.config.names import events_name, exports_sensor_name, uploads_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
 
@@ -28,6 +28,11 @@ class FailingSensor:
     """UTC; it has failed at least since then."""
     error: str
 
+    @property
+    def is_of_exports(self) -> bool:
+        """Whether it starts exports; the others score days."""
+        return self.sensor == exports_sensor_name(self.pipeline)
+
 
 def says_broken(message: str) -> bool:
     """Whether an error is of a sensor `broken_name`, which fails only to be seen: its errors are reported elsewhere."""
@@ -47,7 +52,7 @@ def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Itera
     """The running sensors that have failed for a while."""
     known = states(instance)
     for pipeline in pipelines:
-        for name, default in sensors_of(pipeline).items():
+        for name, default in {**sensors_of(pipeline), **exports_sensor_of(pipeline)}.items():
             state = known.get(name)
             if state is None or not is_on(state, default):
                 continue
@@ -59,8 +64,23 @@ def broken(instance: dg.DagsterInstance, pipelines: Sequence[Pipeline]) -> Itera
                 )
 
 
+def exports_itself(instance: dg.DagsterInstance, pipeline: Pipeline) -> bool:
+    """Whether the sensor is running that exports days of the pipeline."""
+    known = states(instance)
+    return instance.schedule_storage is not None and any(
+        is_on(known.get(name), default) for name, default in exports_sensor_of(pipeline).items()
+    )
+
+
+def exports_sensor_of(pipeline: Pipeline) -> dict[str, str]:
+    """The sensor that starts exports, if the pipeline has any, with its default status from the spec."""
+    exports = pipeline.spec.exports.values()
+    status = "running" if any(export.default_status == "running" for export in exports) else "stopped"
+    return {exports_sensor_name(pipeline): status} if exports else {}
+
+
 def sensors_of(pipeline: Pipeline) -> dict[str, str]:
-    """The pipeline's sensors, with their default status from the spec."""
+    """The pipeline's sensors that score days, with their default status from the spec."""
     spec = pipeline.spec
     sensors: dict[str, str] = {uploads_name(pipeline): spec.uploads.default_status}
     if spec.events.queue:

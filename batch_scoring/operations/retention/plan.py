@@ -19,7 +19,7 @@ from batch_scoring.storage.folders import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
 from batch_scoring.storage.state import REFERENCES, ActiveModel, PublishedDay
 
-Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "models"]
+Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "models", "features", "decisions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
@@ -28,7 +28,15 @@ MEANING: Mapping[Kind, str] = {
     "samples": "rows of old days that drift was found with; the days' figures stay",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
     "models": "weights of models that no recent day was scored with; bundle.json stays",
+    "features": "validated rows of old days, with their attributes; like rows of the quarantine",
+    "decisions": "decisions of old days; like rows of the quarantine",
 }
+OLD_ROWS: Mapping[str, Kind] = {
+    "quarantine": "quarantine",
+    "validated_features": "features",
+    "decisions": "decisions",
+}
+"""Tables whose old rows are removed, with the kind that they are."""
 
 DEFAULT_MAX_RUNTIME = timedelta(hours=6)
 """Maximum runtime of a run where the instance sets none."""
@@ -56,6 +64,8 @@ class Limits:
     models: timedelta | None
     longest_run: timedelta = DEFAULT_MAX_RUNTIME
     samples: timedelta | None = None
+    features: timedelta | None = None
+    decisions: timedelta | None = None
 
     def of(self, kind: Kind) -> timedelta | None:
         """The limit of a kind."""
@@ -73,7 +83,7 @@ class Expired:
     """Bytes."""
     why: str
     rows: int = 0
-    """Rows of the quarantine in it."""
+    """Rows of the table in it, if it is one whose old rows are removed."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,8 @@ def limits_of(settings: Retention, longest_run: timedelta = DEFAULT_MAX_RUNTIME)
         samples=_days(settings.samples_days),
         quarantine=_days(settings.quarantine_days),
         models=_days(settings.models_days),
+        features=_days(settings.features_days),
+        decisions=_days(settings.decisions_days),
         longest_run=longest_run,
     )
 
@@ -218,18 +230,20 @@ def _of_old_days(
     ]
 
 
-def old_quarantine(table: TableFiles, limits: Limits, now: datetime) -> list[Expired]:
-    """Files of the quarantine's newest version whose day is old and which were written long ago.
+def old_rows(table: TableFiles, limits: Limits, now: datetime) -> list[Expired]:
+    """Files of a table's newest version whose day is old and which were written long ago.
 
     A file written today for a day of last year is new: nobody has examined its rows yet.
     """
-    if limits.quarantine is None:
+    kind = OLD_ROWS.get(table.name)
+    age = limits.of(kind) if kind else None
+    if kind is None or age is None:
         return []
     there = {file.path: file for file in table.files}
     return [
-        Expired("quarantine", f"tables/{table.name}/{path}", there[path].size, f"rows of {file.day}", file.rows)
+        Expired(kind, f"tables/{table.name}/{path}", there[path].size, f"rows of {file.day}", file.rows)
         for path, file in sorted(table.active.items())
-        if path in there and _is_past(file.day, there[path].modified, limits.quarantine, now)
+        if path in there and _is_past(file.day, there[path].modified, age, now)
     ]
 
 

@@ -1,12 +1,12 @@
-"""Vacuum: deletes the files that `plan.py` finds unneeded, and commits the quarantine without its old rows.
+"""Vacuum: deletes the files that `plan.py` finds unneeded, and commits tables without their old rows.
 
 deltalake's own `vacuum` is not used, for reasons that were each verified: once a checkpoint is written it forgets what
 was removed more than a week ago, whatever the retention; with `full=True`, without which it leaves what dead runs have
 written, it deletes unexpected files too; and it uses this machine's clock. Here the log itself shows which files were
 in use since when, by the timestamps that the store gave its entries; and no log entry is ever deleted.
 
-No locks are needed. A deleted file can be neither read nor published any more by anyone; the quarantine's rows are
-removed in a strict commit, which is planned anew after a conflict; two concurrent passes, or a killed one, leave only
+No locks are needed. A deleted file can be neither read nor published any more by anyone; old rows are removed from a
+table in a strict commit, which is planned anew after a conflict; two concurrent passes, or a killed one, leave only
 files that the next pass finds.
 """
 
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -29,20 +30,19 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, RemoveAction, Transaction
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.freshness import WRITING_STEPS
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.daily.tables import TABLES, quarantine_table
+from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import BundleError, StateError, UnsureError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations.retention import plan as planner
 from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, RetentionPlan, TableFiles
 from batch_scoring.storage import aws
-from batch_scoring.storage.delta import Table, partition_values, raise_if_forbidden, settle
+from batch_scoring.storage.delta import Part, Table, partition_values, raise_if_forbidden, settle
 from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
-from batch_scoring.storage.state import REFERENCES, State
+from batch_scoring.storage.state import REFERENCES, State, StepName
 
 COMMIT_SECONDS = 120.0
-"""Seconds for which the quarantine's commit is retried after conflicts, or while the store does not answer."""
+"""Seconds for which a table's commit is retried after conflicts, or while the store does not answer."""
 CHUNK = 500
 """Files deleted between two checks of what a table needs."""
 
@@ -78,8 +78,7 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
         with _noted(problems, f"table {table.name}"):
             views.append(view := table_files(table, now - limits.superseded)[1])
             expired += planner.superseded(view, limits, now)
-            if table.name == "quarantine":
-                expired += planner.old_quarantine(view, limits, now)
+            expired += planner.old_rows(view, limits, now)
     with _noted(problems, "scratch files"):
         expired += planner.scratch(_scratch_files(pipeline), limits, now)
         expired += planner.references(pipeline.output.list(f"{REFERENCES}/"), limits, now)
@@ -115,7 +114,7 @@ def sweep(
     Args:
         pipeline: of the plan.
         plan: as `look` made it.
-        run_id: of the current run; recorded in the quarantine's commit.
+        run_id: of the current run; recorded in the commits of tables.
         log: receives what was done.
         clock_is_right: whether a person has confirmed it; else nothing is deleted while the plan doubts the clock.
 
@@ -126,9 +125,10 @@ def sweep(
     if plan.doubts and not clock_is_right:
         swept.problems += [f"nothing was removed, the clock is in doubt: {doubt}" for doubt in plan.doubts]
         return swept
-    if plan.of("quarantine"):
-        with _noted(swept.problems, "table quarantine"):
-            swept.removed += _remove_old_rows(pipeline, plan, run_id, log)
+    for name, kind in planner.OLD_ROWS.items():
+        if plan.of(kind):
+            with _noted(swept.problems, f"table {name}"):
+                swept.removed += _remove_old_rows(pipeline, TABLES[name](pipeline), plan, run_id, log)
     for find_table in TABLES.values():
         table = find_table(pipeline)
         mine = [file for file in plan.of("superseded") if file.path.startswith(f"tables/{table.name}/")]
@@ -221,9 +221,9 @@ def _read_log(folder: Folder, version: int, before: datetime) -> tuple[frozenset
 
 
 def _remove_old_rows(
-    pipeline: Pipeline, plan: RetentionPlan, run_id: str, log: Callable[[str], object]
+    pipeline: Pipeline, table: Table, plan: RetentionPlan, run_id: str, log: Callable[[str], object]
 ) -> list[Expired]:
-    """Commit the quarantine without its old rows.
+    """Commit a table without its old rows.
 
     The days' transaction versions are kept, so that the days stay up to date; a separate application id marks the days
     whose rows were removed, so that a run of an unchanged day does not restore them.
@@ -231,16 +231,16 @@ def _remove_old_rows(
     Raises:
         UnsureError, OSError, DeltaError: it could not be done in time.
     """
-    table, deadline, pause = quarantine_table(pipeline), time.monotonic() + COMMIT_SECONDS, 0.05
+    deadline, pause = time.monotonic() + COMMIT_SECONDS, 0.05
     done: list[Expired] = []
     while True:
         try:
             delta, view = table_files(table, plan.now - plan.limits.superseded)
-            going = planner.old_quarantine(view, plan.limits, plan.now)
+            going = planner.old_rows(view, plan.limits, plan.now)
             if delta is None or not going:
                 return done  # by us, or by a concurrent pass with the same plan
             done = going
-            _commit_without(delta, pipeline, going, run_id)
+            _commit_without(delta, pipeline, table, going, run_id)
             settle(table, delta.version() + 1)
         except CommitFailedError as error:
             conflict: Exception = error
@@ -258,12 +258,12 @@ def _remove_old_rows(
         pause = min(2 * pause, 5.0)
 
 
-def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expired], run_id: str) -> None:
-    """Remove files from the loaded version of the quarantine, or raise CommitFailedError."""
-    table, moment = quarantine_table(pipeline), int(time.time() * 1000)
+def _commit_without(delta: DeltaTable, pipeline: Pipeline, table: Table, going: Sequence[Expired], run_id: str) -> None:
+    """Remove files from the loaded version of a table, or raise CommitFailedError."""
+    moment, kind = int(time.time() * 1000), planner.OLD_ROWS[table.name]
     paths = [(file.path.removeprefix(f"tables/{table.name}/"), file.size) for file in going]
-    days = {partition_values(path)["dt"] for path, _ in paths}
-    parts = [DayStep(pipeline, day, step).quarantine for day in sorted(filter(None, days)) for step in WRITING_STEPS]
+    days = sorted({day for path, _ in paths if (day := partition_values(path)["dt"])})
+    parts = [part for day in days for part in _parts(pipeline, table, day)]
     delta.create_write_transaction(
         [RemoveAction(path, True, moment, size=size, partition_values=partition_values(path)) for path, size in paths],
         mode="append",
@@ -272,7 +272,7 @@ def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expir
         commit_properties=CommitProperties(
             custom_metadata={
                 "run_id": run_id,
-                "retention": f"quarantine_days: {pipeline.spec.retention.quarantine_days}",
+                "retention": f"{kind}_days: {getattr(pipeline.spec.retention, f'{kind}_days')}",
                 "rows_removed": str(sum(file.rows for file in going)),
             },
             max_commit_retries=0,
@@ -283,6 +283,14 @@ def _commit_without(delta: DeltaTable, pipeline: Pipeline, going: Sequence[Expir
             ],
         ),
     )
+
+
+def _parts(pipeline: Pipeline, table: Table, day: str) -> list[Part]:
+    """The parts of a day in a table."""
+    steps = [DayStep(pipeline, day, step) for step in get_args(StepName)]
+    if table.name == "quarantine":
+        return [step.quarantine for step in steps]
+    return [step.table for step in steps if step.name == table.name]
 
 
 def _old_models(pipeline: Pipeline, limits: Limits, now: datetime) -> list[Expired]:

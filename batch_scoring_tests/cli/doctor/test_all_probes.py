@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from batch_scoring.cli.doctor import all_probes, cloud, delta_tables, inputs, instance, machine, probe, stores
+from batch_scoring.cli.doctor import all_probes, cloud, delta_tables, exports, inputs, instance, machine, probe, stores
 from batch_scoring.errors import UnknownPipelineError
 from batch_scoring_tests.broken_sites import Clinic, findings
 
@@ -20,7 +20,7 @@ def test_a_site_that_was_never_scored_is_well_and_stays_as_it_is(clinic: Clinic,
     before = files_of(tmp_path), sorted(tmp_path.rglob("*"))
     report = clinic.look()
     assert findings(report) == [], report.text()
-    assert "nothing found" in report.text()
+    assert "no errors or warnings; " in report.text()
     assert (files_of(tmp_path), sorted(tmp_path.rglob("*"))) == before
 
 
@@ -47,7 +47,7 @@ def test_every_probe_is_in_a_list_once_and_says_what_is_so() -> None:
     probes = [*all_probes.OF_DEPLOYMENT, *all_probes.OF_PIPELINE]
     declared = [
         value
-        for module in (cloud, delta_tables, inputs, instance, machine, stores)
+        for module in (cloud, delta_tables, exports, inputs, instance, machine, stores)
         for value in vars(module).values()
         if isinstance(value, probe.Probe)
     ]

@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 
 from batch_scoring.cli.doctor import delta_tables
 from batch_scoring_tests.broken_sites import Clinic, findings, told
-from batch_scoring_tests.tiny import DAY, NEXT_DAY
+from batch_scoring_tests.decided import customers, with_decisions
+from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
 
 def table(clinic: Clinic, name: str = "predictions") -> Path:
@@ -74,7 +75,7 @@ def test_two_compactions_at_once_have_doubled_rows_and_another_run_puts_it_right
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_commit_whose_account_is_to_come_is_a_run_at_work_for_some_minutes(scored: Clinic, is_first: bool) -> None:
-    for step in delta_tables.WRITING_STEPS:
+    for step in ("validated_features", "predictions"):
         file = Path(scored.tiny.pipeline.output.uri, f"state/dt={DAY}/{step}.json")
         published_day = json.loads(file.read_text())
         published_day["table"]["transaction"] -= 1
@@ -105,3 +106,19 @@ def test_a_damaged_account(scored: Clinic) -> None:
     report = scored.look()
     assert findings(report) == [("error", "table rows"), ("warning", "table rows")]
     assert str(published_day) in report.text()
+
+
+def test_rows_of_decisions_are_compared_with_their_record(tiny: TinyProject) -> None:
+    with_decisions(tiny)
+    tiny.land(DAY, customers(tiny, 30))
+    tiny.run()
+    published = {"validated_features", "predictions", "decisions"}
+    days, damaged = delta_tables._published_days(tiny.pipeline)
+    assert (damaged, {step for step, by_day in days.items() if by_day}) == ([], published)
+    assert delta_tables._mismatches(tiny.pipeline, days) == []
+    file = Path(tiny.pipeline.output.uri, f"state/dt={DAY}/decisions.json")
+    record = json.loads(file.read_text())
+    record["shards"][0]["rows"] = 29
+    file.write_text(json.dumps(record))
+    [wrong] = delta_tables._mismatches(tiny.pipeline, delta_tables._published_days(tiny.pipeline)[0])
+    assert (wrong.table, wrong.text) == ("decisions", "30 rows; state/ records 29")

@@ -30,7 +30,7 @@ from batch_scoring_tests.scored_files import (
     tree,
     wait_until,
 )
-from batch_scoring_tests.tiny import DAY, TinyProject
+from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject
 
 
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
@@ -289,3 +289,15 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end_and_a_file_none(
     assert len(drawn) == 4 and " 100%  200 rows" in drawn[-1] and "█" * 30 in drawn[-1] and "░" in drawn[0]
     assert err.getvalue().endswith("\r") and "\n" not in err.getvalue()
     assert score(tiny, tmp_path / "in", tmp_path / "two.csv")[2] == ""
+
+
+def test_attributes_are_validated_and_not_among_the_scores(tiny: TinyProject, tmp_path: Path) -> None:
+    tiny.write_code(schema=SCHEMA + "    region: str = pa.Field(isin=['north', 'south'])\n")
+    tiny.spec["input"]["attributes"] = ["region"]
+    tiny.write_spec()
+    regions = pa.array(["west"] + ["north"] * 19)
+    put(tmp_path / "a.parquet", tiny.rows(20).append_column("region", regions))
+    assert score(tiny, tmp_path / "a.parquet", tmp_path / "out.parquet")[0] == 0
+    scored = read(tmp_path / "out.parquet")
+    assert scored.column_names == [*SCORES, "scored_at"]
+    assert scored.num_rows == 19

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +19,16 @@ from batch_scoring.daily.tables import features_table
 from batch_scoring.daily.validate import prepare
 from batch_scoring.ingest.key_index import row_identity
 from batch_scoring.storage.state import ShardStats
-from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of, run_of_test
+from batch_scoring_tests.tiny import (
+    DAY,
+    NEXT_DAY,
+    SCHEMA,
+    TinyProject,
+    checks,
+    error_of,
+    reference_rows,
+    run_of_test,
+)
 
 VALIDATE = ["raw_input", "validated_features"]
 
@@ -344,7 +354,8 @@ def test_a_day_of_which_nothing_survives_is_an_error_and_the_last_good_version_s
         assert (record.status.value, record.partition) == ("FAILED", DAY)
     assert error_of(result) == (
         "some_rows_are_accepted: 0 of 3 rows are accepted; reasons: x: less_than_or_equal_to(1000) (2 rows), "
-        "x: greater_than_or_equal_to(-1000) (1 row); upload corrected files, or correct the schema"
+        "x: greater_than_or_equal_to(-1000) (1 row); upload corrected files, or correct the schema; "
+        "batch-scoring doctor shows values of the newest file"
     )
     assert tiny.read().equals(good)
     assert tiny.published_day("predictions") == settled
@@ -392,3 +403,109 @@ def test_a_text_that_all_rows_share_is_never_written_out_for_all_of_them(tiny: T
     [(shown, count)] = tiny.published_day("validated_features").shards[0].categories["c"].items()
     assert (shown, count) == ("x" * 10_000 + "… (300000 characters)", rows)
     assert max(len(event.description or "") for event in result.get_asset_check_evaluations()) < 2_000
+
+
+# attributes
+
+ATTRIBUTES = """
+    region: str = pa.Field(isin=['north', 'south'])
+    consent: bool
+    joined: pd.Timestamp
+"""
+
+
+def with_attributes(tiny: TinyProject) -> None:
+    tiny.write_code(schema=f"import pandas as pd\n{SCHEMA}{ATTRIBUTES}")
+    tiny.spec["input"]["attributes"] = ["region", "consent", "joined"]
+    tiny.write_spec()
+
+
+def rows_with_attributes(tiny: TinyProject, count: int) -> pa.Table:
+    joined = pa.array([f"2024-01-{1 + number % 28:02}" for number in range(count)]).cast(pa.timestamp("us"))
+    attributes = {
+        "region": ["north", "south"] * (count // 2),
+        "consent": [number % 3 > 0 for number in range(count)],
+        "joined": joined,
+    }
+    return pa.table({**{name: tiny.rows(count)[name] for name in tiny.rows(count).column_names}, **attributes})
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_attributes_are_validated_and_kept_beside_the_features(tiny: TinyProject, form: str) -> None:
+    with_attributes(tiny)
+    rows = rows_with_attributes(tiny, 20)
+    regions = ["west", *rows["region"].to_pylist()[1:]]
+    landed = rows.set_column(5, "region", pa.array(regions))
+    if form == "csv":
+        sink = pa.BufferOutputStream()
+        pa.csv.write_csv(landed, sink)
+        tiny.land(DAY, sink.getvalue().to_pybytes(), "a.csv")
+    else:
+        tiny.land(DAY, landed)
+    tiny.run()
+    assert tiny.quarantined() == {("k0000000", "rule", "isin(['north', 'south'])", "region")}
+    kept = tiny.read(table="validated_features")
+    assert kept.column_names[:8] == ["id", "x", "y", "n", "c", "region", "consent", "joined"]
+    for name in ("region", "consent"):
+        assert kept[name].to_pylist() == rows[name].to_pylist()[1:]
+    assert [str(day)[:10] for day in kept["joined"].to_pylist()] == [f"2024-01-{n:02}" for n in range(2, 21)]
+    assert set(tiny.read().column_names).isdisjoint({"region", "consent", "joined"}), "the model knows none of them"
+
+
+def test_scores_with_attributes_are_those_without(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(20))
+    tiny.run()
+    before = tiny.read().drop_columns(["scored_at"])
+    with_attributes(tiny)
+    tiny.land(DAY, rows_with_attributes(tiny, 20))
+    tiny.run()
+    assert tiny.read().drop_columns(["scored_at"]).equals(before)
+
+
+def test_attributes_are_new_columns_of_the_table_and_null_in_the_days_before(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(20))
+    tiny.run()
+    with_attributes(tiny)
+    tiny.land(NEXT_DAY, rows_with_attributes(tiny, 20))
+    tiny.run(NEXT_DAY)
+    before, after = tiny.read(table="validated_features"), tiny.read(NEXT_DAY, "validated_features")
+    assert before.schema == after.schema
+    assert before["region"].null_count == before["joined"].null_count == 20
+    assert before.select(["id", "x", "y", "n", "c"]).equals(tiny.rows(20))
+    assert after["region"].to_pylist() == ["north", "south"] * 10
+
+
+def test_attributes_are_in_no_sample_no_statistics_and_no_preview(tiny: TinyProject) -> None:
+    with_attributes(tiny)
+    tiny.deliver("v2", reference=reference_rows())
+    tiny.spec["preview_rows"] = 3
+    tiny.write_spec()
+    tiny.land(DAY, rows_with_attributes(tiny, 60))
+    result = tiny.run()
+    sample = pq.read_schema(Path(tiny.pipeline.output.uri, f"state/dt={DAY}/sample.parquet"))
+    assert {"x", "c", "prob_class_1"} <= set(sample.names)
+    said = tiny.published_day("validated_features").model_dump_json()
+    metadata = materialized(result)
+    preview = metadata["preview"].value.records[0].data
+    assert {"x", "c"} <= preview.keys()
+    for seen in (set(sample.names), said, preview.keys()):
+        assert not [name for name in ("region", "consent", "joined", "north") if name in seen]
+
+
+def test_attributes_are_in_the_catalog(tiny: TinyProject) -> None:
+    with_attributes(tiny)
+    key = dg.AssetKey([tiny.name, "validated_features"])
+    asset = tiny.definitions.resolve_asset_graph().get(key)
+    columns = {column.name: column.type for column in asset.metadata["dagster/column_schema"].columns}
+    assert [name for name, kind in columns.items() if kind == "attribute"] == ["region", "consent", "joined"]
+    assert "which it will not see" in (asset.description or "")
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.MetadataValue]:
+    """Metadata of the features that a run has materialised."""
+    [found] = [
+        event.step_materialization_data.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key and event.asset_key.path[-1] == "validated_features"
+    ]
+    return dict(found.metadata)

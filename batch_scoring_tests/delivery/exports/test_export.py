@@ -14,7 +14,7 @@ from batch_scoring.delivery.exports.sink import Delivered, Delivery
 from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ExportReceipt
-from batch_scoring_tests.decided import decide
+from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, exported, manifest, scored, sink_of, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 

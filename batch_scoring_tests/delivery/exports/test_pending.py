@@ -2,7 +2,7 @@
 
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
-from batch_scoring_tests.decided import decide
+from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 

@@ -11,8 +11,8 @@ import pytest
 from batch_scoring.delivery.exports import selection
 from batch_scoring.delivery.exports.published import of_day
 from batch_scoring.delivery.exports.selection import Selection, select
-from batch_scoring.errors import SinkRefusedError
-from batch_scoring_tests.decided import decide
+from batch_scoring.errors import RuleError, SinkRefusedError
+from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -122,6 +122,17 @@ def test_decisions_in_their_rank_with_columns_of_every_table(tiny: TinyProject) 
     assert [row["rank"] for row in rows] == [1, 2, 3, 4]
     scores = {row["id"]: row["prob_class_1"] for row in tiny.read().to_pylist()}
     assert all(row["prob_class_1"] == scores[row["id"]] for row in rows)
+
+
+def test_the_rule_of_the_spec_selects_rows_by_columns_of_any_table(tiny: TinyProject) -> None:
+    scored(tiny, rows=40)
+    found = chosen(tiny, columns=["id"], where="c in ['red', 'blue'] and y > 3")
+    rows = tiny.read(table="validated_features").to_pylist()
+    known = [row["id"] for row in rows if row["c"] in ("red", "blue") and row["y"] is not None and row["y"] > 3]
+    assert 0 < len(known) < 20
+    assert [row["id"] for batch in found.read() for row in batch.to_pylist()] == known
+    with pytest.raises(RuleError, match=rf"exports\.{NAME}\.where"):
+        chosen(tiny, where="wrong > 3")
 
 
 def test_text_is_plain(tiny: TinyProject) -> None:

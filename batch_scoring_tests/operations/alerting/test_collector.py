@@ -12,10 +12,13 @@ import dagster as dg
 import pytest
 
 from batch_scoring.config.loader import PROJECT
+from batch_scoring.dagster_internals import InstigatorStatus
 from batch_scoring.defs.sensors import alerts_sensor
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.ended_runs import ended_other
+from batch_scoring_tests.exports import break_sink, mend_sink, run_exports, scored, tick_and_run, with_export
+from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
 from batch_scoring_tests.receivers import LOG, PASSWORD, MailServer, Told, WebServer
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, days_ago, normalised
 
@@ -361,3 +364,69 @@ def test_the_daemon_delivers_each_message_once_to_each_channel_also_when_it_was_
 def tick_origin(instance: dg.DagsterInstance) -> tuple[str, str]:
     (state,) = [state for state in instance.all_instigator_state() if state.name == "alerts"]
     return state.instigator_origin_id, state.selector_id
+
+
+# exports
+
+
+def exports_told(told: Told) -> list[str]:
+    return [message for message in told() if "export" in message.splitlines()[0]]
+
+
+def test_a_sink_that_is_down_is_told_once_with_the_last_attempt_and_heals_by_itself(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    tiny.spec["runs"] = {"retries": 2, "retry_minutes": 0}
+    scored(with_export(tiny), DAY, NEXT_DAY)
+    break_sink(tiny)
+    assert told() == []
+    messages = []
+    for _ in range(6):
+        assert tick_and_run(tiny, instance) == [f"list {NEXT_DAY} failed"]
+        messages.append(exports_told(told))
+    assert [len(found) for found in messages] == [0, 0, 1, 0, 0, 0]
+    title, *lines = messages[2][0].splitlines()
+    assert title.startswith(f"tiny {NEXT_DAY}: failed at export_list, keeps failing: 3 failed runs in a row since 20")
+    assert "class: sink" in lines
+    command = f"batch-scoring export {tiny.name} list {NEXT_DAY} {NEXT_DAY}"
+    assert f"tried again every hour, and of itself once the sink is back; by hand: {normalised(command)}" in lines
+    mend_sink(tiny)
+    assert [tick_and_run(tiny, instance) for _ in range(2)] == [[f"list {day} succeeded"] for day in (NEXT_DAY, DAY)]
+    assert told() == []
+
+
+def test_a_refusal_is_told_at_once_and_not_for_every_day(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    scored(with_export(tiny, columns=["wrong"]), DAY, NEXT_DAY)
+    assert tick_and_run(tiny, instance) == [f"list {NEXT_DAY} failed"]
+    (message,) = exports_told(told)
+    assert "class: bad_sink" in message and "not tried again until the day, the export's settings or the" in message
+    assert tick_and_run(tiny, instance) == [f"list {DAY} failed"]
+    assert told() == []
+
+
+def test_two_sinks_are_told_each_and_a_run_by_hand_always(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    with_export(with_export(tiny, columns=["wrong"]), "other", order="wrong")
+    scored(tiny, DAY)
+    assert tick_and_run(tiny, instance) == [f"list {DAY} failed", f"other {DAY} failed"]
+    assert [message.splitlines()[0] for message in exports_told(told)] == [
+        f"tiny {DAY}: failed at export_list",
+        f"tiny {DAY}: failed at export_other",
+    ]
+    run_exports(tiny, instance, "list")
+    assert len(exports_told(told)) == 1
+
+
+def test_every_failure_is_told_if_the_sensor_of_exports_is_off(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    tiny.spec["runs"] = {"retry_minutes": 0}
+    scored(with_export(tiny), DAY)
+    break_sink(tiny)
+    with_export(tiny, "other", path="elsewhere/{day}.csv")
+    Sensor(instance, f"{tiny.name}_exports").switch(InstigatorStatus.STOPPED)
+    tick_and_run(tiny, instance)
+    assert len(exports_told(told)) == 1

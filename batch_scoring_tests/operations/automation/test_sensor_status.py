@@ -19,8 +19,10 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 
 from batch_scoring.config.loader import load_pipelines
-from batch_scoring.operations.alerting import collector
+from batch_scoring.config.names import exports_sensor_name
+from batch_scoring.operations.alerting import collector, messages
 from batch_scoring.operations.automation import sensor_status
+from batch_scoring_tests.exports import with_export
 from batch_scoring_tests.receivers import Told
 from batch_scoring_tests.tiny import DAY, TinyProject
 
@@ -265,3 +267,21 @@ def test_a_sensor_that_the_spec_has_stopped_since_is_off(tiny: TinyProject, inst
     tiny.spec["uploads"] = {"default_status": "stopped"}
     tiny.write_spec()
     assert not sensor_status.is_any_on(instance, tiny.pipeline)
+
+
+def test_the_sensor_of_exports_starts_no_day_and_is_watched(tiny: TinyProject, tmp_path: Path) -> None:
+    with_export(tiny)
+    name = exports_sensor_name(tiny.pipeline)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert name not in sensor_status.sensors_of(tiny.pipeline)
+        assert sensor_status.exports_itself(instance, tiny.pipeline)
+        sensor = Sensor(instance, name)
+        sensor.ticks(3, ago=400)
+        sensor.ticks(1, ago=1)
+        (failing,) = sensor_status.broken(instance, [tiny.pipeline])
+        assert (
+            failing.is_of_exports and "days are not exported until it works again" in messages.of_sensor(failing).body
+        )
+        sensor.switch(InstigatorStatus.STOPPED)
+        assert not sensor_status.exports_itself(instance, tiny.pipeline)
+        assert sensor_status.is_any_on(instance, tiny.pipeline), "days are scored all the same"

@@ -12,13 +12,14 @@ from deltalake import DeltaTable
 
 from batch_scoring.cli.backfill import selection
 from batch_scoring.cli.backfill.selection import Wanted
+from batch_scoring.cli.doctor import delta_tables
 from batch_scoring.config.spec import Retention
 from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import predictions_table, quarantine_table
 from batch_scoring.daily.validate import prepare
-from batch_scoring.errors import BundleError
-from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.errors import BundleError, NotPublishedError
+from batch_scoring.inference.bundle import read_bundle, read_sha256
 from batch_scoring.inference.registry import activate, ensure_new_version
 from batch_scoring.monitoring.checks.model_checks import examine
 from batch_scoring.operations.automation import landing_scan
@@ -27,9 +28,10 @@ from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import Limits, limits_of
 from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Table
+from batch_scoring_tests.decided import by_rules, customers, with_decisions
 from batch_scoring_tests.reliability.audit import versions
 from batch_scoring_tests.reliability.scenarios import score
-from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, run_of_test
+from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, error_of, run_of_test
 
 WEEK = timedelta(days=7)
 
@@ -462,6 +464,46 @@ def test_a_later_run_of_such_a_day_writes_nothing_unless_it_has_changed(
     delta.delete("stage = 'rule'")
     run(tiny, old)
     assert tiny.read(old, "quarantine").num_rows == 2
+
+
+def test_old_features_and_decisions_go_and_the_day_stays_published(tiny: TinyProject) -> None:
+    with_decisions(tiny)
+    old, new = days_back(140), days_back(3)
+    for day in (old, new):
+        tiny.land(day, customers(tiny, 40), age=3600)
+        assert tiny.run(day).success
+    age(tiny, 130, *(path for path in files(tiny) if f"dt={old}/" in path))
+    tiny.spec["retention"] = {"features_days": 30, "decisions_days": 100}
+    tiny.write_spec()
+    pipeline, scores = tiny.pipeline, tiny.read(old)
+    ages = limits_of(pipeline.spec.retention)
+    before = freshness.fingerprints(pipeline, [old, new])
+    assert set(before) == {old, new}
+    taken = vacuum.sweep(pipeline, vacuum.look(pipeline, ages), "my-run")
+    assert taken.problems == []
+    assert [(file.kind, file.rows) for file in taken.removed] == [("features", 20), ("features", 20), ("decisions", 40)]
+    for table in ("validated_features", "decisions"):
+        with pytest.raises(NotPublishedError):
+            tiny.read(old, table)
+        assert tiny.read(new, table).num_rows == 40
+    assert tiny.read(old).equals(scores)
+
+    assert freshness.fingerprints(pipeline, [old, new]) == before, "no sensor runs it again"
+    days, _ = delta_tables._published_days(pipeline)
+    assert delta_tables._mismatches(pipeline, days) == [], "doctor knows"
+    gone = swept(tiny, ages, now=later(days=7.5))
+    assert {file.path for file in gone.removed} == {file.path for file in taken.removed}
+    commits = versions(pipeline)
+    assert tiny.run(old).success
+    assert versions(pipeline) == commits, "a repeated run commits nothing"
+
+    tiny.deliver("v2", seed=4)
+    assert freshness.stale_days(pipeline, read_sha256(tiny.pipeline.bundle)).by_reason == {"model": [new]}
+    said = f"retention has removed the features of {tiny.name} {old} (features_days in the spec); what is published"
+    assert said in error_of(tiny.run(old, raise_on_error=False))
+    assert tiny.read(old).equals(scores)
+    by_rules(tiny, {"actions": {"fax": {}}})
+    assert said in error_of(tiny.run(old, ["decisions"], raise_on_error=False))
 
 
 def test_a_day_scored_today_keeps_its_quarantine_however_old_it_is(tiny: TinyProject) -> None:

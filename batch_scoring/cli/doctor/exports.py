@@ -1,0 +1,63 @@
+"""Probes of exports: their sinks, and the sensor that starts them."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from batch_scoring.cli.doctor.instance import switch_on
+from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
+from batch_scoring.config.delivery_spec import FileExport
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.delivery.exports import published
+from batch_scoring.delivery.exports.selection import select
+from batch_scoring.delivery.exports.sinks import sink_of
+from batch_scoring.errors import BatchScoringError
+from batch_scoring.operations.automation import sensor_status
+from batch_scoring.storage.state import State
+
+
+@probe("sinks", "output")
+def sinks(pipeline: Pipeline) -> Iterator[ProbeFinding]:
+    """The sink of every export answers, and would take the rows of a day."""
+    for name in pipeline.spec.exports:
+        for problem in _problems(pipeline, name):
+            found, _, remedy = problem.rpartition("; ")
+            where, remedy = f"{pipeline.name}: exports.{name}", remedy if found else "see its section of pipeline.yaml"
+            yield ProbeFinding("error", where, found or problem, "a sink that takes the rows of a day", remedy)
+
+
+def _problems(pipeline: Pipeline, name: str) -> Iterator[str]:
+    """What would keep the newest published day from being exported; without one, whether the sink answers."""
+    try:
+        sink, state, export = sink_of(pipeline, name), State(pipeline.output), pipeline.spec.exports[name]
+        newest = state.newest_published_days(export.of, 1, lambda day: published.is_day_of(export, day))
+        if newest:
+            found = published.of_day(state, export, newest[0].day)
+            yield from sink.problems(select(pipeline, name, found).schema)
+        elif isinstance(export, FileExport):
+            yield from sink.problems(pa.schema([]))
+        else:
+            sink.marker(str(pipeline.spec.partitions.start))
+    except BatchScoringError as error:
+        yield str(error)
+
+
+@probe("exports sensor", "instance")
+def sensors(site: Site) -> Iterator[ProbeFinding]:
+    """The sensors that start exports run as the specs say."""
+    known = sensor_status.states(site.instance) if site.instance else {}
+    for pipeline in site.pipelines:
+        for name, default in sensor_status.exports_sensor_of(pipeline).items():
+            if default == "running" and not sensor_status.is_on(known.get(name), default):
+                yield ProbeFinding(
+                    "warning",
+                    f"sensor {name}",
+                    "it is switched off by hand: days are exported by command only",
+                    "on, as the spec says",
+                    f"{switch_on(site, name)}; or say stopped in the spec",
+                )
+
+
+def has_exports(site: Site) -> bool:
+    """Whether a pipeline exports anything."""
+    return any(pipeline.spec.exports for pipeline in site.pipelines)

@@ -1,0 +1,86 @@
+"""Planner of the exports: which day of an export to run next. Pure: no Dagster, no store, no clock.
+
+One run of an export at a time, the newest day first: a sink that is down meets one run at a time, after growing pauses.
+A day that the sink refuses is left alone until its version or the export's settings change, or the code is loaded anew,
+as with another address in the environment; other days of the export go on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from batch_scoring.operations.automation.planner import CREATED
+from batch_scoring.operations.export_runs import ExportRun, failed_in_a_row
+from batch_scoring.operations.retry_policy import Pauses
+from batch_scoring.operations.run_history import TO_RETRY
+
+LONGEST_PAUSE = 3600.0
+"""Seconds. A sink that is back is found within the hour, however long it was away."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """A requested run."""
+
+    day: str
+    run_key: str
+    attempt: int
+    """Counts the runs that have failed in a row, from 1."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of an export's runs."""
+
+    pauses: Pauses
+    max_runtime: float
+    """Seconds after which a run that has not ended counts as dead."""
+    loaded_at: float
+    """When the code was loaded (seconds since 1970): refusals from before are forgotten."""
+
+
+def plan(
+    name: str, days: Mapping[str, str], runs: Sequence[ExportRun], now: float, limits: Limits
+) -> tuple[ExportRequest | None, str]:
+    """The run to request, and otherwise why there is none.
+
+    Args:
+        name: of the export.
+        days: those that are behind, with their versions.
+        runs: of the export, newest first.
+        now: seconds since 1970.
+        limits: of its runs.
+    """
+    if going := next((run for run in runs if _is_in_flight(run, now, limits)), None):
+        return None, f"run {going.id[:8]} of {going.day} is {going.status}"
+    refused = {day: run for day, version in days.items() if (run := _refusal(day, version, runs, limits))}
+    left = [day for day in days if day not in refused]
+    if not left:
+        told = ", ".join(f"{day} by run {run.id[:8]}" for day, run in sorted(refused.items()))
+        return None, f"refused: {told}; waits for another version, other settings, or a restart"
+    row = failed_in_a_row(runs)
+    if row and (pause := _pause_left(row, now, limits)) > 0:
+        return None, f"failed {len(row)} times in a row, tried again in {pause:.0f} s"
+    day = max(left)
+    last = next((run.id[:8] for run in runs if run.status != "created"), "first")
+    return ExportRequest(day, f"{name}-{day}-{days[day]}-{last}", len(row) + 1), ""
+
+
+def _refusal(day: str, version: str, runs: Sequence[ExportRun], limits: Limits) -> ExportRun | None:
+    """The run that was refused with the same version, if it was the day's last one."""
+    last = next((run for run in runs if run.day == day and run.is_ended), None)
+    is_final = last is not None and last.status == "refused" and last.version in ("", version)
+    return last if is_final and last and last.since > limits.loaded_at else None
+
+
+def _pause_left(row: Sequence[ExportRun], now: float, limits: Limits) -> float:
+    """Seconds until the next attempt after runs that have failed in a row; a refusal is no reason to wait."""
+    if row[0].status == "refused":
+        return 0.0
+    pause = min(limits.pauses.after(len(row), row[0].id), LONGEST_PAUSE)
+    left = row[0].since + pause - now
+    return left if left <= pause else 0.0
+
+
+def _is_in_flight(run: ExportRun, now: float, limits: Limits) -> bool:
+    ages = {"created": CREATED, "started": limits.max_runtime, "to be retried": TO_RETRY}
+    return run.status == "queued" or (run.status in ages and now - run.since < ages[run.status])

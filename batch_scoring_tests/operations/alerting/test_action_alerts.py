@@ -1,0 +1,146 @@
+"""Alerts by action: a team's own channels, told once about each published version of a recent day."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batch_scoring.operations.alerting import collector
+from batch_scoring.storage.state import PublishedDay, PublishedPart, ShardStats
+from batch_scoring_tests.receivers import LOG, WebServer
+from batch_scoring_tests.tiny import TinyProject, days_ago
+
+Tick = Callable[[], str]
+
+
+@pytest.fixture
+def fraud(tiny: TinyProject, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    """A pipeline whose action `review` is announced to a team."""
+    tiny.spec["decisions"] = {"actions": {"review": {"at_least": 0.9}}}
+    tiny.spec["alerts"] = {"actions": {"review": {"channels_from": "FRAUD_URLS"}}}
+    tiny.write_spec()
+    monkeypatch.setenv("FRAUD_URLS", web.url)
+    monkeypatch.setenv("DAGSTER_UI_URL", "http://ui/")
+    return tiny
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance, fraud: TinyProject) -> Tick:
+    return lambda: collector.tick(instance, [fraud.pipeline], LOG)
+
+
+def decide(tiny: TinyProject, day: str, rows: int, digest: str = "a", **changes: object) -> None:
+    """Publish a day's decisions: `rows` of 100 get the action, keys k0 … by rank."""
+    path = f"dt={day}/{digest * 32}-00000000.parquet"
+    table = tiny.pipeline.output.subfolder("tables/decisions")
+    with table.scratch() as scratch:
+        ranks = pa.array([*range(1, rows + 1), *[None] * (100 - rows)], pa.int32())
+        actions = ["review"] * rows + ["none"] * (100 - rows)
+        pq.write_table(pa.table({"id": [f"k{n}" for n in range(100)], "action": actions, "rank": ranks}), scratch)
+        table.put_file(scratch, path)
+    stats = ShardStats(
+        digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions={"review": rows, "none": 100 - rows}
+    )
+    published = PublishedDay(
+        pipeline=tiny.name,
+        day=day,
+        step="decisions",
+        run_id="r",
+        finished_at=datetime.now(UTC),
+        fingerprint="f",
+        code="c",
+        shards=(stats,),
+        table=PublishedPart(transaction=1, version=1, files=(path,)),
+    )
+    tiny.state.put_published_day(published.model_copy(update=changes))
+
+
+def test_the_team_is_told_once_how_many_rows_have_the_action(fraud: TinyProject, web: WebServer, tick: Tick) -> None:
+    assert tick() == "no new alerts" and web.posts == []
+    decide(fraud, days_ago(1), 12)
+    assert tick() == "FRAUD_URLS: 1 new; delivered 1 by action"
+    (post,) = web.posts
+    assert post["title"] == f"{fraud.name} {days_ago(1)}: 12 rows with the action review"
+    assert post["message"].splitlines() == [
+        "12 of 100 rows have the action review",
+        f"http://ui/assets/{fraud.name}/decisions?partition={days_ago(1)}",
+    ]
+    assert tick() == "no new alerts" and len(web.posts) == 1
+
+
+def test_a_corrected_day_is_told_again_with_what_was_told_before(
+    fraud: TinyProject, web: WebServer, tick: Tick
+) -> None:
+    decide(fraud, days_ago(0), 12)
+    tick()
+    decide(fraud, days_ago(0), 3, "b")
+    tick()
+    assert web.posts[1]["title"] == f"{fraud.name} {days_ago(0)}: 3 rows with the action review, corrected"
+    assert "corrected: 12 rows had it before" in web.posts[1]["message"]
+    decide(fraud, days_ago(0), 0, "c")
+    tick()
+    assert web.posts[2]["title"] == f"{fraud.name} {days_ago(0)}: 0 rows with the action review, corrected"
+
+
+def test_keys_are_named_by_rank_if_the_spec_allows_it_and_the_control_group_is_counted(
+    fraud: TinyProject, web: WebServer, tick: Tick
+) -> None:
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 3
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12)
+    day = fraud.published_day("decisions", days_ago(0))
+    held = day.shards[0].model_copy(update={"arms": {"review": {"treated": 12, "control": 2}}})
+    fraud.state.put_published_day(day.model_copy(update={"shards": (held,)}))
+    tick()
+    assert web.posts[0]["message"].splitlines()[1:3] == [
+        "2 more are held out as its control group: leave them alone",
+        "first by rank: k0, k1, k2",
+    ]
+
+
+def test_few_rows_old_days_and_days_decided_before_the_first_look_are_silent(
+    fraud: TinyProject, web: WebServer, tick: Tick
+) -> None:
+    fraud.spec["alerts"]["actions"]["review"]["at_least"] = 13
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12)
+    decide(fraud, days_ago(3), 50)
+    decide(fraud, days_ago(1), 50, finished_at=datetime.now(UTC) - timedelta(hours=25))
+    assert tick() == "no new alerts" and web.posts == []
+    decide(fraud, days_ago(0), 13, "b")
+    tick()
+    assert [post["title"] for post in web.posts] == [
+        f"{fraud.name} {days_ago(0)}: 13 rows with the action review, corrected"
+    ]
+
+
+def test_a_channel_that_is_down_gets_its_message_later_and_no_other_channel_gets_it(
+    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = WebServer()
+    try:
+        monkeypatch.setenv("ALERT_URLS", everybody.url)
+        web.is_down = True
+        decide(fraud, days_ago(0), 12)
+        assert "1 wait for FRAUD_URLS[1] (json) since" in tick()
+        web.is_down = False
+        assert tick() == "delivered 1 by action"
+        assert len(web.posts) == 1 and everybody.posts == []
+    finally:
+        everybody.stop()
+
+
+def test_a_variable_that_is_not_set_is_reported_and_its_messages_come_once_it_is(
+    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FRAUD_URLS")
+    decide(fraud, days_ago(0), 12)
+    assert tick() == f"FRAUD_URLS is not set: {fraud.name} review are not announced"
+    monkeypatch.setenv("FRAUD_URLS", "nonsense")
+    assert "FRAUD_URLS[1] is not understood by apprise" in tick()
+    monkeypatch.setenv("FRAUD_URLS", web.url)
+    tick()
+    assert [post["title"] for post in web.posts] == [f"{fraud.name} {days_ago(0)}: 12 rows with the action review"]
