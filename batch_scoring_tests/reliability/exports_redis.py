@@ -14,7 +14,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports.redis import RedisSink
+from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import RowsLostError, SinkError
 from batch_scoring_tests.redis_process import RedisProcess, running_redis

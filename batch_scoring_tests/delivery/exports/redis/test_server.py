@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from batch_scoring.delivery.exports import redis_server
-from batch_scoring.delivery.exports.redis_server import Keys, RedisServer, address_of, connected
+from batch_scoring.delivery.exports.redis import server as redis_server
+from batch_scoring.delivery.exports.redis.server import Keys, RedisServer, address_of, connected
 from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis
 
