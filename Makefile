@@ -17,12 +17,17 @@ endef
 
 .PHONY: demo dev docs reference check test lint bench bench-peers backfill
 
-## score the 14 embedded days of flight_delay and say where the predictions are
+## score and decide the embedded days of both pipelines, and export the lists
 demo: $(VENV)/.installed
+	$(BIN)/batch-scoring backfill customer_churn 2024-01-01 2024-01-02
+	$(BIN)/batch-scoring export customer_churn 2024-01-01 2024-01-02
 	$(BIN)/batch-scoring backfill flight_delay 2013-07-01 2013-07-14
+	$(BIN)/batch-scoring export flight_delay 2013-07-01 2013-07-14
 
-## the Dagster UI with its daemon, on http://localhost:3000, and beside it the pages of reports/ that it links to
+## the Dagster UI with its daemon, on http://localhost:3000, and beside it the pages of reports/ that it links to;
+## Dagster's warning that its own command has a successor tells a user nothing
 dev: $(VENV)/.installed
+	PYTHONWARNINGS='ignore:Function `dev_command` is superseded' \
 	$(BIN)/python -m batch_scoring.cli.report_server $(BIN)/dagster dev -w workspace.yaml
 
 ## make backfill PIPELINE=flight_delay FROM=2013-07-01 TO=2013-07-14

@@ -19,14 +19,19 @@ PASSWORD = "p@ss/w:rd#1"
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on this machine")
 
 
+def free_port() -> int:
+    """A port that nobody listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class RedisProcess:
     """A server that keeps what it has acknowledged, as one in production does."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder, self._settings = folder, settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

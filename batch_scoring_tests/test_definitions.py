@@ -26,12 +26,16 @@ ASSETS = {
         "upstream": {"raw_input", "validated_features", "model"},
         "partitions": dg.DailyPartitionsDefinition,
     },
+    "decisions": {"upstream": {"predictions"}, "partitions": dg.DailyPartitionsDefinition},
     "report": {"upstream": {"predictions"}, "partitions": dg.MonthlyPartitionsDefinition},
     "retention": {"upstream": set(), "partitions": type(None)},
 }
 
+EXPORTS = {"customer_churn": "export_calls", "flight_delay": "export_standby"}
+"""What each pipeline exports: its decisions, to a file."""
+
 JOBS = {
-    "score": {"raw_input", "validated_features", "model", "predictions"},
+    "score": {"raw_input", "validated_features", "model", "predictions", "decisions"},
     "report": {"report"},
     "retain": {"retention"},
 }
@@ -169,6 +173,7 @@ NEVER_AT_LOAD = [
     "apprise",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "redis",
 ]
 
 GRAPH = defs.resolve_asset_graph()
@@ -183,6 +188,9 @@ def test_the_asset_keys_and_what_they_depend_on_are_these() -> None:
         (pipeline, name): ({(pipeline, other) for other in shape["upstream"]}, shape["partitions"])  # type: ignore[attr-defined]
         for pipeline in PIPELINES
         for name, shape in ASSETS.items()
+    } | {
+        (pipeline, name): ({(pipeline, "decisions")}, dg.DailyPartitionsDefinition)
+        for pipeline, name in EXPORTS.items()
     }
     found = {
         tuple(key.path): ({tuple(parent.path) for parent in asset.parent_keys}, type(asset.partitions_def))
@@ -198,7 +206,8 @@ def test_the_checks_are_these_and_block_or_warn() -> None:
         pipeline, asset = key.asset_key.path
         kind = "blocks" if GRAPH.get(key).blocking else "warns"
         found.setdefault(pipeline, {}).setdefault(asset, {})[key.name] = kind
-    assert found == dict.fromkeys(PIPELINES, CHECKS)
+    of_exports = {"export_is_whole": "warns", "exports_are_current": "warns"}
+    assert found == {name: CHECKS | {"decisions": DECISIONS["checks"], EXPORTS[name]: of_exports} for name in PIPELINES}
 
 
 def test_every_check_has_the_days_of_its_asset() -> None:
@@ -215,7 +224,7 @@ def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> Non
     jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     assert {name: {tuple(key.path) for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()} == {
         f"{job}_{pipeline}": {(pipeline, name) for name in JOBS[job]} for job in JOBS for pipeline in PIPELINES
-    }
+    } | {f"export_{pipeline}": {(pipeline, name)} for pipeline, name in EXPORTS.items()}
     for pipeline in PIPELINES:
         assert isinstance(jobs[f"score_{pipeline}"].partitions_def, dg.DailyPartitionsDefinition)
         assert isinstance(jobs[f"report_{pipeline}"].partitions_def, dg.MonthlyPartitionsDefinition)
@@ -223,6 +232,7 @@ def test_a_pipeline_has_a_job_for_a_day_and_one_for_the_page_of_a_month() -> Non
 
 def test_the_sensors_are_these_and_run_from_the_start() -> None:
     expected = {"dead_runs": [], "alerts": [], **{f"{name}_uploads": [f"score_{name}"] for name in PIPELINES}}
+    expected |= {f"{name}_exports": [f"export_{name}"] for name in PIPELINES}
     assert {sensor.name: [t.job_name for t in sensor.targets] for sensor in defs.sensors or []} == expected
     assert {sensor.default_status for sensor in defs.sensors or []} == {dg.DefaultSensorStatus.RUNNING}
 

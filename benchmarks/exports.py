@@ -140,7 +140,7 @@ def redis() -> Iterator[tuple[str, Callable[[], None]]]:
     from batch_scoring_tests.redis_process import running_redis
 
     with running_redis("--appendonly", "no") as server:
-        yield server.url, lambda: server.client().flushall() and None
+        yield server.url, lambda: server.client().flushall(asynchronous=True) and None
 
 
 def to_redis(form: Literal["list", "single"], value: str) -> Write:
@@ -148,7 +148,7 @@ def to_redis(form: Literal["list", "single"], value: str) -> Write:
     import redis  # noqa: F401  (not measured)
 
     from batch_scoring.config.delivery_spec import RedisExport
-    from batch_scoring.delivery.exports.redis import RedisSink
+    from batch_scoring.delivery.exports.redis.sink import RedisSink
 
     export = RedisExport(to="redis", url_from="RECS", prefix="rec", key="user_id", value=value, form=form)
     return lambda url, file: deliver(RedisSink(export, url), file)
@@ -222,7 +222,7 @@ def main() -> None:
     contenders, written = contest.contenders, contest.rows(options.rows)
     with side_by_side.working_folder(None) as folder, contest.server() as (url, empty):
         file = folder / "rows.parquet"
-        pq.write_table(written, file, row_group_size=2 * READ_ROWS)  # as a day's files
+        pq.write_table(written, file, row_group_size=2 * parquet.READ_ROWS)  # as a day's files
 
         def run(name: str) -> Callable[[], Measures]:
             def once() -> Measures:

@@ -10,12 +10,14 @@ import pyarrow as pa
 from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.errors import BatchScoringError, CheckpointError
-from batch_scoring.inference.bundle import MANIFEST
+from batch_scoring.inference.bundle import MANIFEST, read_version
 from batch_scoring.inference.checkpoint import convert
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage import parquet
+from batch_scoring.storage.folders import open_folder
 
 _FILE = click.Path(path_type=Path)
+_NOT_COMPARED = "not compared with the training code's own outputs: no --expected"
 
 
 class _Metric(click.ParamType[tuple[str, float]]):
@@ -95,6 +97,7 @@ def checkpoint(
     """
     try:
         _check_unused(folder)
+        outputs = _read_table(expected) if expected else None
         sha256 = convert(
             file,
             pipeline=declared_pipeline(pipeline),
@@ -102,13 +105,20 @@ def checkpoint(
             classes=list(classes),
             folder=folder,
             metrics=dict(metrics),
-            expected=_read_table(expected) if expected else None,
+            expected=outputs,
         )
     except OSError as error:
         return _refuse(f"{folder} cannot be written: {error}")
     except BatchScoringError as error:  # 1 whatever it is: the command was right
         return _refuse(str(error))
-    guarded(sys.stdout).write(f"{folder}: sha256 {sha256}\n")
+    version = read_version(open_folder(str(folder)))
+    if version != folder.absolute().name:
+        guarded(sys.stderr).write(
+            f"batch-scoring: the folder is {folder.absolute().name}, the version {version}: scored rows will say "
+            f"{version}\n"
+        )
+    compared = f"{outputs.num_rows:,} rows compared with {expected}, all agree" if outputs else _NOT_COMPARED
+    guarded(sys.stdout).write(f"{folder}: sha256 {sha256}\n{compared}\n")
     return 0
 
 

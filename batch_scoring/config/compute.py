@@ -8,8 +8,8 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
+from batch_scoring.config.compute_spec import ScoringPod
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.config.spec import ScoringPod
 from batch_scoring.errors import ComputeError
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"

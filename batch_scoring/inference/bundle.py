@@ -44,6 +44,13 @@ PROFILE = "profile.json"
 
 GOLDEN_ROWS = 64
 
+_UNDO = "undo the change, or write a new bundle"
+OTHER_OUTPUTS = (
+    f"the network's code has changed since the bundle was written ({_UNDO}), or this is another build of torch or "
+    "another machine"
+)
+"""Why intact weights may give other outputs, and what to do."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -184,9 +191,14 @@ def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"
         BundleError: the class rejects the arguments, or a weight is missing, surplus, of another shape or type, NaN or
             infinite.
     """
-    with _located(bundle.uri):
+    try:
         found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
         network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
+    except UnsoundError as error:
+        name = getattr(network_class, "__name__", "the network")
+        raise BundleError(
+            f"{bundle.uri}: {error}; if {name} has changed since the bundle was written: {_UNDO}"
+        ) from error
     return LoadedModel(bundle.manifest, bundle.sha256, network)
 
 
@@ -288,8 +300,7 @@ def _check_golden(bundle: Bundle, model: LoadedModel, device: str) -> None:
     if not deviation.is_accepted:
         raise BundleError(
             f"{bundle.uri}: the golden rows differ by {deviation.size:.2g}, expected at most {deviation.bound:.2g}: "
-            "other weights, another network class, another build of torch or another machine than the bundle was "
-            "written with"
+            f"{OTHER_OUTPUTS}"
         )
 
 

@@ -71,12 +71,16 @@ def convert(
     numeric = list(spec.features.numeric)
     content = _read(checkpoint)
     arguments = {name: content[name] for name in DIMENSIONS}
-    for name, wanted, meaning in (
-        ("input_dim", len(numeric), f"the features of {pipeline.name}: {', '.join(numeric)}"),
-        ("output_dim", len(classes), f"the classes: {', '.join(classes)}"),
-    ):
-        if arguments[name] != wanted:
-            raise CheckpointError(f"{checkpoint}: {name} is {arguments[name]}; expected {wanted} ({meaning})")
+    if (inputs := arguments["input_dim"]) != len(numeric):
+        raise CheckpointError(
+            f"features.numeric of {pipeline.name} names {_count(len(numeric), 'feature')} ({', '.join(numeric)}), but "
+            f"{checkpoint} has {_count(inputs, 'input')} (input_dim): name {inputs}, in the order of the inputs"
+        )
+    if (outputs := arguments["output_dim"]) != len(classes):
+        raise CheckpointError(
+            f"--classes names {_count(len(classes), 'class')} ({', '.join(classes)}), but {checkpoint} has "
+            f"{_count(outputs, 'output')} (output_dim): name {outputs}, in the order of the outputs"
+        )
     reference = _reference(sample, spec.input.key, numeric)
     days = pc.min_max(reference["dt"]).as_py()
     try:
@@ -102,7 +106,7 @@ def convert(
     except UnsoundError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     except BundleError as error:
-        raise CheckpointError(f"{checkpoint}: its bundle is not sound: {error}") from error
+        raise CheckpointError(f"{checkpoint}: {error}") from error
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint} holds a {type(content).__name__}; expected a dict with {', '.join(KEYS)}")
     if missing := [key for key in KEYS if key not in content]:
         found = ", ".join(map(str, content)) or "nothing"
-        raise CheckpointError(f"{checkpoint} has no {', '.join(missing)}; it has {found}")
+        raise CheckpointError(f"{checkpoint} has no {', '.join(missing)}; it has {found}: {_advice(content)}")
     for name in DIMENSIONS:
         if type(content[name]) is not int or content[name] < 1:
             raise CheckpointError(f"{checkpoint}: {name} is {content[name]!r}; expected a whole number from 1")
@@ -133,6 +137,23 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise CheckpointError(f"{checkpoint}: model_state_dict is not a state dict; expected tensors by name")
     return content
+
+
+def _advice(content: dict[Any, Any]) -> str:
+    """How the training script writes the entries that are missing."""
+    import torch
+
+    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        entries = ", ".join(f'"{name}": …' for name in (*DIMENSIONS, "version"))
+        return (
+            f'this is a bare state dict; save torch.save({{"model_state_dict": network.state_dict(), {entries}}}, file)'
+        )
+    return "add it to the dict that torch.save writes"
+
+
+def _count(number: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
 
 
 def _reference(sample: pa.Table, key: str, numeric: list[str]) -> pa.Table:

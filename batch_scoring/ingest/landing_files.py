@@ -6,7 +6,9 @@ Every file is read in its pinned version. `formats/rows.py` is the interface to 
 import collections
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
@@ -24,6 +26,9 @@ ENDINGS = (".parquet", ".csv", ".csv.gz")
 _HASHED = 1024 * 1024
 """Bytes hashed at a time."""
 
+_DAY = re.compile(r"(?:\w+=)?(\d{4})(?:-(\d{1,2})-(\d{1,2})|_(\d{1,2})_(\d{1,2})|(\d\d)(\d\d))/?")
+"""A name that a person reads as a day."""
+
 _MEANINGS = (
     ("magic bytes", "it may be truncated or in another format"),
     ("codec can't decode", "its header must be UTF-8"),
@@ -38,6 +43,20 @@ _MEANINGS = (
 def day_folder(day: str) -> str:
     """Return the prefix of a day's files in its landing folder and tables."""
     return f"dt={day}/"
+
+
+def meant_day(name: str) -> date | None:
+    """The day that a folder's name means, also in a form that is not read: 2024-01-05, dt=2024-1-5, day=20240105/."""
+    found = _DAY.fullmatch(name)
+    with contextlib.suppress(ValueError):
+        return date(*(int(part) for part in found.groups() if part)) if found else None
+    return None
+
+
+def namesakes(landing: Folder, day: str) -> list[str]:
+    """The names of other folders that mean a day, for example dt=2024-1-5/ beside dt=2024-01-05/."""
+    names = [f"{name}/" for name in landing.children().folders]
+    return [name for name in names if str(meant_day(name)) == day and name != day_folder(day)]
 
 
 def list_day(landing: Folder, day: str) -> list[FileVersion]:

@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", r"\u000a").replace("\t", r"\u0009")
 
 
+def without_class(message: str) -> str:
+    """The message of an exception as Dagster stores it, without the path of a class of this package before it."""
+    return re.sub(r"^batch_scoring(\.\w+)+: ", "", message)
+
+
 def shell_word(text: str) -> str:
     """The text quoted for a shell (bash, zsh), in a command that is printed to be copied; always one line."""
     if text.isprintable():

@@ -28,4 +28,7 @@ def test_a_wrong_command_exits_with_2_from_a_shell(tmp_path: Path) -> None:
 def test_the_module_is_the_command(module: str, tmp_path: Path) -> None:
     ran = command("python", "-m", module, "backfill", "nobodys", "2024-01-01", data=tmp_path, cwd=PROJECT)
     assert ran.returncode == 2 and ran.stdout == ""
-    assert ran.stderr.endswith("Error: the following arguments are required: last (or --stale, --failed)\n")
+    assert ran.stderr.endswith(
+        "Error: the following arguments are required: last (or --stale, --failed); "
+        "for one day: batch-scoring backfill nobodys 2024-01-01 2024-01-01\n"
+    )

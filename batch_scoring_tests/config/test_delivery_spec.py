@@ -56,7 +56,7 @@ def test_a_password_in_an_export_is_not_repeated(tiny: TinyProject) -> None:
         ({"actions": {"call": {}}, "eligible": {"18+": "x > 1"}}, "decisions.eligible.18+: '18+': not a name; expect"),
         ({"actions": {"none": {}}}, "decisions: an action is called none, which means that a row gets no action"),
         ({"actions": {"ineligible": {}}}, "decisions: an action is called ineligible, as the reasons of rows begin"),
-        ({"actions": {"call": {"mots": 3}}}, "decisions.actions.call.mots: unknown field; accepted here: at_least, "),
+        ({"actions": {"call": {"mots": 3}}}, "decisions.actions.call.mots: unknown field; did you mean most?"),
         ({"actions": {"call": {"most": -1}}}, "decisions.actions.call.most: -1: input should be greater than or eq"),
         ({"actions": {"call": None}}, "decisions.actions.call: None: input should be a valid dictionary or instance"),
         (

@@ -8,8 +8,8 @@ from batch_scoring_tests.tiny import TinyProject
 
 WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "unknown field": (
-        put("schedule_at", value="06:00"),
-        "schedule_at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
+        put("at", value="06:00"),
+        "at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
         "scoring, decisions, exports, page, checks, drift, schedule, runs, uploads, events, alerts, retention, "
         "compute, preview_rows, output",
     ),
@@ -37,7 +37,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "unknown field of a section": (
         put("features", "numerical", value=["x"]),
-        "features.numerical: unknown field; accepted here: schema, numeric, categorical, day_grain",
+        "features.numerical: unknown field; did you mean numeric?",
     ),
     "unknown field of a section's section": (
         put("input", "csv", "sep", value=";"),
@@ -306,6 +306,17 @@ def test_a_typo_in_a_field_that_a_section_needs_is_that_fault_alone(tiny: TinyPr
     def change(spec: dict[str, Any]) -> None:
         spec["features"] = {"schema": "schema:Rows", "numerics": ["x"]}
 
-    assert errors_in(tiny, change) == [
-        "features.numerics: unknown field; accepted here: schema, numeric, categorical, day_grain"
+    assert errors_in(tiny, change) == ["features.numerics: unknown field; did you mean numeric?"]
+
+
+def test_a_typo_in_a_section_that_is_needed_is_that_fault_alone(tiny: TinyProject) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["partition"] = spec.pop("partitions")
+        spec["input"]["keys"] = spec["input"].pop("key")
+        del spec["model"]
+
+    assert sorted(errors_in(tiny, change)) == [
+        "input.keys: unknown field; did you mean key?",
+        "model: missing; expected a section with bundle, network",
+        "partition: unknown field; did you mean partitions?",
     ]

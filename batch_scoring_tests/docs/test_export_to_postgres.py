@@ -14,7 +14,7 @@ from batch_scoring_tests.exports import run_exports, with_export
 from batch_scoring_tests.postgres_server import Server
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject
 
-GUIDE = (PROJECT / "docs/guides/exports-postgres.txt").read_text("utf-8")
+GUIDE = (PROJECT / "docs/guides/exports-postgres.md").read_text("utf-8")
 PASSWORD = "p@ssword"
 
 

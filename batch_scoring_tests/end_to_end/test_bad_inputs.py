@@ -113,13 +113,13 @@ REFUSED = {
     "CSV with semicolons": Refused(
         "b.csv",
         (HEADER + GOOD).replace(b",", b";"),
-        ("b.csv has no column id, x, y, n, c", "it has id;x;y;n;c", "is input.csv.delimiter ',' in the spec the right"),
+        ("b.csv has no column id, x, y, n, c", "it has id;x;y;n;c", 'set input: {csv: {delimiter: ";"}}'),
         step="validated_features",
     ),
     "CSV with tabs": Refused(
         "b.csv",
         (HEADER + GOOD).replace(b",", b"\t"),
-        ("b.csv has no column id", "is input.csv.delimiter ','"),
+        ("b.csv has no column id", r'set input: {csv: {delimiter: "\t"}}'),
         step="validated_features",
     ),
     "UTF-16": Refused(
@@ -137,7 +137,13 @@ REFUSED = {
     "missing column in Parquet": Refused(
         "b.parquet",
         lambda tiny: parquet(tiny.rows(5).drop_columns(["x"])),
-        ("b.parquet has no column x", "schema:Rows requires", "it has id, y, n, c", "upload the file with all columns"),
+        (
+            "b.parquet has no column x",
+            "schema:Rows of ",
+            " requires",
+            "it has id, y, n, c",
+            "upload the file with all columns",
+        ),
         step="validated_features",
     ),
     "missing column in CSV": Refused(
@@ -147,7 +153,12 @@ REFUSED = {
     "retyped column": Refused(
         "b.parquet",
         lambda tiny: parquet(replaced(tiny, "x", ["1", "2"])),
-        ("b.parquet: column x is string", "schema:Rows expects double", "upload the file with the declared type"),
+        (
+            "b.parquet: column x is string",
+            "schema:Rows of ",
+            " expects double",
+            "upload the file with the declared type",
+        ),
         step="validated_features",
     ),
     "integers turned floats between two files of a day": Refused(

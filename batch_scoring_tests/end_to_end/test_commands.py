@@ -147,10 +147,13 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
         ("backfill flight_delay 2013-07-02 2013-07-01", "2013-07-01 is before 2013-07-02; expected FIRST and LAST"),
         (
             "backfill flight_delay 2012-12-31 2013-01-01",
-            "2012-12-31 is not a day of flight_delay; its days are 2013-01-01",
+            "2012-12-31 is not a day of flight_delay; its days are 2013-01-01 (partitions.start in its spec) … 20",
         ),
         ("backfill flight_delay 2013-07-01 2999-01-01", "2999-01-01 is not a day of flight_delay"),
-        ("backfill flight_delay 2013-07-01", "the following arguments are required: last"),
+        (
+            "backfill flight_delay 2013-07-01",
+            "last (or --stale, --failed); for one day: batch-scoring backfill flight_delay 2013-07-01 2013-07-01",
+        ),
         ("forecast", "no command 'forecast'; known commands: backfill, score"),
         ("", "Usage: batch-scoring [OPTIONS] COMMAND [ARGS]..."),
     ],

@@ -158,6 +158,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_bare_state_dict_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     message = refusal(saved(tmp_path, weights()), tmp_path)
     assert "has no model_state_dict, input_dim, hidden_dim, output_dim, version; it has mean, scale" in message
+    entries = '"input_dim": …, "hidden_dim": …, "output_dim": …, "version": …'
+    assert f'bare state dict; save torch.save({{"model_state_dict": network.state_dict(), {entries}}}, file)' in message
 
 
 def test_a_file_that_is_no_dict_is_refused(tmp_path: Path) -> None:
@@ -168,7 +170,8 @@ def test_a_file_that_is_no_dict_is_refused(tmp_path: Path) -> None:
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     entries = content()
     del entries[key]
-    assert f"has no {key};" in refusal(saved(tmp_path, entries), tmp_path)
+    message = refusal(saved(tmp_path, entries), tmp_path)
+    assert f"has no {key};" in message and message.endswith(": add it to the dict that torch.save writes")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +184,11 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"version": ""}, "version is ''; expected a name"),
         ({"model_state_dict": [1.0]}, "model_state_dict is not a state dict"),
         ({"model_state_dict": {FIRST: 1.0}}, "model_state_dict is not a state dict"),
-        ({"input_dim": 5}, "input_dim is 5; expected 6 (the features of customer_churn: age,"),
-        ({"output_dim": 3}, "output_dim is 3; expected 2 (the classes: stays, leaves)"),
+        ({"input_dim": 5}, "features.numeric of customer_churn names 6 features (age, "),
+        ({"input_dim": 5}, "model.pt has 5 inputs (input_dim): name 5, in the order of the inputs"),
+        ({"output_dim": 3}, "--classes names 2 classes (stays, leaves), but "),
+        ({"output_dim": 3}, "model.pt has 3 outputs (output_dim): name 3, in the order of the outputs"),
+        ({"output_dim": 1}, "model.pt has 1 output (output_dim): name 1, in"),
         ({"hidden_dim": 16}, f"{FIRST} has shape (8, 6); ChurnNet expects (16, 6)"),
         # compared without allocating: a network of this width would take 40 exabytes
         ({"hidden_dim": 10**9}, f"{FIRST} has shape (8, 6); ChurnNet expects (1000000000, 6)"),
@@ -265,7 +271,8 @@ def test_the_training_codes_own_numbers_are_compared(tmp_path: Path) -> None:
     converted(file, tmp_path / "sound", expected=expected_rows())
     message = refusal(file, tmp_path, expected=expected_rows(0.01))
     first = SAMPLE["id"][0].as_py()
-    assert f"expected: 200 of 200 rows are not as expected: id {first} dt 2023-10-01: prob_class_1 " in message
+    assert f"expected: 200 of 200 rows are not as expected:\n  id {first} dt 2023-10-01: prob_class_1 " in message
+    assert "not sound" not in message
 
 
 def test_one_class_is_none(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_data_files_are_those_of_the_day_whose_names_do_not_begin_with_a_dot_or_
     ]
 
 
+def test_a_folder_that_a_person_reads_as_a_day_is_found(folder: LocalFolder) -> None:
+    meant = ("2024-03-04", "dt=2024-3-4", "dt=20240304", "day=2024_03_04")
+    for name in (*meant, "dt=2024-03-04", "dt=2024-03-05", "dt=2024-02-30", "dt=2024-03-04-old", "notes"):
+        folder.put(f"{name}/a.csv", b"x")
+    assert sorted(landing_files.namesakes(folder, DAY)) == sorted(f"{name}/" for name in meant)
+
+
 def test_a_fingerprint_names_paths_versions_and_sizes_in_any_order(folder: LocalFolder) -> None:
     files = [land(folder, b"a\n1\n", "a.csv"), land(folder, b"a\n2\n", "b.csv")]
     fingerprint = landing_files.fingerprint(files)

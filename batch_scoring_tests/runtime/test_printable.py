@@ -21,7 +21,7 @@ from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader as pipelines
 from batch_scoring.defs.execution import sqlite_databases
-from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word
+from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word, without_class
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp.\x9b31m\u2066x"
@@ -53,6 +53,12 @@ def test_a_document_that_is_printed_is_the_same_document(document: dict[str, str
 def test_a_text_is_shown_by_what_it_is() -> None:
     assert printable(EVIL) == SHOWN and one_line("a\nb\tc") == r"a\u000ab\u0009c"
     assert printable("\U000e0001") == r"\udb40\udc01" and printable("Zoë 雨 🙂\n\t") == "Zoë 雨 🙂\n\t"
+
+
+def test_only_a_class_of_ours_is_left_out_of_a_message() -> None:
+    assert without_class("batch_scoring.errors.ContractError: a.csv: column x") == "a.csv: column x"
+    for kept in ("ValueError: batch_scoring.errors.X: y", "torch.OutOfMemoryError: no", "batch_scoring: no pipeline"):
+        assert without_class(kept) == kept
 
 
 def test_an_error_is_cleaned_with_all_that_it_comes_from() -> None:

@@ -1,12 +1,12 @@
 """Synthetic loans: the table that arrives every day, with a few bad rows in it.
 
-    python examples/loans/make_data.py data/loans/landing 2024-01-01 2024-01-02
+    python examples/loans/make_data.py data/loans/landing 2024-01-01 2024-01-31
 
 A day is always the same, whenever and wherever it is made.
 """
 
 import argparse
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,16 @@ def write_day(landing: Path, day: date) -> Path:
 
 
 def main() -> None:
-    """Write the days that the command line names."""
+    """Write every day of the range that the command line names."""
     parser = argparse.ArgumentParser(description="Write days of synthetic loans.")
     parser.add_argument("landing", type=Path, help="the folder above dt=YYYY-MM-DD")
-    parser.add_argument("days", type=date.fromisoformat, nargs="+", help="YYYY-MM-DD")
+    parser.add_argument("first", type=date.fromisoformat, help="first day, YYYY-MM-DD")
+    parser.add_argument(
+        "last", type=date.fromisoformat, nargs="?", help="last day, included; the first one if left out"
+    )
     arguments = parser.parse_args()
-    for day in arguments.days:
-        print(write_day(arguments.landing, day))
+    for number in range(((arguments.last or arguments.first) - arguments.first).days + 1):
+        print(write_day(arguments.landing, arguments.first + timedelta(number)))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def backfill(
     """
     missing = [name for name, day in (("first", first), ("last", last)) if day is None]
     if missing and not (stale or failed):
-        context.fail(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed)")
+        one_day = f"; for one day: batch-scoring backfill {pipeline} {first} {first}" if first else ""
+        context.fail(f"the following arguments are required: {', '.join(missing)} (or --stale, --failed){one_day}")
     from batch_scoring.cli.backfill import run_days  # late: it brings Dagster
 
     return run_days.backfill(pipeline, first, last, guarded(sys.stdout), stale=stale, failed=failed, dry_run=dry_run)

@@ -70,10 +70,11 @@ class DayOutcome:
         """The day's row in the table."""
         counts = [f"{n:,}" if not self.error else "-" for n in (self.rows_in, self.scored, self.quarantined)]
         failed = sum(check.of_day or self.error is not None for check in self.failed_checks)
+        checks = "-" if self.error and not failed else f"{failed}"
         speed = f"{self.rows_in / self.seconds:,.0f}" if self.seconds else "-"
         done = "by another" if self.by_another else "unchanged" if self.unchanged else speed
         last = "failed" if self.error else done
-        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {failed:>13}  {last:>10}"
+        return f"{self.day}  {counts[0]:>10}  {counts[1]:>10}  {counts[2]:>11}  {checks:>13}  {last:>10}"
 
 
 def backfill(

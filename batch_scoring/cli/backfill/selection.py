@@ -72,7 +72,10 @@ def days_within(pipeline: Pipeline, wanted: Wanted) -> list[str]:
     first, last = (str(day) if day else other for day, other in ((wanted.first, known[0]), (wanted.last, known[-1])))
     for day in (first, last):
         if day not in known:
-            raise RangeError(f"{day} is not a day of {pipeline.name}; its days are {known[0]} … {known[-1]}")
+            raise RangeError(
+                f"{day} is not a day of {pipeline.name}; its days are {known[0]} (partitions.start in its spec) … "
+                f"{known[-1]}"
+            )
     return [day for day in known if first <= day <= last]
 
 

@@ -3,15 +3,17 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 
 from batch_scoring.cli.doctor.probe import ProbeFinding, Site, probe
 from batch_scoring.config.compute import executor_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import CodeError, ContractError, UnreadableFileError
+from batch_scoring.inference.manifest import Manifest
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.quarantine import shortened
 from batch_scoring.ingest.schema.contract import Contract
-from batch_scoring.monitoring.checks import model_checks
+from batch_scoring.monitoring.checks import input_checks, model_checks
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.storage.folders import FileVersion
 
@@ -32,7 +34,7 @@ def specs(site: Site) -> Iterator[ProbeFinding]:
             "error",
             where,
             found or fault,
-            "a valid spec: an invalid one keeps its pipeline from loading",
+            "what docs/reference/pipeline-yaml.md accepts; until then the deployment leaves the pipeline out",
             "correct it, then check again: batch-scoring doctor",
         )
 
@@ -58,11 +60,11 @@ def newest_landing_file(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             pipeline.landing.uri,
             "no data file in any of its days",
             f"dt=YYYY-MM-DD/ with files that end in {', '.join(landing_files.ENDINGS)}",
-            "check what uploads them, and input.landing in the spec",
+            f"check what uploads them; {input_checks.landing_setting(pipeline)} if they land elsewhere",
         )
         return
     where = f"{pipeline.landing.uri}/{file.path}"
-    remedy = f"upload it again, or correct {_schema(pipeline)}"
+    remedy = f"do what it says last; the schema is {_schema(pipeline)}"
     try:
         if file.size <= READ_WHOLE:
             landing_files.inspect(pipeline.landing, file, pipeline.spec.input.csv)
@@ -84,8 +86,7 @@ def landing_names(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             "info" if one.reason.startswith("in the future") else "warning",
             f"{pipeline.landing.uri}/{one.name}",
             f"never scored: {one.reason}",
-            "dt=YYYY-MM-DD/",
-            "move it to its day, or let its name begin with _",
+            *_instead(one.name, first, today),
         )
     for day in days[:MOST_DAYS]:
         for file in landing_files.list_day(pipeline.landing, day):
@@ -105,8 +106,10 @@ def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
                 f"{pipeline.bundle.uri} ({finding.check})",
                 finding.message,
                 model_checks.CHECKS[finding.check],
-                "deliver the bundle again, or name another in model.bundle of the spec",
+                "do what it says, deliver the bundle again, or name another in model.bundle of the spec",
             )
+    if delivered.bundle is not None:
+        yield from _other_order(pipeline, delivered.bundle.manifest)
     metrics = model_checks.metrics(pipeline, delivered)
     if not metrics.passed:
         blocks = pipeline.spec.checks.metrics_meet_threshold.blocking
@@ -128,6 +131,34 @@ def bundle(pipeline: Pipeline) -> Iterator[ProbeFinding]:
                 "a GPU",
                 "nvidia-smi; install the CUDA build of torch; or scoring.device: auto",
             )
+
+
+def _other_order(pipeline: Pipeline, manifest: Manifest) -> Iterator[ProbeFinding]:
+    """Features that the spec lists in another order than the bundle."""
+    declared = pipeline.spec.features
+    for kind, named, needed in (
+        ("numeric", declared.numeric, manifest.numeric),
+        ("categorical", declared.categorical, tuple(manifest.categorical)),
+    ):
+        if needed != tuple(name for name in named if name in needed):
+            yield ProbeFinding(
+                "info",
+                f"{pipeline.folder / 'pipeline.yaml'}: features.{kind}",
+                f"its order differs from the bundle's: {', '.join(needed)}; the network gets the bundle's order",
+                remedy="nothing: scores do not depend on the order in the spec",
+            )
+
+
+def _instead(name: str, first: date, today: date) -> tuple[str, str]:
+    """What is expected instead of an unexpected name in the landing folder, and what to do."""
+    day = landing_files.meant_day(name)
+    if day is None:
+        return "dt=YYYY-MM-DD/", "move it to its day, or let its name begin with _"
+    if name.rstrip("/") != f"dt={day}":
+        return f"dt={day}/", f"rename it to dt={day}/, or let its name begin with _"
+    if day < first:
+        return f"a day from {first} on", f"set partitions.start to {day} or earlier, or let its name begin with _"
+    return f"a day up to {today}", "correct its date if it is wrong; otherwise it is scored when its day has come"
 
 
 def _schema(pipeline: Pipeline) -> str:

@@ -169,7 +169,7 @@ def executor(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("daemon", "instance")
 def daemon(site: Site) -> Iterator[ProbeFinding]:
-    """If a daemon has ever run here, all of its parts have sent a heartbeat within the last minutes."""
+    """All parts of the Dagster daemon have sent a heartbeat within the last minutes."""
     beats = site.instance.get_daemon_heartbeats() if site.instance else {}
     if site.instance is None or not beats:
         yield ProbeFinding(
@@ -188,7 +188,7 @@ def daemon(site: Site) -> Iterator[ProbeFinding]:
             "daemon",
             f"no heartbeat since {last:%Y-%m-%d %H:%M} UTC: nothing is scored automatically",
             f"a heartbeat within {HEARTBEAT_TIMEOUT:g} s",
-            f"start it: {_START}",
+            f"start it: {_START}; batch-scoring backfill works without it",
         )
     elif silent:
         yield ProbeFinding(
@@ -234,7 +234,7 @@ def starters(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("guards", "instance")
 def guards(site: Site) -> Iterator[ProbeFinding]:
-    """The sensors alerts and dead_runs are running."""
+    """The sensors that send alerts and end the runs of dead processes are on."""
     known = sensor_status.states(site.instance) if site.instance else {}
     for name, lost in OF_ALL.items():
         if not sensor_status.is_on(known.get(name), "running"):
@@ -265,7 +265,7 @@ def ticks(site: Site) -> Iterator[ProbeFinding]:
 
 @probe("dead runs", "instance", seconds=60)
 def dead_runs(site: Site) -> Iterator[ProbeFinding]:
-    """Every started run has its process, and no ended run holds a pool slot."""
+    """The process of every started run is alive, and no ended run holds a slot that others wait for."""
     if site.instance is None:
         return
     is_unknown = is_of_this_machine(site.instance) and not isinstance(site.instance.event_log_storage, EventLog)

@@ -41,12 +41,14 @@ class DoctorReport:
         return sorted(found.items(), key=lambda item: order.index(item[0].severity))
 
     def text(self) -> str:
-        """Text: one line per probe without a finding, then the findings, then their counts."""
+        """Text: one line per probe that found nothing wrong, then the findings, then their counts."""
         lines = [*self._well(), *self._skipped()]
         for finding, by in self.findings():
             lines += _lines(finding, by)
         errors, warnings, skipped = self.count("error"), self.count("warning"), sum(1 for _ in self._skipped())
-        counts = f"{_many(errors, 'error')}, {_many(warnings, 'warning')}" if errors + warnings else "nothing found"
+        counts = (
+            f"{_many(errors, 'error')}, {_many(warnings, 'warning')}" if errors + warnings else "no errors or warnings"
+        )
         looked = len(self.outcomes) - skipped
         counts += f"; {_many(looked, 'probe')} run, {skipped} skipped" if skipped else f"; {_many(looked, 'probe')}"
         return _without_secrets("\n".join([*lines, f"{counts}, {self.seconds:.1f} s"]) + "\n")
@@ -82,10 +84,13 @@ class DoctorReport:
         return json.dumps(_cleaned(content), indent=1, ensure_ascii=False) + "\n"
 
     def _well(self) -> Iterator[str]:
-        """One line per probe without errors and warnings, with the pipelines for which it has none."""
+        """One line per probe without errors and warnings, with the pipelines for which it has none.
+
+        What a probe of the deployment reports as information is its result: no daemon has run, no channel is set.
+        """
         by_probe: dict[str, list[ProbeOutcome]] = {}
         for outcome in self.outcomes:
-            if _status(outcome) == "ok":
+            if _status(outcome) == "ok" and (outcome.pipeline or not outcome.findings):
                 by_probe.setdefault(outcome.probe.name, []).append(outcome)
         for name, outcomes in by_probe.items():
             pipelines = ", ".join(outcome.pipeline for outcome in outcomes if outcome.pipeline)

@@ -14,6 +14,7 @@ from batch_scoring.cli.doctor.probe import NETWORK_TIMEOUT, PROBE_TIMEOUT, Probe
 from batch_scoring.cli.doctor.probe_files import new_name, trace
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import TABLES
+from batch_scoring.monitoring.checks.input_checks import landing_setting
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage import aws
 from batch_scoring.storage.folders import Folder, S3Folder
@@ -33,7 +34,7 @@ def landing_is_reachable(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             folder.uri,
             "it is not a folder" if is_file else "there is no such folder",
             "the landing folder, with dt=YYYY-MM-DD/ below it",
-            f"mount or create it (mkdir -p {shell_word(folder.uri)}), or correct input.landing in the spec or "
+            f"mount or create it (mkdir -p {shell_word(folder.uri)}), {landing_setting(pipeline)}, or correct "
             "BATCH_SCORING_DATA",
         )
         return

@@ -36,10 +36,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batch_scoring.cli.remote.connection import Address
-from batch_scoring.cli.remote.runs import Backfill, RunReport
+from batch_scoring.cli.remote.runs import Backfill, RunReport, StepError
 from batch_scoring.config.days import ranges
 from batch_scoring.operations import failed_runs
 from batch_scoring.operations.run_history import CODE, FINGERPRINT
+from batch_scoring.runtime.printable import without_class
 
 LINE_LENGTH = 500
 """Most characters of a line."""
@@ -123,7 +124,7 @@ def run_page(report: RunReport, address: Address) -> str:
         lines.append(
             "  superseded  newer files arrived meanwhile; if the day's sensor is running, it runs the day again"
         )
-    lines += [f"  error       {f'{e.step}: ' if e.step else ''}{e.message}" for e in _news(report)]
+    lines += [f"  error       {_in_words(error)}" for error in _news(report)]
     lines.append(f"  {object_['url']}")
     return _text(lines)
 
@@ -143,7 +144,7 @@ def backfill_page(backfill: Backfill, failed: Sequence[RunReport], address: Addr
     for report in failed:
         run = report.run
         why = [f"{c.asset} {c.check}: {c.message}" for c in report.failed_checks if c.severity == "ERROR"]
-        why += [f"{error.step}: {error.message}" if error.step else error.message for error in _news(report)]
+        why += [_in_words(error) for error in _news(report)]
         klass = f" ({run.failure})" if run.failure else ""
         lines.append(f"    {run.day}{klass}  {'; '.join(why) or run.state}")
     if (rest := failed_count(backfill) - len(failed)) > 0:
@@ -174,10 +175,15 @@ def _counts(report: RunReport) -> str:
     return ", ".join(words)
 
 
-def _news(report: RunReport) -> list[Any]:
+def _news(report: RunReport) -> list[StepError]:
     """The errors that no failed check explains: a blocking check fails its step with its own message."""
     said = [check.message for check in report.failed_checks]
     return [error for error in report.errors if not any(text.splitlines()[0] in error.message for text in said)]
+
+
+def _in_words(error: StepError) -> str:
+    message = without_class(error.message)
+    return f"{error.step}: {message}" if error.step else message
 
 
 def _seconds(report: RunReport) -> float | None:

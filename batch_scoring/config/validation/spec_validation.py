@@ -8,6 +8,7 @@ torch and pandera whenever the deployment is loaded.
 import ast
 import contextlib
 import copy
+import difflib
 import importlib.util
 import itertools
 import warnings
@@ -39,6 +40,10 @@ OF_DECISIONS = ("action", "reason", "arm", "rank", "score", "why", "decided_at")
 """Columns of the table of decisions, which a pipeline that has one cannot use itself."""
 
 
+LIKE = 0.75
+"""Similarity, from 0 to 1, above which an unknown field is taken for a misspelt one: sep and escape have 0.67."""
+
+
 def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
     """One line per wrong field, from pydantic's errors: its path, the value found, what is accepted."""
 
@@ -46,6 +51,8 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
         # pydantic lists a field of two types once per type
         return tuple(str(part) for part in error["loc"] if str(part) not in ("constrained-int", "literal['auto']"))
 
+    errors = list(errors)
+    meant = {path: _meant(path) for path in (path_of(error) for error in errors if error["type"] == "extra_forbidden")}
     for path, group in itertools.groupby(errors, path_of):
         error, *others = group
         name = ".".join(field_path(path))
@@ -55,7 +62,10 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
         elif path[-1] == _KEY:
             yield f"{name}: {value}not a name; expected lower-case letters, digits and _, a letter first"
         elif error["type"] == "extra_forbidden":
-            yield f"{name}: unknown field; accepted here: {', '.join(_fields(path[:-1]))}"
+            known = f"accepted here: {', '.join(_fields(path[:-1]))}"
+            yield f"{name}: unknown field; {f'did you mean {meant[path]}?' if meant[path] else known}"
+        elif error["type"] == "missing" and path[-1] in (meant[wrong] for wrong in meant if wrong[:-1] == path[:-1]):
+            continue  # the unknown field is the missing one, misspelt
         elif error["type"] == "missing":
             yield f"{name}: missing; expected {_meaning(path)}"
         elif error["type"] == "value_error":
@@ -185,6 +195,11 @@ def _kinds(section: type[BaseModel]) -> tuple[str, ...]:
 
 def _fields(path: Sequence[str]) -> list[str]:
     return [field.alias or name for name, field in _section(path).model_fields.items()]
+
+
+def _meant(path: Sequence[str]) -> str:
+    """The field that an unknown one resembles; empty if none does."""
+    return next(iter(difflib.get_close_matches(path[-1], _fields(path[:-1]), 1, LIKE)), "")
 
 
 def _meaning(path: Sequence[str]) -> str:

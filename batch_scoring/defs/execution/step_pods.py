@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 import dagster as dg
 
 from batch_scoring.config.compute import GPUS, executor_name
+from batch_scoring.config.compute_spec import Pod, ScoringPod, Toleration
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.config.spec import Pod, ScoringPod, Toleration
 from batch_scoring.operations.failed_runs import START_MINUTES
 
 K8S_TAG = "dagster-k8s/config"

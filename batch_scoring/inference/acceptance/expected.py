@@ -23,6 +23,14 @@ NAMED = 5
 """Rows and keys that a message names."""
 
 
+_CAUSES = """\
+The training code and the bundle's network compute different outputs. Check
+  - the order of the features;
+  - scaling and missing values: all that the training code does to them must happen in the network's forward, once;
+  - the codes of the categories: 1 for the first word of the vocabulary, 0 for an unknown one;
+  - whether the training code called eval() before it computed its outputs."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """Expected outputs or scores of some rows of a bundle."""
@@ -53,12 +61,9 @@ class Expected:
         wrong = np.flatnonzero((agreement.ratios(ours, theirs, limits) > 1).any(axis=1))
         if not len(wrong):
             return
-        rows = "; ".join(self._row(int(row), ours[row], theirs[row]) for row in wrong[:NAMED])
-        raise UnsoundError(
-            f"{len(wrong)} of {len(theirs)} rows are not as expected: {rows}. The training code gives the "
-            "network other inputs: check the order of the features, the codes of the categories (1 for the first "
-            "word of the vocabulary, 0 for an unknown one), any scaler outside of the network, and eval()"
-        )
+        rows = [f"  {self._row(int(row), ours[row], theirs[row])}" for row in wrong[:NAMED]]
+        rows += [f"  and {len(wrong) - NAMED} more"] if wrong[NAMED:].size else []
+        raise UnsoundError("\n".join([f"{len(wrong)} of {len(theirs)} rows are not as expected:", *rows, _CAUSES]))
 
     def _row(self, row: int, ours: np.ndarray, theirs: np.ndarray) -> str:
         key = " ".join(f"{name} {self.rows[name][row].as_py()!s}" for name in self.keys)

@@ -7,10 +7,11 @@ the row. Nullability, NaN and infinity are masks. Everything else that a schema 
 import contextlib
 import copy
 import functools
+import json
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,10 @@ _WHOLE_FLOATS = (
     "Field(coerce=True); nullable=True accepts missing values"
 )
 
+_DELIMITERS = ";\t|,"
+"""Delimiters that a header of one column is searched for."""
+_DECIMAL_COMMA = "a decimal comma: write 0.5, not 0,5"
+
 Stage = Literal["read", "schema", "rule", "duplicate", "score"]
 
 
@@ -48,8 +53,11 @@ class Reason:
     @property
     def advice(self) -> str:
         """A likely cause and what to do; empty if the reason speaks for itself."""
-        is_whole_float = self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or "")
-        return f"{self.column}: {_WHOLE_FLOATS}" if is_whole_float else ""
+        if self.rule.startswith("is_int") and re.fullmatch(r"[+-]?\d+\.0*", self.value or ""):
+            return f"{self.column}: {_WHOLE_FLOATS}"
+        if self.rule in ("is_double", "is_float") and re.fullmatch(r"[+-]?\d+,\d+", self.value or ""):
+            return f"{self.column}: {_DECIMAL_COMMA}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ class Contract:
         """
         spec = pipeline.spec
         self._where = f"{pipeline.name}: {spec.features.contract}"
+        self._schema = f"{spec.features.contract} of {pipeline.name}"
         self._delimiter = spec.input.csv.delimiter
         self._nulls = pa.array(spec.input.csv.null_values, pa.string()) if spec.input.csv.trim else None
         model = pipeline.load(spec.features.contract)
@@ -205,25 +214,35 @@ class Contract:
         """
         where = one_line(where)
         if missing := [name for name in self.columns if name not in schema.names]:
-            hint = ""
-            if is_text and len(schema.names) == 1:
-                hint = f" (one column: is input.csv.delimiter {self._delimiter!r} in the spec the right one?)"
-            elif is_text and len(missing) == len(self.columns):
-                hint = " (all are missing: is the header line missing?)"
             raise ContractError(
-                f"{where} has no column {', '.join(missing)}, which {self._where} requires; "
-                f"it has {one_line(', '.join(schema.names))}{hint}: upload the file with all columns, or change the "
-                "schema"
+                f"{where} has no column {', '.join(missing)}, which {self._schema} requires; it has "
+                f"{one_line(', '.join(schema.names))}: {self._advice(missing, schema.names, is_text=is_text)}"
             )
         if not is_text:
             for column in self.columns.values():
                 found = schema.field(column.name).type
                 if not casting.fits(found, column.type, coerce=column.coerce):
                     raise ContractError(
-                        f"{where}: column {column.name} is {found}, {self._where} expects {column.type}; upload the "
+                        f"{where}: column {column.name} is {found}, {self._schema} expects {column.type}; upload the "
                         f"file with the declared type, or change the schema{_hint(found, column.type)}"
                     )
         return [name for name in schema.names if name not in self.columns]
+
+    def _advice(self, missing: Sequence[str], found: Sequence[str], *, is_text: bool) -> str:
+        """What to do about missing columns, given those that a file has."""
+        if is_text and len(found) == 1:
+            ours = f"input.csv.delimiter in the spec, now {self._delimiter!r}"
+            for other in (mark for mark in _DELIMITERS if mark != self._delimiter and mark in found[0]):
+                setting = f"input: {{csv: {{delimiter: {json.dumps(other)}}}}}"
+                return f"it is one column, because its delimiter is another one: set {setting} in the spec"
+            return f"it is one column: correct {ours}, or upload a file with all columns"
+        alike = {name.strip().casefold(): name for name in found}
+        if similar := {name: alike[name.casefold()] for name in missing if name.casefold() in alike}:
+            pairs = ", ".join(f"{one_line(theirs)!r} for {name!r}" for name, theirs in similar.items())
+            return f"names must be the same, also in upper and lower case ({pairs}): correct the header or the schema"
+        if is_text and len(missing) == len(self.columns):
+            return "all are missing: upload the file with a header line"
+        return "upload the file with all columns, or change the schema"
 
     def validate(self, batch: pa.RecordBatch, *, is_text: bool) -> ValidationResult:
         """Split a record batch into accepted rows, typed, and rejected rows with their reasons; thread-safe."""

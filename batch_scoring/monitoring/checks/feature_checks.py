@@ -35,6 +35,8 @@ _SETTINGS = {
 }
 """Settings to check for a rejection reason, where neither schema nor rows may be at fault."""
 
+_CORRECT = "upload corrected files, or correct the schema; batch-scoring doctor shows values of the newest file"
+
 Categories = dict[str, Counter[str]]
 """Rows by categorical column and value."""
 
@@ -97,8 +99,7 @@ def acceptance(shard_stats: Sequence[ShardStats]) -> Finding:
     return Finding(
         "some_rows_are_accepted",
         rows > 0,
-        f"{rows} of {rows_in} rows are accepted"
-        + ("" if rows else f"; reasons: {_worst(shard_stats)}; upload corrected files, or correct the schema"),
+        f"{rows} of {rows_in} rows are accepted" + ("" if rows else f"; reasons: {_worst(shard_stats)}; {_CORRECT}"),
         {"rows": rows},
         observed=rows,
         expected="at least one row",
@@ -140,7 +141,7 @@ def _way_out(shard_stats: Iterable[ShardStats]) -> str:
     (stage, _), _ = rejected_by_reason(shard_stats)[0]
     if stage in STAGES_OF_PREDICTIONS:
         return "see the rows and the model that cannot score them"
-    return "upload corrected files, or correct the schema"
+    return _CORRECT
 
 
 def known_categories(

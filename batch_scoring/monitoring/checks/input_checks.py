@@ -31,6 +31,8 @@ class Found:
     """Files that cannot be read, and why."""
     fingerprint: str
     where: str
+    remedy: str = ""
+    """What to do if there are no rows."""
     waits_for: str = ""
     """What the day lacks of what the spec requires for a complete day."""
     is_denied: bool = False
@@ -52,7 +54,7 @@ class Found:
         troubles = [*self.broken.values(), *([self.waits_for] if self.waits_for else [])]
         complete = "; ".join(troubles) or "every file can be read"
         figures = {"files": len(self.files) + len(self.broken), "rows": self.rows}
-        advice = "" if present else "; upload the day's files there, or correct input.landing in the spec"
+        advice = "" if present else f"; {self.remedy}"
         return [
             Finding(
                 "input_is_present",
@@ -114,7 +116,21 @@ def _find(pipeline: Pipeline, day: str) -> Found:
             broken[file.path] = f"{pipeline.landing.uri}/{file.path}: {error.strerror}; check its disk or mount"
             is_denied = True
     missing = waits_for(pipeline.spec.input.complete, pipeline.landing, day, everything)
-    return Found(tuple(files), broken, landing_files.fingerprint(listed), where, missing, is_denied, is_changing)
+    remedy = "" if broken or any(file.rows for file in files) else _remedy(pipeline, day)
+    name = landing_files.fingerprint(listed)
+    return Found(tuple(files), broken, name, where, remedy, missing, is_denied, is_changing)
+
+
+def _remedy(pipeline: Pipeline, day: str) -> str:
+    """What to do about a day without rows."""
+    if similar := landing_files.namesakes(pipeline.landing, day):
+        return f"there is {', '.join(similar)}: rename it to {landing_files.day_folder(day)}"
+    return f"upload the day's files there, or {landing_setting(pipeline)}"
+
+
+def landing_setting(pipeline: Pipeline) -> str:
+    """How to make the pipeline read another landing folder."""
+    return f"{'correct' if pipeline.spec.input.landing else 'set'} input.landing in the spec"
 
 
 def row_count(pipeline: Pipeline, day: str, rows: int) -> Finding:

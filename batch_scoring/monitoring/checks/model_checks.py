@@ -10,6 +10,7 @@ from batch_scoring.daily.freshness import StaleDays, stale_days
 from batch_scoring.errors import BundleError, CodeError, StateError
 from batch_scoring.inference import registry
 from batch_scoring.inference.bundle import (
+    OTHER_OUTPUTS,
     Bundle,
     build_network,
     check_contents,
@@ -76,7 +77,7 @@ def _golden_rows(bundle: Bundle, loaded: LoadedModel) -> Finding:
     size, bound = deviation.size, deviation.bound
     message = f"{bundle.uri}: the golden rows differ by {size:.2g}, at most {bound:.2g} is accepted"
     if not deviation.is_accepted:
-        message += "; other weights, network class or build of torch than the bundle was written with"
+        message += f"; {OTHER_OUTPUTS}"
     return Finding(check, deviation.is_accepted, message, {"deviation": size, "bound": bound})
 
 

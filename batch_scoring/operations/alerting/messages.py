@@ -21,6 +21,7 @@ from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
 from batch_scoring.operations.failed_runs import BLOCKED, WAITS
 from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
+from batch_scoring.runtime.printable import without_class
 from batch_scoring.storage.state import State
 
 MESSAGE_LINE_LENGTH = 1000
@@ -97,7 +98,7 @@ def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
     text = failure.description if failure else (error.message if error else "")
     if error and error.cls_name == failed_runs.INTERRUPTED:
         text = "its process was terminated: its machine is shutting down, or its time limit has passed"
-    return (event.step_key or "").replace("__", "/"), (text or "").strip() or "no message"
+    return (event.step_key or "").replace("__", "/"), without_class(text or "").strip() or "no message"
 
 
 def of_run(

@@ -25,6 +25,7 @@ from batch_scoring_tests.reliability.processes import Site, site_of
 from batch_scoring_tests.tiny import TinyProject
 
 SERVER = multiprocessing.get_context("forkserver")
+BLOCKED = run_days.DayCheck("tiny/raw_input input_is_present", "no files", of_day=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,3 +146,9 @@ def test_a_day_that_another_backfill_has_done_since_this_one_began_is_not_run_ag
     assert endings(out.getvalue()) == {DAYS[0]: "by another", DAYS[1]: "scored"}
     if wanted.is_range:
         assert score(tiny, wanted) == (0, dict.fromkeys(DAYS[:2], "unchanged")), "it was done before this one began"
+
+
+def test_a_day_that_failed_before_its_checks_counts_none_of_them() -> None:
+    lines = [run_days.DayOutcome(DAYS[0], "an error", checks).line for checks in ((), (BLOCKED,))]
+    assert [line.split()[1:] for line in lines] == [["-", "-", "-", "-", "failed"], ["-", "-", "-", "1", "failed"]]
+    assert run_days.DayOutcome(DAYS[0], None, rows_in=5, scored=5).line.split()[1:] == ["5", "5", "0", "0", "-"]

@@ -13,6 +13,7 @@ from batch_scoring.cli.backfill import run_days
 from batch_scoring.cli.backfill.selection import Wanted
 from batch_scoring.cli.main import main
 from batch_scoring_tests.backfills import DAYS, FAILED, STALE, break_input, endings, land, runs_of, score, shown, within
+from batch_scoring_tests.decided import by_rules, changed, customers, keys, with_decisions
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 
@@ -139,3 +140,20 @@ def test_a_bundle_that_cannot_be_read_is_one_line_where_days_are_compared_with_i
     assert main(["backfill", tiny.name, "--stale"]) == 1
     said = capsys.readouterr()
     assert said.out == "" and re.match(r"batch-scoring: .*/v1/bundle\.json is not a manifest: .*\n$", said.err)
+
+
+def test_days_that_were_decided_by_other_rules_are_stale_and_decided_anew_if_asked_for(tiny: TinyProject) -> None:
+    with_decisions(tiny)
+    for day in DAYS[:2]:
+        tiny.land(day, customers(tiny, 60))
+    assert score(tiny, within(DAYS[0], DAYS[1])) == (0, dict.fromkeys(DAYS[:2], "scored"))
+    assert set(shown(tiny, within(DAYS[0], DAYS[1])).values()) == {"up to date: nothing would be written"}
+    shutil.rmtree(Path(tiny.pipeline.landing.uri, f"dt={DAYS[0]}"))
+    by_rules(tiny, changed("call", most=3))
+    archived = "stale: decisions; its landing files are gone: its features are scored again"
+    assert shown(tiny, STALE) == {DAYS[0]: archived, DAYS[1]: "stale: decisions"}
+    assert shown(tiny, within(DAYS[1], DAYS[1])) == {DAYS[1]: "stale: decisions"}
+    assert score(tiny, STALE) == (0, dict.fromkeys(DAYS[:2], "scored")), "not unchanged: the decisions are others"
+    assert [len(keys(tiny, "call", day)) for day in DAYS[:2]] == [3, 3]
+    assert shown(tiny, STALE) == {}
+    assert score(tiny, within(DAYS[1], DAYS[1])) == (0, {DAYS[1]: "unchanged"})

@@ -12,7 +12,7 @@ import pyarrow as pa
 from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.broken_bundles import seal
 from batch_scoring_tests.broken_sites import Clinic, findings, told
-from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA
+from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, SCHEMA
 
 
 def test_a_wrong_field_and_an_unknown_time_zone_are_both_said(clinic: Clinic) -> None:
@@ -21,7 +21,8 @@ def test_a_wrong_field_and_an_unknown_time_zone_are_both_said(clinic: Clinic) ->
     clinic.tiny.write_spec()
     report = clinic.look()
     assert findings(report) == [("error", "specs")] * 2
-    assert "rows_per_shart" in report.text() and "Mars/Olympus" in report.text()
+    assert "unknown field; did you mean rows_per_shard?" in report.text() and "Mars/Olympus" in report.text()
+    assert "until then the deployment leaves the pipeline out" in report.text()
     assert all("pipeline.yaml" in finding.where for finding, _ in report.findings() if finding.severity == "error")
 
 
@@ -35,7 +36,9 @@ def test_a_landing_folder_that_is_not_there(clinic: Clinic) -> None:
 
 def test_no_landing_file_at_all(clinic: Clinic) -> None:
     shutil.rmtree(Path(clinic.tiny.pipeline.landing.uri, f"dt={DAY}"))
-    told(clinic.look(), "warning", "newest landing file", "no data file", ".parquet")
+    told(
+        clinic.look(), "warning", "newest landing file", "no data file", ".parquet", "set input.landing in the spec if"
+    )
 
 
 def test_of_the_newest_file_a_missing_column(clinic: Clinic) -> None:
@@ -69,6 +72,22 @@ def test_of_a_csv_file_whole_floats_for_an_integer(clinic: Clinic) -> None:
     )
 
 
+def test_of_a_csv_file_decimal_commas(clinic: Clinic) -> None:
+    lines = [f'k{number},"0,5",0.5,1,red' for number in range(20)]
+    clinic.tiny.land(NEXT_DAY, "\n".join(["id,x,y,n,c", *lines, ""]).encode(), "a.csv")
+    told(clinic.look(), "error", "newest landing file", "('0,5')", "x: a decimal comma: write 0.5, not 0,5")
+
+
+def test_features_in_another_order_than_the_bundles_are_worth_a_word(clinic: Clinic) -> None:
+    clinic.tiny.spec["features"]["numeric"].reverse()
+    clinic.tiny.write_spec()
+    report = clinic.look()
+    assert findings(report) == []
+    order = ", ".join(reversed(clinic.tiny.spec["features"]["numeric"]))
+    assert f"its order differs from the bundle's: {order}; the network gets the bundle's order" in report.text()
+    assert report.text().count("order differs") == 1, "the categorical ones have theirs"
+
+
 def test_an_unexpected_column_is_worth_a_word_and_no_more(clinic: Clinic) -> None:
     clinic.tiny.land(NEXT_DAY, clinic.tiny.rows(10).append_column("colour_2", pa.array(["red"] * 10)))
     report = clinic.look()
@@ -83,7 +102,27 @@ def test_a_newest_file_that_was_cut_short(clinic: Clinic) -> None:
 
 def test_a_name_in_the_landing_folder_that_is_no_day(clinic: Clinic) -> None:
     Path(clinic.tiny.pipeline.landing.uri, "dt=20240306").mkdir()
-    told(clinic.look(), "warning", "landing names", "dt=20240306", "dt=YYYY-MM-DD")
+    told(clinic.look(), "warning", "landing names", "dt=20240306", "rename it to dt=2024-03-06/")
+    Path(clinic.tiny.pipeline.landing.uri, "dt=20240306").rename(Path(clinic.tiny.pipeline.landing.uri, "archive"))
+    told(clinic.look(), "warning", "landing names", "archive", "dt=YYYY-MM-DD", "move it to its day")
+
+
+def test_a_day_before_the_first_one_takes_another_start(clinic: Clinic) -> None:
+    Path(clinic.tiny.pipeline.landing.uri, "dt=2024-01-01").mkdir()
+    told(
+        clinic.look(),
+        "warning",
+        "landing names",
+        "before the pipeline's first day, 2024-03-01",
+        "a day from 2024-03-01 on",
+        "set partitions.start to 2024-01-01 or earlier",
+    )
+
+
+def test_a_day_to_come_waits(clinic: Clinic) -> None:
+    Path(clinic.tiny.pipeline.landing.uri, "dt=2999-01-01").mkdir()
+    report = clinic.look()
+    assert findings(report) == [] and "it is scored when its day has come" in report.text()
 
 
 def test_an_entry_of_a_newest_day_that_is_no_file(clinic: Clinic) -> None:
@@ -119,7 +158,19 @@ def test_golden_rows_that_do_not_agree(clinic: Clinic) -> None:
     weights = {name: tensor + 0.5 for name, tensor in weights.items()}
     (folder / "model.safetensors").write_bytes(safetensors.torch.save(weights))
     seal(folder)
-    told(clinic.look(), "error", "model bundle", "golden_rows_agree", "the golden rows differ by")
+    told(
+        clinic.look(),
+        "error",
+        "model bundle",
+        "golden_rows_agree",
+        "the golden rows differ by",
+        "the network's code has changed since the bundle was written (undo the change, or write a new bundle)",
+    )
+
+
+def test_a_buffer_that_the_network_no_longer_has(clinic: Clinic) -> None:
+    clinic.tiny.write_code(network=NETWORK.replace("torch.nn.Linear(16, outputs)", "torch.nn.Identity()"))
+    told(clinic.look(), "error", "model bundle", "does not have", "Net has changed since the bundle was written: undo")
 
 
 def test_a_metric_below_its_threshold(clinic: Clinic) -> None:

@@ -17,7 +17,14 @@ from batch_scoring_tests.tiny import TinyProject
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"name: [tiny\n", "line 2: is not valid YAML: while parsing a flow sequence expected ',' or ']'"),
+        (
+            b"name: [tiny\n",
+            "line 2: is not valid YAML: while parsing a flow sequence begun on line 1: expected ',' or ']'",
+        ),
+        (
+            b"name: tiny\npartitions: {start: x\ninput: {key: id}\n",
+            "line 3: is not valid YAML: while parsing a flow mapping begun on line 2: expected ',' or '}'",
+        ),
         (b"name: tiny\ninput: {key: id}\n key: x\n", "line 3: is not valid YAML: while parsing a block mapping"),
         (b"name: tiny\npartitions: {start: 2024-13-45}\n", "month must be in 1..12"),
         (b"- name\n", "is list; expected a mapping with name, description, partitions, …"),

@@ -16,6 +16,7 @@ from batch_scoring.errors import NotPublishedError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.operations import failed_runs, run_history
 from batch_scoring_tests.decided import RULES, by_rules, changed, customers, keys, reasons, with_decisions
+from batch_scoring_tests.reliability.processes import Child, run_elsewhere, site_of
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 
@@ -268,6 +269,22 @@ def test_a_function_decides_from_scores_features_and_attributes(project: TinyPro
     with (project.folder / "rules.py").open("a") as file:
         file.write("# another threshold\n")
     assert project.pipeline.decisions_code != code
+
+
+def test_a_run_that_was_killed_while_it_decided_is_completed_by_the_next(project: TinyProject) -> None:
+    rules = by_function("__import__('time').sleep(1)\n    return table(['none'] * len(rows), 'low')")
+    (project.folder / "rules.py").write_text(str(rules.pop("code")))
+    by_rules(project, rules)
+    scored = Path(project.pipeline.output.uri, f"state/dt={DAY}/predictions.json")
+    assert Child(site_of(project), [DAY]).go().kill_when(scored.exists, 0.3), "it was at work"
+    predictions = project.published_day("predictions")
+    assert project.state.published_day("decisions", DAY) is None
+    assert freshness.fingerprints(project.pipeline, [DAY]) == {}
+    [outcome] = run_elsewhere(site_of(project), DAY)
+    assert (outcome.error, outcome.unchanged) == (None, False)
+    assert project.published_day("predictions") == predictions
+    assert len(reasons(project)) == 120
+    assert freshness.fingerprints(project.pipeline, [DAY]).keys() == {DAY}
 
 
 # mistakes

@@ -64,7 +64,7 @@ def test_an_operator_sees_files_rows_bytes_and_place(tiny: TinyProject) -> None:
 
 
 def test_no_files_and_no_rows_fail_input_is_present_and_pin_nothing(tiny: TinyProject) -> None:
-    place = f"{tiny.pipeline.landing.uri}/dt={DAY}/; upload the day's files there, or correct input.landing in the spec"
+    place = f"{tiny.pipeline.landing.uri}/dt={DAY}/; upload the day's files there, or set input.landing in the spec"
     result = tiny.run(steps=RAW, raise_on_error=False)
     assert error_of(result) == f"input_is_present: no files in {place}"
     tiny.land(DAY, tiny.rows(0))
@@ -73,6 +73,15 @@ def test_no_files_and_no_rows_fail_input_is_present_and_pin_nothing(tiny: TinyPr
     assert error_of(result) == f"input_is_present: 2 files with 0 rows in {place}"
     assert {check for check, passed in checks(result).items() if not passed} == {"raw_input/input_is_present"}
     assert not tiny.pipeline.output.list(f"state/dt={DAY}/input.json")
+
+
+def test_a_folder_that_means_the_day_is_named(tiny: TinyProject) -> None:
+    landing = Path(tiny.pipeline.landing.uri)
+    for name in ("dt=2024-3-4", DAY, "dt=2024-02-01", "notes"):
+        (landing / name).mkdir(parents=True)
+    there = f"there is {DAY}/, dt=2024-3-4/: rename it to dt={DAY}/"
+    message = error_of(tiny.run(steps=RAW, raise_on_error=False))
+    assert message == f"input_is_present: no files in {landing}/dt={DAY}/; {there}"
 
 
 def test_a_file_without_rows_beside_others_is_input(tiny: TinyProject) -> None:

@@ -51,6 +51,8 @@ def test_a_run_counts_and_the_schedules_run_deletes(old: TinyProject) -> None:
             ("samples", None, 0),
             ("quarantine", None, 0),
             ("models", None, 0),
+            ("features", None, 0),
+            ("decisions", None, 0),
         ]
 
         schedule = retention_schedule(old.pipeline)

@@ -354,7 +354,8 @@ def test_a_day_of_which_nothing_survives_is_an_error_and_the_last_good_version_s
         assert (record.status.value, record.partition) == ("FAILED", DAY)
     assert error_of(result) == (
         "some_rows_are_accepted: 0 of 3 rows are accepted; reasons: x: less_than_or_equal_to(1000) (2 rows), "
-        "x: greater_than_or_equal_to(-1000) (1 row); upload corrected files, or correct the schema"
+        "x: greater_than_or_equal_to(-1000) (1 row); upload corrected files, or correct the schema; "
+        "batch-scoring doctor shows values of the newest file"
     )
     assert tiny.read().equals(good)
     assert tiny.published_day("predictions") == settled

@@ -1,5 +1,6 @@
 """The training code's own outputs refuse a bundle that would give others: by key, whatever their order."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_golden_rows_that_are_not_in_the_reference_are_compared_too(tmp_path: Pa
     changes = {"golden": golden.drop_columns("dt")}
     write(tmp_path / "b", NETWORK, expected=pa.table({"id": golden["id"], "output_1": own}), **changes)
     message = refusal(tmp_path / "c", NETWORK, expected=pa.table({"id": golden["id"], "output_1": own + 1}), **changes)
-    assert "64 of 64 rows are not as expected: id k1000: output_1 is " in message
+    assert "64 of 64 rows are not as expected:\n  id k1000: output_1 is " in message
 
 
 def labels_from_zero(rows: pa.Table) -> np.ndarray:
@@ -95,9 +96,11 @@ def test_rows_that_are_not_as_expected_are_named(
     message = refusal(tmp_path, NETWORK, expected=pa.table({"id": ROWS["id"], name: theirs[:, 1]}))
     wrong = np.flatnonzero(np.abs(theirs - (OUTPUTS if kind == "outputs" else CHANCES))[:, 1] > 3e-4)
     assert len(wrong) > 40, "the trial is one"
-    assert f" of 96 rows are not as expected: id k{wrong[0]}: {name} is " in message
-    assert f", expected {theirs[wrong[0], 1]:.6g}; id k" in message
-    assert "check the order of the features, the codes of the categories" in message
+    assert f" of 96 rows are not as expected:\n  id k{wrong[0]}: {name} is " in message
+    assert f", expected {theirs[wrong[0], 1]:.6g}\n  id k" in message and re.search(r"\n  and \d\d more\n", message)
+    assert (
+        "\n  - the order of the features;\n  - scaling and missing values: all that the training code does" in message
+    )
 
 
 def test_an_expected_regression_is_its_value(tmp_path: Path) -> None:

@@ -415,20 +415,34 @@ def test_a_missing_column_is_named_with_those_that_are_there(tiny: TinyProject) 
     found = rows(x=[1.0]).drop_columns(["x", "c"]).schema
     with pytest.raises(
         ContractError,
-        match=f"a.parquet has no column x, c, which {tiny.name}: schema:Rows requires; it has id, y, n: upload the fi",
+        match=f"a.parquet has no column x, c, which schema:Rows of {tiny.name} requires; it has id, y, n: upload the f",
     ):
         contract(tiny, schema()).unexpected(found, "a.parquet", is_text=False)
 
 
 def test_a_header_of_one_column_raises_the_question_of_the_delimiter(tiny: TinyProject) -> None:
-    found = pa.schema([("id;x;y;n;c", pa.binary())])
-    with pytest.raises(ContractError, match=r"one column: is input\.csv\.delimiter ',' in the spec the right one"):
+    for header, setting in (
+        ("id;x;y;n;c", 'set input: {csv: {delimiter: ";"}} in the spec'),
+        ("id\tx\ty", r'set input: {csv: {delimiter: "\t"}} in the spec'),
+        ("id x y", "correct input.csv.delimiter in the spec, now ',', or upload a file with all columns"),
+    ):
+        found = pa.schema([(header, pa.binary())])
+        with pytest.raises(ContractError) as raised:
+            contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
+        assert str(raised.value).endswith(setting)
+
+
+def test_a_column_in_other_letters_is_named_with_the_one_that_it_may_be(tiny: TinyProject) -> None:
+    found = pa.schema([(name, pa.binary()) for name in ("id", "X", "y", "n", "c ")])
+    with pytest.raises(
+        ContractError, match=r"has no column x, c, .* lower case \('X' for 'x', 'c ' for 'c'\): correct"
+    ):
         contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
 
 
 def test_a_csv_file_without_a_header_is_asked_for_one(tiny: TinyProject) -> None:
     found = pa.schema([(cell, pa.binary()) for cell in ("k1", "1.0", "2.0", "3", "red")])
-    with pytest.raises(ContractError, match=r"all are missing: is the header line missing\?"):
+    with pytest.raises(ContractError, match=r"all are missing: upload the file with a header line"):
         contract(tiny, schema()).unexpected(found, "a.csv", is_text=True)
 
 
@@ -457,7 +471,9 @@ def test_a_retyped_column_is_refused_by_name_and_types(
 ) -> None:
     form = rows(x=[1.0]).schema
     form = form.set(form.get_field_index(column), pa.field(column, kind))
-    with pytest.raises(ContractError, match=f"a.parquet: column {column} is {found}, .*:Rows expects {expected}; upl"):
+    with pytest.raises(
+        ContractError, match=f"a.parquet: column {column} is {found}, .*:Rows of .* expects {expected}; u"
+    ):
         contract(tiny, schema()).unexpected(form, "a.parquet", is_text=False)
 
 
@@ -679,7 +695,7 @@ def test_a_float_for_an_integer_is_refused_with_the_reason_and_the_way_out(tiny:
     with pytest.raises(ContractError) as caught:
         contract(tiny, schema(n="int = pa.Field(nullable=True)")).unexpected(found, "a.parquet", is_text=False)
     assert str(caught.value) == (
-        f"a.parquet: column n is double, {tiny.name}: schema:Rows expects int64; upload the file with the "
+        f"a.parquet: column n is double, schema:Rows of {tiny.name} expects int64; upload the file with the "
         "declared type, or change the schema (a missing value turns integers into floats in pandas: write that "
         "column as Int64, or accept whole floats with Field(coerce=True); nullable=True accepts missing values)"
     )

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from batch_scoring.monitoring.checks import decision_checks
 from batch_scoring.monitoring.report.month import gather
 from batch_scoring.storage.state import ColumnDrift, DayDrift
+from batch_scoring_tests.decided import customers, with_decisions
 from batch_scoring_tests.month_pages import FINE, QUARANTINED, draw, page, series
 from batch_scoring_tests.tiny import TinyProject
 
@@ -94,3 +96,16 @@ def test_trailing_days_have_lines_of_their_own(tiny: TinyProject) -> None:
         "28 days, features": "n",
         "28 days, scores": "prob_class_1",
     }
+
+
+def test_the_checks_of_decisions_are_there_for_pipelines_that_have_them(tiny: TinyProject) -> None:
+    now = datetime.now(UTC)
+    checks = gather(tiny.pipeline, "2024-03", now, "r").checks
+    assert not [asset for asset, _ in checks if asset == "decisions"]
+    with_decisions(tiny)
+    tiny.land(FINE, customers(tiny, 64))
+    tiny.run(FINE)
+    month = gather(tiny.pipeline, "2024-03", now, "r")
+    assert set(month.checks) - set(checks) == {("decisions", name) for name in decision_checks.CHECKS}
+    (day,) = [day for day in month.days if day.day == FINE]
+    assert day.status == "scored" and day.checks["decisions", "caps_hold"].passed

@@ -40,6 +40,7 @@ def test_a_step_that_fails_without_a_check_is_told_with_the_first_line_of_its_er
     title, error, *_ = message.splitlines()
     assert title == f"tiny {DAY}: failed at validated_features"
     assert error.startswith("tiny/validated_features: ") and error.endswith("run raw_input for this day first")
+    assert "Error: " not in error, "the path of our class tells a user nothing"
 
 
 def test_failures_in_a_row_are_counted_until_a_run_went_well(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -117,13 +117,15 @@ def address_of(url: str) -> Address:
             "the address of the database cannot be read; expected postgresql://user:password@host:port/database with "
             "each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
         )
-    parameters = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
-    named = [found["user"], found["password"], *(parameters.get(name) for name in _SECRET)]
+    given = dict(part.partition("=")[::2] for part in (found["query"] or "").split("&") if part)
+    parameters = {name: unquote(value) for name, value in given.items()}
+    named = [found["user"], found["password"], *(given.get(name) for name in _SECRET)]
     secrets = {text for raw in named if raw for text in (raw, unquote(raw))}
     hosts = found["hosts"] or parameters.get("host", "")
     whole, _, _ = found.group().partition("?")
+    query = "&".join(f"{name}={value}" for name, value in (_CLIENT | given).items())
     return Address(
-        f"{whole}?{urlencode(_CLIENT | parameters)}",
+        f"{whole}?{query}",
         f"postgresql://{unquote(hosts)}/{unquote(found['database'] or parameters.get('dbname', ''))}",
         tuple(sorted(secrets, key=len, reverse=True)),
     )

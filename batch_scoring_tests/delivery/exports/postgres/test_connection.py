@@ -1,5 +1,6 @@
 import traceback
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
@@ -59,6 +60,14 @@ def test_settings_of_an_address_win_over_the_project_s() -> None:
     url = address_of("postgresql://bilbo:secret@db/results?connect_timeout=3&sslmode=require").url
     assert "connect_timeout=3" in url and "connect_timeout=10" not in url
     assert "sslmode=require" in url and "keepalives_idle=30" in url
+
+
+def test_parameters_of_an_address_reach_the_server_as_they_are(postgres: Server) -> None:
+    parameters = f"user=owner&password={quote(PASSWORD, safe='')}&options=-c%20lock_timeout%3D7s&application_name=a+b"
+    url = f"postgresql://127.0.0.1:{postgres.port}/{postgres.database}?{parameters}"
+    with Connection(address_of(url)) as connection:
+        found = connection.rows("SELECT current_setting('lock_timeout'), current_setting('application_name')")
+    assert found == [("7s", "a+b")]
 
 
 def test_names_are_quoted() -> None:

@@ -103,7 +103,7 @@ class RedisServer:
         """
         self.address = address_of(url)
         self.was_answered = True
-        """Whether the last command was answered, if with an error; else it may have been carried out or not."""
+        """Whether the last command that failed was answered; if not, it may have been carried out all the same."""
         try:
             from redis import ConnectionPool
             from redis.backoff import NoBackoff
@@ -136,15 +136,12 @@ class RedisServer:
         """Send packed commands at once and return their answers; raises like `ask`."""
         from redis.exceptions import RedisError
 
-        self.was_answered = False
         try:
             self._connection.send_packed_command(packed)
-            answers = [self._connection.read_response() for _ in range(commands)]
+            return [self._connection.read_response() for _ in range(commands)]
         except RedisError as error:
             self._connection.disconnect()  # answers to later commands may be on their way
             raise self._as_sink_error(error) from None
-        self.was_answered = True
-        return answers
 
     def info(self, section: str) -> dict[str, str]:
         """What the server says about itself."""

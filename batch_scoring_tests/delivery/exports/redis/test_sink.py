@@ -12,12 +12,12 @@ import pytest
 from redis.connection import AbstractConnection
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports import redis as redis_sink
-from batch_scoring.delivery.exports.redis import RedisSink
-from batch_scoring.delivery.exports.redis_server import RedisServer
+from batch_scoring.delivery.exports.redis import sink as redis_sink
+from batch_scoring.delivery.exports.redis.server import RedisServer
+from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Delivery, Outcome, Replaces, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
-from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, needs_redis, running_redis
+from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis
 
 pytestmark = needs_redis
 
@@ -404,7 +404,7 @@ def test_a_server_that_is_down_and_back() -> None:
 
 
 def test_a_cluster_is_refused() -> None:
-    with running_redis("--cluster-enabled", "yes") as server:
+    with running_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         reader, sink = Reader(server), RedisSink(export(), server.url)
         reader.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while reader.client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
