@@ -3,7 +3,7 @@
 import re
 
 import yaml
-from batch_scoring.config.reasons import vocabulary
+from batch_scoring.config.rules.reasons import vocabulary
 
 from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.loader import PROJECT
