@@ -19,6 +19,8 @@ def with_export(tiny: TinyProject, name: str = NAME, **fields: Any) -> TinyProje
     """Add an export to Parquet files, or another one."""
     export = {"to": "file", "path": f"exports/{name}_{{day}}.parquet"} | fields
     export = {field: value for field, value in export.items() if value is not None}
+    if export.get("of") == "decisions":
+        tiny.spec.setdefault("decisions", {"actions": {"call": {}}})
     tiny.spec.setdefault("exports", {})[name] = export
     tiny.write_spec()
     return tiny
@@ -29,6 +31,16 @@ def scored(tiny: TinyProject, *days: str, rows: int = 12) -> None:
     for day in days or (DAY,):
         tiny.land(day, tiny.rows(rows), "a.parquet")
         assert tiny.run(day).success
+
+
+def scored_but_not_decided(tiny: TinyProject) -> None:
+    """Land and score a day whose decisions are still to come."""
+    spec = {**tiny.spec}
+    del tiny.spec["decisions"], tiny.spec["exports"]
+    tiny.write_spec()
+    scored(tiny)
+    tiny.spec = spec
+    tiny.write_spec()
 
 
 def sink_of(tiny: TinyProject, name: str = NAME) -> FileSink:
