@@ -13,7 +13,7 @@ from batch_scoring.delivery.exports.published import of_day
 from batch_scoring.delivery.exports.selection import Selection, select
 from batch_scoring.errors import RuleError, SinkRefusedError
 from batch_scoring_tests.bare_decisions import decide
-from batch_scoring_tests.exports import NAME, scored, with_export
+from batch_scoring_tests.exports import NAME, scored, unchecked
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 
@@ -83,8 +83,7 @@ def test_rows_can_be_read_again() -> None:
 
 
 def chosen(tiny: TinyProject, **fields: Any) -> Selection:  # noqa: ANN401
-    with_export(tiny, **fields)
-    pipeline = tiny.pipeline
+    pipeline = unchecked(tiny, **fields)
     return select(pipeline, NAME, of_day(tiny.state, pipeline.spec.exports[NAME], DAY))
 
 
