@@ -104,20 +104,12 @@ def test_a_sink_that_fails_stops_no_other_export_and_no_night(tiny: TinyProject)
 
 
 def test_a_refusal_has_a_class_of_its_own(tiny: TinyProject) -> None:
-<<<<<<< HEAD
-    scored(with_export(tiny, columns=["prob_class_9"]))
-=======
     scored(refusing(tiny))
->>>>>>> w-exports
     with dg.DagsterInstance.ephemeral() as instance:
         result = run_exports(tiny, instance)
         run = instance.get_run_by_id(result.run_id)
         assert run and run.tags[TAG] == "bad_sink"
-<<<<<<< HEAD
-        assert "exports.list: no column 'prob_class_9'" in error_of(result)
-=======
         assert "exports.list: the environment variable NOT_SET" in error_of(result)
->>>>>>> w-exports
 
 
 def test_a_sink_that_loses_rows_fails_the_check_and_the_run(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +187,7 @@ def test_a_sink_that_is_back_gets_what_it_has_missed(tiny: TinyProject) -> None:
 
 
 def test_between_attempts_there_are_pauses_and_a_refusal_is_final_until_something_changes(tiny: TinyProject) -> None:
-<<<<<<< HEAD
-    scored(with_export(tiny, columns=["prob_class_9"]))
-=======
     scored(refusing(tiny))
->>>>>>> w-exports
     with dg.DagsterInstance.ephemeral() as instance:
         assert tick_and_run(tiny, instance) == [f"list {DAY} failed"]
         requests, said = tick(tiny, instance)

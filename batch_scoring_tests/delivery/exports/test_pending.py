@@ -3,11 +3,7 @@
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
 from batch_scoring_tests.bare_decisions import decide
-<<<<<<< HEAD
-from batch_scoring_tests.exports import NAME, scored, scored_but_not_decided, with_export
-=======
 from batch_scoring_tests.exports import NAME, scored, unchecked, with_export
->>>>>>> w-exports
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 
 DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]  # from Friday to Monday
@@ -71,27 +67,16 @@ def test_a_kept_day_is_not_behind(tiny: TinyProject) -> None:
 
 
 def test_decisions_are_behind_once_they_are_about_the_published_predictions(tiny: TinyProject) -> None:
-<<<<<<< HEAD
-    scored_but_not_decided(with_export(tiny, of="decisions"))
-    assert behind(tiny) == []
-=======
     def found() -> list[str]:
         return [one.waits_for for one in pending.recent(unchecked(tiny, of="decisions"), NAME)]
 
     scored(tiny)
     assert found() == []
->>>>>>> w-exports
     decide(tiny)
     assert found() == [""]
     tiny.deliver("v2", seed=1)
-<<<<<<< HEAD
-    scored_but_not_decided(tiny)
-    (one,) = pending.recent(tiny.pipeline, NAME)
-    assert one.waits_for == "its decisions are not about the predictions that are published"
-=======
     scored(tiny)
     assert found() == ["its decisions are not about the predictions that are published"]
->>>>>>> w-exports
 
 
 def test_an_unreadable_receipt_counts_as_none(tiny: TinyProject) -> None:
