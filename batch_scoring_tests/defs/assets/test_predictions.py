@@ -287,7 +287,8 @@ def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run
 ) -> None:
     tiny.land(DAY, changed(tiny.rows(100), "n", {"k0000003": -1}))
     tiny.run()
-    before = {name: tiny.read(DAY, name) for name in TABLES}
+    names = [name for name in TABLES if name != "decisions"]
+    before = {name: tiny.read(DAY, name) for name in names}
     step = tiny.published_day("validated_features" if table == "quarantine" else table)
     part = step.quarantine if table == "quarantine" else step.table
     file = Path(TABLES[table](tiny.pipeline).folder.uri, part.files[0])
@@ -296,7 +297,7 @@ def test_a_committed_file_that_somebody_has_damaged_is_put_right_by_the_next_run
     else:
         file.write_bytes(file.read_bytes()[:-100])
     assert all(checks(tiny.run()).values())
-    for name in TABLES:
+    for name in names:
         columns = [name for name in before[name].column_names if name != "scored_at"]
         assert tiny.read(DAY, name).select(columns).equals(before[name].select(columns))
     settled = tiny.published_day("validated_features"), tiny.published_day("predictions")
