@@ -3,10 +3,10 @@
 import re
 
 import yaml
-from batch_scoring.config.reasons import vocabulary
 
 from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.loader import PROJECT
+from batch_scoring.config.rules.reasons import vocabulary
 
 GUIDE = (PROJECT / "docs/guides/decisions.md").read_text("utf-8")
 SECTIONS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]

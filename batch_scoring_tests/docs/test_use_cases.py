@@ -21,7 +21,7 @@ import yaml
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.monitoring.links import day_page
 from batch_scoring.operations.alerting import collector
-from batch_scoring_tests.exports import manifest, tick_and_run
+from batch_scoring_tests.exports import exported, manifest, tick_and_run
 from batch_scoring_tests.receivers import LOG, WebServer
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, SCHEMA, TinyProject, checks, days_ago
 
@@ -56,8 +56,10 @@ def with_case(tiny: TinyProject, title: str, attributes: str) -> TinyProject:
     """Give a pipeline the sections of a use case. `attributes`: their lines in the schema."""
     tiny.write_code(schema=SCHEMA + attributes, network=NETWORK)
     tiny.deliver("v1")
-    (sections,) = blocks(title, "yaml")
-    tiny.spec.update(yaml.safe_load(sections))
+    sections, *more = map(yaml.safe_load, blocks(title, "yaml"))
+    tiny.spec.update(sections)
+    for other in more:
+        tiny.spec["exports"].update(other["exports"])
     tiny.write_spec()
     return tiny
 
@@ -86,7 +88,7 @@ def decided(tiny: TinyProject, day: str = DAY) -> dict[str, dict[str, Any]]:
 
 def keys(found: Mapping[str, Mapping[str, Any]], reason: str) -> list[str]:
     """The keys with a reason, by rank."""
-    return sorted((key for key, row in found.items() if row["reason"] == reason), key=lambda key: found[key]["rank"] or 0)
+    return sorted((key for key in found if found[key]["reason"] == reason), key=lambda key: found[key]["rank"] or 0)
 
 
 def printed(code: str, **names: object) -> str:
@@ -165,7 +167,8 @@ FORMULA = 15_887
 def land_customers(tiny: TinyProject, day: str, shift: int = 0) -> dict[str, bool]:
     """Land the customers of a day; whether each of them has consented."""
     consent = [None if number % 19 == 0 else number % 17 > 0 for number in range(CUSTOMERS)]
-    name = ["=1+1" if number == FORMULA else ("Ada Abel", "Bo Birk", "Cy Cole")[number % 3] for number in range(CUSTOMERS)]
+    name = [("Ada Abel", "Bo Birk", "Cy Cole")[number % 3] for number in range(CUSTOMERS)]
+    name[FORMULA] = "=1+1"
     region = [("north", "south", "east")[number // 3 % 3] for number in range(CUSTOMERS)]
     landed = rows(tiny, CUSTOMERS, shift, name=name, region=region, consent=consent)
     tiny.land(day, landed)
@@ -198,16 +201,20 @@ def test_marketing_gets_its_list_on_mondays_and_the_lift_can_be_told(tiny: TinyP
     tiny.land(NEXT_DAY, rows(tiny, 50, name=["x"] * 50, region=["east"] * 50, consent=[True] * 50))
     with dg.DagsterInstance.ephemeral() as instance:
         assert all(tiny.run(day).success for day in (DAY, NEXT_DAY))
-        assert tick_and_run(tiny, instance) == [f"at_risk {DAY} succeeded"]
+        exports = [f"arms {DAY} succeeded", f"at_risk {DAY} succeeded"]
+        assert sorted(tick_and_run(tiny, instance)) == exports
         treated, control = expected_arms(tiny, wanted)
         listed = opened(tiny)
         lift_is_told(tiny, treated, control)
 
         tiny.land(DAY, rows(tiny, 50, name=["x"] * 50, region=["east"] * 50, consent=[True] * 50))
         assert tiny.run().success
-        assert tick_and_run(tiny, instance) == [f"at_risk {DAY} succeeded"]
+        assert sorted(tick_and_run(tiny, instance)) == exports
 
     assert len(decided(tiny)) == 50 and opened(tiny) == listed, "a corrected Monday leaves the list"
+    arms = exported(tiny, name="arms").to_pylist()
+    expected = dict.fromkeys(treated, "treated") | dict.fromkeys(control, "control")
+    assert {row["id"]: row["arm"] for row in arms} == expected
     assert manifest(tiny, NEXT_DAY, "at_risk") is None
     assert [row["id"] for row in listed] == treated and len(treated) == 10_000
     assert {row["name"] for row in listed} == {"Ada Abel", "Bo Birk", "Cy Cole", "'=1+1"}
