@@ -1,26 +1,23 @@
 """Fixtures shared by several test modules, and measures that make the suite faster."""
 
+import gc
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from batch_scoring_tests import databases
-from batch_scoring_tests.reliability.store import Store, running_store
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring.runtime import gc_freeze
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that distributes the tests to the workers runs none
     from batch_scoring_tests.postgres_server import Server
-
-torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
-databases.keep_engines()
+    from batch_scoring_tests.reliability.store import Store
+    from batch_scoring_tests.tiny import TinyProject
 
 TESTS = Path(__file__).parent
 FAST = {"config", "daily", "inference", "ingest", "runtime", "storage", "test_errors.py", "test_layout.py"}
@@ -42,13 +39,28 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for commands that a 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Keep what is compiled of the tests, and nothing of what they write.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the collector of garbage what is imported with the tests, a million objects that stay."""
+    with gc_freeze.imports():
+        return (yield)
 
-    A pipeline's file that a test writes twice within a second, in the same size, would be the first one's bytecode.
+
+def pytest_collection_finish() -> None:
+    """Prepare a process that runs tests.
+
+    It keeps what is compiled of the tests, and nothing of what they write: a pipeline's file that a test writes twice
+    within a second, in the same size, would be the first one's bytecode.
     """
+    import torch
+
+    from batch_scoring_tests import databases
+
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    torch.set_num_threads(1)  # torch's threads would compete with those of parallel tests
+    databases.keep_engines()
+    gc.set_threshold(20_000, 20, 20)  # Dagster makes much that is gone without the collector
 
 
 @pytest.hookimpl(trylast=True)
@@ -115,19 +127,23 @@ def on_disk() -> Iterator[Path]:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> TinyProject:
+def tiny(tmp_path: Path) -> "TinyProject":
     """Provide a tiny pipeline in a local folder."""
+    from batch_scoring_tests.tiny import TinyProject
+
     return TinyProject(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def _store() -> Iterator[Store]:
+def _store() -> "Iterator[Store]":
+    from batch_scoring_tests.reliability.store import running_store
+
     with running_store() as store:
         yield store
 
 
 @pytest.fixture
-def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(_store: "Store", monkeypatch: pytest.MonkeyPatch) -> "Iterator[Store]":
     """Provide S3 and SQS as this process and its children access them, initially without faults."""
     for name in ("AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)

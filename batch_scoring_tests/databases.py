@@ -1,10 +1,13 @@
 """Dagster's SQLite databases without work repeated for each event of a run, which is a third of their cost.
 
 Files and rows stay the same. Dagster creates a SQLAlchemy engine for every event that it stores in a file, and one for
-every instance in memory; an engine compiles each statement anew, so all share what one has compiled. Alembic reads all
-migrations for every database that is created.
+every instance in memory; an engine compiles each statement anew, so all share what one has compiled. It connects to a
+database in memory, and sets that connection up, for every statement. Alembic reads all migrations for every database
+that is created.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +18,8 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs import in_memory as runs_in_memory
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
 
 _OF_FILES: tuple[Any, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 _IN_MEMORY: tuple[Any, ...] = (events_in_memory, runs_in_memory)
@@ -28,10 +32,12 @@ _scripts: dict[str | None, ScriptDirectory] = {}
 def keep_engines() -> None:
     """Cache engines by the address of their database, and Alembic's migrations, for the life of this process."""
     _compiles.connect().close()  # the dialect learns what SQLite can do
-    for modules, made in ((_OF_FILES, _engine), (_IN_MEMORY, _sharing)):
+    for modules, made in ((_OF_FILES, _engine), (_IN_MEMORY, _pooled)):
         for module in modules:
             assert module.create_engine is create_engine
             module.create_engine = made
+    events_in_memory.InMemoryEventLogStorage._connect = _events  # type: ignore[method-assign, assignment]
+    runs_in_memory.InMemoryRunStorage.connect = _runs  # type: ignore[method-assign, assignment]
     ScriptDirectory.from_config = _migrations  # type: ignore[method-assign, assignment]
 
 
@@ -49,6 +55,24 @@ def _sharing(address: str, **options: Any) -> Engine:  # noqa: ANN401
     engine.dialect = engine.pool._dialect = _compiles.dialect
     engine._compiled_cache = _compiles._compiled_cache
     return engine
+
+
+def _pooled(address: str, *, poolclass: type[Any]) -> Engine:
+    engine = _sharing(address, poolclass=QueuePool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
+    return engine
+
+
+@contextmanager
+def _events(storage: events_in_memory.InMemoryEventLogStorage) -> Iterator[Connection]:
+    with storage._db_lock, storage._engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _runs(storage: runs_in_memory.InMemoryRunStorage) -> Iterator[Connection]:
+    with storage._engine.begin() as connection:
+        yield connection
 
 
 def _migrations(config: Config) -> ScriptDirectory:

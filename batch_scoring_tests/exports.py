@@ -1,13 +1,17 @@
 """A tiny pipeline that exports its days to files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
+from batch_scoring.config.delivery_spec import AnyExport
+from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.sensors import exports_sensor
 from batch_scoring.delivery.exports.files import FileSink, Manifest
 from batch_scoring_tests.tiny import DAY, TinyProject
@@ -19,6 +23,8 @@ def with_export(tiny: TinyProject, name: str = NAME, **fields: Any) -> TinyProje
     """Add an export to Parquet files, or another one."""
     export = {"to": "file", "path": f"exports/{name}_{{day}}.parquet"} | fields
     export = {field: value for field, value in export.items() if value is not None}
+    if export.get("of") == "decisions":
+        tiny.spec.setdefault("decisions", {"actions": {"call": {}}})
     tiny.spec.setdefault("exports", {})[name] = export
     tiny.write_spec()
     return tiny
@@ -29,6 +35,16 @@ def scored(tiny: TinyProject, *days: str, rows: int = 12) -> None:
     for day in days or (DAY,):
         tiny.land(day, tiny.rows(rows), "a.parquet")
         assert tiny.run(day).success
+
+
+def scored_but_not_decided(tiny: TinyProject) -> None:
+    """Land and score a day whose decisions are still to come."""
+    spec = {**tiny.spec}
+    del tiny.spec["decisions"], tiny.spec["exports"]
+    tiny.write_spec()
+    scored(tiny)
+    tiny.spec = spec
+    tiny.write_spec()
 
 
 def sink_of(tiny: TinyProject, name: str = NAME) -> FileSink:
@@ -102,3 +118,17 @@ def tick_and_run(tiny: TinyProject, instance: dg.DagsterInstance) -> list[str]:
         result = run_exports(tiny, instance, *names, day=request.partition_key, tags=request.tags)
         ends.append(f"{names[0]} {request.partition_key} {'succeeded' if result.success else 'failed'}")
     return ends
+
+
+def unchecked(tiny: TinyProject, name: str = NAME, **fields: Any) -> Pipeline:  # noqa: ANN401
+    """The pipeline with an export that the validation of its spec may refuse."""
+    export = {"to": "file", "path": f"exports/{name}_{{day}}.parquet"} | fields
+    export = {field: value for field, value in export.items() if value is not None}
+    exports = {name: TypeAdapter(AnyExport).validate_python(export)}
+    return replace(tiny.pipeline, spec=tiny.pipeline.spec.model_copy(update={"exports": exports}))
+
+
+def refusing(tiny: TinyProject, name: str = NAME) -> TinyProject:
+    """Add an export whose sink has no address: it is refused."""
+    tiny.spec.get("exports", {}).pop(name, None)
+    return with_export(tiny, name, path=None, to="postgres", url_from="NOT_SET", table=f"scores_{name}")

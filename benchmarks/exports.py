@@ -148,7 +148,7 @@ def to_redis(form: Literal["list", "single"], value: str) -> Write:
     import redis  # noqa: F401  (not measured)
 
     from batch_scoring.config.delivery_spec import RedisExport
-    from batch_scoring.delivery.exports.redis import RedisSink
+    from batch_scoring.delivery.exports.redis.sink import RedisSink
 
     export = RedisExport(to="redis", url_from="RECS", prefix="rec", key="user_id", value=value, form=form)
     return lambda url, file: deliver(RedisSink(export, url), file)

@@ -9,8 +9,8 @@ import yaml
 
 from batch_scoring.config.delivery_spec import Decisions, RedisExport
 from batch_scoring.config.loader import PROJECT
-from batch_scoring.delivery.exports.redis import RedisSink
-from batch_scoring.delivery.exports.redis_server import address_of
+from batch_scoring.delivery.exports.redis.server import address_of
+from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring_tests.redis_process import PASSWORD, needs_redis, running_redis
 

@@ -9,7 +9,7 @@ from batch_scoring.operations import export_runs
 from batch_scoring.operations.export_runs import ExportRun, is_worth_an_alert
 from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.operations.run_history import STOPPED
-from batch_scoring_tests.exports import break_sink, run_exports, scored, with_export
+from batch_scoring_tests.exports import break_sink, refusing, run_exports, scored, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 
@@ -42,7 +42,7 @@ def test_newest_first_and_only_of_their_export(tiny: TinyProject, instance: dg.D
 
 
 def test_a_refusal_and_a_stopped_command(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
-    scored(with_export(tiny, columns=["wrong"]))
+    scored(refusing(tiny))
     refused = run_exports(tiny, instance).run_id
     stopped = run_exports(tiny, instance).run_id
     instance.add_run_tags(stopped, {STOPPED: stopped})

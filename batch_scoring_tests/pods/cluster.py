@@ -1,8 +1,9 @@
 """A stand-in for the Kubernetes Jobs API, as called by dagster-k8s and `k8s_step_handler.py`, on loopback.
 
-Each Job's container is a process with the pod's environment and nothing else of this machine: home, working folder and
-DAGSTER_HOME are new and empty, so that no path of one pod exists in another. At most `slots` of them run at once, the
-others are Pending. What a cluster does to pods is up to the test: `trouble`, `kill`.
+Each Job's container is a process with the pod's environment and nothing else of this machine, forked from one that has
+the libraries imported: home, working folder and DAGSTER_HOME are new and empty, so that no path of one pod exists in
+another. At most `slots` of them run at once, the others are Pending. What a cluster does to pods is up to the test:
+`trouble`, `kill`.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+
+from batch_scoring_tests.forked import Forked
 
 NAMESPACE = "scoring"
 GRACE = 5.0
@@ -54,7 +57,7 @@ class Pod:
     name: str = ""
     created: datetime = field(default_factory=_now)
     trouble: Trouble | None = None
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "Forked | subprocess.Popen[bytes] | None" = None
     exit_code: int | None = None
     death: Death | None = None
     is_deleted: bool = False
@@ -87,16 +90,10 @@ class Pod:
         environment = {"PATH": f"{_BIN}:/usr/bin:/bin", "HOSTNAME": self.name, **self.job.environment}
         environment |= {name: str(home) for name, home in homes.items()}
         program, *arguments = container["args"]
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(_BIN / program), *arguments],
-                cwd=self.folder / "work",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        assert program == "dagster", f"{program}: what the image starts is one of its commands"
+        self.process = Forked(
+            "dagster._cli", arguments, cwd=self.folder / "work", env=environment, output=self.folder / "log"
+        )
 
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""

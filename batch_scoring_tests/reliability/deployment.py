@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,24 +19,31 @@ from batch_scoring.config.loader import PROJECT
 from batch_scoring_tests.tiny import TinyProject
 
 DEFINITIONS = """
-import pathlib, warnings
+import multiprocessing.context, multiprocessing.forkserver, pathlib, warnings
 import batch_scoring.pipelines
 from batch_scoring.definitions import deploy_valid
 from batch_scoring.config.loader import Survey, survey_pipelines
 warnings.simplefilter("ignore")
+multiprocessing.context.SpawnContext.Process = multiprocessing.context.ForkServerProcess
+multiprocessing.forkserver.set_forkserver_preload(["batch_scoring_tests.reliability.processes"])
 PLACES = {places!r}
 batch_scoring.pipelines.__path__.extend(packages for packages, _ in PLACES)
 surveys = [survey_pipelines(pathlib.Path(packages), root) for packages, root in dict.fromkeys(PLACES)]
 defs = deploy_valid(Survey(tuple(p for s in surveys for p in s.valid), tuple(b for s in surveys for b in s.broken)))
 """
-"""Of a deployment over pipelines in several places, each a folder of packages with its data root."""
+"""Of a deployment over pipelines in several places, each a folder of packages with its data root.
+
+Dagster's code server spawns a process for each run; here it is forked from one that has imported the libraries.
+"""
 
 _DAEMON = """
-import sys
-from dagster._daemon import controller
+import signal, sys
 from dagster._daemon.cli import main
-_, _, seconds, file = sys.argv
-controller.RELOAD_WORKSPACE_INTERVAL = float(seconds)
+from dagster._daemon.controller import DagsterDaemonController
+asked, check = [], DagsterDaemonController.check_workspace_freshness
+signal.signal(signal.SIGHUP, lambda *_: asked.append(True))
+DagsterDaemonController.check_workspace_freshness = lambda self, last: check(self, 0 if asked and asked.pop() else last)
+_, _, file = sys.argv
 sys.argv = ["dagster-daemon", "run", "-f", file]
 main()
 """
@@ -52,14 +60,8 @@ class Deployment:
         projects: Sequence[TinyProject],
         environment: dict[str, str],
         settings: dict[str, Any],
-        *,
-        reloads_every: float = 60,
     ) -> None:
-        """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped.
-
-        `reloads_every`: seconds after which the daemon loads the code anew, 60 as Dagster ships it.
-        """
-        self._reloads_every = reloads_every
+        """`folder`: of this deployment alone. `settings`: sections of dagster.yaml that are other than the shipped."""
         self.home = folder / "dagster_home"
         self.home.mkdir(parents=True)
         settings = yaml.safe_load((PROJECT / "dagster.yaml").read_text()) | settings
@@ -84,10 +86,15 @@ class Deployment:
 
     def start(self) -> None:
         """Start the daemon; it starts its code server."""
-        command = [sys.executable, "-c", _DAEMON, "dagster-daemon", str(self._reloads_every), str(self._definitions)]
+        command = [sys.executable, "-c", _DAEMON, "dagster-daemon", str(self._definitions)]
         self._daemon = subprocess.Popen(
             command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
         )
+
+    def reload(self) -> None:
+        """Let the daemon load the code anew now, as it otherwise does every minute."""
+        assert self._daemon
+        self._daemon.send_signal(signal.SIGHUP)
 
     def serve(self, *others: Path, prefix: str = "") -> str:
         """Start the web server, with more files of definitions beside ours; where it will be."""
@@ -161,7 +168,10 @@ def _part_of(process: psutil.Process) -> Part | None:
         return "daemon"
     if "dagster api grpc" in words or "dagster._grpc" in words or "code-server" in words:
         return "code server"
-    return "run" if "spawn_main" in words else None
+    if "multiprocessing.forkserver" not in words:
+        return None
+    parent = process.parent()  # a code server has one to fork its runs from, which ends with it
+    return None if parent and _part_of(parent) == "code server" else "run"
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, every: float = 0.5) -> bool:

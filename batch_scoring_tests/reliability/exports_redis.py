@@ -14,7 +14,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports.redis import RedisSink
+from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import RowsLostError, SinkError
 from batch_scoring_tests.redis_process import RedisProcess, running_redis
@@ -31,7 +31,9 @@ from batch_scoring_tests.reliability.export_trials import (
     run,
 )
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["batch_scoring_tests.reliability.exports_redis"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    [delivery_of.__module__, RedisSink.__module__, "redis"]
+)
 
 _POINTS = {"before the count": b"EXISTS", "before the switch": b"HSET", "after the switch": b"HSET"}
 """Points at which a process may be killed, with what the command contains that is sent there."""

@@ -3,7 +3,6 @@
 The children are forked from a server that has already imported the heavy libraries, so that a trial is fast.
 """
 
-import multiprocessing
 import os
 import signal
 import time
@@ -22,10 +21,8 @@ from batch_scoring.config.loader import PROJECT, load_pipelines
 from batch_scoring.config.names import job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
+from batch_scoring_tests.forked import SERVER
 from batch_scoring_tests.tiny import TinyProject
-
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload([__name__])
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Child:
     """A process that has everything imported, and runs its days when told to."""
 
     def __init__(self, site: Site, days: Sequence[str]) -> None:
-        self._parent, end = _SERVER.Pipe()
-        self._process = _SERVER.Process(target=_run, args=(site, list(days), end), daemon=True)
+        self._parent, end = SERVER.Pipe()
+        self._process = SERVER.Process(target=_run, args=(site, list(days), end), daemon=True)
         self._process.start()
         end.close()
         assert self._parent.poll(120), "the child does not start"

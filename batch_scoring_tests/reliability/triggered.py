@@ -1,5 +1,6 @@
 """Scenarios with a real daemon: files arrive, processes die, S3 fails, and finally every day must match its files."""
 
+import contextlib
 import json
 import random
 import time
@@ -201,10 +202,14 @@ def killed_in_turn(folder: Path, count: int, seed: int = 0) -> Report:
         uploader.put(day)
     bad = wanted[count // 2]
     of.land(bad, b"no parquet at all", "broken.parquet")
-    with report.timed(), deployed(folder / "deployment", [of]) as deployment:
+    with report.timed(), contextlib.ExitStack() as stack:
+        deployment = Deployment(folder / "deployment", [of], {}, {})
+        stack.callback(deployment.stop)
         job = f"score_{of.name}"
         began = deployment.command("job", "backfill", "-j", job, "--from", wanted[0], "--to", wanted[-1], "--noprompt")
         report.expect(began.returncode == 0, f"the backfill was not taken: {began.stderr[-500:]}")
+        deployment.start()
+        report.expect(wait_until(lambda: not is_idle(deployment), 120, every=0.2), "no run has begun")
         turns: list[Part] = ["daemon", "code server", "run"]
         kills: Counter[str] = Counter()
         deadline = time.monotonic() + 180 + 25 * count

@@ -14,9 +14,10 @@ from batch_scoring.runtime import gc_freeze
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
+    gc.unfreeze()  # what the tests import
     yield
-    gc.unfreeze()
     gc.enable()
+    gc.freeze()
 
 
 def test_the_collector_rests_while_a_library_is_imported_and_passes_over_it_afterwards(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -170,6 +171,9 @@ class MemoryTable:
 
     def version(self) -> int:
         return len(self._log) - 1
+
+    def metadata(self) -> SimpleNamespace:
+        return SimpleNamespace(created_time=1)
 
     def transaction_version(self, application: str) -> int | None:
         return self._loaded.transactions.get(application)

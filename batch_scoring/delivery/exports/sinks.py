@@ -25,7 +25,7 @@ def sink_of(pipeline: Pipeline, name: str) -> Sink:
         from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 
         return PostgresSink(_address(export.url_from, name), export.table, pipeline.name, name, pipeline.spec.input.key)
-    from batch_scoring.delivery.exports.redis import RedisSink
+    from batch_scoring.delivery.exports.redis.sink import RedisSink
 
     return RedisSink(export, _address(export.url_from, name))
 

@@ -9,7 +9,7 @@ from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.config.names import exports_sensor_name
 from batch_scoring.dagster_internals import InstigatorStatus
 from batch_scoring_tests.broken_sites import Clinic, findings, told
-from batch_scoring_tests.exports import break_sink, with_export
+from batch_scoring_tests.exports import break_sink, unchecked, with_export
 from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
 from batch_scoring_tests.tiny import TinyProject
 
@@ -52,9 +52,8 @@ def test_a_sink_that_does_not_answer_is_named_without_its_password(
     [({"columns": ["wrong"]}, "no column 'wrong'"), ({"where": "wrong > 3"}, "exports.list.where")],
 )
 def test_an_export_that_does_not_fit_the_rows_is_named(scored: Clinic, fields: dict[str, object], says: str) -> None:
-    with_export(scored.tiny, **fields)
-    (finding,) = found(scored.tiny)
-    assert says in finding
+    (finding,) = sinks.look(unchecked(scored.tiny, **fields))
+    assert says in finding.found
 
 
 def test_before_the_first_day_only_the_address_is_tried(clinic: Clinic) -> None:

@@ -1,5 +1,6 @@
 """Columns on which Arrow's own comparisons raise, or say what they do not mean."""
 
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -56,6 +57,17 @@ def test_times_of_every_unit_and_zone_are_compared_as_instants(unit: str, zone: 
     column = pa.array([noon if zone else noon.replace(tzinfo=None), None], pa.timestamp(unit, zone))
     assert holds("t == '2026-03-08T12:00' and t == '2026-03-08T08:00-04:00'", t=column) == [True, None]
     assert holds("t > '2026-03-08' and t < day", t=column, day=pa.array([date(2026, 3, 9)] * 2)) == [True, None]
+
+
+def test_times_without_a_zone_are_in_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = pa.array([datetime(2026, 3, 8, 12, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert holds("t == '2026-03-08T12:00'", t=column) == [True]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_nanoseconds_are_no_failure() -> None:

@@ -311,7 +311,7 @@ def test_a_run_that_was_killed_while_it_decided_is_completed_by_the_next(project
         ),
         (
             by_function("return table(['call', *['none'] * (len(rows) - 1)], 'high')"),
-            "decisions.function: rules:decide gives id 'k0000000' (one of 2 rows) 'none' as action when its rows come",
+            "decisions.function: rules:decide gives the action 'none' for id 'k0000000' and 1 ",
         ),
     ],
 )

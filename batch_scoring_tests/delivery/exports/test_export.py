@@ -15,7 +15,7 @@ from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError,
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ExportReceipt
 from batch_scoring_tests.bare_decisions import decide
-from batch_scoring_tests.exports import NAME, exported, manifest, scored, sink_of, with_export
+from batch_scoring_tests.exports import NAME, exported, manifest, scored, sink_of, unchecked, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 
 
@@ -188,20 +188,21 @@ def test_a_day_without_predictions_is_refused(tiny: TinyProject) -> None:
     with_export(tiny)
     with pytest.raises(NotPublishedError, match=f"{DAY} has no predictions yet"):
         export(tiny)
-    scored(with_export(tiny, of="decisions"))
+    scored(tiny)
     with pytest.raises(NotPublishedError, match=f"{DAY} has no decisions yet"):
-        export(tiny)
+        export_day(unchecked(tiny, of="decisions"), NAME, DAY, run_of_test())
 
 
 def test_decisions_of_older_predictions_are_not_exported_beside_the_new_scores(tiny: TinyProject) -> None:
-    scored(with_export(tiny, of="decisions", columns=["id", "action", "prob_class_1"]))
+    fields = {"of": "decisions", "columns": ["id", "action", "prob_class_1"]}
+    scored(tiny)
     decide(tiny)
     tiny.deliver("v2", seed=1)
     scored(tiny)
     with pytest.raises(StateError, match="its decisions are not about the predictions"):
-        export(tiny, sink=NoSink())
+        export_day(unchecked(tiny, **fields), NAME, DAY, run_of_test(), sink=NoSink())
     decide(tiny)
-    assert export(tiny).rows == 12
+    assert export_day(unchecked(tiny, **fields), NAME, DAY, run_of_test()).rows == 12
 
 
 @pytest.mark.parametrize("error", [SinkError("down"), SinkRefusedError("no right")])

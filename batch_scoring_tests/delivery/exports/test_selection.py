@@ -13,7 +13,7 @@ from batch_scoring.delivery.exports.published import of_day
 from batch_scoring.delivery.exports.selection import Selection, select
 from batch_scoring.errors import RuleError, SinkRefusedError
 from batch_scoring_tests.bare_decisions import decide
-from batch_scoring_tests.exports import NAME, scored, with_export
+from batch_scoring_tests.exports import NAME, scored, unchecked
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 
@@ -83,8 +83,7 @@ def test_rows_can_be_read_again() -> None:
 
 
 def chosen(tiny: TinyProject, **fields: Any) -> Selection:  # noqa: ANN401
-    with_export(tiny, **fields)
-    pipeline = tiny.pipeline
+    pipeline = unchecked(tiny, **fields)
     return select(pipeline, NAME, of_day(tiny.state, pipeline.spec.exports[NAME], DAY))
 
 
@@ -132,7 +131,7 @@ def test_the_rule_of_the_spec_selects_rows_by_columns_of_any_table(tiny: TinyPro
     assert 0 < len(known) < 20
     assert [row["id"] for batch in found.read() for row in batch.to_pylist()] == known
     with pytest.raises(RuleError, match=rf"exports\.{NAME}\.where"):
-        chosen(tiny, where="wrong > 3")
+        chosen(tiny, where="prob_class_9 > 3")
 
 
 def test_text_is_plain(tiny: TinyProject) -> None:
@@ -146,10 +145,10 @@ def test_a_list_in_redis_needs_its_key_and_value_alone(tiny: TinyProject) -> Non
     assert found.schema.names == ["c", "x"]
 
 
-@pytest.mark.parametrize("fields", [{"columns": ["id", "wrong"]}, {"order": "-wrong"}])
+@pytest.mark.parametrize("fields", [{"columns": ["id", "prob_class_9"]}, {"order": "-prob_class_9"}])
 def test_an_unknown_column_is_named_with_those_that_there_are(tiny: TinyProject, fields: dict[str, Any]) -> None:
     scored(tiny)
     with pytest.raises(
-        SinkRefusedError, match=rf"exports\.{NAME}: no column 'wrong' .* there are: id, prediction.*, x, "
+        SinkRefusedError, match=rf"exports\.{NAME}: no column 'prob_class_9' .* there are: id, prediction.*, x, "
     ):
         chosen(tiny, **fields)

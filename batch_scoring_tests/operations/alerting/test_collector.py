@@ -17,7 +17,7 @@ from batch_scoring.defs.sensors import alerts_sensor
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
 from batch_scoring_tests.ended_runs import ended_other
-from batch_scoring_tests.exports import break_sink, mend_sink, run_exports, scored, tick_and_run, with_export
+from batch_scoring_tests.exports import break_sink, mend_sink, refusing, run_exports, scored, tick_and_run, with_export
 from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
 from batch_scoring_tests.receivers import LOG, PASSWORD, MailServer, Told, WebServer
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, days_ago, normalised
@@ -398,7 +398,7 @@ def test_a_sink_that_is_down_is_told_once_with_the_last_attempt_and_heals_by_its
 def test_a_refusal_is_told_at_once_and_not_for_every_day(
     instance: dg.DagsterInstance, tiny: TinyProject, told: Told
 ) -> None:
-    scored(with_export(tiny, columns=["wrong"]), DAY, NEXT_DAY)
+    scored(refusing(tiny), DAY, NEXT_DAY)
     assert tick_and_run(tiny, instance) == [f"list {NEXT_DAY} failed"]
     (message,) = exports_told(told)
     assert "class: bad_sink" in message and "not tried again until the day, the export's settings or the" in message
@@ -409,7 +409,7 @@ def test_a_refusal_is_told_at_once_and_not_for_every_day(
 def test_two_sinks_are_told_each_and_a_run_by_hand_always(
     instance: dg.DagsterInstance, tiny: TinyProject, told: Told
 ) -> None:
-    with_export(with_export(tiny, columns=["wrong"]), "other", order="wrong")
+    refusing(refusing(tiny), "other")
     scored(tiny, DAY)
     assert tick_and_run(tiny, instance) == [f"list {DAY} failed", f"other {DAY} failed"]
     assert [message.splitlines()[0] for message in exports_told(told)] == [

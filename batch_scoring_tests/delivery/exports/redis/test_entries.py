@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports import redis_entries
-from batch_scoring.delivery.exports.redis_entries import entries, json_text, why_not_a_key
+from batch_scoring.delivery.exports.redis import entries as redis_entries
+from batch_scoring.delivery.exports.redis.entries import entries, json_text, why_not_a_key
 from batch_scoring.errors import SinkRefusedError
 
 

@@ -12,9 +12,9 @@ import pytest
 from redis.connection import AbstractConnection
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports import redis as redis_sink
-from batch_scoring.delivery.exports.redis import RedisSink
-from batch_scoring.delivery.exports.redis_server import RedisServer
+from batch_scoring.delivery.exports.redis import sink as redis_sink
+from batch_scoring.delivery.exports.redis.server import RedisServer
+from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Delivery, Outcome, Replaces, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
 from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis

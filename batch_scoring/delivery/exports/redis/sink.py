@@ -37,8 +37,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from batch_scoring.config.delivery_spec import RedisExport
-from batch_scoring.delivery.exports.redis_entries import entries, why_not_a_key
-from batch_scoring.delivery.exports.redis_server import Keys, RedisServer, address_of, connected
+from batch_scoring.delivery.exports.redis.entries import entries, why_not_a_key
+from batch_scoring.delivery.exports.redis.server import Keys, RedisServer, address_of, connected
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
 
