@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
     "scratch": "files that killed processes left unfinished, and values passed between steps",
-    "reports": "drift pages of old days",
+    "reports": "pages of old days, of their drift and their decisions",
     "samples": "rows of old days that drift was found with; the days' figures stay",
     "quarantine": "rows of old days, out of the table at once; their files go as superseded ones later",
     "models": "weights of models that no recent day was scored with; bundle.json stays",
