@@ -54,13 +54,15 @@ class Manifest(BaseModel):
     """Number of commits to the day in that table."""
     run_id: str
     exported_at: datetime
+    of: str = ""
+    """The exported table: predictions or decisions."""
     previous: str = ""
     """The file that was valid before, which is kept until the next version."""
 
     @property
     def marker(self) -> Marker:
         """The version that it shows."""
-        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at)
+        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at, self.of)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class FileSink:
                 created=delivery.version.created,
                 transaction=delivery.version.transaction,
                 run_id=delivery.run_id,
+                of=delivery.of,
                 exported_at=datetime.now(UTC),
             )
             return self._switch(place, new, delivery)
