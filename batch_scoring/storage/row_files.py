@@ -21,8 +21,8 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 Write = Callable[[pa.RecordBatch], None]
 
-_FORMULA = r"^[=+\-@\t\r]"
-"""Beginnings of text that a spreadsheet would compute (CWE-1236)."""
+_FORMULA = r"^[\s\v\x{a0}]*[=+\-@＝＋－＠]|^[\t\r\n]"
+"""Beginnings of text that a spreadsheet would compute (CWE-1236), also after blanks and in wide characters."""
 
 
 @contextlib.contextmanager
@@ -83,15 +83,18 @@ def count(file: Path, form: str, columns: Iterable[str]) -> int:
     with pa.csv.open_csv(
         pa.input_stream(file, compression="detect" if form == ".csv" else "gzip"),
         pa.csv.ReadOptions(use_threads=False),
-        pa.csv.ParseOptions(newlines_in_values=True),
+        pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),  # a row of one missing cell is empty
         pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.binary())),  # else guessed from the first block
     ) as batches:
         return sum(batch.num_rows for batch in batches)
 
 
 def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
+    def is_text(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
     columns = [
-        pc.replace_substring_regex(column, _FORMULA, r"'\0") if pa.types.is_string(column.type) else column
+        pc.replace_substring_regex(column, _FORMULA, r"'\0") if is_text(column.type) else column
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -94,6 +94,7 @@ class _Export:
                     schema=rows.selection.schema,
                     read=rows.read,
                     replaces="same" if again else keeps,
+                    of=exported.step,
                 )
             )
 

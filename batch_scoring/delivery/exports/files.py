@@ -13,9 +13,10 @@ import contextlib
 import hashlib
 import itertools
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,11 +24,15 @@ from pydantic import BaseModel, ValidationError
 
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
 from batch_scoring.errors import FileChangedError, RowsLostError, SinkError, SinkRefusedError
+from batch_scoring.operations.retention.plan import SCRATCH
+from batch_scoring.runtime import signals
 from batch_scoring.storage import row_files
 from batch_scoring.storage.folders import Folder, open_folder
 from batch_scoring.storage.row_files import FORMS
 from batch_scoring.storage.staged_files import staged
 
+_LEFT_BEHIND = timedelta(days=1)
+"""Age from which a file that no manifest names was left by an export that was killed."""
 _SWITCHES = 5
 """Attempts to replace a manifest that others replace at the same time."""
 
@@ -49,13 +54,15 @@ class Manifest(BaseModel):
     """Number of commits to the day in that table."""
     run_id: str
     exported_at: datetime
+    of: str = ""
+    """The exported table: predictions or decisions."""
     previous: str = ""
     """The file that was valid before, which is kept until the next version."""
 
     @property
     def marker(self) -> Marker:
         """The version that it shows."""
-        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at)
+        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at, self.of)
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,9 @@ class FileSink:
         place = self._of(delivery.day)
         with _as_sink_errors(self.address):
             shown, _ = _read(place)
-            if shown and (outcome := delivery.refused(shown.marker)):
+            if shown and (outcome := _refused(place, shown, delivery)):
                 return self._shown(place, shown, delivery, outcome)
-            with place.folder.scratch() as scratch:
+            with place.folder.scratch() as scratch, signals.at_end(lambda: scratch.unlink(missing_ok=True)):
                 rows = self._write(scratch, place.form, delivery)
                 size, sha256 = scratch.stat().st_size, _sha256(scratch)
                 name = place.file(delivery.version, sha256)
@@ -118,6 +125,7 @@ class FileSink:
                 created=delivery.version.created,
                 transaction=delivery.version.transaction,
                 run_id=delivery.run_id,
+                of=delivery.of,
                 exported_at=datetime.now(UTC),
             )
             return self._switch(place, new, delivery)
@@ -130,7 +138,7 @@ class FileSink:
                 if pa.types.is_nested(field.type) and place.form.startswith(".csv"):
                     yield f"column {field.name} is {field.type}, which CSV cannot hold; export to .parquet or .jsonl"
         try:
-            with staged(place.folder, f".{place.stem}.probe"):
+            with _leaving_no_folder(place.folder), staged(place.folder, f".{place.stem}.probe"):
                 pass
         except OSError as error:
             yield f"{place.folder.uri} cannot be written to: {error}; create it, or grant access to it"
@@ -144,7 +152,7 @@ class FileSink:
         """Write the rows, and count them again in the file."""
         sent = 0
         with row_files.writing(scratch, form, delivery.schema, for_people=self._for_people) as write:
-            for batch in delivery.read():
+            for batch in _reading(delivery):
                 write(batch)
                 sent += batch.num_rows
         if (written := row_files.count(scratch, form, delivery.schema.names)) != sent:
@@ -158,7 +166,7 @@ class FileSink:
         """Replace the manifest, unless it shows this version or a newer one by now."""
         for attempt in itertools.count(1):
             shown, token = _read(place)
-            if shown and (outcome := delivery.refused(shown.marker)):
+            if shown and (outcome := _refused(place, shown, delivery)):
                 if new.file not in (shown.file, shown.previous):
                     place.folder.remove(new.file)
                 return self._shown(place, shown, delivery, outcome)
@@ -171,6 +179,7 @@ class FileSink:
                 continue
             if shown and shown.previous and shown.previous not in (switched.file, switched.previous):
                 place.folder.remove(shown.previous)
+            _remove_leftovers(place, switched)
             break
         where = tuple(f"{place.folder.uri}/{name}" for name in (new.file, place.manifest))
         return Delivered("exported", new.marker, new.bytes, where)
@@ -181,6 +190,62 @@ class FileSink:
         where = tuple(f"{place.folder.uri}/{name}" for name in (shown.file, place.manifest))
         is_own = outcome == "unchanged" and shown.run_id == delivery.run_id
         return Delivered("exported" if is_own else outcome, shown.marker, where=where)
+
+
+def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None:
+    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone.
+
+    Raises:
+        SinkRefusedError: another export writes to this place.
+    """
+    if (shown.pipeline, shown.export) != (delivery.pipeline, delivery.export):
+        raise SinkRefusedError(
+            f"{place.folder.uri}/{place.manifest} belongs to the export {shown.export} of {shown.pipeline}; export to "
+            "another path, or remove it if that export is no longer there"
+        )
+    outcome = delivery.refused(shown.marker)
+    if outcome == "unchanged" and delivery.replaces != "nothing" and place.folder.version(shown.file) is None:
+        return None
+    return outcome
+
+
+class _SourceError(Exception):
+    """The rows of a delivery cannot be read; its cause says why. Not an error of the sink."""
+
+
+def _reading(delivery: Delivery) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from delivery.read()
+    except OSError as error:
+        raise _SourceError from error
+
+
+def _remove_leftovers(place: _Day, shown: Manifest) -> None:
+    """Remove what exports of this day that were killed have left behind, once nobody can be at work on it any more."""
+    ours = re.compile(rf"{re.escape(place.stem)}\.\d+-[0-9a-f]{{8}}{re.escape(place.form)}")
+    names = place.folder.children().files if place.folder.is_local else _names(place.folder, f"{place.stem}.")
+    for name in names:
+        if SCRATCH.fullmatch(name) or (ours.fullmatch(name) and name not in (shown.file, shown.previous)):
+            found = place.folder.version(name)
+            if found and found.modified < datetime.now(UTC) - _LEFT_BEHIND:
+                place.folder.remove(name)
+
+
+def _names(folder: Folder, prefix: str) -> list[str]:
+    return [file.path for file in folder.list(prefix)]
+
+
+@contextlib.contextmanager
+def _leaving_no_folder(folder: Folder) -> Iterator[None]:
+    """Remove the folders that are made meanwhile."""
+    path = Path(folder.uri)
+    made = [one for one in (path, *path.parents) if not one.exists()] if folder.is_local else []
+    try:
+        yield
+    finally:
+        for one in made:
+            with contextlib.suppress(OSError):  # it has files of others by now
+                one.rmdir()
 
 
 def _read(place: _Day) -> tuple[Manifest | None, str | None]:
@@ -217,6 +282,9 @@ def _as_sink_errors(where: str) -> Iterator[None]:
     """Translate the store's errors: one that denies access is final, any other may pass."""
     try:
         yield
+    except _SourceError as error:
+        assert error.__cause__
+        raise error.__cause__ from None
     except PermissionError as error:
         raise SinkRefusedError(f"{where}: {error}; grant access, then export again") from error
     except OSError as error:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 
 class Version(NamedTuple):
-    """A published version of a day; a later one is greater."""
+    """A published version of a day; of one step's versions, a later one is greater."""
 
     created: int
     """When the table was created, in milliseconds since 1970: a table that was made anew begins a new count."""
@@ -32,6 +32,8 @@ class Marker:
     run_id: str
     """Of the run that exported it."""
     exported_at: datetime
+    of: str = ""
+    """The step whose version it is; empty in markers from before it was written down."""
 
 
 Outcome = Literal["exported", "unchanged", "superseded", "kept"]
@@ -57,14 +59,22 @@ class Delivery:
     read: Callable[[], Iterator[pa.RecordBatch]]
     """Read the rows from the beginning, in the export's order; may be called again."""
     replaces: Replaces = "older"
+    of: str = ""
+    """The step whose version it is, as in the marker: `predictions` or `decisions`."""
 
     def refused(self, shown: Marker | None) -> Outcome | None:
         """Why this version is not shown in place of what the sink shows of the day; None if it is."""
-        if shown is None or (shown.version < self.version and self.replaces != "nothing"):
+        if shown is None or self._is_incomparable(shown):
+            return None
+        if shown.version < self.version and self.replaces != "nothing":
             return None
         if shown.version == self.version:
             return None if self.replaces == "same" else "unchanged"
         return "superseded" if shown.version > self.version else "kept"
+
+    def _is_incomparable(self, shown: Marker) -> bool:
+        """Whether the sink shows another step: each has a table with a count of its own, and neither is the newer."""
+        return bool(shown.of and self.of) and shown.of != self.of
 
 
 @dataclass(frozen=True)
