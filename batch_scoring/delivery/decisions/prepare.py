@@ -84,8 +84,8 @@ def day_rows(step: DayStep, source: Source) -> DayRows:
     return DayRows(step.pipeline, source.features, source.predictions)
 
 
-def check_current(step: DayStep, source: Source) -> None:
-    """Raise if newer input or other predictions have come.
+def check_current(step: DayStep, decisions: Decisions, source: Source) -> None:
+    """Raise if newer input, other predictions, or other decisions of the days before have come.
 
     Raises:
         SupersededError: the decisions must not be published.
@@ -96,6 +96,8 @@ def check_current(step: DayStep, source: Source) -> None:
         newer = "raw_input pinned other files"
     elif predictions is None or decided_from(predictions) != decided_from(source.predictions):
         newer = "the day was scored again, with another result"
+    elif _identity(recent.find(step.pipeline, decisions, step.day)) != _identity(source.earlier):
+        newer = "a day before it that not_within_days asks for was decided"
     else:
         return
     raise SupersededError(
@@ -106,8 +108,13 @@ def check_current(step: DayStep, source: Source) -> None:
 
 def shard_digest(step: DayStep, source: Source) -> str:
     """Digest of everything that the day's decisions depend on."""
-    earlier = (shard.digest for published in source.earlier for shard in published.shards)
-    return shards.digest("decisions", decided_from(source.predictions), step.pipeline.decisions_code, *earlier)
+    before = _identity(source.earlier)
+    return shards.digest("decisions", decided_from(source.predictions), step.pipeline.decisions_code, *before)
+
+
+def _identity(earlier: Sequence[PublishedDay]) -> list[str]:
+    """The digests that identify the decisions of the days before."""
+    return [shard.digest for published in earlier for shard in published.shards]
 
 
 def published(step: DayStep, source: Source) -> Prepared | None:
