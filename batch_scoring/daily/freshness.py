@@ -50,7 +50,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     both = [day for day in days if all(day in published_days for published_days in by_step)]
     if not both:
         return {}
-    scored = by_step[1]
+    scored = by_step[-1]
     awaited = [day for day in both if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
     decided = {decisions.day: decisions for decisions in state.published_days_of("decisions", awaited)}
     stands_at = _transactions(pipeline, decisions=bool(decided))

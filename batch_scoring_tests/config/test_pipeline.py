@@ -55,7 +55,6 @@ def test_without_attributes_the_digests_are_what_they_were_before_there_were_any
         ("input.landing", "elsewhere", False),
         ("input.deadline_hours", 3, False),
         ("input.complete", {"quiet_minutes": 30}, False),
-        ("input.key", "number", True),
         ("input.attributes", ["consent", "region"], True),
         ("decisions", changed("call", most=3), True),
     ],
