@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.freshness import are_of, decided_from
+from batch_scoring.daily.freshness import are_of, decided_from, decisions_digest
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, ScoredBy, check_input
 from batch_scoring.daily.score import check_features
 from batch_scoring.daily.stream import Batch, RowTotal
@@ -26,7 +26,6 @@ from batch_scoring.delivery.decisions.user_function import decide_by_function
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage import shards
 from batch_scoring.storage.state import DayInput, PublishedDay, ShardStats
 
 
@@ -108,8 +107,7 @@ def check_current(step: DayStep, decisions: Decisions, source: Source) -> None:
 
 def shard_digest(step: DayStep, source: Source) -> str:
     """Digest of everything that the day's decisions depend on."""
-    before = _identity(source.earlier)
-    return shards.digest("decisions", decided_from(source.predictions), step.pipeline.decisions_code, *before)
+    return decisions_digest(decided_from(source.predictions), step.pipeline.decisions_code, source.earlier)
 
 
 def _identity(earlier: Sequence[PublishedDay]) -> list[str]:
