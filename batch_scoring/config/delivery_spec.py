@@ -72,6 +72,11 @@ class Decisions(Section):
         default=0, ge=0, le=10, description="features named as the reasons for the score of each row with an action"
     )
 
+    @property
+    def look_back(self) -> int:
+        """The longest `not_within_days` of all actions."""
+        return max(action.not_within_days for action in self.actions.values())
+
     @model_validator(mode="after")
     def _consistent(self) -> "Decisions":
         if NO_ACTION in self.actions:

@@ -84,7 +84,8 @@ class Pipeline:
         if decisions is None:
             return ""
         source = self._source(decisions.function) if decisions.function else b""
-        return self._digest("decisions 1", source, [self.name, self.spec.input, decisions])
+        settings = [self.name, self.spec.input.key, self.spec.input.attributes, decisions]
+        return self._digest("decisions 1", source, settings)
 
     @property
     def _columns(self) -> list[Any]:

@@ -6,13 +6,14 @@ these were made from its predictions. raw_input alone proves nothing: it is the 
 it would make the day look done. The Dagster instance is not consulted, so a new one loses nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import decisions_table, features_table, predictions_table, quarantine_table
+from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Part, Table
@@ -50,7 +51,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
     both = [day for day in days if all(day in published_days for published_days in by_step)]
     if not both:
         return {}
-    scored = by_step[1]
+    scored = by_step[-1]
     awaited = [day for day in both if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
     decided = {decisions.day: decisions for decisions in state.published_days_of("decisions", awaited)}
     stands_at = _transactions(pipeline, decisions=bool(decided))
@@ -89,6 +90,37 @@ def are_of(decisions: PublishedDay, predictions: PublishedDay) -> bool:
     return all(shard.source == decided_from(predictions) for shard in decisions.shards)
 
 
+def decisions_digest(source: str, code: str, earlier: Iterable[PublishedDay]) -> str:
+    """Digest of everything that a day's decisions depend on.
+
+    Args:
+        source: see `decided_from`.
+        code: see `Pipeline.decisions_code`.
+        earlier: decisions of the days before that `not_within_days` asks for, the oldest first.
+    """
+    return shards.digest("decisions", source, code, *(shard.digest for day in earlier for shard in day.shards))
+
+
+def decided_otherwise(pipeline: Pipeline, decided: Sequence[PublishedDay]) -> set[str]:
+    """The days that were decided by other rules than now, or with other decisions of the days before."""
+    decisions, code = pipeline.spec.decisions, pipeline.decisions_code
+    if decisions is None:
+        return set()
+    before = {one.day: days_before(one.day, decisions.look_back) for one in decided}
+    published = {one.day: one for one in decided}
+    unread = sorted({day for days in before.values() for day in days if day not in published})
+    published |= {one.day: one for one in State(pipeline.output).published_days_of("decisions", unread)}
+
+    def is_as_now(one: PublishedDay) -> bool:
+        earlier = [published[day] for day in before[one.day] if day in published]
+        return one.code == code and (
+            not before[one.day]
+            or all(shard.digest == decisions_digest(shard.source, code, earlier) for shard in one.shards)
+        )
+
+    return {one.day for one in decided if not is_as_now(one)}
+
+
 def _transactions(pipeline: Pipeline, *, decisions: bool) -> Callable[[Part], int]:
     """Number of commits of each part, from one snapshot of each table; of decisions only if they are asked for."""
     tables: list[Table] = [features_table(pipeline), quarantine_table(pipeline), predictions_table(pipeline)]
@@ -105,13 +137,14 @@ def _transactions(pipeline: Pipeline, *, decisions: bool) -> Callable[[Part], in
 def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     """Compare the published predictions of every day with the current model, code and landing files.
 
-    Decisions are compared with the current rules. A day that was never decided is not stale: it was scored before the
-    spec had any. Nor is one whose features retention has removed.
+    Decisions are compared with the current rules and with those of the days before that they look back at. A day that
+    was never decided is not stale: it was scored before the spec had any. Nor is one whose features retention has
+    removed.
     """
     listed = landing_files.list_days(pipeline.landing)
     stale, state = StaleDays(), State(pipeline.output)
     decided = state.published_days("decisions") if pipeline.spec.decisions else []
-    by_other_rules = {decisions.day for decisions in decided if decisions.code != pipeline.decisions_code}
+    otherwise = decided_otherwise(pipeline, decided)
     expired = _expired(pipeline, state) if pipeline.spec.retention.features_days else set()
     for published_day in state.published_days("predictions"):
         if published_day.day in expired:
@@ -122,7 +155,7 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
             "code": (published_day.code, published_day.features_code)
             != (pipeline.scoring_code, pipeline.features_code),
             "input": bool(files) and not landing_files.is_of(published_day.fingerprint, files),
-            DECISIONS: published_day.day in by_other_rules,
+            DECISIONS: published_day.day in otherwise,
         }
         if not files:
             stale.archived.add(published_day.day)

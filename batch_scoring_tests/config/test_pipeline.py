@@ -1,3 +1,6 @@
+import pytest
+
+from batch_scoring_tests.decided import changed, with_decisions
 from batch_scoring_tests.specs import put
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -44,3 +47,23 @@ def test_without_attributes_the_digests_are_what_they_were_before_there_were_any
     tiny.write_spec()
     assert len({features, with_one, tiny.pipeline.features_code}) == 3, "the rows of features have other columns"
     assert tiny.pipeline.scoring_code == scoring, "no score depends on them"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "is_followed"),
+    [
+        ("input.landing", "elsewhere", False),
+        ("input.deadline_hours", 3, False),
+        ("input.complete", {"quiet_minutes": 30}, False),
+        ("input.attributes", ["consent", "region"], True),
+        ("decisions", changed("call", most=3), True),
+    ],
+)
+def test_the_digest_of_decisions_follows_what_is_decided_and_not_how_files_arrive(
+    tiny: TinyProject, path: str, value: object, is_followed: bool
+) -> None:
+    with_decisions(tiny)
+    before = tiny.pipeline.decisions_code
+    put(*path.split("."), value=value)(tiny.spec)
+    tiny.write_spec()
+    assert (tiny.pipeline.decisions_code != before) == is_followed

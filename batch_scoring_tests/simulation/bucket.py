@@ -656,7 +656,7 @@ def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object
         (pipeline, "open_folder", world.folder),
         (storage, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
-        (freshness, "_transactions", lambda _pipeline: world.stands_at),
+        (freshness, "_transactions", lambda _pipeline, **_: world.stands_at),
         (run_history, "of_day", world.of_day),
         (run_history, "current_code", lambda _pipeline: CODE),
         (landing_scan, "call_within", lambda _seconds, _caller, call: call()),

@@ -56,7 +56,7 @@ def _settled_whatever_the_tables_say() -> Patches:
         def __eq__(self, other: object) -> bool:
             return True
 
-    return [(freshness, "_transactions", lambda _pipeline: lambda _part: Anything())]
+    return [(freshness, "_transactions", lambda _pipeline, **_: lambda _part: Anything())]
 
 
 def _key_of_files_alone() -> Patches:

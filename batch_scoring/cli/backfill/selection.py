@@ -130,11 +130,9 @@ def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str
         published_day.day: published_day.code for published_day in state.published_days_of("validated_features", days)
     }
     in_force = (pipeline.scoring_code, pipeline.features_code, model_sha256)
-    decided = {
-        decisions.day: decisions
-        for decisions in (state.published_days_of("decisions", days) if pipeline.spec.decisions else [])
-        if decisions.code == pipeline.decisions_code
-    }
+    found = state.published_days_of("decisions", days) if pipeline.spec.decisions else []
+    otherwise = freshness.decided_otherwise(pipeline, found)
+    decided = {decisions.day: decisions for decisions in found if decisions.day not in otherwise}
     return {
         published_day.day
         for published_day in state.published_days_of("predictions", days)

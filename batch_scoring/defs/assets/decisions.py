@@ -68,7 +68,7 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 fingerprint=source.predictions.fingerprint,
                 code=pipeline.decisions_code,
                 model=source.model,
-                check_current=lambda: check_current(step, source),
+                check_current=lambda: check_current(step, rules, source),
             )
             page = _page(pipeline, step.day, run, committed=committed)
             metadata = decisions_metadata(prepared, published_day, committed) | page

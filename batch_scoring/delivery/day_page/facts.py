@@ -21,6 +21,7 @@ from batch_scoring.config.delivery_spec import (
 )
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import trailing_days
+from batch_scoring.daily.first_rows import FirstRows
 from batch_scoring.daily.tables import decisions_table
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.errors import StateError
@@ -163,26 +164,28 @@ def _actions(pipeline: Pipeline, decisions: Decisions, state: State, decided: Pu
             control=groups[name]["control"] if name in groups else None,
             most=action.most,
             usual=usual_rows([one[name] for one in before], tolerance),
-            **(_change(now.get(name, {}), then.get(name, {})) if then is not None else {}),
+            **(_change(now.get(name), then.get(name)) if then is not None else {}),
         )
 
 
-def _acting(pipeline: Pipeline, decided: PublishedDay) -> dict[str, dict[Any, float]]:
-    """The scores of the rows with an action, by action and key."""
-    key, found = pipeline.spec.input.key, dict[str, dict[Any, float]]()
+def _acting(pipeline: Pipeline, decided: PublishedDay) -> dict[str, pa.Table]:
+    """Key and score of the rows with an action, by action."""
+    names = [pipeline.spec.input.key, "score"]
+    found: dict[str, list[pa.RecordBatch]] = {}
     for path in decided.table.files:
-        for batch in shards.read(decisions_table(pipeline).folder, path, [key, "action", "score"]):
-            for row in batch.filter(pc.not_equal(batch.column("action"), NO_ACTION)).to_pylist():
-                found.setdefault(row["action"], {})[row[key]] = math.nan if row["score"] is None else row["score"]
-    return found
+        for batch in shards.read(decisions_table(pipeline).folder, path, [*names, "action"]):
+            for name in pc.unique(batch.column("action")).to_pylist():
+                found.setdefault(name, []).append(batch.filter(pc.equal(batch.column("action"), name)).select(names))
+    return {name: pa.Table.from_batches(batches) for name, batches in found.items() if name != NO_ACTION}
 
 
-def _change(now: Mapping[Any, float], then: Mapping[Any, float]) -> dict[str, int]:
-    return {
-        "entered": len(now.keys() - then.keys()),
-        "left": len(then.keys() - now.keys()),
-        "moved": sum(abs(now[key] - then[key]) > MOVED for key in now.keys() & then.keys()),
-    }
+def _change(now: pa.Table | None, then: pa.Table | None) -> dict[str, int]:
+    if now is None or then is None:
+        return {"entered": len(now or ()), "left": len(then or ()), "moved": 0}
+    place = pc.index_in(now.column(0), value_set=then.column(0).combine_chunks())
+    moved = pc.greater(pc.abs(pc.subtract(now["score"], then["score"].take(place))), MOVED)
+    stayed = len(now) - place.null_count
+    return {"entered": len(now) - stayed, "left": len(then) - stayed, "moved": pc.sum(moved).as_py() or 0}
 
 
 def _segments(pipeline: Pipeline, rows: DayRows, counts: Mapping[str, int], total: int) -> Iterator[Segment]:
@@ -221,19 +224,14 @@ def _is_over(count: int, segment: int, acting: int, total: int) -> bool:
 
 
 def _first(pipeline: Pipeline, rows: DayRows, actions: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The rows with the highest ranks of each action; every action has its part of the list."""
-    spec = pipeline.spec
-    found: list[dict[str, Any]] = []
-    columns = ["action", "rank", "score", "why", *spec.page.columns]
-    for batch in rows.read(columns):
-        first = pc.fill_null(pc.less_equal(batch.column("rank"), FIRST_ROWS), True)  # a function may give no rank
-        found += batch.filter(pc.and_(pc.not_equal(batch.column("action"), NO_ACTION), first)).to_pylist()
-    found.sort(key=lambda row: (row["rank"] or math.inf, -(row["score"] or 0.0)))
-    by_action = {name: [row for row in found if row["action"] == name] for name in actions}
-    each = _shares([len(of_action) for of_action in by_action.values()], FIRST_ROWS)
-    yield from itertools.chain.from_iterable(
-        of_action[:count] for of_action, count in zip(by_action.values(), each, strict=True)
-    )
+    """The first rows of each action; every action has its part of the list."""
+    by_action = [FirstRows(name, FIRST_ROWS) for name in actions]
+    for batch in rows.read(["action", "rank", "score", "why", *pipeline.spec.page.columns]):
+        for first in by_action:
+            first.add(batch)
+    listed = [first.rows() for first in by_action]
+    each = _shares([len(of_action) for of_action in listed], FIRST_ROWS)
+    yield from itertools.chain.from_iterable(of_action[:count] for of_action, count in zip(listed, each, strict=True))
 
 
 def _shares(sizes: Sequence[int], most: int) -> list[int]:

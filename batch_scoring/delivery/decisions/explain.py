@@ -16,7 +16,7 @@ from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.state import State
 
 MOST = 10_000
-"""Rows of each action that are explained, the first by rank: nobody reads more, and each feature scores them again."""
+"""Rows of each action that are explained: nobody reads more, and each feature scores them again."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,14 @@ def explain(
 
 
 def _explained(decided: Decided) -> np.ndarray:
-    """Positions of the rows to explain."""
-    return np.flatnonzero(decided.has_action & (decided.rank <= MOST))
+    """Positions of the rows to explain: of each action the first by rank; rows without a rank follow, by score."""
+    rows = np.flatnonzero(decided.has_action)
+    rank = decided.rank[rows].astype(np.int64)
+    rank[rank == 0] = np.iinfo(np.int64).max
+    in_order = rows[np.lexsort((-decided.score[rows], rank, decided.action[rows]))]
+    actions = decided.action[in_order]
+    place = np.arange(len(actions)) - np.searchsorted(actions, actions)
+    return np.sort(in_order[place < MOST])
 
 
 def _take(rows: DayRows, positions: np.ndarray, columns: tuple[str, ...]) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.freshness import are_of, decided_from
+from batch_scoring.daily.freshness import are_of, decided_from, decisions_digest
 from batch_scoring.daily.publish import DayStep, Finished, Prepared, ScoredBy, check_input
 from batch_scoring.daily.score import check_features
 from batch_scoring.daily.stream import Batch, RowTotal
@@ -26,7 +26,6 @@ from batch_scoring.delivery.decisions.user_function import decide_by_function
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.ingest.key_index import hash64
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage import shards
 from batch_scoring.storage.state import DayInput, PublishedDay, ShardStats
 
 
@@ -84,8 +83,8 @@ def day_rows(step: DayStep, source: Source) -> DayRows:
     return DayRows(step.pipeline, source.features, source.predictions)
 
 
-def check_current(step: DayStep, source: Source) -> None:
-    """Raise if newer input or other predictions have come.
+def check_current(step: DayStep, decisions: Decisions, source: Source) -> None:
+    """Raise if newer input, other predictions, or other decisions of the days before have come.
 
     Raises:
         SupersededError: the decisions must not be published.
@@ -96,6 +95,8 @@ def check_current(step: DayStep, source: Source) -> None:
         newer = "raw_input pinned other files"
     elif predictions is None or decided_from(predictions) != decided_from(source.predictions):
         newer = "the day was scored again, with another result"
+    elif _identity(recent.find(step.pipeline, decisions, step.day)) != _identity(source.earlier):
+        newer = "a day before it that not_within_days asks for was decided"
     else:
         return
     raise SupersededError(
@@ -106,8 +107,12 @@ def check_current(step: DayStep, source: Source) -> None:
 
 def shard_digest(step: DayStep, source: Source) -> str:
     """Digest of everything that the day's decisions depend on."""
-    earlier = (shard.digest for published in source.earlier for shard in published.shards)
-    return shards.digest("decisions", decided_from(source.predictions), step.pipeline.decisions_code, *earlier)
+    return decisions_digest(decided_from(source.predictions), step.pipeline.decisions_code, source.earlier)
+
+
+def _identity(earlier: Sequence[PublishedDay]) -> list[str]:
+    """The digests that identify the decisions of the days before."""
+    return [shard.digest for published in earlier for shard in published.shards]
 
 
 def published(step: DayStep, source: Source) -> Prepared | None:

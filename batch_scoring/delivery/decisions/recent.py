@@ -17,8 +17,8 @@ from batch_scoring.storage.state import PublishedDay, State
 
 def find(pipeline: Pipeline, decisions: Decisions, day: str) -> list[PublishedDay]:
     """The days before whose decisions count, the oldest first; a day without decisions is left out."""
-    longest = max(action.not_within_days for action in decisions.actions.values())
-    return State(pipeline.output).published_days_of("decisions", days_before(day, longest)) if longest else []
+    days = days_before(day, decisions.look_back)
+    return State(pipeline.output).published_days_of("decisions", days) if days else []
 
 
 def keys(

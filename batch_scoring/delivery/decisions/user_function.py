@@ -97,7 +97,7 @@ class _Call:
             raise self._error(f"returned the column {', '.join(strange)}; expected action, reason and perhaps rank")
         if len(found) != len(rows):
             raise self._error(f"returned {len(found)} rows for {len(rows)}; expected one for each, in their order")
-        if self._key in names and not found[self._key].equals(rows[self._key]):
+        if self._key in names and not _as(rows[self._key].type, found[self._key]).equals(rows[self._key]):
             raise self._error(f"returned other keys than it got; expected the rows in their order, {self._key} alike")
 
     def _typed(self, found: pa.Table) -> pa.Table:
@@ -126,6 +126,14 @@ class _Call:
 
     def _error(self, what: str) -> DecisionError:
         return DecisionError(f"decisions.function: {self._name} {what}")
+
+
+def _as(kind: pa.DataType, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with another type, which pandas may have changed; as it is if its values do not fit."""
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        return column
 
 
 def _decided(rows: pa.Table, found: pa.Table, decisions: Decisions) -> Decided:

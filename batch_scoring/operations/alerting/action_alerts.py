@@ -13,14 +13,16 @@ from logging import Logger
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from batch_scoring.config.delivery_spec import ActionAlert
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.daily.first_rows import FirstRows
+from batch_scoring.daily.stream import RowTotal
 from batch_scoring.daily.tables import decisions_table
 from batch_scoring.errors import StateError
+from batch_scoring.ingest.key_index import hash64
 from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.messages import link
@@ -46,6 +48,22 @@ class _Announced(BaseModel):
     digest: str
     """Of the decisions."""
     rows: int
+    keys: int | None = None
+    """Sum of the hashes of their keys; None if they were not read."""
+
+    def is_of_same_rows(self, now: "_Announced") -> bool:
+        """Whether the same keys have the action; not if that is unknown."""
+        return self.rows == now.rows and self.keys is not None and self.keys == now.keys
+
+
+@dataclass(frozen=True)
+class _Acting:
+    """What a message needs to know of the rows with an action."""
+
+    keys: int
+    """Sum of the hashes of their keys."""
+    first: str
+    """The line that names some of them; empty if it names none."""
 
 
 class _Memory(BaseModel):
@@ -139,8 +157,12 @@ def _new_messages(team: _Team, memory: _Memory, log: Logger) -> Iterator[Message
             if decided.finished_at < memory.since or (before and before.digest == now.digest):
                 continue
             memory.announced[name] = now
-            if now.rows >= alert.at_least or (before and before.rows >= alert.at_least):
-                yield _message(pipeline, decided, action, alert, before)
+            if now.rows < alert.at_least and (before is None or before.rows < alert.at_least):
+                continue
+            acting = _acting(pipeline, decided, action, alert.keys)
+            now.keys = acting.keys if acting else None
+            if before is None or not before.is_of_same_rows(now):
+                yield _message(pipeline, decided, action, acting.first if acting else "", before)
     memory.announced = {name: said for name, said in memory.announced.items() if name in seen}
 
 
@@ -156,36 +178,37 @@ def _count(decided: PublishedDay, action: str) -> _Announced:
     return _Announced(digest=shards.digest(*(shard.digest for shard in decided.shards)), rows=rows)
 
 
-def _message(
-    pipeline: Pipeline, decided: PublishedDay, action: str, alert: ActionAlert, before: _Announced | None
-) -> Message:
+def _message(pipeline: Pipeline, decided: PublishedDay, action: str, first: str, before: _Announced | None) -> Message:
     rows = _count(decided, action).rows
     control = sum(shard.arms.get(action, {}).get("control", 0) for shard in decided.shards)
     lines = [f"{rows:,} of {decided.rows:,} rows have the action {action}"]
     lines += [f"corrected: {before.rows:,} rows had it before"] if before else []
     lines += [f"{control:,} more are held out as its control group: leave them alone"] if control else []
-    if alert.keys and (keys := _first_keys(pipeline, decided, action, alert.keys)):
-        lines.append(f"first by rank: {', '.join(keys)}")
+    lines += [first] if first else []
     lines.append(link(f"assets/{pipeline.name}/decisions?partition={decided.day}"))
     title = f"{pipeline.name} {decided.day}: {rows:,} rows with the action {action}"
     title += ", corrected" if before else ""
     return Message(topic=pipeline.name, title=title, body="\n".join(lines), kind="info")
 
 
-def _first_keys(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> list[str]:
-    """The keys of the highest ranks; none if the rows cannot be read in time."""
+def _acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> _Acting | None:
+    """The rows with an action; None if they cannot be read in time."""
     try:
         return call_within(
-            STORE_SECONDS, f"decisions of {pipeline.name}", lambda: _read_keys(pipeline, decided, action, most)
+            STORE_SECONDS, f"decisions of {pipeline.name}", lambda: _read_acting(pipeline, decided, action, most)
         )
     except OSError:
-        return []
+        return None
 
 
-def _read_keys(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> list[str]:
-    key, folder, found = pipeline.spec.input.key, decisions_table(pipeline).folder, []
+def _read_acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> _Acting:
+    key, folder = pipeline.spec.input.key, decisions_table(pipeline).folder
+    total, first = RowTotal(), FirstRows(action, most)
     for path in decided.table.files:
-        for batch in shards.read(folder, path, [key, "action", "rank"]):
-            wanted = pc.and_(pc.equal(batch.column("action"), action), pc.less_equal(batch.column("rank"), most))
-            found.append(pa.Table.from_batches([batch.filter(wanted)]))
-    return [str(cell) for cell in pa.concat_tables(found).sort_by("rank")[key].to_pylist()[:most]] if found else []
+        for batch in shards.read(folder, path, [key, "action", "rank", "score"]):
+            total.add(hash64(batch.column(key).filter(pc.equal(batch.column("action"), action))))
+            if most:
+                first.add(batch)
+    keys, has_ranks = first.column(key), any(first.column("rank"))
+    named = f"first by {'rank' if has_ranks else 'score'}: {', '.join(map(str, keys))}" if keys else ""
+    return _Acting(total.identity, named)

@@ -70,9 +70,11 @@ def today(pipeline: Pipeline, now: float) -> date:
 
 def bounds_of(pipeline: Pipeline, instance: dg.DagsterInstance) -> Bounds:
     """The limits of a pipeline's ticks."""
-    uploads, settings = pipeline.spec.uploads, pipeline.spec.runs
+    uploads, settings, decisions = pipeline.spec.uploads, pipeline.spec.runs, pipeline.spec.decisions
+    look_back = decisions.look_back if decisions else 0
     return Bounds(
-        recent_days=uploads.recent_days,
+        recent_days=max(uploads.recent_days, look_back + 1 if look_back else 0),
+        look_back=look_back,
         older_days=uploads.older_days,
         requests=uploads.runs_per_tick,
         pauses=Pauses(settings.retries, settings.retry_minutes * 60),

@@ -49,6 +49,8 @@ class Bounds:
     """Between failed runs of the same files and code; after the last one, the day needs a person."""
     max_runtime: float = 21_600.0
     """Seconds after which a run that has not ended counts as dead."""
+    look_back: int = 0
+    """Days before whose decisions a day's own depend on: it waits for those of them that are run."""
 
 
 class TickState(BaseModel):
@@ -270,6 +272,10 @@ def plan(
     for one in unexpected or ():
         report(after.strangers, one.name, one.reason, f"{one.name}: {one.reason}")
     named, is_full = {*memory.hinted, *memory.seen}, False
+    to_run = [day for day in landed if day.files and not (day.denied or day.is_up_to_date or day.has_lost)]
+    not_now = {day.day: _why_not_now(day, runs.get(day.day, ()), code, now, bounds, after) for day in to_run}
+    going = {day for day, known in runs.items() if any(is_in_flight(run, now, bounds) for run in known)}
+    undecided = going.union(day for day, reason in not_now.items() if not reason)
     for day in landed:
         known = runs.get(day.day, ())
         if reason := _worth_reporting(day, today):
@@ -278,9 +284,9 @@ def plan(
             after.told.pop(day.day, None)
         if day.denied:
             waiting[day.day] = day.denied
-        elif not day.files or day.is_up_to_date or day.has_lost:
+        elif day.day not in not_now:
             _forget(after, day.day)
-        elif reason := _why_not_now(day, known, code, now, bounds, after):
+        elif reason := not_now[day.day] or _waits_for_earlier(day.day, undecided, bounds.look_back):
             waiting[day.day] = reason
         elif len(requests) < bounds.requests:
             requests.append(_request(day, known, code, today))
@@ -337,6 +343,16 @@ def _why_not_now(day: Landed, runs: Sequence[DayRun], code: str, now: float, bou
     left = before[0].since + pause - now
     what = f"failed {len(failed)} times" if failed else "scored, but changed since"
     return f"{what}, run again in {left:.0f} s" if 0 < left <= pause else ""
+
+
+def _waits_for_earlier(day: str, undecided: Collection[str], look_back: int) -> str:
+    """Why a day waits for decisions that its own look back at; empty if it does not.
+
+    Days before that only wait themselves, for files or after a failure, do not count: they could delay it for days.
+    """
+    earliest = str(date.fromisoformat(day) - timedelta(look_back))
+    awaited = min((other for other in undecided if earliest <= other < day), default="")
+    return f"its decisions look back at {awaited}, which is decided first" if awaited else ""
 
 
 def _has_waited(day: Landed, runs: Sequence[DayRun], now: float) -> bool:

@@ -1,6 +1,7 @@
 """Which days a backfill runs, and why."""
 
 import io
+import itertools
 import re
 import shutil
 from datetime import date
@@ -157,3 +158,17 @@ def test_days_that_were_decided_by_other_rules_are_stale_and_decided_anew_if_ask
     assert [len(keys(tiny, "call", day)) for day in DAYS[:2]] == [3, 3]
     assert shown(tiny, STALE) == {}
     assert score(tiny, within(DAYS[1], DAYS[1])) == (0, {DAYS[1]: "unchanged"})
+
+
+def test_days_that_were_decided_without_the_days_before_are_stale_and_decided_anew_in_order(tiny: TinyProject) -> None:
+    with_decisions(tiny, changed("call", not_within_days=1))
+    for day in reversed(DAYS[:3]):
+        tiny.land(day, customers(tiny, 60))
+        assert tiny.run(day).success
+    assert keys(tiny, "call", DAYS[0]) == keys(tiny, "call", DAYS[1]), "neither knew of the other"
+    assert shown(tiny, STALE) == dict.fromkeys(DAYS[1:3], "stale: decisions")
+    assert shown(tiny, within(DAYS[1], DAYS[1])) == {DAYS[1]: "stale: decisions"}
+    assert score(tiny, STALE) == (0, dict.fromkeys(DAYS[1:3], "scored"))
+    for before, day in itertools.pairwise(DAYS[:3]):
+        assert keys(tiny, "call", day).isdisjoint(keys(tiny, "call", before))
+    assert shown(tiny, STALE) == {}

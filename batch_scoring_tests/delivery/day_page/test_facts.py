@@ -1,13 +1,17 @@
 """What the page says, counted again from the table of decisions and from the files that landed."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
 
-from batch_scoring.delivery.day_page.facts import FIRST_ROWS, gather
+from batch_scoring.delivery.day_page.facts import FIRST_ROWS, MOVED, gather
 from batch_scoring.errors import StateError
 from batch_scoring_tests.delivery.day_page.conftest import DAYS
 from batch_scoring_tests.tiny import TinyProject
+
+ROWS = 20_000
+"""Of a day that is large for its page."""
 
 
 def test_counts_are_those_of_the_table(decided: TinyProject) -> None:
@@ -30,6 +34,36 @@ def test_what_has_changed_since_yesterday_is_counted_by_key(decided: TinyProject
     mail = gather(decided.pipeline, DAYS[1]).actions[1]
     assert (mail.entered, mail.left, mail.moved) == (len(has - had), len(had - has), 0)
     assert gather(decided.pipeline, DAYS[0]).actions[1].entered is None
+
+
+def test_moved_scores_and_actions_without_rows_yesterday_are_counted(decided: TinyProject) -> None:
+    before = {row["id"]: row for row in decided.read(DAYS[0], "decisions").to_pylist()}
+    decided.deliver("v2", seed=9)
+    decided.spec["decisions"]["actions"]["letter"] = {}
+    decided.write_spec()
+    assert decided.run(DAYS[1]).success
+    now = {row["id"]: row for row in decided.read(DAYS[1], "decisions").to_pylist()}
+    total = 0
+    for action in gather(decided.pipeline, DAYS[1]).actions:
+        had, has = ({key for key, row in day.items() if row["action"] == action.name} for day in (before, now))
+        moved = sum(abs(now[key]["score"] - before[key]["score"]) > MOVED for key in had & has)
+        assert (action.entered, action.left, action.moved) == (len(has - had), len(had - has), moved)
+        total += moved
+    assert total, "some scores have moved"
+
+
+def test_rows_with_an_action_do_not_become_python_objects(decided: TinyProject) -> None:
+    decided.spec["decisions"] = {"actions": {"call": {}}}
+    decided.write_spec()
+    decided.land(DAYS[1], decided.rows(ROWS))
+    assert decided.run(DAYS[1]).success
+    gather(decided.pipeline, DAYS[1])
+    tracemalloc.start()
+    facts = gather(decided.pipeline, DAYS[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert facts.actions[0].rows == ROWS and facts.actions[0].entered
+    assert peak < 50 * ROWS
 
 
 def test_segments_count_rows_and_actions_by_value(decided: TinyProject) -> None:

@@ -13,6 +13,15 @@ from batch_scoring_tests.tiny import DAY, TinyProject
 
 ROWS = 120
 
+FUNCTION = """
+import pyarrow as pa
+import pyarrow.compute as pc
+
+def decide(rows, day):
+    high = pc.greater_equal(rows["prob_class_1"], pc.mean(rows["prob_class_1"]))
+    return pa.table({"action": pc.if_else(high, "call", "mail"), "reason": pc.if_else(high, "high", "low")})
+"""
+
 
 @pytest.fixture
 def decided(tiny: TinyProject) -> TinyProject:
@@ -52,6 +61,27 @@ def test_the_first_rows_by_rank_are_explained(decided: TinyProject, monkeypatch:
     assert decided.run().success
     rows = decided.read(DAY, "decisions").to_pylist()
     assert [row["rank"] <= 5 for row in rows if row["why"] is not None] == [True] * 10
+
+
+def test_without_ranks_the_highest_scores_of_every_action_are_explained(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain, "MOST", 3)
+    (tiny.folder / "rules.py").write_text(FUNCTION)
+    tiny.spec["decisions"] = {
+        "function": "rules:decide",
+        "reasons": ["high", "low"],
+        "actions": {"call": {}, "mail": {}},
+        "explain": 1,
+    }
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(ROWS))
+    assert tiny.run().success
+    rows = tiny.read(DAY, "decisions").to_pylist()
+    for name in ("call", "mail"):
+        acting = sorted((row for row in rows if row["action"] == name), key=lambda row: -row["score"])
+        assert len(acting) > 3
+        assert {row["id"] for row in acting if row["why"] is not None} == {row["id"] for row in acting[:3]}
 
 
 def test_without_the_setting_no_model_is_loaded(decided: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from batch_scoring.config.delivery_spec import Decisions
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.delivery.decisions.prepare import Source, check_current, prepare, read_source, shard_digest
@@ -25,6 +26,12 @@ def source(pipeline: Pipeline, day: str = DAY) -> tuple[DayStep, Source]:
     step = DayStep(pipeline, day, "decisions")
     assert pipeline.spec.decisions is not None
     return step, read_source(step, pipeline.spec.decisions)
+
+
+def rules(tiny: TinyProject) -> Decisions:
+    found = tiny.pipeline.spec.decisions
+    assert found is not None
+    return found
 
 
 def test_nothing_is_visible_before_it_is_published(scored: TinyProject) -> None:
@@ -55,21 +62,21 @@ def test_the_digest_follows_the_scores_the_rules_and_the_days_before(scored: Tin
 
 def test_a_day_that_was_scored_again_meanwhile_is_superseded(scored: TinyProject) -> None:
     step, of = source(scored.pipeline)
-    check_current(step, of)
+    check_current(step, rules(scored), of)
     scored.deliver("v2", seed=3)
     scored.run(steps=["model", "predictions"])
     with pytest.raises(SupersededError, match="was decided, the day was scored again, with another result"):
-        check_current(step, of)
+        check_current(step, rules(scored), of)
 
 
 def test_newer_files_supersede_decisions(scored: TinyProject) -> None:
     step, of = source(scored.pipeline)
     scored.land(DAY, customers(scored, 61))
     with pytest.raises(SupersededError, match="have changed since raw_input pinned them"):
-        check_current(step, of)
+        check_current(step, rules(scored), of)
     scored.run(steps=["raw_input"])
     with pytest.raises(SupersededError, match="superseded"):
-        check_current(step, of)
+        check_current(step, rules(scored), of)
 
 
 def test_tables_that_another_program_has_changed_are_not_decided_from(scored: TinyProject) -> None:
@@ -98,3 +105,17 @@ def test_the_days_before_count_only_if_a_rule_asks_for_them(scored: TinyProject)
     assert source(scored.pipeline, NEXT_DAY)[1].earlier == ()
     by_rules(scored, changed("call", not_within_days=1))
     assert [one.day for one in source(scored.pipeline, NEXT_DAY)[1].earlier] == [DAY]
+
+
+def test_an_earlier_day_that_is_decided_meanwhile_supersedes_a_day_that_looks_back(scored: TinyProject) -> None:
+    by_rules(scored, changed("call", not_within_days=1))
+    scored.land(NEXT_DAY, customers(scored, 60))
+    scored.run(NEXT_DAY, steps=["raw_input", "validated_features", "predictions"])
+    step, of = source(scored.pipeline, NEXT_DAY)
+    assert of.earlier == ()
+    check_current(step, rules(scored), of)
+    scored.run(steps=["decisions"])
+    with pytest.raises(SupersededError, match="a day before it that not_within_days asks for was decided"):
+        check_current(step, rules(scored), of)
+    by_rules(scored, RULES)
+    check_current(step, rules(scored), of)

@@ -79,6 +79,17 @@ def test_it_may_give_ranks_and_the_keys() -> None:
     assert decided(function).rank.tolist() == decided(both).rank.tolist() == [2, 1, 0, 0]
 
 
+def test_it_may_return_the_key_as_pandas_does() -> None:
+    def function(rows: pa.Table, day: date) -> pa.Table:
+        frame = rows.to_pandas()
+        frame["action"] = (frame["prob_class_1"] >= 0.5).map({True: "review", False: "none"})
+        frame["reason"] = frame["action"].map({"review": "risky", "none": "fine"})
+        return pa.Table.from_pandas(frame[["id", "action", "reason"]], preserve_index=False)
+
+    large = with_column("id", lambda rows: rows["id"].cast(pa.large_string()))
+    assert decided(function).action.tolist() == decided(large).action.tolist() == decided(good).action.tolist()
+
+
 def test_a_reason_that_the_spec_does_not_name_is_left_to_the_check() -> None:
     day = decided(with_column("reason", lambda rows: [[f"odd {key}" for key in rows["id"].to_pylist()]]))
 
@@ -150,6 +161,8 @@ def test_a_function_that_is_not_pure_is_found(function: Callable[..., Any], mess
         (with_column("score", [[1.0] * 4]), "returned the column score; expected action, reason and perhaps rank"),
         (lambda rows, day: good(rows, day)[:3], "returned 3 rows for 4; expected one for each, in their order"),
         (with_column("id", [list("abcd")]), "returned other keys than it got; expected the rows in their order"),
+        (with_column("id", [[1, 2, 3, 4]]), "returned other keys than it got"),
+        (with_column("id", [[{}] * 4]), "returned other keys than it got"),
         (with_column("action", [["review", "reveiw", "none", "none"]]), f"action 'reveiw' for id 'b'; {ACTIONS}"),
         (with_column("action", [["none", None, "none", None]]), f"action None for id 'b' and 1 other row; {ACTIONS}"),
         (with_column("reason", [["fine", None, "fine", "fine"]]), "gives the reason None for id 'b'; expected a text"),

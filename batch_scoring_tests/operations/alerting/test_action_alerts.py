@@ -32,14 +32,30 @@ def tick(instance: dg.DagsterInstance, fraud: TinyProject) -> Tick:
     return lambda: collector.tick(instance, [fraud.pipeline], LOG)
 
 
-def decide(tiny: TinyProject, day: str, rows: int, digest: str = "a", **changes: object) -> None:
-    """Publish a day's decisions: `rows` of 100 get the action, keys k0 … by rank."""
+def decide(
+    tiny: TinyProject,
+    day: str,
+    rows: int,
+    digest: str = "a",
+    *,
+    start: int = 0,
+    held: int = 0,
+    is_ranked: bool = True,
+    **changes: object,
+) -> None:
+    """Publish a day's decisions: of 100 keys from `start` on, by rank, `held` are held out and `rows` act."""
     path = f"dt={day}/{digest * 32}-00000000.parquet"
     table = tiny.pipeline.output.subfolder("tables/decisions")
     with table.scratch() as scratch:
-        ranks = pa.array([*range(1, rows + 1), *[None] * (100 - rows)], pa.int32())
-        actions = ["review"] * rows + ["none"] * (100 - rows)
-        pq.write_table(pa.table({"id": [f"k{n}" for n in range(100)], "action": actions, "rank": ranks}), scratch)
+        columns = {
+            "id": [f"k{n}" for n in range(start, start + 100)],
+            "action": ["none"] * held + ["review"] * rows + ["none"] * (100 - rows - held),
+            "rank": pa.array(list(range(1, held + rows + 1)) + [None] * (100 - rows - held), pa.int32()),
+            "score": [n / 100 for n in range(100)],
+        }
+        if not is_ranked:
+            columns["rank"] = pa.nulls(100, pa.int32())
+        pq.write_table(pa.table(columns), scratch)
         table.put_file(scratch, path)
     stats = ShardStats(
         digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions={"review": rows, "none": 100 - rows}
@@ -83,6 +99,31 @@ def test_a_corrected_day_is_told_again_with_what_was_told_before(
     decide(fraud, days_ago(0), 0, "c")
     tick()
     assert web.posts[2]["title"] == f"{fraud.name} {days_ago(0)}: 0 rows with the action review, corrected"
+
+
+def test_a_day_that_is_decided_anew_with_the_same_rows_is_not_told_again(
+    fraud: TinyProject, web: WebServer, tick: Tick
+) -> None:
+    decide(fraud, days_ago(0), 12)
+    tick()
+    decide(fraud, days_ago(0), 12, "b")
+    assert tick() == "no new alerts"
+    decide(fraud, days_ago(0), 12, "c", start=1)
+    tick()
+    assert [post["title"] for post in web.posts[1:]] == [
+        f"{fraud.name} {days_ago(0)}: 12 rows with the action review, corrected"
+    ]
+
+
+@pytest.mark.parametrize(("is_ranked", "named"), [(True, "rank: k5, k6"), (False, "score: k16, k15")])
+def test_the_control_group_is_not_named_and_without_ranks_the_highest_scores_are(
+    fraud: TinyProject, web: WebServer, tick: Tick, is_ranked: bool, named: str
+) -> None:
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 2
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12, held=5, is_ranked=is_ranked)
+    tick()
+    assert f"first by {named}\n" in web.posts[0]["message"]
 
 
 def test_keys_are_named_by_rank_if_the_spec_allows_it_and_the_control_group_is_counted(

@@ -72,6 +72,21 @@ def test_a_landed_day_is_asked_for_and_runs_with_tags_that_say_why(
     assert asked(look(tiny, instance)) == []
 
 
+def test_days_whose_decisions_look_back_are_asked_for_one_after_another(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.spec["decisions"] = {"actions": {"call": {"most": 8, "not_within_days": 9}}}
+    tiny.spec["uploads"] = {"recent_days": 1, "older_days": 1}
+    tiny.write_spec()
+    for day in (NEXT_DAY, DAY):
+        land(tiny, day, 64)
+    assert landing_scan.bounds_of(tiny.pipeline, instance).recent_days == 10, "all that they look back at"
+    tick = look(tiny, instance)
+    assert asked(tick) == [DAY] and f"{NEXT_DAY}: its decisions look back at {DAY}" in tick.summary
+    tiny.run(instance=instance)
+    assert asked(look(tiny, instance)) == [NEXT_DAY]
+
+
 def test_a_tick_without_news_says_what_it_saw(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
     result = evaluated(tiny, instance)
     assert not result.run_requests and isinstance(result.skip_reason, dg.SkipReason)

@@ -69,6 +69,36 @@ def asked(made: TickPlan) -> list[str]:
     return [request.day for request in made.requests]
 
 
+# days whose decisions look back
+
+
+def backlog(count: int = 4) -> list[Landed]:
+    """Days that have landed and are not scored, the newest first."""
+    return [landed(str(date.fromisoformat(DAY) + timedelta(back))) for back in range(count - 1, -1, -1)]
+
+
+def test_a_day_that_looks_back_waits_for_the_days_before_that_are_run() -> None:
+    last, third, second, first = (day.day for day in backlog())
+    made = decide(*backlog(), bounds=Bounds(look_back=2))
+    assert asked(made) == [first]
+    assert made.waiting == {
+        last: f"its decisions look back at {second}, which is decided first",
+        third: f"its decisions look back at {first}, which is decided first",
+        second: f"its decisions look back at {first}, which is decided first",
+    }
+    assert asked(decide(*backlog())) == [last, third, second, first]
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"), [("started", True), ("queued", True), ("refused", False), ("failed", False)]
+)
+def test_a_day_before_is_waited_for_while_it_runs_and_not_after_it_failed(status: str, waits: bool) -> None:
+    runs = [run(number, status, NOON - 60) for number in range(3 if status == "failed" else 1)]
+    second = backlog(2)[0].day
+    made = decide(*backlog(2), runs=runs, bounds=Bounds(look_back=28))
+    assert asked(made) == ([] if waits else [second])
+
+
 # a day
 
 
