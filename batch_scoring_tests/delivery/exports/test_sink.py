@@ -36,5 +36,5 @@ def test_versions_of_two_steps_are_not_compared(replaces: Replaces, version: Ver
     compared = refused("predictions", "predictions")
     assert refused("", "predictions") == refused("predictions", "") == compared, "a marker from before"
     assert (compared is None) == (
-        version > (2, 2) and replaces != "nothing" or version == (2, 2) and replaces == "same"
+        (version > (2, 2) and replaces != "nothing") or (version == (2, 2) and replaces == "same")
     )
