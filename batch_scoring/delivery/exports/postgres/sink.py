@@ -193,13 +193,16 @@ class PostgresSink:
     def _outcome(self, connection: Connection, place: _Place, shown: _Shown, delivery: Delivery) -> Outcome | None:
         """What comes of a delivery without writing anything; None if it has to be written.
 
-        Rows that somebody has deleted, or a table that was dropped, are written again.
+        Rows that somebody has deleted, or a table that was dropped, are written again, unless what was exported is to
+        stay: nothing tells whether they would be the same rows.
         """
         outcome = delivery.refused(shown.marker)
         if outcome is None or outcome == "superseded":
             return outcome
-        is_there = shown.table == place.quoted and _count(connection, place, delivery.day) == shown.marker.rows
-        return outcome if is_there else None
+        if shown.table != place.quoted:
+            return None
+        is_left = delivery.replaces == "nothing" or _count(connection, place, delivery.day) == shown.marker.rows
+        return outcome if is_left else None
 
     def _refuse_sharing(self, connection: Connection, place: _Place, day: str) -> None:
         """Refuse a table in which another export shows this day: each would delete the other's rows."""

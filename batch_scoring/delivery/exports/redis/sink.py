@@ -289,8 +289,9 @@ def _owner(delivery: Delivery) -> str:
 
 
 def _refused(delivery: Delivery, shown: ShownDay, now: datetime) -> Outcome | None:
-    """Why a delivery is not shown; one whose keys have vanished may come again."""
-    if shown.expires_at <= now and shown.marker.version == delivery.version:
+    """Why a delivery is not shown; one whose keys have vanished may come again, unless what was exported is to stay."""
+    is_gone = shown.expires_at <= now and shown.marker.version == delivery.version
+    if is_gone and delivery.replaces != "nothing":
         return None
     return delivery.refused(shown.marker)
 

@@ -191,6 +191,17 @@ def test_a_table_of_markers_without_the_step_gets_it_with_the_next_day(postgres:
     assert postgres.query("SELECT of FROM batch_scoring_exports") == [("decisions",)]
 
 
+def test_a_day_that_is_kept_stays_as_somebody_has_left_it(postgres: Server) -> None:
+    sink = sink_of(postgres)
+    sink.deliver(replace(delivery_of(ids(1, 2)), replaces="nothing"))
+    postgres.query("DELETE FROM results")
+    assert sink.deliver(replace(delivery_of(ids(1, 2)), replaces="nothing")).outcome == "unchanged"
+    assert sink.deliver(replace(delivery_of(ids(3), 2), replaces="nothing")).outcome == "kept"
+    assert rows_in(postgres) == []
+    other = sink_of(postgres, "renamed")
+    assert other.deliver(replace(delivery_of(ids(3), 2), replaces="nothing")).outcome == "exported"
+
+
 def test_an_export_that_names_another_table_begins_anew_there(postgres: Server) -> None:
     sink_of(postgres).deliver(delivery_of(ROWS))
     other = sink_of(postgres, "renamed")

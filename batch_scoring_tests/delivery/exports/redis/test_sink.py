@@ -234,6 +234,18 @@ def test_keys_vanish_by_their_ttl_and_may_come_again(sink: RedisSink, reader: Re
     assert sink.marker(SATURDAY) is not None
 
 
+def test_keys_that_have_vanished_do_not_come_again_if_what_was_exported_is_to_stay(
+    sink: RedisSink, reader: Reader
+) -> None:
+    sink.deliver(delivery(transaction=2))
+    gone = json.loads(reader.client.hget("rec:days", SATURDAY)) | {"expires_at": "2026-01-01T00:00:00Z"}
+    reader.client.hset("rec:days", SATURDAY, json.dumps(gone))
+    before = reader.current("prefix")
+    assert sink.deliver(replace(delivery(transaction=2), replaces="nothing")).outcome == "unchanged"
+    assert sink.deliver(replace(delivery(transaction=3), replaces="nothing")).outcome == "kept"
+    assert reader.current("prefix") == before
+
+
 class Meanwhile:
     """Rows of a delivery, during which something else happens."""
 
