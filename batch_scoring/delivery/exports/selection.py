@@ -20,6 +20,9 @@ from batch_scoring.storage.parquet import READ_ROWS
 SORTED_ROWS = 2**20
 """Rows that are sorted at a time, if no order is given."""
 
+OF_FEATURES = ("source_file", "row_number")
+"""Columns of the features table that no spec names."""
+
 Mask = Callable[[pa.RecordBatch], pa.BooleanArray]
 
 
@@ -113,6 +116,14 @@ def _rows(pipeline: Pipeline, published: Published, columns: Sequence[str]) -> D
     if published.features is None or set(columns) <= set(rows.schema.names):
         return rows
     return DayRows(pipeline, published.features, published.predictions, published.decisions)
+
+
+def reads_features(pipeline: Pipeline, name: str) -> bool:
+    """Whether an export needs columns that no table has but that of the features."""
+    spec, export = pipeline.spec, pipeline.spec.exports[name]
+    rule = _rule(export, name)
+    mentioned = {*named_columns(export), export.order.removeprefix("-"), *(rule.names if rule else ())}
+    return not mentioned.isdisjoint({*spec.features.names, *spec.input.attributes, *OF_FEATURES})
 
 
 def named_columns(export: Export) -> tuple[str, ...]:

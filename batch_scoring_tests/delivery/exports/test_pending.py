@@ -1,7 +1,12 @@
 """Which days of an export are behind, from storage alone."""
 
+from typing import Any
+
+import pytest
+
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
+from batch_scoring.errors import StateError
 from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, unchecked, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
@@ -77,6 +82,34 @@ def test_decisions_are_behind_once_they_are_about_the_published_predictions(tiny
     tiny.deliver("v2", seed=1)
     scored(tiny)
     assert found() == ["its decisions are not about the predictions that are published"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "waits"),
+    [
+        ({}, False),
+        ({"columns": ["id", "prob_class_1"], "order": "-prob_class_1", "where": "prediction == 1"}, False),
+        ({"columns": ["id", "x"]}, True),
+        ({"columns": ["row_number"]}, True),
+        ({"order": "-x"}, True),
+        ({"where": "c == 'red'"}, True),
+    ],
+)
+def test_an_export_waits_for_a_correction_only_if_it_needs_features(
+    tiny: TinyProject, fields: dict[str, Any], waits: bool
+) -> None:
+    """A correction that failed half-way leaves features that the published scores were not made of."""
+    scored(tiny)
+    tiny.land(DAY, tiny.rows(13), "a.parquet")
+    tiny.run(steps=["raw_input", "validated_features"])
+    pipeline = unchecked(tiny, **fields)
+    (one,) = pending.recent(pipeline, NAME)
+    assert bool(one.waits_for) == waits
+    if not waits:
+        assert export_day(pipeline, NAME, DAY, run_of_test()).outcome == "exported"
+        return
+    with pytest.raises(StateError, match=one.waits_for):
+        export_day(pipeline, NAME, DAY, run_of_test())
 
 
 def test_an_unreadable_receipt_counts_as_none(tiny: TinyProject) -> None:
