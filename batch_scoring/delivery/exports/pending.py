@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import published
+from batch_scoring.delivery.exports.expiry import why_gone
 from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
@@ -78,10 +79,11 @@ def _pending(pipeline: Pipeline, name: str, day: PublishedDay, receipt: ExportRe
 
 
 def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay) -> str:
-    """Why the steps of a day do not belong together: one of them is just being published."""
+    """Why a day cannot be exported: one of its steps is just being published, or retention has removed its rows."""
     found = State(pipeline.output)
     predictions = [day] if day.step == "predictions" else found.published_days_of("predictions", [day.day])
     features = found.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []
     if not predictions:
         return "its predictions are not published"
-    return why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
+    apart = why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
+    return apart or why_gone(pipeline, [day, *features])
