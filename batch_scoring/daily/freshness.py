@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
-from batch_scoring.daily.tables import decisions_table, features_table, predictions_table, quarantine_table
+from batch_scoring.daily.tables import TABLES, decisions_table, features_table, predictions_table, quarantine_table
 from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
@@ -145,7 +145,9 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     stale, state = StaleDays(), State(pipeline.output)
     decided = state.published_days("decisions") if pipeline.spec.decisions else []
     otherwise = decided_otherwise(pipeline, decided)
-    expired = _expired(pipeline, state) if pipeline.spec.retention.features_days else set()
+    expired: set[str] = set()
+    if pipeline.spec.retention.features_days:
+        expired = expired_days(pipeline, "validated_features", state.published_days("validated_features"))
     for published_day in state.published_days("predictions"):
         if published_day.day in expired:
             continue
@@ -164,16 +166,16 @@ def stale_days(pipeline: Pipeline, model_sha256: str) -> StaleDays:
     return stale
 
 
-def _expired(pipeline: Pipeline, state: State) -> set[str]:
-    """Days whose features retention has removed."""
-    table = features_table(pipeline)
+def expired_days(pipeline: Pipeline, step: StepName, published: Sequence[PublishedDay]) -> set[str]:
+    """The days whose rows retention has removed, among some that a step has published."""
+    table = TABLES[step](pipeline)
     loaded = table.load()
     if loaded is None:
         return set()
     return {
-        features.day
-        for features in state.published_days("validated_features")
-        if loaded.transaction_version(Part(table, features.day, features.step).expiry) == features.table.transaction
+        one.day
+        for one in published
+        if loaded.transaction_version(Part(table, one.day, step).expiry) == one.table.transaction
     }
 
 

@@ -265,6 +265,8 @@ class ExportReceipt(Document):
     """The day's files of that version, relative to the table."""
     settings: str
     """Digest of the export's section of the spec; a change alone exports nothing again."""
+    place: str = ""
+    """Digest of where the sink is, as the spec names it; empty in receipts from before it was written down."""
     outcome: Literal["exported", "unchanged", "superseded", "kept"]
     """kept: the day was corrected, and `corrections: keep` leaves what was exported."""
     rows: int

@@ -131,7 +131,11 @@ def test_a_browser_draws_what_is_served(server: ReportServer, tiny: TinyProject,
 
 def test_make_dev_starts_it_around_dagster_and_no_other_server() -> None:
     commands = re.findall(r"(?m)^dev:.*\n((?:\t.*\n)+)", (PROJECT / "Makefile").read_text(encoding="utf-8"))
-    assert commands == ["\t$(BIN)/python -m batch_scoring.cli.report_server $(BIN)/dagster dev -w workspace.yaml\n"]
+    (lines,) = commands
+    assert (
+        lines.splitlines()[-1]
+        == "\t$(BIN)/python -m batch_scoring.cli.report_server $(BIN)/dagster dev -w workspace.yaml"
+    )
 
 
 SAYS = "import os, sys, time; print(os.environ.get('REPORTS_URL'), flush=True); time.sleep(float(sys.argv[1]))"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from batch_scoring.config.delivery_spec import Export
+from batch_scoring.config.delivery_spec import AnyExport
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.exports import published
 from batch_scoring.delivery.exports.selection import Selection, select
@@ -55,6 +55,8 @@ def export_day(
     work = _Export(pipeline, name, day, run, State(pipeline.output))
     found = published.of_day(work.state, work.spec, day)
     receipt = published.receipt_of(work.state, name, day)
+    if receipt and not published.is_there(receipt, work.spec):
+        receipt = None  # of another sink: this one says itself what it shows
     if receipt and published.is_of(receipt, found.exported) and not again:
         run.log(f"{name} {day}: {_MESSAGES['unchanged']}, {receipt.rows:,} rows by run {receipt.run_id}")
         return receipt
@@ -78,7 +80,7 @@ class _Export:
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
-    def spec(self) -> Export:
+    def spec(self) -> AnyExport:
         return self.pipeline.spec.exports[self.name]
 
     def deliver(self, sink: Sink, exported: PublishedDay, rows: "_CountedRows", *, again: bool) -> Delivered:
@@ -119,6 +121,7 @@ class _Export:
             transaction=exported.table.transaction,
             files=exported.table.files,
             settings=published.settings_of(self.spec),
+            place=published.place_of(self.spec),
             outcome=outcome,
             rows=rows,
             sent=sent,

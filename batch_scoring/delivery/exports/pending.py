@@ -1,11 +1,17 @@
-"""Which days of an export are behind: what is published of them is not what their receipt says. From storage alone."""
+"""Which days of an export are behind: their receipt is not of what is published, or not of the place that is named now.
+
+From storage alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from batch_scoring.config.delivery_spec import AnyExport
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import published
+from batch_scoring.delivery.exports.expiry import why_gone
+from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
 
@@ -65,22 +71,31 @@ def outdated(pipeline: Pipeline, name: str) -> set[str]:
 def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay]) -> list[PendingDay]:
     state = State(pipeline.output)
     receipts = published.receipts_by_day(state, name, [day.day for day in days])
-    behind = [day for day in days if not (receipt := receipts.get(day.day)) or not published.is_of(receipt, day)]
-    return [_pending(pipeline, name, day, receipts.get(day.day)) for day in behind]
+    whys = {day.day: _why(pipeline.spec.exports[name], day, receipts.get(day.day)) for day in days}
+    return [_pending(pipeline, name, day, whys[day.day]) for day in days if whys[day.day]]
 
 
-def _pending(pipeline: Pipeline, name: str, day: PublishedDay, receipt: ExportReceipt | None) -> PendingDay:
+def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) -> str:
+    """Why a day is behind; empty if it is not."""
+    if receipt is None:
+        return "it is published and not exported"
+    if not published.is_there(receipt, export):
+        return "it was exported to another place than the spec names now"
+    return "" if published.is_of(receipt, day) else "its day was corrected since it was exported"
+
+
+def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str) -> PendingDay:
     export = pipeline.spec.exports[name]
     version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
-    why = "its day was corrected since it was exported" if receipt else "it is published and not exported"
     return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day))
 
 
 def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay) -> str:
-    """Why the steps of a day do not belong together: one of them is just being published."""
+    """Why a day cannot be exported: one of its steps is just being published, or retention has removed its rows."""
     found = State(pipeline.output)
     predictions = [day] if day.step == "predictions" else found.published_days_of("predictions", [day.day])
-    features = found.published_days_of("validated_features", [day.day])
+    features = found.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []
     if not predictions:
         return "its predictions are not published"
-    return why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
+    apart = why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
+    return apart or why_gone(pipeline, [day, *features])

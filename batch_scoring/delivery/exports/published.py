@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import get_args
 
-from batch_scoring.config.delivery_spec import Export, Weekday
+from batch_scoring.config.delivery_spec import AnyExport, Export, FileExport, PostgresExport, Weekday
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import NotPublishedError
 from batch_scoring.storage.shards import digest
@@ -53,13 +53,28 @@ def settings_of(export: Export) -> str:
     return digest("export", export.model_dump_json())
 
 
+def place_of(export: AnyExport) -> str:
+    """Digest of where an export's sink is, as the spec names it: what its variable holds is a secret."""
+    match export:
+        case FileExport():
+            return digest(export.to, export.path)
+        case PostgresExport():
+            return digest(export.to, export.url_from, export.table)
+    return digest(export.to, export.url_from, export.prefix)
+
+
 def is_of(receipt: ExportReceipt, published: PublishedDay) -> bool:
-    """Whether a receipt is of what is published."""
+    """Whether a receipt is of what is published, wherever its sink is."""
     return (receipt.of, receipt.created, receipt.transaction, receipt.files) == (
         published.step,
         *version_of(published),
         published.table.files,
     )
+
+
+def is_there(receipt: ExportReceipt, export: AnyExport) -> bool:
+    """Whether a receipt is of the place that the spec names now."""
+    return receipt.place in ("", place_of(export))
 
 
 def is_day_of(export: Export, day: str) -> bool:

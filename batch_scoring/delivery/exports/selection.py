@@ -13,12 +13,17 @@ from batch_scoring.config.delivery_spec import Export, RedisExport
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.rules.expressions import Rule
 from batch_scoring.delivery.day_rows import DayRows
+from batch_scoring.delivery.exports.expiry import why_gone
 from batch_scoring.delivery.exports.published import Published
 from batch_scoring.errors import SinkRefusedError
 from batch_scoring.storage.parquet import READ_ROWS
+from batch_scoring.storage.state import PublishedDay
 
 SORTED_ROWS = 2**20
 """Rows that are sorted at a time, if no order is given."""
+
+OF_FEATURES = ("source_file", "row_number")
+"""Columns of the features table that no spec names."""
 
 Mask = Callable[[pa.RecordBatch], pa.BooleanArray]
 
@@ -81,7 +86,7 @@ def select(pipeline: Pipeline, name: str, published: Published) -> Selection:
 
     Raises:
         RuleError: `where` cannot be read, or does not fit the columns.
-        SinkRefusedError: a column does not exist.
+        SinkRefusedError: a column does not exist, or retention has removed rows that the export reads.
         StateError: the tables of the day do not belong together.
     """
     export, key = pipeline.spec.exports[name], pipeline.spec.input.key
@@ -109,10 +114,25 @@ def select(pipeline: Pipeline, name: str, published: Published) -> Selection:
 
 def _rows(pipeline: Pipeline, published: Published, columns: Sequence[str]) -> DayRows:
     """The rows of a day; features are looked up only if a column is in no other table."""
+    _refuse_if_gone(pipeline, published.decisions)
     rows = DayRows(pipeline, None, published.predictions, published.decisions)
     if published.features is None or set(columns) <= set(rows.schema.names):
         return rows
+    _refuse_if_gone(pipeline, published.features)
     return DayRows(pipeline, published.features, published.predictions, published.decisions)
+
+
+def _refuse_if_gone(pipeline: Pipeline, published: PublishedDay | None) -> None:
+    if why := why_gone(pipeline, [published]):
+        raise SinkRefusedError(why)
+
+
+def reads_features(pipeline: Pipeline, name: str) -> bool:
+    """Whether an export needs columns that no table has but that of the features."""
+    spec, export = pipeline.spec, pipeline.spec.exports[name]
+    rule = _rule(export, name)
+    mentioned = {*named_columns(export), export.order.removeprefix("-"), *(rule.names if rule else ())}
+    return not mentioned.isdisjoint({*spec.features.names, *spec.input.attributes, *OF_FEATURES})
 
 
 def named_columns(export: Export) -> tuple[str, ...]:

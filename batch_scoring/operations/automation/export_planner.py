@@ -2,7 +2,8 @@
 
 One run of an export at a time, the newest day first: a sink that is down meets one run at a time, after growing pauses.
 A day that the sink refuses is left alone until its version or the export's settings change, or the code is loaded anew,
-as with another address in the environment; other days of the export go on.
+as with another address in the environment; other days of the export go on. A day that fails for a reason of its own,
+which the sink has nothing to do with, comes after the days that have failed less often.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def plan(
     row = failed_in_a_row(runs)
     if row and (pause := _pause_left(row, now, limits)) > 0:
         return None, f"failed {len(row)} times in a row, tried again in {pause:.0f} s"
-    day = max(left)
+    day = max(left, key=lambda one: (-_own_failures(one, days[one], runs), one))
     last = next((run.id[:8] for run in runs if run.status != "created"), "first")
     return ExportRequest(day, f"{name}-{day}-{days[day]}-{last}", len(row) + 1), ""
 
@@ -70,6 +71,14 @@ def _refusal(day: str, version: str, runs: Sequence[ExportRun], limits: Limits) 
     last = next((run for run in runs if run.day == day and run.is_ended), None)
     is_final = last is not None and last.status == "refused" and last.version in ("", version)
     return last if is_final and last and last.since > limits.loaded_at else None
+
+
+def _own_failures(day: str, version: str, runs: Sequence[ExportRun]) -> int:
+    """Number of failures of a day's version that say nothing about the sink."""
+    return sum(
+        run.day == day and run.version in ("", version) and run.status == "failed" and run.failure != "sink"
+        for run in runs
+    )
 
 
 def _pause_left(row: Sequence[ExportRun], now: float, limits: Limits) -> float:

@@ -113,6 +113,18 @@ def test_a_table_that_was_made_anew_has_newer_versions(tiny: TinyProject) -> Non
     assert (after.outcome, exported(tiny).num_rows) == ("exported", 15)
 
 
+@pytest.mark.parametrize("corrections", ["replace", "keep"])
+def test_another_place_gets_the_day_and_the_old_one_keeps_it(tiny: TinyProject, corrections: str) -> None:
+    scored(with_export(tiny, corrections=corrections))
+    export(tiny)
+    before = manifest(tiny)
+    with_export(tiny, corrections=corrections, path="moved/{day}.parquet")
+    receipt = export(tiny)
+    assert (receipt.outcome, receipt.sent) == ("exported", 12)
+    assert receipt.where[1].endswith(f"/moved/{DAY}.manifest.json")
+    assert (manifest(tiny), export(tiny, sink=NoSink())) == (before, receipt)
+
+
 # corrections: keep
 
 

@@ -1,12 +1,38 @@
 """Which days of an export are behind, from storage alone."""
 
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker
+from batch_scoring.errors import StateError
 from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, unchecked, with_export
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
 
+TABLE = {"to": "postgres", "url_from": "URL", "table": "scores"}
+KEYS = {"to": "redis", "url_from": "URL", "prefix": "rec", "key": "c", "value": "x"}
 DAYS = ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04"]  # from Friday to Monday
+
+
+class Accepting:
+    """A sink that takes everything and keeps nothing."""
+
+    address = "nowhere"
+
+    def marker(self, day: str) -> Marker | None:
+        return None
+
+    def deliver(self, delivery: Delivery) -> Delivered:
+        rows = sum(batch.num_rows for batch in delivery.read())
+        return Delivered("exported", Marker(delivery.version, rows, delivery.run_id, datetime.now(UTC), delivery.of))
+
+    def problems(self, schema: pa.Schema) -> list[str]:
+        return []
 
 
 def behind(tiny: TinyProject, days: list[str] | None = None) -> list[str]:
@@ -40,6 +66,33 @@ def test_a_corrected_day_is_behind_again_and_other_settings_alone_are_not(tiny: 
     scored(tiny, rows=13)
     (one,) = pending.recent(tiny.pipeline, NAME)
     assert one.why == "its day was corrected since it was exported"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_behind"),
+    [
+        ({"path": "a/{day}.csv"}, {"path": "b/{day}.csv"}, True),
+        ({"path": "a/{day}.csv"}, {"path": "a/{day}.csv", "most": 3}, False),
+        ({"path": "a/{day}.csv"}, {**TABLE, "path": None}, True),
+        ({**TABLE, "path": None}, {**TABLE, "path": None, "columns": ["id"]}, False),
+        ({**TABLE, "path": None}, {**TABLE, "path": None, "table": "others"}, True),
+        ({**TABLE, "path": None}, {**TABLE, "path": None, "url_from": "OTHER"}, True),
+        ({**KEYS, "path": None}, {**KEYS, "path": None, "ttl_hours": 100}, False),
+        ({**KEYS, "path": None}, {**KEYS, "path": None, "prefix": "other"}, True),
+        ({**KEYS, "path": None}, {**KEYS, "path": None, "url_from": "OTHER"}, True),
+    ],
+)
+def test_a_day_that_was_exported_to_another_place_is_behind(
+    tiny: TinyProject, before: dict[str, Any], after: dict[str, Any], is_behind: bool
+) -> None:
+    scored(tiny)
+    export_day(unchecked(tiny, **before), NAME, DAY, run_of_test(), sink=Accepting())
+    found = [one.why for one in pending.recent(unchecked(tiny, **after), NAME)]
+    assert found == (["it was exported to another place than the spec names now"] if is_behind else [])
+    receipt = tiny.state.receipt(NAME, DAY)
+    assert receipt
+    tiny.state.put_receipt(receipt.model_copy(update={"place": ""}))
+    assert pending.recent(unchecked(tiny, **after), NAME) == [], "a receipt from before they had a place"
 
 
 def test_the_version_of_a_day_changes_with_its_rows_and_with_the_settings(tiny: TinyProject) -> None:
@@ -77,6 +130,34 @@ def test_decisions_are_behind_once_they_are_about_the_published_predictions(tiny
     tiny.deliver("v2", seed=1)
     scored(tiny)
     assert found() == ["its decisions are not about the predictions that are published"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "waits"),
+    [
+        ({}, False),
+        ({"columns": ["id", "prob_class_1"], "order": "-prob_class_1", "where": "prediction == 1"}, False),
+        ({"columns": ["id", "x"]}, True),
+        ({"columns": ["row_number"]}, True),
+        ({"order": "-x"}, True),
+        ({"where": "c == 'red'"}, True),
+    ],
+)
+def test_an_export_waits_for_a_correction_only_if_it_needs_features(
+    tiny: TinyProject, fields: dict[str, Any], waits: bool
+) -> None:
+    """A correction that failed half-way leaves features that the published scores were not made of."""
+    scored(tiny)
+    tiny.land(DAY, tiny.rows(13), "a.parquet")
+    tiny.run(steps=["raw_input", "validated_features"])
+    pipeline = unchecked(tiny, **fields)
+    (one,) = pending.recent(pipeline, NAME)
+    assert bool(one.waits_for) == waits
+    if not waits:
+        assert export_day(pipeline, NAME, DAY, run_of_test()).outcome == "exported"
+        return
+    with pytest.raises(StateError, match=one.waits_for):
+        export_day(pipeline, NAME, DAY, run_of_test())
 
 
 def test_an_unreadable_receipt_counts_as_none(tiny: TinyProject) -> None:

@@ -70,6 +70,19 @@ def test_a_refused_day_waits_for_a_change_and_others_go_on() -> None:
     assert asked(failed(2, ago=5_000), refused, days=only) == "2024-03-04 attempt 3", "its last run was not refused"
 
 
+def test_a_day_that_fails_by_itself_does_not_keep_older_days_waiting() -> None:
+    damaged = replace(failed(1), failure="storage")
+    assert asked(damaged) == "2024-03-03 attempt 2"
+    assert asked(damaged, days={"2024-03-04": "v4"}) == "2024-03-04 attempt 2", "alone it is tried again"
+    assert asked(damaged, days=DAYS | {"2024-03-04": "v5"}) == "2024-03-04 attempt 2", "another version begins anew"
+    assert asked(failed(2), damaged) == "2024-03-03 attempt 3"
+    both = [replace(failed(2, "2024-03-03"), failure="storage", version="v3"), damaged]
+    assert asked(*both) == "2024-03-04 attempt 3", "of those that failed as often, the newest"
+    succeeded = replace(failed(3, "2024-03-02"), status="succeeded", version="v2", failure=None)
+    assert asked(succeeded, damaged) == "2024-03-03 attempt 1", "a success of another day says nothing about this one"
+    assert asked(failed(1)) == "2024-03-04 attempt 2", "the sink was down: the newest day"
+
+
 def test_a_run_key_is_never_used_twice() -> None:
     """Dagster never runs the same key again; a run that was created and not launched keeps its key."""
     keys = set()

@@ -29,9 +29,13 @@ _MARKERS_DEFINITION = f"""
     CREATE TABLE IF NOT EXISTS {{}} (
         pipeline text, export text, {DAY} date, table_name text NOT NULL, created bigint NOT NULL,
         transaction bigint NOT NULL, rows bigint NOT NULL, run_id text NOT NULL, exported_at timestamptz NOT NULL,
+        "of" text NOT NULL DEFAULT '',
         PRIMARY KEY (pipeline, export, {DAY})
     )
 """
+
+_MARKERS_CHANGE = """ALTER TABLE {} ADD COLUMN IF NOT EXISTS "of" text NOT NULL DEFAULT ''"""
+"""For a table from before markers named their step."""
 
 _COLUMNS = """
     SELECT attname::text, format_type(atttypid, NULL), attnotnull AND NOT atthasdef AND attidentity = '',
@@ -137,7 +141,7 @@ class PostgresSink:
             place = self._place(connection)
             found += _rights_problems(connection, place)
             if place.exists:
-                found += table_columns.table_problems(place.quoted, schema, _columns(connection, place))
+                found += table_columns.table_problems(place.quoted, schema, _columns(connection, place.quoted))
         yield from (f"{self.address}: {problem}" for problem in found)
 
     def _place(self, connection: Connection) -> _Place:
@@ -156,10 +160,11 @@ class PostgresSink:
     def _create(self, connection: Connection, schema: pa.Schema) -> _Place:
         """The place with its tables, which are created if they are missing."""
         place = self._place(connection)
-        if place.exists and _exists(connection, place.markers):
+        if place.exists and "of" in _columns(connection, place.markers):
             return place
         _lock(connection, "tables")  # IF NOT EXISTS fails if another one creates the same table just now
         connection.rows(_MARKERS_DEFINITION.format(place.markers))
+        connection.rows(_MARKERS_CHANGE.format(place.markers))
         if not _exists(connection, place.quoted):
             for statement in table_columns.creation(place.quoted, schema, self._key):
                 connection.rows(statement)
@@ -173,26 +178,31 @@ class PostgresSink:
 
     def _shown(self, connection: Connection, place: _Place, day: str) -> _Shown | None:
         found = connection.rows(
-            f"SELECT created, transaction, rows, run_id, exported_at, table_name FROM {place.markers} "
+            # as JSON: an older table has no column `of`
+            "SELECT created, transaction, rows, run_id, exported_at, coalesce(to_jsonb(markers) ->> 'of', ''), "
+            f"table_name FROM {place.markers} AS markers "
             f"WHERE pipeline = $1 AND export = $2 AND {DAY} = $3",
             *self._names,
             date.fromisoformat(day),
         )
         if not found:
             return None
-        created, transaction, rows, run_id, exported_at, table = found[0]
-        return _Shown(Marker(Version(created, transaction), rows, run_id, exported_at.astimezone(UTC)), table)
+        created, transaction, rows, run_id, exported_at, of, table = found[0]
+        return _Shown(Marker(Version(created, transaction), rows, run_id, exported_at.astimezone(UTC), of), table)
 
     def _outcome(self, connection: Connection, place: _Place, shown: _Shown, delivery: Delivery) -> Outcome | None:
         """What comes of a delivery without writing anything; None if it has to be written.
 
-        Rows that somebody has deleted, or a table that was dropped, are written again.
+        Rows that somebody has deleted, or a table that was dropped, are written again, unless what was exported is to
+        stay: nothing tells whether they would be the same rows.
         """
         outcome = delivery.refused(shown.marker)
         if outcome is None or outcome == "superseded":
             return outcome
-        is_there = shown.table == place.quoted and _count(connection, place, delivery.day) == shown.marker.rows
-        return outcome if is_there else None
+        if shown.table != place.quoted:
+            return None
+        is_left = delivery.replaces == "nothing" or _count(connection, place, delivery.day) == shown.marker.rows
+        return outcome if is_left else None
 
     def _refuse_sharing(self, connection: Connection, place: _Place, day: str) -> None:
         """Refuse a table in which another export shows this day: each would delete the other's rows."""
@@ -211,7 +221,7 @@ class PostgresSink:
 
     def _replace(self, connection: Connection, place: _Place, delivery: Delivery, schema: pa.Schema) -> int:
         """Delete the day's rows, append those of the delivery, count them."""
-        columns = _columns(connection, place)
+        columns = _columns(connection, place.quoted)
         self._refuse(table_columns.table_problems(place.quoted, schema, columns))
         connection.rows(f"DELETE FROM {place.quoted} WHERE {DAY} = $1", date.fromisoformat(delivery.day))
         rows = _Rows(delivery, table_columns.sent(schema, columns))
@@ -233,16 +243,18 @@ class PostgresSink:
 
     def _mark(self, connection: Connection, place: _Place, delivery: Delivery, rows: int) -> Marker:
         connection.rows(
-            f"INSERT INTO {place.markers} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp()) "
+            f"INSERT INTO {place.markers} (pipeline, export, {DAY}, table_name, created, transaction, rows, run_id, "
+            'exported_at, "of") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp(), $9) '
             f"ON CONFLICT (pipeline, export, {DAY}) DO UPDATE SET table_name = EXCLUDED.table_name, "
             "created = EXCLUDED.created, transaction = EXCLUDED.transaction, rows = EXCLUDED.rows, "
-            "run_id = EXCLUDED.run_id, exported_at = EXCLUDED.exported_at",
+            'run_id = EXCLUDED.run_id, exported_at = EXCLUDED.exported_at, "of" = EXCLUDED."of"',
             *self._names,
             date.fromisoformat(delivery.day),
             place.quoted,
             *delivery.version,
             rows,
             delivery.run_id,
+            delivery.of,
         )
         shown = self._shown(connection, place, delivery.day)
         assert shown is not None, "it was written just now"
@@ -322,8 +334,9 @@ def _count(connection: Connection, place: _Place, day: str) -> int:
     return int(connection.rows(statement, date.fromisoformat(day))[0][0])
 
 
-def _columns(connection: Connection, place: _Place) -> dict[str, Column]:
-    return {row[0]: Column(*row) for row in connection.rows(_COLUMNS, place.quoted)}
+def _columns(connection: Connection, table: str) -> dict[str, Column]:
+    """The columns of a table; none if there is no such table."""
+    return {row[0]: Column(*row) for row in connection.rows(_COLUMNS, table)}
 
 
 def _rights_problems(connection: Connection, place: _Place) -> Iterator[str]:

@@ -85,11 +85,13 @@ class ShownDay(BaseModel):
     exported_at: datetime
     expires_at: datetime
     """When its keys vanish, by the server's clock."""
+    of: str = ""
+    """The step whose version it is; empty in markers from before it was written down."""
 
     @property
     def marker(self) -> Marker:
         """The version that is shown."""
-        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at)
+        return Marker(Version(self.created, self.transaction), self.rows, self.run_id, self.exported_at, self.of)
 
     @property
     def fields(self) -> list[str]:
@@ -146,6 +148,7 @@ class RedisSink:
                     run_id=delivery.run_id,
                     exported_at=datetime.now(UTC),
                     expires_at=now + ttl,
+                    of=delivery.of,
                 )
                 return self._show(server, keys, delivery, new)
 
@@ -286,8 +289,9 @@ def _owner(delivery: Delivery) -> str:
 
 
 def _refused(delivery: Delivery, shown: ShownDay, now: datetime) -> Outcome | None:
-    """Why a delivery is not shown; one whose keys have vanished may come again."""
-    if shown.expires_at <= now and shown.marker.version == delivery.version:
+    """Why a delivery is not shown; one whose keys have vanished may come again, unless what was exported is to stay."""
+    is_gone = shown.expires_at <= now and shown.marker.version == delivery.version
+    if is_gone and delivery.replaces != "nothing":
         return None
     return delivery.refused(shown.marker)
 

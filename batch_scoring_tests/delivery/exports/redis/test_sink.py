@@ -177,6 +177,25 @@ def test_what_a_delivery_may_replace(
     assert reader.get("u1") == ([2] if outcome == "exported" else [1])
 
 
+def test_an_export_that_changes_to_decisions_and_back_goes_on(sink: RedisSink, reader: Reader) -> None:
+    sink.deliver(replace(delivery(transaction=4, rows=items(1)), of="predictions"))
+    assert sink.deliver(replace(delivery(transaction=2, rows=items(2)), of="decisions")).outcome == "exported"
+    marker = sink.marker(SATURDAY)
+    assert marker and (marker.of, marker.version) == ("decisions", Version(1, 2))
+    assert sink.deliver(replace(delivery(transaction=1, rows=items(3)), of="decisions")).outcome == "superseded"
+    assert sink.deliver(replace(delivery(transaction=1, rows=items(3)), of="predictions")).outcome == "exported"
+    assert reader.get("u1") == [3]
+
+
+def test_a_marker_from_before_it_named_its_step_is_compared(sink: RedisSink, reader: Reader) -> None:
+    sink.deliver(delivery(transaction=2, rows=items(1)))
+    known = json.loads(reader.client.hget("rec:days", SATURDAY))
+    del known["of"]
+    reader.client.hset("rec:days", SATURDAY, json.dumps(known))
+    assert sink.deliver(replace(delivery(transaction=1), of="decisions")).outcome == "superseded"
+    assert sink.deliver(replace(delivery(transaction=3, rows=items(3)), of="decisions")).outcome == "exported"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_pointer_shows_the_newest_day_and_every_day_its_newest_version_in_any_order(
     sink: RedisSink, reader: Reader, seed: int
@@ -213,6 +232,18 @@ def test_keys_vanish_by_their_ttl_and_may_come_again(sink: RedisSink, reader: Re
     assert sink.deliver(delivery(transaction=1)).outcome == "superseded"
     assert sink.deliver(delivery(transaction=2)).outcome == "exported"
     assert sink.marker(SATURDAY) is not None
+
+
+def test_keys_that_have_vanished_do_not_come_again_if_what_was_exported_is_to_stay(
+    sink: RedisSink, reader: Reader
+) -> None:
+    sink.deliver(delivery(transaction=2))
+    gone = json.loads(reader.client.hget("rec:days", SATURDAY)) | {"expires_at": "2026-01-01T00:00:00Z"}
+    reader.client.hset("rec:days", SATURDAY, json.dumps(gone))
+    before = reader.current("prefix")
+    assert sink.deliver(replace(delivery(transaction=2), replaces="nothing")).outcome == "unchanged"
+    assert sink.deliver(replace(delivery(transaction=3), replaces="nothing")).outcome == "kept"
+    assert reader.current("prefix") == before
 
 
 class Meanwhile:
