@@ -87,7 +87,7 @@ def test_a_day_that_is_not_decided_is_tried_all_the_same(
         (
             "decisions: {actions: {call: {mostt: 3}}}",
             2,
-            "try.yaml: decisions.actions.call.mostt: unknown field; accept",
+            "try.yaml: decisions.actions.call.mostt: unknown field; did you mean most?",
         ),
         (
             "decisions: {actions: {call: {where: age > 3}}}",

@@ -10,6 +10,7 @@ def test_each_table_has_its_folder_name_and_partitions(tiny: TinyProject) -> Non
     assert {name: (table.folder.uri, table.name, table.partition_by) for name, table in found.items()} == {
         "validated_features": (f"{output}/tables/validated_features", "validated_features", ("dt",)),
         "predictions": (f"{output}/tables/predictions", "predictions", ("dt",)),
+        "decisions": (f"{output}/tables/decisions", "decisions", ("dt",)),
         "quarantine": (f"{output}/tables/quarantine", "quarantine", ("dt", "stage")),
     }
 

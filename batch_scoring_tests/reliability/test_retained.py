@@ -53,7 +53,7 @@ def test_on_s3_what_was_replaced_goes_a_week_later_and_readers_of_the_present_se
     # a store that does not answer: nothing goes, the message says where
     store.proxy.faults = [Fault("403", r"^GET .*_delta_log")]
     failed = after(days=400)
-    assert failed.removed == [] and len(failed.problems) == 3 and "quarantine" in failed.problems[2]
+    assert failed.removed == [] and len(failed.problems) == 4 and "quarantine" in failed.problems[3]
     store.proxy.faults = []
     assert [file.kind for file in after(days=400).removed] == ["quarantine"]
     assert tiny.read(table="quarantine").num_rows == 0 and tiny.read().equals(rows)

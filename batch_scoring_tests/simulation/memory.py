@@ -69,7 +69,9 @@ class MemoryFolder(Folder):
         )
 
     def children(self) -> Children:
-        raise AssertionError("no step of a run looks at a folder's children")
+        paths = [path.split("/") for path in self.files]
+        folders = sorted({first for first, *rest in paths if rest})
+        return Children(tuple(folders), tuple(sorted(first for first, *rest in paths if not rest)))
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         return io.BytesIO(self._world.operation(f"read {path}", lambda: self._read(path, token)))
