@@ -203,9 +203,10 @@ def _acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -
 
 def _read_acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> _Acting:
     key, folder = pipeline.spec.input.key, decisions_table(pipeline).folder
+    columns = [key, "action", *(["rank", "score"] if most else [])]
     total, first = RowTotal(), FirstRows(action, most)
     for path in decided.table.files:
-        for batch in shards.read(folder, path, [key, "action", "rank", "score"]):
+        for batch in shards.read(folder, path, columns):
             total.add(hash64(batch.column(key).filter(pc.equal(batch.column("action"), action))))
             if most:
                 first.add(batch)
