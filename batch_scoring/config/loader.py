@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batch_scoring.config.pipeline import Pipeline, locate
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.config.validation import spec_file
-from batch_scoring.config.validation.delivery_validation import unmet_names
+from batch_scoring.config.validation.delivery_validation import misplaced_exports, unmet_names
 from batch_scoring.config.validation.spec_validation import (
     field_errors,
     field_path,
@@ -222,6 +222,8 @@ def _unmet_references(pipeline: Pipeline) -> Iterator[str]:
     yield from unmet_references(spec, folder, pipeline.bundle.uri if hasattr(spec, "model") else None)
     if hasattr(spec, "features") and hasattr(spec, "input"):
         yield from unmet_names(spec, schema_columns(spec, folder) or ())
+    if hasattr(spec, "input"):
+        yield from misplaced_exports(pipeline)
 
 
 def _outputs(pipelines: Mapping[str, Pipeline | None], root: str) -> dict[str, Folder]:

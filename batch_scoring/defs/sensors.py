@@ -22,6 +22,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.pending import PendingDay
+from batch_scoring.delivery.exports.published import Look
 from batch_scoring.errors import SpecError
 from batch_scoring.operations import export_runs, run_history
 from batch_scoring.operations.alerting import collector
@@ -142,7 +143,8 @@ def _export_result(pipeline: Pipeline, instance: dg.DagsterInstance) -> dg.Senso
     """
     runs = functools.cache(lambda: export_runs.of_pipeline(instance, pipeline))
     active = [name for name, export in pipeline.spec.exports.items() if export.default_status == "running"]
-    found = [_next_export(pipeline, name, pending.recent(pipeline, name), runs, instance) for name in active]
+    look = Look(pipeline.output)
+    found = [_next_export(pipeline, name, pending.recent(pipeline, name, look), runs, instance) for name in active]
     requests = [one for one in found if isinstance(one, dg.RunRequest)]
     if requests and (errors := errors_of(pipeline)):
         raise SpecError(errors)

@@ -348,13 +348,16 @@ class State:
             count: how many days at most.
             wanted: which days count, by their date.
         """
-        folders = sorted(self._folder.children().folders, reverse=True)
-        days = [name.removeprefix("dt=") for name in folders if name.startswith("dt=")]
         found: list[PublishedDay] = []
-        left = filter(wanted, days)
+        left = filter(wanted, self.newest_days())
         while len(found) < count and (some := list(itertools.islice(left, count))):
             found += self.published_days_of(step, some)
         return found[:count]
+
+    def newest_days(self) -> list[str]:
+        """Return the days that have documents, newest first."""
+        folders = sorted(self._folder.children().folders, reverse=True)
+        return [name.removeprefix("dt=") for name in folders if name.startswith("dt=")]
 
     def published_days_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
         """Return what the step published for the given days; skip unreadable documents, which their own runs report."""

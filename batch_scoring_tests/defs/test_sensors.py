@@ -1,11 +1,15 @@
 """What the sensors are, and what they hand to Dagster; what they decide is tested in operations."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pytest
 
 from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.defs.sensors import broken_sensor, uploads_sensor
 from batch_scoring.errors import SpecError
+from batch_scoring.storage.folders import LocalFolder
+from batch_scoring_tests.exports import scored, tick, with_export
 from batch_scoring_tests.tiny import TinyProject
 
 
@@ -31,3 +35,25 @@ def test_a_queue_of_the_spec_has_a_sensor_of_its_own(tiny: TinyProject) -> None:
     tiny.spec["events"] = {"queue": "https://sqs.example/1/uploads"}
     tiny.write_spec()
     assert f"{tiny.name}_events" in {sensor.name for sensor in tiny.definitions.sensors or []}
+
+
+def test_a_tick_reads_each_published_document_once_for_all_exports(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: list[dict[str, object]] = [{"columns": ["id", "x"]}, {"recent_days": 1}, {"days": ["mon"]}, {}]
+    for number, one in enumerate(fields):
+        with_export(tiny, f"list_{number}", **one)
+    scored(tiny, "2024-03-01", "2024-03-04")
+    read, read_each = [], LocalFolder.read_each
+
+    def reading(folder: LocalFolder, paths: Sequence[str]) -> list[bytes | None]:
+        read.extend(path for path in paths if "/exports/" not in path)
+        return read_each(folder, paths)
+
+    monkeypatch.setattr(LocalFolder, "read_each", reading)
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests, _ = tick(tiny, instance)
+        assert len(requests) == len(fields)
+        assert len(read) == len(set(read)) == 4, "predictions and features of two days"
+        tick(tiny, instance)
+        assert len(read) > 4, "the next tick looks again"

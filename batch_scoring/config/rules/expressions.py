@@ -136,6 +136,20 @@ class Rule:
             if (name := self.column_of(node)) not in known:
                 self.refuse(node, f"no column {name}", hint=hints.get(name) or nearest(name, known))
 
+    def check_values(self, known: Mapping[str, Sequence[str]]) -> None:
+        """Check that columns are compared with values that they can have.
+
+        Args:
+            known: all values of a column, by its name; other columns may have any.
+
+        Raises:
+            RuleError: one is not; the message names one that resembles it.
+        """
+        for column, literal in self._equalities():
+            name, value = self.column_of(column), str(literal.value)
+            if name in known and value not in known[name]:
+                self.refuse(literal, f"{name} is never {value!r}", hint=nearest(value, known[name]))
+
     def bind(self, schema: pa.Schema) -> "BoundRule":
         """Compile the rule for columns of certain types.
 
@@ -171,6 +185,19 @@ class Rule:
         place = len(self.source.encode()[: node.col_offset].decode()) + 1
         advice = hint or f"expected {expected}"
         raise RuleError(f"{self.where}: {_shown(self.text)}, character {place}: {found}; {advice}")
+
+    def _equalities(self) -> Iterator[tuple[ast.Name, ast.Constant]]:
+        """The columns that are compared with a text by ==, != or in a list, each with the text."""
+        comparisons = [node for node in ast.walk(self.tree) if isinstance(node, ast.Compare)]
+        for node in comparisons:
+            for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+                if not isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn):
+                    continue
+                others = right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else [right]
+                for pair in ((one, other) for found in others for one, other in ((left, found), (found, left))):
+                    match pair:
+                        case (ast.Name() as column, ast.Constant(value=str()) as literal):
+                            yield column, literal
 
     def _mentions(self) -> Iterator[ast.Name]:
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.Name))

@@ -4,11 +4,23 @@ No code is run and no bundle is read, so a column's type and the number of class
 """
 
 import itertools
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from batch_scoring.config.delivery_spec import Action, AnyExport, Decisions, FileExport, PostgresExport, RedisExport
+from batch_scoring.config.delivery_spec import (
+    NO_ACTION,
+    Action,
+    AnyExport,
+    Decisions,
+    FileExport,
+    PostgresExport,
+    RedisExport,
+)
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.rules import reasons
 from batch_scoring.config.rules.expressions import Rule, nearest
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.config.validation.spec_validation import OF_DECISIONS
@@ -21,6 +33,12 @@ _BESIDES = (*_SCORES, "model_version", "scored_at", "source_file", "row_number")
 """Columns that every scored row has, besides those that the spec names."""
 
 
+_FIELDS = {"file": "path", "postgres": "table", "redis": "prefix"}
+"""The field of each kind of sink that an error about its place names."""
+
+_FORM = re.compile(r"\.(csv|csv\.gz|parquet|jsonl)$")
+
+
 @dataclass(frozen=True)
 class _Columns:
     """Columns that some field may name."""
@@ -28,6 +46,8 @@ class _Columns:
     names: tuple[str, ...]
     hints: Mapping[str, str] = field(default_factory=dict)
     """What to do about other columns, by name."""
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """All values of a column, by its name, if they are known."""
 
     def check(self, place: str, name: str) -> Iterator[str]:
         """Yield an error about a column that does not exist."""
@@ -40,6 +60,7 @@ class _Columns:
             rule = Rule.parse(text, place)
             scores = [name for name in rule.names if _CLASS.fullmatch(name)]
             rule.check_columns([*self.names, *scores], self.hints)
+            rule.check_values(self.values)
         except RuleError as error:
             yield str(error)
 
@@ -66,10 +87,23 @@ def unmet_names(spec: PipelineSpec, schema_columns: Sequence[str]) -> Iterator[s
         if export.of == "predictions":
             yield from _unmet_in_export(place, export, _Columns(rows, hints | (of_decisions if decisions else {})))
         elif decisions or not hasattr(spec, "decisions"):
-            yield from _unmet_in_export(place, export, _Columns((*OF_DECISIONS, *rows), hints))
+            yield from _unmet_in_export(place, export, _Columns((*OF_DECISIONS, *rows), hints, _values(decisions)))
         else:
             yield f"{place}.of: 'decisions': the spec has no section decisions; expected predictions"
-    yield from _shared_sinks(spec.exports)
+
+
+def misplaced_exports(pipeline: Pipeline) -> Iterator[str]:
+    """Errors of exports that write where they must not, each with its field first.
+
+    Args:
+        pipeline: with the valid sections of its spec at least, among them input.
+    """
+    exports = pipeline.spec.exports
+    if hasattr(pipeline.spec, "output"):
+        for name, export in exports.items():
+            if isinstance(export, FileExport):
+                yield from _within_our_folders(f"exports.{name}.path", export.path, pipeline)
+    yield from _shared_sinks(exports, pipeline.data_root)
 
 
 def _unmet_in_decisions(decisions: Decisions, known: _Columns) -> Iterator[str]:
@@ -81,6 +115,13 @@ def _unmet_in_decisions(decisions: Decisions, known: _Columns) -> Iterator[str]:
             yield from known.check_rule(f"decisions.actions.{name}.where", action.where)
         for column in action.most_per:
             yield from known.check(f"decisions.actions.{name}.most_per", column)
+
+
+def _values(decisions: Decisions | None) -> Mapping[str, Sequence[str]]:
+    """The vocabularies of the columns of decisions, which a misspelt word would never be equal to."""
+    if decisions is None:
+        return {}
+    return {"action": (*decisions.actions, NO_ACTION), "reason": reasons.vocabulary(decisions)}
 
 
 def _unknown_actions(spec: PipelineSpec, actions: Mapping[str, Action]) -> Iterator[str]:
@@ -105,22 +146,40 @@ def _unmet_in_export(place: str, export: AnyExport, known: _Columns) -> Iterator
         yield from known.check(f"{place}.value", export.value)
 
 
-def _shared_sinks(exports: Mapping[str, AnyExport]) -> Iterator[str]:
+def _within_our_folders(place: str, path: str, pipeline: Pipeline) -> Iterator[str]:
+    """An export into a folder whose files mean something else: input files, or rows of a table."""
+    ours = {
+        "the landing folder": pipeline.landing,
+        "the tables": pipeline.output.subfolder("tables"),
+        "the state": pipeline.output.subfolder("state"),
+    }
+    for what, folder in ours.items():
+        if _normal(path, pipeline.data_root).startswith(f"{_normal(folder.uri, pipeline.data_root).rstrip('/')}/"):
+            yield f"{place}: {path!r}: this is within {what} of {pipeline.name}; expected a folder of its own"
+
+
+def _shared_sinks(exports: Mapping[str, AnyExport], root: str) -> Iterator[str]:
     """Exports that would write to the same place on the same day, where one would replace the other."""
     for (name, one), (other_name, other) in itertools.combinations(exports.items(), 2):
         is_disjoint = one.days and other.days and not set(one.days) & set(other.days)
-        if _address(one) == _address(other) and not is_disjoint:
-            field, value = _address(other)[0]
+        if _address(one, root) == _address(other, root) and not is_disjoint:
+            field = _FIELDS[other.to]
             yield (
-                f"exports.{other_name}.{field}: {value!r}: exports.{name} writes there too; "
+                f"exports.{other_name}.{field}: {getattr(other, field)!r}: exports.{name} writes there too; "
                 "expected a place of its own, or other days"
             )
 
 
-def _address(export: AnyExport) -> tuple[tuple[str, str], ...]:
-    """Where an export writes: field and value, the most specific first."""
+def _address(export: AnyExport, root: str) -> tuple[str, ...]:
+    """Where an export writes its marker: of files, two forms with one name have the same."""
     if isinstance(export, FileExport):
-        return (("path", export.path),)
-    if isinstance(export, PostgresExport):
-        return (("table", export.table), ("url_from", export.url_from))
-    return (("prefix", export.prefix), ("url_from", export.url_from))
+        return (export.to, _FORM.sub("", _normal(export.path, root)))
+    return (export.to, export.url_from, export.table if isinstance(export, PostgresExport) else export.prefix)
+
+
+def _normal(path: str, root: str) -> str:
+    """A path in one spelling, whether it is absolute or below the data root."""
+    whole = path if path.startswith(("/", "s3://")) else f"{root.rstrip('/')}/{path}"
+    if whole.startswith("s3://"):
+        return f"s3://{posixpath.normpath(whole.removeprefix('s3://'))}"
+    return posixpath.normpath(Path(whole).absolute())

@@ -11,6 +11,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import published
 from batch_scoring.delivery.exports.expiry import why_gone
+from batch_scoring.delivery.exports.published import Look
 from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
@@ -32,17 +33,20 @@ class PendingDay:
     """Why it cannot be exported now; empty if it can."""
 
 
-def recent(pipeline: Pipeline, name: str) -> list[PendingDay]:
+def recent(pipeline: Pipeline, name: str, look: Look | None = None) -> list[PendingDay]:
     """The days behind among the newest published ones, the oldest first: `recent_days` of them.
+
+    Args:
+        pipeline: whose export.
+        name: of the export.
+        look: what was already read for other exports; None to read everything anew.
 
     Raises:
         OSError: the store did not answer.
     """
-    export = pipeline.spec.exports[name]
-    found = State(pipeline.output).newest_published_days(
-        export.of, export.recent_days, lambda day: published.is_day_of(export, day)
-    )
-    return _behind(pipeline, name, found[::-1])
+    export, look = pipeline.spec.exports[name], look or Look(pipeline.output)
+    found = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))
+    return _behind(pipeline, name, found[::-1], look)
 
 
 def among(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay]:
@@ -52,8 +56,8 @@ def among(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay
         OSError: the store did not answer.
     """
     export = pipeline.spec.exports[name]
-    wanted = [day for day in days if published.is_day_of(export, day)]
-    return _behind(pipeline, name, State(pipeline.output).published_days_of(export.of, wanted))
+    look, wanted = Look(pipeline.output), [day for day in days if published.is_day_of(export, day)]
+    return _behind(pipeline, name, look.published_days_of(export.of, wanted), look)
 
 
 def outdated(pipeline: Pipeline, name: str) -> set[str]:
@@ -68,11 +72,10 @@ def outdated(pipeline: Pipeline, name: str) -> set[str]:
     return {day.day for day in days if day.day in receipts and not published.is_of(receipts[day.day], day)}
 
 
-def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay]) -> list[PendingDay]:
-    state = State(pipeline.output)
-    receipts = published.receipts_by_day(state, name, [day.day for day in days])
+def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay], look: Look) -> list[PendingDay]:
+    receipts = published.receipts_by_day(look, name, [day.day for day in days])
     whys = {day.day: _why(pipeline.spec.exports[name], day, receipts.get(day.day)) for day in days}
-    return [_pending(pipeline, name, day, whys[day.day]) for day in days if whys[day.day]]
+    return [_pending(pipeline, name, day, whys[day.day], look) for day in days if whys[day.day]]
 
 
 def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) -> str:
@@ -84,17 +87,16 @@ def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) ->
     return "" if published.is_of(receipt, day) else "its day was corrected since it was exported"
 
 
-def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str) -> PendingDay:
+def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: Look) -> PendingDay:
     export = pipeline.spec.exports[name]
     version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
-    return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day))
+    return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day, look))
 
 
-def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay) -> str:
+def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay, look: Look) -> str:
     """Why a day cannot be exported: one of its steps is just being published, or retention has removed its rows."""
-    found = State(pipeline.output)
-    predictions = [day] if day.step == "predictions" else found.published_days_of("predictions", [day.day])
-    features = found.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []
+    predictions = [day] if day.step == "predictions" else look.published_days_of("predictions", [day.day])
+    features = look.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []
     if not predictions:
         return "its predictions are not published"
     apart = why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)

@@ -286,3 +286,26 @@ def test_a_missing_value_leaves_the_answer_or_makes_it_unknown(
     hidden = {name: None if name in missing else value for name, value in row.items()}
     answer, without = found_by(text, [row, hidden], PLAIN)
     assert without in (answer, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("action == 'cal'", "cal"),
+        ("'cal' != action", "cal"),
+        ("x > 1 and not (action in ['call', 'fax'] or y < 2)", "fax"),
+        ("`action` not in ['fax']", "fax"),
+        ("'call' == action == 'fax'", "fax"),
+        ("action == 'call' or action in ('none',)", ""),
+        ("other == 'cal' or action > 'b' or action is None", ""),
+        ("action == other", ""),
+    ],
+)
+def test_a_text_that_a_column_never_has_is_refused(text: str, wrong: str) -> None:
+    rule = Rule.parse(text, "exports.calls.where")
+    values = {"action": ("call", "none")}
+    if not wrong:
+        rule.check_values(values)
+        return
+    with pytest.raises(RuleError, match=f"action is never '{wrong}'; (did you mean call|expected one of call, none)"):
+        rule.check_values(values)

@@ -125,6 +125,48 @@ WRONG: dict[str, tuple[Change, str]] = {
         put("alerts", "actions", value={"cal": {"channels_from": "FRAUD_ALERT_URLS"}}),
         "alerts.actions.cal: no such action; did you mean call?",
     ),
+    "an action that there is not": (
+        change_export(where="action == 'cal'"),
+        "exports.calls.where: \"action == 'cal'\", character 11: action is never 'cal'; did you mean call?",
+    ),
+    "an action that there is not, in a list and under not": (
+        change_export(where="rank < 3 and not (action in ['call', 'fax'])"),
+        "exports.calls.where: \"rank < 3 and not (action in ['call', 'fax'])\", character 38: action is never 'fax'; "
+        "expected one of call, email, none",
+    ),
+    "a reason that there is not, on the left": (
+        change_export(where="'call:takn' != reason"),
+        "exports.calls.where: \"'call:takn' != reason\", character 1: reason is never 'call:takn'; "
+        "did you mean call:taken?",
+    ),
+    "a reason of the rules where a function decides": (
+        lambda spec: (
+            by_function(spec, "rules:decide"),
+            spec["exports"]["calls"].update(where="reason == 'call:taken'"),
+        ),
+        "exports.calls.where: \"reason == 'call:taken'\", character 11: reason is never 'call:taken'; expected one of "
+        "good",
+    ),
+    "files among the input": (
+        lambda spec: spec["exports"]["calls"].update(path=f"{spec['name']}/landing/calls/{{day}}.csv"),
+        "exports.calls.path: 'tiny/landing/calls/{day}.csv': this is within the landing folder of tiny; expected a "
+        "folder of its own",
+    ),
+    "files among the tables, by another spelling": (
+        lambda spec: spec["exports"]["calls"].update(path=f"./{spec['name']}//tables/dt={{day}}/a.csv"),
+        "exports.calls.path: './tiny//tables/dt={day}/a.csv': this is within the tables of tiny",
+    ),
+    "files in the state of an output elsewhere": (
+        lambda spec: (
+            spec.update(output="s3://b/out"),
+            spec["exports"]["calls"].update(path="s3://b/out/state/{day}.csv"),
+        ),
+        "exports.calls.path: 's3://b/out/state/{day}.csv': this is within the state of tiny",
+    ),
+    "two exports with one manifest": (
+        put("exports", "others", value=EXPORT | {"path": "./exports//{day}.csv.gz"}),
+        "exports.others.path: './exports//{day}.csv.gz': exports.calls writes there too",
+    ),
     "two exports to one file": (
         put("exports", "others", value=EXPORT),
         "exports.others.path: 'exports/{day}.csv': exports.calls writes there too; expected a place of its own, or "
@@ -148,15 +190,29 @@ def test_a_name_of_nothing_is_one_fault(deciding: TinyProject, wrong: str) -> No
     assert found.startswith(expected)
 
 
+def test_a_path_in_full_is_the_one_below_the_data_root(deciding: TinyProject) -> None:
+    path = f"{deciding.pipeline.data_root}/exports/{{day}}.parquet"
+    [found] = errors_in(deciding, put("exports", "others", value=EXPORT | {"path": path}))
+    assert found.startswith(f"exports.others.path: {path!r}: exports.calls writes there too")
+
+
 def test_what_is_right_loads(deciding: TinyProject) -> None:
     deciding.spec["exports"] |= {
         "recs": REDIS | {"order": "-prob_class_12", "where": "model_version != 'v0' and score > 0", "of": "decisions"},
         "one": TABLE | {"days": ["mon"], "columns": ["scored_at", "id"]},
         "two": TABLE | {"days": ["tue"]},
         "elsewhere": TABLE | {"url_from": "OTHER"},
+        "near": EXPORT | {"path": f"{deciding.name}/landing_{{day}}.csv"},
+        "reasons": EXPORT
+        | {
+            "path": f"{deciding.name}/exports/{{day}}.csv",
+            "of": "decisions",
+            "where": "action in ['email', 'none'] or reason == 'call:over_cap_region' or c == 'cal'",
+        },
     }
     deciding.write_spec()
-    assert set(deciding.pipeline.spec.exports) == {"calls", "recs", "one", "two", "elsewhere"}
+    assert set(deciding.pipeline.spec.exports) == {*("calls", "recs", "one", "two", "elsewhere", "near", "reasons")}
+    deciding.spec["exports"]["reasons"]["where"] = "reason == 'good' or action == 'call'"
     by_function(deciding.spec, "rules:decide")
     deciding.write_spec()
     assert deciding.pipeline.spec.decisions
