@@ -11,7 +11,7 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 define STATIC
 $(BIN)/ruff check .
 $(BIN)/ruff format --check .
-$(BIN)/mypy
+$(BIN)/mypy --num-workers 2
 $(BIN)/lint-imports --no-logo
 endef
 
