@@ -108,7 +108,7 @@ class FileSink:
         with _as_sink_errors(self.address):
             shown, _ = _read(place)
             if shown and (outcome := _refused(place, shown, delivery)):
-                return self._shown(place, shown, delivery, outcome)
+                return self._shown(place, shown, outcome)
             with place.folder.scratch() as scratch, signals.at_end(lambda: scratch.unlink(missing_ok=True)):
                 rows = self._write(scratch, place.form, delivery)
                 size, sha256 = scratch.stat().st_size, _sha256(scratch)
@@ -169,7 +169,7 @@ class FileSink:
             if shown and (outcome := _refused(place, shown, delivery)):
                 if new.file not in (shown.file, shown.previous):
                     place.folder.remove(new.file)
-                return self._shown(place, shown, delivery, outcome)
+                return self._shown(place, shown, outcome)
             switched = new.model_copy(update={"previous": shown.file if shown else ""})
             try:
                 place.folder.put_if(place.manifest, (switched.model_dump_json(indent=1) + "\n").encode(), token)
@@ -181,15 +181,16 @@ class FileSink:
                 place.folder.remove(shown.previous)
             _remove_leftovers(place, switched)
             break
-        where = tuple(f"{place.folder.uri}/{name}" for name in (new.file, place.manifest))
-        return Delivered("exported", new.marker, new.bytes, where)
+        return Delivered("exported", new.marker, new.bytes, _addresses(place, new.file))
 
     @staticmethod
-    def _shown(place: _Day, shown: Manifest, delivery: Delivery, outcome: Outcome) -> Delivered:
-        """What stands instead of a delivery; one whose answer was lost has succeeded."""
-        where = tuple(f"{place.folder.uri}/{name}" for name in (shown.file, place.manifest))
-        is_own = outcome == "unchanged" and shown.run_id == delivery.run_id
-        return Delivered("exported" if is_own else outcome, shown.marker, where=where)
+    def _shown(place: _Day, shown: Manifest, outcome: Outcome) -> Delivered:
+        """What stands instead of a delivery."""
+        return Delivered(outcome, shown.marker, where=_addresses(place, shown.file))
+
+
+def _addresses(place: _Day, file: str) -> tuple[str, ...]:
+    return tuple(f"{place.folder.uri}/{name}" for name in (file, place.manifest))
 
 
 def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None:
