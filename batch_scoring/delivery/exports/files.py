@@ -104,13 +104,13 @@ class FileSink:
 
     def deliver(self, delivery: Delivery) -> Delivered:
         """See `Sink.deliver`."""
-        place = self._of(delivery.day)
-        with _as_sink_errors(self.address):
+        place, source = self._of(delivery.day), _Source(delivery)
+        with _as_sink_errors(self.address, source):
             shown, _ = _read(place)
             if shown and (outcome := _refused(place, shown, delivery)):
                 return self._shown(place, shown, outcome)
             with place.folder.scratch() as scratch, signals.at_end(lambda: scratch.unlink(missing_ok=True)):
-                rows = self._write(scratch, place.form, delivery)
+                rows = self._write(scratch, place.form, delivery, source)
                 size, sha256 = scratch.stat().st_size, _sha256(scratch)
                 name = place.file(delivery.version, sha256)
                 place.folder.put_file(scratch, name)
@@ -148,11 +148,11 @@ class FileSink:
         form = next(form for form in FORMS if name.endswith(form))
         return _Day(open_folder(folder), name.removesuffix(form), form)
 
-    def _write(self, scratch: Path, form: str, delivery: Delivery) -> int:
+    def _write(self, scratch: Path, form: str, delivery: Delivery, source: "_Source") -> int:
         """Write the rows, and count them again in the file."""
         sent = 0
         with row_files.writing(scratch, form, delivery.schema, for_people=self._for_people) as write:
-            for batch in _reading(delivery):
+            for batch in source.read():
                 write(batch)
                 sent += batch.num_rows
         if (written := row_files.count(scratch, form, delivery.schema.names)) != sent:
@@ -210,15 +210,19 @@ def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None
     return outcome
 
 
-class _SourceError(Exception):
-    """The rows of a delivery cannot be read; its cause says why. Not an error of the sink."""
+class _Source:
+    """The rows of a delivery: an error while they are read is not one of the sink."""
 
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self.error: OSError | None = None
 
-def _reading(delivery: Delivery) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from delivery.read()
-    except OSError as error:
-        raise _SourceError from error
+    def read(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._delivery.read()
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _remove_leftovers(place: _Day, shown: Manifest) -> None:
@@ -279,14 +283,13 @@ def _sha256(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _as_sink_errors(where: str) -> Iterator[None]:
-    """Translate the store's errors: one that denies access is final, any other may pass."""
+def _as_sink_errors(where: str, source: "_Source | None" = None) -> Iterator[None]:
+    """Translate the store's errors: one that denies access is final, any other may pass; leave those of the source."""
     try:
         yield
-    except _SourceError as error:
-        assert error.__cause__
-        raise error.__cause__ from None
-    except PermissionError as error:
-        raise SinkRefusedError(f"{where}: {error}; grant access, then export again") from error
     except OSError as error:
+        if source and error is source.error:
+            raise
+        if isinstance(error, PermissionError):
+            raise SinkRefusedError(f"{where}: {error}; grant access, then export again") from error
         raise SinkError(f"{where}: {error}; what was exported before stands") from error
