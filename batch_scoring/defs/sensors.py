@@ -22,7 +22,6 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.pending import PendingDay
-from batch_scoring.delivery.exports.published import Look
 from batch_scoring.errors import SpecError
 from batch_scoring.operations import export_runs, run_history
 from batch_scoring.operations.alerting import collector
@@ -33,6 +32,7 @@ from batch_scoring.operations.automation.planner import TickState
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.operations.export_runs import ExportRun
 from batch_scoring.runtime.printable import cleaned, printable
+from batch_scoring.storage.state_look import StateLook
 
 
 @dg.sensor(
@@ -143,7 +143,7 @@ def _export_result(pipeline: Pipeline, instance: dg.DagsterInstance) -> dg.Senso
     """
     runs = functools.cache(lambda: export_runs.of_pipeline(instance, pipeline))
     active = [name for name, export in pipeline.spec.exports.items() if export.default_status == "running"]
-    look = Look(pipeline.output)
+    look = StateLook(pipeline.output)
     found = [_next_export(pipeline, name, pending.recent(pipeline, name, look), runs, instance) for name in active]
     requests = [one for one in found if isinstance(one, dg.RunRequest)]
     if requests and (errors := errors_of(pipeline)):

@@ -87,8 +87,8 @@ class Folder(ABC):
     """Absolute path or s3:// address, without a trailing slash."""
 
     @abstractmethod
-    def list(self, prefix: str = "") -> list[FileVersion]:
-        """List all files whose path begins with `prefix`, by path; empty if there are none."""
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
+        """List all files whose path begins with `prefix` and comes after `after`, by path; empty if there are none."""
 
     def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
         """List a folder that others write to: like `list`, plus unreadable entries and the files of linked folders."""
@@ -216,7 +216,7 @@ class LocalFolder(Folder):
         self._root = Path(path).absolute()
         self.uri = str(self._root)
 
-    def list(self, prefix: str = "") -> list[FileVersion]:
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
         """See `Folder.list`. Links to folders are not followed, and everything but files is left out.
 
         Raises:
@@ -225,11 +225,12 @@ class LocalFolder(Folder):
         start = self._root / inside(prefix)
         top = start if prefix.endswith("/") or not prefix else start.parent
         found = []
-        for folder, _, names in os.walk(top, onerror=_raise_unless_gone):
+        for folder, below, names in os.walk(top, onerror=_raise_unless_gone):
+            at = Path(folder).relative_to(self._root)
+            below[:] = [name for name in below if f"{(at / name).as_posix()}/\U0010ffff" > after]
             for name in names:
-                file = Path(folder, name)
-                path = file.relative_to(self._root).as_posix()
-                if path.startswith(prefix):
+                file, path = Path(folder, name), (at / name).as_posix()
+                if path.startswith(prefix) and path > after:
                     with contextlib.suppress(FileNotFoundError, EntryError):  # removed since it was listed
                         found.append(_version(path, self._stat(path, file)))
         return sorted(found)
@@ -412,8 +413,9 @@ class S3Folder(Folder):
             raise ValueError(f"{uri!r} names no bucket; expected s3://bucket/prefix")
         self._prefix = f"{prefix}/" if prefix else ""
 
-    def list(self, prefix: str = "") -> list[FileVersion]:
-        """See `Folder.list`."""
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
+        """See `Folder.list`. One request per thousand files."""
+        options = {"StartAfter": self.key(after)} if after else {}
         with self._os_errors(prefix):
             return sorted(
                 FileVersion(
@@ -422,7 +424,7 @@ class S3Folder(Folder):
                     size=item["Size"],
                     modified=item["LastModified"].astimezone(UTC),
                 )
-                for page in self._pages(prefix)
+                for page in self._pages(prefix, **options)
                 for item in page.get("Contents", [])
                 if not item["Key"].endswith("/")
             )

@@ -8,6 +8,7 @@ forget, repeat, die and fail. A run is seven writes, and may stop after any of t
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import random
@@ -29,6 +30,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import freshness
 from batch_scoring.daily.publish import DayStep
+from batch_scoring.errors import FileChangedError
 from batch_scoring.ingest import landing_files
 from batch_scoring.operations import run_history
 from batch_scoring.operations.automation import landing_scan, sqs
@@ -72,8 +74,8 @@ class MemoryFolder(Folder):
         self.uri = uri
         self.files: dict[str, tuple[FileVersion, bytes]] = {}
 
-    def list(self, prefix: str = "") -> list[FileVersion]:
-        return sorted(version for path, (version, _) in self.files.items() if path.startswith(prefix))
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
+        return sorted(version for path, (version, _) in self.files.items() if path.startswith(prefix) and path > after)
 
     def children(self) -> Children:
         heads = [path.partition("/") for path in self.files]
@@ -103,7 +105,12 @@ class MemoryFolder(Folder):
         raise AssertionError("open_folder is replaced")
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
-        raise AssertionError("nobody reads rows here")
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        version, data = self.files[path]
+        if token not in (None, version.token):
+            raise FileChangedError(path)
+        return io.BytesIO(data)
 
     def remove(self, path: str) -> None:
         self.files.pop(path, None)

@@ -7,6 +7,7 @@ anew, a receipt lost or the sink go down; and the process may die, or lose an an
 """
 
 import argparse
+import builtins
 import random
 import sys
 import threading
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -29,7 +30,7 @@ from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Out
 from batch_scoring.errors import NotPublishedError, SinkError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Children
+from batch_scoring.storage.folders import Children, FileVersion
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State
 from batch_scoring_tests.simulation.bucket import MemoryFolder
 from batch_scoring_tests.simulation.history import Substitutes, replaced
@@ -117,11 +118,17 @@ class Shelf(MemoryFolder):
     def read(self, path: str) -> bytes:
         return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path), OSError)
 
-    def read_each(self, paths: Sequence[str]) -> "list[bytes | None]":
+    def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
         return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths), OSError)
+
+    def open(self, path: str, token: str | None = None) -> BinaryIO:
+        return self.world.operation(f"open {path}", lambda: super(Shelf, self).open(path, token), OSError)
 
     def put(self, path: str, data: bytes) -> None:
         self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data), OSError)
+
+    def list(self, prefix: str = "", after: str = "") -> "builtins.list[FileVersion]":
+        return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after), OSError)
 
     def children(self) -> Children:
         return self.world.operation("list", lambda: super(Shelf, self).children(), OSError)

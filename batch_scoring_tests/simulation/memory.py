@@ -62,11 +62,11 @@ class MemoryFolder(Folder):
         self.files: dict[str, Stored] = {}
         self.scratched: dict[Path, ShardContent] = {}
 
-    def list(self, prefix: str = "") -> list[FileVersion]:
-        files = self.files
-        return self._world.operation(
-            f"list {self.name}", lambda: [files[path].version for path in sorted(files) if path.startswith(prefix)]
-        )
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
+        def effect() -> list[FileVersion]:
+            return [self.files[path].version for path in sorted(self.files) if path.startswith(prefix) and path > after]
+
+        return self._world.operation(f"list {self.name}", effect)
 
     def children(self) -> Children:
         paths = [path.split("/") for path in self.files]

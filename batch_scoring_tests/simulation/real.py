@@ -33,8 +33,8 @@ class PointedFolder(LocalFolder):
         self._world = world
         self._name = Path(path).name
 
-    def list(self, prefix: str = "") -> list[FileVersion]:
-        return self._world.operation(f"list {self._name}", lambda: super(PointedFolder, self).list(prefix))
+    def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
+        return self._world.operation(f"list {self._name}", lambda: super(PointedFolder, self).list(prefix, after))
 
     def look(self, prefix: str = "") -> "builtins.list[FileVersion]":
         # with the tokens of old: a file that is brought back has its token again, as on S3

@@ -11,10 +11,10 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import published
 from batch_scoring.delivery.exports.expiry import why_gone
-from batch_scoring.delivery.exports.published import Look
 from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
+from batch_scoring.storage.state import ExportReceipt, PublishedDay
+from batch_scoring.storage.state_look import StateLook
 
 LOOK_BACK = 100
 """Newest published days that are examined for exports that are no longer of what is published."""
@@ -33,7 +33,7 @@ class PendingDay:
     """Why it cannot be exported now; empty if it can."""
 
 
-def recent(pipeline: Pipeline, name: str, look: Look | None = None) -> list[PendingDay]:
+def recent(pipeline: Pipeline, name: str, look: StateLook | None = None) -> list[PendingDay]:
     """The days behind among the newest published ones, the oldest first: `recent_days` of them.
 
     Args:
@@ -44,7 +44,7 @@ def recent(pipeline: Pipeline, name: str, look: Look | None = None) -> list[Pend
     Raises:
         OSError: the store did not answer.
     """
-    export, look = pipeline.spec.exports[name], look or Look(pipeline.output)
+    export, look = pipeline.spec.exports[name], look or StateLook(pipeline.output)
     found = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))
     return _behind(pipeline, name, found[::-1], look)
 
@@ -56,7 +56,7 @@ def among(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay
         OSError: the store did not answer.
     """
     export = pipeline.spec.exports[name]
-    look, wanted = Look(pipeline.output), [day for day in days if published.is_day_of(export, day)]
+    look, wanted = StateLook(pipeline.output), [day for day in days if published.is_day_of(export, day)]
     return _behind(pipeline, name, look.published_days_of(export.of, wanted), look)
 
 
@@ -66,13 +66,13 @@ def outdated(pipeline: Pipeline, name: str) -> set[str]:
     Raises:
         OSError: the store did not answer.
     """
-    state, export = State(pipeline.output), pipeline.spec.exports[name]
+    state, export = StateLook(pipeline.output), pipeline.spec.exports[name]
     days = state.newest_published_days(export.of, LOOK_BACK, lambda day: True)
     receipts = published.receipts_by_day(state, name, [day.day for day in days])
     return {day.day for day in days if day.day in receipts and not published.is_of(receipts[day.day], day)}
 
 
-def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay], look: Look) -> list[PendingDay]:
+def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay], look: StateLook) -> list[PendingDay]:
     receipts = published.receipts_by_day(look, name, [day.day for day in days])
     whys = {day.day: _why(pipeline.spec.exports[name], day, receipts.get(day.day)) for day in days}
     return [_pending(pipeline, name, day, whys[day.day], look) for day in days if whys[day.day]]
@@ -87,13 +87,13 @@ def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) ->
     return "" if published.is_of(receipt, day) else "its day was corrected since it was exported"
 
 
-def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: Look) -> PendingDay:
+def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: StateLook) -> PendingDay:
     export = pipeline.spec.exports[name]
     version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
     return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day, look))
 
 
-def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay, look: Look) -> str:
+def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay, look: StateLook) -> str:
     """Why a day cannot be exported: one of its steps is just being published, or retention has removed its rows."""
     predictions = [day] if day.step == "predictions" else look.published_days_of("predictions", [day.day])
     features = look.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []

@@ -8,9 +8,8 @@ from typing import get_args
 from batch_scoring.config.delivery_spec import AnyExport, Export, FileExport, PostgresExport, Weekday
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import NotPublishedError
-from batch_scoring.storage.folders import Folder
 from batch_scoring.storage.shards import digest
-from batch_scoring.storage.state import ExportReceipt, PublishedDay, State, StepName
+from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
 
 _WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
@@ -28,29 +27,6 @@ class Published:
     def exported(self) -> PublishedDay:
         """The step whose version is exported."""
         return self.decisions or self.predictions
-
-
-class Look(State):
-    """One look at the state: what several exports ask for is read once, and is the same for all of them."""
-
-    def __init__(self, output: Folder) -> None:
-        """`output`: the pipeline's output folder."""
-        super().__init__(output)
-        self._days: list[str] | None = None
-        self._read_already: dict[tuple[StepName, str], PublishedDay | None] = {}
-
-    def newest_days(self) -> list[str]:
-        """See `State.newest_days`."""
-        if self._days is None:
-            self._days = super().newest_days()
-        return self._days
-
-    def published_days_of(self, step: StepName, days: Sequence[str]) -> list[PublishedDay]:
-        """See `State.published_days_of`."""
-        if unread := [day for day in days if (step, day) not in self._read_already]:
-            found = {one.day: one for one in super().published_days_of(step, unread)}
-            self._read_already |= {(step, day): found.get(day) for day in unread}
-        return [one for day in days if (one := self._read_already[step, day])]
 
 
 def of_day(state: State, export: Export, day: str) -> Published:

@@ -1,0 +1,113 @@
+"""One look at a pipeline's state: its days' documents as one listing shows them, each version read once per process.
+
+What a sensor asks at each tick has rarely changed since the last one. A listing costs one request per thousand
+documents and says which version each has; only new versions are read.
+"""
+
+import collections
+import functools
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from batch_scoring.errors import FileChangedError, StateError
+from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.state import AnyDocument, Document, State
+
+CACHED_BYTES = 64 * 1024 * 1024
+"""Documents that a process keeps, by their size as files."""
+
+_Key = tuple[str, FileVersion]
+"""A state's address and one version of a document in it; a path has documents of one kind only."""
+
+
+class StateLook(State):
+    """What the state's listing shows, from the first time that a day is asked for; a tick makes a look of its own."""
+
+    def __init__(self, output: Folder) -> None:
+        """`output`: the pipeline's output folder."""
+        super().__init__(output)
+        self._days: list[str] | None = None
+        self._versions: dict[str, FileVersion] = {}
+        self._listed_from: str | None = None
+
+    def newest_days(self) -> list[str]:
+        """See `State.newest_days`."""
+        if self._days is None:
+            self._days = super().newest_days()
+        return self._days
+
+    def _of_days(
+        self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
+    ) -> list[AnyDocument]:
+        """See `State._of_days`."""
+        if not days:
+            return []
+        self._list_from(f"dt={min(days)}")
+        versions = [version for day in days if (version := self._versions.get(f"dt={day}/{name}"))]
+        read = functools.partial(self._document_or_none if or_none else self._document, kind)
+        if all((self._folder.uri, version) in _cache for version in versions) or self._folder.is_local:
+            return [document for version in versions if (document := read(version))]
+        with ThreadPoolExecutor(16) as pool:
+            return [document for document in pool.map(read, versions) if document]
+
+    def _list_from(self, folder: str) -> None:
+        """List the documents of a day and of all later ones, unless they are listed already."""
+        until = self._listed_from
+        if until is None or folder < until:
+            listed = self._folder.list("dt=", folder)
+            self._versions |= {version.path: version for version in listed if until is None or version.path < until}
+            self._listed_from = folder
+
+    def _document_or_none(self, kind: type[AnyDocument], version: FileVersion) -> AnyDocument | None:
+        try:
+            return self._document(kind, version)
+        except StateError:
+            return None
+        except OSError:
+            if not self._folder.is_local:
+                raise
+            return None
+
+    def _document(self, kind: type[AnyDocument], version: FileVersion) -> AnyDocument | None:
+        if found := _cache.get((self._folder.uri, version)):
+            return cast("AnyDocument", found)
+        try:
+            with self._folder.open(version.path, version.token) as file:
+                content = file.read()
+        except (FileChangedError, FileNotFoundError):  # since it was listed: what is there now, for this look alone
+            return self._read(version.path, kind)
+        document = self._parsed(version.path, content, kind)
+        _cache.put((self._folder.uri, version), document)
+        return document
+
+
+class _Cache:
+    """The parsed documents that were used last."""
+
+    def __init__(self) -> None:
+        self._documents: collections.OrderedDict[_Key, Document] = collections.OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: _Key) -> bool:
+        return key in self._documents
+
+    def get(self, key: _Key) -> Document | None:
+        with self._lock:
+            if found := self._documents.get(key):
+                self._documents.move_to_end(key)
+            return found
+
+    def put(self, key: _Key, document: Document) -> None:
+        with self._lock:
+            if key not in self._documents:
+                self._documents[key] = document
+                self._bytes += key[1].size
+            while self._bytes > CACHED_BYTES:
+                (_, oldest), _ = self._documents.popitem(last=False)
+                self._bytes -= oldest.size
+
+
+_cache = _Cache()
