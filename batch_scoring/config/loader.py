@@ -28,7 +28,7 @@ from batch_scoring.config.validation.spec_validation import (
     valid_part,
 )
 from batch_scoring.errors import SpecError, UnknownPipelineError
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout, or the folder that the package is installed into."""

@@ -17,7 +17,8 @@ from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Part, Table
-from batch_scoring.storage.folders import FileVersion, is_version
+from batch_scoring.storage.folders.folder import FileVersion
+from batch_scoring.storage.folders.local import is_version
 from batch_scoring.storage.state import DayInput, LandingFile, PublishedDay, State, StepName
 
 WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")

@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from batch_scoring.errors import PublicationError, SchemaChangedError
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart
 

@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.errors import EntryError, StateError
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 
 REFERENCES = "state/steps"
 """Folder of values passed between steps, below the pipeline's output."""

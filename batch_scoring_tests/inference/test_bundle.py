@@ -22,7 +22,7 @@ from batch_scoring.inference.bundle import (
     write_bundle,
 )
 from batch_scoring.inference.scorer import Scorer
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_golden, change_manifest, golden_output
 from batch_scoring_tests.tiny import TinyProject
 
@@ -192,7 +192,7 @@ def test_a_short_process_that_loads_a_bundle_ends_well() -> None:
         "import os, sys, pandas, torch._dynamo\n"
         "from batch_scoring.inference.bundle import load_bundle\n"
         "from batch_scoring.pipelines.flight_delay.network import DelayNet\n"
-        "from batch_scoring.storage.folders import open_folder\n"
+        "from batch_scoring.storage.folders.addresses import open_folder\n"
         "for _ in range(5):\n"  # each ends as any process does; what all import is imported once
         "    if not os.fork():\n"
         f"        load_bundle(open_folder({str(PROJECT / 'data/flight_delay/models/v1')!r}), DelayNet)\n"

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch_scoring.delivery.exports.files import FileSink
-from batch_scoring.storage.folders import LocalFolder, S3Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
     Place,

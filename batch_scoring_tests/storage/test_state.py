@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.errors import StateError
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.state import (
     ActiveModel,
     DayInput,

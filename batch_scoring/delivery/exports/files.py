@@ -27,9 +27,10 @@ from batch_scoring.errors import FileChangedError, RowsLostError, SinkError, Sin
 from batch_scoring.operations.retention.plan import SCRATCH
 from batch_scoring.runtime import signals
 from batch_scoring.storage import row_files
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.staged_files import staged
 from batch_scoring.storage.row_files import FORMS
-from batch_scoring.storage.staged_files import staged
 
 _LEFT_BEHIND = timedelta(days=1)
 """Age from which a file that no manifest names was left by an export that was killed."""

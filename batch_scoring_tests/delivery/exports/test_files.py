@@ -23,7 +23,8 @@ from batch_scoring.delivery.exports.files import FileSink, Manifest
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Version
 from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring.storage import row_files
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring_tests.reliability.store import Store
 
 DAY = "2026-11-28"
