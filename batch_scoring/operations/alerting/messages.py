@@ -116,7 +116,7 @@ def of_run(
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
         failure = failed_runs.of_run(run)
-        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
+        lines = [*_error(ended, failed), *lines, f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:

@@ -43,6 +43,19 @@ def test_a_step_that_fails_without_a_check_is_told_with_the_first_line_of_its_er
     assert "Error: " not in error, "the path of our class tells a user nothing"
 
 
+def test_the_error_of_a_run_comes_before_checks_that_only_warn(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    tiny.land(DAY, tiny.rows(64))
+    tiny.run(instance=instance)
+    tiny.land(DAY, tiny.rows(65))  # stale from now on
+    tiny.run(NEXT_DAY, instance=instance, steps=["model", "validated_features"], raise_on_error=False)
+    (message,) = told()
+    _, error, check, *_ = message.splitlines()
+    assert error.endswith("run raw_input for this day first")
+    assert "days_are_current (WARN)" in check
+
+
 def test_failures_in_a_row_are_counted_until_a_run_went_well(
     instance: dg.DagsterInstance, tiny: TinyProject, told: Told
 ) -> None:
