@@ -1,3 +1,6 @@
+import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable
 from urllib.parse import quote
@@ -190,3 +193,21 @@ def test_nothing_stays_of_a_transaction_that_is_not_committed(postgres: Server) 
     with Connection(address_of(postgres.url)) as connection:
         connection.rows("CREATE TABLE left_alone (id int)")
     assert postgres.query("SELECT to_regclass('left_alone')") == [(None,)]
+
+
+def test_ctrl_c_reaches_the_command_and_the_statement_is_cancelled(postgres: Server) -> None:
+    asleep = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE state = 'active' AND query LIKE '%pg_sleep(50)%' AND pid <> pg_backend_pid()"
+    )
+
+    def interrupt() -> None:
+        while postgres.query(asleep) == [(0,)]:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with Connection(address_of(postgres.url)) as connection:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            connection.rows("SELECT pg_sleep(50)")
+    assert postgres.query(asleep) == [(0,)]
