@@ -117,8 +117,8 @@ def address_of(url: str) -> Address:
     found = _URL.fullmatch(url.strip())
     if found is None or _BAD_PERCENT.search(url):
         raise SinkRefusedError(
-            "the address of the database cannot be read; expected postgresql://user:password@host:port/database with "
-            "each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
+            "the address of the database cannot be read; write it as postgresql://user:password@host:port/database, "
+            "with each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
         )
     given = dict(part.partition("=")[::2] for part in (found["query"] or "").split("&") if part)
     parameters = {name: unquote(value) for name, value in given.items()}
@@ -253,7 +253,11 @@ def _told(address: Address, *, is_connecting: bool = False) -> Iterator[None]:
     except Error as error:
         text = _ROLE.sub(r'\1 "***"', _text_of(error))
         if is_connecting:
-            is_refused, text = bool(_REFUSED.search(text)), address.without_secrets(text)
+            is_refused = bool(_REFUSED.search(text))
+            advice = (
+                "correct the address, or let the user in" if is_refused else "check that it runs and can be reached"
+            )
+            text = f"{address.without_secrets(text)}; {advice}"
         else:
             is_refused = _is_refused(error)
         raise (SinkRefusedError if is_refused else SinkError)(f"{address.shown}: {one_line(text)}") from None

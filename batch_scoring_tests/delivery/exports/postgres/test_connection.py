@@ -104,12 +104,12 @@ def _nothing_listens(server: Server) -> str:
 @pytest.mark.parametrize(
     ("url_of", "error", "said"),
     [
-        (_wrong_password, SinkRefusedError, "password authentication failed"),
+        (_wrong_password, SinkRefusedError, "password authentication failed.*; correct the address"),
         (_unknown_user, SinkRefusedError, "password authentication failed"),
         (_unknown_database, SinkRefusedError, 'database "nowhere" does not exist'),
         (_unknown_parameter, SinkRefusedError, "bogus"),
         (_unknown_host, SinkError, "could not translate host name"),
-        (_nothing_listens, SinkError, "Connection refused"),
+        (_nothing_listens, SinkError, "Connection refused.*; check that it runs"),
     ],
 )
 def test_what_prevents_a_connection_is_told_without_user_and_password(
