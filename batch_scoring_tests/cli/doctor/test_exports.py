@@ -46,7 +46,7 @@ def test_a_sink_that_does_not_answer_is_named_without_its_password(
     with_export(scored.tiny, path=None, to="postgres", url_from="RESULTS_DB", table="scores")
     (finding,) = found(scored.tiny)
     (remedy,) = (one.remedy for one in sinks.look(scored.tiny.pipeline))
-    assert remedy == "check that it runs and is reachable"
+    assert remedy == "check that it runs and can be reached"
     assert "127.0.0.1:9" in finding and "hunter2" not in finding and "secretary" not in finding
 
 
