@@ -18,6 +18,7 @@ from batch_scoring.cli import day_runs
 from batch_scoring.cli.backfill.selection import Wanted, days_within
 from batch_scoring.cli.instance import opened
 from batch_scoring.config.compute import in_this_process
+from batch_scoring.config.delivery_spec import AnyExport
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.names import export_asset, exports_job_name
 from batch_scoring.config.pipeline import Pipeline
@@ -150,9 +151,17 @@ def _tasks(request: Request) -> Iterator[Task]:
             elif day not in documents[export.of]:
                 yield Task(name, day, f"has no {export.of} yet", False)
             elif found := behind[name].get(day):
-                yield Task(name, day, f"{found.why}{f', but {found.waits_for}' if found.waits_for else ''}", True)
+                stays = "; what was exported stays" if _stays(request, export, receipts[name].get(day)) else ""
+                waits = f", but {found.waits_for}" if found.waits_for else ""
+                yield Task(name, day, f"{found.why}{stays}{waits}", True)
             else:
                 yield Task(name, day, _as_published(receipts[name].get(day)), request.again)
+
+
+def _stays(request: Request, export: AnyExport, receipt: ExportReceipt | None) -> bool:
+    """Whether a correction changes nothing in the sink."""
+    is_there = receipt is not None and published.is_there(receipt, export)
+    return is_there and export.corrections == "keep" and not request.again
 
 
 def _behind(request: Request, name: str) -> dict[str, PendingDay]:

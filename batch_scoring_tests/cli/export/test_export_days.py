@@ -89,6 +89,18 @@ def test_a_dry_run_says_why_and_writes_nothing(tiny: TinyProject) -> None:
     ]
 
 
+def test_a_dry_run_says_of_a_list_that_is_kept_that_it_stays(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"), DAYS[0])
+    export(tiny, last=DAYS[0])
+    scored(tiny, DAYS[0], rows=13)
+    corrected = "export  its day was corrected since it was exported"
+    said = export(tiny, last=DAYS[0], dry_run=True)[1].strip()
+    assert said.endswith(f"{corrected}; what was exported stays")
+    assert outcomes(export(tiny, last=DAYS[0])[1]) == [f"{DAYS[0]} list kept"]
+    scored(tiny, DAYS[0], rows=14)
+    assert export(tiny, last=DAYS[0], dry_run=True, again=True)[1].strip().endswith(corrected)
+
+
 def test_json_has_the_same_facts(tiny: TinyProject) -> None:
     scored(with_export(tiny), *DAYS[:2])
     plan = json.loads(export(tiny, as_json=True, dry_run=True)[1])
