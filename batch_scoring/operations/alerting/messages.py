@@ -120,7 +120,7 @@ def of_run(
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
-        lines.append(f"{'stopped' if is_stopped(run) else 'canceled'}: {ended.last_words}")
+        lines += [ended.last_words] if ended.last_words else []
     lines += [counts] if counts else []
     lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
     is_grave = not (run.is_success or is_stopped(run)) or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)

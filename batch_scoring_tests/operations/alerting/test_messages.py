@@ -119,7 +119,7 @@ def test_ends_without_a_failed_step_say_what_dagster_said(instance: dg.DagsterIn
     ended_other(instance, now, "RUN_SUCCESS")
     assert [message.splitlines()[:2] for message in told()] == [
         [f"other {DAY}: failed", "it is over"],
-        ["other: canceled", "canceled: it is over"],
+        ["other: canceled", "it is over"],
     ]
 
 
@@ -146,4 +146,4 @@ def test_a_run_that_its_command_stopped_is_told_and_wakes_nobody(instance: dg.Da
     records = {record.dagster_run.run_id: record for record in instance.get_run_records()}
     kinds = [messages.of_run(instance, messages.read(instance, records[name]), [], "").kind for name in (run_id, other)]
     assert kinds == ["info", "failure"]
-    assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "stopped: it is over"]
+    assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "it is over"]

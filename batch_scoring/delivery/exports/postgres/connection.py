@@ -254,13 +254,18 @@ def _told(address: Address, *, is_connecting: bool = False) -> Iterator[None]:
         text = _ROLE.sub(r'\1 "***"', _text_of(error))
         if is_connecting:
             is_refused = bool(_REFUSED.search(text))
-            advice = (
-                "correct the address, or let the user in" if is_refused else "check that it runs and can be reached"
-            )
-            text = f"{address.without_secrets(text)}; {advice}"
+            text = f"{address.without_secrets(text)}; {_advice(address, is_refused=is_refused)}"
         else:
             is_refused = _is_refused(error)
         raise (SinkRefusedError if is_refused else SinkError)(f"{address.shown}: {one_line(text)}") from None
+
+
+def _advice(address: Address, *, is_refused: bool) -> str:
+    """What to do if it cannot be connected to."""
+    if not is_refused:
+        return "check that it runs and can be reached"
+    lacking = ", which names no database" if address.shown.endswith("/") else ""
+    return f"correct the address{lacking}, or let the user in"
 
 
 def _is_refused(error: "Error") -> bool:

@@ -162,7 +162,8 @@ class RedisServer:
         )
         if remedy is None:
             is_final = isinstance(error, ResponseError | AuthenticationError)
-            remedy = _Remedy(not is_final, "" if is_final else "check that it runs and can be reached")
+            by = ", by TLS" if self.address.startswith("rediss:") else ""
+            remedy = _Remedy(not is_final, "" if is_final else f"check that it runs and can be reached{by}")
         message = f"{self.address}: {text.removesuffix('.')}" + (f"; {remedy.text}" if remedy.text else "")
         return SinkError(message) if remedy.may_pass else SinkRefusedError(message)
 

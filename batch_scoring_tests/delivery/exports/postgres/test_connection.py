@@ -89,6 +89,10 @@ def _unknown_database(server: Server) -> str:
     return server.url.replace(server.database, "nowhere")
 
 
+def _no_database(server: Server) -> str:
+    return server.url.removesuffix(server.database)
+
+
 def _unknown_parameter(server: Server) -> str:
     return f"{server.url}?bogus=owner"
 
@@ -107,6 +111,7 @@ def _nothing_listens(server: Server) -> str:
         (_wrong_password, SinkRefusedError, "password authentication failed.*; correct the address"),
         (_unknown_user, SinkRefusedError, "password authentication failed"),
         (_unknown_database, SinkRefusedError, 'database "nowhere" does not exist'),
+        (_no_database, SinkRefusedError, "; correct the address, which names no database, or let"),
         (_unknown_parameter, SinkRefusedError, "bogus"),
         (_unknown_host, SinkError, "could not translate host name"),
         (_nothing_listens, SinkError, "Connection refused.*; check that it runs"),

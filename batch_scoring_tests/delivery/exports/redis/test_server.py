@@ -66,6 +66,11 @@ def test_no_server() -> None:
         RedisServer(f"redis://localhost:{port}").ask("PING")
 
 
+def test_no_server_by_tls() -> None:
+    with pytest.raises(SinkError, match="check that it runs and can be reached, by TLS"):
+        RedisServer(f"rediss://localhost:{free_port()}").ask("PING")
+
+
 @needs_redis
 def test_a_wrong_password_is_refused(redis: RedisProcess) -> None:
     with pytest.raises(SinkRefusedError, match="disabled; correct the user and the password") as caught:
