@@ -253,7 +253,8 @@ def _outlook_of_export(run: dg.DagsterRun, failure: FailureClass | None) -> str:
     names = sorted(key.path[-1].removeprefix("export_") for key in run.asset_selection or ())
     command = " ".join(["batch-scoring export", pipeline, *names, day, day])
     if failure in retry_policy.FINAL:
-        return f"not tried again until the day, the export's settings or the process change; by hand: {command}"
+        until = "the day or the export's settings change, or the code server restarts"
+        return f"not tried again until {until}; by hand: {command}"
     return f"tried again every hour, and of itself once the sink is back; by hand: {command}"
 
 
