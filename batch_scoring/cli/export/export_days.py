@@ -33,6 +33,8 @@ from batch_scoring.storage.state import ExportReceipt, State
 MOST_FAILURES = 3
 """Days that an export may fail in a row before its other days are given up."""
 
+_AS_PUBLISHED = "as published"
+
 _COLUMNS = f"{'day':10}  {'export':20}  {'outcome':12}  {'rows':>12}"
 
 
@@ -170,7 +172,7 @@ def _behind(request: Request, name: str) -> dict[str, PendingDay]:
 
 def _as_published(receipt: ExportReceipt | None) -> str:
     assert receipt is not None, "a day that is not behind has a receipt"
-    return f"{receipt.outcome} as published, {receipt.rows:,} rows by run {receipt.run_id[:8]}"
+    return f"{receipt.outcome} {_AS_PUBLISHED}, {receipt.rows:,} rows by run {receipt.run_id[:8]}"
 
 
 def _show(request: Request, tasks: Sequence[Task], out: TextIO, *, as_json: bool) -> None:
@@ -259,6 +261,8 @@ def _print_summary(request: Request, tasks: Sequence[Task], outcomes: Sequence[D
     if not outcomes:
         reasons = sorted({task.why.partition(",")[0] for task in idle})
         out.write(f"nothing to do from {request.days[0]} to {request.days[-1]}: {'; '.join(reasons)}\n")
+        if any(_AS_PUBLISHED in reason for reason in reasons):
+            out.write("no sink was asked; --again exports what is exported already, too\n")
     failed = [done for done in outcomes if done.has_failed]
     if failed:
         out.write(f"\n{len(failed)} of {len(outcomes)} exports failed:\n")

@@ -49,8 +49,10 @@ def test_days_that_are_behind_are_exported_and_others_are_not(tiny: TinyProject)
     assert manifest(tiny, DAYS[0]) and exported(tiny, DAYS[2]).num_rows == 12
     assert export(tiny) == (
         0,
-        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n",
+        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n"
+        "no sink was asked; --again exports what is exported already, too\n",
     )
+    assert export(tiny, first=DAYS[3])[1].count("\n") == 1, "nothing is exported of these days"
     scored(tiny, DAYS[1], rows=13)
     assert outcomes(export(tiny)[1]) == [f"{DAYS[1]} list exported"]
 
