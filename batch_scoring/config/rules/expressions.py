@@ -59,6 +59,8 @@ _MOST_NAMES = 20
 _QUOTED = re.compile(r"""`([^`]+)`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _FIRST_STAND_IN = 0x4E00
 """A letter that stands for the first column in backticks while Python parses: the rule keeps its length."""
+_LIKE = 0.75
+"""How much a misspelt word resembles the right one, at least: region does not resemble prediction."""
 _OTHER_SPELLINGS = {
     "&&": "and",
     "||": "or",
@@ -134,7 +136,7 @@ class Rule:
         known = [*known]
         for node in self._mentions():
             if (name := self.column_of(node)) not in known:
-                self.refuse(node, f"no column {name}", hint=hints.get(name) or nearest(name, known))
+                self.refuse(node, f"no column {name}", hint=hints.get(name) or self._instead_of(node, known))
 
     def check_values(self, known: Mapping[str, Sequence[str]]) -> None:
         """Check that columns are compared with values that they can have.
@@ -199,6 +201,13 @@ class Rule:
                         case (ast.Name() as column, ast.Constant(value=str()) as literal):
                             yield column, literal
 
+    def _instead_of(self, node: ast.Name, known: Sequence[str]) -> str:
+        """What to write instead of an unknown column: perhaps text without its quotes."""
+        name, advice = self.column_of(node), nearest(self.column_of(node), known)
+        is_compared = any(node in _values(one) for one in ast.walk(self.tree) if isinstance(one, ast.Compare))
+        is_text = is_compared and name not in _OTHER_SPELLINGS
+        return f"{advice}; text is written in quotes: {name!r}" if is_text else advice
+
     def _mentions(self) -> Iterator[ast.Name]:
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.Name))
 
@@ -243,10 +252,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """What to write instead of an unknown column, for the end of a message."""
     if name in _OTHER_SPELLINGS:
         return f"write {_OTHER_SPELLINGS[name]} instead of {name}"
-    if near := difflib.get_close_matches(name, known, n=1):
+    if near := difflib.get_close_matches(name, known, 1, _LIKE):
         return f"did you mean {near[0]}?"
     more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
     return f"expected one of {', '.join(known[:_MOST_NAMES])}{more}"
+
+
+def _values(comparison: ast.Compare) -> Iterator[ast.expr]:
+    """What a comparison has on its right, and in a list there."""
+    for right in comparison.comparators:
+        yield right
+        yield from right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else ()
 
 
 def _check(rule: Rule) -> None:

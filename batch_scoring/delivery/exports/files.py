@@ -195,7 +195,7 @@ def _addresses(place: _Day, file: str) -> tuple[str, ...]:
 
 
 def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None:
-    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone.
+    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone or of another form.
 
     Raises:
         SinkRefusedError: another export writes to this place.
@@ -206,9 +206,10 @@ def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None
             "another path, or remove it if that export is no longer there"
         )
     outcome = delivery.refused(shown.marker)
-    if outcome == "unchanged" and delivery.replaces != "nothing" and place.folder.version(shown.file) is None:
-        return None
-    return outcome
+    if outcome != "unchanged" or delivery.replaces == "nothing":
+        return outcome
+    is_left = shown.file.endswith(place.form) and place.folder.version(shown.file) is not None
+    return outcome if is_left else None
 
 
 class _Source:

@@ -49,8 +49,10 @@ def test_days_that_are_behind_are_exported_and_others_are_not(tiny: TinyProject)
     assert manifest(tiny, DAYS[0]) and exported(tiny, DAYS[2]).num_rows == 12
     assert export(tiny) == (
         0,
-        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n",
+        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n"
+        "no sink was asked; --again exports what is exported already, too\n",
     )
+    assert export(tiny, first=DAYS[3])[1].count("\n") == 1, "nothing is exported of these days"
     scored(tiny, DAYS[1], rows=13)
     assert outcomes(export(tiny)[1]) == [f"{DAYS[1]} list exported"]
 
@@ -87,6 +89,18 @@ def test_a_dry_run_says_why_and_writes_nothing(tiny: TinyProject) -> None:
         "has no predictions yet",
         "no day of this export, which has days: fri, sat, sun",
     ]
+
+
+def test_a_dry_run_says_of_a_list_that_is_kept_that_it_stays(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"), DAYS[0])
+    export(tiny, last=DAYS[0])
+    scored(tiny, DAYS[0], rows=13)
+    corrected = "export  its day was corrected since it was exported"
+    said = export(tiny, last=DAYS[0], dry_run=True)[1].strip()
+    assert said.endswith(f"{corrected}; what was exported stays")
+    assert outcomes(export(tiny, last=DAYS[0])[1]) == [f"{DAYS[0]} list kept"]
+    scored(tiny, DAYS[0], rows=14)
+    assert export(tiny, last=DAYS[0], dry_run=True, again=True)[1].strip().endswith(corrected)
 
 
 def test_json_has_the_same_facts(tiny: TinyProject) -> None:

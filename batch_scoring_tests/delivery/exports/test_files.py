@@ -304,6 +304,15 @@ def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: F
     assert shown(folder) == ROWS["id"].to_pylist()
 
 
+def test_another_form_is_written_beside_the_one_before(folder: Folder, sink: FileSink) -> None:
+    sink.deliver(delivery(1))
+    plain, packed = manifest(folder).file, FileSink(f"{sink.address}.gz")
+    assert packed.deliver(replace(delivery(1), replaces="nothing")).outcome == "unchanged"
+    assert packed.deliver(delivery(1)).outcome == "exported"
+    assert gzip.decompress(folder.read(manifest(folder).file)) == folder.read(plain)
+    assert packed.deliver(delivery(1)).outcome == "unchanged"
+
+
 def test_an_error_of_the_source_is_not_one_of_the_sink(sink: FileSink) -> None:
     def read() -> Iterator[pa.RecordBatch]:
         yield ROWS.to_batches()[0]
