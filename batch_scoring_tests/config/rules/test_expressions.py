@@ -65,6 +65,7 @@ def refusal(text: str) -> str:
         ("consent == True", [True, False, None, True]),
         ("region > 'x'", [False, True, True, None]),
         (" age\n  > 17\n  and consent\n", [False, False, None, True]),
+        ("region != '#'", [True, True, True, None]),
         ("1 / 0 + rate > 1", [None, None, None, None]),
         ("rate < 1e300", [True, None, None, True]),
         ("rate is None", [False, True, True, False]),
@@ -124,6 +125,8 @@ def test_a_rule_holds_is_broken_or_is_unknown(text: str, expected: list[bool | N
         ("consent == true", "character 12: no column true; write True instead of true"),
         ("age is null", "character 8: no column null; write None instead of null"),
         ("age is 3", "character 8: is 3; expected is None or is not None; otherwise =="),
+        ("age > 1  # adults\nand consent", "'age > 1  # adults and consent', character 10: # would make a"),
+        ("region == '#' # `", "character 15: # would make a comment of the rest; expected comments in YAML"),
     ],
 )
 def test_what_is_not_a_rule_is_refused_with_the_place_and_what_is_accepted(text: str, message: str) -> None:
