@@ -155,7 +155,7 @@ class FileSink:
             for batch in source.read():
                 write(batch)
                 sent += batch.num_rows
-        if (written := row_files.count(scratch, form, delivery.schema.names)) != sent:
+        if (written := row_files.count(scratch, form)) != sent:
             raise RowsLostError(
                 f"{delivery.pipeline}: export {delivery.export} of {delivery.day}: {sent} rows were read and {written} "
                 "are in the file; nothing was exported: report this bug"
@@ -194,7 +194,7 @@ def _addresses(place: _Day, file: str) -> tuple[str, ...]:
 
 
 def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None:
-    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone.
+    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone or of another form.
 
     Raises:
         SinkRefusedError: another export writes to this place.
@@ -205,8 +205,9 @@ def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None
             "another path, or remove it if that export is no longer there"
         )
     outcome = delivery.refused(shown.marker)
-    if outcome == "unchanged" and delivery.replaces != "nothing" and place.folder.version(shown.file) is None:
-        return None
+    if outcome == "unchanged" and delivery.replaces != "nothing":
+        is_there = shown.file.endswith(place.form) and place.folder.version(shown.file) is not None
+        return outcome if is_there else None
     return outcome
 
 

@@ -303,6 +303,15 @@ def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: F
     assert shown(folder) == ROWS["id"].to_pylist()
 
 
+def test_another_form_of_the_same_name_is_written_and_the_file_before_stays(folder: Folder, sink: FileSink) -> None:
+    sink.deliver(delivery(1))
+    before, later = manifest(folder).file, FileSink(f"{folder.uri}/calls_{{day}}.csv.gz")
+    assert later.deliver(replace(delivery(1), replaces="nothing")).outcome == "unchanged"
+    assert later.deliver(delivery(1)).outcome == "exported"
+    assert manifest(folder).file.endswith(".csv.gz") and manifest(folder).previous == before
+    assert later.deliver(delivery(1)).outcome == "unchanged"
+
+
 def test_an_error_of_the_source_is_not_one_of_the_sink(sink: FileSink) -> None:
     def read() -> Iterator[pa.RecordBatch]:
         yield ROWS.to_batches()[0]
@@ -316,6 +325,12 @@ def test_rows_of_one_missing_cell_are_counted(folder: Folder, sink: FileSink) ->
     rows = pa.table({"id": pa.array([None, "a", None, None])})
     assert sink.deliver(delivery(1, rows)).marker.rows == 4
     assert folder.read(manifest(folder).file).count(b"\n") == 5
+
+
+@pytest.mark.parametrize("form", [".csv", ".csv.gz", ".jsonl", ".parquet"])
+def test_rows_longer_than_readers_of_csv_take_are_counted(tmp_path: Path, form: str) -> None:
+    rows = pa.table({"id": ["1", "2", "3"], 'a "\n" b': ['"\n' * 2**20 + "x", None, '"']})
+    assert FileSink(f"{tmp_path}/long_{{day}}{form}").deliver(delivery(1, rows)).marker.rows == 3
 
 
 def test_what_a_killed_export_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
