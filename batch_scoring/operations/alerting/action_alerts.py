@@ -13,6 +13,7 @@ from logging import Logger
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
@@ -192,12 +193,12 @@ def _message(pipeline: Pipeline, decided: PublishedDay, action: str, first: str,
 
 
 def _acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> _Acting | None:
-    """The rows with an action; None if they cannot be read in time."""
+    """The rows with an action; None if they cannot be read, or not in time."""
     try:
         return call_within(
             STORE_SECONDS, f"decisions of {pipeline.name}", lambda: _read_acting(pipeline, decided, action, most)
         )
-    except OSError:
+    except (OSError, pa.ArrowException):  # the latter if a file is damaged
         return None
 
 

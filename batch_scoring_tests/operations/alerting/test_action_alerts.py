@@ -1,6 +1,6 @@
 """Alerts by action: a team's own channels, told once about each published version of a recent day."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -41,6 +41,7 @@ def decide(
     start: int = 0,
     held: int = 0,
     is_ranked: bool = True,
+    actions: Mapping[str, int] | None = None,
     **changes: object,
 ) -> None:
     """Publish a day's decisions: of 100 keys from `start` on, by rank, `held` are held out and `rows` act."""
@@ -57,9 +58,8 @@ def decide(
             columns["rank"] = pa.nulls(100, pa.int32())
         pq.write_table(pa.table(columns), scratch)
         table.put_file(scratch, path)
-    stats = ShardStats(
-        digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions={"review": rows, "none": 100 - rows}
-    )
+    counts = actions or {"review": rows, "none": 100 - rows}
+    stats = ShardStats(digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions=counts)
     published = PublishedDay(
         pipeline=tiny.name,
         day=day,
@@ -140,6 +140,25 @@ def test_keys_are_named_by_rank_if_the_spec_allows_it_and_the_control_group_is_c
         "2 more are held out as its control group: leave them alone",
         "first by rank: k0, k1, k2",
     ]
+
+
+def test_decisions_that_are_damaged_are_told_without_keys_and_delay_no_other_team(
+    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALES_URLS", web.url)
+    fraud.spec["decisions"]["actions"]["call"] = {}
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 3
+    fraud.spec["alerts"]["actions"]["call"] = {"channels_from": "SALES_URLS"}
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12, actions={"review": 12, "call": 7})
+    (path,) = fraud.published_day("decisions", days_ago(0)).table.files
+    fraud.pipeline.output.subfolder("tables/decisions").put(path, b"no Parquet")
+    tick()
+    assert sorted(post["title"].partition(": ")[2] for post in web.posts) == [
+        "12 rows with the action review",
+        "7 rows with the action call",
+    ]
+    assert not any("first by" in post["message"] for post in web.posts)
 
 
 def test_few_rows_old_days_and_days_decided_before_the_first_look_are_silent(
