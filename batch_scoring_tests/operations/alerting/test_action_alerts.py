@@ -42,6 +42,7 @@ def decide(
     held: int = 0,
     is_ranked: bool = True,
     actions: Mapping[str, int] | None = None,
+    prefix: str = "k",
     **changes: object,
 ) -> None:
     """Publish a day's decisions: of 100 keys from `start` on, by rank, `held` are held out and `rows` act."""
@@ -49,7 +50,7 @@ def decide(
     table = tiny.pipeline.output.subfolder("tables/decisions")
     with table.scratch() as scratch:
         columns = {
-            "id": [f"k{n}" for n in range(start, start + 100)],
+            "id": [f"{prefix}{n}" for n in range(start, start + 100)],
             "action": ["none"] * held + ["review"] * rows + ["none"] * (100 - rows - held),
             "rank": pa.array(list(range(1, held + rows + 1)) + [None] * (100 - rows - held), pa.int32()),
             "score": [n / 100 for n in range(100)],
@@ -159,6 +160,14 @@ def test_decisions_that_are_damaged_are_told_without_keys_and_delay_no_other_tea
         "7 rows with the action call",
     ]
     assert not any("first by" in post["message"] for post in web.posts)
+
+
+def test_a_key_makes_no_line_of_its_own(fraud: TinyProject, web: WebServer, tick: Tick) -> None:
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 1
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12, prefix="k\nhttp://elsewhere/")
+    tick()
+    assert web.posts[0]["message"].splitlines()[1] == r"first by rank: k\u000ahttp://elsewhere/0"
 
 
 def test_few_rows_old_days_and_days_decided_before_the_first_look_are_silent(
