@@ -177,8 +177,8 @@ WRONG: dict[str, tuple[Change, str]] = {
         "exports.two.table: 'scores.tiny': exports.one writes there too",
     ),
     "two exports with one prefix": (
-        lambda spec: spec["exports"].update(one=REDIS | {"days": ["mon", "tue"]}, two=REDIS | {"days": ["tue"]}),
-        "exports.two.prefix: 'rec': exports.one writes there too",
+        lambda spec: spec["exports"].update(one=REDIS | {"days": ["mon", "tue"]}, two=REDIS | {"days": ["wed"]}),
+        "exports.two.prefix: 'rec': exports.one writes there too; expected a place of its own",
     ),
 }
 
