@@ -130,9 +130,7 @@ class Export(Section):
         default="predictions", description="predictions or decisions: the published day that is exported"
     )
     where: str = Field(default="", description="rule that a row must satisfy to be exported; empty: every row")
-    order: str = Field(
-        default="", pattern=r"^-?\w*$", description="column to sort by, with - in front: descending; the key if empty"
-    )
+    order: str = Field(default="", description="column to sort by, with - in front: descending; the key if empty")
     most: int | None = Field(default=None, ge=0, description="maximum number of rows, in that order; none: no limit")
     columns: tuple[str, ...] = Field(
         default=(),
@@ -188,7 +186,8 @@ class PostgresExport(Export):
         description="environment variable that holds the address, postgresql://user:password@host:port/database"
     )
     table: str = Field(
-        pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$", description="the table, with its schema if it has one"
+        pattern=r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$",
+        description="the table, with its schema if it has one",
     )
 
 
