@@ -199,7 +199,9 @@ def test_a_name_of_nothing_is_one_fault(deciding: TinyProject, wrong: str) -> No
 
 
 def test_rows_can_be_ordered_by_a_column_whose_name_is_no_word(deciding: TinyProject) -> None:
-    deciding.spec["input"]["attributes"].append("amount in eur")
+    deciding.write_code(schema=SCHEMA + "    amount: float = pa.Field(alias='amount in eur')\n")
+    deciding.spec["input"]["attributes"] = ["amount in eur"]
+    deciding.spec["decisions"] = {"actions": {"call": {}}}
     deciding.spec["exports"]["calls"]["order"] = "-amount in eur"
     deciding.write_spec()
     assert deciding.pipeline.spec.exports["calls"].order == "-amount in eur"
