@@ -161,8 +161,8 @@ class Rule:
         return BoundRule(self, _Compiler(self, schema).compile())
 
     def column_of(self, node: ast.Name) -> str:
-        """The column that a name means."""
-        return self.stands_for.get(node.id, node.id)
+        """The column that a name means, as it is written: Python's parser turns characters such as µ into others."""
+        return self.stands_for.get(node.id) or ast.get_source_segment(self.source, node) or node.id
 
     def part(self, node: ast.expr) -> str:
         """A part as it is written."""

@@ -143,6 +143,14 @@ def test_names_are_the_columns_once_each_in_the_order_of_the_text() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["µg", "e\u0301", "ﬁ"])
+def test_a_name_is_the_column_of_the_same_characters(name: str) -> None:
+    rows = pa.record_batch({name: [1, 2], "other": [0, 0]})
+    rule = Rule.parse(f"other == 0 and 2 == {name}", "decisions.eligible.r")
+    assert rule.names == ("other", name)
+    assert rule.bind(rows.schema)(rows).to_pylist() == [False, True]
+
+
 def test_a_rule_holds_for_a_batch_without_rows() -> None:
     assert Rule.parse("age > 1", "r").bind(ROWS.schema)(ROWS.slice(0, 0)).to_pylist() == []
 
