@@ -162,7 +162,7 @@ class Rule:
 
     def column_of(self, node: ast.Name) -> str:
         """The column that a name means, as it is written: Python's parser turns characters such as µ into others."""
-        return self.stands_for.get(node.id) or ast.get_source_segment(self.source, node) or node.id
+        return self.stands_for.get(node.id) or self.source.encode()[node.col_offset : node.end_col_offset].decode()
 
     def part(self, node: ast.expr) -> str:
         """A part as it is written."""

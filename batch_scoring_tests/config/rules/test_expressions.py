@@ -62,6 +62,7 @@ def refusal(text: str) -> str:
         ("region is None", [False, False, False, True]),
         ("age is not None", [True, True, False, True]),
         ("age in [17, 40.0]", [True, False, None, True]),
+        ("`amount in eur` not in [1, 9999999999]", [False, True, True, None]),
         ("consent == True", [True, False, None, True]),
         ("region > 'x'", [False, True, True, None]),
         (" age\n  > 17\n  and consent\n", [False, False, None, True]),
