@@ -2,8 +2,6 @@
 
 import contextlib
 import gzip
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
@@ -15,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from batch_scoring.storage import parquet
+from batch_scoring.storage.json_text import json_lines
 
 Form = Literal[".parquet", ".csv.gz", ".csv", ".jsonl"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -60,7 +59,7 @@ def writing(
     with contextlib.ExitStack() as stack:
         sink: BinaryIO | gzip.GzipFile = stack.enter_context(file.open("wb"))
         if form == ".jsonl":
-            yield lambda batch: sink.writelines(_json_lines(batch))
+            yield lambda batch: sink.writelines([json_lines(batch.cast(schema))])
             return
         if form == ".csv.gz":  # no name and no time in its header
             sink = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0))
@@ -105,17 +104,3 @@ def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
-    for row in batch.to_pylist():
-        cells = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
-        yield (json.dumps(cells, ensure_ascii=False, default=_text) + "\n").encode()
-
-
-def _text(value: object) -> str:
-    """Dates and timestamps in ISO 8601, anything else as Python writes it."""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
