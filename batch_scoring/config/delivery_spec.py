@@ -172,6 +172,12 @@ class FileExport(Export):
     )
 
     @model_validator(mode="after")
+    def _in_one_bucket(self) -> "FileExport":
+        if self.path.startswith("s3://") and "{day}" in self.path.split("/")[2]:
+            raise ValueError(f"path: {self.path!r}: the bucket depends on the day; expected s3://bucket/ first")
+        return self
+
+    @model_validator(mode="after")
     def _opened_by_people(self) -> "FileExport":
         if self.people and not self.path.endswith((".csv", ".csv.gz")):
             raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
