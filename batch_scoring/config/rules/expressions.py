@@ -385,7 +385,7 @@ class _Compiler:
     def _moment(self, node: ast.expr, kind: Kind, text: Part) -> Part:
         try:
             return values.moment(kind, text)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter if it is beyond year 1 or 9999 in UTC
             example = "'2026-11-28'" if kind == "date" else "'2026-11-28' or '2026-11-28T09:30+01:00'"
             found = f"{self._rule.part(node)} is compared with {KINDS[kind]}"
             self._rule.refuse(node, found, f"text such as {example}")

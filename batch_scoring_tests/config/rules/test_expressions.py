@@ -115,6 +115,7 @@ def test_a_rule_holds_is_broken_or_is_unknown(text: str, expected: list[bool | N
         ("not " * 4000 + "consent", "not not …'"),
         ("-True < age", "character 2: True is true or false; expected a number"),
         ("'x' in ['x'] and consent", "character 1: 'x' in a list; expected a column, and the list after it"),
+        ("seen > '0001-01-01T00:00+14:00'", "character 8: '0001-01-01T00:00+14:00' is compared with a time; expected"),
         ("seen > 'noon'", "character 8: 'noon' is compared with a time; expected text such as '2026-11-28' or "),
         ("age > 17, rate", "character 1: age > 17, rate is not accepted here"),
         ("age = 18", "character 5: invalid syntax; write == instead of ="),
