@@ -200,6 +200,11 @@ def active_files(loaded: DeltaTable, day: str) -> list[dict[str, Any]]:
     return rows
 
 
+def active_paths(loaded: DeltaTable) -> set[str]:
+    """Return the paths of all active files."""
+    return set(pa.table(loaded.get_add_actions(flatten=True))["path"].to_pylist())
+
+
 def read_file(table: Table, file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     """Read the rows of an active file, with its partitions as columns; a missing column is read as null."""
     stored = shards.schema(table.folder, file["path"])  # a shard of 0 rows has no batch with a schema

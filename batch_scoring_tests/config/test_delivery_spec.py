@@ -26,7 +26,7 @@ ALL_OF_EXPORTS = "to, of, where, order, most, columns, days, recent_days, correc
         (FILE | {"path": "a.csv"}, "exports.r.path: 'a.csv': string should match pattern"),
         (FILE | {"path": "../{day}.csv"}, "exports.r.path: '../{day}.csv': leaves the data root; expected"),
         (FILE | {"days": ["monday"]}, "exports.r.days.0: 'monday': input should be 'mon', 'tue', "),
-        (FILE | {"order": "rank desc"}, "exports.r.order: 'rank desc': string should match pattern"),
+        (FILE | {"path": "s3://{day}.csv"}, "exports.r: path: 's3://{day}.csv': the bucket depends on the"),
         (FILE | {"people": True, "path": "{day}.parquet"}, "exports.r: people open CSV files in a spreadsheet; exp"),
         (REDIS | {"ttl_hours": 0}, "exports.r.ttl_hours: 0: input should be greater than or equal to 1; expected "),
         (REDIS | {"columns": ["id"]}, "exports.r: columns do not apply: key and value are what is stored"),

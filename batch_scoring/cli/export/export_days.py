@@ -1,7 +1,7 @@
 """Export days in one process, one Dagster run per export and day, the oldest day first.
 
 What is behind is known from storage alone; only that is run, unless it is asked for again. A sink that fails three days
-in a row is not asked for the others.
+in a row is not asked for the others; days that cannot be exported whatever the sink are left out.
 """
 
 import functools
@@ -48,6 +48,8 @@ class Task:
     """Why it is exported, or why there is nothing to do."""
     is_open: bool
     """Whether there is something to do."""
+    waits_for: str = ""
+    """Why it cannot be exported now, whatever the sink; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,13 @@ def _names(pipeline: Pipeline, name: str | None) -> tuple[str, ...]:
 
 def _tasks(request: Request) -> Iterator[Task]:
     """Every export of every day, by day, with what there is to do."""
+    documents = {  # first: a day that is published meanwhile has none, neither here nor in its receipt
+        of: {day.day for day in State(request.pipeline.output).published_days_of(of, request.days)}
+        for of in {request.pipeline.spec.exports[name].of for name in request.names}
+    }
     behind = {name: _behind(request, name) for name in request.names}
     receipts = {
         name: published.receipts_by_day(State(request.pipeline.output), name, request.days) for name in request.names
-    }
-    documents = {
-        of: {day.day for day in State(request.pipeline.output).published_days_of(of, request.days)}
-        for of in {request.pipeline.spec.exports[name].of for name in request.names}
     }
     for day in request.days:
         for name in request.names:
@@ -155,7 +157,7 @@ def _tasks(request: Request) -> Iterator[Task]:
             elif found := behind[name].get(day):
                 stays = "; what was exported stays" if _stays(request, export, receipts[name].get(day)) else ""
                 waits = f", but {found.waits_for}" if found.waits_for else ""
-                yield Task(name, day, f"{found.why}{stays}{waits}", True)
+                yield Task(name, day, f"{found.why}{stays}{waits}", True, found.waits_for)
             else:
                 yield Task(name, day, _as_published(receipts[name].get(day)), request.again)
 
@@ -220,6 +222,9 @@ def _run_all(request: Request, tasks: Sequence[Task], instance: dg.DagsterInstan
         return
     job, failures = _job(request.pipeline), dict.fromkeys(request.names, 0)
     for task in tasks:
+        if task.waits_for:
+            yield Done(task.export, task.day, "not tried", error=task.waits_for)
+            continue
         if failures[task.export] >= MOST_FAILURES:
             yield Done(task.export, task.day, "not tried", error=f"{MOST_FAILURES} days before have failed")
             continue

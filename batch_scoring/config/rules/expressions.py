@@ -106,6 +106,7 @@ class Rule:
             RuleError: it is not one; the message says where in the text, and what is accepted.
         """
         text = re.sub(r"\s*\n\s*", " ", text.strip())
+        _refuse_comment(text, where)
         source, stands_for = _without_backticks(text)
         try:
             tree = ast.parse(source, mode="eval").body
@@ -162,8 +163,8 @@ class Rule:
         return BoundRule(self, _Compiler(self, schema).compile())
 
     def column_of(self, node: ast.Name) -> str:
-        """The column that a name means."""
-        return self.stands_for.get(node.id, node.id)
+        """The column that a name means, as it is written: Python's parser turns characters such as µ into others."""
+        return self.stands_for.get(node.id) or self.source.encode()[node.col_offset : node.end_col_offset].decode()
 
     def part(self, node: ast.expr) -> str:
         """A part as it is written."""
@@ -228,6 +229,24 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
+def _without_quoted(text: str) -> str:
+    """A text of the same length with blanks for everything in quotes or backticks."""
+    return _QUOTED.sub(lambda match: " " * len(match[0]), text)
+
+
+def _refuse_comment(text: str, where: str) -> None:
+    """Check that a rule has no comment: when its lines are joined, here or by YAML, it would swallow what follows.
+
+    Raises:
+        RuleError: it has one.
+    """
+    if (place := _without_quoted(text).find("#") + 1) > 0:
+        raise RuleError(
+            f"{where}: {_shown(text)}, character {place}: # would make a comment of the rest; expected "
+            "comments in YAML, above the rule"
+        )
+
+
 def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
     """A text of the same length with a word for each column in backticks, and the columns by word."""
     stands_for: dict[str, str] = {}
@@ -244,7 +263,7 @@ def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
 
 def _other_spelling(source: str) -> str:
     """What to write instead of the first thing that other languages spell in another way."""
-    found = _OTHER_SPELLING.search(_QUOTED.sub(lambda match: " " * len(match[0]), source))
+    found = _OTHER_SPELLING.search(_without_quoted(source))
     return f"write {_OTHER_SPELLINGS[found[0]]} instead of {found[0]}" if found else f"expected {_ACCEPTED}"
 
 
@@ -382,7 +401,7 @@ class _Compiler:
     def _moment(self, node: ast.expr, kind: Kind, text: Part) -> Part:
         try:
             return values.moment(kind, text)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter if it is beyond year 1 or 9999 in UTC
             example = "'2026-11-28'" if kind == "date" else "'2026-11-28' or '2026-11-28T09:30+01:00'"
             found = f"{self._rule.part(node)} is compared with {KINDS[kind]}"
             self._rule.refuse(node, found, f"text such as {example}")

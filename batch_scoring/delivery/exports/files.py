@@ -156,7 +156,7 @@ class FileSink:
             for batch in source.read():
                 write(batch)
                 sent += batch.num_rows
-        if (written := row_files.count(scratch, form, delivery.schema.names)) != sent:
+        if (written := row_files.count(scratch, form)) != sent:
             raise RowsLostError(
                 f"{delivery.pipeline}: export {delivery.export} of {delivery.day}: {sent} rows were read and {written} "
                 "are in the file; nothing was exported: report this bug"

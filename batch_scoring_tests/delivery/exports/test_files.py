@@ -328,6 +328,12 @@ def test_rows_of_one_missing_cell_are_counted(folder: Folder, sink: FileSink) ->
     assert folder.read(manifest(folder).file).count(b"\n") == 5
 
 
+@pytest.mark.parametrize("form", [".csv", ".csv.gz", ".jsonl", ".parquet"])
+def test_rows_longer_than_readers_of_csv_take_are_counted(tmp_path: Path, form: str) -> None:
+    rows = pa.table({"id": ["1", "2", "3"], 'a "\n" b': ['"\n' * 2**20 + "x", None, '"']})
+    assert FileSink(f"{tmp_path}/long_{{day}}{form}").deliver(delivery(1, rows)).marker.rows == 3
+
+
 def test_what_a_killed_export_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
     sink, day = FileSink(f"{tmp_path}/calls_{{day}}.csv"), time.time()
     names = {".0123456789abcdef0123456789abcdef.tmp": 2, f"calls_{DAY}.1-00000000.csv": 2}
