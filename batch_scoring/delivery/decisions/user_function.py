@@ -95,6 +95,8 @@ class _Call:
             raise self._error(f"returned no column {', '.join(missing)}; found {', '.join(names) or 'none'}")
         if strange := [name for name in names if name not in ("action", "reason", "rank", self._key)]:
             raise self._error(f"returned the column {', '.join(strange)}; expected action, reason and perhaps rank")
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise self._error(f"returned the column {', '.join(twice)} more than once; expected every column once")
         if len(found) != len(rows):
             raise self._error(f"returned {len(found)} rows for {len(rows)}; expected one for each, in their order")
         if self._key in names and not _as(rows[self._key].type, found[self._key]).equals(rows[self._key]):

@@ -159,6 +159,10 @@ def test_a_function_that_is_not_pure_is_found(function: Callable[..., Any], mess
         (lambda rows, day: {}, "returned dict; expected a pyarrow.Table with action and reason"),
         (lambda rows, day: good(rows, day).drop(["reason"]), "returned no column reason; found action"),
         (with_column("score", [[1.0] * 4]), "returned the column score; expected action, reason and perhaps rank"),
+        (
+            lambda rows, day: good(rows, day).append_column("reason", [["fine"] * 4]),
+            "returned the column reason more than once",
+        ),
         (lambda rows, day: good(rows, day)[:3], "returned 3 rows for 4; expected one for each, in their order"),
         (with_column("id", [list("abcd")]), "returned other keys than it got; expected the rows in their order"),
         (with_column("id", [[1, 2, 3, 4]]), "returned other keys than it got"),
