@@ -68,7 +68,7 @@ class _Call:
         """Return the action, the reason and the rank of each row; the rank is null if the function gives none."""
         try:
             found = self._function(rows, self._day)
-        except Exception as error:  # whatever a user's function may raise
+        except (Exception, SystemExit) as error:  # whatever a user's function may raise
             raise self._error(f"raised {type(error).__name__}: {' '.join(str(error).split())}") from error
         self._check_form(rows, found)
         decided = self._typed(found)

@@ -2,6 +2,7 @@
 
 import random
 import re
+import sys
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -156,6 +157,7 @@ def test_a_function_that_is_not_pure_is_found(function: Callable[..., Any], mess
     ("function", "message"),
     [
         (lambda rows, day: 1 // 0, "raised ZeroDivisionError: integer division or modulo by zero"),
+        (lambda rows, day: sys.exit("no rules today"), "raised SystemExit: no rules today"),
         (lambda rows, day: {}, "returned dict; expected a pyarrow.Table with action and reason"),
         (lambda rows, day: good(rows, day).drop(["reason"]), "returned no column reason; found action"),
         (with_column("score", [[1.0] * 4]), "returned the column score; expected action, reason and perhaps rank"),
