@@ -205,10 +205,10 @@ def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None
             "another path, or remove it if that export is no longer there"
         )
     outcome = delivery.refused(shown.marker)
-    if outcome == "unchanged" and delivery.replaces != "nothing":
-        is_there = shown.file.endswith(place.form) and place.folder.version(shown.file) is not None
-        return outcome if is_there else None
-    return outcome
+    if outcome != "unchanged" or delivery.replaces == "nothing":
+        return outcome
+    is_left = shown.file.endswith(place.form) and place.folder.version(shown.file) is not None
+    return outcome if is_left else None
 
 
 class _Source:

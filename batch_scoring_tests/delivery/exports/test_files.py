@@ -303,13 +303,13 @@ def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: F
     assert shown(folder) == ROWS["id"].to_pylist()
 
 
-def test_another_form_of_the_same_name_is_written_and_the_file_before_stays(folder: Folder, sink: FileSink) -> None:
+def test_another_form_is_written_beside_the_one_before(folder: Folder, sink: FileSink) -> None:
     sink.deliver(delivery(1))
-    before, later = manifest(folder).file, FileSink(f"{folder.uri}/calls_{{day}}.csv.gz")
-    assert later.deliver(replace(delivery(1), replaces="nothing")).outcome == "unchanged"
-    assert later.deliver(delivery(1)).outcome == "exported"
-    assert manifest(folder).file.endswith(".csv.gz") and manifest(folder).previous == before
-    assert later.deliver(delivery(1)).outcome == "unchanged"
+    plain, packed = manifest(folder).file, FileSink(f"{sink.address}.gz")
+    assert packed.deliver(replace(delivery(1), replaces="nothing")).outcome == "unchanged"
+    assert packed.deliver(delivery(1)).outcome == "exported"
+    assert gzip.decompress(folder.read(manifest(folder).file)) == folder.read(plain)
+    assert packed.deliver(delivery(1)).outcome == "unchanged"
 
 
 def test_an_error_of_the_source_is_not_one_of_the_sink(sink: FileSink) -> None:
