@@ -23,8 +23,9 @@ from batch_scoring.inference.bundle import (
 )
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests import tiny as helper
 from batch_scoring_tests.broken_bundles import FAULTS, PROOF, change_golden, change_manifest, golden_output
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring_tests.tiny import TinyProject, reference_rows
 
 
 class Delivery:
@@ -201,3 +202,11 @@ def test_a_short_process_that_loads_a_bundle_ends_well_and_does_without_torchs_c
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_that_tests_have_under_another_name_is_the_one_that_is_written(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = [tiny.deliver("v7", seed=3), tiny.deliver("v8", seed=3, reference=reference_rows())]
+    monkeypatch.setattr(helper, "_bundles", {})
+    assert named == [tiny.deliver("v7", seed=3), tiny.deliver("v8", seed=3, reference=reference_rows())]
