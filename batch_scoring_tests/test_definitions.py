@@ -367,3 +367,16 @@ def test_validation_of_the_deployment_ends_with_0() -> None:
     ]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_no_word_of_a_description_is_taken_for_markup() -> None:
+    """The UI shows descriptions as Markdown, in which <name> is an element, and not shown."""
+    repository = defs.get_repository_def()
+    specs = [spec for asset in repository.assets_defs_by_key.values() for spec in asset.specs]
+    schemas = [spec.metadata["dagster/column_schema"] for spec in specs if "dagster/column_schema" in spec.metadata]
+    columns = [column for schema in schemas for column in schema.columns]
+    checks = [spec for asset in repository.assets_defs_by_key.values() for spec in asset.check_specs]
+    started = [*repository.sensor_defs, *repository.schedule_defs, *repository.get_all_jobs()]
+    texts = [one.description or "" for one in (*specs, *columns, *checks, *started)]
+    assert len(columns) > 20 and len(checks) > 20
+    assert [text for text in texts if re.search(r"<\w", re.sub("`[^`]*`", "", text))] == []

@@ -125,7 +125,7 @@ def _columns(pipeline: Pipeline) -> dg.TableSchema:
         [
             (pipeline.spec.input.key, "key", "identifies the row; unique within a day"),
             ("action", "string", "the action that the row gets, or none"),
-            ("reason", "string", "why: <action>:taken, or what refused it"),
+            ("reason", "string", "why: `ACTION:taken`, or what refused it"),
             ("arm", "string", "treated or control, for an action with a hold-out"),
             ("rank", "int32", "place among the rows of the action and its control group, from 1"),
             ("score", "float64", "the score that ranks the rows"),

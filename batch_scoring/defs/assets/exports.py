@@ -1,4 +1,4 @@
-"""The asset export_<name>: a published day in a sink, each version exactly once.
+"""An asset for each export: a published day in a sink, each version exactly once.
 
 What is published of the day is compared with the receipt of the last export: equal, nothing is done. Otherwise the
 sink writes the rows unseen and shows them in one atomic step, unless it shows a newer version already. The sensor
@@ -6,9 +6,9 @@ starts an export for every day that is behind; a sink that is down affects neith
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
+import yaml
 from pydantic import Field
 
 from batch_scoring.config.delivery_spec import Export, FileExport, PostgresExport
@@ -93,5 +93,6 @@ def _kind(export: Export) -> str:
 
 def _in_words(export: Export) -> str:
     """What the export sends, as its section of the spec says."""
-    settings: dict[str, Any] = export.model_dump(exclude_defaults=True)
-    return f"The {export.of}: " + ", ".join(f"`{name}: {value}`" for name, value in settings.items())
+    settings = export.model_dump(mode="json", exclude_defaults=True)
+    section = yaml.safe_dump(settings, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000)
+    return f"Its section of the spec:\n\n```yaml\n{section}```"
