@@ -8,16 +8,14 @@ anew, a receipt lost or the sink go down; and the process may die, or lose an an
 
 import argparse
 import builtins
-import random
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 
@@ -34,21 +32,18 @@ from batch_scoring.storage.folders import Children, FileVersion
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State
 from batch_scoring_tests.simulation.bucket import MemoryFolder
 from batch_scoring_tests.simulation.history import Substitutes, replaced
+from batch_scoring_tests.simulation.turns import FAULTS, Errors, Fault, Process, Turns
 
 DAY, NAME = "2024-03-04", "list"
 HONEST_ERRORS = (SinkError, NotPublishedError, OSError)
 """What an export may end with."""
+OF_THE_SINK = (SinkError,)
 ROUNDS = 4
 """Exports in calm after which nothing may be behind."""
 SCHEMA = pa.schema([("id", pa.string()), ("content", pa.int64())])
 ROWS = 3
 
-Result = TypeVar("Result")
 Flaw = Literal["", "marker later", "in place", "compared before"]
-
-
-class Crash(BaseException):
-    """The process is dead: no handler of `Exception` runs on."""
 
 
 @dataclass(frozen=True)
@@ -88,50 +83,28 @@ class Publication:
         )
 
 
-class Process:
-    """An export that takes turns with others."""
-
-    def __init__(self, world: "World", name: str) -> None:
-        self.world, self.name = world, name
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        self.turn.acquire()
-        try:
-            self.world.export(self.name)
-        except Crash:
-            self.world.note(f"{self.name} dies")
-        except BaseException as error:
-            self.world.note(f"{self.name} fails: {error}")
-            if not isinstance(error, HONEST_ERRORS):
-                self.world.violate(f"{type(error).__name__}: {error}")
-        self.world.ended(self)
-
-
 class Shelf(MemoryFolder):
     """A folder, whose operations are where processes take turns."""
 
     world: "World"
 
     def read(self, path: str) -> bytes:
-        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path), OSError)
+        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
-        return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths), OSError)
+        return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths))
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
-        return self.world.operation(f"open {path}", lambda: super(Shelf, self).open(path, token), OSError)
+        return self.world.operation(f"open {path}", lambda: super(Shelf, self).open(path, token))
 
     def put(self, path: str, data: bytes) -> None:
-        self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data), OSError)
+        self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data))
 
     def list(self, prefix: str = "", after: str = "") -> "builtins.list[FileVersion]":
-        return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after), OSError)
+        return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after))
 
     def children(self) -> Children:
-        return self.world.operation("list", lambda: super(Shelf, self).children(), OSError)
+        return self.world.operation("list", lambda: super(Shelf, self).children())
 
 
 class MemorySink:
@@ -146,7 +119,7 @@ class MemorySink:
         self.shown: Marker | None = None
 
     def marker(self, day: str) -> Marker | None:
-        return self._world.operation("ask for the marker", lambda: self.shown)
+        return self._world.operation("ask for the marker", lambda: self.shown, OF_THE_SINK)
 
     def deliver(self, delivery: Delivery) -> Delivered:
         shown = self.marker(delivery.day)
@@ -155,12 +128,12 @@ class MemorySink:
         unseen: list[tuple[str, int]] = []
         for batch in delivery.read():
             for row in batch.to_pylist():
-                self._world.operation("write", lambda found=row: self._write(unseen, found))
+                self._world.operation("write", lambda found=row: self._write(unseen, found), OF_THE_SINK)
         marker = Marker(delivery.version, len(unseen), delivery.run_id, datetime.now(UTC))
         if self._flaw != "marker later":
-            return self._world.operation("switch", lambda: self._switch(delivery, unseen, marker))
-        self._world.operation("switch", lambda: self._show(unseen, marker, with_marker=False))
-        self._world.operation("write the marker", lambda: setattr(self, "shown", marker))
+            return self._world.operation("switch", lambda: self._switch(delivery, unseen, marker), OF_THE_SINK)
+        self._world.operation("switch", lambda: self._show(unseen, marker, with_marker=False), OF_THE_SINK)
+        self._world.operation("write the marker", lambda: setattr(self, "shown", marker), OF_THE_SINK)
         return Delivered("exported", marker)
 
     def problems(self, schema: pa.Schema) -> Iterator[str]:
@@ -170,6 +143,7 @@ class MemorySink:
         unseen.append((row["id"], row["content"]))
         if self._flaw == "in place":
             self.rows = [*unseen, *self.rows[len(unseen) :]]
+            self._world.look()
 
     def _switch(self, delivery: Delivery, rows: list[tuple[str, int]], marker: Marker) -> Delivered:
         if self._flaw != "compared before" and (outcome := delivery.refused(self.shown)):
@@ -182,6 +156,7 @@ class MemorySink:
         if with_marker:
             self.shown = marker
         self._world.switched(marker.version)
+        self._world.look()
 
     def _stays(self, outcome: Outcome) -> Delivered:
         assert self.shown is not None
@@ -205,16 +180,15 @@ class Habits:
     """Of processes, one after another."""
 
 
-class World:
+class World(Turns[Process]):
     """One history."""
 
     def __init__(self, seed: int, habits: Habits, flaw: Flaw = "") -> None:
-        self.random, self.habits = random.Random(seed), habits
+        super().__init__(seed, HONEST_ERRORS, faults=5, events=8)
+        self.habits = habits
         self.pipeline = PIPELINES[habits.corrections]
         self.folders: dict[str, Shelf] = {}
         self.sink = MemorySink(self, flaw)
-        self.trace: list[str] = []
-        self.violation = ""
         self.publications: list[Publication] = []
         self.table: Publication | None = None
         """What the table holds; None if it was removed."""
@@ -223,14 +197,8 @@ class World:
         self.switches: Counter[int] = Counter()
         self.shown = -1
         """Number of the version that the sink shows."""
-        self.is_down = self.is_calm = self.was_taken = self.has_lost_receipt = False
-        self.faults_left, self.events_left = 5, 8
+        self.is_down = self.was_taken = self.has_lost_receipt = False
         self._clock = 0
-        self._running: Process | None = None
-        self._is_quiet = False
-        self._ready: list[Process] = []
-        self._main = threading.Lock()
-        self._main.acquire()
 
     @property
     def state(self) -> State:
@@ -242,78 +210,21 @@ class World:
             self.folders[uri].world = self
         return self.folders[uri]
 
-    def note(self, text: str) -> None:
-        self.trace.append(text)
-
-    def violate(self, text: str) -> None:
-        """A promise is broken: every process ends at its next operation."""
-        if not self.violation:
-            self.violation = text
-            self.note(f"VIOLATION {text}")
-
     # turns
 
-    def together(self, count: int) -> None:
-        """Let exports run, taking turns, until all have ended."""
-        self._ready = [Process(self, f"export {number + 1}") for number in range(count)]
-        for process in self._ready:
-            process.thread.start()
-        self._wake(self.random.choice(self._ready))
-        self._main.acquire()
-        self._running = None
+    def exports(self, count: int) -> None:
+        """Let exports run at once."""
+        self.together([Process(self, f"export {number + 1}", self.export) for number in range(count)])
 
-    def ended(self, process: Process) -> None:
-        self._ready.remove(process)
-        if self._ready:
-            self._wake(self.random.choice(self._ready))
-        else:
-            self._main.release()
+    def _may_lose_its_turn(self, process: Process, what: str) -> None:
+        self._may_happen(process, self.habits.event)
+        self._may_give_way(process, self.habits.switch)
 
-    def _wake(self, process: Process) -> None:
-        self._running = process
-        process.turn.release()
-
-    def operation(self, what: str, effect: Callable[[], Result], error: type[Exception] = SinkError) -> Result:
-        """An operation of the process whose turn it is; it may be the last that it does."""
-        process = self._running
-        if process is None or self._is_quiet:
-            return effect()
-        self._may_lose_its_turn(process)
-        if self.violation:
-            raise Crash
-        if error is SinkError and self.is_down:
+    def _fault(self, what: str, errors: Errors) -> Fault:
+        if self.is_down and errors == OF_THE_SINK:
             raise SinkError(f"{what}: no answer")
-        kind = ""
-        if not self.is_calm and self.faults_left and self.random.random() < self.habits.fault:
-            self.faults_left -= 1
-            kind = self.random.choice(("dies before", "dies after", "no answer", "answer lost"))
-            self.note(f"{process.name}: {what}: {kind}")
-        if kind == "dies before":
-            raise Crash
-        if kind == "no answer":
-            raise error(f"{what}: no answer")
-        result = self._quietly(effect)
-        self._look()
-        if kind == "dies after" or self.violation:
-            raise Crash
-        if kind == "answer lost":
-            raise error(f"{what}: the answer was lost")
-        return result
-
-    def _quietly(self, effect: Callable[[], Result]) -> Result:
-        self._is_quiet = True
-        try:
-            return effect()
-        finally:
-            self._is_quiet = False
-
-    def _may_lose_its_turn(self, process: Process) -> None:
-        if not self.is_calm and self.events_left and self.random.random() < self.habits.event:
-            self.events_left -= 1
-            self._quietly(self.happen)
-        if self.random.random() < self.habits.switch and (other := self.random.choice(self._ready)) is not process:
-            self._wake(other)
-            process.turn.acquire()
+        is_faulty = not self.is_calm and self.faults_left and self.random.random() < self.habits.fault
+        return self.random.choice(FAULTS) if is_faulty else ""
 
     # what happens
 
@@ -379,7 +290,7 @@ class World:
         content = int(path[-16:-8], 16)
         for row in range(ROWS):
             batch = pa.RecordBatch.from_pydict({"id": [f"k{row}"], "content": [content]}, schema=SCHEMA)
-            yield self.operation("read rows", lambda found=batch: found, OSError)
+            yield self.operation("read rows", lambda found=batch: found)
 
     # what is promised
 
@@ -397,7 +308,7 @@ class World:
             self.violate(f"not kept: version {number} replaces {self.shown}")
         self.shown = number
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """What a reader sees at any time."""
         contents = {content for _, content in self.sink.rows}
         if len(contents) > 1 or (self.sink.rows and len(self.sink.rows) != ROWS):
@@ -413,7 +324,7 @@ class World:
         for _ in range(ROUNDS):
             if self.violation or not pending.recent(self.pipeline, NAME):
                 break
-            self.together(1)
+            self.exports(1)
         if self.violation:
             return
         if pending.recent(self.pipeline, NAME):
@@ -423,9 +334,9 @@ class World:
         elif self.shown < 0:
             self.violate("not exported: nothing was ever shown")
 
-    def export(self, name: str) -> None:
+    def export(self, process: Process) -> None:
         """What a process does: export the day, as the sensor or a command would."""
-        run = StepContext(name, datetime.now(UTC), lambda line: self.note(f"{name}: {line}"))
+        run = StepContext(process.name, datetime.now(UTC), lambda line: self.note(f"{process.name}: {line}"))
         export_day(self.pipeline, NAME, DAY, run, sink=self.sink)
 
 
@@ -467,7 +378,7 @@ def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) 
     with replaced([*substitutes, *without]):
         world.correct()
         for _ in range(world.random.choice(habits.groups)):
-            world.together(world.random.choice(habits.processes))
+            world.exports(world.random.choice(habits.processes))
             if world.violation:
                 return world
             if habits.corrections == "keep" and world.random.random() < 0.3:
