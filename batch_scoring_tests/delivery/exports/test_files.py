@@ -24,6 +24,7 @@ from batch_scoring.delivery.exports.sink import Delivered, Delivery, Version
 from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring.storage import row_files
 from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.reliability.store import Store
 
 DAY = "2026-11-28"
@@ -37,23 +38,8 @@ ROWS = pa.table(
 )
 
 
-def delivery(
-    transaction: int,
-    rows: pa.Table = ROWS,
-    *,
-    created: int = 1,
-    run: str = "run",
-    read: Callable[[], Iterator[pa.RecordBatch]] | None = None,
-) -> Delivery:
-    return Delivery(
-        pipeline="churn",
-        export="calls",
-        day=DAY,
-        version=Version(created, transaction),
-        run_id=run,
-        schema=rows.schema,
-        read=read or (lambda: iter(rows.to_batches(max_chunksize=2))),
-    )
+def delivery(transaction: int, rows: pa.Table = ROWS, *, run: str = "run", **fields: Any) -> Delivery:  # noqa: ANN401
+    return delivery_of(rows, DAY, transaction, export="calls", run_id=run, **fields)
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])

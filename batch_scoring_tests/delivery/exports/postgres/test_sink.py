@@ -12,6 +12,7 @@ import pytest
 from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError, StoreError
+from batch_scoring_tests import deliveries
 from batch_scoring_tests.postgres_server import PASSWORD, Server
 
 DAY, OTHER_DAY = "2024-01-01", "2024-01-02"
@@ -24,15 +25,7 @@ def sink_of(server: Server, table: str = "results", *, user: str = "owner", expo
 
 
 def delivery_of(rows: pa.Table, transaction: int = 1, day: str = DAY) -> Delivery:
-    return Delivery(
-        "churn",
-        "results",
-        day,
-        Version(7, transaction),
-        f"run-{transaction}",
-        rows.schema,
-        lambda: iter(rows.to_batches()),
-    )
+    return deliveries.delivery_of(rows, day, transaction, created=7, run_id=f"run-{transaction}")
 
 
 def rows_in(server: Server, columns: str = "id", table: str = "results") -> list[Any]:

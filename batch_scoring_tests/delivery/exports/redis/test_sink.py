@@ -17,6 +17,7 @@ from batch_scoring.delivery.exports.redis.server import RedisServer
 from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Delivery, Outcome, Replaces, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
+from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis
 
 pytestmark = needs_redis
@@ -51,15 +52,7 @@ def sink(server: RedisProcess) -> RedisSink:
 def delivery(
     day: str = SATURDAY, transaction: int = 1, rows: pa.Table = ITEMS, *, created: int = 1, run: str = "run"
 ) -> Delivery:
-    return Delivery(
-        pipeline="shop",
-        export="recs",
-        day=day,
-        version=Version(created, transaction),
-        run_id=run,
-        schema=rows.schema,
-        read=lambda: iter(rows.to_batches(max_chunksize=max(2, len(rows) // 4))),
-    )
+    return delivery_of(rows, day, transaction, created=created, pipeline="shop", export="recs", run_id=run)
 
 
 def items(*values: int) -> pa.Table:
