@@ -1,10 +1,8 @@
 """Trials of exports to files, on a disk and on S3: `python -m batch_scoring_tests.reliability.exports_files`."""
 
-import argparse
 import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,17 +12,18 @@ from pathlib import Path
 
 from batch_scoring.delivery.exports.files import FileSink
 from batch_scoring.storage.folders import LocalFolder, S3Folder, open_folder
+from batch_scoring_tests.reliability.disks import fill, mounted
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
     Place,
     Rows,
-    Size,
     Trial,
     broken,
     down,
     full,
     print_table,
     run,
+    size_wanted,
 )
 from batch_scoring_tests.reliability.store import running_store
 
@@ -96,23 +95,10 @@ class FilesPlace:
 
     @contextmanager
     def little_space(self) -> Iterator[tuple[Place, Callable[[], Callable[[], None]]]]:
-        """A disk of one megabyte that can be filled."""
-        with tempfile.TemporaryDirectory() as small:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
-            try:
-                yield FilesPlace(f"{small}/lists"), lambda: _fill(Path(small, "ballast"))
-            finally:
-                subprocess.run(["umount", small], check=True)
-
-
-def _fill(ballast: Path) -> Callable[[], None]:
-    """Leave no space; return what frees it again."""
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return ballast.unlink
+        """A small disk."""
+        with mounted() as disk:
+            assert disk, "nothing may be mounted here"
+            yield FilesPlace(f"{disk}/lists"), lambda: fill(disk)
 
 
 def on_disk() -> tuple[Trial, ...]:
@@ -122,11 +108,7 @@ def on_disk() -> tuple[Trial, ...]:
 
 def main() -> int:
     """Run the trials; return 1 if there was any violation."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
-    options = parser.parse_args()
-    size = Size(options.repeats, options.rows)
+    size = size_wanted(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         print("on a disk")
         violations = print_table(run(FilesPlace(f"{folder}/lists"), size, on_disk()))

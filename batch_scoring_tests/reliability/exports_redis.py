@@ -1,6 +1,5 @@
 """Trials of exports to a real Redis: `python -m batch_scoring_tests.reliability.exports_redis`."""
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -20,6 +19,7 @@ from batch_scoring.errors import RowsLostError, SinkError
 from batch_scoring_tests.redis_process import RedisProcess, running_redis
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
+    OnServer,
     Place,
     Report,
     Rows,
@@ -29,6 +29,7 @@ from batch_scoring_tests.reliability.export_trials import (
     print_table,
     rows_of,
     run,
+    size_wanted,
 )
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(
@@ -40,10 +41,9 @@ _POINTS = {"before the count": b"EXISTS", "before the switch": b"HSET", "after t
 
 
 @dataclass(frozen=True)
-class RedisPlace:
+class RedisPlace(OnServer[RedisProcess]):
     """A prefix in a server."""
 
-    server: RedisProcess
     prefix: str = "scores"
     points = tuple(_POINTS)
 
@@ -85,14 +85,6 @@ class RedisPlace:
                 kill()
 
         AbstractConnection.send_packed_command = armed
-
-    def stop(self) -> None:
-        """Crash."""
-        self.server.stop()
-
-    def start(self) -> None:
-        """Recover."""
-        self.server.start()
 
     @contextmanager
     def little_space(self) -> Iterator[tuple[Place, Callable[[], Callable[[], None]]]]:
@@ -197,12 +189,9 @@ def _list(client: "redis.Redis", prefix: str) -> Rows:
 
 def main() -> int:
     """Run the trials; return 1 if there was any violation."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
-    options = parser.parse_args()
+    size = size_wanted(__doc__)
     with running_redis() as server:
-        return 1 if print_table(run(RedisPlace(server), Size(options.repeats, options.rows), OF_REDIS)) else 0
+        return 1 if print_table(run(RedisPlace(server), size, OF_REDIS)) else 0
 
 
 if __name__ == "__main__":
