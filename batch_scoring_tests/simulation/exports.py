@@ -1,8 +1,10 @@
 """Histories of an export: at the end the sink shows the published version, and each version was shown once at most.
 
 The exports are `export_day` and `pending` as they are, of two or three processes at once. They run until they reach an
-operation of the store or of the sink. There another process may get its turn, the day may be corrected, its table made
-anew, a receipt lost or the sink go down; and the process may die, or lose an answer. One seed determines everything.
+operation of the store or of the sink. There another process may get its turn, the day may be corrected or decided, its
+table made anew, a receipt lost or the sink go down; and the process may die, or lose an answer. In some kinds of
+histories deployments change the exported step, from predictions to decisions and back: processes that are on keep what
+they have read. One seed determines everything.
 `python -m batch_scoring_tests.simulation.exports` plays histories; `--rules` takes out one rule after another.
 """
 
@@ -15,21 +17,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 
 from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import freshness
 from batch_scoring.delivery.exports import export, pending, published
 from batch_scoring.delivery.exports.export import export_day
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
-from batch_scoring.errors import NotPublishedError, SinkError
+from batch_scoring.errors import NotPublishedError, SinkError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Children, FileVersion
-from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State
+from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State, StepName
 from batch_scoring_tests.simulation.bucket import MemoryFolder
 from batch_scoring_tests.simulation.history import Substitutes, replaced
 from batch_scoring_tests.simulation.turns import FAULTS, Errors, Fault, Process, Turns
@@ -42,19 +45,23 @@ ROUNDS = 4
 """Exports in calm after which nothing may be behind."""
 SCHEMA = pa.schema([("id", pa.string()), ("content", pa.int64())])
 ROWS = 3
+STEPS: tuple[StepName, ...] = ("predictions", "decisions")
 
 Flaw = Literal["", "marker later", "in place", "compared before"]
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A version of the day."""
+    """A version of a step of the day."""
 
+    step: StepName
     number: int
-    """Counts the versions, whatever became of the table."""
+    """Counts the step's versions, whatever became of its table."""
     content: int
     created: int
     transaction: int
+    source: str
+    """What it was made from."""
 
     @property
     def version(self) -> Version:
@@ -62,16 +69,16 @@ class Publication:
 
     @property
     def path(self) -> str:
-        """Of its file; a content that returns has the file that it had."""
+        """Of its file, in its table; a content that returns has the file that it had."""
         return f"dt={DAY}/{self.content:032x}-{self.content:08x}.parquet"
 
     @property
     def document(self) -> PublishedDay:
-        stats = ShardStats(digest=f"{self.content:032x}", source="features", run_id="run", rows_in=ROWS, rows=ROWS)
+        stats = ShardStats(digest=f"{self.content:032x}", source=self.source, run_id="run", rows_in=ROWS, rows=ROWS)
         return PublishedDay(
             pipeline="sim",
             day=DAY,
-            step="predictions",
+            step=self.step,
             run_id="run",
             finished_at=datetime(2024, 3, 5, tzinfo=UTC),
             fingerprint="files",
@@ -81,6 +88,14 @@ class Publication:
                 transaction=self.transaction, version=self.number, files=(self.path,), created=self.created
             ),
         )
+
+
+class Export(Process):
+    """A process that exports, with the spec that it has read."""
+
+    def __init__(self, world: "World", name: str, pipeline: Pipeline) -> None:
+        super().__init__(world, name, world.export)
+        self.pipeline = pipeline
 
 
 class Shelf(MemoryFolder):
@@ -129,7 +144,7 @@ class MemorySink:
         for batch in delivery.read():
             for row in batch.to_pylist():
                 self._world.operation("write", lambda found=row: self._write(unseen, found), OF_THE_SINK)
-        marker = Marker(delivery.version, len(unseen), delivery.run_id, datetime.now(UTC))
+        marker = Marker(delivery.version, len(unseen), delivery.run_id, datetime.now(UTC), delivery.of)
         if self._flaw != "marker later":
             return self._world.operation("switch", lambda: self._switch(delivery, unseen, marker), OF_THE_SINK)
         self._world.operation("switch", lambda: self._show(unseen, marker, with_marker=False), OF_THE_SINK)
@@ -155,7 +170,7 @@ class MemorySink:
         self.rows = rows
         if with_marker:
             self.shown = marker
-        self._world.switched(marker.version)
+        self._world.switched(marker)
         self._world.look()
 
     def _stays(self, outcome: Outcome) -> Delivered:
@@ -178,27 +193,45 @@ class Habits:
     """At once."""
     groups: tuple[int, ...] = (1, 2, 3)
     """Of processes, one after another."""
+    steps: bool = False
+    """Whether the day is decided, too, and deployments change the exported step."""
 
 
-class World(Turns[Process]):
+KINDS = {
+    "replace": Habits(),
+    "deployments": Habits(steps=True),
+    "keep": Habits("keep"),
+    "deployments, keep": Habits("keep", steps=True),
+}
+"""Kinds of histories."""
+
+
+class World(Turns[Export]):
     """One history."""
 
     def __init__(self, seed: int, habits: Habits, flaw: Flaw = "") -> None:
         super().__init__(seed, HONEST_ERRORS, faults=5, events=8)
         self.habits = habits
-        self.pipeline = PIPELINES[habits.corrections]
+        self.of: StepName = self.random.choice(STEPS) if habits.steps else "predictions"
+        """The step that the spec names now."""
         self.folders: dict[str, Shelf] = {}
         self.sink = MemorySink(self, flaw)
-        self.publications: list[Publication] = []
-        self.table: Publication | None = None
-        """What the table holds; None if it was removed."""
-        self.undocumented: Publication | None = None
-        """What the table holds, and the state does not say yet."""
+        self.publications: dict[StepName, list[Publication]] = {step: [] for step in STEPS}
+        self.tables: dict[StepName, Publication] = {}
+        """What each table holds, unless it was removed."""
+        self.undocumented: dict[StepName, Publication] = {}
+        """What a table holds, and the state does not say yet."""
         self.switches: Counter[int] = Counter()
-        self.shown = -1
-        """Number of the version that the sink shows."""
+        self.shown: tuple[StepName, int] | None = None
+        """Step and number of the version that the sink shows."""
+        self.exported = 0
         self.is_down = self.was_taken = self.has_lost_receipt = False
-        self._clock = 0
+        self._clock = self._processes = 0
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """As its spec is now."""
+        return PIPELINES[self.habits.corrections, self.of]
 
     @property
     def state(self) -> State:
@@ -214,9 +247,13 @@ class World(Turns[Process]):
 
     def exports(self, count: int) -> None:
         """Let exports run at once."""
-        self.together([Process(self, f"export {number + 1}", self.export) for number in range(count)])
+        self.together([self._process() for _ in range(count)])
 
-    def _may_lose_its_turn(self, process: Process, what: str) -> None:
+    def _process(self) -> Export:
+        self._processes += 1
+        return Export(self, f"export {self._processes}", self.pipeline)
+
+    def _may_lose_its_turn(self, process: Export, what: str) -> None:
         self._may_happen(process, self.habits.event)
         self._may_give_way(process, self.habits.switch)
 
@@ -229,40 +266,60 @@ class World(Turns[Process]):
     # what happens
 
     def happen(self) -> None:
-        """Something happens to the day, the receipt or the sink."""
+        """Something happens to the day, the receipt, the sink or the spec."""
         events = [self.correct, self.correct, self.document, self.remove_table, self.lose_receipt, self.toggle_sink]
-        self.random.choice(events)()
+        self.random.choice([*events, self.decide, self.decide, self.deploy] if self.habits.steps else events)()
 
     def correct(self) -> None:
+        """The day is scored again."""
+        self._commit("predictions", "features")
+
+    def decide(self) -> None:
+        """It is decided, from the predictions that are published."""
+        if predictions := self.state.published_day("predictions", DAY):
+            self._commit("decisions", freshness.decided_from(predictions))
+
+    def _commit(self, step: StepName, source: str) -> None:
         """A new version is committed; its document may follow later."""
-        self._clock += 1000
-        before = self.table
-        returns = [one.content for one in self.publications[:-1]] if self.random.random() < 0.3 else []
-        number = len(self.publications)
-        self.table = Publication(
+        versions, before = self.publications[step], self.tables.get(step)
+        if step == "predictions" or versions:  # the first decisions are in a table of the same moment
+            self._clock += 1000
+        returns = [one.content for one in versions[:-1] if one.source == source] if self.random.random() < 0.3 else []
+        number = len(versions)
+        self.tables[step] = self.undocumented[step] = Publication(
+            step,
             number,
             self.random.choice(returns or [number]),
             before.created if before else self._clock,
             before.transaction + 1 if before else 1,
+            source,
         )
-        self.publications.append(self.table)
-        self.undocumented = self.table
-        self.note(f"version {number}: content {self.table.content}, {self.table.version}")
+        versions.append(self.tables[step])
+        self.note(f"{step} {number}: content {self.tables[step].content}, {self.tables[step].version}")
         if self.random.random() < 0.7:
             self.document()
 
     def document(self) -> None:
-        """The state learns what the table holds."""
-        if self.undocumented:
-            self.note(f"version {self.undocumented.number} is documented")
-            self.state.put_published_day(self.undocumented.document)
-            self.undocumented = None
+        """The state learns what the tables hold."""
+        for step in [step for step in STEPS if step in self.undocumented]:
+            self.note(f"{step} {self.undocumented[step].number} is documented")
+            self.state.put_published_day(self.undocumented.pop(step).document)
 
     def remove_table(self) -> None:
-        """The table is removed, to be made anew by the next correction; the state's documents stay."""
+        """A table is removed, to be made anew by the next commit; the state's documents stay."""
         if self.random.random() < 0.5:
-            self.note("the table is removed")
-            self.table = self.undocumented = None
+            step = self.random.choice(STEPS) if self.habits.steps else "predictions"
+            self.note(f"the table of {step} is removed")
+            for holding in (self.tables, self.undocumented):
+                holding.pop(step, None)
+
+    def deploy(self) -> None:
+        """The spec names the other step: later exports are of that one, those that are on keep theirs."""
+        self.of = next(step for step in STEPS if step != self.of)
+        self.switches.clear()
+        self.note(f"the spec names {self.of}")
+        if self.running:
+            self.join(self._process())
 
     def lose_receipt(self) -> None:
         """The receipt is gone."""
@@ -285,28 +342,32 @@ class World(Turns[Process]):
             self.was_taken = True
             self.sink.shown, self.sink.rows = None, []
 
-    def rows(self, _folder: object, path: str, *_: object, **_options: object) -> Iterator[pa.RecordBatch]:
+    def rows(self, folder: Shelf, path: str, columns: list[str], **_: object) -> Iterator[pa.RecordBatch]:
         """Rows of a file."""
-        content = int(path[-16:-8], 16)
+        content = int(path[-16:-8], 16) + (1000 if folder.uri.endswith("/decisions") else 0)
         for row in range(ROWS):
             batch = pa.RecordBatch.from_pydict({"id": [f"k{row}"], "content": [content]}, schema=SCHEMA)
-            yield self.operation("read rows", lambda found=batch: found)
+            yield self.operation("read rows", lambda found=batch: found.select(columns))
 
     # what is promised
 
-    def switched(self, version: Version) -> None:
+    def switched(self, marker: Marker) -> None:
         """The sink shows a version."""
-        same = (one for one in self.publications if one.transaction == version.transaction)
+        step, version = cast("StepName", marker.of), marker.version
+        same = (one for one in self.publications[step] if one.transaction == version.transaction)
         number = max(one.number for one in same if version.created in (0, one.created))
-        self.note(f"the sink shows version {number}")
+        self.note(f"the sink shows {step} {number}")
+        if self.shown and step != self.shown[0]:
+            self.switches.clear()
         self.switches[number] += 1
         if self.switches[number] > 1:
-            self.violate(f"exported twice: version {number}")
-        if number < self.shown:
-            self.violate(f"went back: from version {self.shown} to {number}")
-        if self.habits.corrections == "keep" and self.shown >= 0:
-            self.violate(f"not kept: version {number} replaces {self.shown}")
-        self.shown = number
+            self.violate(f"exported twice: {step} {number}")
+        if self.shown and step == self.shown[0] and number < self.shown[1]:
+            self.violate(f"went back: from {self.shown} to {number}")
+        if self.habits.corrections == "keep" and self.shown:
+            self.violate(f"not kept: {step} {number} replaces {self.shown}")
+        self.shown = step, number
+        self.exported += 1
 
     def look(self) -> None:
         """What a reader sees at any time."""
@@ -314,33 +375,55 @@ class World(Turns[Process]):
         if len(contents) > 1 or (self.sink.rows and len(self.sink.rows) != ROWS):
             self.violate(f"mixed: a reader sees {self.sink.rows}")
 
+    def is_honest(self, error: BaseException) -> bool:
+        """Whether an export may end with an error: in calm it may not, and there are decisions of other predictions."""
+        if self.is_calm:
+            self.violate(f"fails in calm: {error}")
+        is_apart = isinstance(error, StateError) and "its decisions are not about the predictions" in str(error)
+        return is_apart or super().is_honest(error)
+
     def settle(self) -> None:
         """In calm, the next exports bring the sink up to date, and then have nothing to do."""
         self.note("calm")
         self.is_calm, self.is_down = True, False
-        if self.table is None:
+        if "predictions" not in self.tables:
             self.correct()
         self.document()
+        self._export_what_is_behind()
+        predictions, decisions = (self.tables.get(step) for step in STEPS)
+        if predictions and self.of == "decisions":
+            if not decisions or decisions.source != freshness.decided_from(predictions.document):
+                self.decide()
+            self.document()
+            self._export_what_is_behind()
+        if not self.violation:
+            self._compare()
+
+    def _export_what_is_behind(self) -> None:
         for _ in range(ROUNDS):
-            if self.violation or not pending.recent(self.pipeline, NAME):
-                break
-            self.exports(1)
-        if self.violation:
-            return
+            if not self.violation and any(not day.waits_for for day in pending.recent(self.pipeline, NAME)):
+                self.exports(1)
+
+    def _compare(self) -> None:
+        newest = self.of, self.publications[self.of][-1].number
         if pending.recent(self.pipeline, NAME):
             self.violate(f"behind for ever: still behind after {ROUNDS} exports")
-        elif self.habits.corrections == "replace" and self.shown != self.publications[-1].number:
-            self.violate(f"not exported: version {self.publications[-1].number}, the sink shows {self.shown}")
-        elif self.shown < 0:
+        elif self.habits.corrections == "replace" and self.shown != newest:
+            self.violate(f"not exported: {newest}, the sink shows {self.shown}")
+        elif not self.shown:
             self.violate("not exported: nothing was ever shown")
 
-    def export(self, process: Process) -> None:
+    def export(self, process: Export) -> None:
         """What a process does: export the day, as the sensor or a command would."""
+        if self.habits.steps and not self.is_calm and self.random.random() < 0.5:
+            behind = pending.among(process.pipeline, NAME, [DAY])
+            if all(day.waits_for for day in behind):
+                return
         run = StepContext(process.name, datetime.now(UTC), lambda line: self.note(f"{process.name}: {line}"))
-        export_day(self.pipeline, NAME, DAY, run, sink=self.sink)
+        export_day(process.pipeline, NAME, DAY, run, sink=self.sink)
 
 
-def _pipeline(corrections: str) -> Pipeline:
+def _pipeline(corrections: str, of: StepName) -> Pipeline:
     declared = PipelineSpec.model_validate(
         {
             "name": "sim",
@@ -349,13 +432,14 @@ def _pipeline(corrections: str) -> Pipeline:
             "input": {"key": "id"},
             "features": {"schema": "schema:Rows", "numeric": ["x"]},
             "model": {"bundle": "sim/models/v1", "network": "network:Net"},
-            "exports": {NAME: {"to": "file", "path": "list_{day}.csv", "corrections": corrections}},
+            "decisions": {"actions": {"call": {}}},
+            "exports": {NAME: {"to": "file", "path": "list_{day}.csv", "corrections": corrections, "of": of}},
         }
     )
     return Pipeline(declared, Path(), "none", "s3://bucket")
 
 
-PIPELINES = {corrections: _pipeline(corrections) for corrections in ("replace", "keep")}
+PIPELINES = {(corrections, of): _pipeline(corrections, of) for corrections in ("replace", "keep") for of in STEPS}
 
 
 def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) -> World:
@@ -363,20 +447,23 @@ def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) 
 
     Args:
         seed: determines everything.
-        kind: of `corrections`; the seed's if empty.
+        kind: of `KINDS`; the seed's if empty.
         flaw: of the sink.
         without: patches that take out a rule.
     """
-    habits = Habits(corrections=kind or ("keep" if seed % 4 == 3 else "replace"))  # type: ignore[arg-type]
+    habits = KINDS[kind or list(KINDS)[seed % len(KINDS)]]
     world = World(seed, habits, flaw)
     substitutes: list[tuple[object, str, Any]] = [
         (pipeline, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
         (shards, "read", world.rows),
         (shards, "schema", lambda _folder, _path: SCHEMA),
+        (freshness, "expired_days", lambda *_: set()),
     ]
     with replaced([*substitutes, *without]):
         world.correct()
+        if habits.steps:
+            world.decide()
         for _ in range(world.random.choice(habits.groups)):
             world.exports(world.random.choice(habits.processes))
             if world.violation:
@@ -385,6 +472,10 @@ def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) 
                 world.take_list()
             if world.random.random() < 0.5:
                 world.correct()
+            if habits.steps and world.random.random() < 0.7:
+                world.decide()
+            if habits.steps and world.random.random() < 0.4:
+                world.deploy()
         world.settle()
     return world
 
@@ -475,7 +566,7 @@ def main() -> int:
     began, broken, switches = perf_counter(), 0, 0
     for seed in range(options.first, options.first + options.histories):
         world = play(seed)
-        switches += sum(world.switches.values())
+        switches += world.exported
         if world.violation:
             broken += 1
             print(f"seed {seed}: {world.violation}")
