@@ -27,8 +27,8 @@ from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.daily import freshness
 from batch_scoring.delivery.exports import export, pending, published
 from batch_scoring.delivery.exports.export import export_day
-from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
-from batch_scoring.errors import NotPublishedError, SinkError, StateError
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Sink, Version
+from batch_scoring.errors import FileChangedError, NotPublishedError, SinkError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders import Children, FileVersion
@@ -97,6 +97,11 @@ class Export(Process):
         super().__init__(world, name, world.export)
         self.pipeline = pipeline
 
+    @property
+    def of(self) -> StepName:
+        """The step that it exports."""
+        return self.pipeline.spec.exports[NAME].of
+
 
 class Shelf(MemoryFolder):
     """A folder, whose operations are where processes take turns."""
@@ -114,6 +119,18 @@ class Shelf(MemoryFolder):
 
     def put(self, path: str, data: bytes) -> None:
         self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data))
+
+    def version(self, path: str) -> FileVersion | None:
+        return self.world.operation(f"ask for the version of {path}", lambda: super(Shelf, self).version(path))
+
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        self.world.operation(f"put {path}", lambda: self._put_if(path, data, token))
+
+    def _put_if(self, path: str, data: bytes, token: str | None) -> None:
+        found = self.version(path)
+        if (found.token if found else None) != token:
+            raise FileChangedError(path)
+        self.put(path, data)
 
     def list(self, prefix: str = "", after: str = "") -> "builtins.list[FileVersion]":
         return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after))
@@ -193,15 +210,27 @@ class Habits:
     """At once."""
     groups: tuple[int, ...] = (1, 2, 3)
     """Of processes, one after another."""
+    events: tuple[str, ...] = ("correct", "correct", "document", "remove_table", "lose_receipt", "toggle_sink")
+    """What may happen, by name of `World`'s method."""
     steps: bool = False
     """Whether the day is decided, too, and deployments change the exported step."""
 
 
+_DEPLOYMENTS = Habits(events=(*Habits.events, "decide", "decide", "deploy"), steps=True)
+
 KINDS = {
     "replace": Habits(),
-    "deployments": Habits(steps=True),
+    "deployments": _DEPLOYMENTS,
     "keep": Habits("keep"),
-    "deployments, keep": Habits("keep", steps=True),
+    "deployments, keep": replace(_DEPLOYMENTS, corrections="keep"),
+    "changes of mind": Habits(
+        event=0.12,
+        fault=0.06,
+        processes=(2, 3),
+        groups=(2, 3),
+        events=("deploy", "deploy", "deploy", "deploy", "toggle_sink", "document", "decide"),
+        steps=True,
+    ),
 }
 """Kinds of histories."""
 
@@ -267,8 +296,7 @@ class World(Turns[Export]):
 
     def happen(self) -> None:
         """Something happens to the day, the receipt, the sink or the spec."""
-        events = [self.correct, self.correct, self.document, self.remove_table, self.lose_receipt, self.toggle_sink]
-        self.random.choice([*events, self.decide, self.decide, self.deploy] if self.habits.steps else events)()
+        getattr(self, self.random.choice(self.habits.events))()
 
     def correct(self) -> None:
         """The day is scored again."""
@@ -359,7 +387,7 @@ class World(Turns[Export]):
         self.note(f"the sink shows {step} {number}")
         if self.shown and step != self.shown[0]:
             self.switches.clear()
-        self.switches[number] += 1
+        self.switches[number] += self._is_only_step(step)
         if self.switches[number] > 1:
             self.violate(f"exported twice: {step} {number}")
         if self.shown and step == self.shown[0] and number < self.shown[1]:
@@ -368,6 +396,10 @@ class World(Turns[Export]):
             self.violate(f"not kept: {step} {number} replaces {self.shown}")
         self.shown = step, number
         self.exported += 1
+
+    def _is_only_step(self, step: StepName) -> bool:
+        """Whether no export of the other step is on or to come; one that is may begin to replace a version in vain."""
+        return self.of == step and all(process.of == step for process in self._ready)
 
     def look(self) -> None:
         """What a reader sees at any time."""
@@ -488,14 +520,22 @@ class Rule:
     flaw: Flaw = ""
     without: Callable[[], Substitutes] = field(default=tuple)
     kind: str = "replace"
+    seen_at: int = 0
+    """The first seed whose history breaks a promise without it, if that is rare."""
+
+    def violations(self, count: int) -> Iterator[str]:
+        """The promise that each history breaks without it; empty if none."""
+        seeds = range(self.seen_at, self.seen_at + count)
+        return (play(seed, self.kind, self.flaw, self.without()).violation for seed in seeds)
 
 
 def _receipt_first() -> Substitutes:
-    record, deliver = export._Export.record, export._Export.deliver
+    deliver = export._Export.deliver
 
-    def early(work: export._Export, sink: Any, exported: PublishedDay, *rest: Any, **options: Any) -> Delivered:
-        record(work, exported, "exported", ROWS)
-        return deliver(work, sink, exported, *rest, **options)
+    def early(work: export._Export, sink: Sink, delivery: Delivery) -> Delivered:
+        exported = published.of_day(work.state, work.spec, DAY).exported
+        work.record(work.receipt(exported, "exported", ROWS), work.state.receipt_token(NAME, DAY))
+        return deliver(work, sink, delivery)
 
     return [(export._Export, "deliver", early)]
 
@@ -509,6 +549,10 @@ def _no_created() -> Substitutes:
 
 def _is_of_alike(receipt: ExportReceipt, day: PublishedDay) -> bool:
     return (receipt.transaction, receipt.files) == (day.table.transaction, day.table.files)
+
+
+def _is_of_any_step(receipt: ExportReceipt, day: PublishedDay) -> bool:
+    return _IS_OF(receipt.model_copy(update={"of": day.step}), day)
 
 
 def _is_of_the_files(receipt: ExportReceipt, day: PublishedDay) -> bool:
@@ -533,7 +577,11 @@ def _replaces_what_is_to_stay(delivery: Delivery, shown: Marker | None) -> Outco
     return _REFUSED(replace(delivery, replaces="older"), shown)
 
 
-_REFUSED = Delivery.refused
+def _put_in_any_case(state: State, receipt: ExportReceipt, _token: str | None) -> None:
+    state.put_receipt(receipt)
+
+
+_REFUSED, _IS_OF = Delivery.refused, published.is_of
 
 RULES = (
     Rule("the sink compares versions", without=lambda: [(Delivery, "refused", lambda *_: None)]),
@@ -551,6 +599,41 @@ RULES = (
         kind="keep",
     ),
     Rule("the receipt keeps it, too", without=_forgets_the_receipt, kind="keep"),
+    Rule(
+        "another step is not compared",
+        without=lambda: [(Delivery, "is_of_another_step", lambda *_: False)],
+        kind="deployments",
+    ),
+    Rule(
+        "it is replaced only if it is what the export has found",
+        without=lambda: [(Delivery, "_refused_instead_of", lambda *_: None)],
+        kind="changes of mind",
+        seen_at=44,
+    ),
+    Rule(
+        "its receipt is withdrawn before",
+        without=lambda: [(export._Export, "withdraw", lambda _work, _shown, _of, token: token)],
+        kind="changes of mind",
+        seen_at=48,
+    ),
+    Rule(
+        "what was about to be replaced is not found unchanged",
+        without=lambda: [(export, "_may_be_replaced", lambda *_: False)],
+        kind="changes of mind",
+        seen_at=75,
+    ),
+    Rule(
+        "a receipt replaces only the one that the export has found",
+        without=lambda: [(State, "put_receipt_if", _put_in_any_case)],
+        kind="changes of mind",
+        seen_at=2994,
+    ),
+    Rule("a receipt names its step", without=lambda: [(published, "is_of", _is_of_any_step)], kind="deployments"),
+    Rule(
+        "decisions wait until they are of the predictions",
+        without=lambda: [(pending, "why_apart", lambda *_: "")],
+        kind="deployments",
+    ),
 )
 
 
@@ -579,8 +662,7 @@ def main() -> int:
     if options.rules:
         print(f"\n| rule taken out | broken / {options.without} | promises |\n| --- | --- | --- |")
         for rule in RULES:
-            found = [play(seed, rule.kind, rule.flaw, rule.without()).violation for seed in range(options.without)]
-            promises = Counter(violation.split(":")[0] for violation in found if violation)
+            promises = Counter(one.split(":")[0] for one in rule.violations(options.without) if one)
             print(f"| {rule.name} | {promises.total()} | {', '.join(f'{p} ({n})' for p, n in promises.items())} |")
     return int(broken > 0)
 

@@ -277,8 +277,12 @@ def test_another_exports_manifest_is_refused_and_stands(folder: Folder, sink: Fi
 
 def test_another_table_is_exported_in_its_place_and_back(folder: Folder, sink: FileSink) -> None:
     for of, transaction, created in (("predictions", 3, 1), ("decisions", 1, 2), ("predictions", 3, 1)):
-        assert sink.deliver(replace(delivery(transaction, created=created), of=of)).outcome == "exported"
+        before = sink.marker(DAY)
+        new = delivery(transaction, created=created, of=of, instead_of=before)
+        assert sink.deliver(new).outcome == "exported"
         assert manifest(folder).of == of
+    late = delivery(1, created=2, of="decisions", instead_of=before)
+    assert sink.deliver(late).outcome == "superseded", "the predictions came meanwhile"
 
 
 def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: Folder, sink: FileSink) -> None:
