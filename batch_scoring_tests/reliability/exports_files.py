@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batch_scoring.delivery.exports.files import FileSink
 from batch_scoring.storage.folders import LocalFolder, S3Folder, open_folder
 from batch_scoring_tests.reliability.disks import fill, mounted
+from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
     Place,
@@ -46,6 +48,14 @@ class FilesPlace:
         """The sink."""
         os.environ |= self.store
         return FileSink(f"{self.uri}/scores_{{day}}.csv")
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        return {"to": "file", "path": f"{self.uri}/{unique}_{{day}}.csv"}
+
+    def environment(self) -> Mapping[str, str]:
+        """See `ExportedPlace.environment`."""
+        return self.store
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them who follows the manifest, by Python's own reader of CSV."""
@@ -103,7 +113,7 @@ class FilesPlace:
 
 def on_disk() -> tuple[Trial, ...]:
     """The trials that this machine can make on a disk."""
-    return TRIALS if CAN_MOUNT else tuple(trial for trial in TRIALS if trial is not full)
+    return tuple(trial for trial in (*TRIALS, emptied) if CAN_MOUNT or trial is not full)
 
 
 def main() -> int:

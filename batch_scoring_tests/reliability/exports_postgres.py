@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg2
 from adbc_driver_manager import dbapi
@@ -13,9 +14,11 @@ from adbc_driver_manager import dbapi
 from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring_tests.postgres_server import Server, running_server, server_user
 from batch_scoring_tests.reliability.disks import fill, mounted
+from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (
     EXPORT,
     PIPELINE,
+    TRIALS,
     OnServer,
     Place,
     Rows,
@@ -43,6 +46,14 @@ class PostgresPlace(OnServer[Server]):
     def sink(self) -> PostgresSink:
         """The sink."""
         return PostgresSink(self.server.url, self.table, PIPELINE, EXPORT, "id")
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        return {"to": "postgres", "url_from": "RESULTS", "table": unique}
+
+    def environment(self) -> dict[str, str]:
+        """See `ExportedPlace.environment`."""
+        return {"RESULTS": self.server.url}
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them."""
@@ -104,7 +115,7 @@ def main() -> int:
     size = size_wanted(__doc__)
     with running_server() as server, mounted() as disk:
         print("full:", "a trigger with a full disk's error" if disk is None else "a disk of 4 MB")
-        return 1 if print_table(run(PostgresPlace(server), size)) else 0
+        return 1 if print_table(run(PostgresPlace(server), size, (*TRIALS, emptied))) else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.connection import AbstractConnection
@@ -17,6 +18,7 @@ from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import RowsLostError, SinkError
 from batch_scoring_tests.redis_process import RedisProcess, running_redis
+from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
     OnServer,
@@ -53,6 +55,15 @@ class RedisPlace(OnServer[RedisProcess]):
             to="redis", url_from="RESULTS", prefix=self.prefix, key="id", value="score", form="single", ttl_hours=1
         )
         return RedisSink(export, self.server.url)
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        keys = {"prefix": unique, "key": "id", "value": "prediction", "form": "single", "ttl_hours": 48}
+        return {"to": "redis", "url_from": "RESULTS", **keys}
+
+    def environment(self) -> dict[str, str]:
+        """See `ExportedPlace.environment`."""
+        return {"RESULTS": self.server.url}
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them: all keys of the version that is shown."""
@@ -191,7 +202,7 @@ def main() -> int:
     """Run the trials; return 1 if there was any violation."""
     size = size_wanted(__doc__)
     with running_redis() as server:
-        return 1 if print_table(run(RedisPlace(server), size, OF_REDIS)) else 0
+        return 1 if print_table(run(RedisPlace(server), size, (*OF_REDIS, emptied))) else 0
 
 
 if __name__ == "__main__":
