@@ -202,13 +202,17 @@ def of_step(tiny: TinyProject, step: str, **options: Any) -> ExportReceipt:  # n
     return export_day(unchecked(tiny, of=step), NAME, DAY, run_of_test(), **options)
 
 
-def test_the_step_is_changed_and_back_by_exports_of_it_alone(tiny: TinyProject) -> None:
+def test_the_step_changes_and_back_unless_what_was_exported_is_to_stay(tiny: TinyProject) -> None:
     scored(tiny)
     decide(tiny)
     for step in ("predictions", "decisions", "predictions"):
         assert of_step(tiny, step).outcome == "exported"
         assert of_step(tiny, step, sink=NoSink()).of == step
         assert ("action" in exported(tiny).column_names) == (step == "decisions")
+    receipt_file(tiny).unlink()
+    kept = export_day(unchecked(tiny, of="decisions", corrections="keep"), NAME, DAY, run_of_test())
+    found = manifest(tiny)
+    assert kept.outcome == "kept" and found and found.of == "predictions"
 
 
 class Interrupted:
@@ -285,16 +289,6 @@ def test_a_receipt_that_came_meanwhile_stays(tiny: TinyProject) -> None:
 
     assert of_step(tiny, "decisions", sink=Slow(tiny, lambda: None)).outcome == "unchanged"
     assert is_settled(tiny, "decisions")
-
-
-def test_another_step_does_not_replace_what_is_kept(tiny: TinyProject) -> None:
-    scored(tiny)
-    decide(tiny)
-    of_step(tiny, "predictions")
-    receipt_file(tiny).unlink()
-    kept = export_day(unchecked(tiny, of="decisions", corrections="keep"), NAME, DAY, run_of_test())
-    found = manifest(tiny)
-    assert kept.outcome == "kept" and found and found.of == "predictions"
 
 
 # what cannot be exported
