@@ -9,7 +9,7 @@ TYPE_CHECKING = False  # as type checkers know it, without the time that typing 
 if TYPE_CHECKING:
     from batch_scoring.inference.bundle import load_bundle, write_bundle
     from batch_scoring.inference.scorer import Scorer
-    from batch_scoring.storage.folders import open_folder
+    from batch_scoring.storage.folders.addresses import open_folder
     from batch_scoring.tables import read_day
 
 __all__ = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
@@ -17,7 +17,7 @@ __all__ = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
 _MODULES = {
     "Scorer": "batch_scoring.inference.scorer",
     "load_bundle": "batch_scoring.inference.bundle",
-    "open_folder": "batch_scoring.storage.folders",
+    "open_folder": "batch_scoring.storage.folders.addresses",
     "read_day": "batch_scoring.tables",
     "write_bundle": "batch_scoring.inference.bundle",
 }

@@ -21,8 +21,8 @@ MODULES: dict[str, tuple[str, ...]] = {
 """The modules in which a former module's names are now."""
 
 NAMES = {
-    "batch_scoring.storage.Folder": "batch_scoring.storage.folders",
-    "batch_scoring.storage.open_folder": "batch_scoring.storage.folders",
+    "batch_scoring.storage.Folder": "batch_scoring.storage.folders.folder",
+    "batch_scoring.storage.open_folder": "batch_scoring.storage.folders.addresses",
 }
 """The modules of names that a former module had; a package has taken its place."""
 

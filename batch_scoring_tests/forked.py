@@ -14,7 +14,16 @@ from pathlib import Path
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["batch_scoring_tests.reliability.processes", "dagster._cli", "dagster_k8s"])
+SERVER.set_forkserver_preload(
+    [
+        "batch_scoring_tests.reliability.processes",
+        "boto3.session",
+        "dagster._cli",
+        "dagster._core.storage.sqlite_storage",
+        "dagster_k8s",
+        "s3transfer.manager",
+    ]
+)
 
 
 class Forked:

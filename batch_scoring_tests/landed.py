@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 from batch_scoring.config.spec import Csv
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, BrokenRow
-from batch_scoring.storage.folders import FileVersion, LocalFolder
+from batch_scoring.storage.folders.folder import FileVersion
+from batch_scoring.storage.folders.local import LocalFolder
 
 DAY = "2024-03-04"
 

@@ -13,7 +13,7 @@ from torch import nn
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import prove, read_bundle, write_bundle
 from batch_scoring.inference.manifest import LoadedModel
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 NUMERIC, WORDS, WIDTH = 4, ("red", "green", "blue"), 8
 

@@ -77,11 +77,11 @@ def test_every_old_name_is_tried_here_and_none_stands_in_the_way_of_a_module() -
 
 def test_the_names_of_several_modules_may_stand_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "batch_scoring.of_old"
-    monkeypatch.setitem(moved.MODULES, name, ("batch_scoring.storage.folders", "batch_scoring.runtime.printable"))
-    with pytest.warns(FutureWarning, match=r"of_old is now batch_scoring\.storage\.folders and batch_scoring\.runtime"):
+    monkeypatch.setitem(moved.MODULES, name, ("batch_scoring.storage.state", "batch_scoring.runtime.printable"))
+    with pytest.warns(FutureWarning, match=r"of_old is now batch_scoring\.storage\.state and batch_scoring\.runtime"):
         merged = importlib.import_module(name)
     forget(name)
-    assert merged.open_folder and merged.printable
+    assert merged.State and merged.printable
 
 
 def test_a_name_that_never_was_is_no_module() -> None:

@@ -30,7 +30,7 @@ from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring.tables import read_day
 

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from batch_scoring.config.loader import PROJECT, find_pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.pipelines.customer_churn.data import write_day
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.reliability.store import running_store
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Measures

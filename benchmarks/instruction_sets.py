@@ -24,7 +24,7 @@ from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, LoadedModel, Man
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.pipelines.flight_delay.network import DelayNet
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 """Variables for torch's own kernels, for oneDNN and for MKL."""

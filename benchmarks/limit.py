@@ -30,7 +30,7 @@ from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.scorer import Scorer, keep_freed_memory
 from batch_scoring.runtime.parallel import cores
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.parquet import READ_ROWS
 from benchmarks import networks, side_by_side, workload
 from benchmarks.side_by_side import PROJECT, Measures

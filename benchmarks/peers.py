@@ -80,7 +80,7 @@ def ours(task: Task) -> None:
     from batch_scoring.inference.bundle import load_bundle
     from batch_scoring.inference.scorer import Scorer
     from batch_scoring.storage import shards
-    from batch_scoring.storage.folders import open_folder
+    from batch_scoring.storage.folders.addresses import open_folder
     from benchmarks import networks, workload
 
     network = networks.MODELS[task.model].network

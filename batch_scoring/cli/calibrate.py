@@ -13,7 +13,8 @@ from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.registry import ensure_new_version
 from batch_scoring.monitoring.drift import calibration, distances
 from batch_scoring.runtime.printable import guarded
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 
 
 @click.command(cls=Subcommand)

@@ -14,7 +14,7 @@ from batch_scoring.inference.bundle import MANIFEST, read_version
 from batch_scoring.inference.checkpoint import convert
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage import parquet
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 _FILE = click.Path(path_type=Path)
 _NOT_COMPARED = "not compared with the training code's own outputs: no --expected"

@@ -86,6 +86,9 @@ def read_decisions(file: Path) -> "Decisions":
 
     try:
         content, errors = spec_file.read(file)
+    except yaml.MarkedYAMLError as error:
+        problem, line = spec_file.problem_of(error)
+        raise SpecError([f"{file}{f' line {line}' if line else ''}: {problem}"]) from error
     except (yaml.YAMLError, OSError, ValueError, TypeError) as error:
         raise SpecError([f"{file}: {' '.join(str(error).split())}"]) from error
     if content.get("decisions") is None:
@@ -112,10 +115,13 @@ def try_rules(name: str, day: str, rules: "Decisions") -> Compared:
     from batch_scoring.daily.freshness import are_of
     from batch_scoring.daily.publish import DayStep
     from batch_scoring.delivery.decisions.prepare import day_rows, decide_day, read_source
+    from batch_scoring.errors import StateError
     from batch_scoring.monitoring.checks.decision_checks import counted
 
     pipeline = find_pipeline(name)
     step = DayStep(pipeline, day, "decisions")
+    if step.state.published_day("predictions", day) is None:
+        raise StateError(f"{day} is not scored; run: batch-scoring backfill {name} {day} {day}")
     source = read_source(step, rules)
     decided = decide_day(pipeline, rules, day, day_rows(step, source), source.earlier)
     published = step.state.published_day("decisions", day)

@@ -130,9 +130,7 @@ class Export(Section):
         default="predictions", description="predictions or decisions: the published day that is exported"
     )
     where: str = Field(default="", description="rule that a row must satisfy to be exported; empty: every row")
-    order: str = Field(
-        default="", pattern=r"^-?\w*$", description="column to sort by, with - in front: descending; the key if empty"
-    )
+    order: str = Field(default="", description="column to sort by, with - in front: descending; the key if empty")
     most: int | None = Field(default=None, ge=0, description="maximum number of rows, in that order; none: no limit")
     columns: tuple[str, ...] = Field(
         default=(),
@@ -174,6 +172,12 @@ class FileExport(Export):
     )
 
     @model_validator(mode="after")
+    def _in_one_bucket(self) -> "FileExport":
+        if self.path.startswith("s3://") and "{day}" in self.path.split("/")[2]:
+            raise ValueError(f"path: {self.path!r}: the bucket depends on the day; expected s3://bucket/ first")
+        return self
+
+    @model_validator(mode="after")
     def _opened_by_people(self) -> "FileExport":
         if self.people and not self.path.endswith((".csv", ".csv.gz")):
             raise ValueError("people open CSV files in a spreadsheet; expected a path that ends in .csv, or no people")
@@ -188,7 +192,8 @@ class PostgresExport(Export):
         description="environment variable that holds the address, postgresql://user:password@host:port/database"
     )
     table: str = Field(
-        pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$", description="the table, with its schema if it has one"
+        pattern=r"^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$",
+        description="the table, with its schema if it has one",
     )
 
 

@@ -28,7 +28,7 @@ from batch_scoring.config.validation.spec_validation import (
     valid_part,
 )
 from batch_scoring.errors import SpecError, UnknownPipelineError
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout, or the folder that the package is installed into."""
@@ -194,10 +194,7 @@ def _declared(file: Path, root: str) -> tuple[Pipeline | None, list[str]]:
     try:
         content, errors = spec_file.read(file)
     except yaml.MarkedYAMLError as error:
-        marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
-        begun = f"begun on line {marks[1].line + 1}:" if marks[1:] and marks[0].line != marks[1].line else ""
-        problem = " ".join(f"{error.context or ''} {begun} {error.problem or ''}".split())
-        return None, [_located(file, f"is not valid YAML: {problem}", marks[0].line + 1 if marks else None)]
+        return None, [_located(file, *spec_file.problem_of(error))]
     except (yaml.YAMLError, OSError, ValueError, TypeError) as error:  # ValueError: not UTF-8, or an impossible date
         return None, [_located(file, " ".join(str(error).split()))]
     refused: spec_file.Refused = {}

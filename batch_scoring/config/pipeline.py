@@ -17,7 +17,8 @@ from batch_scoring.config import code_digest
 from batch_scoring.config.spec import PipelineSpec
 from batch_scoring.errors import CodeError
 from batch_scoring.runtime import gc_freeze
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from batch_scoring.daily.tables import TABLES, decisions_table, features_table, 
 from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
-from batch_scoring.storage.delta import Part, Table
-from batch_scoring.storage.folders import FileVersion, is_version
+from batch_scoring.storage.delta import Part, Table, active_paths
+from batch_scoring.storage.folders.folder import FileVersion
+from batch_scoring.storage.folders.local import is_version
 from batch_scoring.storage.state import DayInput, LandingFile, PublishedDay, State, StepName
 
 WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions")
@@ -172,10 +173,12 @@ def expired_days(pipeline: Pipeline, step: StepName, published: Sequence[Publish
     loaded = table.load()
     if loaded is None:
         return set()
+    active = active_paths(loaded)
     return {
         one.day
         for one in published
-        if loaded.transaction_version(Part(table, one.day, step).expiry) == one.table.transaction
+        if not active.issuperset(one.table.files)  # a question about a transaction reads the log anew
+        and loaded.transaction_version(Part(table, one.day, step).expiry) == one.table.transaction
     }
 
 

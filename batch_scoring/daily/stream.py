@@ -30,7 +30,7 @@ from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.ingest.row_validator import RowValidator, ValidatedRows
 from batch_scoring.storage import parquet
-from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.state import LandingFile
 
 PLACE = (pa.field("source_file", pa.string(), False), pa.field("row_number", pa.int64(), False))

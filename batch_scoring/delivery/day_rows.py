@@ -17,7 +17,7 @@ from batch_scoring.daily import freshness
 from batch_scoring.daily.tables import decisions_table, features_table, predictions_table
 from batch_scoring.errors import StateError
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import PublishedDay, ShardStats, StepName
 

@@ -32,7 +32,8 @@ from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Ta
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 
 if TYPE_CHECKING:
     import torch

@@ -4,6 +4,7 @@ The content of a file is never trusted: names, shapes, types and values are comp
 anything is allocated for them.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def build(
     name = getattr(network_class, "__name__", "the network")
     with torch.random.fork_rng(devices=[]):  # a training script that goes on keeps its random state
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _leaves_unfilled():
                 sketch = network_class(**arguments)
         except Exception:  # a class may need real numbers to be built; its error for those counts
             sketch = None
@@ -92,6 +93,29 @@ def build(
     _check_values(network, weights, where, name)
     _load(network, weights, where, name)
     return network.eval().requires_grad_(False)
+
+
+def _leaves_unfilled() -> contextlib.AbstractContextManager[object]:
+    """Leave out what fills tensors with random numbers, which a sketch has no room for.
+
+    On the meta device, `normal_` (of every nn.Embedding) imports torch's compiler: a second of CPU time per process.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class LeavesUnfilled(TorchFunctionMode):
+        def __torch_function__(
+            self,
+            func: Any,  # noqa: ANN401
+            types: object,
+            args: tuple[Any, ...] = (),
+            kwargs: dict[str, Any] | None = None,
+        ) -> Any:  # noqa: ANN401
+            if func is torch.Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
+                return args[0] if args else (kwargs or {})["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    return LeavesUnfilled()
 
 
 def _built(

@@ -10,8 +10,8 @@ from typing import Any
 from batch_scoring.config.spec import Complete
 from batch_scoring.errors import StoreError
 from batch_scoring.ingest.landing_files import day_folder, in_words
-from batch_scoring.storage.folder_entries import readable_name
-from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.folders.entries import readable_name
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 
 _FORMS = '{"files": ["a.parquet", {"path": "b.parquet", "size": 1234}]}, or the manifest of a Redshift UNLOAD'
 

@@ -17,7 +17,8 @@ from batch_scoring.config.spec import Csv
 from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest.formats.rows import BATCH_ROWS, FileRows
 from batch_scoring.runtime.printable import one_line
-from batch_scoring.storage.folders import FileVersion, Folder, former_token
+from batch_scoring.storage.folders.folder import FileVersion, Folder
+from batch_scoring.storage.folders.local import former_token
 from batch_scoring.storage.state import LandingFile
 
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)

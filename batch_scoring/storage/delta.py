@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from batch_scoring.errors import PublicationError, SchemaChangedError
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart
 
@@ -198,6 +198,11 @@ def active_files(loaded: DeltaTable, day: str) -> list[dict[str, Any]]:
     actions = pa.table(loaded.get_add_actions(flatten=True))
     rows: list[dict[str, Any]] = actions.filter(pc.equal(actions["partition.dt"].cast(pa.string()), day)).to_pylist()
     return rows
+
+
+def active_paths(loaded: DeltaTable) -> set[str]:
+    """Return the paths of all active files."""
+    return set(pa.table(loaded.get_add_actions(flatten=True))["path"].to_pylist())
 
 
 def read_file(table: Table, file: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

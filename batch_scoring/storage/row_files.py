@@ -2,24 +2,27 @@
 
 import contextlib
 import gzip
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from batch_scoring.storage import parquet
+from batch_scoring.storage.json_text import json_lines
 
 Form = Literal[".parquet", ".csv.gz", ".csv", ".jsonl"]
 FORMS: tuple[Form, ...] = get_args(Form)
 """Endings of the files' names."""
 
 Write = Callable[[pa.RecordBatch], None]
+
+_BLOCK = 2**20
+"""Bytes of a CSV that are counted at a time."""
 
 _FORMULA = r"^[\s\v\x{a0}]*[=+\-@＝＋－＠]|^[\t\r\n]"
 """Beginnings of text that a spreadsheet would compute (CWE-1236), also after blanks and in wide characters."""
@@ -56,7 +59,7 @@ def writing(
     with contextlib.ExitStack() as stack:
         sink: BinaryIO | gzip.GzipFile = stack.enter_context(file.open("wb"))
         if form == ".jsonl":
-            yield lambda batch: sink.writelines(_json_lines(batch))
+            yield lambda batch: sink.writelines([json_lines(batch.cast(schema))])
             return
         if form == ".csv.gz":  # no name and no time in its header
             sink = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0))
@@ -72,21 +75,24 @@ def writing(
         yield write
 
 
-def count(file: Path, form: str, columns: Iterable[str]) -> int:
-    """Number of rows in a file, by a reader of that format. `columns`: of a CSV, which is separated by commas."""
+def count(file: Path, form: str) -> int:
+    """Number of rows in a file."""
     if form == ".parquet":
         rows: int = pq.read_metadata(file).num_rows
         return rows
-    if form == ".jsonl":
-        with file.open("rb") as lines:
-            return sum(1 for _ in lines)
-    with pa.csv.open_csv(
-        pa.input_stream(file, compression="detect" if form == ".csv" else "gzip"),
-        pa.csv.ReadOptions(use_threads=False),
-        pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),  # a row of one missing cell is empty
-        pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.binary())),  # else guessed from the first block
-    ) as batches:
-        return sum(batch.num_rows for batch in batches)
+    with gzip.open(file) if form == ".csv.gz" else file.open("rb") as content:
+        return sum(1 for _ in content) if form == ".jsonl" else _csv_rows(content)
+
+
+def _csv_rows(content: BinaryIO | gzip.GzipFile) -> int:
+    """Number of rows of a CSV with a header: lines that end outside of quotes. Readers of CSV limit a row's length."""
+    rows, is_quoted = -1, False
+    while block := content.read(_BLOCK):
+        cells = np.frombuffer(block, np.uint8)
+        inside = np.logical_xor.accumulate(cells == ord('"')) ^ is_quoted
+        rows += int(np.count_nonzero((cells == ord("\n")) & ~inside))
+        is_quoted = bool(inside[-1])
+    return rows
 
 
 def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -98,17 +104,3 @@ def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
-    for row in batch.to_pylist():
-        cells = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
-        yield (json.dumps(cells, ensure_ascii=False, default=_text) + "\n").encode()
-
-
-def _text(value: object) -> str:
-    """Dates and timestamps in ISO 8601, anything else as Python writes it."""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batch_scoring.storage import parquet
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import ShardStats
 

@@ -25,10 +25,13 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.errors import EntryError, StateError
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 
 REFERENCES = "state/steps"
 """Folder of values passed between steps, below the pipeline's output."""
+
+MOST_UNPUBLISHED = 100
+"""Days without a document that are passed over in search of the newest ones that have it."""
 
 StepName = Literal["validated_features", "predictions", "decisions"]
 
@@ -345,6 +348,8 @@ class State:
     def newest_published_days(self, step: StepName, count: int, wanted: Callable[[str], bool]) -> list[PublishedDay]:
         """Return what the step published for the newest days, newest first; skip unreadable documents.
 
+        At most `MOST_UNPUBLISHED` days without a document are passed over: the years before a step was added have none.
+
         Args:
             step: whose documents.
             count: how many days at most.
@@ -352,8 +357,9 @@ class State:
         """
         found: list[PublishedDay] = []
         left = filter(wanted, self.newest_days())
-        while len(found) < count and (some := list(itertools.islice(left, count))):
-            found += self.published_days_of(step, some)
+        for size in (count, MOST_UNPUBLISHED):
+            if len(found) < count:
+                found += self.published_days_of(step, list(itertools.islice(left, size)))
         return found[:count]
 
     def newest_days(self) -> list[str]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from batch_scoring.errors import FileChangedError, StateError
-from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.state import AnyDocument, Document, State
 
 CACHED_BYTES = 64 * 1024 * 1024

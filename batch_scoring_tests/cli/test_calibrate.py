@@ -9,7 +9,7 @@ from batch_scoring.config import loader as pipelines
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import Bundle, read_bundle, read_description
 from batch_scoring.monitoring.drift.calibration import calibrate
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.tiny import DAY, TinyProject, reference_rows
 
 

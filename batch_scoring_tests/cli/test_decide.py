@@ -95,7 +95,8 @@ def test_a_day_that_is_not_decided_is_tried_all_the_same(
             "decisions.actions.call.where: 'age > 3', character 1: no column age",
         ),
         ("decisions: {score: prob_class_9, actions: {call: {}}}", 1, "decisions.score: the day has no column prob_cla"),
-        ("[", 2, "try.yaml: while parsing"),
+        ("[", 2, "try.yaml line 1: is not valid YAML: while parsing a flow node"),
+        ("", 2, "try.yaml: is empty; expected a mapping"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -111,4 +112,4 @@ def test_a_day_without_scores_says_what_to_run(
     decided: TinyProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["decide", decided.name, NEXT_DAY, "--try", str(rules(tmp_path, RULES))]) == 1
-    assert "run raw_input for this day first" in capsys.readouterr().err
+    assert f"{NEXT_DAY} is not scored; run: batch-scoring backfill {decided.name} " in capsys.readouterr().err

@@ -26,7 +26,7 @@ ALL_OF_EXPORTS = "to, of, where, order, most, columns, days, recent_days, correc
         (FILE | {"path": "a.csv"}, "exports.r.path: 'a.csv': string should match pattern"),
         (FILE | {"path": "../{day}.csv"}, "exports.r.path: '../{day}.csv': leaves the data root; expected"),
         (FILE | {"days": ["monday"]}, "exports.r.days.0: 'monday': input should be 'mon', 'tue', "),
-        (FILE | {"order": "rank desc"}, "exports.r.order: 'rank desc': string should match pattern"),
+        (FILE | {"path": "s3://{day}.csv"}, "exports.r: path: 's3://{day}.csv': the bucket depends on the"),
         (FILE | {"people": True, "path": "{day}.parquet"}, "exports.r: people open CSV files in a spreadsheet; exp"),
         (REDIS | {"ttl_hours": 0}, "exports.r.ttl_hours: 0: input should be greater than or equal to 1; expected "),
         (REDIS | {"columns": ["id"]}, "exports.r: columns do not apply: key and value are what is stored"),
@@ -58,7 +58,19 @@ def test_a_password_in_an_export_is_not_repeated(tiny: TinyProject) -> None:
         ({"actions": {"ineligible": {}}}, "decisions: an action is called ineligible, as the reasons of rows begin"),
         ({"actions": {"call": {"mots": 3}}}, "decisions.actions.call.mots: unknown field; did you mean most?"),
         ({"actions": {"call": {"most": -1}}}, "decisions.actions.call.most: -1: input should be greater than or eq"),
-        ({"actions": {"call": None}}, "decisions.actions.call: None: input should be a valid dictionary or instance"),
+        ({"actions": {"call": None}}, "decisions.actions.call: None: input should be a section; expected a section"),
+        (
+            {"actions": {"call": 0.5}},
+            "decisions.actions.call: 0.5: input should be a section; expected a section with at",
+        ),
+        (
+            {"actions": {"call": {"holdout": 0.05}}},
+            "decisions.actions.call.holdout: 0.05: input should be a section; expected a section with share, salt",
+        ),
+        (
+            {"actions": {"call": {}}, "eligible": ["x > 1"]},
+            "decisions.eligible: ['x > 1']: input should be a mapping; expected rules that a row must satisfy",
+        ),
         (
             {"actions": {"call": {"most_per": {"c": "x"}}}},
             "decisions.actions.call.most_per.c: 'x': input should be a valid integer, unable to parse",

@@ -50,8 +50,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "missing section": (drop("model"), "model: missing; expected a section with bundle, network"),
     "section that is none": (
         put("partitions", value="daily"),
-        "partitions: 'daily': input should be a valid dictionary or instance of Partitions; "
-        "expected a section with start, timezone",
+        "partitions: 'daily': input should be a section; expected a section with start, timezone",
     ),
     "wrong type": (
         put("scoring", "rows_per_shard", value="many"),

@@ -15,7 +15,7 @@ from batch_scoring.daily.validate import prepare
 from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import ShardStats, StepName
 from batch_scoring_tests.tiny import DAY, TinyProject, long_rows, run_of_test
 

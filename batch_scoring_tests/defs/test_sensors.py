@@ -8,7 +8,7 @@ import pytest
 from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.defs.sensors import broken_sensor, uploads_sensor
 from batch_scoring.errors import SpecError
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.exports import scored, tick, with_export
 from batch_scoring_tests.tiny import TinyProject
 

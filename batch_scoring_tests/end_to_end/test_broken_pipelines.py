@@ -85,7 +85,7 @@ def say(**fields: object) -> Breaks:
 
 BREAKS: dict[str, tuple[Breaks, str]] = {
     "half a YAML": (put("pipeline.yaml", "name: [\n"), "line 2: is not valid YAML: while parsing a flow node"),
-    "no mapping": (put("pipeline.yaml", ""), ": is NoneType; expected a mapping"),
+    "no mapping": (put("pipeline.yaml", ""), ": is empty; expected a mapping"),
     "no UTF-8": (put("pipeline.yaml", b"name: caf\xe9\n"), "can't decode byte 0xe9"),
     "a day that there is not": (put("pipeline.yaml", "partitions: {start: 2024-02-31}\n"), "day is out of range"),
     "a field": (say(colour="red"), ": colour: unknown field"),

@@ -19,7 +19,7 @@ from batch_scoring.inference.bundle import load_bundle, write_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.packed_linear import LAST_BITS
 from batch_scoring.inference.scorer import Scorer
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 NUMBERS = tuple(f"x{index}" for index in range(12))
 WORDS = {"colour": ("red", "green", "blue"), "size": ("s", "m", "l", "xl")}

@@ -36,7 +36,7 @@ from batch_scoring.operations.automation import landing_scan
 from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import TickState
 from batch_scoring_tests.deployed import PACKAGES, ROOT
-from batch_scoring_tests.storage.test_folder_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
+from batch_scoring_tests.storage.folders.test_entries import SECRET, _in_time  # noqa: F401  (what hangs fails)
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks, error_of
 
 OTHER_DAY = "2024-03-06"

@@ -17,7 +17,7 @@ from batch_scoring.errors import CheckpointError, SpecError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.checkpoint import convert
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.tiny import TinyProject
 
 MODELS = PROJECT / "data/customer_churn/models"

@@ -12,7 +12,7 @@ from torch import nn
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.scorer import Scorer
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.broken_bundles import change_weights
 from batch_scoring_tests.networks import WIDTH, Base, loaded, made, own_outputs, refusal, table, write
 

@@ -9,7 +9,7 @@ import pytest
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import FileChangedError, UnreadableFileError
 from batch_scoring.ingest import landing_files
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import DAY, land, read
 
 

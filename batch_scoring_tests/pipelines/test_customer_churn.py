@@ -30,7 +30,7 @@ from batch_scoring.pipelines.customer_churn.data import (
     write_day,
 )
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.state import State
 
 DAY = date(2024, 1, 1)

@@ -19,7 +19,7 @@ from batch_scoring.inference.scorer import Scorer
 from batch_scoring.pipelines.flight_delay import data, train
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 EMBEDDED = PROJECT / "data" / "flight_delay"
 FIXTURES = PROJECT / "batch_scoring_tests" / "fixtures" / "flight_delay"

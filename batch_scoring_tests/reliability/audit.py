@@ -15,7 +15,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.shards import ShardFile
 from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring.tables import read_day

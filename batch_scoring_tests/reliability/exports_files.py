@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from batch_scoring.delivery.exports.files import FileSink
-from batch_scoring.storage.folders import LocalFolder, S3Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring_tests.reliability.disks import fill, mounted
 from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (

@@ -14,8 +14,8 @@ import pytest
 
 from batch_scoring.cli.score import score_files as adhoc
 from batch_scoring.cli.score.score_files import ScoreRequest
-from batch_scoring.storage import staged_files
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders import staged_files
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.reliability.proxy import Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import TinyProject

@@ -38,9 +38,8 @@ from batch_scoring.operations.automation.landing_scan import Tick
 from batch_scoring.operations.automation.planner import Bounds, TickState
 from batch_scoring.operations.run_history import DayRun
 from batch_scoring.storage import aws
-from batch_scoring.storage import folders as storage
 from batch_scoring.storage.delta import Part
-from batch_scoring.storage.folders import Children, FileVersion, Folder
+from batch_scoring.storage.folders.folder import Children, FileVersion, Folder
 from batch_scoring.storage.state import DayInput, LandingFile, PublishedDay, PublishedPart, State
 from batch_scoring_tests.simulation.history import replaced
 
@@ -102,7 +101,7 @@ class MemoryFolder(Folder):
         self.files[path] = (version, b"")
 
     def subfolder(self, path: str) -> "Folder":
-        raise AssertionError("open_folder is replaced")
+        raise AssertionError("subfolder is replaced")
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
         if path not in self.files:
@@ -661,7 +660,6 @@ def play(seed: int, habits: Habits | None = None, without: Sequence[tuple[object
     )
     substitutes: list[tuple[object, str, Any]] = [
         (pipeline, "open_folder", world.folder),
-        (storage, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
         (freshness, "_transactions", lambda _pipeline, **_: world.stands_at),
         (run_history, "of_day", world.of_day),

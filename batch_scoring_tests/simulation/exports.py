@@ -31,7 +31,7 @@ from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Out
 from batch_scoring.errors import FileChangedError, NotPublishedError, SinkError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Children, FileVersion
+from batch_scoring.storage.folders.folder import Children, FileVersion
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State, StepName
 from batch_scoring_tests.simulation.bucket import MemoryFolder
 from batch_scoring_tests.simulation.history import Substitutes, replaced

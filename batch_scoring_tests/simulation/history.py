@@ -32,8 +32,8 @@ from batch_scoring.ingest.schema.contract import Rejections, ValidationResult
 from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding
 from batch_scoring.runtime.step_context import StepContext
-from batch_scoring.storage import delta, folders, shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage import delta, shards
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.state import ActiveModel
 from batch_scoring_tests.simulation import memory, real
 from batch_scoring_tests.simulation.world import DAY, MODELS, NAMES, POISON, REJECTED, Habits, Task, World
@@ -272,9 +272,8 @@ class Player:
         store = real.RealStore(world, folder) if folder else memory.MemoryStore(world)
         world.pipeline, world.store = steps.pipeline, store
         Clock.world = memory.MemoryTable.world = real.PointedTable.world = world
-        places = [(pipeline, "open_folder", store.folder), (folders, "open_folder", store.folder)]
         own = real.substitutes() if folder else memory.substitutes()
-        with replaced([*places, *own, *SUBSTITUTES, *without]):
+        with replaced([(pipeline, "open_folder", store.folder), *own, *SUBSTITUTES, *without]):
             _History(world, steps).play()
         return world
 

@@ -26,7 +26,7 @@ from batch_scoring.errors import FileChangedError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage import delta, shards
-from batch_scoring.storage.folders import Children, FileVersion, Folder
+from batch_scoring.storage.folders.folder import Children, FileVersion, Folder
 from batch_scoring.storage.state import ShardStats
 from batch_scoring_tests.simulation.turns import Errors
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Row, World
@@ -62,6 +62,9 @@ class MemoryFolder(Folder):
         self.name = PurePosixPath(uri).name
         self.files: dict[str, Stored] = {}
         self.scratched: dict[Path, ShardContent] = {}
+
+    def subfolder(self, path: str) -> Folder:
+        return self._world.store.folder(f"{self.uri}/{path}")
 
     def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
         def effect() -> list[FileVersion]:

@@ -18,7 +18,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from batch_scoring.storage import delta, shards
-from batch_scoring.storage.folders import FileVersion, LocalFolder, former_token
+from batch_scoring.storage.folders.folder import FileVersion, Folder
+from batch_scoring.storage.folders.local import LocalFolder, former_token
 from batch_scoring_tests.simulation.memory import rows_of
 from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, NAMES, OTHER_DAY, VACUUM_AFTER, Row, World
 
@@ -32,6 +33,9 @@ class PointedFolder(LocalFolder):
         super().__init__(path)
         self._world = world
         self._name = Path(path).name
+
+    def subfolder(self, path: str) -> Folder:
+        return self._world.store.folder(f"{self.uri}/{path}")
 
     def list(self, prefix: str = "", after: str = "") -> list[FileVersion]:
         return self._world.operation(f"list {self._name}", lambda: super(PointedFolder, self).list(prefix, after))

@@ -14,7 +14,7 @@ from batch_scoring.defs.assets import predictions
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part, Snapshot
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.shards import ShardFile
 from batch_scoring.storage.state import PublishedDay, State
 from batch_scoring_tests.simulation.history import Substitutes

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_scoring.errors import PublicationError, SchemaChangedError
-from batch_scoring.storage import folders, shards
+from batch_scoring.storage import shards
 from batch_scoring.storage.delta import Part, Snapshot, Table, _difference, publish
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders import local
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.shards import ShardFile, identity_of
 from batch_scoring.storage.state import PublishedPart, ShardStats
 from batch_scoring_tests.tiny import DAY, NEXT_DAY
@@ -268,8 +269,8 @@ def test_a_commit_and_its_checkpoint_withstand_a_power_cut(table: Table, monkeyp
         real(path)
         on_disk.append(path.name)
 
-    real = folders.force_to_disk
-    monkeypatch.setattr(folders, "force_to_disk", force_to_disk)
+    real = local.force_to_disk
+    monkeypatch.setattr(local, "force_to_disk", force_to_disk)
     for number in range(1, 10):  # the table's creation is commit 0
         on_disk.clear()
         commit(table, shard(table, f"{number}", "a" * number))

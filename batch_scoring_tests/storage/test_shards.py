@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_scoring.storage import shards
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.shards import ShardFile
 from batch_scoring.storage.state import ShardStats
 

@@ -1,13 +1,16 @@
 """The state's documents are whole or an error; what is missing names the asset to run first."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from batch_scoring.errors import FileChangedError, StateError
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import (
+    MOST_UNPUBLISHED,
     ActiveModel,
     DayInput,
     ExportReceipt,
@@ -125,6 +128,31 @@ def test_accounts_are_those_of_the_step_by_day(state: State) -> None:
         state.put_day_input(INPUT.model_copy(update={"day": day}))
     state.put_published_day(published_day("2024-03-11", step="validated_features"))
     assert [found.day for found in state.published_days("predictions")] == sorted(days)
+
+
+def test_the_newest_published_days_are_found_without_reading_the_years_before_a_step_was_added(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [str(date(2020, 1, 1) + timedelta(number)) for number in range(1500)]
+    for day in days:
+        state.put_day_input(INPUT.model_copy(update={"day": day}))
+    for day in (days[-1], days[-3], days[-5], days[-7]):
+        state.put_published_day(published_day(day))
+    read: list[str] = []
+    each = LocalFolder.read_each
+
+    def counted(folder: LocalFolder, paths: Sequence[str]) -> list[bytes | None]:
+        read.extend(paths)
+        return each(folder, paths)
+
+    monkeypatch.setattr(LocalFolder, "read_each", counted)
+
+    def newest(count: int) -> list[str]:
+        return [found.day for found in state.newest_published_days("predictions", count, lambda day: day != days[-3])]
+
+    assert newest(2) == [days[-1], days[-5]]
+    assert newest(9) == [days[-1], days[-5], days[-7]]
+    assert len(read) <= 2 * (MOST_UNPUBLISHED + 9)
 
 
 def test_a_days_account_is_the_sum_of_its_shards() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from batch_scoring.errors import EntryError, Trouble
 from batch_scoring.storage import state_look
-from batch_scoring.storage.folders import Folder, LocalFolder, S3Folder
+from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, State
 from batch_scoring.storage.state_look import StateLook
 from batch_scoring_tests.reliability.store import Store

@@ -20,7 +20,7 @@ from batch_scoring.ingest import landing_files
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import messages
 from batch_scoring.operations.dead_runs import find_dead_runs
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.state import State
 
 Listed = Mapping[str, Sequence[FileVersion]]

@@ -21,7 +21,7 @@ from batch_scoring.daily.tables import TABLES
 from batch_scoring.errors import StateError
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage.delta import TIMEOUT, Part, Table
-from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.state import PublishedDay, State, StepName
 
 WRITING_STEPS: tuple[StepName, ...] = ("validated_features", "predictions", "decisions")

@@ -22,8 +22,15 @@ def sinks(pipeline: Pipeline) -> Iterator[ProbeFinding]:
     for name in pipeline.spec.exports:
         for problem in _problems(pipeline, name):
             found, _, remedy = problem.rpartition("; ")
-            where, remedy = f"{pipeline.name}: exports.{name}", remedy if found else "see its section of pipeline.yaml"
+            where, remedy = f"{pipeline.name}: exports.{name}", remedy if found else _remedy(pipeline, name)
             yield ProbeFinding("error", where, found or problem, "a sink that takes the rows of a day", remedy)
+
+
+def _remedy(pipeline: Pipeline, name: str) -> str:
+    """Where to look for the reason of a problem that names none."""
+    export = pipeline.spec.exports[name]
+    place = f"exports.{name} in pipeline.yaml"
+    return f"see {place}" if isinstance(export, FileExport) else f"see {place}, and the address in {export.url_from}"
 
 
 def _problems(pipeline: Pipeline, name: str) -> Iterator[str]:

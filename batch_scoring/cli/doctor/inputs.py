@@ -15,7 +15,7 @@ from batch_scoring.ingest.quarantine import shortened
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.monitoring.checks import input_checks, model_checks
 from batch_scoring.operations.automation import landing_scan, planner
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 
 LOOKED_AT = 1_000
 """Number of rows of the newest file that are validated."""

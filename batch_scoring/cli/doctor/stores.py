@@ -17,7 +17,8 @@ from batch_scoring.daily.tables import TABLES
 from batch_scoring.monitoring.checks.input_checks import landing_setting
 from batch_scoring.runtime.printable import shell_word
 from batch_scoring.storage import aws
-from batch_scoring.storage.folders import Folder, S3Folder
+from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.s3 import S3Folder
 
 SKEW, REFUSED_SKEW = 5.0, 900.0
 """Seconds by which clocks may differ: more than the first is unsafe; with more than the second S3 refuses requests."""

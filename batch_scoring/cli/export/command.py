@@ -31,8 +31,10 @@ def export(
     Exported are days whose receipts are not of what is published. An export that fails does not stop the others; what
     failed is listed at the end and makes the exit code 1.
     """
-    if len(span) not in (2, 3):
-        context.fail("expected [NAME] FIRST LAST after the pipeline: an export, the first and the last day")
+    if len(span) not in (2, 3) or (len(span) == 2 and span[0][:1].isalpha()):
+        context.fail(
+            "expected [NAME] FIRST LAST after the pipeline: an export, the first and the last day; a single day is both"
+        )
     name = span[0] if len(span) == 3 else None
     first, last = (_day(text, context) for text in span[-2:])
     from batch_scoring.cli.export import export_days  # late: it brings Dagster

@@ -1,7 +1,7 @@
 """Export days in one process, one Dagster run per export and day, the oldest day first.
 
 What is behind is known from storage alone; only that is run, unless it is asked for again. A sink that fails three days
-in a row is not asked for the others.
+in a row is not asked for the others; days that cannot be exported whatever the sink are left out.
 """
 
 import functools
@@ -18,6 +18,7 @@ from batch_scoring.cli import day_runs
 from batch_scoring.cli.backfill.selection import Wanted, days_within
 from batch_scoring.cli.instance import opened
 from batch_scoring.config.compute import in_this_process
+from batch_scoring.config.delivery_spec import AnyExport
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.names import export_asset, exports_job_name
 from batch_scoring.config.pipeline import Pipeline
@@ -32,6 +33,8 @@ from batch_scoring.storage.state import ExportReceipt, State
 MOST_FAILURES = 3
 """Days that an export may fail in a row before its other days are given up."""
 
+_AS_PUBLISHED = "as published"
+
 _COLUMNS = f"{'day':10}  {'export':20}  {'outcome':12}  {'rows':>12}"
 
 
@@ -45,6 +48,8 @@ class Task:
     """Why it is exported, or why there is nothing to do."""
     is_open: bool
     """Whether there is something to do."""
+    waits_for: str = ""
+    """Why it cannot be exported now, whatever the sink; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,13 @@ def _names(pipeline: Pipeline, name: str | None) -> tuple[str, ...]:
 
 def _tasks(request: Request) -> Iterator[Task]:
     """Every export of every day, by day, with what there is to do."""
+    documents = {  # first: a day that is published meanwhile has none, neither here nor in its receipt
+        of: {day.day for day in State(request.pipeline.output).published_days_of(of, request.days)}
+        for of in {request.pipeline.spec.exports[name].of for name in request.names}
+    }
     behind = {name: _behind(request, name) for name in request.names}
     receipts = {
         name: published.receipts_by_day(State(request.pipeline.output), name, request.days) for name in request.names
-    }
-    documents = {
-        of: {day.day for day in State(request.pipeline.output).published_days_of(of, request.days)}
-        for of in {request.pipeline.spec.exports[name].of for name in request.names}
     }
     for day in request.days:
         for name in request.names:
@@ -150,9 +155,17 @@ def _tasks(request: Request) -> Iterator[Task]:
             elif day not in documents[export.of]:
                 yield Task(name, day, f"has no {export.of} yet", False)
             elif found := behind[name].get(day):
-                yield Task(name, day, f"{found.why}{f', but {found.waits_for}' if found.waits_for else ''}", True)
+                stays = "; what was exported stays" if _stays(request, export, receipts[name].get(day)) else ""
+                waits = f", but {found.waits_for}" if found.waits_for else ""
+                yield Task(name, day, f"{found.why}{stays}{waits}", True, found.waits_for)
             else:
                 yield Task(name, day, _as_published(receipts[name].get(day)), request.again)
+
+
+def _stays(request: Request, export: AnyExport, receipt: ExportReceipt | None) -> bool:
+    """Whether a correction changes nothing in the sink."""
+    is_there = receipt is not None and published.is_there(receipt, export)
+    return is_there and export.corrections == "keep" and not request.again
 
 
 def _behind(request: Request, name: str) -> dict[str, PendingDay]:
@@ -161,7 +174,7 @@ def _behind(request: Request, name: str) -> dict[str, PendingDay]:
 
 def _as_published(receipt: ExportReceipt | None) -> str:
     assert receipt is not None, "a day that is not behind has a receipt"
-    return f"{receipt.outcome} as published, {receipt.rows:,} rows by run {receipt.run_id[:8]}"
+    return f"{receipt.outcome} {_AS_PUBLISHED}, {receipt.rows:,} rows by run {receipt.run_id[:8]}"
 
 
 def _show(request: Request, tasks: Sequence[Task], out: TextIO, *, as_json: bool) -> None:
@@ -209,6 +222,9 @@ def _run_all(request: Request, tasks: Sequence[Task], instance: dg.DagsterInstan
         return
     job, failures = _job(request.pipeline), dict.fromkeys(request.names, 0)
     for task in tasks:
+        if task.waits_for:
+            yield Done(task.export, task.day, "not tried", error=task.waits_for)
+            continue
         if failures[task.export] >= MOST_FAILURES:
             yield Done(task.export, task.day, "not tried", error=f"{MOST_FAILURES} days before have failed")
             continue
@@ -250,6 +266,8 @@ def _print_summary(request: Request, tasks: Sequence[Task], outcomes: Sequence[D
     if not outcomes:
         reasons = sorted({task.why.partition(",")[0] for task in idle})
         out.write(f"nothing to do from {request.days[0]} to {request.days[-1]}: {'; '.join(reasons)}\n")
+        if any(_AS_PUBLISHED in reason for reason in reasons):
+            out.write("no sink was asked; --again exports what is exported already, too\n")
     failed = [done for done in outcomes if done.has_failed]
     if failed:
         out.write(f"\n{len(failed)} of {len(outcomes)} exports failed:\n")

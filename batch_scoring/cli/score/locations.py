@@ -14,7 +14,8 @@ from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import AddressError, EntryError
 from batch_scoring.ingest import landing_files
-from batch_scoring.storage.folders import FileVersion, Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 
 Form = Literal[".parquet", ".csv.gz", ".csv"]
 FORMS: tuple[Form, ...] = get_args(Form)

@@ -16,7 +16,7 @@ from batch_scoring.config.spec import Csv
 from batch_scoring.errors import PartlyWrittenError
 from batch_scoring.runtime import signals
 from batch_scoring.storage import row_files
-from batch_scoring.storage.staged_files import StagedFile, staged
+from batch_scoring.storage.folders.staged_files import StagedFile, staged
 
 
 class Outputs(contextlib.AbstractContextManager["Outputs"]):

@@ -59,6 +59,8 @@ _MOST_NAMES = 20
 _QUOTED = re.compile(r"""`([^`]+)`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _FIRST_STAND_IN = 0x4E00
 """A letter that stands for the first column in backticks while Python parses: the rule keeps its length."""
+_LIKE = 0.75
+"""How much a misspelt word resembles the right one, at least: region does not resemble prediction."""
 _OTHER_SPELLINGS = {
     "&&": "and",
     "||": "or",
@@ -104,6 +106,7 @@ class Rule:
             RuleError: it is not one; the message says where in the text, and what is accepted.
         """
         text = re.sub(r"\s*\n\s*", " ", text.strip())
+        _refuse_comment(text, where)
         source, stands_for = _without_backticks(text)
         try:
             tree = ast.parse(source, mode="eval").body
@@ -134,7 +137,7 @@ class Rule:
         known = [*known]
         for node in self._mentions():
             if (name := self.column_of(node)) not in known:
-                self.refuse(node, f"no column {name}", hint=hints.get(name) or nearest(name, known))
+                self.refuse(node, f"no column {name}", hint=hints.get(name) or self._instead_of(node, known))
 
     def check_values(self, known: Mapping[str, Sequence[str]]) -> None:
         """Check that columns are compared with values that they can have.
@@ -160,8 +163,8 @@ class Rule:
         return BoundRule(self, _Compiler(self, schema).compile())
 
     def column_of(self, node: ast.Name) -> str:
-        """The column that a name means."""
-        return self.stands_for.get(node.id, node.id)
+        """The column that a name means, as it is written: Python's parser turns characters such as µ into others."""
+        return self.stands_for.get(node.id) or self.source.encode()[node.col_offset : node.end_col_offset].decode()
 
     def part(self, node: ast.expr) -> str:
         """A part as it is written."""
@@ -199,6 +202,13 @@ class Rule:
                         case (ast.Name() as column, ast.Constant(value=str()) as literal):
                             yield column, literal
 
+    def _instead_of(self, node: ast.Name, known: Sequence[str]) -> str:
+        """What to write instead of an unknown column: perhaps text without its quotes."""
+        name, advice = self.column_of(node), nearest(self.column_of(node), known)
+        is_compared = any(node in _values(one) for one in ast.walk(self.tree) if isinstance(one, ast.Compare))
+        is_text = is_compared and name not in _OTHER_SPELLINGS
+        return f"{advice}; text is written in quotes: {name!r}" if is_text else advice
+
     def _mentions(self) -> Iterator[ast.Name]:
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.Name))
 
@@ -219,6 +229,24 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
+def _without_quoted(text: str) -> str:
+    """A text of the same length with blanks for everything in quotes or backticks."""
+    return _QUOTED.sub(lambda match: " " * len(match[0]), text)
+
+
+def _refuse_comment(text: str, where: str) -> None:
+    """Check that a rule has no comment: when its lines are joined, here or by YAML, it would swallow what follows.
+
+    Raises:
+        RuleError: it has one.
+    """
+    if (place := _without_quoted(text).find("#") + 1) > 0:
+        raise RuleError(
+            f"{where}: {_shown(text)}, character {place}: # would make a comment of the rest; expected "
+            "comments in YAML, above the rule"
+        )
+
+
 def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
     """A text of the same length with a word for each column in backticks, and the columns by word."""
     stands_for: dict[str, str] = {}
@@ -235,7 +263,7 @@ def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
 
 def _other_spelling(source: str) -> str:
     """What to write instead of the first thing that other languages spell in another way."""
-    found = _OTHER_SPELLING.search(_QUOTED.sub(lambda match: " " * len(match[0]), source))
+    found = _OTHER_SPELLING.search(_without_quoted(source))
     return f"write {_OTHER_SPELLINGS[found[0]]} instead of {found[0]}" if found else f"expected {_ACCEPTED}"
 
 
@@ -243,10 +271,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """What to write instead of an unknown column, for the end of a message."""
     if name in _OTHER_SPELLINGS:
         return f"write {_OTHER_SPELLINGS[name]} instead of {name}"
-    if near := difflib.get_close_matches(name, known, n=1):
+    if near := difflib.get_close_matches(name, known, 1, _LIKE):
         return f"did you mean {near[0]}?"
     more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
     return f"expected one of {', '.join(known[:_MOST_NAMES])}{more}"
+
+
+def _values(comparison: ast.Compare) -> Iterator[ast.expr]:
+    """What a comparison has on its right, and in a list there."""
+    for right in comparison.comparators:
+        yield right
+        yield from right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else ()
 
 
 def _check(rule: Rule) -> None:
@@ -366,7 +401,7 @@ class _Compiler:
     def _moment(self, node: ast.expr, kind: Kind, text: Part) -> Part:
         try:
             return values.moment(kind, text)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter if it is beyond year 1 or 9999 in UTC
             example = "'2026-11-28'" if kind == "date" else "'2026-11-28' or '2026-11-28T09:30+01:00'"
             found = f"{self._rule.part(node)} is compared with {KINDS[kind]}"
             self._rule.refuse(node, found, f"text such as {example}")

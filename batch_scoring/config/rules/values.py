@@ -118,9 +118,13 @@ def compared(function: str, one: Part, other: Part) -> Part:
 
 def is_one_of(values: Part, others: Sequence[Part]) -> Part:
     """Whether a value is one of several literals of its kind."""
+    literals = [other.literal for other in others]
     if values.kind == "text":
-        known = pa.array([other.literal for other in others], pa.string())
+        known = pa.array(literals, pa.string())
         return Part("bool", lambda batch: _in(values.evaluate(batch), known))
+    if values.is_whole and all(other.is_whole for other in others):
+        numbers = pa.array(literals, pa.int64())
+        return Part("bool", lambda batch: _in(values.evaluate(batch).cast(pa.int64()), numbers))
     # numbers of different types have no common list
     return all_of("or", [compared("equal", values, other) for other in others])
 

@@ -159,14 +159,18 @@ def _within_our_folders(place: str, path: str, pipeline: Pipeline) -> Iterator[s
 
 
 def _shared_sinks(exports: Mapping[str, AnyExport], root: str) -> Iterator[str]:
-    """Exports that would write to the same place on the same day, where one would replace the other."""
+    """Exports that would write to the same place on the same day, where one would replace the other.
+
+    A prefix in Redis has one export: its pointer to the newest day would turn from one to the other.
+    """
     for (name, one), (other_name, other) in itertools.combinations(exports.items(), 2):
+        may_share = not isinstance(one, RedisExport)
         is_disjoint = one.days and other.days and not set(one.days) & set(other.days)
-        if _address(one, root) == _address(other, root) and not is_disjoint:
+        if _address(one, root) == _address(other, root) and not (may_share and is_disjoint):
             field = _FIELDS[other.to]
             yield (
                 f"exports.{other_name}.{field}: {getattr(other, field)!r}: exports.{name} writes there too; "
-                "expected a place of its own, or other days"
+                f"expected a place of its own{', or other days' if may_share else ''}"
             )
 
 

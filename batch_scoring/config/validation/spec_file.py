@@ -21,6 +21,11 @@ _SECRET_WORD = re.compile(
 _HARMLESS_KEYS = frozenset({"ID_KEY", "INPUT_KEY", "LABEL_KEY", "PARTITION_KEY", "PRIMARY_KEY", "ROW_KEY", "TAINT_KEY"})
 """Names of keys, and endings of such names, that are not secrets."""
 _SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY")
+_REMEDIES = {
+    "parsing a flow": "within {…} and […], put a text that has one of { } [ ] , in double quotes",
+    "'\\t'": "indent with blanks, not with tabs",
+}
+"""What to do, by a part of the problem."""
 
 
 def read(file: Path) -> tuple[dict[str, Any], list[str]]:
@@ -37,10 +42,20 @@ def read(file: Path) -> tuple[dict[str, Any], list[str]]:
     finally:
         loader.dispose()
     if not isinstance(content, dict):
-        raise TypeError(f"is {type(content).__name__}; expected a mapping with name, description, partitions, …")
+        found = "empty" if content is None else type(content).__name__
+        raise TypeError(f"is {found}; expected a mapping with name, description, partitions, …")
     if odd := [key for key in content if not isinstance(key, str)]:  # YAML reads a bare on, off, yes or no as a bool
         raise TypeError(f"{odd[0]!r} is not a field name; a spec has name, description, partitions, …")
     return content, loader.repeated
+
+
+def problem_of(error: yaml.MarkedYAMLError) -> tuple[str, int | None]:
+    """What makes a file no YAML, with what to do about the usual reasons, and its line."""
+    marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
+    begun = f"begun on line {marks[1].line + 1}:" if marks[1:] and marks[0].line != marks[1].line else ""
+    problem = " ".join(f"{error.context or ''} {begun} {error.problem or ''}".split())
+    remedy = next((f"; {remedy}" for said, remedy in _REMEDIES.items() if said in problem), "")
+    return f"is not valid YAML: {problem}{remedy}", marks[0].line + 1 if marks else None
 
 
 class _Loader(yaml.SafeLoader):

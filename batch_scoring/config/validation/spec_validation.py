@@ -11,6 +11,7 @@ import copy
 import difflib
 import importlib.util
 import itertools
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -72,9 +73,13 @@ def field_errors(errors: Iterable[ErrorDetails]) -> Iterator[str]:
             yield f"{name}: {value}{error['msg'].removeprefix('Value error, ')}"
         else:
             messages = " or ".join(one["msg"][0].lower() + one["msg"][1:] for one in (error, *others))
-            messages = messages.replace("a valid tuple", "a list")  # as YAML calls it
+            messages = _PYTHON_TYPE.sub(lambda found: _YAML_TYPES.get(found[0], "a section"), messages)
             yield f"{name}: {value}{messages}; expected {_meaning(path)}"
 
+
+_PYTHON_TYPE = re.compile(r"a valid tuple|a valid dictionary or instance of \w+|a valid dictionary")
+_YAML_TYPES = {"a valid tuple": "a list", "a valid dictionary": "a mapping"}
+"""What pydantic calls by Python's names, and YAML by others; an instance is a section of the spec."""
 
 _KEY = "[key]"
 """What pydantic adds to the path of a name that is wrong."""
@@ -205,11 +210,12 @@ def _meant(path: Sequence[str]) -> str:
 def _meaning(path: Sequence[str]) -> str:
     if path[-1].isdigit():  # an element of a list
         path = path[:-1]
+    kind = _annotation(path)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"a section with {', '.join(_fields(path))}"
     fields = _section(path[:-1]).model_fields
     field = next((f for n, f in fields.items() if path[-1] in (n, f.alias)), None)
-    if field is None:
-        return "a value"
-    return field.description or f"a section with {', '.join(_fields(path))}"
+    return (field.description if field else None) or "a value"
 
 
 _DEFINITIONS: dict[str, tuple[str, type[ast.ClassDef] | type[ast.FunctionDef]]] = {

@@ -11,7 +11,7 @@ import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import StateError
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.state import REFERENCES
 
 LARGEST = 10 * 1024**2

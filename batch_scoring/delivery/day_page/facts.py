@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -192,15 +193,8 @@ def _segments(pipeline: Pipeline, rows: DayRows, counts: Mapping[str, int], tota
     """Rows and actions by the values of the columns that have few."""
     spec = pipeline.spec
     for column in dict.fromkeys((*spec.page.columns, *spec.features.categorical)):
-        tables = [
-            pa.table({"value": _text(batch.column(column)), "action": batch.column("action")})
-            for batch in rows.read([column, "action"])
-        ]
-        found = pa.concat_tables(tables).group_by(["value", "action"]).aggregate([([], "count_all")]).to_pylist()
-        values: dict[str, dict[str, int]] = {}
-        for row in found:
-            values.setdefault("missing" if row["value"] is None else row["value"], {})[row["action"]] = row["count_all"]
-        if not 1 < len(values) <= MOST_SEGMENTS:
+        values = _counted(rows, column)
+        if len(values) < 2:
             continue
         for value, actions in sorted(values.items(), key=lambda item: -sum(item[1].values())):
             segment = sum(actions.values())
@@ -209,8 +203,23 @@ def _segments(pipeline: Pipeline, rows: DayRows, counts: Mapping[str, int], tota
             yield Segment(column, value, segment, taken, frozenset(over))
 
 
+def _counted(rows: DayRows, column: str) -> dict[str, Counter[str]]:
+    """Rows by value and action; empty if the column has many values, as one of persons has: they are not gathered."""
+    found: dict[str, Counter[str]] = {}
+    for batch in rows.read([column, "action"]):
+        table = pa.table({"value": _text(batch.column(column)), "action": batch.column("action")})
+        if len(pc.unique(table["value"])) > MOST_SEGMENTS:
+            return {}
+        for row in table.group_by(["value", "action"]).aggregate([([], "count_all")]).to_pylist():
+            value = "missing" if row["value"] is None else row["value"]
+            found.setdefault(value, Counter())[row["action"]] += row["count_all"]
+        if len(found) > MOST_SEGMENTS:
+            return {}
+    return found
+
+
 def _text(column: pa.Array) -> pa.Array:
-    """Cells as text; numbers with many values would be a segment each, and are left out by their number."""
+    """Cells as text."""
     return (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(pa.string())
 
 

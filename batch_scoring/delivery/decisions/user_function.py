@@ -9,8 +9,10 @@ depends on the order of the rows, on the clock or on chance, and the day stops. 
 and caps, as they do without a function.
 """
 
+import traceback
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,7 +71,8 @@ class _Call:
         try:
             found = self._function(rows, self._day)
         except Exception as error:  # whatever a user's function may raise
-            raise self._error(f"raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise self._error(f"raised {said}{_place_of(error)}") from error
         self._check_form(rows, found)
         decided = self._typed(found)
         is_known = pc.is_in(decided["action"], value_set=pa.array(self._actions))
@@ -166,6 +169,13 @@ def _group_counts(rows: pa.Table, action: np.ndarray, decisions: Decisions) -> G
             for column in limits.most_per
         }
     return found
+
+
+def _place_of(error: Exception) -> str:
+    """The last line of the function's own file that an error came through; empty if it came through none."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    return f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
 
 
 def _codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> np.ndarray:

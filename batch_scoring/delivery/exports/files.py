@@ -27,9 +27,10 @@ from batch_scoring.errors import FileChangedError, RowsLostError, SinkError, Sin
 from batch_scoring.operations.retention.plan import SCRATCH
 from batch_scoring.runtime import signals
 from batch_scoring.storage import row_files
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.staged_files import staged
 from batch_scoring.storage.row_files import FORMS
-from batch_scoring.storage.staged_files import staged
 
 _LEFT_BEHIND = timedelta(days=1)
 """Age from which a file that no manifest names was left by an export that was killed."""
@@ -155,7 +156,7 @@ class FileSink:
             for batch in source.read():
                 write(batch)
                 sent += batch.num_rows
-        if (written := row_files.count(scratch, form, delivery.schema.names)) != sent:
+        if (written := row_files.count(scratch, form)) != sent:
             raise RowsLostError(
                 f"{delivery.pipeline}: export {delivery.export} of {delivery.day}: {sent} rows were read and {written} "
                 "are in the file; nothing was exported: report this bug"
@@ -194,7 +195,7 @@ def _addresses(place: _Day, file: str) -> tuple[str, ...]:
 
 
 def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None:
-    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone.
+    """Why a delivery is not shown in place of what is; None if it is, or if the valid file is gone or of another form.
 
     Raises:
         SinkRefusedError: another export writes to this place.
@@ -205,9 +206,10 @@ def _refused(place: _Day, shown: Manifest, delivery: Delivery) -> Outcome | None
             "another path, or remove it if that export is no longer there"
         )
     outcome = delivery.refused(shown.marker)
-    if outcome == "unchanged" and delivery.replaces != "nothing" and place.folder.version(shown.file) is None:
-        return None
-    return outcome
+    if outcome != "unchanged" or delivery.replaces == "nothing":
+        return outcome
+    is_left = shown.file.endswith(place.form) and place.folder.version(shown.file) is not None
+    return outcome if is_left else None
 
 
 class _Source:

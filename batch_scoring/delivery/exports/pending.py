@@ -10,7 +10,7 @@ from batch_scoring.config.delivery_spec import AnyExport
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import published
-from batch_scoring.delivery.exports.expiry import why_gone
+from batch_scoring.delivery.exports.expiry import whys_gone
 from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ExportReceipt, PublishedDay
@@ -75,7 +75,9 @@ def outdated(pipeline: Pipeline, name: str) -> set[str]:
 def _behind(pipeline: Pipeline, name: str, days: Sequence[PublishedDay], look: StateLook) -> list[PendingDay]:
     receipts = published.receipts_by_day(look, name, [day.day for day in days])
     whys = {day.day: _why(pipeline.spec.exports[name], day, receipts.get(day.day)) for day in days}
-    return [_pending(pipeline, name, day, whys[day.day], look) for day in days if whys[day.day]]
+    behind = [day for day in days if whys[day.day]]
+    gone = whys_gone(pipeline, [*behind, *_features(pipeline, name, behind, look)])
+    return [_pending(pipeline, name, day, whys[day.day], look, gone.get(day.day, "")) for day in behind]
 
 
 def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) -> str:
@@ -87,17 +89,23 @@ def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) ->
     return "" if published.is_of(receipt, day) else "its day was corrected since it was exported"
 
 
-def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: StateLook) -> PendingDay:
+def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: StateLook, gone: str) -> PendingDay:
     export = pipeline.spec.exports[name]
     version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
-    return PendingDay(name, day.day, version, why, _waits_for(pipeline, name, day, look))
+    return PendingDay(name, day.day, version, why, _why_apart(pipeline, name, day, look) or gone)
 
 
-def _waits_for(pipeline: Pipeline, name: str, day: PublishedDay, look: StateLook) -> str:
-    """Why a day cannot be exported: one of its steps is just being published, or retention has removed its rows."""
+def _why_apart(pipeline: Pipeline, name: str, day: PublishedDay, look: StateLook) -> str:
+    """Why a day cannot be exported now: one of its steps is just being published."""
     predictions = [day] if day.step == "predictions" else look.published_days_of("predictions", [day.day])
-    features = look.published_days_of("validated_features", [day.day]) if reads_features(pipeline, name) else []
+    features = _features(pipeline, name, [day], look)
     if not predictions:
         return "its predictions are not published"
-    apart = why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
-    return apart or why_gone(pipeline, [day, *features])
+    return why_apart(next(iter(features), None), predictions[0], day if day.step == "decisions" else None)
+
+
+def _features(pipeline: Pipeline, name: str, days: Sequence[PublishedDay], look: StateLook) -> list[PublishedDay]:
+    """The features of days, if the export reads them."""
+    if not days or not reads_features(pipeline, name):
+        return []
+    return look.published_days_of("validated_features", [day.day for day in days])

@@ -136,8 +136,8 @@ def reads_features(pipeline: Pipeline, name: str) -> bool:
 
 
 def named_columns(export: Export) -> tuple[str, ...]:
-    """The columns that the spec names; empty for all of the exported table."""
-    return (export.key, export.value) if isinstance(export, RedisExport) else export.columns
+    """The columns that the spec names, each once; empty for all of the exported table."""
+    return tuple(dict.fromkeys((export.key, export.value))) if isinstance(export, RedisExport) else export.columns
 
 
 def _rule(export: Export, name: str) -> Rule | None:

@@ -18,7 +18,7 @@ from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift import distances, samples
 from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Proportion, Reference, Tested
 from batch_scoring.monitoring.drift.samples import Sample
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.state import ColumnDrift, DayDrift, Horizon, PublishedDay, State
 
 Side = Literal["features", "predictions"]

@@ -20,7 +20,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import features_table, predictions_table
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
-from batch_scoring.storage.folders import Folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.state import PublishedDay
 
 WORD_CHARACTERS = 1_000

@@ -13,6 +13,7 @@ from logging import Logger
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
@@ -27,6 +28,7 @@ from batch_scoring.operations.alerting import channels
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.messages import link
 from batch_scoring.operations.alerting.outbox import KEY, Outbox
+from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.timeouts import call_within
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import PublishedDay, State
@@ -192,12 +194,12 @@ def _message(pipeline: Pipeline, decided: PublishedDay, action: str, first: str,
 
 
 def _acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: int) -> _Acting | None:
-    """The rows with an action; None if they cannot be read in time."""
+    """The rows with an action; None if they cannot be read, or not in time."""
     try:
         return call_within(
             STORE_SECONDS, f"decisions of {pipeline.name}", lambda: _read_acting(pipeline, decided, action, most)
         )
-    except OSError:
+    except (OSError, pa.ArrowException):  # the latter if a file is damaged
         return None
 
 
@@ -210,6 +212,7 @@ def _read_acting(pipeline: Pipeline, decided: PublishedDay, action: str, most: i
             total.add(hash64(batch.column(key).filter(pc.equal(batch.column("action"), action))))
             if most:
                 first.add(batch)
-    keys, has_ranks = first.column(key), any(first.column("rank"))
-    named = f"first by {'rank' if has_ranks else 'score'}: {', '.join(map(str, keys))}" if keys else ""
+    keys = [one_line(str(cell)) for cell in first.column(key)]
+    by = "rank" if any(first.column("rank")) else "score"
+    named = f"first by {by}: {', '.join(keys)}" if keys else ""
     return _Acting(total.identity, named)

@@ -18,7 +18,7 @@ from batch_scoring.ingest import completeness, landing_files
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.messages import link
 from batch_scoring.operations.alerting.outbox import stamp
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.state import PublishedDay, State
 
 LOOK_BACK = timedelta(days=7)

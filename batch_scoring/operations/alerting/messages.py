@@ -116,11 +116,11 @@ def of_run(
     title, lines = _headline(ended, failed), [_check(evaluation) for evaluation in failed]
     if run.status == dg.DagsterRunStatus.FAILURE:
         failure = failed_runs.of_run(run)
-        lines += [*_error(ended, failed), f"class: {failure}", *_outlook(instance, run, failure)]
+        lines = [*_error(ended, failed), *lines, f"class: {failure}", *_outlook(instance, run, failure)]
         if streak := _streak(instance, run):
             title, lines = f"{title}, {streak}", [*lines, streak]
     elif run.status == dg.DagsterRunStatus.CANCELED:
-        lines.append(f"{'stopped' if is_stopped(run) else 'canceled'}: {ended.last_words}")
+        lines += [ended.last_words] if ended.last_words else []
     lines += [counts] if counts else []
     lines += [f"ended {stamp(datetime.fromtimestamp(ended.at, UTC))}", link(f"runs/{run.run_id}")]
     is_grave = not (run.is_success or is_stopped(run)) or any(e.severity == dg.AssetCheckSeverity.ERROR for e in failed)
@@ -253,7 +253,8 @@ def _outlook_of_export(run: dg.DagsterRun, failure: FailureClass | None) -> str:
     names = sorted(key.path[-1].removeprefix("export_") for key in run.asset_selection or ())
     command = " ".join(["batch-scoring export", pipeline, *names, day, day])
     if failure in retry_policy.FINAL:
-        return f"not tried again until the day, the export's settings or the process change; by hand: {command}"
+        until = "the day or the export's settings change, or the code server restarts"
+        return f"not tried again until {until}; by hand: {command}"
     return f"tried again every hour, and of itself once the sink is back; by hand: {command}"
 
 

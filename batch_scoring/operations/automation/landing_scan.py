@@ -23,7 +23,7 @@ from batch_scoring.operations.automation import planner
 from batch_scoring.operations.automation.planner import Bounds, Landed, TickPlan, TickState, UnexpectedObject
 from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.runtime.timeouts import call_within
-from batch_scoring.storage.folders import FileVersion, Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.state import State
 
 BUDGET = 20.0

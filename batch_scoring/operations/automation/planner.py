@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from batch_scoring.ingest.landing_files import fingerprint, is_of
 from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.operations.run_history import TO_RETRY, DayRun, fingerprint_tag
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 
 CREATED = 60.0
 """Seconds within which a created run is queued or started; else its launcher has died."""

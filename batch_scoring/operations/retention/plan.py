@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from batch_scoring.config.spec import Retention
 from batch_scoring.inference.bundle import MANIFEST
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
 from batch_scoring.storage.state import REFERENCES, ActiveModel, PublishedDay
 

@@ -38,7 +38,8 @@ from batch_scoring.operations.retention import plan as planner
 from batch_scoring.operations.retention.plan import ActiveFile, Expired, Limits, RetentionPlan, TableFiles
 from batch_scoring.storage import aws
 from batch_scoring.storage.delta import Part, Table, partition_values, raise_if_forbidden, settle
-from batch_scoring.storage.folders import FileVersion, Folder, S3Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring.storage.state import REFERENCES, State, StepName
 
 COMMIT_SECONDS = 120.0

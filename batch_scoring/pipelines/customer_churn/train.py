@@ -23,7 +23,7 @@ from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 MODELS = Path("data/customer_churn/models")
 VERSION = "v1"

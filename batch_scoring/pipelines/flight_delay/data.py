@@ -40,7 +40,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_scoring.config.loader import data_root
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 
 NEW_YORK = ZoneInfo("America/New_York")
 PUERTO_RICO = "America/Puerto_Rico"

@@ -39,7 +39,7 @@ from batch_scoring.pipelines.flight_delay.data import (
 )
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 
 VERSIONS = {"v1": date(2013, 3, 31), "v2": date(2013, 6, 30)}
 """Last day of each version's training window; all start on 1 January."""

@@ -11,6 +11,7 @@ from batch_scoring.dagster_internals import InstigatorStatus
 from batch_scoring_tests.broken_sites import Clinic, findings, told
 from batch_scoring_tests.exports import break_sink, unchecked, with_export
 from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
+from batch_scoring_tests.redis_process import needs_redis, running_redis
 from batch_scoring_tests.tiny import TinyProject
 
 
@@ -44,7 +45,21 @@ def test_a_sink_that_does_not_answer_is_named_without_its_password(
     monkeypatch.setenv("RESULTS_DB", "postgresql://secretary:hunter2@127.0.0.1:9/none")
     with_export(scored.tiny, path=None, to="postgres", url_from="RESULTS_DB", table="scores")
     (finding,) = found(scored.tiny)
+    (remedy,) = (one.remedy for one in sinks.look(scored.tiny.pipeline))
+    assert remedy == "check that it runs and can be reached"
     assert "127.0.0.1:9" in finding and "hunter2" not in finding and "secretary" not in finding
+
+
+@needs_redis
+def test_a_problem_without_a_remedy_leads_to_the_section_and_to_the_address(
+    scored: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_redis() as redis:
+        monkeypatch.setenv("REDIS_URL", f"{redis.url.removesuffix('/0')}/99")
+        with_export(scored.tiny, path=None, to="redis", url_from="REDIS_URL", prefix="rec", key="id", value="x")
+        (finding,) = sinks.look(scored.tiny.pipeline)
+    assert "out of range" in finding.found
+    assert finding.remedy == "see exports.list in pipeline.yaml, and the address in REDIS_URL"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import pytest
 from batch_scoring.cli.main import main
 
 
-@pytest.mark.parametrize("span", ["", "2013-07-01", "a 2013-07-01 2013-07-02 b"])
+@pytest.mark.parametrize("span", ["", "2013-07-01", "standby 2013-07-01", "a 2013-07-01 2013-07-02 b"])
 def test_an_export_and_both_days_follow_the_pipeline(span: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "flight_delay", *span.split()]) == 2
     said = capsys.readouterr().err
     assert "[NAME] FIRST LAST" in said
+    assert not span or "the first and the last day; a single day is both" in said
 
 
 def test_a_day_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 
 from batch_scoring.cli.export import export_days
 from batch_scoring.cli.export.export_days import Done, Request, Task
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.delivery.exports import pending
+from batch_scoring.delivery.exports.pending import PendingDay
 from batch_scoring.errors import RangeError
 from batch_scoring_tests.backfills import tree
 from batch_scoring_tests.exports import NAME, break_sink, exported, manifest, mend_sink, scored, with_export
@@ -49,8 +53,10 @@ def test_days_that_are_behind_are_exported_and_others_are_not(tiny: TinyProject)
     assert manifest(tiny, DAYS[0]) and exported(tiny, DAYS[2]).num_rows == 12
     assert export(tiny) == (
         0,
-        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n",
+        f"nothing to do from {DAYS[0]} to {DAYS[3]}: exported as published; has no predictions yet\n"
+        "no sink was asked; --again exports what is exported already, too\n",
     )
+    assert export(tiny, first=DAYS[3])[1].count("\n") == 1, "nothing is exported of these days"
     scored(tiny, DAYS[1], rows=13)
     assert outcomes(export(tiny)[1]) == [f"{DAYS[1]} list exported"]
 
@@ -89,6 +95,18 @@ def test_a_dry_run_says_why_and_writes_nothing(tiny: TinyProject) -> None:
     ]
 
 
+def test_a_dry_run_says_of_a_list_that_is_kept_that_it_stays(tiny: TinyProject) -> None:
+    scored(with_export(tiny, corrections="keep"), DAYS[0])
+    export(tiny, last=DAYS[0])
+    scored(tiny, DAYS[0], rows=13)
+    corrected = "export  its day was corrected since it was exported"
+    said = export(tiny, last=DAYS[0], dry_run=True)[1].strip()
+    assert said.endswith(f"{corrected}; what was exported stays")
+    assert outcomes(export(tiny, last=DAYS[0])[1]) == [f"{DAYS[0]} list kept"]
+    scored(tiny, DAYS[0], rows=14)
+    assert export(tiny, last=DAYS[0], dry_run=True, again=True)[1].strip().endswith(corrected)
+
+
 def test_json_has_the_same_facts(tiny: TinyProject) -> None:
     scored(with_export(tiny), *DAYS[:2])
     plan = json.loads(export(tiny, as_json=True, dry_run=True)[1])
@@ -115,6 +133,34 @@ def test_an_export_that_fails_does_not_stop_others_and_is_given_up_after_three_d
     assert "4 of 8 exports failed:" in said and "exports_before" not in said
     mend_sink(tiny)
     assert export(tiny)[0] == 0
+
+
+def test_days_that_cannot_be_exported_do_not_count_as_failures_of_the_sink(tiny: TinyProject) -> None:
+    scored(with_export(tiny, columns=["id", "x"]), *DAYS)
+    for day in DAYS[:3]:  # validated again, and not scored
+        tiny.land(day, tiny.rows(13), "a.parquet")
+        tiny.run(day, ["raw_input", "validated_features"])
+    code, said = export(tiny)
+    assert (code, outcomes(said)) == (
+        1,
+        [*(f"{day} list not tried" for day in DAYS[:3]), f"{DAYS[3]} list exported"],
+    )
+    assert f"{DAYS[0]}  list: its predictions were scored from other features than those that are published" in said
+
+
+def test_a_day_that_is_published_while_the_days_are_looked_up_is_left_for_the_next_time(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(with_export(tiny), DAYS[0])
+    among = pending.among
+
+    def slowly(pipeline: Pipeline, name: str, days: Sequence[str]) -> list[PendingDay]:
+        found = among(pipeline, name, days)
+        scored(tiny, DAYS[1])
+        return found
+
+    monkeypatch.setattr(pending, "among", slowly)
+    assert outcomes(export(tiny)[1]) == [f"{DAYS[0]} list exported"]
 
 
 @pytest.mark.parametrize(

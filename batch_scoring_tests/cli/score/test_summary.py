@@ -7,7 +7,7 @@ from batch_scoring.cli.score.summary import Summary
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
 from batch_scoring.monitoring.finding import Finding
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 
 STOPPING = Finding("quarantine_is_small", False, "too many rows")
 WARNING = Finding("categories_are_known", False, "a new colour")

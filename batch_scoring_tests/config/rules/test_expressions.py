@@ -62,9 +62,11 @@ def refusal(text: str) -> str:
         ("region is None", [False, False, False, True]),
         ("age is not None", [True, True, False, True]),
         ("age in [17, 40.0]", [True, False, None, True]),
+        ("`amount in eur` not in [1, 9999999999]", [False, True, True, None]),
         ("consent == True", [True, False, None, True]),
         ("region > 'x'", [False, True, True, None]),
         (" age\n  > 17\n  and consent\n", [False, False, None, True]),
+        ("region != '#'", [True, True, True, None]),
         ("1 / 0 + rate > 1", [None, None, None, None]),
         ("rate < 1e300", [True, None, None, True]),
         ("rate is None", [False, True, True, False]),
@@ -84,6 +86,11 @@ def test_a_rule_holds_is_broken_or_is_unknown(text: str, expected: list[bool | N
         ("", "'': invalid syntax; expected"),
         ("agee > 1", "'agee > 1', character 1: no column agee; did you mean age?"),
         ("income > 1", "character 1: no column income; expected one of age, rate, region, consent, amount in eur"),
+        ("comment == 'x'", "no column comment; expected one of age"),
+        ("region == north", "character 11: no column north; expected one of age, rate, region, consent, amount in eur"),
+        ("region == north", "; text is written in quotes: 'north'"),
+        ("region in ['x', north]", "character 17: no column north; expected one of"),
+        ("region in ['x', north]", "; text is written in quotes: 'north'"),
         ("f(age)", "'f(age)', character 1: f(age) is not accepted; expected column names"),
         ("age > 1 and x.y", "character 13: x.y is not accepted"),
         ("age % 2 == 0", "character 1: age % 2 is not accepted"),
@@ -113,6 +120,7 @@ def test_a_rule_holds_is_broken_or_is_unknown(text: str, expected: list[bool | N
         ("not " * 4000 + "consent", "not not …'"),
         ("-True < age", "character 2: True is true or false; expected a number"),
         ("'x' in ['x'] and consent", "character 1: 'x' in a list; expected a column, and the list after it"),
+        ("seen > '0001-01-01T00:00+14:00'", "character 8: '0001-01-01T00:00+14:00' is compared with a time; expected"),
         ("seen > 'noon'", "character 8: 'noon' is compared with a time; expected text such as '2026-11-28' or "),
         ("age > 17, rate", "character 1: age > 17, rate is not accepted here"),
         ("age = 18", "character 5: invalid syntax; write == instead of ="),
@@ -124,6 +132,8 @@ def test_a_rule_holds_is_broken_or_is_unknown(text: str, expected: list[bool | N
         ("consent == true", "character 12: no column true; write True instead of true"),
         ("age is null", "character 8: no column null; write None instead of null"),
         ("age is 3", "character 8: is 3; expected is None or is not None; otherwise =="),
+        ("age > 1  # adults\nand consent", "'age > 1  # adults and consent', character 10: # would make a"),
+        ("region == '#' # `", "character 15: # would make a comment of the rest; expected comments in YAML"),
     ],
 )
 def test_what_is_not_a_rule_is_refused_with_the_place_and_what_is_accepted(text: str, message: str) -> None:
@@ -138,6 +148,14 @@ def test_names_are_the_columns_once_each_in_the_order_of_the_text() -> None:
         "age",
         "region",
     }
+
+
+@pytest.mark.parametrize("name", ["µg", "e\u0301", "ﬁ"])
+def test_a_name_is_the_column_of_the_same_characters(name: str) -> None:
+    rows = pa.record_batch({name: [1, 2], "other": [0, 0]})
+    rule = Rule.parse(f"other == 0 and 2 == {name}", "decisions.eligible.r")
+    assert rule.names == ("other", name)
+    assert rule.bind(rows.schema)(rows).to_pylist() == [False, True]
 
 
 def test_a_rule_holds_for_a_batch_without_rows() -> None:

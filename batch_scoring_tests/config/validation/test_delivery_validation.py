@@ -101,6 +101,14 @@ WRONG: dict[str, tuple[Change, str]] = {
         change_export(order="-rnk"),
         "exports.calls.order: 'rnk': no such column; did you mean rank?",
     ),
+    "an order as in SQL": (
+        change_export(order="rank desc"),
+        "exports.calls.order: 'rank desc': no such column; did you mean rank?",
+    ),
+    "a table whose name PostgreSQL would cut off": (
+        put("exports", "others", value=TABLE | {"table": f"scores.{'t' * 64}"}),
+        f"exports.others.table: 'scores.{'t' * 64}': string should match pattern",
+    ),
     "an unknown column": (
         change_export(columns=["id", "rank", "phone"]),
         "exports.calls.columns: 'phone': no such column; it is a column of the schema: name it under input.attributes",
@@ -177,8 +185,8 @@ WRONG: dict[str, tuple[Change, str]] = {
         "exports.two.table: 'scores.tiny': exports.one writes there too",
     ),
     "two exports with one prefix": (
-        lambda spec: spec["exports"].update(one=REDIS | {"days": ["mon", "tue"]}, two=REDIS | {"days": ["tue"]}),
-        "exports.two.prefix: 'rec': exports.one writes there too",
+        lambda spec: spec["exports"].update(one=REDIS | {"days": ["mon", "tue"]}, two=REDIS | {"days": ["wed"]}),
+        "exports.two.prefix: 'rec': exports.one writes there too; expected a place of its own",
     ),
 }
 
@@ -188,6 +196,15 @@ def test_a_name_of_nothing_is_one_fault(deciding: TinyProject, wrong: str) -> No
     change, expected = WRONG[wrong]
     [found] = errors_in(deciding, change)
     assert found.startswith(expected)
+
+
+def test_rows_can_be_ordered_by_a_column_whose_name_is_no_word(deciding: TinyProject) -> None:
+    deciding.write_code(schema=SCHEMA + "    amount: float = pa.Field(alias='amount in eur')\n")
+    deciding.spec["input"]["attributes"] = ["amount in eur"]
+    deciding.spec["decisions"] = {"actions": {"call": {}}}
+    deciding.spec["exports"]["calls"]["order"] = "-amount in eur"
+    deciding.write_spec()
+    assert deciding.pipeline.spec.exports["calls"].order == "-amount in eur"
 
 
 def test_a_path_in_full_is_the_one_below_the_data_root(deciding: TinyProject) -> None:

@@ -28,7 +28,15 @@ from batch_scoring_tests.tiny import TinyProject
         (b"name: tiny\ninput: {key: id}\n key: x\n", "line 3: is not valid YAML: while parsing a block mapping"),
         (b"name: tiny\npartitions: {start: 2024-13-45}\n", "month must be in 1..12"),
         (b"- name\n", "is list; expected a mapping with name, description, partitions, …"),
-        (b"", "is NoneType; expected a mapping"),
+        (b"", "is empty; expected a mapping"),
+        (
+            b"decisions: {eligible: {a: region in ['x', 'y']}}\n",
+            "line 1: is not valid YAML: while parsing a flow mapping expected ',' or '}', but got '['; "
+            "within {…} and […], put a text that has one of { } [ ] , in double quotes",
+        ),
+        (b"exports: {a: {path: a_{day}.csv}}\n", "but got '{'; within {…} and […], put a text"),
+        (b"input:\n\tkey: id\n", "line 2: is not valid YAML: while scanning"),
+        (b"input:\n\tkey: id\n", "; indent with blanks, not with tabs"),
         (b"name: caf\xe9\n", "can't decode byte 0xe9"),
     ],
 )

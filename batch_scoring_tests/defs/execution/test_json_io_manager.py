@@ -10,7 +10,7 @@ import pytest
 from batch_scoring.daily.fan_out import Chunk, ScoredChunk, ScoredShard
 from batch_scoring.defs.execution.json_io_manager import LARGEST, References
 from batch_scoring.errors import StateError
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.shards import digest
 from batch_scoring_tests.tiny import DAY
 

@@ -52,8 +52,9 @@ def test_moved_scores_and_actions_without_rows_yesterday_are_counted(decided: Ti
     assert total, "some scores have moved"
 
 
-def test_rows_with_an_action_do_not_become_python_objects(decided: TinyProject) -> None:
+def test_rows_with_an_action_and_values_of_persons_do_not_become_python_objects(decided: TinyProject) -> None:
     decided.spec["decisions"] = {"actions": {"call": {}}}
+    decided.spec["page"] = {"columns": ["row_number"]}
     decided.write_spec()
     decided.land(DAYS[1], decided.rows(ROWS))
     assert decided.run(DAYS[1]).success

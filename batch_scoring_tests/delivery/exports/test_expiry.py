@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.exports import pending
@@ -12,6 +13,7 @@ from batch_scoring.delivery.exports.export import export_day
 from batch_scoring.errors import SinkRefusedError
 from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import limits_of
+from batch_scoring.storage.delta import Table
 from batch_scoring_tests.bare_decisions import decide
 from batch_scoring_tests.exports import NAME, scored, unchecked
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
@@ -80,3 +82,24 @@ def test_a_day_that_was_validated_again_can_be_exported_again(old: TinyProject) 
     scored(old, rows=13)
     assert pending.recent(pipeline, NAME)[0].waits_for == ""
     assert export_day(pipeline, NAME, DAY, run_of_test()).rows == 13
+
+
+def test_whatever_the_number_of_days_a_table_is_opened_once_and_its_log_not_read_again(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(tiny, "2024-03-01", "2024-03-02", DAY)
+    pipeline, done = unchecked(tiny, columns=["id", "x"]), []
+    load, version = Table.load, DeltaTable.transaction_version
+
+    def counted_load(table: Table) -> DeltaTable | None:
+        done.append(f"opened {table.name}")
+        return load(table)
+
+    def counted_version(table: DeltaTable, app_id: str) -> int | None:
+        done.append(f"asked for {app_id}")
+        return version(table, app_id)
+
+    monkeypatch.setattr(Table, "load", counted_load)
+    monkeypatch.setattr(DeltaTable, "transaction_version", counted_version)
+    assert [one.waits_for for one in pending.recent(pipeline, NAME)] == ["", "", ""]
+    assert done == ["opened validated_features"]

@@ -23,7 +23,8 @@ from batch_scoring.delivery.exports.files import FileSink, Manifest
 from batch_scoring.delivery.exports.sink import Delivered, Delivery, Version
 from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring.storage import row_files
-from batch_scoring.storage.folders import Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.folder import Folder
 from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.reliability.store import Store
 
@@ -293,6 +294,15 @@ def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: F
     assert shown(folder) == ROWS["id"].to_pylist()
 
 
+def test_another_form_is_written_beside_the_one_before(folder: Folder, sink: FileSink) -> None:
+    sink.deliver(delivery(1))
+    plain, packed = manifest(folder).file, FileSink(f"{sink.address}.gz")
+    assert packed.deliver(replace(delivery(1), replaces="nothing")).outcome == "unchanged"
+    assert packed.deliver(delivery(1)).outcome == "exported"
+    assert gzip.decompress(folder.read(manifest(folder).file)) == folder.read(plain)
+    assert packed.deliver(delivery(1)).outcome == "unchanged"
+
+
 def test_an_error_of_the_source_is_not_one_of_the_sink(sink: FileSink) -> None:
     def read() -> Iterator[pa.RecordBatch]:
         yield ROWS.to_batches()[0]
@@ -306,6 +316,12 @@ def test_rows_of_one_missing_cell_are_counted(folder: Folder, sink: FileSink) ->
     rows = pa.table({"id": pa.array([None, "a", None, None])})
     assert sink.deliver(delivery(1, rows)).marker.rows == 4
     assert folder.read(manifest(folder).file).count(b"\n") == 5
+
+
+@pytest.mark.parametrize("form", [".csv", ".csv.gz", ".jsonl", ".parquet"])
+def test_rows_longer_than_readers_of_csv_take_are_counted(tmp_path: Path, form: str) -> None:
+    rows = pa.table({"id": ["1", "2", "3"], 'a "\n" b': ['"\n' * 2**20 + "x", None, '"']})
+    assert FileSink(f"{tmp_path}/long_{{day}}{form}").deliver(delivery(1, rows)).marker.rows == 3
 
 
 def test_what_a_killed_export_left_is_removed_once_it_is_old(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_a_list_in_redis_needs_its_key_and_value_alone(tiny: TinyProject) -> Non
     scored(tiny)
     found = chosen(tiny, to="redis", path=None, url_from="URL", prefix="rec", key="c", value="x", order="-prob_class_1")
     assert found.schema.names == ["c", "x"]
+    same = chosen(tiny, to="redis", path=None, url_from="URL", prefix="rec", key="id", value="id")
+    assert same.schema.names == ["id"]
 
 
 @pytest.mark.parametrize("fields", [{"columns": ["id", "prob_class_9"]}, {"order": "-prob_class_9"}])

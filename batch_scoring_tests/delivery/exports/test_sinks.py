@@ -51,6 +51,16 @@ def test_an_address_has_no_user_and_no_password(
     assert ("db" if "db" in url else "cache") in address
 
 
+@pytest.mark.parametrize("fields", [POSTGRES, REDIS], ids=lambda fields: fields["to"])
+def test_the_variable_of_an_address_that_cannot_be_read_is_named_and_what_it_holds_is_not(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
+) -> None:
+    monkeypatch.setenv(fields["url_from"], "http://secretary:hunter2@db")
+    with pytest.raises(SinkRefusedError, match=rf"exports\.list: {fields['url_from']}: .*; write it as") as refused:
+        sink_of(with_export(tiny, **fields).pipeline, NAME)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_finding_a_sink_imports_only_what_its_kind_needs() -> None:
     asked = (
         "import sys, batch_scoring.definitions, batch_scoring.delivery.exports.sinks; "

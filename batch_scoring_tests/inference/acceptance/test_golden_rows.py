@@ -10,7 +10,7 @@ import torch
 
 from batch_scoring.inference.bundle import read_bundle
 from batch_scoring.inference.scorer import Scorer
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.networks import Base, made, own_outputs, refusal, table, write
 
 

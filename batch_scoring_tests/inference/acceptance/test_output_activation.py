@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.networks import Base, made, own_outputs, refusal, table, write
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.networks import NUMERIC, WIDTH, WORDS, Base, loaded, made, refusal, table, write
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from batch_scoring.inference.bundle import read_bundle
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.networks import WORDS, Base, made, refusal, table, write
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import csv_rows
 from batch_scoring.ingest.formats.csv_records import Dialect, count_lines, records
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import broken, land, read
 
 QUICK = settings(

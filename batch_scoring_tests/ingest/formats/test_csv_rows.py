@@ -17,7 +17,7 @@ from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import csv_rows
 from batch_scoring.ingest.formats.rows import Rows
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import broken, land, read
 
 QUICK = settings(

@@ -16,7 +16,7 @@ from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import csv_rows
 from batch_scoring.ingest.formats.csv_records import count_lines
 from batch_scoring.ingest.formats.csv_stream import Blocks, Text
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import land, read
 
 QUICK = settings(

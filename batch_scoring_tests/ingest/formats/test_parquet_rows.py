@@ -12,7 +12,7 @@ from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import parquet_rows, rows
 from batch_scoring.ingest.formats.rows import BATCH_ROWS
-from batch_scoring.storage.folders import LocalFolder
+from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import land, read
 
 QUICK = settings(

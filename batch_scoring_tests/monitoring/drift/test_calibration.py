@@ -18,7 +18,7 @@ from batch_scoring.monitoring.drift.calibration import (
     trailing_deviation,
     usual_share,
 )
-from batch_scoring.storage.folders import open_folder
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.tiny import TinyProject, reference_rows
 
 REFERENCE = reference_rows()

@@ -1,6 +1,6 @@
 """Alerts by action: a team's own channels, told once about each published version of a recent day."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,6 +43,8 @@ def publish(
     start: int = 0,
     held: int = 0,
     is_ranked: bool = True,
+    actions: Mapping[str, int] | None = None,
+    prefix: str = "k",
     **changes: object,
 ) -> None:
     """Publish a day's decisions: of 100 keys from `start` on, by rank, `held` are held out and `rows` act."""
@@ -50,7 +52,7 @@ def publish(
     table = tiny.pipeline.output.subfolder("tables/decisions")
     with table.scratch() as scratch:
         columns = {
-            "id": [f"k{n}" for n in range(start, start + 100)],
+            "id": [f"{prefix}{n}" for n in range(start, start + 100)],
             "action": ["none"] * held + ["review"] * rows + ["none"] * (100 - rows - held),
             "rank": pa.array(list(range(1, held + rows + 1)) + [None] * (100 - rows - held), pa.int32()),
             "score": [n / 100 for n in range(100)],
@@ -59,9 +61,8 @@ def publish(
             columns["rank"] = pa.nulls(100, pa.int32())
         pq.write_table(pa.table(columns), scratch)
         table.put_file(scratch, path)
-    stats = ShardStats(
-        digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions={"review": rows, "none": 100 - rows}
-    )
+    counts = actions or {"review": rows, "none": 100 - rows}
+    stats = ShardStats(digest=digest * 32, source="s", run_id="r", rows_in=100, rows=100, actions=counts)
     published = PublishedDay(
         pipeline=tiny.name,
         day=day,
@@ -149,6 +150,33 @@ def test_keys_are_named_by_rank_if_the_spec_allows_it_and_the_control_group_is_c
         "2 more are held out as its control group: leave them alone",
         "first by rank: k0, k1, k2",
     ]
+
+
+def test_decisions_that_are_damaged_are_told_without_keys_and_delay_no_other_team(
+    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALES_URLS", web.url)
+    fraud.spec["decisions"]["actions"]["call"] = {}
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 3
+    fraud.spec["alerts"]["actions"]["call"] = {"channels_from": "SALES_URLS"}
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12, actions={"review": 12, "call": 7})
+    (path,) = fraud.published_day("decisions", days_ago(0)).table.files
+    fraud.pipeline.output.subfolder("tables/decisions").put(path, b"no Parquet")
+    tick()
+    assert sorted(post["title"].partition(": ")[2] for post in web.posts) == [
+        "12 rows with the action review",
+        "7 rows with the action call",
+    ]
+    assert not any("first by" in post["message"] for post in web.posts)
+
+
+def test_a_key_makes_no_line_of_its_own(fraud: TinyProject, web: WebServer, tick: Tick) -> None:
+    fraud.spec["alerts"]["actions"]["review"]["keys"] = 1
+    fraud.write_spec()
+    decide(fraud, days_ago(0), 12, prefix="k\nhttp://elsewhere/")
+    tick()
+    assert web.posts[0]["message"].splitlines()[1] == r"first by rank: k\u000ahttp://elsewhere/0"
 
 
 def test_few_rows_old_days_and_days_decided_before_the_first_look_are_silent(

@@ -401,7 +401,9 @@ def test_a_refusal_is_told_at_once_and_not_for_every_day(
     scored(refusing(tiny), DAY, NEXT_DAY)
     assert tick_and_run(tiny, instance) == [f"list {NEXT_DAY} failed"]
     (message,) = exports_told(told)
-    assert "class: bad_sink" in message and "not tried again until the day, the export's settings or the" in message
+    assert (
+        "class: bad_sink" in message and "until the day or the export's settings change, or the code server" in message
+    )
     assert tick_and_run(tiny, instance) == [f"list {DAY} failed"]
     assert told() == []
 

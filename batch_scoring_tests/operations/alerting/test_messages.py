@@ -43,6 +43,19 @@ def test_a_step_that_fails_without_a_check_is_told_with_the_first_line_of_its_er
     assert "Error: " not in error, "the path of our class tells a user nothing"
 
 
+def test_the_error_of_a_run_comes_before_checks_that_only_warn(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    tiny.land(DAY, tiny.rows(64))
+    tiny.run(instance=instance)
+    tiny.land(DAY, tiny.rows(65))  # stale from now on
+    tiny.run(NEXT_DAY, instance=instance, steps=["model", "validated_features"], raise_on_error=False)
+    (message,) = told()
+    _, error, check, *_ = message.splitlines()
+    assert error.endswith("run raw_input for this day first")
+    assert "days_are_current (WARN)" in check
+
+
 def test_failures_in_a_row_are_counted_until_a_run_went_well(
     instance: dg.DagsterInstance, tiny: TinyProject, told: Told
 ) -> None:
@@ -106,7 +119,7 @@ def test_ends_without_a_failed_step_say_what_dagster_said(instance: dg.DagsterIn
     ended_other(instance, now, "RUN_SUCCESS")
     assert [message.splitlines()[:2] for message in told()] == [
         [f"other {DAY}: failed", "it is over"],
-        ["other: canceled", "canceled: it is over"],
+        ["other: canceled", "it is over"],
     ]
 
 
@@ -133,4 +146,4 @@ def test_a_run_that_its_command_stopped_is_told_and_wakes_nobody(instance: dg.Da
     records = {record.dagster_run.run_id: record for record in instance.get_run_records()}
     kinds = [messages.of_run(instance, messages.read(instance, records[name]), [], "").kind for name in (run_id, other)]
     assert kinds == ["info", "failure"]
-    assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "stopped: it is over"]
+    assert told()[0].splitlines()[:2] == [f"other {DAY}: stopped", "it is over"]

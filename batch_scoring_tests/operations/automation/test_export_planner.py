@@ -66,8 +66,25 @@ def test_a_refused_day_waits_for_a_change_and_others_go_on() -> None:
     assert asked(refused, days=only).startswith("refused: 2024-03-04 by run run00001; waits for another version")
     assert asked(refused, days={"2024-03-04": "v5"}) == "2024-03-04 attempt 2"
     assert asked(refused, days=only, limits=replace(LIMITS, loaded_at=NOW)) == "2024-03-04 attempt 2"
-    assert asked(replace(refused, version=""), days=only).startswith("refused"), "a run that was started by hand"
+    assert asked(replace(refused, version="")) == "2024-03-04 attempt 2", "a run by hand says nothing about a version"
     assert asked(failed(2, ago=5_000), refused, days=only) == "2024-03-04 attempt 3", "its last run was not refused"
+
+
+def test_after_several_refused_days_older_ones_wait_and_newer_or_corrected_ones_do_not() -> None:
+    days = {f"2024-03-{number:02}": f"v{number}" for number in range(1, 31)}
+    runs: list[ExportRun] = []
+    while (request := plan("list", days, runs, NOW, LIMITS)[0]) and len(runs) < 30:
+        refused = ExportRun(f"run{len(runs):05}", request.day, "refused", NOW, days[request.day], "bad_sink")
+        runs.insert(0, refused)
+    assert [run.day for run in runs] == ["2024-03-28", "2024-03-29", "2024-03-30"]
+    assert asked(*runs, days=days).startswith("refused: 2024-03-28 by run run00002, 2024-03-29 by ")
+    assert asked(*runs, days={"2024-03-01": "v1"}).startswith("refused: newer days; waits for")
+    assert asked(*runs, days=days | {"2024-03-31": "v31"}) == "2024-03-31 attempt 4"
+    assert asked(*runs, days=days | {"2024-03-29": "other"}) == "2024-03-29 attempt 4"
+    assert asked(replace(runs[0], id="later", day="2024-03-31", status="succeeded"), *runs, days=days) == (
+        "2024-03-27 attempt 1"
+    )
+    assert asked(*runs, days=days, limits=replace(LIMITS, loaded_at=NOW)) == "2024-03-30 attempt 4"
 
 
 def test_a_day_that_fails_by_itself_does_not_keep_older_days_waiting() -> None:

@@ -23,7 +23,7 @@ from batch_scoring.operations.automation.planner import (
     sort_names,
 )
 from batch_scoring.operations.run_history import DayRun
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 
 TODAY = date(2024, 3, 10)
 NOON = datetime(2024, 3, 10, 12, tzinfo=UTC).timestamp()

@@ -17,7 +17,7 @@ from batch_scoring.operations.retention.plan import (
     old_samples,
     superseded,
 )
-from batch_scoring.storage.folders import FileVersion
+from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
 from batch_scoring.storage.state import ActiveModel, PublishedDay, PublishedPart
 

@@ -5,11 +5,12 @@ follows becomes a host or a port in the error. So an address is refused unless i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from batch_scoring.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from adbc_driver_manager import Error
+
+Answer = TypeVar("Answer")
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^:@/?#\s,\[\]]*)(?::\d+)?"
 _URL = re.compile(
@@ -114,8 +117,8 @@ def address_of(url: str) -> Address:
     found = _URL.fullmatch(url.strip())
     if found is None or _BAD_PERCENT.search(url):
         raise SinkRefusedError(
-            "the address of the database cannot be read; expected postgresql://user:password@host:port/database with "
-            "each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
+            "the address of the database cannot be read; write it as postgresql://user:password@host:port/database, "
+            "with each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
         )
     given = dict(part.partition("=")[::2] for part in (found["query"] or "").split("&") if part)
     parameters = {name: unquote(value) for name, value in given.items()}
@@ -137,7 +140,11 @@ def quoted(*names: str) -> str:
 
 
 class Connection:
-    """A connection with an open transaction, which is rolled back unless it is committed."""
+    """A connection with an open transaction, which is rolled back unless it is committed.
+
+    Statements are executed in a thread of their own: in the main thread, the driver keeps Ctrl-C to itself and cancels
+    only the statement, and the command would go on with the next day.
+    """
 
     def __init__(self, address: Address) -> None:
         """Connect.
@@ -157,6 +164,7 @@ class Connection:
         self._address = address
         with _told(address, is_connecting=True):
             self._connection = dbapi.connect(address.url, autocommit=False)
+        self._thread = ThreadPoolExecutor(1, "postgres")
         self._is_new = True
 
     def __enter__(self) -> "Connection":
@@ -167,6 +175,7 @@ class Connection:
     ) -> None:
         from adbc_driver_manager import Error
 
+        self._thread.shutdown()
         try:
             self._connection.close()
         except Error:  # it was lost: what was not committed is rolled back all the same
@@ -182,7 +191,11 @@ class Connection:
         if self._is_new:
             self._is_new = False
             self._begin()
-        with _told(self._address), self._connection.cursor() as cursor:
+        with _told(self._address):
+            return self._in_thread(lambda: self._rows(statement, values))
+
+    def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
@@ -193,7 +206,11 @@ class Connection:
             SinkError: it may succeed later; also if `rows` cannot be read.
             SinkRefusedError: it will not.
         """
-        with _told(self._address), self._connection.cursor() as cursor:
+        with _told(self._address):
+            self._in_thread(lambda: self._ingest(schema, table, rows))
+
+    def _ingest(self, schema: str, table: str, rows: pa.RecordBatchReader) -> None:
+        with self._connection.cursor() as cursor:
             cursor.adbc_ingest(table, rows, mode="append", db_schema_name=schema)
 
     def commit(self) -> None:
@@ -206,6 +223,15 @@ class Connection:
         with _told(self._address):
             self._connection.commit()
         self._is_new = True
+
+    def _in_thread(self, execute: Callable[[], Answer]) -> Answer:
+        """Execute something; cancel it if this thread is interrupted meanwhile."""
+        running = self._thread.submit(execute)
+        try:
+            return running.result()
+        finally:
+            if not running.done():
+                self._connection.adbc_cancel()
 
     def _begin(self) -> None:
         """Apply the settings: rows that others commit while this one waits for a lock are seen, whatever the role's."""
@@ -227,10 +253,19 @@ def _told(address: Address, *, is_connecting: bool = False) -> Iterator[None]:
     except Error as error:
         text = _ROLE.sub(r'\1 "***"', _text_of(error))
         if is_connecting:
-            is_refused, text = bool(_REFUSED.search(text)), address.without_secrets(text)
+            is_refused = bool(_REFUSED.search(text))
+            text = f"{address.without_secrets(text)}; {_advice(address, is_refused=is_refused)}"
         else:
             is_refused = _is_refused(error)
         raise (SinkRefusedError if is_refused else SinkError)(f"{address.shown}: {one_line(text)}") from None
+
+
+def _advice(address: Address, *, is_refused: bool) -> str:
+    """What to do if it cannot be connected to."""
+    if not is_refused:
+        return "check that it runs and can be reached"
+    lacking = ", which names no database" if address.shown.endswith("/") else ""
+    return f"correct the address{lacking}, or let the user in"
 
 
 def _is_refused(error: "Error") -> bool:

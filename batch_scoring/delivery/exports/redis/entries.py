@@ -6,8 +6,6 @@ to be grouped in memory. The files have no name, so nothing stays behind when th
 """
 
 import contextlib
-import json
-import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import pyarrow.compute as pc
 from batch_scoring.config.delivery_spec import RedisExport
 from batch_scoring.errors import SinkRefusedError
 from batch_scoring.ingest.key_index import hash64
+from batch_scoring.storage.json_text import joined, json_text
 
 _PARTS = 32
 """Temporary files; one of ten million rows holds 300,000."""
@@ -66,48 +65,6 @@ def why_not_a_key(column: pa.DataType) -> str:
     return f"is {column}, but keys are named by integers, text, dates or booleans; name another column"
 
 
-def json_text(values: pa.Array) -> pa.Array:
-    """Each value as JSON; null for what is missing and for numbers that are not finite, which JSON does not have."""
-    kind = values.type
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        text = values.cast(pa.large_string())
-    elif pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        text = pc.if_else(pc.is_finite(values), values.cast(pa.large_string()), pa.scalar(None, pa.large_string()))
-    elif pa.types.is_date32(kind) or _is_plain_text(values):
-        text = _joined('"', _escaped(values), '"')
-    else:
-        text = pa.array([_dumped(value) for value in values.to_pylist()], pa.large_string())
-    return text.fill_null("null")
-
-
-def _is_plain_text(values: pa.Array) -> bool:
-    """Whether this is text without control characters, which need more than a backslash in front."""
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        return False
-    return not pc.any(pc.match_substring_regex(values, r"[\x00-\x1f]")).as_py()
-
-
-def _escaped(values: pa.Array) -> pa.Array:
-    text = pc.replace_substring(values.cast(pa.large_string()), "\\", "\\\\")
-    return pc.replace_substring(text, '"', '\\"')
-
-
-def _joined(*parts: pa.Array | str) -> pa.Array:
-    texts = [pa.scalar(part, pa.large_string()) if isinstance(part, str) else part for part in parts]
-    return pc.binary_join_element_wise(*texts, pa.scalar("", pa.large_string()))
-
-
-def _dumped(value: object) -> str | None:
-    """One value as Python writes it; dates and times in ISO 8601."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_iso)
-
-
-def _iso(value: object) -> str:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
 def _pair(batch: pa.RecordBatch, export: RedisExport) -> pa.RecordBatch:
     """The two columns of an export."""
     keys = batch.column(export.key)
@@ -139,8 +96,8 @@ class _Group:
         first, last = int(self.ends[start]), int(self.ends[stop])
         texts = json_text(self.values.slice(first, last - first))
         lists = pa.LargeListArray.from_arrays(pa.array(self.ends[start : stop + 1] - first), texts)
-        joined = pc.binary_join(lists, pa.scalar(",", pa.large_string()))
-        return Entries(_text(self.keys.slice(start, stop - start)), _joined("[", joined, "]"))
+        lists = pc.binary_join(lists, pa.scalar(",", pa.large_string()))
+        return Entries(_text(self.keys.slice(start, stop - start)), joined("[", lists, "]"))
 
 
 def _grouped(rows: Iterable[pa.RecordBatch]) -> Iterator[_Group]:

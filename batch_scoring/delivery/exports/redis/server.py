@@ -70,7 +70,7 @@ _REMEDIES = {
     "NOAUTH": _Remedy(False, "give a password in the address"),
     **dict.fromkeys(
         ("NOPERM", "can't run this command"),
-        _Remedy(False, "grant the user what is missing; the guide on exports lists the commands and keys"),
+        _Remedy(False, "grant the user what is missing, as docs/guides/exports-redis.md lists it"),
     ),
     **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), _Remedy(False, CLUSTER)),
 }
@@ -87,8 +87,8 @@ def address_of(url: str) -> str:
         if parts := pattern.fullmatch(url):
             return "".join(parts.groups())
     raise SinkRefusedError(
-        "the address of the Redis cannot be read; expected redis://user:password@host:port/database (rediss:// for "
-        "TLS), with %-escapes for characters like / # @ in the password"
+        "the address of the Redis cannot be read; write it as redis://user:password@host:port/database (rediss:// for "
+        "TLS), with each of @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
     )
 
 
@@ -109,7 +109,10 @@ class RedisServer:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError:
-            raise SinkRefusedError("exports to Redis need redis-py; install batch_scoring[redis]") from None
+            raise SinkRefusedError(
+                "exports to Redis need redis-py; where exports run, install it: "
+                "pip install -c constraints.txt -e '.[redis]'"
+            ) from None
         try:
             pool = ConnectionPool.from_url(
                 url, protocol=2, socket_timeout=_SECONDS, socket_connect_timeout=10, retry=Retry(NoBackoff(), 0)
@@ -159,8 +162,9 @@ class RedisServer:
         )
         if remedy is None:
             is_final = isinstance(error, ResponseError | AuthenticationError)
-            remedy = _Remedy(not is_final, "" if is_final else "check that it runs and can be reached")
-        message = f"{self.address}: {text}" + (f": {remedy.text}" if remedy.text else "")
+            by = ", by TLS" if self.address.startswith("rediss:") else ""
+            remedy = _Remedy(not is_final, "" if is_final else f"check that it runs and can be reached{by}")
+        message = f"{self.address}: {text.removesuffix('.')}" + (f"; {remedy.text}" if remedy.text else "")
         return SinkError(message) if remedy.may_pass else SinkRefusedError(message)
 
     def _without_secrets(self, text: str) -> str:

@@ -1,3 +1,6 @@
+import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable
 from urllib.parse import quote
@@ -86,6 +89,10 @@ def _unknown_database(server: Server) -> str:
     return server.url.replace(server.database, "nowhere")
 
 
+def _no_database(server: Server) -> str:
+    return server.url.removesuffix(server.database)
+
+
 def _unknown_parameter(server: Server) -> str:
     return f"{server.url}?bogus=owner"
 
@@ -101,12 +108,13 @@ def _nothing_listens(server: Server) -> str:
 @pytest.mark.parametrize(
     ("url_of", "error", "said"),
     [
-        (_wrong_password, SinkRefusedError, "password authentication failed"),
+        (_wrong_password, SinkRefusedError, "password authentication failed.*; correct the address"),
         (_unknown_user, SinkRefusedError, "password authentication failed"),
         (_unknown_database, SinkRefusedError, 'database "nowhere" does not exist'),
+        (_no_database, SinkRefusedError, "; correct the address, which names no database, or let"),
         (_unknown_parameter, SinkRefusedError, "bogus"),
         (_unknown_host, SinkError, "could not translate host name"),
-        (_nothing_listens, SinkError, "Connection refused"),
+        (_nothing_listens, SinkError, "Connection refused.*; check that it runs"),
     ],
 )
 def test_what_prevents_a_connection_is_told_without_user_and_password(
@@ -190,3 +198,21 @@ def test_nothing_stays_of_a_transaction_that_is_not_committed(postgres: Server) 
     with Connection(address_of(postgres.url)) as connection:
         connection.rows("CREATE TABLE left_alone (id int)")
     assert postgres.query("SELECT to_regclass('left_alone')") == [(None,)]
+
+
+def test_ctrl_c_reaches_the_command_and_the_statement_is_cancelled(postgres: Server) -> None:
+    asleep = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE state = 'active' AND query LIKE '%pg_sleep(50)%' AND pid <> pg_backend_pid()"
+    )
+
+    def interrupt() -> None:
+        while postgres.query(asleep) == [(0,)]:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with Connection(address_of(postgres.url)) as connection:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            connection.rows("SELECT pg_sleep(50)")
+    assert postgres.query(asleep) == [(0,)]

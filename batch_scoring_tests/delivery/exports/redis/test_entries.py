@@ -2,8 +2,7 @@
 
 import json
 import math
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch_scoring.config.delivery_spec import RedisExport
 from batch_scoring.delivery.exports.redis import entries as redis_entries
-from batch_scoring.delivery.exports.redis.entries import entries, json_text, why_not_a_key
+from batch_scoring.delivery.exports.redis.entries import entries, why_not_a_key
 from batch_scoring.errors import SinkRefusedError
 
 
@@ -62,32 +61,6 @@ def test_more_keys_than_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     rows = pa.table({"user": [n % 500 for n in range(2000)], "item": range(2000)})
     assert dict(made(rows, batch=64)) == {str(user): list(range(user, 2000, 500)) for user in range(500)}
     assert made(rows.slice(0, 500), "single", batch=64) == [(str(user), user) for user in range(500)]
-
-
-@pytest.mark.parametrize(
-    ("value", "type_", "text"),
-    [
-        (7, pa.int8(), "7"),
-        (2**64 - 1, pa.uint64(), "18446744073709551615"),
-        (0.1, pa.float32(), "0.1"),
-        (1e-7, pa.float64(), "1e-7"),
-        (math.nan, pa.float64(), "null"),
-        (-math.inf, pa.float32(), "null"),
-        (math.nan, pa.float16(), "null"),
-        (True, pa.bool_(), "true"),
-        (None, pa.string(), "null"),
-        (None, pa.null(), "null"),
-        ('"\\/é\u2028', pa.string(), '"\\"\\\\/é\u2028"'),
-        ("a\n\x00", pa.large_string(), '"a\\n\\u0000"'),
-        (date(2026, 11, 28), pa.date32(), '"2026-11-28"'),
-        (datetime(2026, 11, 28, 3, tzinfo=UTC), pa.timestamp("us", "UTC"), '"2026-11-28T03:00:00+00:00"'),
-        (Decimal("1.50"), pa.decimal128(5, 2), '"1.50"'),
-        ([1, None], pa.list_(pa.int64()), "[1, null]"),
-    ],
-)
-def test_values_are_json(value: object, type_: pa.DataType, text: str) -> None:
-    assert json_text(pa.array([value], type_)).to_pylist() == [text]
-    assert json_text(pa.array([None, value, value], type_).slice(1, 1)).to_pylist() == [text]
 
 
 @pytest.mark.parametrize("form", ["list", "single"])

@@ -48,7 +48,7 @@ def test_an_address_is_told_without_user_and_password(url: str, address: str) ->
     "password", ["12/geheim", "12#geheim", "12?geheim", "ge@heim", "12:geheim/", " geheim", "geheim\n"]
 )
 def test_a_password_that_would_be_taken_for_a_host_is_refused_and_not_quoted(password: str) -> None:
-    with pytest.raises(SinkRefusedError, match=r"cannot be read; expected redis://.*%-escapes") as caught:
+    with pytest.raises(SinkRefusedError, match=r"cannot be read; write it as redis://.*%40") as caught:
         RedisServer(f"redis://user:{password}@cache:6379/0")
     assert "heim" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -66,9 +66,14 @@ def test_no_server() -> None:
         RedisServer(f"redis://localhost:{port}").ask("PING")
 
 
+def test_no_server_by_tls() -> None:
+    with pytest.raises(SinkError, match="check that it runs and can be reached, by TLS"):
+        RedisServer(f"rediss://localhost:{free_port()}").ask("PING")
+
+
 @needs_redis
 def test_a_wrong_password_is_refused(redis: RedisProcess) -> None:
-    with pytest.raises(SinkRefusedError, match="correct the user and the password") as caught:
+    with pytest.raises(SinkRefusedError, match="disabled; correct the user and the password") as caught:
         RedisServer(redis.url_of("svc", "geheim")).ask("PING")
     assert "geheim" not in str(caught.value)
     assert "svc" not in str(caught.value)

@@ -125,6 +125,11 @@ def test_one_value_per_key(server: RedisProcess, reader: Reader) -> None:
     assert reader.client.get(f"{reader.current('prefix')}2") == "null"
 
 
+def test_the_key_may_be_the_value(server: RedisProcess, reader: Reader) -> None:
+    RedisSink(export(form="single", value="user"), server.url).deliver(delivery(rows=pa.table({"user": ["u1", "u2"]})))
+    assert [reader.get(key) for key in ("u1", "u2", "u3")] == ["u1", "u2", None]
+
+
 def test_two_rows_with_one_key_are_refused_where_one_value_is_wanted(server: RedisProcess, reader: Reader) -> None:
     sink = RedisSink(export(form="single"), server.url)
     with pytest.raises(SinkRefusedError, match=r"2 rows have the user of another row, but form: single .* form: list"):

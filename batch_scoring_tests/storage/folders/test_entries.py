@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.errors import EntryError, OutsideFolderError
-from batch_scoring.storage.folder_entries import readable_name
-from batch_scoring.storage.folders import FileVersion, LocalFolder
+from batch_scoring.storage.folders.entries import readable_name
+from batch_scoring.storage.folders.folder import FileVersion
+from batch_scoring.storage.folders.local import LocalFolder
 
 SECRET = b"root:x:0:0"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.errors import TakenError
-from batch_scoring.storage import staged_files
-from batch_scoring.storage.folders import LocalFolder, S3Folder
+from batch_scoring.storage.folders import staged_files
+from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring_tests.reliability.store import Store
 
 

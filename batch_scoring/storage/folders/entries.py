@@ -1,6 +1,6 @@
 """Entries of a local folder: files, folders, and everything else, with the reason why it cannot be read.
 
-`folders.py` states the rules. A file is opened from the folder down, one name at a time and without following links, so
+`folder.py` states the rules. A file is opened from the folder down, one name at a time and without following links, so
 that concurrent changes cannot lead elsewhere; anything but a regular file is closed before a byte is read.
 """
 

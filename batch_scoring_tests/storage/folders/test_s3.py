@@ -1,4 +1,4 @@
-"""What `storage.S3Folder` promises, against moto's server."""
+"""What `S3Folder` promises, against moto's server."""
 
 import collections
 import itertools
@@ -13,7 +13,8 @@ import pytest
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import FileChangedError, OutsideFolderError, StoreError
 from batch_scoring.ingest import landing_files
-from batch_scoring.storage.folders import S3Folder, open_folder
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring_tests.reliability.proxy import Action, Fault
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY

@@ -18,7 +18,9 @@ from batch_scoring.errors import FileChangedError, TakenError
 from batch_scoring.runtime import signals
 from batch_scoring.storage import aws
 from batch_scoring.storage.aws import as_os_errors
-from batch_scoring.storage.folders import Folder, S3Folder, force_to_disk
+from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.local import force_to_disk
+from batch_scoring.storage.folders.s3 import S3Folder
 
 PART = 16 * 1024 * 1024
 """Bytes of an upload's part; S3 requires at least 5 MiB for all but the last."""

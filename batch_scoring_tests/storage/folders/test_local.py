@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.errors import FileChangedError, OutsideFolderError
-from batch_scoring.storage.folders import LocalFolder, S3Folder, inside, open_folder
+from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 
 
 @pytest.fixture
@@ -145,11 +146,6 @@ def test_no_operation_leaves_the_folder(folder: LocalFolder, tmp_path: Path, pat
     assert [file.name for file in tmp_path.iterdir()] == ["root"]
 
 
-@pytest.mark.parametrize("path", ["a", "a/b", "a..b", "..a", "a b/ü.csv", ".hidden", ""])
-def test_ordinary_paths_stay_inside(path: str) -> None:
-    assert inside(path) == path
-
-
 def test_a_symbolic_link_to_a_folder_is_not_followed(folder: LocalFolder, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.csv").write_bytes(b"x")
@@ -204,15 +200,3 @@ def test_settling_a_folder_changes_nothing_in_it(folder: LocalFolder) -> None:
     folder.put("log/2", b"y")
     folder.settle(["log/1", "log/2", "log/3", "none/1"])
     assert [folder.read(path) for path in paths(folder)] == [b"x", b"y"]
-
-
-def test_addresses_say_what_kind_of_folder_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert open_folder("data").uri == str(tmp_path / "data")
-    assert open_folder("data").is_local
-    assert open_folder("s3://bucket/prefix/").uri == "s3://bucket/prefix"
-    assert not open_folder("s3://bucket").is_local
-    with pytest.raises(ValueError, match="names no bucket; expected s3://bucket/prefix"):
-        open_folder("s3:///prefix")
-    with pytest.raises(ValueError, match="'gs://bucket': unsupported storage; expected a path or s3://"):
-        open_folder("gs://bucket")
