@@ -400,12 +400,8 @@ class State:
         found = self._folder.version(f"dt={day}/exports/{export}.json")
         return found.token if found else None
 
-    def put_receipt(self, receipt: ExportReceipt) -> None:
-        """Replace the receipt of an export for its day."""
-        self._write(f"dt={receipt.day}/exports/{receipt.export}.json", receipt)
-
-    def put_receipt_if(self, receipt: ExportReceipt, token: str | None) -> None:
-        """Replace the receipt that has a version token; None: write the first one.
+    def put_receipt(self, receipt: ExportReceipt, token: str | None) -> None:
+        """Replace the receipt of an export for its day that has a version token; None: write the first one.
 
         Raises:
             FileChangedError: another one was written since; it stays.

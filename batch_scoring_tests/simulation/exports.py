@@ -578,7 +578,7 @@ def _replaces_what_is_to_stay(delivery: Delivery, shown: Marker | None) -> Outco
 
 
 def _put_in_any_case(state: State, receipt: ExportReceipt, _token: str | None) -> None:
-    state.put_receipt(receipt)
+    state._write(f"dt={receipt.day}/exports/{receipt.export}.json", receipt)
 
 
 _REFUSED, _IS_OF = Delivery.refused, published.is_of
@@ -624,7 +624,7 @@ RULES = (
     ),
     Rule(
         "a receipt replaces only the one that the export has found",
-        without=lambda: [(State, "put_receipt_if", _put_in_any_case)],
+        without=lambda: [(State, "put_receipt", _put_in_any_case)],
         kind="changes of mind",
         seen_at=2994,
     ),

@@ -4,7 +4,7 @@ import pytest
 
 from batch_scoring_tests.simulation.exports import KINDS, RULES, Rule, World, play
 
-HISTORIES, UNTIL_BROKEN = 120, 200
+HISTORIES, UNTIL_BROKEN = 120, 1000
 
 
 def story(world: World) -> str:

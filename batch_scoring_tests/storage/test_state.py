@@ -184,10 +184,10 @@ def test_a_receipt_replaces_only_the_one_that_was_found(state: State) -> None:
     )
     second, late = (first.model_copy(update={"run_id": run}) for run in ("second", "late"))
     assert state.receipt_token("list", DAY) is None
-    state.put_receipt_if(first, None)
+    state.put_receipt(first, None)
     token = state.receipt_token("list", DAY)
-    state.put_receipt_if(second, token)
+    state.put_receipt(second, token)
     for found in (token, None):
         with pytest.raises(FileChangedError):
-            state.put_receipt_if(late, found)
+            state.put_receipt(late, found)
     assert state.receipt("list", DAY) == second

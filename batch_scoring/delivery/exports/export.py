@@ -133,7 +133,7 @@ class _Export:
     def withdraw(self, shown: Marker, of: str, token: str | None) -> str | None:
         """Say in the receipt that what is shown is about to give way to another step; return the receipt's token."""
         withdrawn = self.copy_of(shown, gives_way_to=of)
-        self.state.put_receipt_if(withdrawn, token)
+        self.state.put_receipt(withdrawn, token)
         token = self.state.receipt_token(self.name, self.day)
         if published.receipt_of(self.state, self.name, self.day) != withdrawn:
             raise FileChangedError(f"{self.name} {self.day}: another export has begun; what was exported stands")
@@ -179,7 +179,7 @@ class _Export:
         """Write the receipt in place of the one with a token, which this export has found or written."""
         self.told(receipt)
         try:
-            self.state.put_receipt_if(receipt, token)
+            self.state.put_receipt(receipt, token)
         except FileChangedError:
             self.run.log(f"{self.name} {self.day}: another export has written the receipt meanwhile, which stays")
         return receipt
