@@ -1,5 +1,6 @@
 """Probes of exports: their sinks, and the sensor that starts them."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ def sinks(pipeline: Pipeline) -> Iterator[ProbeFinding]:
             found, _, remedy = problem.rpartition("; ")
             where, remedy = f"{pipeline.name}: exports.{name}", remedy if found else _remedy(pipeline, name)
             yield ProbeFinding("error", where, found or problem, "a sink that takes the rows of a day", remedy)
+        yield from _forgotten(pipeline, name)
 
 
 def _remedy(pipeline: Pipeline, name: str) -> str:
@@ -47,6 +49,28 @@ def _problems(pipeline: Pipeline, name: str) -> Iterator[str]:
             sink.marker(str(pipeline.spec.partitions.start))
     except BatchScoringError as error:
         yield str(error)
+
+
+def _forgotten(pipeline: Pipeline, name: str) -> Iterator[ProbeFinding]:
+    """A server that shows less of the newest day than its receipt says: it was emptied, or set back to a backup.
+
+    Files are left out: people take their lists away.
+    """
+    export, state = pipeline.spec.exports[name], State(pipeline.output)
+    newest = state.newest_published_days(export.of, 1, lambda day: published.is_day_of(export, day))
+    receipt = published.receipt_of(state, name, newest[0].day) if newest else None
+    if receipt is None or isinstance(export, FileExport) or not published.is_there(receipt, export):
+        return
+    with contextlib.suppress(BatchScoringError):  # told as a problem of the sink
+        shown = sink_of(pipeline, name).marker(receipt.day)
+        if shown is None or (shown.of == receipt.of and shown.version < (receipt.created, receipt.transaction)):
+            yield ProbeFinding(
+                "warning",
+                f"{pipeline.name}: exports.{name}",
+                f"the sink shows {'an older version' if shown else 'nothing'} of {receipt.day}, which was exported",
+                "the version that its receipt names",
+                f"run: batch-scoring export {pipeline.name} {name} {receipt.day} {receipt.day} --again",
+            )
 
 
 @probe("exports sensor", "instance")

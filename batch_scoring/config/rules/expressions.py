@@ -271,7 +271,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """What to write instead of an unknown column, for the end of a message."""
     if name in _OTHER_SPELLINGS:
         return f"write {_OTHER_SPELLINGS[name]} instead of {name}"
-    if near := difflib.get_close_matches(name, known, 1, _LIKE):
+    near = [one for one in known if name.startswith(f"{one} ")] or difflib.get_close_matches(name, known, 1, _LIKE)
+    if near:  # after a blank: an order as in SQL
         return f"did you mean {near[0]}?"
     more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
     return f"expected one of {', '.join(known[:_MOST_NAMES])}{more}"

@@ -1,5 +1,6 @@
 """Exports whose sinks would not take a day, and sensors that do not start them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from batch_scoring.cli.doctor.exports import sensors, sinks
 from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.config.names import exports_sensor_name
 from batch_scoring.dagster_internals import InstigatorStatus
+from batch_scoring.delivery.exports.export import export_day
+from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.storage.state import State
 from batch_scoring_tests.broken_sites import Clinic, findings, told
 from batch_scoring_tests.exports import break_sink, unchecked, with_export
 from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
@@ -60,6 +64,27 @@ def test_a_problem_without_a_remedy_leads_to_the_section_and_to_the_address(
         (finding,) = sinks.look(scored.tiny.pipeline)
     assert "out of range" in finding.found
     assert finding.remedy == "see exports.list in pipeline.yaml, and the address in REDIS_URL"
+
+
+@needs_redis
+def test_a_server_that_was_emptied_since_the_export_is_told_with_the_command(
+    scored: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = StepContext("run", datetime.now(UTC), lambda _: None)
+    fields = {"to": "redis", "url_from": "REDIS_URL", "prefix": "rec", "key": "id", "value": "x", "form": "single"}
+    with running_redis() as redis, redis.client() as client:
+        monkeypatch.setenv("REDIS_URL", redis.url)
+        pipeline = with_export(scored.tiny, path=None, ttl_hours=48, **fields).pipeline
+        day = State(pipeline.output).newest_days()[0]
+        export_day(pipeline, "list", day, run)
+        assert found(scored.tiny) == []
+        client.flushall()
+        (finding,) = sinks.look(pipeline)
+        assert finding.severity == "warning"
+        assert finding.found == f"the sink shows nothing of {day}, which was exported"
+        assert finding.remedy == f"run: batch-scoring export {pipeline.name} list {day} {day} --again"
+        export_day(pipeline, "list", day, run, again=True)
+        assert found(scored.tiny) == []
 
 
 @pytest.mark.parametrize(
