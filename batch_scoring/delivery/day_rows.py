@@ -95,8 +95,9 @@ class DayRows:
             if len(read.get("validated_features", ())) > 1:
                 besides.append(_Rows(self._scored_features(file, read["validated_features"], batch_rows)))
             for batch in filter(len, _read(file, read["predictions"], batch_rows)):
-                parts = [batch, *(rows.take(batch.num_rows) for rows in besides)]
-                if any(not part.column(self._key).equals(batch.column(self._key)) for part in parts):
+                beside = [part for rows in besides if (part := rows.take(batch.num_rows))]
+                parts, keys = [batch, *beside], batch.column(self._key)
+                if len(beside) < len(besides) or any(not part.column(self._key).equals(keys) for part in parts):
                     raise self._apart("rows of its tables that lie side by side have different keys")
                 found = {name: part.column(name) for part in parts for name in part.schema.names}
                 yield pa.RecordBatch.from_pydict({name: found[name] for name in (self._key, *wanted)})
@@ -156,13 +157,15 @@ class _Rows:
         self._batches = batches
         self._left: list[pa.RecordBatch] = []
 
-    def take(self, count: int) -> pa.RecordBatch:
-        """The next rows; fewer if there are no more."""
+    def take(self, count: int) -> pa.RecordBatch | None:
+        """The next rows; fewer if there are no more, None if there are none."""
         while sum(batch.num_rows for batch in self._left) < count:
             batch = next(self._batches, None)
             if batch is None:
                 break
             self._left.append(batch)
+        if not self._left:
+            return None
         rows = pa.Table.from_batches(self._left)
         self._left = rows.slice(count).to_batches()
         taken = rows.slice(0, count).combine_chunks()

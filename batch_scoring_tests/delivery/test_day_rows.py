@@ -126,13 +126,16 @@ def test_decisions_about_other_predictions_are_refused(tiny: TinyProject) -> Non
         day_rows(tiny, decisions=decisions)
 
 
+@pytest.mark.parametrize("batch_rows", [1, 5])
 @pytest.mark.parametrize("change", ["another order", "a row too few"])
-def test_rows_that_lie_side_by_side_with_other_keys_are_refused(tiny: TinyProject, change: str) -> None:
+def test_rows_that_lie_side_by_side_with_other_keys_are_refused(
+    tiny: TinyProject, change: str, batch_rows: int
+) -> None:
     scored(tiny, tiny.rows(5))
     keys = keys_in_order(tiny)
     decisions = decide(tiny, keys=keys[::-1] if change == "another order" else keys[:-1])
     with pytest.raises(StateError, match="different keys"):
-        table(day_rows(tiny, decisions=decisions), "action")
+        list(day_rows(tiny, decisions=decisions).read(["action"], batch_rows))
 
 
 def test_features_with_a_damaged_file_are_refused(tiny: TinyProject) -> None:

@@ -7,7 +7,7 @@ in a row is not asked for the others; days that cannot be exported whatever the 
 import functools
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Literal, TextIO
@@ -24,11 +24,13 @@ from batch_scoring.config.names import export_asset, exports_job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key
 from batch_scoring.delivery.exports import pending, published
+from batch_scoring.delivery.exports.expiry import whys_gone
 from batch_scoring.delivery.exports.pending import PendingDay
+from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.errors import ComputeError, RangeError
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
-from batch_scoring.storage.state import ExportReceipt, State
+from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
 
 MOST_FAILURES = 3
 """Days that an export may fail in a row before its other days are given up."""
@@ -140,26 +142,28 @@ def _names(pipeline: Pipeline, name: str | None) -> tuple[str, ...]:
 def _tasks(request: Request) -> Iterator[Task]:
     """Every export of every day, by day, with what there is to do."""
     documents = {  # first: a day that is published meanwhile has none, neither here nor in its receipt
-        of: {day.day for day in State(request.pipeline.output).published_days_of(of, request.days)}
+        of: {day.day: day for day in State(request.pipeline.output).published_days_of(of, request.days)}
         for of in {request.pipeline.spec.exports[name].of for name in request.names}
     }
     behind = {name: _behind(request, name) for name in request.names}
     receipts = {
         name: published.receipts_by_day(State(request.pipeline.output), name, request.days) for name in request.names
     }
+    exported = {name: documents[request.pipeline.spec.exports[name].of] for name in request.names}
+    gone = {name: _gone(request, name, exported[name].values()) for name in request.names if request.again}
     for day in request.days:
         for name in request.names:
             export = request.pipeline.spec.exports[name]
             if not published.is_day_of(export, day):
                 yield Task(name, day, f"no day of this export, which has days: {', '.join(export.days)}", False)
-            elif day not in documents[export.of]:
+            elif day not in exported[name]:
                 yield Task(name, day, f"has no {export.of} yet", False)
             elif found := behind[name].get(day):
                 stays = "; what was exported stays" if _stays(request, export, receipts[name].get(day)) else ""
-                waits = f", but {found.waits_for}" if found.waits_for else ""
-                yield Task(name, day, f"{found.why}{stays}{waits}", True, found.waits_for)
+                yield Task(name, day, _with_reason(f"{found.why}{stays}", found.waits_for), True, found.waits_for)
             else:
-                yield Task(name, day, _as_published(receipts[name].get(day)), request.again)
+                why, why_not = _as_published(receipts[name].get(day)), gone.get(name, {}).get(day, "")
+                yield Task(name, day, _with_reason(why, why_not), request.again, why_not)
 
 
 def _stays(request: Request, export: AnyExport, receipt: ExportReceipt | None) -> bool:
@@ -170,6 +174,18 @@ def _stays(request: Request, export: AnyExport, receipt: ExportReceipt | None) -
 
 def _behind(request: Request, name: str) -> dict[str, PendingDay]:
     return {found.day: found for found in pending.among(request.pipeline, name, request.days)}
+
+
+def _gone(request: Request, name: str, exported: Iterable[PublishedDay]) -> dict[str, str]:
+    """The days whose rows retention has removed, with why they cannot be exported again."""
+    read = [*exported]
+    if reads_features(request.pipeline, name):
+        read += State(request.pipeline.output).published_days_of("validated_features", request.days)
+    return whys_gone(request.pipeline, read)
+
+
+def _with_reason(why: str, why_not: str) -> str:
+    return f"{why}, but {why_not}" if why_not else why
 
 
 def _as_published(receipt: ExportReceipt | None) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MOST_NAMED = 200
 """Maximum number of groups that are counted by value. With more, the values are those of people, not of segments: they
@@ -24,6 +25,8 @@ class GroupColumn:
     def add(self, column: pa.Array) -> None:
         """Append the column of a batch."""
         dense = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_floating(dense.type):
+            dense = pc.add(dense, pa.scalar(0.0, dense.type))  # -0.0 equals 0.0, and has another code
         self._parts.append(dense.dictionary_encode())
 
     def encoded(self) -> Encoded:
@@ -57,4 +60,7 @@ def counts(rows: np.ndarray, codes: np.ndarray, values: pa.Array) -> dict[str, i
     if len(filled) > MOST_NAMED:
         return {f"(largest of {len(filled)} groups)": int(numbers.max())}
     named = zip(numbers[filled].tolist(), values.take(pa.array(filled)).to_pylist(), strict=True)
-    return {value: count for count, value in sorted(named, key=lambda pair: (-pair[0], pair[1]))}
+    found: dict[str, int] = {}
+    for count, value in sorted(named, key=lambda pair: (-pair[0], pair[1])):
+        found.setdefault(value, count)  # a value may be called as the group without one is
+    return found

@@ -70,7 +70,7 @@ class _Call:
         """Return the action, the reason and the rank of each row; the rank is null if the function gives none."""
         try:
             found = self._function(rows, self._day)
-        except Exception as error:  # whatever a user's function may raise
+        except (Exception, SystemExit) as error:  # whatever a user's function may raise
             said = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise self._error(f"raised {said}{_place_of(error)}") from error
         self._check_form(rows, found)
@@ -98,6 +98,8 @@ class _Call:
             raise self._error(f"returned no column {', '.join(missing)}; found {', '.join(names) or 'none'}")
         if strange := [name for name in names if name not in ("action", "reason", "rank", self._key)]:
             raise self._error(f"returned the column {', '.join(strange)}; expected action, reason and perhaps rank")
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise self._error(f"returned the column {', '.join(twice)} more than once; expected every column once")
         if len(found) != len(rows):
             raise self._error(f"returned {len(found)} rows for {len(rows)}; expected one for each, in their order")
         if self._key in names and not _as(rows[self._key].type, found[self._key]).equals(rows[self._key]):
@@ -171,7 +173,7 @@ def _group_counts(rows: pa.Table, action: np.ndarray, decisions: Decisions) -> G
     return found
 
 
-def _place_of(error: Exception) -> str:
+def _place_of(error: BaseException) -> str:
     """The last line of the function's own file that an error came through; empty if it came through none."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if frame.filename == frames[0].filename]

@@ -19,6 +19,8 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.pending import PendingDay
 from batch_scoring.errors import RangeError
+from batch_scoring.operations.retention import vacuum
+from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring_tests.backfills import tree
 from batch_scoring_tests.exports import NAME, break_sink, exported, manifest, mend_sink, scored, with_export
 from batch_scoring_tests.tiny import TinyProject
@@ -146,6 +148,23 @@ def test_days_that_cannot_be_exported_do_not_count_as_failures_of_the_sink(tiny:
         [*(f"{day} list not tried" for day in DAYS[:3]), f"{DAYS[3]} list exported"],
     )
     assert f"{DAYS[0]}  list: its predictions were scored from other features than those that are published" in said
+
+
+def test_days_that_retention_has_removed_do_not_keep_later_ones_from_being_exported_again(tiny: TinyProject) -> None:
+    scored(with_export(tiny, columns=["id", "x"]), *DAYS)
+    export(tiny)
+    for file in Path(tiny.pipeline.output.uri, "tables").glob("validated_features/dt=2024-03-0[123]/*.parquet"):
+        os.utime(file, (0, 0))
+    tiny.spec["retention"] = {"features_days": 30}
+    tiny.write_spec()
+    done = vacuum.sweep(tiny.pipeline, vacuum.look(tiny.pipeline, limits_of(tiny.pipeline.spec.retention)), "r")
+    assert done.removed and not done.problems
+    code, said = export(tiny, again=True)
+    assert (code, outcomes(said)) == (
+        1,
+        [*(f"{day} list not tried" for day in DAYS[:3]), f"{DAYS[3]} list exported"],
+    )
+    assert f"{DAYS[0]}  list: retention has removed the features of" in said
 
 
 def test_a_day_that_is_published_while_the_days_are_looked_up_is_left_for_the_next_time(

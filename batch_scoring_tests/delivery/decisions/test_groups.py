@@ -14,6 +14,7 @@ COLUMNS = {
     "large text": [pa.array(["a", None], pa.large_string())],
     "whole numbers": [pa.array([3, None]), pa.array([-1, 3])],
     "decimal numbers": [pa.array([0.5, None]), pa.array([0.5, 2.0])],
+    "both zeros": [pa.array([0.0, -0.0, None], pa.float32()), pa.array([-0.0], pa.float32())],
     "truth values": [pa.array([True, None]), pa.array([False])],
     "dates": [pa.array([date(2026, 1, 2), None])],
     "nothing": [pa.nulls(2, pa.string()), pa.array([], pa.string())],
@@ -40,6 +41,11 @@ def test_counts_name_the_groups_the_largest_first() -> None:
 
     assert list(found.items()) == [("(no value)", 3), ("b", 2), ("a", 1), ("c", 1), ("d", 1)]
     assert groups.counts(np.array([0, 3]), codes, names) == {"b": 1, "c": 1}
+
+
+def test_a_value_that_is_called_as_the_group_without_one_hides_no_larger_count() -> None:
+    codes, names = groups.encoded(pa.chunked_array([[groups.NO_VALUE, groups.NO_VALUE, None]]))
+    assert groups.counts(np.arange(3), codes, names) == {groups.NO_VALUE: 2}
 
 
 def test_counts_name_no_one_of_many_groups() -> None:

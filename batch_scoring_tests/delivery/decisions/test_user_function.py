@@ -2,6 +2,7 @@
 
 import random
 import re
+import sys
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -157,11 +158,19 @@ def test_a_function_that_is_not_pure_is_found(function: Callable[..., Any], mess
     [
         (
             lambda rows, day: 1 // 0,
-            "integer division or modulo by zero (test_user_function.py line ",
+            "raised ZeroDivisionError: integer division or modulo by zero (test_user_function.py line ",
+        ),
+        (
+            lambda rows, day: sys.exit("no rules today"),
+            "raised SystemExit: no rules today (test_user_function.py line ",
         ),
         (lambda rows, day: {}, "returned dict; expected a pyarrow.Table with action and reason"),
         (lambda rows, day: good(rows, day).drop(["reason"]), "returned no column reason; found action"),
         (with_column("score", [[1.0] * 4]), "returned the column score; expected action, reason and perhaps rank"),
+        (
+            lambda rows, day: good(rows, day).append_column("reason", [["fine"] * 4]),
+            "returned the column reason more than once",
+        ),
         (lambda rows, day: good(rows, day)[:3], "returned 3 rows for 4; expected one for each, in their order"),
         (with_column("id", [list("abcd")]), "returned other keys than it got; expected the rows in their order"),
         (with_column("id", [[1, 2, 3, 4]]), "returned other keys than it got"),

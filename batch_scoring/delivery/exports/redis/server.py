@@ -44,6 +44,9 @@ _COMMANDS_AT_ONCE = 32
 _SECONDS = 30
 """Timeout of an answer; `?socket_timeout=` in the address sets another."""
 
+_OURS = {"protocol": 2, "decode_responses": False}
+"""Options of the connection that an address, which others may use too, cannot change."""
+
 CLUSTER = (
     "it is a node of a Redis Cluster, in which the keys of a version cannot be switched to as a whole; export to a "
     "Redis without cluster mode (with replicas and failover, if need be)"
@@ -115,11 +118,12 @@ class RedisServer:
             ) from None
         try:
             pool = ConnectionPool.from_url(
-                url, protocol=2, socket_timeout=_SECONDS, socket_connect_timeout=10, retry=Retry(NoBackoff(), 0)
+                url, socket_timeout=_SECONDS, socket_connect_timeout=10, retry=Retry(NoBackoff(), 0)
             )
-        except ValueError:
+            pool.connection_kwargs |= _OURS
+            self._connection: Any = pool.make_connection()
+        except (ValueError, TypeError):  # the latter for an unknown one
             raise SinkRefusedError(f"{self.address}: an option after the ? of its address cannot be read") from None
-        self._connection: Any = pool.make_connection()
         self._password, self._user = (str(pool.connection_kwargs.get(of) or "") for of in ("password", "username"))
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ class RedisSink:
 
     def _shown(self, server: RedisServer, day: str) -> tuple[str, ShownDay | None]:
         """The marker of a day, as it stands in Redis and as it is read."""
-        text = (server.ask("HGET", self._days, day) or b"").decode()
+        text = (server.ask("HGET", self._days, day) or b"").decode(errors="replace")
         try:
             return text, ShownDay.model_validate_json(text) if text else None
         except ValidationError as error:
@@ -224,7 +224,7 @@ class RedisSink:
 
     def _check_owner(self, server: RedisServer, delivery: Delivery) -> None:
         """Refuse to share the prefix: one export would take the other's versions for its own."""
-        owner = (server.ask("HGET", self._current, "owner") or b"").decode()
+        owner = (server.ask("HGET", self._current, "owner") or b"").decode(errors="replace")
         if owner and owner != _owner(delivery):
             raise SinkRefusedError(
                 f"{self.address}: the prefix {self._export.prefix} is used by the export {owner}; choose another "

@@ -54,10 +54,20 @@ def test_a_password_that_would_be_taken_for_a_host_is_refused_and_not_quoted(pas
     assert caught.value.__cause__ is None
 
 
-def test_an_option_that_cannot_be_read_is_refused_without_its_value() -> None:
+@pytest.mark.parametrize("option", ["socket_timeout", "pgbouncer"])
+def test_an_option_that_cannot_be_read_or_is_unknown_is_refused_without_its_value(option: str) -> None:
     with pytest.raises(SinkRefusedError, match="redis://cache: an option") as caught:
-        RedisServer("redis://user:geheim@cache?socket_timeout=geheim")
+        RedisServer(f"redis://user:geheim@cache?{option}=geheim")
     assert "geheim" not in str(caught.value)
+
+
+@needs_redis
+def test_an_option_that_other_programs_need_changes_nothing(redis: RedisProcess) -> None:
+    with connected(f"{redis.url}?decode_responses=True") as server:
+        server.ask("HSET", "é", "field", "ü")
+        assert server.ask("HGET", "é", "field") == "ü".encode()
+        assert server.info("server")["redis_version"]
+    assert redis.client().hget("é", "field") == "ü"
 
 
 def test_no_server() -> None:

@@ -513,8 +513,9 @@ def test_a_pointer_of_another_kind_leaves_the_marker_unset(sink: RedisSink, read
     assert reader.keys == 0
 
 
-def test_a_marker_that_is_none_is_named(sink: RedisSink, reader: Reader) -> None:
-    reader.client.hset("rec:days", SATURDAY, "{}")
+@pytest.mark.parametrize("content", ["{}", b"\xff\xfe"])
+def test_a_marker_that_is_none_is_named(sink: RedisSink, reader: Reader, content: str | bytes) -> None:
+    reader.client.hset("rec:days", SATURDAY, content)
     with pytest.raises(SinkRefusedError, match=f"field {SATURDAY} of rec:days is not a marker of an export"):
         sink.marker(SATURDAY)
 
