@@ -270,6 +270,8 @@ class ExportReceipt(Document):
     """Digest of the export's section of the spec; a change alone exports nothing again."""
     place: str = ""
     """Digest of where the sink is, as the spec names it; empty in receipts from before it was written down."""
+    gives_way_to: str = ""
+    """The step that an export was about to show in its place; whether it is shown by now, only the sink knows."""
     outcome: Literal["exported", "unchanged", "superseded", "kept"]
     """kept: the day was corrected, and `corrections: keep` leaves what was exported."""
     rows: int
@@ -393,9 +395,18 @@ class State:
         """Return the receipts of an export for those of the days that have one; skip unreadable ones."""
         return self._of_days(days, f"exports/{export}.json", ExportReceipt, or_none=True)
 
-    def put_receipt(self, receipt: ExportReceipt) -> None:
-        """Replace the receipt of an export for its day."""
-        self._write(f"dt={receipt.day}/exports/{receipt.export}.json", receipt)
+    def receipt_token(self, export: str, day: str) -> str | None:
+        """Return the version token of the receipt of an export for the day; None if there is none."""
+        found = self._folder.version(f"dt={day}/exports/{export}.json")
+        return found.token if found else None
+
+    def put_receipt(self, receipt: ExportReceipt, token: str | None) -> None:
+        """Replace the receipt of an export for its day that has a version token; None: write the first one.
+
+        Raises:
+            FileChangedError: another one was written since; it stays.
+        """
+        self._folder.put_if(f"dt={receipt.day}/exports/{receipt.export}.json", _json(receipt), token)
 
     def drift(self, day: str) -> DayDrift | None:
         """Return the day's comparison with the reference; None if there is none."""
@@ -473,4 +484,8 @@ class State:
             ) from error
 
     def _write(self, path: str, document: Document) -> None:
-        self._folder.put(path, (document.model_dump_json(indent=1) + "\n").encode())
+        self._folder.put(path, _json(document))
+
+
+def _json(document: Document) -> bytes:
+    return (document.model_dump_json(indent=1) + "\n").encode()

@@ -11,7 +11,8 @@ from batch_scoring.config.delivery_spec import Decisions, RedisExport
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.delivery.exports.redis.server import address_of
 from batch_scoring.delivery.exports.redis.sink import RedisSink
-from batch_scoring.delivery.exports.sink import Delivery, Version
+from batch_scoring.delivery.exports.sink import Delivery
+from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.redis_process import PASSWORD, needs_redis, running_redis
 
 GUIDE = (PROJECT / "docs/guides/exports-redis.md").read_text("utf-8")
@@ -36,9 +37,7 @@ def delivery(day: str, scores: dict[str, list[tuple[float, int]]]) -> Delivery:
     """What the decisions of the example select: the top ten of each user, in the order of all rows' ranks."""
     top = sorted(((pair, user) for user, pairs in scores.items() for pair in pairs[:TOP]), reverse=True)
     table = pa.table({"user_id": [user for _, user in top], "item_id": [item for (_, item), _ in top]})
-    return Delivery(
-        "shop", "recommendations", day, Version(1, 1), "run", table.schema, lambda: iter(table.to_batches(64))
-    )
+    return delivery_of(table, day, pipeline="shop", export="recommendations")
 
 
 @needs_redis

@@ -5,6 +5,7 @@ Every trial has a day of its own; each version of a day differs from the others 
 value, so rows that are missing, doubled or mixed show.
 """
 
+import argparse
 import multiprocessing
 import os
 import random
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -58,6 +59,34 @@ class Place(Protocol):
 
     def little_space(self) -> AbstractContextManager[tuple["Place", Callable[[], Callable[[], None]]]]:
         """A place like it that can be made full: the function that fills it gives the one that frees it again."""
+
+
+class Stoppable(Protocol):
+    """A server of its own."""
+
+    def stop(self) -> None:
+        """End it without notice, as a crash would."""
+
+    def start(self) -> None:
+        """Let it recover, and wait until it answers."""
+
+
+AnyServer = TypeVar("AnyServer", bound=Stoppable)
+
+
+@dataclass(frozen=True)
+class OnServer(Generic[AnyServer]):
+    """What places in a server share."""
+
+    server: AnyServer
+
+    def stop(self) -> None:
+        """See `Place.stop`."""
+        self.server.stop()
+
+    def start(self) -> None:
+        """See `Place.start`."""
+        self.server.start()
 
 
 @dataclass
@@ -304,6 +333,14 @@ def run(place: Place, size: Size, trials: Sequence[Trial] = TRIALS, seed: int = 
             report.trials += 1
         report.seconds = time.monotonic() - begun
         yield report
+
+
+def size_wanted(description: str | None) -> Size:
+    """How much the command line asks for."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
+    return Size(**vars(parser.parse_args()))
 
 
 def print_table(reports: Iterator[Report]) -> int:

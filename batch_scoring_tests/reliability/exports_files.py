@@ -1,32 +1,33 @@
 """Trials of exports to files, on a disk and on S3: `python -m batch_scoring_tests.reliability.exports_files`."""
 
-import argparse
 import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batch_scoring.delivery.exports.files import FileSink
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.folders.s3 import S3Folder
+from batch_scoring_tests.reliability.disks import fill, mounted
+from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
     Place,
     Rows,
-    Size,
     Trial,
     broken,
     down,
     full,
     print_table,
     run,
+    size_wanted,
 )
 from batch_scoring_tests.reliability.store import running_store
 
@@ -49,6 +50,14 @@ class FilesPlace:
         """The sink."""
         os.environ |= self.store
         return FileSink(f"{self.uri}/scores_{{day}}.csv")
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        return {"to": "file", "path": f"{self.uri}/{unique}_{{day}}.csv"}
+
+    def environment(self) -> Mapping[str, str]:
+        """See `ExportedPlace.environment`."""
+        return self.store
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them who follows the manifest, by Python's own reader of CSV."""
@@ -98,37 +107,20 @@ class FilesPlace:
 
     @contextmanager
     def little_space(self) -> Iterator[tuple[Place, Callable[[], Callable[[], None]]]]:
-        """A disk of one megabyte that can be filled."""
-        with tempfile.TemporaryDirectory() as small:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
-            try:
-                yield FilesPlace(f"{small}/lists"), lambda: _fill(Path(small, "ballast"))
-            finally:
-                subprocess.run(["umount", small], check=True)
-
-
-def _fill(ballast: Path) -> Callable[[], None]:
-    """Leave no space; return what frees it again."""
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return ballast.unlink
+        """A small disk."""
+        with mounted() as disk:
+            assert disk, "nothing may be mounted here"
+            yield FilesPlace(f"{disk}/lists"), lambda: fill(disk)
 
 
 def on_disk() -> tuple[Trial, ...]:
     """The trials that this machine can make on a disk."""
-    return TRIALS if CAN_MOUNT else tuple(trial for trial in TRIALS if trial is not full)
+    return tuple(trial for trial in (*TRIALS, emptied) if CAN_MOUNT or trial is not full)
 
 
 def main() -> int:
     """Run the trials; return 1 if there was any violation."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
-    options = parser.parse_args()
-    size = Size(options.repeats, options.rows)
+    size = size_wanted(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         print("on a disk")
         violations = print_table(run(FilesPlace(f"{folder}/lists"), size, on_disk()))

@@ -1,12 +1,12 @@
 """Trials of exports to a real PostgreSQL: `python -m batch_scoring_tests.reliability.exports_postgres`."""
 
-import argparse
 import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg2
 from adbc_driver_manager import dbapi
@@ -14,7 +14,18 @@ from adbc_driver_manager import dbapi
 from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring_tests.postgres_server import Server, running_server, server_user
 from batch_scoring_tests.reliability.disks import fill, mounted
-from batch_scoring_tests.reliability.export_trials import EXPORT, PIPELINE, Place, Rows, Size, print_table, run
+from batch_scoring_tests.reliability.emptied import emptied
+from batch_scoring_tests.reliability.export_trials import (
+    EXPORT,
+    PIPELINE,
+    TRIALS,
+    OnServer,
+    Place,
+    Rows,
+    print_table,
+    run,
+    size_wanted,
+)
 
 multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
 
@@ -26,16 +37,23 @@ _QUOTA = """
 
 
 @dataclass(frozen=True)
-class PostgresPlace:
+class PostgresPlace(OnServer[Server]):
     """A table in a server."""
 
-    server: Server
     table: str = "results"
     points = ("before the commit", "after the commit")
 
     def sink(self) -> PostgresSink:
         """The sink."""
         return PostgresSink(self.server.url, self.table, PIPELINE, EXPORT, "id")
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        return {"to": "postgres", "url_from": "RESULTS", "table": unique}
+
+    def environment(self) -> dict[str, str]:
+        """See `ExportedPlace.environment`."""
+        return {"RESULTS": self.server.url}
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them."""
@@ -60,14 +78,6 @@ class PostgresPlace:
         dbapi.Cursor.adbc_ingest = lambda *taken, **options: (  # type: ignore[method-assign, assignment]
             ingested.append(taken) or ingest(*taken, **options)
         )
-
-    def stop(self) -> None:
-        """Crash."""
-        self.server.stop()
-
-    def start(self) -> None:
-        """Recover."""
-        self.server.start()
 
     @contextmanager
     def little_space(self) -> Iterator[tuple[Place, Callable[[], Callable[[], None]]]]:
@@ -102,13 +112,10 @@ def _quota(place: PostgresPlace) -> Callable[[], None]:
 
 def main() -> int:
     """Run the trials; return 1 if there was any violation."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
-    options = parser.parse_args()
+    size = size_wanted(__doc__)
     with running_server() as server, mounted() as disk:
         print("full:", "a trigger with a full disk's error" if disk is None else "a disk of 4 MB")
-        return 1 if print_table(run(PostgresPlace(server), Size(options.repeats, options.rows))) else 0
+        return 1 if print_table(run(PostgresPlace(server), size, (*TRIALS, emptied))) else 0
 
 
 if __name__ == "__main__":

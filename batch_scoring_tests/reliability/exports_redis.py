@@ -1,6 +1,5 @@
 """Trials of exports to a real Redis: `python -m batch_scoring_tests.reliability.exports_redis`."""
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -9,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.connection import AbstractConnection
@@ -18,8 +18,10 @@ from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Version
 from batch_scoring.errors import RowsLostError, SinkError
 from batch_scoring_tests.redis_process import RedisProcess, running_redis
+from batch_scoring_tests.reliability.emptied import emptied
 from batch_scoring_tests.reliability.export_trials import (
     TRIALS,
+    OnServer,
     Place,
     Report,
     Rows,
@@ -29,6 +31,7 @@ from batch_scoring_tests.reliability.export_trials import (
     print_table,
     rows_of,
     run,
+    size_wanted,
 )
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(
@@ -40,10 +43,9 @@ _POINTS = {"before the count": b"EXISTS", "before the switch": b"HSET", "after t
 
 
 @dataclass(frozen=True)
-class RedisPlace:
+class RedisPlace(OnServer[RedisProcess]):
     """A prefix in a server."""
 
-    server: RedisProcess
     prefix: str = "scores"
     points = tuple(_POINTS)
 
@@ -53,6 +55,15 @@ class RedisPlace:
             to="redis", url_from="RESULTS", prefix=self.prefix, key="id", value="score", form="single", ttl_hours=1
         )
         return RedisSink(export, self.server.url)
+
+    def section(self, unique: str) -> dict[str, Any]:
+        """See `ExportedPlace.section`."""
+        keys = {"prefix": unique, "key": "id", "value": "prediction", "form": "single", "ttl_hours": 48}
+        return {"to": "redis", "url_from": "RESULTS", **keys}
+
+    def environment(self) -> dict[str, str]:
+        """See `ExportedPlace.environment`."""
+        return {"RESULTS": self.server.url}
 
     def shown(self, day: str) -> Rows:
         """The rows of a day as a reader sees them: all keys of the version that is shown."""
@@ -85,14 +96,6 @@ class RedisPlace:
                 kill()
 
         AbstractConnection.send_packed_command = armed
-
-    def stop(self) -> None:
-        """Crash."""
-        self.server.stop()
-
-    def start(self) -> None:
-        """Recover."""
-        self.server.start()
 
     @contextmanager
     def little_space(self) -> Iterator[tuple[Place, Callable[[], Callable[[], None]]]]:
@@ -197,12 +200,9 @@ def _list(client: "redis.Redis", prefix: str) -> Rows:
 
 def main() -> int:
     """Run the trials; return 1 if there was any violation."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trials of each kind")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of a day")
-    options = parser.parse_args()
+    size = size_wanted(__doc__)
     with running_redis() as server:
-        return 1 if print_table(run(RedisPlace(server), Size(options.repeats, options.rows), OF_REDIS)) else 0
+        return 1 if print_table(run(RedisPlace(server), size, (*OF_REDIS, emptied))) else 0
 
 
 if __name__ == "__main__":

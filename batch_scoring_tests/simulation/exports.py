@@ -1,65 +1,67 @@
 """Histories of an export: at the end the sink shows the published version, and each version was shown once at most.
 
 The exports are `export_day` and `pending` as they are, of two or three processes at once. They run until they reach an
-operation of the store or of the sink. There another process may get its turn, the day may be corrected, its table made
-anew, a receipt lost or the sink go down; and the process may die, or lose an answer. One seed determines everything.
+operation of the store or of the sink. There another process may get its turn, the day may be corrected or decided, its
+table made anew, a receipt lost or the sink go down; and the process may die, or lose an answer. In some kinds of
+histories deployments change the exported step, from predictions to decisions and back: processes that are on keep what
+they have read. One seed determines everything.
 `python -m batch_scoring_tests.simulation.exports` plays histories; `--rules` takes out one rule after another.
 """
 
 import argparse
 import builtins
-import random
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 
 from batch_scoring.config import pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import PipelineSpec
+from batch_scoring.daily import freshness
 from batch_scoring.delivery.exports import export, pending, published
 from batch_scoring.delivery.exports.export import export_day
-from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Version
-from batch_scoring.errors import NotPublishedError, SinkError
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker, Outcome, Sink, Version
+from batch_scoring.errors import FileChangedError, NotPublishedError, SinkError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.folders.folder import Children, FileVersion
-from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State
+from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, ShardStats, State, StepName
 from batch_scoring_tests.simulation.bucket import MemoryFolder
 from batch_scoring_tests.simulation.history import Substitutes, replaced
+from batch_scoring_tests.simulation.turns import FAULTS, Errors, Fault, Process, Turns
 
 DAY, NAME = "2024-03-04", "list"
 HONEST_ERRORS = (SinkError, NotPublishedError, OSError)
 """What an export may end with."""
+OF_THE_SINK = (SinkError,)
 ROUNDS = 4
 """Exports in calm after which nothing may be behind."""
 SCHEMA = pa.schema([("id", pa.string()), ("content", pa.int64())])
 ROWS = 3
+STEPS: tuple[StepName, ...] = ("predictions", "decisions")
 
-Result = TypeVar("Result")
 Flaw = Literal["", "marker later", "in place", "compared before"]
-
-
-class Crash(BaseException):
-    """The process is dead: no handler of `Exception` runs on."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A version of the day."""
+    """A version of a step of the day."""
 
+    step: StepName
     number: int
-    """Counts the versions, whatever became of the table."""
+    """Counts the step's versions, whatever became of its table."""
     content: int
     created: int
     transaction: int
+    source: str
+    """What it was made from."""
 
     @property
     def version(self) -> Version:
@@ -67,16 +69,16 @@ class Publication:
 
     @property
     def path(self) -> str:
-        """Of its file; a content that returns has the file that it had."""
+        """Of its file, in its table; a content that returns has the file that it had."""
         return f"dt={DAY}/{self.content:032x}-{self.content:08x}.parquet"
 
     @property
     def document(self) -> PublishedDay:
-        stats = ShardStats(digest=f"{self.content:032x}", source="features", run_id="run", rows_in=ROWS, rows=ROWS)
+        stats = ShardStats(digest=f"{self.content:032x}", source=self.source, run_id="run", rows_in=ROWS, rows=ROWS)
         return PublishedDay(
             pipeline="sim",
             day=DAY,
-            step="predictions",
+            step=self.step,
             run_id="run",
             finished_at=datetime(2024, 3, 5, tzinfo=UTC),
             fingerprint="files",
@@ -88,26 +90,17 @@ class Publication:
         )
 
 
-class Process:
-    """An export that takes turns with others."""
+class Export(Process):
+    """A process that exports, with the spec that it has read."""
 
-    def __init__(self, world: "World", name: str) -> None:
-        self.world, self.name = world, name
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.thread = threading.Thread(target=self._run, daemon=True)
+    def __init__(self, world: "World", name: str, pipeline: Pipeline) -> None:
+        super().__init__(world, name, world.export)
+        self.pipeline = pipeline
 
-    def _run(self) -> None:
-        self.turn.acquire()
-        try:
-            self.world.export(self.name)
-        except Crash:
-            self.world.note(f"{self.name} dies")
-        except BaseException as error:
-            self.world.note(f"{self.name} fails: {error}")
-            if not isinstance(error, HONEST_ERRORS):
-                self.world.violate(f"{type(error).__name__}: {error}")
-        self.world.ended(self)
+    @property
+    def of(self) -> StepName:
+        """The step that it exports."""
+        return self.pipeline.spec.exports[NAME].of
 
 
 class Shelf(MemoryFolder):
@@ -116,22 +109,34 @@ class Shelf(MemoryFolder):
     world: "World"
 
     def read(self, path: str) -> bytes:
-        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path), OSError)
+        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
-        return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths), OSError)
+        return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths))
 
     def open(self, path: str, token: str | None = None) -> BinaryIO:
-        return self.world.operation(f"open {path}", lambda: super(Shelf, self).open(path, token), OSError)
+        return self.world.operation(f"open {path}", lambda: super(Shelf, self).open(path, token))
 
     def put(self, path: str, data: bytes) -> None:
-        self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data), OSError)
+        self.world.operation(f"put {path}", lambda: super(Shelf, self).put(path, data))
+
+    def version(self, path: str) -> FileVersion | None:
+        return self.world.operation(f"ask for the version of {path}", lambda: super(Shelf, self).version(path))
+
+    def put_if(self, path: str, data: bytes, token: str | None) -> None:
+        self.world.operation(f"put {path}", lambda: self._put_if(path, data, token))
+
+    def _put_if(self, path: str, data: bytes, token: str | None) -> None:
+        found = self.version(path)
+        if (found.token if found else None) != token:
+            raise FileChangedError(path)
+        self.put(path, data)
 
     def list(self, prefix: str = "", after: str = "") -> "builtins.list[FileVersion]":
-        return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after), OSError)
+        return self.world.operation("list documents", lambda: super(Shelf, self).list(prefix, after))
 
     def children(self) -> Children:
-        return self.world.operation("list", lambda: super(Shelf, self).children(), OSError)
+        return self.world.operation("list", lambda: super(Shelf, self).children())
 
 
 class MemorySink:
@@ -146,7 +151,7 @@ class MemorySink:
         self.shown: Marker | None = None
 
     def marker(self, day: str) -> Marker | None:
-        return self._world.operation("ask for the marker", lambda: self.shown)
+        return self._world.operation("ask for the marker", lambda: self.shown, OF_THE_SINK)
 
     def deliver(self, delivery: Delivery) -> Delivered:
         shown = self.marker(delivery.day)
@@ -155,12 +160,12 @@ class MemorySink:
         unseen: list[tuple[str, int]] = []
         for batch in delivery.read():
             for row in batch.to_pylist():
-                self._world.operation("write", lambda found=row: self._write(unseen, found))
-        marker = Marker(delivery.version, len(unseen), delivery.run_id, datetime.now(UTC))
+                self._world.operation("write", lambda found=row: self._write(unseen, found), OF_THE_SINK)
+        marker = Marker(delivery.version, len(unseen), delivery.run_id, datetime.now(UTC), delivery.of)
         if self._flaw != "marker later":
-            return self._world.operation("switch", lambda: self._switch(delivery, unseen, marker))
-        self._world.operation("switch", lambda: self._show(unseen, marker, with_marker=False))
-        self._world.operation("write the marker", lambda: setattr(self, "shown", marker))
+            return self._world.operation("switch", lambda: self._switch(delivery, unseen, marker), OF_THE_SINK)
+        self._world.operation("switch", lambda: self._show(unseen, marker, with_marker=False), OF_THE_SINK)
+        self._world.operation("write the marker", lambda: setattr(self, "shown", marker), OF_THE_SINK)
         return Delivered("exported", marker)
 
     def problems(self, schema: pa.Schema) -> Iterator[str]:
@@ -170,6 +175,7 @@ class MemorySink:
         unseen.append((row["id"], row["content"]))
         if self._flaw == "in place":
             self.rows = [*unseen, *self.rows[len(unseen) :]]
+            self._world.look()
 
     def _switch(self, delivery: Delivery, rows: list[tuple[str, int]], marker: Marker) -> Delivered:
         if self._flaw != "compared before" and (outcome := delivery.refused(self.shown)):
@@ -181,7 +187,8 @@ class MemorySink:
         self.rows = rows
         if with_marker:
             self.shown = marker
-        self._world.switched(marker.version)
+        self._world.switched(marker)
+        self._world.look()
 
     def _stays(self, outcome: Outcome) -> Delivered:
         assert self.shown is not None
@@ -203,34 +210,57 @@ class Habits:
     """At once."""
     groups: tuple[int, ...] = (1, 2, 3)
     """Of processes, one after another."""
+    events: tuple[str, ...] = ("correct", "correct", "document", "remove_table", "lose_receipt", "toggle_sink")
+    """What may happen, by name of `World`'s method."""
+    steps: bool = False
+    """Whether the day is decided, too, and deployments change the exported step."""
 
 
-class World:
+_DEPLOYMENTS = Habits(events=(*Habits.events, "decide", "decide", "deploy"), steps=True)
+
+KINDS = {
+    "replace": Habits(),
+    "deployments": _DEPLOYMENTS,
+    "keep": Habits("keep"),
+    "deployments, keep": replace(_DEPLOYMENTS, corrections="keep"),
+    "changes of mind": Habits(
+        event=0.12,
+        fault=0.06,
+        processes=(2, 3),
+        groups=(2, 3),
+        events=("deploy", "deploy", "deploy", "deploy", "toggle_sink", "document", "decide"),
+        steps=True,
+    ),
+}
+"""Kinds of histories."""
+
+
+class World(Turns[Export]):
     """One history."""
 
     def __init__(self, seed: int, habits: Habits, flaw: Flaw = "") -> None:
-        self.random, self.habits = random.Random(seed), habits
-        self.pipeline = PIPELINES[habits.corrections]
+        super().__init__(seed, HONEST_ERRORS, faults=5, events=8)
+        self.habits = habits
+        self.of: StepName = self.random.choice(STEPS) if habits.steps else "predictions"
+        """The step that the spec names now."""
         self.folders: dict[str, Shelf] = {}
         self.sink = MemorySink(self, flaw)
-        self.trace: list[str] = []
-        self.violation = ""
-        self.publications: list[Publication] = []
-        self.table: Publication | None = None
-        """What the table holds; None if it was removed."""
-        self.undocumented: Publication | None = None
-        """What the table holds, and the state does not say yet."""
+        self.publications: dict[StepName, list[Publication]] = {step: [] for step in STEPS}
+        self.tables: dict[StepName, Publication] = {}
+        """What each table holds, unless it was removed."""
+        self.undocumented: dict[StepName, Publication] = {}
+        """What a table holds, and the state does not say yet."""
         self.switches: Counter[int] = Counter()
-        self.shown = -1
-        """Number of the version that the sink shows."""
-        self.is_down = self.is_calm = self.was_taken = self.has_lost_receipt = False
-        self.faults_left, self.events_left = 5, 8
-        self._clock = 0
-        self._running: Process | None = None
-        self._is_quiet = False
-        self._ready: list[Process] = []
-        self._main = threading.Lock()
-        self._main.acquire()
+        self.shown: tuple[StepName, int] | None = None
+        """Step and number of the version that the sink shows."""
+        self.exported = 0
+        self.is_down = self.was_taken = self.has_lost_receipt = False
+        self._clock = self._processes = 0
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """As its spec is now."""
+        return PIPELINES[self.habits.corrections, self.of]
 
     @property
     def state(self) -> State:
@@ -242,116 +272,82 @@ class World:
             self.folders[uri].world = self
         return self.folders[uri]
 
-    def note(self, text: str) -> None:
-        self.trace.append(text)
-
-    def violate(self, text: str) -> None:
-        """A promise is broken: every process ends at its next operation."""
-        if not self.violation:
-            self.violation = text
-            self.note(f"VIOLATION {text}")
-
     # turns
 
-    def together(self, count: int) -> None:
-        """Let exports run, taking turns, until all have ended."""
-        self._ready = [Process(self, f"export {number + 1}") for number in range(count)]
-        for process in self._ready:
-            process.thread.start()
-        self._wake(self.random.choice(self._ready))
-        self._main.acquire()
-        self._running = None
+    def exports(self, count: int) -> None:
+        """Let exports run at once."""
+        self.together([self._process() for _ in range(count)])
 
-    def ended(self, process: Process) -> None:
-        self._ready.remove(process)
-        if self._ready:
-            self._wake(self.random.choice(self._ready))
-        else:
-            self._main.release()
+    def _process(self) -> Export:
+        self._processes += 1
+        return Export(self, f"export {self._processes}", self.pipeline)
 
-    def _wake(self, process: Process) -> None:
-        self._running = process
-        process.turn.release()
+    def _may_lose_its_turn(self, process: Export, what: str) -> None:
+        self._may_happen(process, self.habits.event)
+        self._may_give_way(process, self.habits.switch)
 
-    def operation(self, what: str, effect: Callable[[], Result], error: type[Exception] = SinkError) -> Result:
-        """An operation of the process whose turn it is; it may be the last that it does."""
-        process = self._running
-        if process is None or self._is_quiet:
-            return effect()
-        self._may_lose_its_turn(process)
-        if self.violation:
-            raise Crash
-        if error is SinkError and self.is_down:
+    def _fault(self, what: str, errors: Errors) -> Fault:
+        if self.is_down and errors == OF_THE_SINK:
             raise SinkError(f"{what}: no answer")
-        kind = ""
-        if not self.is_calm and self.faults_left and self.random.random() < self.habits.fault:
-            self.faults_left -= 1
-            kind = self.random.choice(("dies before", "dies after", "no answer", "answer lost"))
-            self.note(f"{process.name}: {what}: {kind}")
-        if kind == "dies before":
-            raise Crash
-        if kind == "no answer":
-            raise error(f"{what}: no answer")
-        result = self._quietly(effect)
-        self._look()
-        if kind == "dies after" or self.violation:
-            raise Crash
-        if kind == "answer lost":
-            raise error(f"{what}: the answer was lost")
-        return result
-
-    def _quietly(self, effect: Callable[[], Result]) -> Result:
-        self._is_quiet = True
-        try:
-            return effect()
-        finally:
-            self._is_quiet = False
-
-    def _may_lose_its_turn(self, process: Process) -> None:
-        if not self.is_calm and self.events_left and self.random.random() < self.habits.event:
-            self.events_left -= 1
-            self._quietly(self.happen)
-        if self.random.random() < self.habits.switch and (other := self.random.choice(self._ready)) is not process:
-            self._wake(other)
-            process.turn.acquire()
+        is_faulty = not self.is_calm and self.faults_left and self.random.random() < self.habits.fault
+        return self.random.choice(FAULTS) if is_faulty else ""
 
     # what happens
 
     def happen(self) -> None:
-        """Something happens to the day, the receipt or the sink."""
-        events = [self.correct, self.correct, self.document, self.remove_table, self.lose_receipt, self.toggle_sink]
-        self.random.choice(events)()
+        """Something happens to the day, the receipt, the sink or the spec."""
+        getattr(self, self.random.choice(self.habits.events))()
 
     def correct(self) -> None:
+        """The day is scored again."""
+        self._commit("predictions", "features")
+
+    def decide(self) -> None:
+        """It is decided, from the predictions that are published."""
+        if predictions := self.state.published_day("predictions", DAY):
+            self._commit("decisions", freshness.decided_from(predictions))
+
+    def _commit(self, step: StepName, source: str) -> None:
         """A new version is committed; its document may follow later."""
-        self._clock += 1000
-        before = self.table
-        returns = [one.content for one in self.publications[:-1]] if self.random.random() < 0.3 else []
-        number = len(self.publications)
-        self.table = Publication(
+        versions, before = self.publications[step], self.tables.get(step)
+        if step == "predictions" or versions:  # the first decisions are in a table of the same moment
+            self._clock += 1000
+        returns = [one.content for one in versions[:-1] if one.source == source] if self.random.random() < 0.3 else []
+        number = len(versions)
+        self.tables[step] = self.undocumented[step] = Publication(
+            step,
             number,
             self.random.choice(returns or [number]),
             before.created if before else self._clock,
             before.transaction + 1 if before else 1,
+            source,
         )
-        self.publications.append(self.table)
-        self.undocumented = self.table
-        self.note(f"version {number}: content {self.table.content}, {self.table.version}")
+        versions.append(self.tables[step])
+        self.note(f"{step} {number}: content {self.tables[step].content}, {self.tables[step].version}")
         if self.random.random() < 0.7:
             self.document()
 
     def document(self) -> None:
-        """The state learns what the table holds."""
-        if self.undocumented:
-            self.note(f"version {self.undocumented.number} is documented")
-            self.state.put_published_day(self.undocumented.document)
-            self.undocumented = None
+        """The state learns what the tables hold."""
+        for step in [step for step in STEPS if step in self.undocumented]:
+            self.note(f"{step} {self.undocumented[step].number} is documented")
+            self.state.put_published_day(self.undocumented.pop(step).document)
 
     def remove_table(self) -> None:
-        """The table is removed, to be made anew by the next correction; the state's documents stay."""
+        """A table is removed, to be made anew by the next commit; the state's documents stay."""
         if self.random.random() < 0.5:
-            self.note("the table is removed")
-            self.table = self.undocumented = None
+            step = self.random.choice(STEPS) if self.habits.steps else "predictions"
+            self.note(f"the table of {step} is removed")
+            for holding in (self.tables, self.undocumented):
+                holding.pop(step, None)
+
+    def deploy(self) -> None:
+        """The spec names the other step: later exports are of that one, those that are on keep theirs."""
+        self.of = next(step for step in STEPS if step != self.of)
+        self.switches.clear()
+        self.note(f"the spec names {self.of}")
+        if self.running:
+            self.join(self._process())
 
     def lose_receipt(self) -> None:
         """The receipt is gone."""
@@ -374,62 +370,92 @@ class World:
             self.was_taken = True
             self.sink.shown, self.sink.rows = None, []
 
-    def rows(self, _folder: object, path: str, *_: object, **_options: object) -> Iterator[pa.RecordBatch]:
+    def rows(self, folder: Shelf, path: str, columns: list[str], **_: object) -> Iterator[pa.RecordBatch]:
         """Rows of a file."""
-        content = int(path[-16:-8], 16)
+        content = int(path[-16:-8], 16) + (1000 if folder.uri.endswith("/decisions") else 0)
         for row in range(ROWS):
             batch = pa.RecordBatch.from_pydict({"id": [f"k{row}"], "content": [content]}, schema=SCHEMA)
-            yield self.operation("read rows", lambda found=batch: found, OSError)
+            yield self.operation("read rows", lambda found=batch: found.select(columns))
 
     # what is promised
 
-    def switched(self, version: Version) -> None:
+    def switched(self, marker: Marker) -> None:
         """The sink shows a version."""
-        same = (one for one in self.publications if one.transaction == version.transaction)
+        step, version = cast("StepName", marker.of), marker.version
+        same = (one for one in self.publications[step] if one.transaction == version.transaction)
         number = max(one.number for one in same if version.created in (0, one.created))
-        self.note(f"the sink shows version {number}")
-        self.switches[number] += 1
+        self.note(f"the sink shows {step} {number}")
+        if self.shown and step != self.shown[0]:
+            self.switches.clear()
+        self.switches[number] += self._is_only_step(step)
         if self.switches[number] > 1:
-            self.violate(f"exported twice: version {number}")
-        if number < self.shown:
-            self.violate(f"went back: from version {self.shown} to {number}")
-        if self.habits.corrections == "keep" and self.shown >= 0:
-            self.violate(f"not kept: version {number} replaces {self.shown}")
-        self.shown = number
+            self.violate(f"exported twice: {step} {number}")
+        if self.shown and step == self.shown[0] and number < self.shown[1]:
+            self.violate(f"went back: from {self.shown} to {number}")
+        if self.habits.corrections == "keep" and self.shown:
+            self.violate(f"not kept: {step} {number} replaces {self.shown}")
+        self.shown = step, number
+        self.exported += 1
 
-    def _look(self) -> None:
+    def _is_only_step(self, step: StepName) -> bool:
+        """Whether no export of the other step is on or to come; one that is may begin to replace a version in vain."""
+        return self.of == step and all(process.of == step for process in self._ready)
+
+    def look(self) -> None:
         """What a reader sees at any time."""
         contents = {content for _, content in self.sink.rows}
         if len(contents) > 1 or (self.sink.rows and len(self.sink.rows) != ROWS):
             self.violate(f"mixed: a reader sees {self.sink.rows}")
 
+    def is_honest(self, error: BaseException) -> bool:
+        """Whether an export may end with an error: in calm it may not, and there are decisions of other predictions."""
+        if self.is_calm:
+            self.violate(f"fails in calm: {error}")
+        is_apart = isinstance(error, StateError) and "its decisions are not about the predictions" in str(error)
+        return is_apart or super().is_honest(error)
+
     def settle(self) -> None:
         """In calm, the next exports bring the sink up to date, and then have nothing to do."""
         self.note("calm")
         self.is_calm, self.is_down = True, False
-        if self.table is None:
+        if "predictions" not in self.tables:
             self.correct()
         self.document()
+        self._export_what_is_behind()
+        predictions, decisions = (self.tables.get(step) for step in STEPS)
+        if predictions and self.of == "decisions":
+            if not decisions or decisions.source != freshness.decided_from(predictions.document):
+                self.decide()
+            self.document()
+            self._export_what_is_behind()
+        if not self.violation:
+            self._compare()
+
+    def _export_what_is_behind(self) -> None:
         for _ in range(ROUNDS):
-            if self.violation or not pending.recent(self.pipeline, NAME):
-                break
-            self.together(1)
-        if self.violation:
-            return
+            if not self.violation and any(not day.waits_for for day in pending.recent(self.pipeline, NAME)):
+                self.exports(1)
+
+    def _compare(self) -> None:
+        newest = self.of, self.publications[self.of][-1].number
         if pending.recent(self.pipeline, NAME):
             self.violate(f"behind for ever: still behind after {ROUNDS} exports")
-        elif self.habits.corrections == "replace" and self.shown != self.publications[-1].number:
-            self.violate(f"not exported: version {self.publications[-1].number}, the sink shows {self.shown}")
-        elif self.shown < 0:
+        elif self.habits.corrections == "replace" and self.shown != newest:
+            self.violate(f"not exported: {newest}, the sink shows {self.shown}")
+        elif not self.shown:
             self.violate("not exported: nothing was ever shown")
 
-    def export(self, name: str) -> None:
+    def export(self, process: Export) -> None:
         """What a process does: export the day, as the sensor or a command would."""
-        run = StepContext(name, datetime.now(UTC), lambda line: self.note(f"{name}: {line}"))
-        export_day(self.pipeline, NAME, DAY, run, sink=self.sink)
+        if self.habits.steps and not self.is_calm and self.random.random() < 0.5:
+            behind = pending.among(process.pipeline, NAME, [DAY])
+            if all(day.waits_for for day in behind):
+                return
+        run = StepContext(process.name, datetime.now(UTC), lambda line: self.note(f"{process.name}: {line}"))
+        export_day(process.pipeline, NAME, DAY, run, sink=self.sink)
 
 
-def _pipeline(corrections: str) -> Pipeline:
+def _pipeline(corrections: str, of: StepName) -> Pipeline:
     declared = PipelineSpec.model_validate(
         {
             "name": "sim",
@@ -438,13 +464,14 @@ def _pipeline(corrections: str) -> Pipeline:
             "input": {"key": "id"},
             "features": {"schema": "schema:Rows", "numeric": ["x"]},
             "model": {"bundle": "sim/models/v1", "network": "network:Net"},
-            "exports": {NAME: {"to": "file", "path": "list_{day}.csv", "corrections": corrections}},
+            "decisions": {"actions": {"call": {}}},
+            "exports": {NAME: {"to": "file", "path": "list_{day}.csv", "corrections": corrections, "of": of}},
         }
     )
     return Pipeline(declared, Path(), "none", "s3://bucket")
 
 
-PIPELINES = {corrections: _pipeline(corrections) for corrections in ("replace", "keep")}
+PIPELINES = {(corrections, of): _pipeline(corrections, of) for corrections in ("replace", "keep") for of in STEPS}
 
 
 def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) -> World:
@@ -452,28 +479,35 @@ def play(seed: int, kind: str = "", flaw: Flaw = "", without: Substitutes = ()) 
 
     Args:
         seed: determines everything.
-        kind: of `corrections`; the seed's if empty.
+        kind: of `KINDS`; the seed's if empty.
         flaw: of the sink.
         without: patches that take out a rule.
     """
-    habits = Habits(corrections=kind or ("keep" if seed % 4 == 3 else "replace"))  # type: ignore[arg-type]
+    habits = KINDS[kind or list(KINDS)[seed % len(KINDS)]]
     world = World(seed, habits, flaw)
     substitutes: list[tuple[object, str, Any]] = [
         (pipeline, "open_folder", world.folder),
         (MemoryFolder, "subfolder", lambda folder, path: world.folder(f"{folder.uri}/{path}")),
         (shards, "read", world.rows),
         (shards, "schema", lambda _folder, _path: SCHEMA),
+        (freshness, "expired_days", lambda *_: set()),
     ]
     with replaced([*substitutes, *without]):
         world.correct()
+        if habits.steps:
+            world.decide()
         for _ in range(world.random.choice(habits.groups)):
-            world.together(world.random.choice(habits.processes))
+            world.exports(world.random.choice(habits.processes))
             if world.violation:
                 return world
             if habits.corrections == "keep" and world.random.random() < 0.3:
                 world.take_list()
             if world.random.random() < 0.5:
                 world.correct()
+            if habits.steps and world.random.random() < 0.7:
+                world.decide()
+            if habits.steps and world.random.random() < 0.4:
+                world.deploy()
         world.settle()
     return world
 
@@ -486,14 +520,22 @@ class Rule:
     flaw: Flaw = ""
     without: Callable[[], Substitutes] = field(default=tuple)
     kind: str = "replace"
+    seen_at: int = 0
+    """The first seed whose history breaks a promise without it, if that is rare."""
+
+    def violations(self, count: int) -> Iterator[str]:
+        """The promise that each history breaks without it; empty if none."""
+        seeds = range(self.seen_at, self.seen_at + count)
+        return (play(seed, self.kind, self.flaw, self.without()).violation for seed in seeds)
 
 
 def _receipt_first() -> Substitutes:
-    record, deliver = export._Export.record, export._Export.deliver
+    deliver = export._Export.deliver
 
-    def early(work: export._Export, sink: Any, exported: PublishedDay, *rest: Any, **options: Any) -> Delivered:
-        record(work, exported, "exported", ROWS)
-        return deliver(work, sink, exported, *rest, **options)
+    def early(work: export._Export, sink: Sink, delivery: Delivery) -> Delivered:
+        exported = published.of_day(work.state, work.spec, DAY).exported
+        work.record(work.receipt(exported, "exported", ROWS), work.state.receipt_token(NAME, DAY))
+        return deliver(work, sink, delivery)
 
     return [(export._Export, "deliver", early)]
 
@@ -507,6 +549,10 @@ def _no_created() -> Substitutes:
 
 def _is_of_alike(receipt: ExportReceipt, day: PublishedDay) -> bool:
     return (receipt.transaction, receipt.files) == (day.table.transaction, day.table.files)
+
+
+def _is_of_any_step(receipt: ExportReceipt, day: PublishedDay) -> bool:
+    return _IS_OF(receipt.model_copy(update={"of": day.step}), day)
 
 
 def _is_of_the_files(receipt: ExportReceipt, day: PublishedDay) -> bool:
@@ -531,7 +577,11 @@ def _replaces_what_is_to_stay(delivery: Delivery, shown: Marker | None) -> Outco
     return _REFUSED(replace(delivery, replaces="older"), shown)
 
 
-_REFUSED = Delivery.refused
+def _put_in_any_case(state: State, receipt: ExportReceipt, _token: str | None) -> None:
+    state._write(f"dt={receipt.day}/exports/{receipt.export}.json", receipt)
+
+
+_REFUSED, _IS_OF = Delivery.refused, published.is_of
 
 RULES = (
     Rule("the sink compares versions", without=lambda: [(Delivery, "refused", lambda *_: None)]),
@@ -549,6 +599,41 @@ RULES = (
         kind="keep",
     ),
     Rule("the receipt keeps it, too", without=_forgets_the_receipt, kind="keep"),
+    Rule(
+        "another step is not compared",
+        without=lambda: [(Delivery, "is_of_another_step", lambda *_: False)],
+        kind="deployments",
+    ),
+    Rule(
+        "it is replaced only if it is what the export has found",
+        without=lambda: [(Delivery, "_refused_instead_of", lambda *_: None)],
+        kind="changes of mind",
+        seen_at=44,
+    ),
+    Rule(
+        "its receipt is withdrawn before",
+        without=lambda: [(export._Export, "withdraw", lambda _work, _shown, _of, token: token)],
+        kind="changes of mind",
+        seen_at=48,
+    ),
+    Rule(
+        "what was about to be replaced is not found unchanged",
+        without=lambda: [(export, "_may_be_replaced", lambda *_: False)],
+        kind="changes of mind",
+        seen_at=75,
+    ),
+    Rule(
+        "a receipt replaces only the one that the export has found",
+        without=lambda: [(State, "put_receipt", _put_in_any_case)],
+        kind="changes of mind",
+        seen_at=2994,
+    ),
+    Rule("a receipt names its step", without=lambda: [(published, "is_of", _is_of_any_step)], kind="deployments"),
+    Rule(
+        "decisions wait until they are of the predictions",
+        without=lambda: [(pending, "why_apart", lambda *_: "")],
+        kind="deployments",
+    ),
 )
 
 
@@ -564,7 +649,7 @@ def main() -> int:
     began, broken, switches = perf_counter(), 0, 0
     for seed in range(options.first, options.first + options.histories):
         world = play(seed)
-        switches += sum(world.switches.values())
+        switches += world.exported
         if world.violation:
             broken += 1
             print(f"seed {seed}: {world.violation}")
@@ -577,8 +662,7 @@ def main() -> int:
     if options.rules:
         print(f"\n| rule taken out | broken / {options.without} | promises |\n| --- | --- | --- |")
         for rule in RULES:
-            found = [play(seed, rule.kind, rule.flaw, rule.without()).violation for seed in range(options.without)]
-            promises = Counter(violation.split(":")[0] for violation in found if violation)
+            promises = Counter(one.split(":")[0] for one in rule.violations(options.without) if one)
             print(f"| {rule.name} | {promises.total()} | {', '.join(f'{p} ({n})' for p, n in promises.items())} |")
     return int(broken > 0)
 

@@ -28,7 +28,8 @@ from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.folders.folder import Children, FileVersion, Folder
 from batch_scoring.storage.state import ShardStats
-from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Errors, Row, World
+from batch_scoring_tests.simulation.turns import Errors
+from batch_scoring_tests.simulation.world import COMMIT_ERRORS, DAY, OTHER_DAY, VACUUM_AFTER, Row, World
 
 ROOT = "s3://memory"
 

@@ -1,19 +1,16 @@
 """The world of one history: a clock, tasks that take turns, faults, changes to the landing folder, and the guarantees.
 
-Everything is determined by one seeded generator, so a history can be replayed from its seed. A *task* is a process: it
-runs until it reaches a storage operation; there another task may get its turn, the landing folder or a table may be
-changed, the process may die, and the response may be lost. Storage is provided by `memory.py` and `real.py`, the
-processes by `history.py`.
+A *task* is a process: it runs until it reaches a storage operation; there another task may get its turn, the landing
+folder or a table may be changed, the process may die, and the response may be lost. `turns.py` is how they take turns;
+storage is provided by `memory.py` and `real.py`, the processes by `history.py`.
 """
 
 import contextlib
-import random
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
@@ -24,6 +21,7 @@ from batch_scoring.daily.publish import DayStep
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.state import State
+from batch_scoring_tests.simulation.turns import DEATHS, FAULTS, Crash, Errors, Fault, Process, Turns
 
 DAY, OTHER_DAY = "2024-03-04", "2024-03-05"
 NAMES = ("validated_features", "quarantine", "predictions")
@@ -32,13 +30,7 @@ VACUUM_AFTER = timedelta(days=7)
 GOOD, REJECTED, POISON = 0, 1, 10
 """What becomes of a landing row; POISON + n: model n cannot score it."""
 
-Result = TypeVar("Result")
 Row = tuple[Any, ...]
-Errors = tuple[type[Exception], ...]
-
-
-class Crash(BaseException):
-    """The process is dead: no handler of `Exception` runs on."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +101,11 @@ class Store(Protocol):
     def unlink(self, table: str, path: str) -> None: ...
 
 
-class Task:
-    """A process."""
+class Task(Process):
+    """A process of a run."""
 
     def __init__(self, world: "World", name: str, work: Callable[["Task"], None]) -> None:
-        self.world, self.name, self.work = world, name, work
-        self.dead = False
+        super().__init__(world, name, work)
         self.pauses = self.commits = 0
         self.checked = 0
         """Number of the operation that listed the landing last."""
@@ -122,47 +113,16 @@ class Task:
         """Number of the first operation of the step that it is in."""
         self.rejected: list[str] = []
         """Quarantine files that it has written since its last shard."""
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        self.turn.acquire()
-        try:
-            if not self.dead:
-                self.work(self)
-        except Crash:
-            pass
-        except BaseException as error:
-            self.world.note(f"{self.name} fails: {type(error).__name__}: {str(error)[:160]}")
-            if not isinstance(error, self.world.honest_errors):
-                self.world.violation = self.world.violation or f"{type(error).__name__}: {error}"
-                self.world.error = error
-        self.world.ended(self)
 
 
-class World:
+class World(Turns[Task]):
     """One history."""
 
     def __init__(self, seed: int, habits: Habits, honest_errors: Errors) -> None:
-        self.random = random.Random(seed)
+        super().__init__(seed, honest_errors, faults=6, events=12)
         self.habits = habits
-        self.honest_errors = honest_errors
-        """What a run may end with; anything else is a fault of the protocol."""
         self.now = datetime.now(UTC).replace(microsecond=0) - timedelta(days=90)
-        self.trace: list[str] = []
-        self.violation = ""
-        self.error: BaseException | None = None
-        self.running: Task | None = None
-        """The process whose turn it is."""
-        self._is_quiet = False  # an operation takes effect, or somebody else acts: what that does is no operation
-        self._ready: list[Task] = []
-        self._main = threading.Lock()
-        self._main.acquire()
         self.operations = 0
-        self.faults_left = 6
-        self.events_left = 12
-        self.is_calm = False
 
         self.pipeline: Pipeline
         self.store: Store
@@ -188,80 +148,7 @@ class World:
         that stops for a week between writing a shard and committing it, or a RESTORE, is not saved from it."""
         self.writes = self.commits = self.published_days = 0
 
-    # time and turns
-
-    def note(self, text: str) -> None:
-        """Add a line to the history."""
-        self.trace.append(text)
-
-    def violate(self, text: str) -> None:
-        """A promise is broken: every process ends at its next operation."""
-        if not self.violation:
-            self.violation = text
-            self.note(f"VIOLATION {text}")
-
-    def together(self, tasks: Iterable[Task]) -> None:
-        """Let processes run, taking turns at storage operations, until all have ended."""
-        self._ready = list(tasks)
-        if self._ready:
-            for task in self._ready:
-                task.thread.start()
-            self._wake(self.random.choice(self._ready))
-            self._main.acquire()
-        self.running = None
-
-    def ended(self, task: Task) -> None:
-        """A process is over; somebody else goes on."""
-        self._ready.remove(task)
-        if self._ready:
-            self._wake(self.random.choice(self._ready))
-        else:
-            self._main.release()
-
-    def _wake(self, task: Task) -> None:
-        self.running = task
-        task.turn.release()
-
-    def operation(self, what: str, effect: Callable[[], Result], errors: Errors = (OSError,)) -> Result:
-        """A storage operation of the process whose turn it is: it may be the last that it does."""
-        task = self.running
-        if task is None or self._is_quiet:
-            return effect()
-        self._may_lose_its_turn(task, what)
-        self.operations += 1
-        if what == "list landing":
-            task.checked = self.operations
-        chance = self.random.random()
-        fault = chance < self.habits.fault and self.faults_left > 0 and not self.is_calm
-        kinds = ("dies before", "dies after", "refused", "answer lost") if errors else ("dies before", "dies after")
-        kind = self.random.choice(kinds) if fault else ""
-        if kind:
-            self.faults_left -= 1
-            self.note(f"{task.name}: {what}: {kind}")
-        if kind == "dies before":
-            task.dead = True
-            raise Crash
-        if kind == "refused":
-            raise self.random.choice(errors)(f"{what}: connection reset")
-        with self.quietly():
-            result = effect()
-        if self.violation:
-            raise Crash
-        if kind == "dies after":
-            task.dead = True
-            raise Crash
-        if kind == "answer lost":
-            raise self.random.choice(errors)(f"{what}: the answer was lost")
-        return result
-
-    @contextlib.contextmanager
-    def quietly(self) -> Iterator[None]:
-        """What happens inside is no operation of a process."""
-        before, self._is_quiet = self._is_quiet, True
-        try:
-            yield
-        finally:
-            self._is_quiet = before
+    # turns
 
     def pause(self, _seconds: float = 0.0) -> None:
         """A process waits before it tries again; no time passes."""
@@ -273,35 +160,28 @@ class World:
             self.violate(f"{task.name} tries for ever")
             raise Crash
         if not self._is_quiet:
-            self._may_lose_its_turn(task)
+            self._may_lose_its_turn(task, "")
 
-    def _may_lose_its_turn(self, task: Task, what: str = "") -> None:
-        if task.dead or self.violation:
-            raise Crash
+    def _may_lose_its_turn(self, task: Task, what: str) -> None:
+        self._go_on(task)
         verb, _, table = what.partition(" ")
         if verb not in ("commit", "load"):
             table = ""
-        chance = self.habits.event * (self.habits.hot if table else 1)
         lose = min(0.5, self.habits.switch * (6 if verb == "commit" else 1))
-        if not self.is_calm and self.events_left > 0 and self.random.random() < chance:
-            lose = max(lose, 0.5)
-            self.events_left -= 1
-            with self.quietly():
-                self._focus = table
-                self.happen()
-                self._focus = ""
-            if self.violation:
-                raise Crash
-        if self.random.random() < lose:
-            self._give_way(task)
+        self._focus = table
+        is_disturbed = self._may_happen(task, self.habits.event * (self.habits.hot if table else 1))
+        self._focus = ""
+        self._may_give_way(task, max(lose, 0.5) if is_disturbed else lose)
 
-    def _give_way(self, task: Task) -> None:
-        other = self.random.choice(self._ready)
-        if other is not task:
-            self._wake(other)
-            task.turn.acquire()
-            if task.dead or self.violation:
-                raise Crash
+    def _fault(self, what: str, errors: Errors) -> Fault:
+        self.operations += 1
+        if what == "list landing" and self.running:
+            self.running.checked = self.operations
+        is_faulty = self.random.random() < self.habits.fault and self.faults_left > 0 and not self.is_calm
+        return self.random.choice(FAULTS if errors else DEATHS) if is_faulty else ""
+
+    def _error(self, errors: Errors) -> type[Exception]:
+        return self.random.choice(errors)
 
     # what others do
 

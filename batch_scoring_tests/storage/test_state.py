@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring.errors import StateError
+from batch_scoring.errors import FileChangedError, StateError
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import (
     MOST_UNPUBLISHED,
     ActiveModel,
     DayInput,
+    ExportReceipt,
     LandingFile,
     PublishedDay,
     PublishedPart,
@@ -163,3 +164,30 @@ def test_a_days_account_is_the_sum_of_its_shards() -> None:
 def test_documents_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         MODEL.version = "v2"  # type: ignore[misc]
+
+
+def test_a_receipt_replaces_only_the_one_that_was_found(state: State) -> None:
+    first = ExportReceipt(
+        pipeline="tiny",
+        export="list",
+        day=DAY,
+        of="predictions",
+        created=1,
+        transaction=1,
+        files=("a",),
+        settings="s",
+        outcome="exported",
+        rows=7,
+        run_id="first",
+        began_at=NOW,
+        finished_at=NOW,
+    )
+    second, late = (first.model_copy(update={"run_id": run}) for run in ("second", "late"))
+    assert state.receipt_token("list", DAY) is None
+    state.put_receipt(first, None)
+    token = state.receipt_token("list", DAY)
+    state.put_receipt(second, token)
+    for found in (token, None):
+        with pytest.raises(FileChangedError):
+            state.put_receipt(late, found)
+    assert state.receipt("list", DAY) == second

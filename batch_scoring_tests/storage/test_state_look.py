@@ -58,6 +58,10 @@ def receipt(day: str, export: str = "list", transaction: int = 1) -> ExportRecei
     return ExportReceipt(day=day, export=export, outcome="exported", rows=1, **version, **fields)
 
 
+def put(state: State, new: ExportReceipt) -> None:
+    state.put_receipt(new, state.receipt_token(new.export, new.day))
+
+
 def test_a_look_gives_what_the_state_gives_whatever_happens_between_looks(output: CountingFolder) -> None:
     dice, state = random.Random(7), State(output)
     for number in range(150):
@@ -66,7 +70,7 @@ def test_a_look_gives_what_the_state_gives_whatever_happens_between_looks(output
             case 0 | 1:
                 state.put_published_day(published(day, number))
             case 2 | 3:
-                state.put_receipt(receipt(day, transaction=number))
+                put(state, receipt(day, transaction=number))
             case _:
                 output.put(f"state/dt={day}/predictions.json", b"{torn")
         look, some = StateLook(output), dice.sample(DAYS, 9)
@@ -80,12 +84,12 @@ def test_a_second_look_reads_only_what_has_changed(output: CountingFolder) -> No
     state = State(output)
     for day in DAYS:
         state.put_published_day(published(day))
-        state.put_receipt(receipt(day))
+        put(state, receipt(day))
     output.opened.clear()
     StateLook(output).published_days_of("predictions", DAYS[10:])
     StateLook(output).receipts_of("list", DAYS[10:])
     assert len(output.opened) == 60
-    state.put_receipt(receipt(DAYS[20], transaction=2))
+    put(state, receipt(DAYS[20], transaction=2))
     output.opened.clear()
     look = StateLook(output)
     assert [found.transaction for found in look.receipts_of("list", DAYS[19:22])] == [1, 2, 1]
@@ -107,10 +111,10 @@ def test_one_look_is_the_same_for_all_who_ask(output: CountingFolder) -> None:
 
 def test_a_document_replaced_after_the_listing_is_read_as_it_is_now_and_not_kept(output: CountingFolder) -> None:
     state = State(output)
-    state.put_receipt(receipt(DAYS[5]))
+    put(state, receipt(DAYS[5]))
     look = StateLook(output)
     assert look.receipts_of("another", DAYS[5:6]) == []  # lists
-    state.put_receipt(receipt(DAYS[5], transaction=2))
+    put(state, receipt(DAYS[5], transaction=2))
     assert look.receipts_of("list", DAYS[5:6]) == [receipt(DAYS[5], transaction=2)]
     output.opened.clear()
     assert StateLook(output).receipts_of("list", DAYS[5:6]) == [receipt(DAYS[5], transaction=2)]
@@ -125,7 +129,7 @@ def test_a_document_that_cannot_be_read_is_left_out_and_asked_for_again(output: 
         def subfolder(self, path: str) -> Folder:
             return Failing(f"{self.uri}/{path}")
 
-    State(output).put_receipt(receipt(DAYS[5]))
+    put(State(output), receipt(DAYS[5]))
     assert StateLook(Failing(output.uri)).receipts_of("list", DAYS) == []
     assert StateLook(output).receipts_of("list", DAYS) == [receipt(DAYS[5])]
 
@@ -133,7 +137,7 @@ def test_a_document_that_cannot_be_read_is_left_out_and_asked_for_again(output: 
 def test_the_documents_kept_have_a_bound(output: CountingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     state = State(output)
     for day in DAYS:
-        state.put_receipt(receipt(day))
+        put(state, receipt(day))
     size = output.list("state/dt=")[0].size
     monkeypatch.setattr(state_look, "CACHED_BYTES", 10 * size)
     StateLook(output).receipts_of("list", DAYS)
@@ -149,7 +153,7 @@ def test_on_s3_a_look_at_unchanged_documents_only_lists(store: Store) -> None:
     output = S3Folder(f"s3://{store.new_bucket()}/output")
     state = State(output)
     for day in DAYS:
-        state.put_receipt(receipt(day))
+        put(state, receipt(day))
     assert StateLook(output).receipts_of("list", DAYS[3:]) == [receipt(day) for day in DAYS[3:]]
     before = store.proxy.statuses.total()
     assert StateLook(output).receipts_of("list", DAYS[3:]) == [receipt(day) for day in DAYS[3:]]

@@ -65,7 +65,7 @@ def place_of(export: AnyExport) -> str:
 
 def is_of(receipt: ExportReceipt, published: PublishedDay) -> bool:
     """Whether a receipt is of what is published, wherever its sink is."""
-    return (receipt.of, receipt.created, receipt.transaction, receipt.files) == (
+    return not receipt.gives_way_to and (receipt.of, receipt.created, receipt.transaction, receipt.files) == (
         published.step,
         *version_of(published),
         published.table.files,

@@ -2,6 +2,7 @@
 
 A sink holds a *marker* for each day: the version of the day whose rows it shows. Rows and marker change in one atomic
 step that compares versions, so a repeated export does nothing, and one that comes late cannot replace a newer version.
+Versions of two steps cannot be compared: one replaces the other only if it is what the export has found when it began.
 The marker is the truth; the receipt in the pipeline's state is its copy, from which the sensor and the checks learn
 what is exported without asking the sink.
 """
@@ -37,8 +38,8 @@ class Marker:
 
 
 Outcome = Literal["exported", "unchanged", "superseded", "kept"]
-"""exported: the sink now shows this version; unchanged: it did before; superseded: it shows a newer one; kept: it shows
-an older one, which is to stay."""
+"""exported: the sink now shows this version; unchanged: it did before; superseded: it shows a newer one, or one of
+another step that came meanwhile; kept: it shows an older one, or one of another step, which is to stay."""
 
 Replaces = Literal["nothing", "older", "same"]
 """What a delivery may replace: nothing, as what is shown is to stay; an older version; the same version too."""
@@ -61,20 +62,31 @@ class Delivery:
     replaces: Replaces = "older"
     of: str = ""
     """The step whose version it is, as in the marker: `predictions` or `decisions`."""
+    instead_of: Marker | None = None
+    """What the sink showed when the export began, and is to be replaced without comparing versions: another step's, or
+    the same version, which an export of another step was about to replace."""
 
     def refused(self, shown: Marker | None) -> Outcome | None:
         """Why this version is not shown in place of what the sink shows of the day; None if it is."""
-        if shown is None or self._is_incomparable(shown):
+        if shown is None:
             return None
+        if shown == self.instead_of or self.is_of_another_step(shown):
+            return self._refused_instead_of(shown)
         if shown.version < self.version and self.replaces != "nothing":
             return None
         if shown.version == self.version:
             return None if self.replaces == "same" else "unchanged"
         return "superseded" if shown.version > self.version else "kept"
 
-    def _is_incomparable(self, shown: Marker) -> bool:
+    def is_of_another_step(self, shown: Marker) -> bool:
         """Whether the sink shows another step: each has a table with a count of its own, and neither is the newer."""
         return bool(shown.of and self.of) and shown.of != self.of
+
+    def _refused_instead_of(self, shown: Marker) -> Outcome | None:
+        """Only what was there before is replaced: an export of the step that the spec names now may have come since."""
+        if self.replaces == "nothing":
+            return "kept"
+        return None if shown == self.instead_of else "superseded"
 
 
 @dataclass(frozen=True)

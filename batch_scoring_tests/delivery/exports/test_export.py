@@ -10,7 +10,7 @@ import pytest
 from batch_scoring.delivery.exports import export as exports
 from batch_scoring.delivery.exports import pending
 from batch_scoring.delivery.exports.export import export_day
-from batch_scoring.delivery.exports.sink import Delivered, Delivery
+from batch_scoring.delivery.exports.sink import Delivered, Delivery, Marker
 from batch_scoring.errors import NotPublishedError, SinkError, SinkRefusedError, StateError
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ExportReceipt
@@ -23,6 +23,9 @@ class NoSink:
     """A sink that must not be asked."""
 
     address = "nowhere"
+
+    def marker(self, day: str) -> Marker | None:
+        raise AssertionError("the sink was asked")
 
     def deliver(self, delivery: Delivery) -> Delivered:
         raise AssertionError("the sink was asked")
@@ -157,6 +160,7 @@ def late(tiny: TinyProject, meanwhile: Callable[[], object]) -> ExportReceipt:
 
     class LateSink:
         address = "late"
+        marker = sink.marker
 
         def deliver(self, delivery: Delivery) -> Delivered:
             meanwhile()
@@ -174,9 +178,7 @@ def test_an_older_version_that_comes_late_does_not_replace_a_newer_one(tiny: Tin
 
     assert late(tiny, newer).outcome == "superseded"
     assert exported(tiny).num_rows == 13
-    assert [one.day for one in pending.recent(tiny.pipeline, NAME)] == [DAY], "its receipt has replaced the newer one's"
-    assert export_day(tiny.pipeline, NAME, DAY, StepContext("another", run_of_test().started, print)).sent is None
-    assert pending.recent(tiny.pipeline, NAME) == []
+    assert pending.recent(tiny.pipeline, NAME) == [], "the newer one's receipt stays"
 
 
 def test_a_sink_that_is_ahead_of_the_published_day_is_asked_once(tiny: TinyProject) -> None:
@@ -191,6 +193,102 @@ def test_a_sink_that_is_ahead_of_the_published_day_is_asked_once(tiny: TinyProje
         path.write_bytes(content)
     assert export(tiny).outcome == "superseded"
     assert export(tiny, sink=NoSink()).outcome == "superseded"
+
+
+# an export whose step has changed
+
+
+def of_step(tiny: TinyProject, step: str, **options: Any) -> ExportReceipt:  # noqa: ANN401
+    return export_day(unchecked(tiny, of=step), NAME, DAY, run_of_test(), **options)
+
+
+def test_the_step_changes_and_back_unless_what_was_exported_is_to_stay(tiny: TinyProject) -> None:
+    scored(tiny)
+    decide(tiny)
+    for step in ("predictions", "decisions", "predictions"):
+        assert of_step(tiny, step).outcome == "exported"
+        assert of_step(tiny, step, sink=NoSink()).of == step
+        assert ("action" in exported(tiny).column_names) == (step == "decisions")
+    receipt_file(tiny).unlink()
+    kept = export_day(unchecked(tiny, of="decisions", corrections="keep"), NAME, DAY, run_of_test())
+    found = manifest(tiny)
+    assert kept.outcome == "kept" and found and found.of == "predictions"
+
+
+class Interrupted:
+    """A sink in which something happens before rows arrive, and whose answer may be lost."""
+
+    address = "interrupted"
+
+    def __init__(self, tiny: TinyProject, meanwhile: Callable[[], object], *, is_lost: bool = False) -> None:
+        self._sink, self._meanwhile, self._is_lost = sink_of(tiny), meanwhile, is_lost
+        self.marker = self._sink.marker
+
+    def deliver(self, delivery: Delivery) -> Delivered:
+        self._meanwhile()
+        done = self._sink.deliver(delivery)
+        if self._is_lost:
+            raise SinkError("the answer was lost")
+        return done
+
+
+def is_settled(tiny: TinyProject, step: str) -> bool:
+    """Whether the next export shows the step, and nothing is behind then."""
+    of_step(tiny, step)
+    found = manifest(tiny)
+    assert found is not None
+    return found.of == step and pending.recent(unchecked(tiny, of=step), NAME) == []
+
+
+def test_a_late_export_of_the_step_before_does_not_replace_the_new_one(tiny: TinyProject) -> None:
+    scored(tiny)
+    decide(tiny)
+    late = Interrupted(tiny, lambda: of_step(tiny, "decisions"))
+    assert of_step(tiny, "predictions", sink=late).outcome == "superseded"
+    found = manifest(tiny)
+    assert found and found.of == "decisions"
+    assert is_settled(tiny, "decisions") and manifest(tiny) == found, "and is not exported twice"
+
+
+def test_no_receipt_stands_while_its_step_gives_way(tiny: TinyProject) -> None:
+    """An export of the step before dies after the switch: the step of the spec is exported again."""
+    scored(tiny)
+    decide(tiny)
+    of_step(tiny, "decisions")
+    with pytest.raises(SinkError):
+        of_step(tiny, "predictions", sink=Interrupted(tiny, lambda: None, is_lost=True))
+    assert [day.day for day in pending.recent(unchecked(tiny, of="decisions"), NAME)] == [DAY]
+    assert is_settled(tiny, "decisions")
+
+
+def test_what_an_export_may_still_replace_is_not_found_unchanged(tiny: TinyProject) -> None:
+    scored(tiny)
+    decide(tiny)
+    of_step(tiny, "decisions")
+    before = manifest(tiny)
+    late = Interrupted(tiny, lambda: of_step(tiny, "decisions"))
+    assert of_step(tiny, "predictions", sink=late).outcome == "superseded"
+    after = manifest(tiny)
+    assert before and after and (after.of, after.file) == ("decisions", before.file) and after != before
+    assert is_settled(tiny, "decisions")
+
+
+def test_a_receipt_that_came_meanwhile_stays(tiny: TinyProject) -> None:
+    """An export of the same step is slow to write its receipt: by then another one has withdrawn it."""
+    scored(tiny)
+    decide(tiny)
+    of_step(tiny, "decisions")
+    receipt_file(tiny).unlink()
+
+    class Slow(Interrupted):
+        def deliver(self, delivery: Delivery) -> Delivered:
+            done = super().deliver(delivery)
+            with pytest.raises(SinkError):
+                of_step(tiny, "predictions", sink=Interrupted(tiny, lambda: None, is_lost=True))
+            return done
+
+    assert of_step(tiny, "decisions", sink=Slow(tiny, lambda: None)).outcome == "unchanged"
+    assert is_settled(tiny, "decisions")
 
 
 # what cannot be exported
@@ -222,6 +320,9 @@ def test_an_export_that_fails_leaves_no_receipt(tiny: TinyProject, error: Except
     scored(with_export(tiny))
 
     class Failing(NoSink):
+        def marker(self, day: str) -> Marker | None:
+            return None
+
         def deliver(self, delivery: Delivery) -> Delivered:
             raise error
 

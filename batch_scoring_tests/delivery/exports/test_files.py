@@ -25,6 +25,7 @@ from batch_scoring.errors import SinkError, SinkRefusedError
 from batch_scoring.storage import row_files
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.folder import Folder
+from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.reliability.store import Store
 
 DAY = "2026-11-28"
@@ -38,23 +39,8 @@ ROWS = pa.table(
 )
 
 
-def delivery(
-    transaction: int,
-    rows: pa.Table = ROWS,
-    *,
-    created: int = 1,
-    run: str = "run",
-    read: Callable[[], Iterator[pa.RecordBatch]] | None = None,
-) -> Delivery:
-    return Delivery(
-        pipeline="churn",
-        export="calls",
-        day=DAY,
-        version=Version(created, transaction),
-        run_id=run,
-        schema=rows.schema,
-        read=read or (lambda: iter(rows.to_batches(max_chunksize=2))),
-    )
+def delivery(transaction: int, rows: pa.Table = ROWS, *, run: str = "run", **fields: Any) -> Delivery:  # noqa: ANN401
+    return delivery_of(rows, DAY, transaction, export="calls", run_id=run, **fields)
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
@@ -292,8 +278,12 @@ def test_another_exports_manifest_is_refused_and_stands(folder: Folder, sink: Fi
 
 def test_another_table_is_exported_in_its_place_and_back(folder: Folder, sink: FileSink) -> None:
     for of, transaction, created in (("predictions", 3, 1), ("decisions", 1, 2), ("predictions", 3, 1)):
-        assert sink.deliver(replace(delivery(transaction, created=created), of=of)).outcome == "exported"
+        before = sink.marker(DAY)
+        new = delivery(transaction, created=created, of=of, instead_of=before)
+        assert sink.deliver(new).outcome == "exported"
         assert manifest(folder).of == of
+    late = delivery(1, created=2, of="decisions", instead_of=before)
+    assert sink.deliver(late).outcome == "superseded", "the predictions came meanwhile"
 
 
 def test_a_file_that_is_gone_is_written_again_unless_a_list_is_to_stay(folder: Folder, sink: FileSink) -> None:

@@ -91,7 +91,7 @@ def test_a_day_that_was_exported_to_another_place_is_behind(
     assert found == (["it was exported to another place than the spec names now"] if is_behind else [])
     receipt = tiny.state.receipt(NAME, DAY)
     assert receipt
-    tiny.state.put_receipt(receipt.model_copy(update={"place": ""}))
+    tiny.state.put_receipt(receipt.model_copy(update={"place": ""}), tiny.state.receipt_token(NAME, DAY))
     assert pending.recent(unchecked(tiny, **after), NAME) == [], "a receipt from before they had a place"
 
 

@@ -1,13 +1,15 @@
 """The protocol of sinks."""
 
 import random
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
 from batch_scoring.delivery.exports.files import FileSink
-from batch_scoring.delivery.exports.sink import Delivery, Marker, Outcome, Replaces, Sink, Version
+from batch_scoring.delivery.exports.sink import Marker, Outcome, Replaces, Sink, Version
+from batch_scoring_tests.deliveries import delivery_of
 
 
 def test_versions_are_ordered_by_their_table_and_then_by_their_transaction() -> None:
@@ -26,13 +28,17 @@ def test_an_address_tells_no_password() -> None:
 def test_versions_of_two_steps_are_not_compared(replaces: Replaces, version: Version) -> None:
     """Each step has a table of its own: an export that changed from one to the other would stand still for ever."""
 
-    def refused(shown: str, of: str) -> Outcome | None:
-        marker = Marker(Version(2, 2), 3, "run", datetime.now(UTC), shown)
-        schema = pa.schema([("id", pa.int64())])
-        delivery = Delivery("p", "e", "2024-01-01", version, "run", schema, lambda: iter(()), replaces, of)
-        return delivery.refused(marker)
+    def refused(shown: str, of: str, instead_of: Marker | None = None) -> Outcome | None:
+        delivery = delivery_of(pa.table({"id": [1]}), "2024-01-01", replaces=replaces, of=of, instead_of=instead_of)
+        return replace(delivery, version=version).refused(replace(marker, of=shown))
 
-    assert refused("decisions", "predictions") is None
+    marker = Marker(Version(2, 2), 3, "run", datetime.now(UTC), "decisions")
+    stays = replaces == "nothing"
+    assert refused("decisions", "predictions", marker) == ("kept" if stays else None)
+    assert refused("decisions", "decisions", marker) == ("kept" if stays else None), "it was about to be replaced"
+    later = replace(marker, exported_at=marker.exported_at + timedelta(seconds=1))
+    for found in (None, later):
+        assert refused("decisions", "predictions", found) == ("kept" if stays else "superseded"), "it came meanwhile"
     compared = refused("predictions", "predictions")
     assert refused("", "predictions") == refused("predictions", "") == compared, "a marker from before"
     assert (compared is None) == (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -14,6 +15,7 @@ from batch_scoring_tests.receivers import LOG, WebServer
 from batch_scoring_tests.tiny import TinyProject, days_ago
 
 Tick = Callable[[], str]
+Decide = Callable[..., str]
 
 
 @pytest.fixture
@@ -32,11 +34,11 @@ def tick(instance: dg.DagsterInstance, fraud: TinyProject) -> Tick:
     return lambda: collector.tick(instance, [fraud.pipeline], LOG)
 
 
-def decide(
+def publish(
     tiny: TinyProject,
     day: str,
     rows: int,
-    digest: str = "a",
+    digest: str,
     *,
     start: int = 0,
     held: int = 0,
@@ -75,10 +77,26 @@ def decide(
     tiny.state.put_published_day(published.model_copy(update=changes))
 
 
-def test_the_team_is_told_once_how_many_rows_have_the_action(fraud: TinyProject, web: WebServer, tick: Tick) -> None:
+@pytest.fixture
+def decide(fraud: TinyProject, tick: Tick) -> Decide:
+    """Publish a day's decisions, today's if no other is named, and let the alerts look."""
+
+    def published(rows: int, digest: str = "a", *, day: str = days_ago(0), **changes: Any) -> str:  # noqa: ANN401
+        publish(fraud, day, rows, digest, **changes)
+        return tick()
+
+    return published
+
+
+def titles(web: WebServer) -> list[str]:
+    return [post["title"] for post in web.posts]
+
+
+def test_the_team_is_told_once_how_many_rows_have_the_action(
+    fraud: TinyProject, web: WebServer, tick: Tick, decide: Decide
+) -> None:
     assert tick() == "no new alerts" and web.posts == []
-    decide(fraud, days_ago(1), 12)
-    assert tick() == "FRAUD_URLS: 1 new; delivered 1 by action"
+    assert decide(12, day=days_ago(1)) == "FRAUD_URLS: 1 new; delivered 1 by action"
     (post,) = web.posts
     assert post["title"] == f"{fraud.name} {days_ago(1)}: 12 rows with the action review"
     assert post["message"].splitlines() == [
@@ -89,41 +107,32 @@ def test_the_team_is_told_once_how_many_rows_have_the_action(fraud: TinyProject,
 
 
 def test_a_corrected_day_is_told_again_with_what_was_told_before(
-    fraud: TinyProject, web: WebServer, tick: Tick
+    fraud: TinyProject, web: WebServer, decide: Decide
 ) -> None:
-    decide(fraud, days_ago(0), 12)
-    tick()
-    decide(fraud, days_ago(0), 3, "b")
-    tick()
+    decide(12)
+    decide(3, "b")
     assert web.posts[1]["title"] == f"{fraud.name} {days_ago(0)}: 3 rows with the action review, corrected"
     assert "corrected: 12 rows had it before" in web.posts[1]["message"]
-    decide(fraud, days_ago(0), 0, "c")
-    tick()
+    decide(0, "c")
     assert web.posts[2]["title"] == f"{fraud.name} {days_ago(0)}: 0 rows with the action review, corrected"
 
 
 def test_a_day_that_is_decided_anew_with_the_same_rows_is_not_told_again(
-    fraud: TinyProject, web: WebServer, tick: Tick
+    fraud: TinyProject, web: WebServer, decide: Decide
 ) -> None:
-    decide(fraud, days_ago(0), 12)
-    tick()
-    decide(fraud, days_ago(0), 12, "b")
-    assert tick() == "no new alerts"
-    decide(fraud, days_ago(0), 12, "c", start=1)
-    tick()
-    assert [post["title"] for post in web.posts[1:]] == [
-        f"{fraud.name} {days_ago(0)}: 12 rows with the action review, corrected"
-    ]
+    decide(12)
+    assert decide(12, "b") == "no new alerts"
+    decide(12, "c", start=1)
+    assert titles(web)[1:] == [f"{fraud.name} {days_ago(0)}: 12 rows with the action review, corrected"]
 
 
 @pytest.mark.parametrize(("is_ranked", "named"), [(True, "rank: k5, k6"), (False, "score: k16, k15")])
 def test_the_control_group_is_not_named_and_without_ranks_the_highest_scores_are(
-    fraud: TinyProject, web: WebServer, tick: Tick, is_ranked: bool, named: str
+    fraud: TinyProject, web: WebServer, decide: Decide, is_ranked: bool, named: str
 ) -> None:
     fraud.spec["alerts"]["actions"]["review"]["keys"] = 2
     fraud.write_spec()
-    decide(fraud, days_ago(0), 12, held=5, is_ranked=is_ranked)
-    tick()
+    decide(12, held=5, is_ranked=is_ranked)
     assert f"first by {named}\n" in web.posts[0]["message"]
 
 
@@ -132,7 +141,7 @@ def test_keys_are_named_by_rank_if_the_spec_allows_it_and_the_control_group_is_c
 ) -> None:
     fraud.spec["alerts"]["actions"]["review"]["keys"] = 3
     fraud.write_spec()
-    decide(fraud, days_ago(0), 12)
+    publish(fraud, days_ago(0), 12, "a")
     day = fraud.published_day("decisions", days_ago(0))
     held = day.shards[0].model_copy(update={"arms": {"review": {"treated": 12, "control": 2}}})
     fraud.state.put_published_day(day.model_copy(update={"shards": (held,)}))
@@ -171,30 +180,26 @@ def test_a_key_makes_no_line_of_its_own(fraud: TinyProject, web: WebServer, tick
 
 
 def test_few_rows_old_days_and_days_decided_before_the_first_look_are_silent(
-    fraud: TinyProject, web: WebServer, tick: Tick
+    fraud: TinyProject, web: WebServer, decide: Decide
 ) -> None:
     fraud.spec["alerts"]["actions"]["review"]["at_least"] = 13
     fraud.write_spec()
-    decide(fraud, days_ago(0), 12)
-    decide(fraud, days_ago(3), 50)
-    decide(fraud, days_ago(1), 50, finished_at=datetime.now(UTC) - timedelta(hours=25))
-    assert tick() == "no new alerts" and web.posts == []
-    decide(fraud, days_ago(0), 13, "b")
-    tick()
-    assert [post["title"] for post in web.posts] == [
-        f"{fraud.name} {days_ago(0)}: 13 rows with the action review, corrected"
-    ]
+    publish(fraud, days_ago(0), 12, "a")
+    publish(fraud, days_ago(3), 50, "a")
+    long_ago = datetime.now(UTC) - timedelta(hours=25)
+    assert decide(50, day=days_ago(1), finished_at=long_ago) == "no new alerts" and web.posts == []
+    decide(13, "b")
+    assert titles(web) == [f"{fraud.name} {days_ago(0)}: 13 rows with the action review, corrected"]
 
 
 def test_a_channel_that_is_down_gets_its_message_later_and_no_other_channel_gets_it(
-    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+    web: WebServer, tick: Tick, decide: Decide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everybody = WebServer()
     try:
         monkeypatch.setenv("ALERT_URLS", everybody.url)
         web.is_down = True
-        decide(fraud, days_ago(0), 12)
-        assert "1 wait for FRAUD_URLS[1] (json) since" in tick()
+        assert "1 wait for FRAUD_URLS[1] (json) since" in decide(12)
         web.is_down = False
         assert tick() == "delivered 1 by action"
         assert len(web.posts) == 1 and everybody.posts == []
@@ -203,13 +208,12 @@ def test_a_channel_that_is_down_gets_its_message_later_and_no_other_channel_gets
 
 
 def test_a_variable_that_is_not_set_is_reported_and_its_messages_come_once_it_is(
-    fraud: TinyProject, web: WebServer, tick: Tick, monkeypatch: pytest.MonkeyPatch
+    fraud: TinyProject, web: WebServer, tick: Tick, decide: Decide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FRAUD_URLS")
-    decide(fraud, days_ago(0), 12)
-    assert tick() == f"FRAUD_URLS is not set: {fraud.name} review are not announced"
+    assert decide(12) == f"FRAUD_URLS is not set: {fraud.name} review are not announced"
     monkeypatch.setenv("FRAUD_URLS", "nonsense")
     assert "FRAUD_URLS[1] is not understood by apprise" in tick()
     monkeypatch.setenv("FRAUD_URLS", web.url)
     tick()
-    assert [post["title"] for post in web.posts] == [f"{fraud.name} {days_ago(0)}: 12 rows with the action review"]
+    assert titles(web) == [f"{fraud.name} {days_ago(0)}: 12 rows with the action review"]

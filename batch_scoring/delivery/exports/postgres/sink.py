@@ -196,6 +196,8 @@ class PostgresSink:
         Rows that somebody has deleted, or a table that was dropped, are written again, unless what was exported is to
         stay: nothing tells whether they would be the same rows.
         """
+        if shown.table != place.quoted and delivery.is_of_another_step(shown.marker):
+            return None
         outcome = delivery.refused(shown.marker)
         if outcome is None or outcome == "superseded":
             return outcome

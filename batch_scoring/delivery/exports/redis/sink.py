@@ -290,8 +290,8 @@ def _owner(delivery: Delivery) -> str:
 
 def _refused(delivery: Delivery, shown: ShownDay, now: datetime) -> Outcome | None:
     """Why a delivery is not shown; one whose keys have vanished may come again, unless what was exported is to stay."""
-    is_gone = shown.expires_at <= now and shown.marker.version == delivery.version
-    if is_gone and delivery.replaces != "nothing":
+    is_other = shown.marker.version == delivery.version or delivery.is_of_another_step(shown.marker)
+    if shown.expires_at <= now and is_other and delivery.replaces != "nothing":
         return None
     return delivery.refused(shown.marker)
 

@@ -12,6 +12,7 @@ import pytest
 from batch_scoring.delivery.exports.postgres.sink import PostgresSink
 from batch_scoring.delivery.exports.sink import Delivery, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError, StoreError
+from batch_scoring_tests import deliveries
 from batch_scoring_tests.postgres_server import PASSWORD, Server
 
 DAY, OTHER_DAY = "2024-01-01", "2024-01-02"
@@ -24,15 +25,7 @@ def sink_of(server: Server, table: str = "results", *, user: str = "owner", expo
 
 
 def delivery_of(rows: pa.Table, transaction: int = 1, day: str = DAY) -> Delivery:
-    return Delivery(
-        "churn",
-        "results",
-        day,
-        Version(7, transaction),
-        f"run-{transaction}",
-        rows.schema,
-        lambda: iter(rows.to_batches()),
-    )
+    return deliveries.delivery_of(rows, day, transaction, created=7, run_id=f"run-{transaction}")
 
 
 def rows_in(server: Server, columns: str = "id", table: str = "results") -> list[Any]:
@@ -172,12 +165,18 @@ def test_a_day_that_is_kept_is_not_corrected(postgres: Server) -> None:
 def test_an_export_that_changes_to_decisions_and_back_goes_on(postgres: Server) -> None:
     sink = sink_of(postgres)
     sink.deliver(replace(delivery_of(ids(1), 4), of="predictions"))
-    assert sink.deliver(replace(delivery_of(ids(2), 1), of="decisions")).outcome == "exported"
+    before = sink.marker(DAY)
+    assert sink.deliver(replace(delivery_of(ids(2), 1), of="decisions", instead_of=before)).outcome == "exported"
     marker = sink.marker(DAY)
     assert marker and (marker.of, marker.version) == ("decisions", Version(7, 1))
     assert sink.deliver(replace(delivery_of(ids(3), 0), of="decisions")).outcome == "superseded"
-    assert sink.deliver(replace(delivery_of(ids(3), 0), of="predictions")).outcome == "exported"
+    predictions = replace(delivery_of(ids(3), 0), of="predictions", instead_of=before)
+    assert sink.deliver(predictions).outcome == "superseded", "the decisions came meanwhile"
+    assert sink.deliver(replace(predictions, instead_of=marker)).outcome == "exported"
     assert rows_in(postgres) == [3]
+    other = sink_of(postgres, "renamed")
+    assert other.marker(DAY) is None
+    assert other.deliver(replace(delivery_of(ids(4)), of="decisions")).outcome == "exported"
 
 
 def test_a_table_of_markers_without_the_step_gets_it_with_the_next_day(postgres: Server) -> None:

@@ -17,6 +17,7 @@ from batch_scoring.delivery.exports.redis.server import RedisServer
 from batch_scoring.delivery.exports.redis.sink import RedisSink
 from batch_scoring.delivery.exports.sink import Delivery, Outcome, Replaces, Version
 from batch_scoring.errors import RowsLostError, SinkError, SinkRefusedError
+from batch_scoring_tests.deliveries import delivery_of
 from batch_scoring_tests.redis_process import PASSWORD, RedisProcess, free_port, needs_redis, running_redis
 
 pytestmark = needs_redis
@@ -49,17 +50,14 @@ def sink(server: RedisProcess) -> RedisSink:
 
 
 def delivery(
-    day: str = SATURDAY, transaction: int = 1, rows: pa.Table = ITEMS, *, created: int = 1, run: str = "run"
+    day: str = SATURDAY,
+    transaction: int = 1,
+    rows: pa.Table = ITEMS,
+    *,
+    run: str = "run",
+    **fields: Any,  # noqa: ANN401
 ) -> Delivery:
-    return Delivery(
-        pipeline="shop",
-        export="recs",
-        day=day,
-        version=Version(created, transaction),
-        run_id=run,
-        schema=rows.schema,
-        read=lambda: iter(rows.to_batches(max_chunksize=max(2, len(rows) // 4))),
-    )
+    return delivery_of(rows, day, transaction, pipeline="shop", export="recs", run_id=run, **fields)
 
 
 def items(*values: int) -> pa.Table:
@@ -184,11 +182,15 @@ def test_what_a_delivery_may_replace(
 
 def test_an_export_that_changes_to_decisions_and_back_goes_on(sink: RedisSink, reader: Reader) -> None:
     sink.deliver(replace(delivery(transaction=4, rows=items(1)), of="predictions"))
-    assert sink.deliver(replace(delivery(transaction=2, rows=items(2)), of="decisions")).outcome == "exported"
+    before = sink.marker(SATURDAY)
+    decisions = replace(delivery(transaction=2, rows=items(2)), of="decisions", instead_of=before)
+    assert sink.deliver(decisions).outcome == "exported"
     marker = sink.marker(SATURDAY)
     assert marker and (marker.of, marker.version) == ("decisions", Version(1, 2))
     assert sink.deliver(replace(delivery(transaction=1, rows=items(3)), of="decisions")).outcome == "superseded"
-    assert sink.deliver(replace(delivery(transaction=1, rows=items(3)), of="predictions")).outcome == "exported"
+    predictions = replace(delivery(transaction=1, rows=items(3)), of="predictions", instead_of=before)
+    assert sink.deliver(predictions).outcome == "superseded", "the decisions came meanwhile"
+    assert sink.deliver(replace(predictions, instead_of=marker)).outcome == "exported"
     assert reader.get("u1") == [3]
 
 
@@ -249,6 +251,17 @@ def test_keys_that_have_vanished_do_not_come_again_if_what_was_exported_is_to_st
     assert sink.deliver(replace(delivery(transaction=2), replaces="nothing")).outcome == "unchanged"
     assert sink.deliver(replace(delivery(transaction=3), replaces="nothing")).outcome == "kept"
     assert reader.current("prefix") == before
+
+
+def test_another_step_whose_keys_have_vanished_is_replaced(sink: RedisSink, reader: Reader) -> None:
+    sink.deliver(delivery(transaction=2, of="predictions"))
+    gone = json.loads(reader.client.hget("rec:days", SATURDAY)) | {"expires_at": "2026-01-01T00:00:00Z"}
+    reader.client.hset("rec:days", SATURDAY, json.dumps(gone))
+    assert sink.marker(SATURDAY) is None
+    kept = delivery(rows=items(3), of="decisions", replaces="nothing")
+    assert sink.deliver(kept).outcome == "kept"
+    assert sink.deliver(replace(kept, replaces="older")).outcome == "exported"
+    assert reader.get("u1") == [3]
 
 
 class Meanwhile:
