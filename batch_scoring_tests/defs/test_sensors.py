@@ -1,6 +1,6 @@
 """What the sensors are, and what they hand to Dagster; what they decide is tested in operations."""
 
-from collections.abc import Sequence
+from typing import BinaryIO
 
 import dagster as dg
 import pytest
@@ -37,23 +37,27 @@ def test_a_queue_of_the_spec_has_a_sensor_of_its_own(tiny: TinyProject) -> None:
     assert f"{tiny.name}_events" in {sensor.name for sensor in tiny.definitions.sensors or []}
 
 
-def test_a_tick_reads_each_published_document_once_for_all_exports(
-    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tick_reads_once_for_all_exports_what_has_changed(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
     fields: list[dict[str, object]] = [{"columns": ["id", "x"]}, {"recent_days": 1}, {"days": ["mon"]}, {}]
     for number, one in enumerate(fields):
         with_export(tiny, f"list_{number}", **one)
     scored(tiny, "2024-03-01", "2024-03-04")
-    read, read_each = [], LocalFolder.read_each
+    read: list[str] = []
+    opened = LocalFolder.open
 
-    def reading(folder: LocalFolder, paths: Sequence[str]) -> list[bytes | None]:
-        read.extend(path for path in paths if "/exports/" not in path)
-        return read_each(folder, paths)
+    def opening(folder: LocalFolder, path: str, token: str | None = None) -> BinaryIO:
+        read.extend([path] if path.startswith("dt=") and path.endswith(".json") else [])
+        return opened(folder, path, token)
 
-    monkeypatch.setattr(LocalFolder, "read_each", reading)
+    monkeypatch.setattr(LocalFolder, "open", opening)
     with dg.DagsterInstance.ephemeral() as instance:
         requests, _ = tick(tiny, instance)
         assert len(requests) == len(fields)
         assert len(read) == len(set(read)) == 4, "predictions and features of two days"
+        read.clear()
         tick(tiny, instance)
-        assert len(read) > 4, "the next tick looks again"
+        assert read == []
+        tiny.state.put_published_day(tiny.published_day("predictions", "2024-03-04"))
+        read.clear()
+        tick(tiny, instance)
+        assert read == ["dt=2024-03-04/predictions.json"]
