@@ -86,6 +86,8 @@ def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) ->
         return "it is published and not exported"
     if not published.is_there(receipt, export):
         return "it was exported to another place than the spec names now"
+    if receipt.of != day.step:
+        return f"its {receipt.of} were exported, and the spec names {day.step} now"
     return "" if published.is_of(receipt, day) else "its day was corrected since it was exported"
 
 

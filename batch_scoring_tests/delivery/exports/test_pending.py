@@ -95,6 +95,17 @@ def test_a_day_that_was_exported_to_another_place_is_behind(
     assert pending.recent(unchecked(tiny, **after), NAME) == [], "a receipt from before they had a place"
 
 
+def test_after_a_change_of_the_exported_step_a_day_is_behind(tiny: TinyProject) -> None:
+    with_export(tiny, of="decisions")
+    scored(tiny)
+    tiny.spec["exports"][NAME]["of"] = "predictions"
+    tiny.write_spec()
+    export(tiny)
+    with_export(tiny, of="decisions")
+    (one,) = pending.recent(tiny.pipeline, NAME)
+    assert one.why == "its predictions were exported, and the spec names decisions now"
+
+
 def test_the_version_of_a_day_changes_with_its_rows_and_with_the_settings(tiny: TinyProject) -> None:
     def version() -> str:
         (one,) = pending.recent(tiny.pipeline, NAME)
