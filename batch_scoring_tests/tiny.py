@@ -81,7 +81,7 @@ class TinyProject:
         self.data_root = data_root or str(folder / "data")
         self.folder = self.packages / self.name
         self.folder.mkdir(parents=True)
-        self._loaded: tuple[dict[Path, bytes], Pipeline] | None = None
+        self._loaded: tuple[object, Pipeline] | None = None
         batch_scoring.pipelines.__path__.append(str(self.packages))
         self.spec: dict[str, Any] = {
             "name": self.name,
@@ -222,10 +222,11 @@ class TinyProject:
     @property
     def pipeline(self) -> Pipeline:
         """The pipeline, with its spec read again unless nothing has changed."""
-        content = {file: file.read_bytes() for file in self.packages.glob("*/*.*") if file.suffix in (".py", ".yaml")}
-        if self._loaded is None or self._loaded[0] != content:
+        files = [file for file in self.packages.glob("*/*.*") if file.suffix in (".py", ".yaml")]
+        read_from = [file.read_bytes() if file.is_file() else None for file in files], files, dict(os.environ)
+        if self._loaded is None or self._loaded[0] != read_from:
             found = load_pipelines(self.packages, self.data_root)
-            self._loaded = content, next(pipeline for pipeline in found if pipeline.name == self.name)
+            self._loaded = read_from, next(pipeline for pipeline in found if pipeline.name == self.name)
         return self._loaded[1]
 
     @property

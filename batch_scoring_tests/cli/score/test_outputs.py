@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.errors import TakenError
-from batch_scoring.storage import staged_files
+from batch_scoring.storage.folders import staged_files
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.reliability.processes import site_of
 from batch_scoring_tests.scored_files import BAD, SERVER, dawdle, put, read, score, score_elsewhere, tree, wait_until
