@@ -160,7 +160,7 @@ def test_decisions_that_are_damaged_are_told_without_keys_and_delay_no_other_tea
     fraud.spec["alerts"]["actions"]["review"]["keys"] = 3
     fraud.spec["alerts"]["actions"]["call"] = {"channels_from": "SALES_URLS"}
     fraud.write_spec()
-    decide(fraud, days_ago(0), 12, actions={"review": 12, "call": 7})
+    publish(fraud, days_ago(0), 12, "a", actions={"review": 12, "call": 7})
     (path,) = fraud.published_day("decisions", days_ago(0)).table.files
     fraud.pipeline.output.subfolder("tables/decisions").put(path, b"no Parquet")
     tick()
@@ -174,7 +174,7 @@ def test_decisions_that_are_damaged_are_told_without_keys_and_delay_no_other_tea
 def test_a_key_makes_no_line_of_its_own(fraud: TinyProject, web: WebServer, tick: Tick) -> None:
     fraud.spec["alerts"]["actions"]["review"]["keys"] = 1
     fraud.write_spec()
-    decide(fraud, days_ago(0), 12, prefix="k\nhttp://elsewhere/")
+    publish(fraud, days_ago(0), 12, "a", prefix="k\nhttp://elsewhere/")
     tick()
     assert web.posts[0]["message"].splitlines()[1] == r"first by rank: k\u000ahttp://elsewhere/0"
 
