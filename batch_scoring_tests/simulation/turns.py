@@ -7,6 +7,7 @@ how often they fail and what else may happen, the worlds themselves say: `world.
 import contextlib
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
@@ -50,7 +51,7 @@ class Process:
 AnyProcess = TypeVar("AnyProcess", bound=Process)
 
 
-class Turns(Generic[AnyProcess]):
+class Turns(ABC, Generic[AnyProcess]):
     """A history of processes."""
 
     def __init__(self, seed: int, honest_errors: Errors, *, faults: int, events: int) -> None:
@@ -78,16 +79,17 @@ class Turns(Generic[AnyProcess]):
 
     # what a world says itself
 
+    @abstractmethod
     def happen(self) -> None:
         """Something else happens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _may_lose_its_turn(self, process: AnyProcess, what: str) -> None:
-        raise NotImplementedError
+        """Let another process go on, or something happen."""
 
+    @abstractmethod
     def _fault(self, what: str, errors: Errors) -> Fault:
         """What is to become of an operation; empty: it succeeds."""
-        raise NotImplementedError
 
     def _error(self, errors: Errors) -> type[Exception]:
         """With what an operation fails."""

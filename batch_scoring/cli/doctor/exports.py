@@ -54,12 +54,14 @@ def _problems(pipeline: Pipeline, name: str) -> Iterator[str]:
 def _forgotten(pipeline: Pipeline, name: str) -> Iterator[ProbeFinding]:
     """A server that shows less of the newest day than its receipt says: it was emptied, or set back to a backup.
 
-    Files are left out: people take their lists away.
+    Left out are files, as people take their lists away, and exports whose first version stays, whatever is published.
     """
     export, state = pipeline.spec.exports[name], State(pipeline.output)
+    if isinstance(export, FileExport) or export.corrections == "keep":
+        return
     newest = state.newest_published_days(export.of, 1, lambda day: published.is_day_of(export, day))
     receipt = published.receipt_of(state, name, newest[0].day) if newest else None
-    if receipt is None or isinstance(export, FileExport) or not published.is_there(receipt, export):
+    if receipt is None or not published.is_there(receipt, export):
         return
     with contextlib.suppress(BatchScoringError):  # told as a problem of the sink
         shown = sink_of(pipeline, name).marker(receipt.day)

@@ -85,6 +85,9 @@ def test_a_server_that_was_emptied_since_the_export_is_told_with_the_command(
         assert finding.remedy == f"run: batch-scoring export {pipeline.name} list {day} {day} --again"
         export_day(pipeline, "list", day, run, again=True)
         assert found(scored.tiny) == []
+        client.flushall()
+        with_export(scored.tiny, path=None, ttl_hours=48, corrections="keep", **fields)
+        assert found(scored.tiny) == [], "what was exported is to stay as it is, also gone"
 
 
 @pytest.mark.parametrize(
