@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -11,17 +12,21 @@ from batch_scoring.operations import failed_runs
 from batch_scoring.operations.retry_policy import classify
 from batch_scoring.runtime.printable import clean, printable
 from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.runtime.usage import NOTHING, Meter, Reservation
 
 
 @contextlib.contextmanager
-def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[StepContext]:
+def step_run(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, reserved: Reservation = NOTHING
+) -> Iterator[StepContext]:
     """Provide the context of a step and record its failure; an exception fails the run at once, without a step retry.
 
     A step's retry policy is for a lost process or pod. Where the step itself can raise, the run is retried instead.
+    `reserved`: what its pod requests, for a step whose usage is kept.
     """
     step = context.get_step_execution_context()
     try:
-        with recording_failure(run_of(context)) as run:
+        with recording_failure(replace(run_of(context), meter=Meter(reserved))) as run:
             yield run
     except dg.Failure:
         raise  # of a blocking check, which already forbids a retry

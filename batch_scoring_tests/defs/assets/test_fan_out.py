@@ -84,11 +84,11 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
 
 
 def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """All that a run has made of a day, but when, and which run it was."""
+    """All that a run has made of a day, but when, which run it was, and what that took."""
     published_day = tiny.published_day("predictions")
     event = next(e for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == "predictions")
     rows = tiny.read()
-    own = {"run_id": "", "finished_at": None, "seconds": 0.0}
+    own = {"run_id": "", "finished_at": None, "seconds": 0.0, "overhead": None}
     return {
         "rows": rows.drop_columns("scored_at").to_pylist(),
         "schema": rows.schema,
@@ -98,7 +98,8 @@ def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, A
         "partition": event.partition,
         "counts": (published_day.rows_in, published_day.rows, published_day.rows_quarantined),
         "shards": sorted(
-            (s.model_copy(update={"run_id": ""}) for s in published_day.shards), key=lambda shard: shard.digest
+            (s.model_copy(update={"run_id": "", "usage": None}) for s in published_day.shards),
+            key=lambda shard: shard.digest,
         ),
         "account": published_day.model_copy(update={"shards": (), "table": None, "quarantine": None, **own}),
     }
