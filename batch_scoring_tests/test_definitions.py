@@ -75,6 +75,7 @@ CHECKS = {
         "confidence_is_usual": "warns",
         "classes_are_balanced": "warns",
         "scores_vary": "warns",
+        "cost_is_usual": "warns",
         "predictions_match_reference": "warns",
     },
 }
@@ -148,6 +149,7 @@ COMMANDS = [
     "status",
     "wait",
     "doctor",
+    "cost",
     "calibrate",
     "checkpoint",
     "retention",

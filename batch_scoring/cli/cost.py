@@ -45,9 +45,9 @@ def show(name: str | None, month: str | None, out: TextIO, *, as_json: bool = Fa
         SpecError, UnknownPipelineError: no pipeline has that name.
         OSError: the store does not answer.
     """
-    from batch_scoring.config.loader import find_pipeline, load_pipelines  # late: --help does not need them
+    from batch_scoring.config.loader import find_pipeline, survey_pipelines  # late: --help does not need them
 
-    pipelines = [find_pipeline(name)] if name else load_pipelines()
+    pipelines = [find_pipeline(name)] if name else survey_pipelines().deployable()
     found = [(one, chosen, _read(one, chosen)) for one in pipelines for chosen in (month or _newest(one),)]
     if as_json:
         json.dump({"pipelines": [_document(*one) for one in found]}, out, indent=1)

@@ -26,7 +26,7 @@ GRACE_SECONDS = 60
 SPOT_TAINTS = {"cloud.google.com/gke-spot": "true", "kubernetes.azure.com/scalesetpriority": "spot"}
 """Taints of spot nodes by cloud, GKE and AKS; EKS sets none, a team may set its own."""
 PIPELINE_LABEL, DAY_LABEL = "batch-scoring/pipeline", "batch-scoring/day"
-"""Labels of a step's pod, by which cost tools allocate; `k8s_step_handler.py` adds the day, which only the run knows."""
+"""Labels of a step's pod, for cost tools; `k8s_step_handler.py` adds the day, which only the run knows."""
 LONGEST_LABEL = 63
 """Characters of a label's value."""
 BY_DAY = "batch_scoring/by_day"

@@ -9,12 +9,15 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from batch_scoring.config.spec import Prices
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.monitoring.checks.prediction_checks import CHECKS
+from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.storage.state import REFERENCES
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of
 
+PRICES = Prices(cpu_hour=0.04, gb_hour=0.005)
 BEFORE = ("model", "raw_input", "validated_features")
 
 
@@ -70,7 +73,7 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
     many = fan.run()
     assert of_predictions(many) == ["plan", *(f"score_share[share_{n}]" for n in (1, 2, 3)), "publish"]
     assert figures(many)["shares"] == 3
-    seen = outcome(fan, many)
+    seen, of_many = outcome(fan, many), step_cost(fan.published_day("predictions"), PRICES)
     for folder in ("tables", "state"):
         shutil.rmtree(Path(fan.pipeline.output.uri, folder))
     fan.spec["scoring"]["shards"] = "one_step"
@@ -78,6 +81,10 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
     one = fan.run()
     assert of_predictions(one) == ["predictions"]
     assert outcome(fan, one) == seen
+    of_one = step_cost(fan.published_day("predictions"), PRICES)
+    assert of_many and of_one and of_many.cost and of_one.cost and of_many.overhead_cost and of_one.overhead_cost
+    assert abs(of_many.cost - of_one.cost) <= of_many.overhead_cost
+    assert of_many.overhead.cpu_seconds > of_one.overhead.cpu_seconds, "each share loads the model"
     assert seen["counts"] == (250, 248, 2)
     assert {name for name, *_ in seen["checks"]} == {*CHECKS, "predictions_match_reference"}
     assert {partition for _, _, _, partition, *_ in seen["checks"]} == {DAY}
