@@ -15,6 +15,7 @@ from batch_scoring.daily.validate import prepare
 from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest.quarantine import Rejected
 from batch_scoring.ingest.schema.contract import Reason
+from batch_scoring.runtime.usage import Meter
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import ShardStats, StepName
 from batch_scoring_tests.tiny import DAY, TinyProject, long_rows, run_of_test
@@ -104,7 +105,7 @@ def test_more_rejected_rows_than_fit_in_memory_are_all_written(tiny: TinyProject
         draft.reject(rejected(number) for number in range(25_001))
         draft.reject(rejected(number, "read") for number in range(3))
         assert most_waiting(draft) <= 10_000
-        done = draft.finish(ShardStats(digest="a" * 32, source="s", run_id="r", rows_in=25_004, rows=0))
+        done = draft.finish(ShardStats(digest="a" * 32, source="s", run_id="r", rows_in=25_004, rows=0), Meter())
     assert {file.path.split("/")[1]: file.rows for file in done.quarantine} == {"stage=rule": 25_001, "stage=read": 3}
     assert draft.quarantined == {"rule": {"x: ge": 25_001}, "read": {"x: ge": 3}}
     table = step.quarantine.table.folder
@@ -128,12 +129,12 @@ def test_a_shard_that_has_other_rows_than_were_counted_is_not_finished(tiny: Tin
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.write(Batch(pa.record_batch({"id": ["a"]})))
         with pytest.raises(RowsLostError, match="s: 2 rows were counted and 1 were written"):
-            draft.finish(stats)
+            draft.finish(stats, Meter())
     with step.draft(pa.schema([("id", pa.string())]), []) as draft:
         draft.reject([rejected(1)])
         draft.quarantined["rule"]["x: ge"] += 1
         with pytest.raises(RowsLostError, match="s, stage rule: 2 rows were counted and 1 were written"):
-            draft.finish(stats.model_copy(update={"rows": 0}))
+            draft.finish(stats.model_copy(update={"rows": 0}), Meter())
     assert step.table.table.folder.list() == [] == step.quarantine.table.folder.list()
 
 

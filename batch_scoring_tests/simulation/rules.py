@@ -233,12 +233,12 @@ def _table_first() -> Substitutes:
 
 
 def _shard_first() -> Substitutes:
-    def finish(draft: Draft, published_day: Any) -> Finished:  # noqa: ANN401
+    def finish(draft: Draft, published_day: Any, meter: Any) -> Finished:  # noqa: ANN401
         file = draft._writer.finish(draft._step.table.prefixes[0], published_day)
-        done: Any = type("Done", (), {"finish": lambda *_: file, "rows": published_day.rows})
+        done: Any = type("Done", (), {"finish": lambda *_: file, "flush": lambda _: None, "rows": published_day.rows})
         held, draft._writer = draft._writer, done()
         try:
-            return _FINISH(draft, published_day)
+            return _FINISH(draft, published_day, meter)
         finally:
             draft._writer = held
 
