@@ -224,7 +224,7 @@ SUBSTITUTES: Substitutes = [
     (shards, "uuid", Clock),
     (delta, "time", Clock),
     *(
-        (module, "step_run", lambda context: step_run.recording_failure(context.run))
+        (module, "step_run", lambda context, *_: step_run.recording_failure(context.run))
         for module in (raw_input, validated_features, model, predictions)
     ),
     *((module, "batch_backoff", lambda *_: 0) for module in (validated_features, predictions)),

@@ -490,6 +490,9 @@ class MemoryShard:
     def write(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
 
+    def flush(self) -> None:
+        """Everything is in memory."""
+
     def finish(self, prefix: str, stats: ShardStats) -> shards.ShardFile:
         content = ShardContent(self._batches, self._schema, stats.model_dump_json())
         self._table.scratched[self._scratch] = content
