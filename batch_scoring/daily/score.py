@@ -181,7 +181,7 @@ def score(
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(backoff)
-    run.meter.gpus = int(scorer.device == "cuda")
+    run.meter.computes_on(scorer.device)
     run.meter.end_overhead()
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
@@ -193,7 +193,7 @@ def score(
         if shard.reused:
             run.meter.end_overhead()
         progress.advance(shard.stats.rows_in)
-    run.meter.gpus = 0
+    run.meter.computes_on("cpu")
     return ScoredShards(tuple(done), day.schema, scorer.device, scorer.batch_rows)
 
 

@@ -62,10 +62,13 @@ class Meter:
         """Begin the first lap. `reserved`: for the step."""
         self._reserved = reserved
         self._since = perf_counter(), _cpu_seconds()
-        self.gpus = 0
-        """GPUs in use; a change applies to the whole lap that has begun."""
+        self._gpus = 0
         self.overhead = Usage()
         """What was used in no shard's lap."""
+
+    def computes_on(self, device: str) -> None:
+        """Count the GPU of a device, cpu or cuda, from the beginning of this lap on: the model was loaded onto it."""
+        self._gpus = int(device == "cuda")
 
     def lap(self) -> Usage:
         """End a lap, begin the next one, and return what was used meanwhile."""
@@ -76,7 +79,7 @@ class Meter:
             wall_seconds=round(wall, _DIGITS),
             cpu_seconds=round(now[1] - cpu, _DIGITS),
             memory_byte_seconds=round(peak_memory() * wall),
-            gpu_seconds=round(self.gpus * wall, _DIGITS),
+            gpu_seconds=round(self._gpus * wall, _DIGITS),
             reserved_cpu_seconds=round(reserved.cores * wall, _DIGITS),
             reserved_memory_byte_seconds=round(reserved.memory_bytes * wall),
             reserved_gpu_seconds=round(reserved.gpus * wall, _DIGITS),

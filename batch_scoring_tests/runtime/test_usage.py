@@ -93,12 +93,12 @@ def test_laps_and_overhead_are_all_that_is_used() -> None:
 
 
 def test_gpus_and_what_is_reserved_are_times_wall_time() -> None:
-    """No GPU is needed to multiply; that cuda counts as one is said where the model is loaded."""
+    """No GPU is needed to multiply: only the name of the device counts."""
     meter = Meter(Reservation(cores=4, memory_bytes=8 * 2**30, gpus=2))
-    meter.gpus = 1
     sleep(0.02)
+    meter.computes_on("cuda")
     usage = meter.lap()
-    meter.gpus = 0
+    meter.computes_on("cpu")
     sleep(0.01)
     later = meter.lap()
     wall = usage.wall_seconds
