@@ -1,4 +1,4 @@
-"""One look at a pipeline's state: its days' documents as one listing shows them, each version read once per process.
+"""One look at a pipeline's state: its documents as one listing shows them, each version read once per process.
 
 What a sensor asks at each tick has rarely changed since the last one. A listing costs one request per thousand
 documents and says which version each has; only new versions are read.
@@ -48,6 +48,15 @@ class StateLook(State):
             return []
         self._list_from(f"dt={min(days)}")
         versions = [version for day in days if (version := self._versions.get(f"dt={day}/{name}"))]
+        return self._of_versions(versions, kind, or_none=or_none)
+
+    def _listed(self, files: Sequence[FileVersion], kind: type[AnyDocument]) -> list[AnyDocument]:
+        """See `State._listed`."""
+        return self._of_versions(files, kind, or_none=True)
+
+    def _of_versions(
+        self, versions: Sequence[FileVersion], kind: type[AnyDocument], *, or_none: bool
+    ) -> list[AnyDocument]:
         read = functools.partial(self._document_or_none if or_none else self._document, kind)
         if all((self._folder.uri, version) in _cache for version in versions) or self._folder.is_local:
             return [document for version in versions if (document := read(version))]
