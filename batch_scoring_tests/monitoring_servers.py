@@ -75,7 +75,7 @@ def sample_page() -> Iterator[SamplePage]:
 
 
 class Prometheus:
-    """A server with a configuration."""
+    """A running server."""
 
     def __init__(self, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
@@ -92,21 +92,20 @@ def get(address: str) -> Any:  # noqa: ANN401  (JSON)
         return json.load(answer)
 
 
-def prometheus_settings(folder: Path, example: Path, scraped: int, **also: object) -> dict[str, Any]:
+def prometheus_settings(folder: Path, example: Path, scraped: int) -> dict[str, Any]:
     """The example of `deploy/`, with a page on this machine, and intervals of a second.
 
     Args:
         folder: with the rules.
         example: the file.
         scraped: port of the page of metrics.
-        also: other settings.
     """
     settings: dict[str, Any] = yaml.safe_load(example.read_text("utf-8"))
     settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     settings["rule_files"] = [str(folder / name) for name in settings["rule_files"]]
     [job] = settings["scrape_configs"]
     job |= {"scrape_timeout": "1s", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
-    return {**settings, "alerting": {}, **also}
+    return {**settings, "alerting": {}}
 
 
 @contextmanager
@@ -137,7 +136,7 @@ def _running(command: list[str], log: Path, ready: str) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            until(lambda: _answers(ready) or process.poll() is not None, LONGEST_START, f"{command[0]} is ready")
+            until(lambda: answers(ready) or process.poll() is not None, LONGEST_START, f"{command[0]} is ready")
             assert process.poll() is None, log.read_text("utf-8")
             yield
         finally:
@@ -145,7 +144,8 @@ def _running(command: list[str], log: Path, ready: str) -> Iterator[None]:
             process.wait()
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server answers there."""
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             return bool(answer.status == 200)

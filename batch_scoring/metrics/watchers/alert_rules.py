@@ -190,7 +190,7 @@ DEPLOYMENT = (
         f"{value(DAMAGED_DOCUMENTS, window='10m')} > 0",
         f"{_PIPELINE}: damaged documents in its state: {_NUMBER}",
         f"Documents about recent days of {_PIPELINE} that cannot be read: {_NUMBER}. "
-        f"`batch-scoring doctor {_PIPELINE}` names them; "
+        "The page of the month names them; "
         f"`batch-scoring backfill {_PIPELINE} FIRST LAST` for their days writes them anew.",
         wait="15m",
     ),

@@ -36,6 +36,12 @@ from batch_scoring.metrics.watchers.promql import JOB, age, scored_share, value
 PIPELINES = 'pipeline=~"$pipeline"'
 """Matches the pipelines that the reader has chosen."""
 
+_FAILED_CHECKS = (
+    f"{value(DAY_CHECK_PASSED, PIPELINES)}\n"
+    f"and min without (instance, pod) "
+    f"(min_over_time({DAY_CHECK_PASSED.full_name}{{{PIPELINES}}}[$__range] @ end())) == 0"
+)
+
 NOW = Row(
     "Now",
     4,
@@ -169,9 +175,9 @@ SCORES = Row(
             is_stacked=True,
         ),
         Panel(
-            "Checks",
-            "Checks of the newest scored day.",
-            {"{{pipeline}} {{asset}} {{check}}": value(DAY_CHECK_PASSED, PIPELINES)},
+            "Checks that failed",
+            "Checks of each night's newest day, of those that failed within the time range; all others passed.",
+            {"{{pipeline}} {{asset}} {{check}}": _FAILED_CHECKS},
             unit="none",
             kind="state-timeline",
             first_colour="red",

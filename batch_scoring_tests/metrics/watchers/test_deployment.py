@@ -1,5 +1,6 @@
 """Tests of `deploy/monitoring/`: its files are those that the code makes, and its examples are valid."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from batch_scoring.metrics.watchers import deployment
-from batch_scoring.metrics.watchers.alert_rules import ALERTS
+from batch_scoring.metrics.watchers.alert_rules import ALERTS, DAYS, DEPLOYMENT, EXPORTS, ROWS
 from batch_scoring.metrics.watchers.promql import JOB
 from batch_scoring_tests.monitoring_servers import needs
 
@@ -53,6 +54,15 @@ def test_the_example_for_alertmanager_is_valid() -> None:
     command = ["amtool", "check-config", "alertmanager.yml"]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_about_days_are_held_back_while_the_state_of_their_pipeline_is_unknown() -> None:
+    [of_state, _] = example("alertmanager.yml")["inhibit_rules"]
+    [held_back] = [re.fullmatch(r'alertname =~ "(.*)"', matcher)[1] for matcher in of_state["target_matchers"]]
+    about_days = {alert.name for alert in (*DAYS, *ROWS, *EXPORTS)}
+    assert {alert.name for alert in ALERTS if re.fullmatch(held_back, alert.name)} == about_days
+    [causes] = [re.fullmatch(r'alertname =~ "(.*)"', matcher)[1] for matcher in of_state["source_matchers"]]
+    assert {*causes.split("|")} <= {alert.name for alert in DEPLOYMENT}
 
 
 def example(name: str) -> dict[str, Any]:
