@@ -77,7 +77,7 @@ class Alert:
 
 _PIPELINE = "{{ $labels.pipeline }}"
 _DURATION = "{{ $value | humanizeDuration }}"
-_NUMBER = "{{ $value }}"
+_NUMBER = '{{ $value | printf "%.0f" }}'
 _EXPORT, _CHECK, _ASSET, _DAEMON = (f"{{{{ $labels.{label} }}}}" for label in ("export", "check", "asset", "daemon"))
 _PERCENTAGE = "{{ $value | humanizePercentage }}"
 
@@ -158,7 +158,7 @@ EXPORTS = (
         "warning",
         f"{value(EXPORTS_PENDING, window='10m')} > 0",
         f"{_PIPELINE}: the export {_EXPORT} is behind",
-        f"The export {_EXPORT} of {_PIPELINE} has been behind for an hour, with {_NUMBER} days. "
+        f"Days that the export {_EXPORT} of {_PIPELINE} has not brought to its sink for an hour: {_NUMBER}. "
         f"`batch-scoring export {_PIPELINE} {_EXPORT} FIRST LAST --dry-run` lists them, without `--dry-run` it exports "
         f"them at once; `batch-scoring doctor {_PIPELINE}` tests the sink.",
         wait="1h",

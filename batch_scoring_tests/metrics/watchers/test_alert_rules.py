@@ -49,6 +49,12 @@ def test_an_alert_names_whom_it_is_about(alert: Alert) -> None:
 
 
 @every_alert
+def test_numbers_are_written_out(alert: Alert) -> None:
+    """Without a format, a million rows would be 1e+06."""
+    assert "$value }}" not in alert.summary + alert.description
+
+
+@every_alert
 def test_an_alert_says_which_command_to_run(alert: Alert) -> None:
     commands = [shlex.split(text)[1] for text in re.findall(r"`(batch-scoring [^`]+)`", alert.description)]
     assert commands or "quarantine" in alert.description
