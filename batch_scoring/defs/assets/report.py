@@ -46,7 +46,7 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             now = datetime.now(UTC)
             failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
             month = replace(gather(pipeline, context.partition_key[:7], now, run.id), failed=tuple(failed))
