@@ -453,6 +453,10 @@ class State:
         """Return the day's comparison with the reference; None if there is none."""
         return self._read(f"dt={day}/drift.json", DayDrift)
 
+    def drifts_of(self, days: Sequence[str]) -> list[DayDrift]:
+        """Return the comparisons of those of the days that have one; skip unreadable ones."""
+        return self._of_days(days, "drift.json", DayDrift, or_none=True)
+
     def put_drift(self, drift: DayDrift) -> None:
         """Replace a day's comparison."""
         self._write(f"dt={drift.day}/drift.json", drift)

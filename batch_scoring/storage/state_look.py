@@ -31,6 +31,8 @@ class StateLook(State):
         self._days: list[str] | None = None
         self._versions: dict[str, FileVersion] = {}
         self._listed_from: str | None = None
+        self.damaged: set[str] = set()
+        """Addresses of documents that were skipped because they cannot be read."""
 
     def newest_days(self) -> list[str]:
         """See `State.newest_days`."""
@@ -73,11 +75,12 @@ class StateLook(State):
         try:
             return self._document(kind, version)
         except StateError:
-            return None
+            pass
         except OSError:
             if not self._folder.is_local:
                 raise
-            return None
+        self.damaged.add(f"{self._folder.uri}/{version.path}")
+        return None
 
     def _document(self, kind: type[AnyDocument], version: FileVersion) -> AnyDocument | None:
         if found := _cache.get((self._folder.uri, version)):
