@@ -7,7 +7,6 @@ code. Whether a day is up to date is not decided here but in `daily/freshness.py
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal
 
 import dagster as dg
@@ -124,33 +123,6 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 def _is_fixed(record: dg.RunRecord) -> bool:
     """Whether a run's code did not load, but does now: that was not an attempt with its files."""
     return failed_runs.has_load_error(record.dagster_run) and failed_runs.ended_at(record) < LOADED_AT
-
-
-@dataclass(frozen=True)
-class FailedRuns:
-    """Failed runs of one class."""
-
-    failure: FailureClass
-    runs: int
-    days: tuple[str, ...]
-    """Their days, in order."""
-    last: float
-    """When the last of them ended (seconds since 1970)."""
-
-
-def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: datetime) -> list[FailedRuns]:
-    """Failed runs of a pipeline's days by class, most frequent first; `since`: of their creation."""
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
-    found: dict[FailureClass, list[tuple[str, float]]] = {}
-    for record in pages(instance, filters):
-        run = record.dagster_run
-        if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
-            found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), failed_runs.ended_at(record)))
-    counted = [
-        FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
-        for failure, ends in found.items()
-    ]
-    return sorted(counted, key=lambda one: (-one.runs, one.failure))
 
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
