@@ -88,7 +88,8 @@ FAILED_RUNS = Metric(
     ("pipeline", "class"),
 )
 FAILED_PARTITIONS = Metric(
-    "failed_partitions", "Days whose run failed in the last 21 days and that were not scored since."
+    "failed_partitions",
+    "Days whose run failed in the last 21 days and that were not scored since, but for those without any file.",
 )
 MODEL_INFO = Metric("model_info", "The active model: always 1.", ("pipeline", "version", "sha256"))
 PIPELINE_BROKEN = Metric(

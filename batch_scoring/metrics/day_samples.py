@@ -19,7 +19,7 @@ from batch_scoring.metrics.catalogue import DAY_STATES, RECENT_DAYS, DayState, O
 from batch_scoring.monitoring.checks.decision_checks import counted
 from batch_scoring.monitoring.cost import cost_of_day
 from batch_scoring.monitoring.report.month import DOCUMENTS, OF_DECISIONS
-from batch_scoring.storage.state import DayInput, FailureRecord, PublishedDay, StepName
+from batch_scoring.storage.state import CheckRecord, DayInput, FailureRecord, PublishedDay, StepName
 from batch_scoring.storage.state_look import StateLook
 
 LIMIT_HOURS = 36.0
@@ -28,6 +28,8 @@ FAILED_WITHIN = timedelta(hours=24)
 """Age of the failures that are counted by class."""
 COMPARED = 3
 """Newest days that are searched for a comparison with the reference."""
+
+PRESENT = CheckRecord(passed=True)
 
 _Days = Mapping[str, PublishedDay]
 
@@ -46,7 +48,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     days = look.newest_days()[:RECENT_DAYS]
     scored = {day.day: day for day in look.published_days_of("predictions", days)}
     failures = look.failures_since(now - timedelta(days=RECENT_DAYS))
-    found = [*_days(look, days, scored, failures), *_failures(failures, scored, now), *_model(look)]
+    found = [*_days(look, days, scored, failures), *_failures(look, failures, scored, now), *_model(look)]
     found += _exports(pipeline, look)
     if newest := _newest(look, scored):
         found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
@@ -84,13 +86,22 @@ def _failed_at(failures: Sequence[FailureRecord]) -> dict[str, datetime]:
     return {day: at for at, day in of_days if day}
 
 
-def _failures(failures: Sequence[FailureRecord], scored: _Days, now: datetime) -> Iterator[Sample]:
+def _failures(look: StateLook, failures: Sequence[FailureRecord], scored: _Days, now: datetime) -> Iterator[Sample]:
     counts = Counter(one.failure_class for one in failures if one.at > now - FAILED_WITHIN)
     for name in FAILURES:
         yield Sample(catalogue.FAILED_RUNS, (name,), counts[name])
     failed = _failed_at(failures)
     left = [day for day, at in failed.items() if day not in scored or scored[day].finished_at < at]
-    yield Sample(catalogue.FAILED_PARTITIONS, (), len(left))
+    yield Sample(catalogue.FAILED_PARTITIONS, (), len(set(left) - _without_files(look, left)))
+
+
+def _without_files(look: StateLook, days: Sequence[str]) -> set[str]:
+    """The days that failed because none of their files has landed: Sundays, of which nobody should be told for weeks.
+
+    That a day is missing shows in the age of the newest one.
+    """
+    checked = {said.day: said.checks for said in look.checks_of("raw_input", days)}
+    return {day for day, records in checked.items() if not records.get("input_is_present", PRESENT).passed}
 
 
 def _model(look: StateLook) -> Iterator[Sample]:

@@ -160,6 +160,17 @@ def test_failed_runs_are_those_of_a_day_by_class_and_a_day_without_input_counts_
     assert one(tiny, catalogue.FAILED_PARTITIONS) == 2
 
 
+def test_a_day_that_failed_for_want_of_files_is_no_failed_day_until_they_land(tiny: TinyProject) -> None:
+    """A schedule runs on Sundays too; nobody shall be told of each for weeks."""
+    tiny.run(raise_on_error=False)
+    put_failure(tiny, DAY, NOW)
+    assert one(tiny, catalogue.FAILED_PARTITIONS) == 0
+    tiny.land(DAY, b"neither Parquet", "a.parquet")
+    tiny.run(raise_on_error=False)
+    put_failure(tiny, DAY, NOW, "bad_input", run="b")
+    assert one(tiny, catalogue.FAILED_PARTITIONS) == 1
+
+
 def test_a_torn_document_is_counted_and_its_day_in_progress(tiny: TinyProject) -> None:
     put_input(tiny, DAY, NOW)
     put_scores(tiny, DAY, NOW)
