@@ -147,6 +147,7 @@ COMMANDS = [
     "submit",
     "status",
     "wait",
+    "failures",
     "doctor",
     "calibrate",
     "checkpoint",

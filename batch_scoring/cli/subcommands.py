@@ -46,6 +46,11 @@ SUBCOMMANDS = {
     "wait": _Entry(
         "batch_scoring.cli.remote.command", "wait", "Follow a run or a backfill of a remote deployment to its end."
     ),
+    "failures": _Entry(
+        "batch_scoring.cli.failures",
+        "failures",
+        "Count failed runs by class, and list the days that have not recovered.",
+    ),
     "doctor": _Entry(
         "batch_scoring.cli.doctor.command",
         "doctor",

@@ -44,8 +44,8 @@ LAST_SUCCESS = Metric("last_success_timestamp_seconds", "When a recent day was l
 NEWEST_DAY = Metric("newest_day_timestamp_seconds", "When the newest scored day began, in the pipeline's time zone.")
 NEWEST_DAY_LIMIT = Metric(
     "newest_day_limit_seconds",
-    "Age of the newest scored day, counted from its beginning, from which on a day is missing: 24 hours and "
-    "alerts.scored_hours, 60 hours without that setting.",
+    "Time from the beginning of the newest scored day to the deadline of the next one, after which a day is missing: "
+    "24 hours and alerts.scored_hours, 60 hours without that setting.",
 )
 IN_PROGRESS_SINCE = Metric(
     "in_progress_since_timestamp_seconds",
@@ -82,7 +82,11 @@ EXPORTS_PENDING = Metric(
     "exports_pending", "Recent days whose export is not of what is published.", ("pipeline", "export")
 )
 
-FAILED_RUNS = Metric("failed_runs", "Runs that failed in the last 24 hours by failure class.", ("pipeline", "class"))
+FAILED_RUNS = Metric(
+    "failed_runs",
+    "Runs that failed in the last 24 hours by failure class; superseded ones are no fault.",
+    ("pipeline", "class"),
+)
 FAILED_PARTITIONS = Metric(
     "failed_partitions", "Days whose run failed in the last 21 days and that were not scored since."
 )

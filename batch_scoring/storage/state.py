@@ -31,8 +31,8 @@ from batch_scoring.storage.folders.folder import FileVersion, Folder
 REFERENCES = "state/steps"
 """Folder of values passed between steps, below the pipeline's output."""
 
-FAILURES = "failures"
-"""Folder of the records of failed runs, below the state."""
+FAILURE_RECORDS = "state/failures"
+"""Folder of the records of failed runs, below the pipeline's output."""
 
 MOST_UNPUBLISHED = 100
 """Days without a document that are passed over in search of the newest ones that have it."""
@@ -444,10 +444,10 @@ class State:
 
     def put_failure(self, record: FailureRecord) -> None:
         """Record a failed run."""
-        self._write(f"{FAILURES}/{_sortable(record.at)}Z-{record.run_id}.json", record)
+        self._write(f"failures/{_sortable(record.at)}Z-{record.run_id}.json", record)
 
     def _failure_files(self, since: datetime) -> list[FileVersion]:
-        return self._folder.list(f"{FAILURES}/", f"{FAILURES}/{_sortable(since)}")
+        return self._folder.list("failures/", f"failures/{_sortable(since)}")
 
     def drift(self, day: str) -> DayDrift | None:
         """Return the day's comparison with the reference; None if there is none."""

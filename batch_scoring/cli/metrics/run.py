@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from batch_scoring.cli import instance
 from batch_scoring.cli.metrics import heartbeats
 from batch_scoring.cli.metrics.server import MetricsServer
 from batch_scoring.config.loader import survey_pipelines
@@ -33,7 +32,7 @@ class Exporter:
             SpecError: there is no pipeline, or the data root is invalid.
         """
         self._survey, self._errors = survey_pipelines(), errors
-        self._deployment = Deployment(self._survey, heartbeats.read if instance.home() else None)
+        self._deployment = Deployment(self._survey, heartbeats.read if heartbeats.are_known() else None)
         self._said: dict[str, str] = {}
         for broken in self._survey.broken:
             self._say(f"{broken.name} is left out of the deployment: {'; '.join(broken.errors)}")

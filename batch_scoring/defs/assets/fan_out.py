@@ -54,7 +54,7 @@ def in_steps(
         **op_options(pipeline, "default"),
     )
     def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output[object] | dg.DynamicOutput[object]]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             yield dg.Output({"run_id": run.id, "at": datetime.now(UTC).isoformat()}, "began")
             for number, chunk in enumerate(plan(day_of(context), run), start=1):
                 yield dg.DynamicOutput(chunk.model_dump(mode="json"), f"share_{number}", "shares")
@@ -66,7 +66,7 @@ def in_steps(
         **op_options(pipeline, "predictions"),
     )
     def _score(context: dg.OpExecutionContext, share: dict[str, Any]) -> dict[str, Any]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             return score_chunk(day_of(context), Chunk.model_validate(share), run, halved).model_dump(mode="json")
 
@@ -82,7 +82,7 @@ def in_steps(
     def _publish(
         context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             if began["run_id"] == run.id:  # of this run, not of one that failed hours ago and whose chunks are reused
                 since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()
                 run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
