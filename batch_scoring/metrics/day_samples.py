@@ -17,6 +17,7 @@ from batch_scoring.errors import FAILURES, StateError
 from batch_scoring.metrics import catalogue
 from batch_scoring.metrics.catalogue import DAY_STATES, RECENT_DAYS, DayState, Outcome, Sample
 from batch_scoring.monitoring.checks.decision_checks import counted
+from batch_scoring.monitoring.cost import cost_of_day
 from batch_scoring.monitoring.report.month import DOCUMENTS, OF_DECISIONS
 from batch_scoring.storage.state import DayInput, FailureRecord, PublishedDay, StepName
 from batch_scoring.storage.state_look import StateLook
@@ -48,7 +49,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     found = [*_days(look, days, scored, failures), *_failures(failures, scored, now), *_model(look)]
     found += _exports(pipeline, look)
     if newest := _newest(look, scored):
-        found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(look, newest)]
+        found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
         found += [*_scores(newest), *_checks(look, newest), *_drift(look, days), *_decisions(look, newest)]
     found.append(Sample(catalogue.DAMAGED_DOCUMENTS, (), len(look.damaged)))
     return [Sample(one.metric, (pipeline.name, *one.labels), one.value) for one in found]
@@ -139,12 +140,19 @@ def _rows(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
         yield Sample(catalogue.DAY_ROWS, (outcome,), count)
 
 
-def _use(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
-    """Time of the newest scored day's steps."""
+def _use(pipeline: Pipeline, look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
+    """Time and money of the newest scored day's steps."""
     others: tuple[StepName, ...] = ("validated_features", "decisions")
     days = [newest, *(day for step in others for day in look.published_days_of(step, [newest.day]))]
     for day in days:
         yield Sample(catalogue.DAY_DURATION, (day.step,), day.seconds)
+        if usage := day.usage:
+            yield Sample(catalogue.DAY_CPU, (day.step,), usage.cpu_seconds)
+            yield Sample(catalogue.DAY_GPU, (day.step,), usage.gpu_seconds)
+    if prices := pipeline.spec.prices:
+        costs = [cost for day in days if (cost := cost_of_day(day, prices)) is not None]
+        if len(costs) == len(days):
+            yield Sample(catalogue.DAY_COST, (prices.currency,), sum(costs))
 
 
 def _scores(newest: PublishedDay) -> Iterator[Sample]:

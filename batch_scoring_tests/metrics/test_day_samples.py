@@ -1,6 +1,7 @@
 """Tests of a pipeline's samples, against its tables and against documents that a test writes."""
 
 import random
+import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -72,13 +73,15 @@ def states(tiny: TinyProject) -> Mapping[str, float]:
 def test_the_figures_of_a_day_are_those_of_its_tables_and_checks(tiny: TinyProject) -> None:
     decided.with_decisions(tiny)
     tiny.spec["alerts"] = {"scored_hours": 30}
+    tiny.spec["prices"] = {"currency": "EUR", "cpu_hour": 3600 * 2}
     tiny.write_spec()
     rows = decided.customers(tiny, 60)
     x = rows.column("x").to_pylist()
     x[3], x[7] = 5000.0, 666.0  # against the schema; a row that the network refuses
     tiny.land(DAY, rows.set_column(1, "x", pa.array(x)))
-    before = datetime.now(UTC).timestamp()
+    before, cpu = datetime.now(UTC).timestamp(), time.process_time()
     result = tiny.run()
+    spent = time.process_time() - cpu
     scores = tiny.read()
     now = datetime.now(UTC)
     assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 58, ("rejected",): 1, ("unscored",): 1}
@@ -103,6 +106,11 @@ def test_the_figures_of_a_day_are_those_of_its_tables_and_checks(tiny: TinyProje
         "decisions",
     }
     assert all(0 < seconds < now.timestamp() - before for seconds in found(tiny, catalogue.DAY_DURATION).values())
+    used = found(tiny, catalogue.DAY_CPU)
+    assert used.keys() == found(tiny, catalogue.DAY_DURATION).keys()
+    assert 0 < sum(used.values()) <= spent, "of this process, measured by itself"
+    assert found(tiny, catalogue.DAY_COST) == {("EUR",): pytest.approx(2 * sum(used.values()), abs=1e-3)}
+    assert set(found(tiny, catalogue.DAY_GPU).values()) == {0}
     assert states(tiny) == {"scored": 1}
     assert one(tiny, catalogue.IN_PROGRESS_SINCE) is None
     model = tiny.state.model()

@@ -342,9 +342,7 @@ def metrics() -> Iterator[str]:
     from batch_scoring.metrics.catalogue import METRICS
 
     yield "# Metrics\n"
-    yield from _wrapped(
-        "What `batch-scoring metrics` tells: see [the guide](../guides/metrics.md). All are gauges.\n"
-    )
+    yield from _wrapped("What `batch-scoring metrics` tells: see [the guide](../guides/metrics.md). All are gauges.\n")
     for metric in METRICS:
         labels = f"{{{', '.join(metric.labels)}}}" if metric.labels else ""
         yield from _item(f"`{metric.full_name}{labels}`: {metric.help}")
