@@ -37,7 +37,7 @@ from batch_scoring_tests.redis_process import free_port
 STUCK, FAILED = "customer_churn", "flight_delay"
 EXPECTED = {("BatchScoringDayStuck", STUCK), ("BatchScoringDayFailed", FAILED)}
 WITHIN = 30
-"""Seconds within which both are told; it takes about four."""
+"""Seconds within which both are told; it takes about three."""
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 @needs("prometheus")
 @needs("prometheus-alertmanager")
 def test_a_stuck_day_and_a_failed_one_are_each_told_once(data: Path, tmp_path: Path, receiver: WebServer) -> None:

@@ -117,8 +117,8 @@ DAYS = (
         f"{value(FAILED_PARTITIONS, window='10m')} > 0",
         f"{_PIPELINE}: failed days that have not recovered: {_NUMBER}",
         f"Days of {_PIPELINE} whose run failed and that no later run has scored: {_NUMBER}. "
-        f"`batch-scoring backfill {_PIPELINE} --failed --dry-run` lists them and why they failed; without "
-        "`--dry-run` it runs them again.",
+        f"`batch-scoring failures {_PIPELINE}` shows why; `batch-scoring backfill {_PIPELINE} --failed --dry-run` "
+        "lists the days, without `--dry-run` it runs them again.",
         wait="1h",  # by default two retries, after pauses of at most 19 minutes in all, come first
     ),
 )

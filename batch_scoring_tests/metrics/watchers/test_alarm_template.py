@@ -2,19 +2,26 @@
 
 import copy
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
+from batch_scoring.metrics import cloudwatch
+from batch_scoring.metrics.catalogue import DAY_DURATION, DAY_ROWS, NEWEST_DAY, STATE_READABLE, Sample
 from batch_scoring.metrics.watchers.alarm_template import template
 from batch_scoring.metrics.watchers.alert_rules import LEAST_SCORED_SHARE
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:scoring"
 GIVEN = {"Pipeline": "churn", "Topic": TOPIC}
-SENT = {"ProcessedRecords", "FailedRecords", "SuccessRate", "DayAge", "Duration"}
-"""What the exporter puts."""
+SAMPLES = [
+    Sample(STATE_READABLE, ("churn",), 1),
+    Sample(DAY_ROWS, ("churn", "scored"), 9),
+    Sample(NEWEST_DAY, ("churn",), 0),
+    Sample(DAY_DURATION, ("churn", "predictions"), 60),
+]
 
 
 def alarms(**given: str) -> dict[str, dict[str, Any]]:
@@ -74,10 +81,11 @@ def test_cloudwatch_accepts_every_alarm() -> None:
 
 def test_alarms_are_of_metrics_that_are_sent_and_never_of_a_sum() -> None:
     """AWS may store a value twice."""
+    sent = [(datum["MetricName"], datum["Dimensions"]) for datum in cloudwatch.data(SAMPLES, datetime.now(UTC))]
     for alarm in alarms().values():
-        assert alarm["MetricName"] in SENT
+        assert (alarm["MetricName"], alarm["Dimensions"]) in sent
         assert alarm["Statistic"] in ("Maximum", "Minimum")
-        assert alarm["Dimensions"] == [{"Name": "Pipeline", "Value": "churn"}]
+        assert alarm["Period"] == cloudwatch.EVERY_SECONDS
         assert alarm["AlarmActions"] == alarm["OKActions"] == [TOPIC]
         assert 0 < alarm["Period"] * alarm["EvaluationPeriods"] <= 86_400
 
