@@ -84,7 +84,7 @@ EXPORTS_PENDING = Metric(
 
 FAILED_RUNS = Metric(
     "failed_runs",
-    "Runs that failed in the last 24 hours by failure class; superseded ones are no fault.",
+    "Runs that failed in the last 24 hours by failure class; superseded ones are no failures.",
     ("pipeline", "class"),
 )
 FAILED_PARTITIONS = Metric(

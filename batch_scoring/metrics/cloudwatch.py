@@ -1,7 +1,7 @@
 """Metrics for CloudWatch: five gauges of a pipeline, sent as they stand now.
 
 CloudWatch may store a datum twice, so alarms are of the maximum or minimum, never of a sum. A pipeline whose state was
-not read sends nothing: its alarms treat missing data as breaching.
+not read sends nothing, as if the exporter were gone: the alarm on that treats missing data as breaching.
 """
 
 from collections import defaultdict

@@ -19,7 +19,9 @@ from batch_scoring.metrics.catalogue import DAY_STATES, RECENT_DAYS, DayState, O
 from batch_scoring.monitoring.checks.decision_checks import counted
 from batch_scoring.monitoring.cost import cost_of_day
 from batch_scoring.monitoring.report.month import DOCUMENTS, OF_DECISIONS
-from batch_scoring.storage.state import CheckRecord, DayInput, FailureRecord, PublishedDay, StepName
+from batch_scoring.operations import failure_history
+from batch_scoring.operations.failure_history import FailureStatistics
+from batch_scoring.storage.state import CheckRecord, DayInput, PublishedDay, StepName
 from batch_scoring.storage.state_look import StateLook
 
 LIMIT_HOURS = 36.0
@@ -47,8 +49,8 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     look = StateLook(pipeline.output)
     days = look.newest_days()[:RECENT_DAYS]
     scored = {day.day: day for day in look.published_days_of("predictions", days)}
-    failures = look.failures_since(now - timedelta(days=RECENT_DAYS))
-    found = [*_days(look, days, scored, failures), *_failures(look, failures, scored, now), *_model(look)]
+    failed = failure_history.statistics(look, now - timedelta(days=RECENT_DAYS))
+    found = [*_days(look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
     found += _exports(pipeline, look)
     if newest := _newest(look, scored):
         found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
@@ -57,14 +59,14 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     return [Sample(one.metric, (pipeline.name, *one.labels), one.value) for one in found]
 
 
-def _days(look: StateLook, days: Sequence[str], scored: _Days, failures: Sequence[FailureRecord]) -> Iterator[Sample]:
+def _days(look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics) -> Iterator[Sample]:
     """How the recent days stand whose input is pinned."""
     inputs = look.day_inputs(days)
-    failed = _failed_at(failures)
+    failed_at = _failed_at(failed)
     awaited = [day for day in scored if DECISIONS in scored[day].followed_by]
     decided = {one.day for one in look.published_days_of("decisions", awaited) if are_of(one, scored[one.day])}
     undecided = set(awaited) - decided
-    states = {pinned.day: _state_of(pinned, scored, undecided, failed) for pinned in inputs}
+    states = {pinned.day: _state_of(pinned, scored, undecided, failed_at) for pinned in inputs}
     counts = Counter(states.values())
     for state in DAY_STATES:
         yield Sample(catalogue.RECENT_PARTITIONS, (state,), counts[state])
@@ -72,27 +74,28 @@ def _days(look: StateLook, days: Sequence[str], scored: _Days, failures: Sequenc
         yield Sample(catalogue.IN_PROGRESS_SINCE, (), min(since).timestamp())
 
 
-def _state_of(pinned: DayInput, scored: _Days, undecided: Collection[str], failed: Mapping[str, datetime]) -> DayState:
+def _state_of(
+    pinned: DayInput, scored: _Days, undecided: Collection[str], failed_at: Mapping[str, datetime]
+) -> DayState:
     published_day = scored.get(pinned.day)
     if published_day and published_day.fingerprint == pinned.fingerprint and pinned.day not in undecided:
         return "scored"
-    at = failed.get(pinned.day)
+    at = failed_at.get(pinned.day)
     return "failed" if at and at >= pinned.pinned_at else "in_progress"
 
 
-def _failed_at(failures: Sequence[FailureRecord]) -> dict[str, datetime]:
-    """When the last run of a day failed that was not superseded, by day."""
-    of_days = sorted((one.at, one.day) for one in failures if not one.export and one.failure_class != "superseded")
-    return {day: at for at, day in of_days if day}
+def _failed_at(failed: FailureStatistics) -> dict[str, datetime]:
+    """When the last run of a day failed, by day."""
+    return {record.day: record.at for record in failed.failures if record.day and not record.export}
 
 
-def _failures(look: StateLook, failures: Sequence[FailureRecord], scored: _Days, now: datetime) -> Iterator[Sample]:
-    counts = Counter(one.failure_class for one in failures if one.at > now - FAILED_WITHIN)
+def _failures(look: StateLook, failed: FailureStatistics, now: datetime) -> Iterator[Sample]:
+    counts = Counter(record.failure_class for record in failed.failures if record.at > now - FAILED_WITHIN)
     for name in FAILURES:
-        yield Sample(catalogue.FAILED_RUNS, (name,), counts[name])
-    failed = _failed_at(failures)
-    left = [day for day, at in failed.items() if day not in scored or scored[day].finished_at < at]
-    yield Sample(catalogue.FAILED_PARTITIONS, (), len(set(left) - _without_files(look, left)))
+        if name != "superseded":
+            yield Sample(catalogue.FAILED_RUNS, (name,), counts[name])
+    left = {failure.last.day for failure in failed.open_failures if not failure.last.export}
+    yield Sample(catalogue.FAILED_PARTITIONS, (), len(left - _without_files(look, sorted(left))))
 
 
 def _without_files(look: StateLook, days: Sequence[str]) -> set[str]:
