@@ -112,12 +112,14 @@ def _seconds(usage: "Usage") -> dict[str, float]:
 
 
 def _lines(pipeline: "Pipeline", month: str | None, costs: "MonthCost") -> Iterator[str]:
-    from batch_scoring.monitoring.cost import in_words
+    from batch_scoring.monitoring.cost import statements
 
     if not costs.costs:
         yield f"{pipeline.name}: nothing was published{f' in {month}' if month else ''}"
     else:
-        yield f"{pipeline.name} {month}: {in_words(costs)}"
+        first, *others = statements(costs)
+        yield f"{pipeline.name} {month}: {first}"
+        yield from others
         yield ""
         yield from _table(costs)
         if costs.currency is None:

@@ -4,7 +4,7 @@ The steps of a day are those that publish rows: features, predictions, decisions
 shards and its overhead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -151,27 +151,31 @@ def read_costs(pipeline: Pipeline, days: Sequence[str]) -> MonthCost:
 
 def in_words(cost: MonthCost) -> str:
     """The total in one line, with its overhead and the days that are not in it."""
+    return "; ".join(statements(cost))
+
+
+def statements(cost: MonthCost) -> Iterator[str]:
+    """What is said of the total, its overhead, and the days that are not in it."""
     total, currency = cost.total, cost.currency
-    parts = []
     if total:
         days = f"{len(cost.days)} day{'' if len(cost.days) == 1 else 's'}"
         if total.cost is not None:
             rate = total.per_million_rows
             per_million = "" if rate is None else f" ({money(rate)} {currency} per million rows)"
-            parts.append(f"{money(total.cost)} {currency} for {days}{per_million}")
+            yield f"{money(total.cost)} {currency} for {days}{per_million}"
         gpu = f", {total.usage.gpu_seconds:,.1f} GPU s" if total.usage.gpu_seconds else ""
         used = f"{total.usage.cpu_seconds:,.1f} CPU s{gpu}, {total.usage.memory_byte_seconds / GB:,.1f} GB s"
-        parts.append(used if total.cost is not None else f"{used} for {days}")
+        yield used if total.cost is not None else f"{used} for {days}"
         of_it = f" ({money(total.overhead_cost)} {currency})" if total.overhead_cost is not None else ""
-        parts.append(f"of which overhead {total.overhead.cpu_seconds:,.1f} CPU s{of_it}")
+        yield f"of which overhead {total.overhead.cpu_seconds:,.1f} CPU s{of_it}"
     if missing := {day for day, _ in cost.costs} - set(cost.days):
-        parts.append(f"not recorded, or not for every step: {', '.join(ranges(missing))}")
-    return "; ".join(parts)
+        yield f"not recorded, or not for every step: {', '.join(ranges(missing))}"
 
 
 def money(amount: float) -> str:
     """An amount; a small one with enough digits to compare it."""
-    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.6f}"
+    digits = 2 if amount >= 1 else 4 if amount >= 0.01 else 8
+    return f"{amount:,.{digits}f}"
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

@@ -102,7 +102,7 @@ def test_a_month_counts_a_days_rows_once_and_every_step(tiny: TinyProject) -> No
     assert total.usage.cpu_seconds == 3 * 3600 + 36
     assert in_words(costs) == (
         f"2.21 EUR for 1 day (1.11 EUR per million rows); 10,836.0 CPU s, 2,700.0 GPU s, 10,800.0 GB s; "
-        f"of which overhead 3,636.0 CPU s (0.545400 EUR); not recorded, or not for every step: {NEXT_DAY}"
+        f"of which overhead 3,636.0 CPU s (0.5454 EUR); not recorded, or not for every step: {NEXT_DAY}"
     )
 
 
@@ -115,7 +115,7 @@ def test_words_without_prices_are_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "text"), [(1234.5, "1,234.50"), (1.0, "1.00"), (0.5, "0.500000"), (0.0000042, "0.000004")]
+    ("amount", "text"), [(1234.5, "1,234.50"), (1.0, "1.00"), (0.5, "0.5000"), (0.0000042, "0.00000420")]
 )
 def test_a_small_amount_has_more_digits(amount: float, text: str) -> None:
     assert money(amount) == text

@@ -177,7 +177,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         in_the_way.rmdir()
         (began,) = Path(fan.pipeline.output.uri, REFERENCES, failed.run_id).glob("*.began.json")
         told = json.loads(began.read_text())
-        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00"}))
+        assert told["overhead"]["wall_seconds"] > 0
+        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00", "overhead": {"cpu_seconds": 1000}}))
         options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
         again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
         assert again.success
@@ -186,6 +187,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         f"{fan.name}_drift",
     ]
     assert fan.read().num_rows == 250
-    assert 0 < fan.published_day("predictions").seconds < 60
+    published = fan.published_day("predictions")
+    assert 0 < published.seconds < 60
+    assert published.overhead and 1000 < published.overhead.cpu_seconds < 1060, "that of the plan, too"
     told = fan.pipeline.output.list(f"{REFERENCES}/")
     assert {file.path.split("/")[2] for file in told} == {failed.run_id}, "the parent's, and none of its own"

@@ -118,3 +118,4 @@ def test_the_checks_of_decisions_are_there_for_pipelines_that_have_them(tiny: Ti
     assert set(month.checks) - set(checks) == {("decisions", name) for name in decision_checks.CHECKS}
     (day,) = [day for day in month.days if day.day == FINE]
     assert day.status == "scored" and day.checks["decisions", "caps_hold"].passed
+    assert [*day.costs] == ["validated_features", "predictions", "decisions"] and all(day.costs.values())
