@@ -176,6 +176,7 @@ NEVER_AT_LOAD = [
     "apprise",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "prometheus_client",
     "redis",
 ]
 
