@@ -148,6 +148,7 @@ COMMANDS = [
     "submit",
     "status",
     "wait",
+    "failures",
     "doctor",
     "cost",
     "calibrate",
@@ -175,6 +176,7 @@ NEVER_AT_LOAD = [
     "apprise",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "prometheus_client",
     "redis",
 ]
 

@@ -46,10 +46,20 @@ SUBCOMMANDS = {
     "wait": _Entry(
         "batch_scoring.cli.remote.command", "wait", "Follow a run or a backfill of a remote deployment to its end."
     ),
+    "failures": _Entry(
+        "batch_scoring.cli.failures",
+        "failures",
+        "Count failed runs by class, and list the days that have not recovered.",
+    ),
     "doctor": _Entry(
         "batch_scoring.cli.doctor.command",
         "doctor",
         "Check the deployment: report what is misconfigured and how to fix it.",
+    ),
+    "metrics": _Entry(
+        "batch_scoring.cli.metrics.command",
+        "metrics",
+        "Tell Prometheus or CloudWatch how the days of all pipelines stand.",
     ),
     "cost": _Entry("batch_scoring.cli.cost", "cost", "Show what the days of a month took: CPU, GPU, memory, money."),
     "calibrate": _Entry("batch_scoring.cli.calibrate", "calibrate", "Learn the drift thresholds of a model."),

@@ -1,14 +1,17 @@
-"""The run of a step: its log and tags, and the failure class that it records."""
+"""The run of a step: its log and tags, and the failure that it records."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from batch_scoring.operations import failed_runs
+from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import FailureClass
+from batch_scoring.operations import failed_runs, failure_records
 from batch_scoring.operations.retry_policy import classify
 from batch_scoring.runtime.printable import clean, printable
 from batch_scoring.runtime.step_context import StepContext
@@ -17,7 +20,7 @@ from batch_scoring.runtime.usage import NOTHING, Meter, Reservation
 
 @contextlib.contextmanager
 def step_run(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext, reserved: Reservation = NOTHING
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, pipeline: Pipeline, reserved: Reservation = NOTHING
 ) -> Iterator[StepContext]:
     """Provide the context of a step and record its failure; an exception fails the run at once, without a step retry.
 
@@ -25,8 +28,10 @@ def step_run(
     `reserved`: what its pod requests, for a step whose usage is kept.
     """
     step = context.get_step_execution_context()
+    run = replace(run_of(context), meter=Meter(reserved))
+    record = functools.partial(failure_records.record_error, pipeline, run, step.step.key)
     try:
-        with recording_failure(replace(run_of(context), meter=Meter(reserved))) as run:
+        with recording_failure(run, record):
             yield run
     except dg.Failure:
         raise  # of a blocking check, which already forbids a retry
@@ -60,14 +65,18 @@ def run_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> StepCon
 
 
 @contextlib.contextmanager
-def recording_failure(run: StepContext) -> Iterator[StepContext]:
-    """Record the class of a failure as a tag of the run."""
+def recording_failure(
+    run: StepContext, record: Callable[[Exception, FailureClass], object] = lambda *_: None
+) -> Iterator[StepContext]:
+    """Record a failure: its class as a tag of the run, the whole with `record`, which never raises."""
     try:
         yield run
     except Exception as error:
         clean(error)
+        failure = classify(error)
         try:
-            run.tag(failed_runs.failure_tags(classify(error), run.id))
+            run.tag(failed_runs.failure_tags(failure, run.id))
         except Exception as trouble:  # the full disk may hold the instance too: the first error is the cause
             run.log(f"the failure class cannot be recorded: {trouble}")
+        record(error, failure)
         raise

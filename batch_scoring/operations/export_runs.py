@@ -13,7 +13,7 @@ import dagster as dg
 from batch_scoring.config.names import asset_path, export_asset, exports_job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failed_runs, run_history
+from batch_scoring.operations import failure_records, run_history
 from batch_scoring.operations.retry_policy import Pauses
 from batch_scoring.operations.run_history import PARTITION, Status
 
@@ -80,7 +80,7 @@ def is_worth_an_alert(run_id: str, runs: Sequence[ExportRun], pauses: Pauses) ->
 
 def _by_export(instance: dg.DagsterInstance, pipeline: Pipeline, record: dg.RunRecord) -> dict[str, ExportRun]:
     """The part of each export in a run."""
-    failure = failed_runs.record_failure(instance, record.dagster_run)
+    failure = failure_records.record_failure(instance, record.dagster_run, pipeline)
     record = instance.get_run_record_by_id(record.dagster_run.run_id) or record
     status = run_history.status_of(instance, record, failure)
     parts = exports_in(record.dagster_run, pipeline)

@@ -13,6 +13,7 @@ import dagster as dg
 
 from batch_scoring.dagster_internals import RUN_FAILURE_REASON_TAG, SerializableErrorInfo
 from batch_scoring.errors import FAILURES, FailureClass
+from batch_scoring.runtime.printable import without_class
 
 TAG = "batch_scoring/failure"
 RECORDED_FOR = "batch_scoring/failure_of"
@@ -39,6 +40,7 @@ _OTHER_ENDS: dict[str, FailureClass] = {
     "START_TIMEOUT": "timeout",
 }
 """By Dagster's reason, where no step has recorded a class; every other reason means a lost process."""
+_GONE = "the run's process is gone: killed, out of memory, or its machine went down"
 _NOT_LOADED = "Could not load job definition."
 _STEP_NOT_LOADED = "An exception was thrown during step execution that is likely a framework error"
 """Logged by the process of a run or step whose code does not load, before Dagster calls that process killed or gone."""
@@ -66,6 +68,11 @@ def failure_tags(failure: FailureClass, run_id: str) -> dict[str, str]:
 def is_recorded(run: dg.DagsterRun) -> bool:
     """Whether the run's tags hold the class of its own failure."""
     return run.tags.get(TAG) in FAILURES and run.tags.get(RECORDED_FOR) == run.run_id
+
+
+def ended_at(record: dg.RunRecord) -> float:
+    """When a run ended, in seconds since 1970."""
+    return record.end_time or record.update_timestamp.timestamp()
 
 
 def of_run(run: dg.DagsterRun) -> FailureClass | None:
@@ -97,6 +104,23 @@ def record_failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> FailureC
     elif failure is None and run.is_finished and run.tags.get(TAG):
         instance.add_run_tags(run.run_id, {TAG: ""})  # copied from the run before it
     return failure
+
+
+def step_error(event: dg.DagsterEvent) -> str:
+    """The full message of the error of a failed step."""
+    error = event.step_failure_data.error
+    if error and error.cause:  # Dagster wraps the error that the step has raised
+        error = error.cause
+    failure = event.step_failure_data.user_failure_data
+    text = failure.description if failure else (error.message if error else "")
+    if error and error.cls_name == INTERRUPTED:
+        text = "its process was terminated: its machine is shutting down, or its time limit has passed"
+    return without_class(text or "").strip() or "no message"
+
+
+def in_words(end: str) -> str:
+    """Dagster's message about the end of a run, unless it says no more than that the run's process is gone."""
+    return _GONE if "from outside the execution context" in end else end or "no message"
 
 
 def load_error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:

@@ -7,7 +7,6 @@ code. Whether a day is up to date is not decided here but in `daily/freshness.py
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal
 
 import dagster as dg
@@ -16,7 +15,7 @@ from batch_scoring.config.names import DECISIONS, job_name
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.dagster_internals import FINISHED_STATUSES
 from batch_scoring.errors import FailureClass
-from batch_scoring.operations import failed_runs, retry_policy
+from batch_scoring.operations import failed_runs, failure_records, retry_policy
 from batch_scoring.storage.shards import digest
 
 PARTITION = "dagster/partition"
@@ -97,7 +96,7 @@ def of_day(instance: dg.DagsterInstance, pipeline: Pipeline, day: str) -> list[D
         steps = _steps(run, pipeline)
         if not steps or is_stopped(run):
             continue
-        if (failure := failed_runs.record_failure(instance, run)) and not failed_runs.is_recorded(run):
+        if (failure := failure_records.record_failure(instance, run, pipeline)) and not failed_runs.is_recorded(run):
             record = instance.get_run_record_by_id(run.run_id) or record
             run = record.dagster_run
         status = status_of(instance, record, failure)
@@ -123,34 +122,7 @@ def is_stopped(run: dg.DagsterRun) -> bool:
 
 def _is_fixed(record: dg.RunRecord) -> bool:
     """Whether a run's code did not load, but does now: that was not an attempt with its files."""
-    return failed_runs.has_load_error(record.dagster_run) and ended_at(record) < LOADED_AT
-
-
-@dataclass(frozen=True)
-class FailedRuns:
-    """Failed runs of one class."""
-
-    failure: FailureClass
-    runs: int
-    days: tuple[str, ...]
-    """Their days, in order."""
-    last: float
-    """When the last of them ended (seconds since 1970)."""
-
-
-def failed_since(instance: dg.DagsterInstance, pipeline: Pipeline, since: datetime) -> list[FailedRuns]:
-    """Failed runs of a pipeline's days by class, most frequent first; `since`: of their creation."""
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=since)
-    found: dict[FailureClass, list[tuple[str, float]]] = {}
-    for record in pages(instance, filters):
-        run = record.dagster_run
-        if (failure := failed_runs.of_run(run)) and _steps(run, pipeline):
-            found.setdefault(failure, []).append((run.tags.get(PARTITION, ""), ended_at(record)))
-    counted = [
-        FailedRuns(failure, len(ends), tuple(sorted({day for day, _ in ends if day})), max(end for _, end in ends))
-        for failure, ends in found.items()
-    ]
-    return sorted(counted, key=lambda one: (-one.runs, one.failure))
+    return failed_runs.has_load_error(record.dagster_run) and failed_runs.ended_at(record) < LOADED_AT
 
 
 def _records(instance: dg.DagsterInstance, day: str) -> Iterator[dg.RunRecord]:
@@ -200,12 +172,7 @@ def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
         return True
     said = run.tags.get("dagster/will_retry")
     limit = {None: RETRY_DECISION_LIMIT, "true": TO_RETRY}.get(said, 0.0)
-    return time.time() < ended_at(record) + limit
-
-
-def ended_at(record: dg.RunRecord) -> float:
-    """When a run ended, in seconds since 1970."""
-    return record.end_time or record.update_timestamp.timestamp()
+    return time.time() < failed_runs.ended_at(record) + limit
 
 
 def since(record: dg.RunRecord, status: Status) -> float:
@@ -214,4 +181,4 @@ def since(record: dg.RunRecord, status: Status) -> float:
         return record.create_timestamp.timestamp()
     if status == "started":
         return record.start_time or record.create_timestamp.timestamp()
-    return ended_at(record)
+    return failed_runs.ended_at(record)

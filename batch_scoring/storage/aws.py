@@ -38,7 +38,7 @@ _AWS_VARIABLES = (
 )
 
 
-def client(service: Literal["s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 creates its client classes at run time)
+def client(service: Literal["cloudwatch", "s3", "sqs"]) -> Any:  # noqa: ANN401  (boto3 creates its client classes at run time)
     """Return a client for this environment, shared by all threads; it renews short-lived credentials itself."""
     return _client(service, _environment())
 

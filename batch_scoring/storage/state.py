@@ -8,6 +8,7 @@
     state/dt=…/drift.json                 the distance of the day and the trailing days from the model's reference
     state/dt=…/sample.parquet             a sample of the day's rows, see samples.py
     state/dt=…/checks/<asset>.json        the day's check results of an asset, including days that were not published
+    state/failures/<UTC time>-<run>.json  a failed run: which day, why, and the first line of the error
     state/steps/<run>/…json               values passed between an asset's steps, see json_io_manager.py
     state/model.json                      the active model
     state/models/<sha256>/                its bundle
@@ -19,17 +20,20 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from batch_scoring.errors import EntryError, StateError
+from batch_scoring.errors import EntryError, FailureClass, StateError
 from batch_scoring.runtime.usage import Usage
-from batch_scoring.storage.folders.folder import Folder
+from batch_scoring.storage.folders.folder import FileVersion, Folder
 
 REFERENCES = "state/steps"
 """Folder of values passed between steps, below the pipeline's output."""
+
+FAILURE_RECORDS = "state/failures"
+"""Folder of the records of failed runs, below the pipeline's output."""
 
 MOST_UNPUBLISHED = 100
 """Days without a document that are passed over in search of the newest ones that have it."""
@@ -305,6 +309,23 @@ class ExportReceipt(Document):
     finished_at: datetime
 
 
+class FailureRecord(Document):
+    """A failed run, recorded by the step that failed, or later if its process is gone; never changed afterwards."""
+
+    run_id: str
+    day: str
+    """Empty for a run about no day: of a report, of retention."""
+    step: str
+    """The asset that failed; empty if the run ended before its first step, or between two."""
+    failure_class: FailureClass
+    at: AwareDatetime
+    """When it failed, in UTC."""
+    message: str
+    """The first line of the error, shortened."""
+    export: str = ""
+    """Name of the export that failed; empty for any other asset."""
+
+
 class Moments(NamedTuple):
     """Moments of a score column over a day's rows; NaN if there are no rows."""
 
@@ -427,9 +448,33 @@ class State:
         """
         self._folder.put_if(f"dt={receipt.day}/exports/{receipt.export}.json", _json(receipt), token)
 
+    def failures_since(self, when: datetime) -> list[FailureRecord]:
+        """Return the failed runs since a time, oldest first, each once; skip unreadable records.
+
+        One listing, from that time on. Of two records of a run, which two of its steps may write, the last counts.
+        """
+        found = self._listed(self._failure_files(when), FailureRecord)
+        by_run = {record.run_id: record for record in sorted(found, key=lambda record: record.at)}
+        return sorted(by_run.values(), key=lambda record: record.at)
+
+    def has_failure(self, run_id: str, since: datetime) -> bool:
+        """Whether a failure of a run is recorded; `since`: a time before it failed."""
+        return any(file.path.endswith(f"-{run_id}.json") for file in self._failure_files(since))
+
+    def put_failure(self, record: FailureRecord) -> None:
+        """Record a failed run."""
+        self._write(f"failures/{_sortable(record.at)}Z-{record.run_id}.json", record)
+
+    def _failure_files(self, since: datetime) -> list[FileVersion]:
+        return self._folder.list("failures/", f"failures/{_sortable(since)}")
+
     def drift(self, day: str) -> DayDrift | None:
         """Return the day's comparison with the reference; None if there is none."""
         return self._read(f"dt={day}/drift.json", DayDrift)
+
+    def drifts_of(self, days: Sequence[str]) -> list[DayDrift]:
+        """Return the comparisons of those of the days that have one; skip unreadable ones."""
+        return self._of_days(days, "drift.json", DayDrift, or_none=True)
 
     def put_drift(self, drift: DayDrift) -> None:
         """Replace a day's comparison."""
@@ -463,7 +508,13 @@ class State:
         self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
     ) -> list[AnyDocument]:
         """Return the documents with a name, for the days that have it. `or_none`: skip damaged ones."""
-        paths = [f"dt={day}/{name}" for day in days]
+        return self._at([f"dt={day}/{name}" for day in days], kind, or_none=or_none)
+
+    def _listed(self, files: Sequence[FileVersion], kind: type[AnyDocument]) -> list[AnyDocument]:
+        """Return listed documents; skip damaged ones, and those that were removed since."""
+        return self._at([file.path for file in files], kind, or_none=True)
+
+    def _at(self, paths: Sequence[str], kind: type[AnyDocument], *, or_none: bool) -> list[AnyDocument]:
         found: list[AnyDocument] = []
         for path, content in zip(paths, self._each(paths, or_none=or_none), strict=True):
             if content is not None:
@@ -504,6 +555,11 @@ class State:
 
     def _write(self, path: str, document: Document) -> None:
         self._folder.put(path, _json(document))
+
+
+def _sortable(moment: datetime) -> str:
+    """A time as it begins the name of a document, so that a listing is in order and can begin at a time."""
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
 
 
 def _json(document: Document) -> bytes:

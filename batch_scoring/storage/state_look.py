@@ -1,4 +1,4 @@
-"""One look at a pipeline's state: its days' documents as one listing shows them, each version read once per process.
+"""One look at a pipeline's state: its documents as one listing shows them, each version read once per process.
 
 What a sensor asks at each tick has rarely changed since the last one. A listing costs one request per thousand
 documents and says which version each has; only new versions are read.
@@ -31,6 +31,8 @@ class StateLook(State):
         self._days: list[str] | None = None
         self._versions: dict[str, FileVersion] = {}
         self._listed_from: str | None = None
+        self.damaged: set[str] = set()
+        """Addresses of documents that were skipped because they cannot be read."""
 
     def newest_days(self) -> list[str]:
         """See `State.newest_days`."""
@@ -46,6 +48,15 @@ class StateLook(State):
             return []
         self._list_from(f"dt={min(days)}")
         versions = [version for day in days if (version := self._versions.get(f"dt={day}/{name}"))]
+        return self._of_versions(versions, kind, or_none=or_none)
+
+    def _listed(self, files: Sequence[FileVersion], kind: type[AnyDocument]) -> list[AnyDocument]:
+        """See `State._listed`."""
+        return self._of_versions(files, kind, or_none=True)
+
+    def _of_versions(
+        self, versions: Sequence[FileVersion], kind: type[AnyDocument], *, or_none: bool
+    ) -> list[AnyDocument]:
         read = functools.partial(self._document_or_none if or_none else self._document, kind)
         if all((self._folder.uri, version) in _cache for version in versions) or self._folder.is_local:
             return [document for version in versions if (document := read(version))]
@@ -64,18 +75,18 @@ class StateLook(State):
         try:
             return self._document(kind, version)
         except StateError:
-            return None
+            pass
         except OSError:
             if not self._folder.is_local:
                 raise
-            return None
+        self.damaged.add(f"{self._folder.uri}/{version.path}")
+        return None
 
     def _document(self, kind: type[AnyDocument], version: FileVersion) -> AnyDocument | None:
         if found := _cache.get((self._folder.uri, version)):
             return cast("AnyDocument", found)
         try:
-            with self._folder.open(version.path, version.token) as file:
-                content = file.read()
+            content = self._folder.read(version.path, version.token)
         except (FileChangedError, FileNotFoundError):  # since it was listed: what is there now, for this look alone
             return self._read(version.path, kind)
         document = self._parsed(version.path, content, kind)

@@ -45,7 +45,7 @@ def test_the_command_says_what_may_go_and_deletes_only_when_asked(
     assert said[3].endswith("tables/validated_features 1, tables/predictions 1")
     assert said[5].split() == ["reports", "ever", "0", "0", "B"]
     assert said[6].split() == ["samples", "ever", "0", "0", "B"]
-    assert said[11].startswith(f"  tables/validated_features/dt={DAY}/") and ", unused since before 20" in said[11]
+    assert said[12].startswith(f"  tables/validated_features/dt={DAY}/") and ", unused since before 20" in said[12]
     assert said[-1] == "nothing was removed; to do so: batch-scoring retention tiny --delete"
     assert files(old) == before
 

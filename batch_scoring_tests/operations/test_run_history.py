@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +11,6 @@ from batch_scoring.cli import day_runs
 from batch_scoring.daily import freshness
 from batch_scoring.operations import run_history
 from batch_scoring.storage.state import State
-from batch_scoring_tests.ended_runs import ended
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject
 
 
@@ -61,21 +59,6 @@ def test_a_run_that_draws_the_page_of_a_month_is_none_of_its_first_day(
         instance=instance, partition_key="2024-03-01"
     )
     assert run_history.of_day(instance, tiny.pipeline, "2024-03-01") == []
-
-
-# runs that failed
-
-
-def test_failed_runs_are_counted_by_class(tiny: TinyProject) -> None:
-    tiny.land(DAY, b"PAR1, and no more")
-    with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(2):
-            tiny.run(instance=instance, raise_on_error=False)
-        ended(instance, tiny, "gone")
-        month = timedelta(days=30)
-        found = run_history.failed_since(instance, tiny.pipeline, datetime.now(UTC) - month)
-        assert [(one.failure, one.runs, one.days) for one in found] == [("bad_input", 2, (DAY,)), ("lost", 1, (DAY,))]
-        assert run_history.failed_since(instance, tiny.pipeline, datetime.now(UTC) + month) == []
 
 
 # the run of a day that was stopped

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ NAP = """
 """
 HUGE = "        torch.empty(64, 50_000_000)\n"
 WIDE = "        torch.ones(len(numeric), {}).sum()\n"
+LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
 CGROUPS = Path("/sys/fs/cgroup/memory")
 
 Ends = Literal["right", "untouched"]
@@ -119,6 +121,11 @@ class Provoked:
         alerts = [title for title in titles if title.split(" ")[0].rstrip(":") == self.project.name]
         if classes != ({case.failure} if case.failure else set()):
             faults.append(f"failed as {sorted(classes)}, expected {case.failure}")
+        recorded = {record.run_id: record.failure_class for record in self.project.state.failures_since(LONG_AGO)}
+        if recorded != {run.run_id: run.tags.get(failed_runs.TAG) for run in self.failed}:
+            faults.append(f"the state has failures {recorded}, expected those of the failed runs")
+        if (count := len(self.project.pipeline.output.list("state/failures/"))) != len(recorded):
+            faults.append(f"{count} documents of {len(recorded)} failed runs, expected one each")
         if len(self.runs) != case.runs:
             faults.append(f"{len(self.runs)} runs, expected {case.runs}")
         if len(alerts) != case.alerts:

@@ -202,7 +202,7 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
-def _noted(context: SimpleNamespace) -> contextlib.AbstractContextManager[StepContext]:
+def _noted(context: SimpleNamespace, *_arguments: object) -> contextlib.AbstractContextManager[StepContext]:
     """Stands for `step_run`: no step has a retry policy."""
     return step_run.recording_failure(context.run)
 
@@ -223,10 +223,7 @@ SUBSTITUTES: Substitutes = [
     (shards, "datetime", Clock),
     (shards, "uuid", Clock),
     (delta, "time", Clock),
-    *(
-        (module, "step_run", lambda context, *_: step_run.recording_failure(context.run))
-        for module in (raw_input, validated_features, model, predictions)
-    ),
+    *((module, "step_run", _noted) for module in (raw_input, validated_features, model, predictions)),
     *((module, "batch_backoff", lambda *_: 0) for module in (validated_features, predictions)),
     (raw_input, "input_metadata", _nothing),
     (validated_features, "features_metadata", _nothing),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,20 @@ from batch_scoring.errors import FileChangedError, StateError
 from batch_scoring.runtime.usage import Usage
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.local import LocalFolder
+from batch_scoring.storage.folders.s3 import S3Folder
 from batch_scoring.storage.state import (
     MOST_UNPUBLISHED,
     ActiveModel,
     DayInput,
     ExportReceipt,
+    FailureRecord,
     LandingFile,
     PublishedDay,
     PublishedPart,
     ShardStats,
     State,
 )
+from batch_scoring_tests.reliability.store import Store
 
 DAY = "2024-03-04"
 NOW = datetime(2024, 3, 5, 6, 0, tzinfo=UTC)
@@ -193,6 +196,63 @@ def test_a_receipt_replaces_only_the_one_that_was_found(state: State) -> None:
         with pytest.raises(FileChangedError):
             state.put_receipt(late, found)
     assert state.receipt("list", DAY) == second
+
+
+def failure(run_id: str = "run", **changes: object) -> FailureRecord:
+    fields = {"day": DAY, "step": "predictions", "failure_class": "lost", "at": NOW, "message": "its process is gone"}
+    return FailureRecord.model_validate({"run_id": run_id, **fields, **changes})
+
+
+def test_failures_are_listed_from_a_time_on_oldest_first(state: State) -> None:
+    ended = [failure(f"run-{hours}", at=NOW + timedelta(hours=hours)) for hours in (3, 1, 2)]
+    for record in ended:
+        state.put_failure(record)
+    assert state.failures_since(NOW) == [ended[1], ended[2], ended[0]]
+    assert state.failures_since(NOW + timedelta(hours=2)) == [ended[2], ended[0]]
+    assert state.failures_since(NOW + timedelta(hours=2, microseconds=1)) == [ended[0]]
+    elsewhere = (NOW + timedelta(hours=2)).astimezone(timezone(timedelta(hours=-9)))
+    assert state.failures_since(elsewhere) == [ended[2], ended[0]]
+
+
+def test_of_two_records_of_a_run_the_last_counts(state: State) -> None:
+    first, other = failure(at=NOW), failure("other", at=NOW + timedelta(seconds=1))
+    last = failure(at=NOW + timedelta(seconds=2), failure_class="storage")
+    for record in (last, first, other):
+        state.put_failure(record)
+    assert state.failures_since(NOW) == [other, last]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"run_id": "r", "day', b"null", b"\xff\xfe"])
+def test_a_torn_record_of_a_failure_hides_no_other(state: State, tmp_path: Path, content: bytes) -> None:
+    state.put_failure(failure("first"))
+    state.put_failure(failure("torn", at=NOW + timedelta(hours=1)))
+    state.put_failure(failure("last", at=NOW + timedelta(hours=2)))
+    next((tmp_path / "state/failures").glob("*-torn.json")).write_bytes(content)
+    assert [record.run_id for record in state.failures_since(NOW)] == ["first", "last"]
+
+
+def test_whether_a_failure_is_recorded_is_known_without_reading_it(state: State, tmp_path: Path) -> None:
+    assert not state.has_failure("run", NOW)
+    state.put_failure(failure("run", at=NOW + timedelta(hours=1)))
+    (file,) = (tmp_path / "state/failures").iterdir()
+    assert file.name == "20240305T070000.000000Z-run.json"
+    file.write_bytes(b"torn")
+    assert state.has_failure("run", NOW)
+    assert not state.has_failure("un", NOW) and not state.has_failure("run", NOW + timedelta(hours=2))
+
+
+@pytest.mark.s3
+def test_on_s3_a_failure_is_one_request_to_write_and_one_to_list(store: Store) -> None:
+    state = State(S3Folder(f"s3://{store.new_bucket()}/output"))
+    for hours in range(8):
+        state.put_failure(failure(f"run-{hours}", at=NOW + timedelta(hours=hours)))
+    before = store.proxy.statuses.total()
+    state.put_failure(failure("run-8", at=NOW + timedelta(hours=8)))
+    assert store.proxy.statuses.total() - before == 1
+    assert state.has_failure("run-8", NOW)
+    assert store.proxy.statuses.total() - before == 2
+    assert [found.run_id for found in state.failures_since(NOW + timedelta(hours=6))] == ["run-6", "run-7", "run-8"]
+    assert store.proxy.statuses.total() - before == 2 + 1 + 3
 
 
 # what a day took

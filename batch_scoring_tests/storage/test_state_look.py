@@ -12,7 +12,7 @@ from batch_scoring.storage import state_look
 from batch_scoring.storage.folders.folder import Folder
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.folders.s3 import S3Folder
-from batch_scoring.storage.state import ExportReceipt, PublishedDay, PublishedPart, State
+from batch_scoring.storage.state import ExportReceipt, FailureRecord, PublishedDay, PublishedPart, State
 from batch_scoring.storage.state_look import StateLook
 from batch_scoring_tests.reliability.store import Store
 
@@ -146,6 +146,19 @@ def test_the_documents_kept_have_a_bound(output: CountingFolder, monkeypatch: py
     assert output.opened == []
     assert len(StateLook(output).receipts_of("list", DAYS[:10])) == 10
     assert len(output.opened) == 10
+
+
+def test_failed_runs_are_read_once(output: CountingFolder) -> None:
+    state, now = State(output), datetime(2024, 3, 4, tzinfo=UTC)
+    fields = {"day": DAYS[0], "step": "predictions", "failure_class": "lost", "message": "gone"}
+    for hours in range(3):
+        at = now + timedelta(hours=hours)
+        state.put_failure(FailureRecord.model_validate({"run_id": f"r{hours}", "at": at, **fields}))
+    assert StateLook(output).failures_since(now) == state.failures_since(now) != []
+    output.put(f"{output.list('state/failures/')[1].path}", b"{torn")
+    output.opened.clear()
+    assert [found.run_id for found in StateLook(output).failures_since(now)] == ["r0", "r2"]
+    assert len(output.opened) == 1
 
 
 @pytest.mark.s3

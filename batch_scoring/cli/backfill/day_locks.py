@@ -11,7 +11,7 @@ import time
 import dagster as dg
 
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.operations import run_history
+from batch_scoring.operations import failure_records, run_history
 from batch_scoring.operations.automation import landing_scan, planner
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.operations.run_history import DayRun
@@ -52,7 +52,8 @@ def wait_for_launched(pipeline: Pipeline, instance: dg.DagsterInstance, day: str
     """Wait until no run that Dagster has launched is working on the day."""
     while launched_run(pipeline, instance, day):
         time.sleep(POLL)
-        end_dead_runs(instance)  # without a daemon nothing else notices that its process is gone
+        # without a daemon nothing else notices that its process is gone
+        failure_records.record_runs(instance, end_dead_runs(instance), pipeline)
 
 
 def _daemon_lives(instance: dg.DagsterInstance) -> bool:

@@ -30,6 +30,7 @@ from batch_scoring.defs.metadata import asset_key
 from batch_scoring.errors import BundleError, ComputeError, HeldError, StateError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest.landing_files import list_day
+from batch_scoring.operations import failure_records
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import State, StepName
@@ -133,6 +134,7 @@ def score(pipeline: Pipeline, wanted: Wanted, out: TextIO) -> int:
             )
         if dead := end_dead_runs(instance):
             out.write(f"marked as failed, because their processes are gone: {', '.join(dead)}\n")
+            failure_records.record_runs(instance, dead, pipeline)
         chosen = selection.choose(pipeline, days, wanted, instance)
         if not chosen:
             out.write(_nothing(pipeline, days, wanted))

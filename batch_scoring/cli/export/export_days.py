@@ -28,6 +28,7 @@ from batch_scoring.delivery.exports.expiry import whys_gone
 from batch_scoring.delivery.exports.pending import PendingDay
 from batch_scoring.delivery.exports.selection import reads_features
 from batch_scoring.errors import ComputeError, RangeError
+from batch_scoring.operations import failure_records
 from batch_scoring.operations.dead_runs import end_dead_runs
 from batch_scoring.runtime import signals
 from batch_scoring.storage.state import ExportReceipt, PublishedDay, State
@@ -208,7 +209,7 @@ def _export(request: Request, tasks: Sequence[Task], out: TextIO, *, as_json: bo
     left = [task for task in tasks if task.is_open]
     with opened() as instance:
         _ensure_here(request, instance)
-        end_dead_runs(instance)
+        failure_records.record_runs(instance, end_dead_runs(instance), request.pipeline)
         if left and not as_json:
             out.write(f"{_COLUMNS}\n")
         with signals.at_end(functools.partial(_continuation, request, left, outcomes)):

@@ -58,7 +58,7 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         **asset_options(pipeline, DECISIONS, kinds={"deltalake"}),
     )
     def _decisions(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context, reserved) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "decisions")
             source = read_source(step, rules)
             prepared = prepare(step, rules, source, run)

@@ -51,7 +51,7 @@ def _asset(pipeline: Pipeline, name: str, export: Export) -> dg.AssetsDefinition
     def _export(
         context: dg.AssetExecutionContext, config: ExportAgain
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             day = context.partition_key
             try:
                 receipt = export_day(pipeline, name, day, run, again=config.again)

@@ -56,7 +56,7 @@ def in_steps(
         **op_options(pipeline, "default"),
     )
     def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output[object] | dg.DynamicOutput[object]]:
-        with step_run(context, light) as run:
+        with step_run(context, pipeline, light) as run:
             at, chunks = datetime.now(UTC), plan(day_of(context), run)
             run.meter.end_overhead()
             began = Began(run_id=run.id, at=at, overhead=run.meter.overhead)
@@ -71,7 +71,7 @@ def in_steps(
         **op_options(pipeline, "predictions"),
     )
     def _score(context: dg.OpExecutionContext, share: dict[str, Any]) -> dict[str, Any]:
-        with step_run(context, scoring) as run:
+        with step_run(context, pipeline, scoring) as run:
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             return score_chunk(day_of(context), Chunk.model_validate(share), run, halved).model_dump(mode="json")
 
@@ -87,7 +87,7 @@ def in_steps(
     def _publish(
         context: dg.OpExecutionContext, began: dict[str, Any], shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
-        with step_run(context, light) as run:
+        with step_run(context, pipeline, light) as run:
             planned = Began.model_validate(began)
             run.meter.overhead += planned.overhead
             if planned.run_id == run.id:  # not of a run that failed hours ago and whose chunks are reused

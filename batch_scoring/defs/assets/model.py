@@ -32,7 +32,7 @@ def model(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "model", kinds={"pytorch"}),
     )
     def _model(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             delivered = model_checks.examine(pipeline)
             own_day = {context.partition_key} if context.has_partition_key else set()
             metrics = model_checks.metrics(pipeline, delivered)

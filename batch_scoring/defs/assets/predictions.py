@@ -52,7 +52,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         **step_options(pipeline, "predictions"),
     )
     def _predictions(context: dg.AssetExecutionContext) -> Results:
-        with step_run(context, reserved) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "predictions")
             source = read_source(step)
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)

@@ -32,7 +32,7 @@ def raw_input(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "raw_input", kinds={"parquet"}),
     )
     def _raw_input(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             found = find(pipeline, context.partition_key)
             run.tag(attempt_tags(pipeline, found, run.tags))
             findings = [*found.findings, row_count(pipeline, context.partition_key, found.rows)]

@@ -1,12 +1,11 @@
 """The asset report: a month of a pipeline on one HTML page, `reports/month=YYYY-MM.html`.
 
-Its days are read from the state, never from the Dagster instance or the tables: findings of the checks, published
-days, distances to the model's reference. The failed runs of the last 30 days come from the instance, which alone knows
-them. The page can be drawn at any time, also for the current month.
+It is read from the state, never from the Dagster instance or the tables: findings of the checks, published days,
+distances to the model's reference, failed runs of the last 30 days. The page can be drawn at any time, also for the
+current month.
 """
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -19,9 +18,6 @@ from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.month import gather
 from batch_scoring.monitoring.report.page import Month
-from batch_scoring.operations.run_history import failed_since
-
-FAILURES_OF = timedelta(days=30)
 
 
 def months(pipeline: Pipeline) -> dg.MonthlyPartitionsDefinition:
@@ -47,10 +43,8 @@ def report(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "report", kinds={"plotly"}),
     )
     def _report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        with step_run(context) as run:
-            now = datetime.now(UTC)
-            failed = failed_since(context.instance, pipeline, now - FAILURES_OF)
-            month = replace(gather(pipeline, context.partition_key[:7], now, run.id), failed=tuple(failed))
+        with step_run(context, pipeline) as run:
+            month = gather(pipeline, context.partition_key[:7], datetime.now(UTC), run.id)
             path = month_page(month.month)
             pipeline.output.put(path, page.draw(month))
             return dg.MaterializeResult(metadata={"report": link(pipeline, path), **report_metadata(month)})
@@ -66,7 +60,7 @@ def report_metadata(month: Month) -> dict[str, dg.MetadataValue]:
         **days,
         "rows_scored": dg.MetadataValue.int(month.scored),
         "rows_quarantined": dg.MetadataValue.int(month.quarantined),
-        "failed_runs_30_days": dg.MetadataValue.int(sum(one.runs for one in month.failed)),
+        "failed_runs_30_days": dg.MetadataValue.int(len(month.failed.failures)),
         "models": dg.MetadataValue.text(", ".join(month.models)),
         "cost": dg.MetadataValue.text(in_words(month.cost)),
     }

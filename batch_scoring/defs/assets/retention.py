@@ -47,7 +47,7 @@ def retention(pipeline: Pipeline) -> dg.AssetsDefinition:
         **asset_options(pipeline, "retention", kinds={"deltalake"}),
     )
     def _retention(context: dg.AssetExecutionContext, config: Retain) -> dg.MaterializeResult[Any]:
-        with step_run(context) as run:
+        with step_run(context, pipeline) as run:
             plan = vacuum.look(pipeline, active_limits(pipeline, context.instance))
             if config.dry_run:
                 problems, removed = [*plan.problems, *plan.doubts], []

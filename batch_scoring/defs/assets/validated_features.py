@@ -55,7 +55,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _validated_features(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context, reserved) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)

@@ -1,11 +1,11 @@
-"""A month of a pipeline, read from the state: findings of checks, published days, distances to the model's reference.
+"""A month of a pipeline, read from the state: findings of checks, published days, distances, failed runs.
 
 `page.py` draws it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from batch_scoring.monitoring.checks import decision_checks, feature_checks, inp
 from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
+from batch_scoring.operations import failure_history
 from batch_scoring.storage.state import CheckRecord, ColumnDrift, DayDrift, DayInput, PublishedDay, State
 
 DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
@@ -30,6 +31,8 @@ DOCUMENTS: Mapping[str, tuple[str, Iterable[str]]] = {
 """Documents of the state that hold findings, in the order of the flow, with their asset and its checks."""
 OF_DECISIONS: Mapping[str, tuple[str, Iterable[str]]] = {"decisions": ("decisions", decision_checks.CHECKS)}
 """The same of pipelines with decisions."""
+
+FAILURES_OF = timedelta(days=30)
 
 READERS = 4
 """Days read at once: on S3 a read is a round trip, and the stats of a day of thousands of shards take 100 MB."""
@@ -56,7 +59,9 @@ def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
     if days and days[-1].day == str(today) and days[-1].status == "missing":
         days.pop()  # its files may still land
     known = tuple((asset, name) for asset, names in documents.values() for name in names)
-    return Month(pipeline.name, month, tuple(days), known, now, run_id, prices.currency if prices else None)
+    failed = failure_history.statistics(state, now - FAILURES_OF)
+    currency = prices.currency if prices else None
+    return Month(pipeline.name, month, tuple(days), known, now, run_id, currency, failed)
 
 
 def read_day(

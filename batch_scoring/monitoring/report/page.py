@@ -8,7 +8,7 @@ import calendar
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batch_scoring.config.days import of_month, ranges
@@ -16,7 +16,7 @@ from batch_scoring.monitoring import html
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
 from batch_scoring.monitoring.cost import MonthCost, StepCost, in_words
 from batch_scoring.monitoring.html import escaped
-from batch_scoring.operations.run_history import FailedRuns
+from batch_scoring.operations.failure_history import FailureStatistics
 from batch_scoring.storage.state import CheckRecord, ColumnDrift, Moments, StepName
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Month:
     run_id: str
     currency: str | None = None
     """Of the spec's prices; None without any."""
-    failed: tuple[FailedRuns, ...] = ()
+    failed: FailureStatistics = field(default_factory=FailureStatistics)
     """Runs of the 30 days before the page was drawn, whatever its month."""
 
     def of_status(self, status: Status) -> list[str]:
@@ -210,13 +210,24 @@ def _failures(month: Month) -> str:
 def _failed_runs(month: Month) -> str:
     """Failed runs by class; `retry_policy.py` explains the classes."""
     rows = [
-        f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{datetime.fromtimestamp(one.last, UTC):%Y-%m-%d %H:%M}</td>"
+        f"<tr><td>{one.failure}</td><td>{one.runs}</td><td>{one.last:%Y-%m-%d %H:%M}</td><td>{one.recovered}</td>"
         f"<td>{escaped(', '.join(ranges(one.days)))}</td></tr>"
-        for one in month.failed
+        for one in month.failed.by_class
     ]
-    head = "<tr><th>class</th><th>runs</th><th>last, UTC</th><th>days</th></tr>"
-    table = f'<table id="failed-runs">{head}{"".join(rows)}</table>' if rows else '<p class="empty">None.</p>'
-    return f"<section><h2>Failed runs of the last 30 days</h2>{table}</section>"
+    head = "<tr><th>class</th><th>runs</th><th>last, UTC</th><th>recovered</th><th>days</th></tr>"
+    table = f'<table id="failed-runs">{head}{"".join(rows)}</table>' if rows else ""
+    text = f"<p>{escaped(failed_runs(month.failed))}</p>"
+    return f"<section><h2>Failed runs of the last 30 days</h2>{text}{table}</section>"
+
+
+def failed_runs(failed: FailureStatistics) -> str:
+    """The failed runs in one line."""
+    runs, found = len(failed.failures), []
+    if runs:
+        found.append(f"{runs} failed run{'' if runs == 1 else 's'}, {len(failed.recovered)} recovered.")
+    if failed.superseded:
+        found.append(f"{failed.superseded} superseded by newer files or another model, which is no failure.")
+    return " ".join(found) or "None."
 
 
 # the charts

@@ -26,7 +26,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import freshness
 from batch_scoring.errors import StateError
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import export_runs, failed_runs, run_history
+from batch_scoring.operations import export_runs, failed_runs, failure_records, run_history
 from batch_scoring.operations.alerting import action_alerts, channels, deadlines, messages
 from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import Outbox, join, lease
@@ -46,6 +46,7 @@ SAID_EVERY = 3600.0
 STORM = 10
 """Most messages of one topic in a tick; more are joined into one."""
 MOST_STATES = 1000
+MOST_UNRECORDED = 1000
 RUNS_UNTIL, DAYS_UNTIL, DELIVER_UNTIL = 10.0, 18.0, 30.0
 """Seconds after which a tick examines no more runs, no more days, and starts no delivery; Dagster's limit is 60."""
 STORE_SECONDS = 4.0
@@ -64,6 +65,8 @@ class AlertState(BaseModel):
     """Runs that ended more than OVERLAP before this moment (seconds since 1970) are done."""
     runs: dict[str, float] = {}
     """Runs done that ended later: id and end."""
+    unrecorded: list[str] = []
+    """Failed runs of which the state may have no record yet: their process was killed, or the store was down."""
     failing: dict[str, list[str]] = {}
     """Checks of assets without days that failed at their last evaluation, and what was reported of them."""
     days: set[str] = set()
@@ -103,6 +106,7 @@ def tick(
             *_of_days(instance, pipelines, memory, began + DAYS_UNTIL, said, gone),
             *_of_sensors(instance, pipelines, memory, gone),
         ]
+        said += _record_failures(instance, pipelines, memory, began + DAYS_UNTIL)
         new = list(_calmed(found))
         for message in new if len(mistakes) == len(named) else ():
             log.warning(f"{message.title}\n{message.body}")
@@ -179,16 +183,17 @@ def _of_runs(
     """Alerts for the runs that have ended; each run is examined once."""
     by_name = {pipeline.name: pipeline for pipeline in pipelines}
     since = memory.until - OVERLAP
-    for record in sorted(_ended(instance, since), key=lambda record: (run_history.ended_at(record), record.storage_id)):
-        run_id, end = record.dagster_run.run_id, run_history.ended_at(record)
+    for record in sorted(_ended(instance, since), key=lambda record: (failed_runs.ended_at(record), record.storage_id)):
+        run_id, end = record.dagster_run.run_id, failed_runs.ended_at(record)
         if end < since or run_id in memory.runs:
             continue
         if time.monotonic() > stop_at:
             break
         try:
             is_recorded = failed_runs.is_recorded(record.dagster_run)
-            if failed_runs.record_failure(instance, record.dagster_run) and not is_recorded:
-                record = instance.get_run_record_by_id(run_id) or record
+            if failed_runs.record_failure(instance, record.dagster_run):
+                record = record if is_recorded else instance.get_run_record_by_id(run_id) or record
+                memory.unrecorded.append(run_id)
             if run_history.is_retried(instance, record):
                 continue
             message = None if _is_retried(instance, record, by_name) else _of_run(instance, record, by_name, memory)
@@ -199,6 +204,31 @@ def _of_runs(
         memory.runs[run_id] = end
         memory.until = max(memory.until, min(end, time.time()))  # the clock of another machine may be ahead
     memory.runs = {run_id: end for run_id, end in memory.runs.items() if end >= memory.until - OVERLAP}
+
+
+def _record_failures(
+    instance: dg.DagsterInstance, pipelines: Sequence[Pipeline], memory: AlertState, stop_at: float
+) -> list[str]:
+    """Record failed runs in the state; return what prevents it, once a pipeline. What is left is for the next tick."""
+    problems: dict[str, str] = {}
+    waiting = list(dict.fromkeys(memory.unrecorded))[-MOST_UNRECORDED:]
+    memory.unrecorded = []
+    for run_id in waiting:
+        ended = instance.get_run_record_by_id(run_id)
+        pipeline = failure_records.pipeline_of(ended.dagster_run, pipelines) if ended else None
+        if not ended or not pipeline or run_history.is_stopped(ended.dagster_run):
+            continue
+        if pipeline.name in problems or time.monotonic() > stop_at:
+            memory.unrecorded.append(run_id)
+            continue
+        try:
+            failure_records.record_run(instance, ended, pipeline)
+        except OSError as error:
+            memory.unrecorded.append(run_id)
+            problems[pipeline.name] = f"failed runs of {pipeline.name} are not recorded yet: {error}; tried again"
+        except Exception as error:  # its events cannot be read, and will not be the next time
+            problems[run_id] = f"the failed run {run_id} cannot be recorded: {error}"
+    return list(problems.values())
 
 
 def _ended(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]:

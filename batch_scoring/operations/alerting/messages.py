@@ -20,8 +20,7 @@ from batch_scoring.operations.alerting.channels import Message
 from batch_scoring.operations.alerting.outbox import stamp
 from batch_scoring.operations.automation import sensor_status
 from batch_scoring.operations.failed_runs import BLOCKED, WAITS
-from batch_scoring.operations.run_history import ATTEMPT, PARTITION, ended_at, is_stopped
-from batch_scoring.runtime.printable import without_class
+from batch_scoring.operations.run_history import ATTEMPT, PARTITION, is_stopped
 from batch_scoring.storage.state import State
 
 MESSAGE_LINE_LENGTH = 1000
@@ -70,7 +69,7 @@ def read(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:
     ends = [event.message or "" for event in events if event.event_type in (Kind.RUN_FAILURE, Kind.RUN_CANCELED)]
     return Ended(
         record.dagster_run,
-        ended_at(record),
+        failed_runs.ended_at(record),
         tuple(e.asset_check_evaluation_data for e in events if e.event_type == Kind.ASSET_CHECK_EVALUATION),
         next((step_error(event) for event in events if event.is_step_failure), None),
         "; ".join([*ends[-1:], *_waits(events)]),
@@ -91,14 +90,7 @@ def _waits(events: Sequence[dg.DagsterEvent]) -> list[str]:
 
 def step_error(event: dg.DagsterEvent) -> tuple[str, str]:
     """The asset of a failed step, and the full message of its error."""
-    error = event.step_failure_data.error
-    if error and error.cause:  # Dagster wraps the error that the step has raised
-        error = error.cause
-    failure = event.step_failure_data.user_failure_data
-    text = failure.description if failure else (error.message if error else "")
-    if error and error.cls_name == failed_runs.INTERRUPTED:
-        text = "its process was terminated: its machine is shutting down, or its time limit has passed"
-    return (event.step_key or "").replace("__", "/"), without_class(text or "").strip() or "no message"
+    return (event.step_key or "").replace("__", "/"), failed_runs.step_error(event)
 
 
 def of_run(
@@ -224,10 +216,7 @@ def _error(ended: Ended, failed: Sequence[dg.AssetCheckEvaluation]) -> list[str]
     if ended.load_error:
         return [f"its code does not load: {' '.join(ended.load_error.split())}; see batch-scoring doctor {ended.topic}"]
     if ended.step_error is None:
-        # the code server's message about a run whose process has ended
-        is_killed = "from outside the execution context" in ended.last_words
-        gone = "the run's process is gone: killed, out of memory, or its machine went down"
-        return [gone if is_killed else ended.last_words or "no message"]
+        return [failed_runs.in_words(ended.last_words)]
     step, error = ended.step_error
     if any(evaluation.description and evaluation.description in error for evaluation in failed):
         return []

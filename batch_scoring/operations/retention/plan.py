@@ -17,9 +17,11 @@ from batch_scoring.config.spec import Retention
 from batch_scoring.inference.bundle import MANIFEST
 from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.shards import REUSE_WITHIN
-from batch_scoring.storage.state import REFERENCES, ActiveModel, PublishedDay
+from batch_scoring.storage.state import FAILURE_RECORDS, REFERENCES, ActiveModel, PublishedDay
 
-Kind = Literal["superseded", "scratch", "reports", "samples", "quarantine", "models", "features", "decisions"]
+Kind = Literal[
+    "superseded", "scratch", "reports", "samples", "quarantine", "models", "features", "decisions", "failures"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MEANING: Mapping[Kind, str] = {
     "superseded": "files of the tables that were replaced, or never published",
@@ -30,6 +32,7 @@ MEANING: Mapping[Kind, str] = {
     "models": "weights of models that no recent day was scored with; bundle.json stays",
     "features": "validated rows of old days, with their attributes; like rows of the quarantine",
     "decisions": "decisions of old days; like rows of the quarantine",
+    "failures": "records of failed runs, whatever the spec says",
 }
 OLD_ROWS: Mapping[str, Kind] = {
     "quarantine": "quarantine",
@@ -42,6 +45,8 @@ DEFAULT_MAX_RUNTIME = timedelta(hours=6)
 """Maximum runtime of a run where the instance sets none."""
 AFTER_A_RUN = timedelta(hours=1)
 """Margin after a run's maximum runtime, retries of its publication included."""
+FAILURES_FOR = timedelta(days=90)
+"""Age up to which the records of failed runs are kept."""
 CLOCK_SLACK = timedelta(days=1)
 """How far a file may be in the future, and the machine's clock may differ from the store's."""
 DOUBTFUL_SILENCE = timedelta(days=31)
@@ -66,6 +71,7 @@ class Limits:
     samples: timedelta | None = None
     features: timedelta | None = None
     decisions: timedelta | None = None
+    failures: timedelta = FAILURES_FOR
 
     def of(self, kind: Kind) -> timedelta | None:
         """The limit of a kind."""
@@ -204,6 +210,17 @@ def references(files: Iterable[FileVersion], limits: Limits, now: datetime) -> l
         if file.path.startswith(f"{REFERENCES}/")
         and file.path.endswith(".json")
         and file.modified < now - limits.superseded
+    ]
+
+
+def old_failures(files: Iterable[FileVersion], limits: Limits, now: datetime) -> list[Expired]:
+    """Records of failed runs that are too old for statistics. `files`: with paths relative to the output."""
+    return [
+        Expired("failures", file.path, file.size, f"of a run that failed {file.modified:%Y-%m-%d}")
+        for file in files
+        if file.path.startswith(f"{FAILURE_RECORDS}/")
+        and file.path.endswith(".json")
+        and file.modified < now - limits.failures
     ]
 
 

@@ -40,7 +40,7 @@ from batch_scoring.storage import aws
 from batch_scoring.storage.delta import Part, Table, partition_values, raise_if_forbidden, settle
 from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.folders.s3 import S3Folder
-from batch_scoring.storage.state import REFERENCES, State, StepName
+from batch_scoring.storage.state import FAILURE_RECORDS, REFERENCES, State, StepName
 
 COMMIT_SECONDS = 120.0
 """Seconds for which a table's commit is retried after conflicts, or while the store does not answer."""
@@ -83,6 +83,8 @@ def look(pipeline: Pipeline, limits: Limits, *, now: datetime | None = None) -> 
     with _noted(problems, "scratch files"):
         expired += planner.scratch(_scratch_files(pipeline), limits, now)
         expired += planner.references(pipeline.output.list(f"{REFERENCES}/"), limits, now)
+    with _noted(problems, "failures"):
+        expired += planner.old_failures(pipeline.output.list(f"{FAILURE_RECORDS}/"), limits, now)
     if limits.reports:
         with _noted(problems, "reports"):
             expired += planner.old_pages(pipeline.output.list("reports/dt="), limits, now)
@@ -141,8 +143,8 @@ def sweep(
                     raise UnsureError(f"{table.folder.uri} has no log any more")
                 needed = {f"tables/{table.name}/{path}" for path in view.needed}
                 _remove(pipeline.output, [file for file in chunk if file.path not in needed], swept)
-    for chunk in _chunks(plan.of("scratch", "reports", "samples")):
-        with _noted(swept.problems, "scratch files, reports and samples"):
+    for chunk in _chunks(plan.of("scratch", "reports", "samples", "failures")):
+        with _noted(swept.problems, "scratch files, reports, samples and failures"):
             _remove(pipeline.output, chunk, swept)
     if models := plan.of("models"):
         with _noted(swept.problems, "models"):

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from batch_scoring.cli.backfill import day_locks, run_days
 from batch_scoring.cli.backfill.selection import Wanted
+from batch_scoring.runtime import run_locks
 from batch_scoring_tests.backfills import DAYS, STALE, endings, land, launched, runs_of, score, wait_until, within
 from batch_scoring_tests.reliability.processes import Site, site_of
 from batch_scoring_tests.tiny import TinyProject
@@ -152,3 +154,21 @@ def test_a_day_that_failed_before_its_checks_counts_none_of_them() -> None:
     lines = [run_days.DayOutcome(DAYS[0], "an error", checks).line for checks in ((), (BLOCKED,))]
     assert [line.split()[1:] for line in lines] == [["-", "-", "-", "-", "failed"], ["-", "-", "-", "1", "failed"]]
     assert run_days.DayOutcome(DAYS[0], None, rows_in=5, scored=5).line.split()[1:] == ["5", "5", "0", "0", "-"]
+
+
+# runs that were killed
+
+
+def test_a_killed_run_is_recorded_in_the_state_without_a_daemon(
+    tiny: TinyProject, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", home)
+    land(tiny, DAYS[0])
+    with dg.DagsterInstance.get() as instance:
+        dead = launched(tiny, instance, DAYS[1], dg.DagsterRunStatus.STARTED, by_shell=True)
+        lock = run_locks.folder(home) / f"{dead.run_id}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # nobody holds it
+    assert score(tiny, within(DAYS[0], DAYS[0])) == (0, {DAYS[0]: "scored"})
+    (record,) = tiny.state.failures_since(datetime(2024, 1, 1, tzinfo=UTC))
+    assert (record.run_id, record.day, record.failure_class) == (dead.run_id, DAYS[1], "lost")

@@ -53,6 +53,7 @@ def test_a_run_counts_and_the_schedules_run_deletes(old: TinyProject) -> None:
             ("models", None, 0),
             ("features", None, 0),
             ("decisions", None, 0),
+            ("failures", 90.0, 0),
         ]
 
         schedule = retention_schedule(old.pipeline)

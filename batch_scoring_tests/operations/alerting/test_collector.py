@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +17,7 @@ from batch_scoring.dagster_internals import InstigatorStatus
 from batch_scoring.defs.sensors import alerts_sensor
 from batch_scoring.operations import run_history
 from batch_scoring.operations.alerting import collector
-from batch_scoring_tests.ended_runs import ended_other
+from batch_scoring_tests.ended_runs import ended, ended_other
 from batch_scoring_tests.exports import break_sink, mend_sink, refusing, run_exports, scored, tick_and_run, with_export
 from batch_scoring_tests.operations.automation.test_sensor_status import Sensor
 from batch_scoring_tests.receivers import LOG, PASSWORD, MailServer, Told, WebServer
@@ -283,6 +284,54 @@ def test_a_mistyped_address_is_said_when_the_code_location_is_loaded(
     with pytest.warns(UserWarning, match=r"ALERT_URLS\[1\] is not understood by apprise"):
         collector.warn_of_mistakes()
     assert "warn_of_mistakes()" in (PROJECT / "batch_scoring/definitions.py").read_text()
+
+
+# records of failed runs
+
+
+def records(tiny: TinyProject) -> list[tuple[str, str]]:
+    files = tiny.pipeline.output.list("state/failures/")
+    found = tiny.state.failures_since(datetime(2024, 1, 1, tzinfo=UTC))
+    assert len(found) == len(files), "one document a run"
+    return [(record.run_id, record.failure_class) for record in found]
+
+
+def test_a_run_whose_process_is_gone_is_recorded_in_the_state(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    lost = ended(instance, tiny, "Run worker is gone.")
+    assert len(told()) == 1
+    assert records(tiny) == [(lost.run_id, "lost")]
+    told()
+    assert records(tiny) == [(lost.run_id, "lost")]
+
+
+def test_what_a_step_has_recorded_is_not_recorded_again(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    tiny.land(DAY, b"PAR1, and no more")
+    run_id = tiny.run(instance=instance, raise_on_error=False).run_id
+    assert len(told()) == 1
+    assert records(tiny) == [(run_id, "bad_input")]
+
+
+def test_a_failure_of_a_store_that_is_down_is_recorded_when_it_is_back(
+    instance: dg.DagsterInstance, tiny: TinyProject, told: Told
+) -> None:
+    """A file where the folder should be: neither the step nor the tick can write."""
+    tiny.pipeline.output.put("state/failures", b"in the way")
+    tiny.land(DAY, b"PAR1, and no more")
+    failed = tiny.run(instance=instance, raise_on_error=False).run_id
+    lost = ended(instance, tiny, "Run worker is gone.").run_id
+    said = collector.tick(instance, [tiny.pipeline], LOG)
+    assert f"failed runs of {tiny.name} are not recorded yet: " in said
+    assert "tried again" in collector.tick(instance, [tiny.pipeline], LOG)
+    tiny.pipeline.output.remove("state/failures")
+    assert collector.tick(instance, [tiny.pipeline], LOG) == "no new alerts"
+    assert records(tiny) == [(failed, "bad_input"), (lost, "lost")]
+    tiny.pipeline.output.remove(tiny.pipeline.output.list("state/failures/")[0].path)
+    collector.tick(instance, [tiny.pipeline], LOG)
+    assert records(tiny) == [(lost, "lost")], "what is recorded is not looked for again"
 
 
 DEPLOYMENT = """

@@ -390,6 +390,23 @@ def test_samples_of_old_days_go_and_the_days_documents_stay(tiny: TinyProject) -
     assert {samples[1], again, f"state/dt={old}/drift.json"} <= files(tiny, "state")
 
 
+# failed runs
+
+
+def test_records_of_failed_runs_go_after_90_days_and_without_a_setting(tiny: TinyProject) -> None:
+    output = tiny.pipeline.output
+    old, kept, other = (f"state/failures/20230101T000000.000000Z-{name}" for name in ("a.json", "b.json", "notes"))
+    output.put(old, b"x")
+    output.put(other, b"x")
+    age(tiny, 89)
+    output.put(kept, b"x")
+    assert swept(tiny).removed == []
+    age(tiny, 2)
+    done = swept(tiny)
+    assert [(file.kind, file.path) for file in done.removed] == [("failures", old)]
+    assert {kept, other} <= files(tiny, "state")
+
+
 # the quarantine
 
 
