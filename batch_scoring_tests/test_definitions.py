@@ -150,6 +150,7 @@ COMMANDS = [
     "wait",
     "failures",
     "doctor",
+    "metrics",
     "cost",
     "calibrate",
     "checkpoint",
