@@ -119,7 +119,9 @@ def _model(look: StateLook) -> Iterator[Sample]:
 
 def _exports(pipeline: Pipeline, look: StateLook) -> Iterator[Sample]:
     for name, export in pipeline.spec.exports.items():
-        yield Sample(catalogue.EXPORTS_PENDING, (name,), len(pending.recent(pipeline, name, look)))
+        if export.default_status == "running":  # of a stopped one nobody expects that it keeps up
+            behind = [day for day in pending.recent(pipeline, name, look) if not day.is_gone]
+            yield Sample(catalogue.EXPORTS_PENDING, (name,), len(behind))
         days = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))  # noqa: B023
         receipts = look.receipts_of(name, [day.day for day in days])
         if ends := [receipt.finished_at for receipt in receipts if receipt.outcome in ("exported", "unchanged")]:

@@ -1,5 +1,6 @@
 """Tests of a pipeline's samples, against its tables and against documents that a test writes."""
 
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -16,10 +17,12 @@ from batch_scoring.metrics import catalogue
 from batch_scoring.metrics.catalogue import RECENT_DAYS, Metric
 from batch_scoring.metrics.day_samples import of_pipeline
 from batch_scoring.operations.alerting import deadlines
+from batch_scoring.operations.retention import vacuum
+from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.storage import state_look
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import DayInput, FailureRecord, PublishedDay, PublishedPart
-from batch_scoring_tests import decided
+from batch_scoring_tests import decided, exports
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks
 
@@ -214,6 +217,25 @@ def test_a_day_is_missing_from_the_moment_of_its_deadline(tiny: TinyProject, zon
 def test_without_a_deadline_a_day_is_missing_after_36_hours_of_the_next(tiny: TinyProject) -> None:
     put_scores(tiny, DAY, NOW)
     assert one(tiny, catalogue.NEWEST_DAY_LIMIT) == 60 * 3600
+
+
+def test_an_export_that_is_started_by_hand_is_never_behind(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, default_status="stopped"))
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {}
+    tiny.run(steps=["export_list"])
+    assert found(tiny, catalogue.EXPORT_LAST_SUCCESS).keys() == {("list",)}
+
+
+def test_a_day_whose_rows_retention_has_removed_is_not_behind_for_ever(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, columns=["id", "x"]), DAY, NEXT_DAY)
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 2}
+    for file in Path(tiny.pipeline.output.uri, "tables").glob(f"validated_features/dt={DAY}/*.parquet"):
+        os.utime(file, (0, 0))
+    tiny.spec["retention"] = {"features_days": 30}
+    tiny.write_spec()
+    done = vacuum.sweep(tiny.pipeline, vacuum.look(tiny.pipeline, limits_of(tiny.pipeline.spec.retention)), "r")
+    assert done.removed and not done.problems
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 1}
 
 
 def test_pending_exports_are_counted_until_they_are_exported(tiny: TinyProject, tmp_path: Path) -> None:
