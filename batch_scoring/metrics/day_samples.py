@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import are_of
+from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import pending, published
 from batch_scoring.errors import FAILURES, StateError
 from batch_scoring.metrics import catalogue
@@ -104,7 +105,8 @@ def _without_files(look: StateLook, days: Sequence[str]) -> set[str]:
     That a day is missing shows in the age of the newest one.
     """
     checked = {said.day: said.checks for said in look.checks_of("raw_input", days)}
-    return {day for day, records in checked.items() if not records.get("input_is_present", PRESENT).passed}
+    present = {day: records.get("input_is_present", PRESENT) for day, records in checked.items()}
+    return {day for day, record in present.items() if not record.passed and not record.observed}
 
 
 def _model(look: StateLook) -> Iterator[Sample]:
@@ -147,8 +149,12 @@ def _times(pipeline: Pipeline, newest: PublishedDay, scored: _Days) -> Iterator[
 
 
 def _rows(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
-    """Every input row of the newest scored day is in one outcome."""
-    features = look.published_days_of("validated_features", [newest.day])
+    """Every input row of the newest scored day is in one outcome.
+
+    While a corrected day is validated and not yet scored again, its rejected rows are not those of the scores.
+    """
+    published_features = look.published_days_of("validated_features", [newest.day])
+    features = [one for one in published_features if not why_apart(one, newest, None)]
     rows: dict[Outcome, int] = {"scored": newest.rows, "unscored": newest.rows_quarantined}
     if features:
         rows["rejected"] = features[0].rows_quarantined

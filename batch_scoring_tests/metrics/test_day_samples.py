@@ -174,6 +174,28 @@ def test_a_day_that_failed_for_want_of_files_is_no_failed_day_until_they_land(ti
     assert one(tiny, catalogue.FAILED_PARTITIONS) == 1
 
 
+def test_a_file_without_rows_is_a_failed_day(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(0))
+    assert not tiny.run(raise_on_error=False).success
+    now = datetime.now(UTC)
+    assert one(tiny, catalogue.FAILED_PARTITIONS, now) == 1
+    tiny.land(DAY, tiny.rows(5))
+    tiny.run()
+    assert one(tiny, catalogue.FAILED_PARTITIONS, datetime.now(UTC)) == 0
+
+
+def test_rejected_rows_of_a_correction_are_not_those_of_the_scores_before_it(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(30))
+    tiny.run()
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 30, ("rejected",): 0, ("unscored",): 0}
+    x = tiny.rows(200).column("x").to_pylist()
+    tiny.land(DAY, tiny.rows(200).set_column(1, "x", pa.array([5000.0] * 150 + x[150:])))
+    tiny.run(steps=["model", "raw_input", "validated_features"])
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 30, ("unscored",): 0}
+    tiny.run()
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 50, ("rejected",): 150, ("unscored",): 0}
+
+
 def test_old_days_that_failed_and_were_scored_again_or_were_up_to_date_are_not_failed(tiny: TinyProject) -> None:
     for number in range(RECENT_DAYS + 5):
         day = str(date(2024, 3, 1) + timedelta(days=number))
