@@ -51,7 +51,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     days = look.newest_days()[:RECENT_DAYS]
     scored = {day.day: day for day in look.published_days_of("predictions", days)}
     failed = failure_history.statistics(look, now - timedelta(days=RECENT_DAYS))
-    found = [*_days(look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
+    found = [*_days(pipeline, look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
     found += _exports(pipeline, look)
     if newest := _newest(look, scored):
         found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
@@ -60,11 +60,13 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     return [Sample(one.metric, (pipeline.name, *one.labels), one.value) for one in found]
 
 
-def _days(look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics) -> Iterator[Sample]:
+def _days(
+    pipeline: Pipeline, look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics
+) -> Iterator[Sample]:
     """How the recent days stand whose input is pinned."""
     inputs = look.day_inputs(days)
     failed_at = _failed_at(failed)
-    awaited = [day for day in scored if DECISIONS in scored[day].followed_by]
+    awaited = [day for day in scored if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
     decided = {one.day for one in look.published_days_of("decisions", awaited) if are_of(one, scored[one.day])}
     undecided = set(awaited) - decided
     states = {pinned.day: _state_of(pinned, scored, undecided, failed_at) for pinned in inputs}

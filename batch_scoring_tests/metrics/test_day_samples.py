@@ -144,6 +144,18 @@ def test_a_day_is_in_progress_from_its_pinned_input_until_it_is_scored_or_has_fa
     assert states(tiny) == {"scored": 1, "in_progress": 1}
 
 
+def test_decisions_that_the_spec_no_longer_has_are_not_waited_for(tiny: TinyProject) -> None:
+    decided.with_decisions(tiny)
+    tiny.land(DAY, decided.customers(tiny, 20))
+    tiny.run(steps=["model", "raw_input", "validated_features", "predictions"])
+    assert states(tiny) == {"in_progress": 1}
+    for section in ("decisions", "exports"):
+        tiny.spec.pop(section, None)
+    tiny.write_spec()
+    assert states(tiny) == {"scored": 1}
+    assert one(tiny, catalogue.IN_PROGRESS_SINCE) is None
+
+
 def test_what_was_superseded_or_of_an_export_is_no_failed_day(tiny: TinyProject) -> None:
     put_input(tiny, DAY, NOW - timedelta(hours=2))
     put_failure(tiny, DAY, NOW - timedelta(hours=1), "superseded")

@@ -41,7 +41,9 @@ def test_a_scrape_is_answered_in_the_text_format(address: str) -> None:
     assert DUE == [None]
 
 
-@pytest.mark.parametrize(("said", "due"), [("10", 8.0), ("5.0", 4.0), ("soon", None), ("-1", None), ("nan", None), ("1e300", 60.0)])
+@pytest.mark.parametrize(
+    ("said", "due"), [("10", 8.0), ("5.0", 4.0), ("soon", None), ("-1", None), ("nan", None), ("1e300", 60.0)]
+)
 def test_the_answer_is_due_before_prometheus_gives_up(address: str, said: str, due: float | None) -> None:
     get(f"{address}/metrics", X_Prometheus_Scrape_Timeout_Seconds=said)
     assert [due] == DUE
