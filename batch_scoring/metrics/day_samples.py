@@ -200,6 +200,9 @@ def _drift(look: StateLook, days: Sequence[str]) -> Iterator[Sample]:
 
 
 def _decisions(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
+    """None while a corrected day is scored again and not yet decided."""
     for decided in look.published_days_of("decisions", [newest.day]):
+        if not are_of(decided, newest):
+            continue
         for action, rows in counted(decided.shards, "actions").items():
             yield Sample(catalogue.DAY_DECISIONS, (action,), rows)

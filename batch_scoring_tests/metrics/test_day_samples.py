@@ -144,6 +144,18 @@ def test_a_day_is_in_progress_from_its_pinned_input_until_it_is_scored_or_has_fa
     assert states(tiny) == {"scored": 1, "in_progress": 1}
 
 
+def test_decisions_about_the_scores_before_a_correction_are_not_those_of_the_day(tiny: TinyProject) -> None:
+    decided.with_decisions(tiny)
+    tiny.land(DAY, decided.customers(tiny, 20))
+    tiny.run()
+    assert sum(found(tiny, catalogue.DAY_DECISIONS).values()) == 20
+    tiny.land(DAY, decided.customers(tiny, 30))
+    tiny.run(steps=["model", "raw_input", "validated_features", "predictions"])
+    assert found(tiny, catalogue.DAY_DECISIONS) == {}
+    tiny.run()
+    assert sum(found(tiny, catalogue.DAY_DECISIONS).values()) == 30
+
+
 def test_decisions_that_the_spec_no_longer_has_are_not_waited_for(tiny: TinyProject) -> None:
     decided.with_decisions(tiny)
     tiny.land(DAY, decided.customers(tiny, 20))
