@@ -39,7 +39,7 @@ def decide(tiny: TinyProject, day: str = DAY, *, called: int = 2, keys: list[str
     stats = ShardStats(digest=digest, source=source, run_id=run.id, rows_in=len(keys), rows=len(keys))
     with step.draft(rows.schema, dictionary=["action"]) as draft:
         draft._writer.write(rows)
-        shard = step.finished().find(digest) or draft.finish(stats)
+        shard = step.finished().find(digest) or draft.finish(stats, run.meter)
     published_day, _ = step.publish(
         Prepared((shard,), rows.schema),
         run,
