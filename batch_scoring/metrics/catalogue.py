@@ -79,7 +79,10 @@ EXPORT_LAST_SUCCESS = Metric(
     "export_last_success_timestamp_seconds", "When an export last brought a day to its sink.", ("pipeline", "export")
 )
 EXPORTS_PENDING = Metric(
-    "exports_pending", "Recent days whose export is not of what is published.", ("pipeline", "export")
+    "exports_pending",
+    "Recent days whose export is not of what is published, but for those whose rows retention has removed; absent for "
+    "an export with default_status: stopped.",
+    ("pipeline", "export"),
 )
 
 FAILED_RUNS = Metric(

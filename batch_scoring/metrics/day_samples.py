@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import are_of
+from batch_scoring.delivery.day_rows import why_apart
 from batch_scoring.delivery.exports import pending, published
 from batch_scoring.errors import FAILURES, StateError
 from batch_scoring.metrics import catalogue
@@ -50,7 +51,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     days = look.newest_days()[:RECENT_DAYS]
     scored = {day.day: day for day in look.published_days_of("predictions", days)}
     failed = failure_history.statistics(look, now - timedelta(days=RECENT_DAYS))
-    found = [*_days(look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
+    found = [*_days(pipeline, look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
     found += _exports(pipeline, look)
     if newest := _newest(look, scored):
         found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
@@ -59,11 +60,13 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     return [Sample(one.metric, (pipeline.name, *one.labels), one.value) for one in found]
 
 
-def _days(look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics) -> Iterator[Sample]:
+def _days(
+    pipeline: Pipeline, look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics
+) -> Iterator[Sample]:
     """How the recent days stand whose input is pinned."""
     inputs = look.day_inputs(days)
     failed_at = _failed_at(failed)
-    awaited = [day for day in scored if DECISIONS in scored[day].followed_by]
+    awaited = [day for day in scored if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
     decided = {one.day for one in look.published_days_of("decisions", awaited) if are_of(one, scored[one.day])}
     undecided = set(awaited) - decided
     states = {pinned.day: _state_of(pinned, scored, undecided, failed_at) for pinned in inputs}
@@ -104,7 +107,8 @@ def _without_files(look: StateLook, days: Sequence[str]) -> set[str]:
     That a day is missing shows in the age of the newest one.
     """
     checked = {said.day: said.checks for said in look.checks_of("raw_input", days)}
-    return {day for day, records in checked.items() if not records.get("input_is_present", PRESENT).passed}
+    present = {day: records.get("input_is_present", PRESENT) for day, records in checked.items()}
+    return {day for day, record in present.items() if not record.passed and not record.observed}
 
 
 def _model(look: StateLook) -> Iterator[Sample]:
@@ -119,7 +123,9 @@ def _model(look: StateLook) -> Iterator[Sample]:
 
 def _exports(pipeline: Pipeline, look: StateLook) -> Iterator[Sample]:
     for name, export in pipeline.spec.exports.items():
-        yield Sample(catalogue.EXPORTS_PENDING, (name,), len(pending.recent(pipeline, name, look)))
+        if export.default_status == "running":  # of a stopped one nobody expects that it keeps up
+            behind = [day for day in pending.recent(pipeline, name, look) if not day.is_gone]
+            yield Sample(catalogue.EXPORTS_PENDING, (name,), len(behind))
         days = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))  # noqa: B023
         receipts = look.receipts_of(name, [day.day for day in days])
         if ends := [receipt.finished_at for receipt in receipts if receipt.outcome in ("exported", "unchanged")]:
@@ -145,8 +151,12 @@ def _times(pipeline: Pipeline, newest: PublishedDay, scored: _Days) -> Iterator[
 
 
 def _rows(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
-    """Every input row of the newest scored day is in one outcome."""
-    features = look.published_days_of("validated_features", [newest.day])
+    """Every input row of the newest scored day is in one outcome.
+
+    While a corrected day is validated and not yet scored again, its rejected rows are not those of the scores.
+    """
+    published_features = look.published_days_of("validated_features", [newest.day])
+    features = [one for one in published_features if not why_apart(one, newest, None)]
     rows: dict[Outcome, int] = {"scored": newest.rows, "unscored": newest.rows_quarantined}
     if features:
         rows["rejected"] = features[0].rows_quarantined
@@ -190,6 +200,9 @@ def _drift(look: StateLook, days: Sequence[str]) -> Iterator[Sample]:
 
 
 def _decisions(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
+    """None while a corrected day is scored again and not yet decided."""
     for decided in look.published_days_of("decisions", [newest.day]):
+        if not are_of(decided, newest):
+            continue
         for action, rows in counted(decided.shards, "actions").items():
             yield Sample(catalogue.DAY_DECISIONS, (action,), rows)

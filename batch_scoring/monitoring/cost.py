@@ -158,7 +158,8 @@ def statements(cost: MonthCost) -> Iterator[str]:
     """What is said of the total, its overhead, and the days that are not in it."""
     total, currency = cost.total, cost.currency
     if total:
-        days = f"{len(cost.days)} day{'' if len(cost.days) == 1 else 's'}"
+        count = len({day for day, _ in cost.recorded})
+        days = f"{count} day{'' if count == 1 else 's'}"
         if total.cost is not None:
             rate = total.per_million_rows
             per_million = "" if rate is None else f" ({money(rate)} {currency} per million rows)"

@@ -1,6 +1,7 @@
 """Statistics of failed runs, from the records in the state: how many, of which class, and which days have recovered.
 
-Whether a failure has recovered is nowhere recorded but derived: the day was published, or the export delivered, since.
+Whether a failure has recovered is nowhere recorded but derived: the day was published, or the export delivered, since;
+or the failed run had published the day itself.
 A superseded run is no failure of the system, as the day is run again with the newer files: it is counted on its own.
 """
 
@@ -113,7 +114,12 @@ class _Published:
         }
 
     def is_since(self, failure: FailureRecord, newest: datetime) -> bool:
-        """Whether the day of a failure was published, or exported, after it; `newest`: the last failure of that day."""
+        """Whether the day of a failure was published, or exported, after it or by it.
+
+        Args:
+            failure: of a run about a day.
+            newest: when the last run of that day, or of its export, failed.
+        """
         if failure.export:
             return self._is_exported(failure)
         scored = self._steps["predictions"].get(failure.day)
@@ -123,7 +129,9 @@ class _Published:
         pinned = self._inputs.get(failure.day)
         # a run of a day that is up to date pins its input, and has nothing to publish
         is_confirmed = pinned and pinned.fingerprint == scored.fingerprint and pinned.pinned_at > newest
-        return last.finished_at > failure.at or bool(is_confirmed)
+        # it failed after its commit, killed there or in the drift step: its retry finds nothing to publish
+        has_published = last.run_id == failure.run_id
+        return last.finished_at > failure.at or has_published or bool(is_confirmed)
 
     def _is_exported(self, failure: FailureRecord) -> bool:
         receipt = self._receipts.get((failure.day, failure.export))

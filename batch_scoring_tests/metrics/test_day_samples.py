@@ -1,5 +1,6 @@
 """Tests of a pipeline's samples, against its tables and against documents that a test writes."""
 
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -16,10 +17,12 @@ from batch_scoring.metrics import catalogue
 from batch_scoring.metrics.catalogue import RECENT_DAYS, Metric
 from batch_scoring.metrics.day_samples import of_pipeline
 from batch_scoring.operations.alerting import deadlines
+from batch_scoring.operations.retention import vacuum
+from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.storage import state_look
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.state import DayInput, FailureRecord, PublishedDay, PublishedPart
-from batch_scoring_tests import decided
+from batch_scoring_tests import decided, exports
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks
 
@@ -141,6 +144,30 @@ def test_a_day_is_in_progress_from_its_pinned_input_until_it_is_scored_or_has_fa
     assert states(tiny) == {"scored": 1, "in_progress": 1}
 
 
+def test_decisions_about_the_scores_before_a_correction_are_not_those_of_the_day(tiny: TinyProject) -> None:
+    decided.with_decisions(tiny)
+    tiny.land(DAY, decided.customers(tiny, 20))
+    tiny.run()
+    assert sum(found(tiny, catalogue.DAY_DECISIONS).values()) == 20
+    tiny.land(DAY, decided.customers(tiny, 30))
+    tiny.run(steps=["model", "raw_input", "validated_features", "predictions"])
+    assert found(tiny, catalogue.DAY_DECISIONS) == {}
+    tiny.run()
+    assert sum(found(tiny, catalogue.DAY_DECISIONS).values()) == 30
+
+
+def test_decisions_that_the_spec_no_longer_has_are_not_waited_for(tiny: TinyProject) -> None:
+    decided.with_decisions(tiny)
+    tiny.land(DAY, decided.customers(tiny, 20))
+    tiny.run(steps=["model", "raw_input", "validated_features", "predictions"])
+    assert states(tiny) == {"in_progress": 1}
+    for section in ("decisions", "exports"):
+        tiny.spec.pop(section, None)
+    tiny.write_spec()
+    assert states(tiny) == {"scored": 1}
+    assert one(tiny, catalogue.IN_PROGRESS_SINCE) is None
+
+
 def test_what_was_superseded_or_of_an_export_is_no_failed_day(tiny: TinyProject) -> None:
     put_input(tiny, DAY, NOW - timedelta(hours=2))
     put_failure(tiny, DAY, NOW - timedelta(hours=1), "superseded")
@@ -169,6 +196,28 @@ def test_a_day_that_failed_for_want_of_files_is_no_failed_day_until_they_land(ti
     tiny.run(raise_on_error=False)
     put_failure(tiny, DAY, NOW, "bad_input", run="b")
     assert one(tiny, catalogue.FAILED_PARTITIONS) == 1
+
+
+def test_a_file_without_rows_is_a_failed_day(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(0))
+    assert not tiny.run(raise_on_error=False).success
+    now = datetime.now(UTC)
+    assert one(tiny, catalogue.FAILED_PARTITIONS, now) == 1
+    tiny.land(DAY, tiny.rows(5))
+    tiny.run()
+    assert one(tiny, catalogue.FAILED_PARTITIONS, datetime.now(UTC)) == 0
+
+
+def test_rejected_rows_of_a_correction_are_not_those_of_the_scores_before_it(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(30))
+    tiny.run()
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 30, ("rejected",): 0, ("unscored",): 0}
+    x = tiny.rows(200).column("x").to_pylist()
+    tiny.land(DAY, tiny.rows(200).set_column(1, "x", pa.array([5000.0] * 150 + x[150:])))
+    tiny.run(steps=["model", "raw_input", "validated_features"])
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 30, ("unscored",): 0}
+    tiny.run()
+    assert found(tiny, catalogue.DAY_ROWS) == {("scored",): 50, ("rejected",): 150, ("unscored",): 0}
 
 
 def test_old_days_that_failed_and_were_scored_again_or_were_up_to_date_are_not_failed(tiny: TinyProject) -> None:
@@ -214,6 +263,25 @@ def test_a_day_is_missing_from_the_moment_of_its_deadline(tiny: TinyProject, zon
 def test_without_a_deadline_a_day_is_missing_after_36_hours_of_the_next(tiny: TinyProject) -> None:
     put_scores(tiny, DAY, NOW)
     assert one(tiny, catalogue.NEWEST_DAY_LIMIT) == 60 * 3600
+
+
+def test_an_export_that_is_started_by_hand_is_never_behind(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, default_status="stopped"))
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {}
+    tiny.run(steps=["export_list"])
+    assert found(tiny, catalogue.EXPORT_LAST_SUCCESS).keys() == {("list",)}
+
+
+def test_a_day_whose_rows_retention_has_removed_is_not_behind_for_ever(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, columns=["id", "x"]), DAY, NEXT_DAY)
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 2}
+    for file in Path(tiny.pipeline.output.uri, "tables").glob(f"validated_features/dt={DAY}/*.parquet"):
+        os.utime(file, (0, 0))
+    tiny.spec["retention"] = {"features_days": 30}
+    tiny.write_spec()
+    done = vacuum.sweep(tiny.pipeline, vacuum.look(tiny.pipeline, limits_of(tiny.pipeline.spec.retention)), "r")
+    assert done.removed and not done.problems
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 1}
 
 
 def test_pending_exports_are_counted_until_they_are_exported(tiny: TinyProject, tmp_path: Path) -> None:

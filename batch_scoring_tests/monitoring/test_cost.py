@@ -111,6 +111,8 @@ def test_words_without_prices_are_seconds() -> None:
     said = in_words(MonthCost({(DAY, "predictions"): one}, None))
     assert said == "3,601.5 CPU s, 900.0 GPU s, 3,600.0 GB s for 1 day; of which overhead 1.5 CPU s"
     assert in_words(MonthCost({(DAY, "predictions"): None}, None)) == f"not recorded, or not for every step: {DAY}"
+    in_part = MonthCost({(DAY, "predictions"): one, (DAY, "decisions"): None}, None)
+    assert in_words(in_part) == f"{said}; not recorded, or not for every step: {DAY}", "its total is of that day"
     assert MonthCost({}, None).total is None
 
 

@@ -107,6 +107,24 @@ def test_a_run_about_no_day_neither_recovers_nor_counts_for_the_ratio(state: Sta
     assert statistics(state, at(-24)).recovered_ratio == 1.0
 
 
+def test_a_run_that_fails_after_it_has_published_its_day_has_recovered(state: State) -> None:
+    # killed after the commit, or in the drift step: its retry finds the day scored, and publishes nothing
+    pin(state, -1)
+    publish(state, 0, run_id="killed")
+    fail(state, "killed", 1, "lost", step="predictions")
+    assert recovered(state) == {"killed"}
+    fail(state, "other", 2)
+    assert recovered(state) == {"killed"}, "another run of the day still has to be made good"
+
+
+def test_a_run_that_fails_before_its_decisions_has_not_recovered(state: State) -> None:
+    pin(state, -2)
+    publish(state, -1, "decisions", run_id="earlier")
+    publish(state, 0, run_id="killed", followed_by=("decisions",))
+    fail(state, "killed", 1, "lost", step="decisions")
+    assert recovered(state) == set()
+
+
 def test_a_day_recovers_once_it_is_published(state: State) -> None:
     pin(state, -1)
     publish(state, -2)

@@ -141,14 +141,15 @@ def write(file: Path, content: bytes) -> None:
         OSError: it cannot be written.
     """
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as scratch:
-        scratch.write(content)
-    place = Path(scratch.name)
-    try:
-        place.chmod(0o644)
-        place.replace(file)
-    except OSError:
-        place.unlink(missing_ok=True)
-        raise
+        place = Path(scratch.name)
+        try:
+            scratch.write(content)
+            scratch.flush()
+            place.chmod(0o644)
+            place.replace(file)
+        except OSError:
+            place.unlink(missing_ok=True)
+            raise
 
 
 def _send(namespace: str, samples: list[Sample], out: TextIO) -> None:

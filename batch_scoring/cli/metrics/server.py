@@ -1,12 +1,16 @@
 """HTTP server of the metrics, for Prometheus."""
 
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 PORT = 9464
 ANSWER_SHARE = 0.8
 """Share of the time that Prometheus waits, according to its request, within which an answer is due."""
+LONGEST_SECONDS = 60.0
+"""Time for which a request is held at most, whatever it says."""
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _HOME = b"The metrics are at /metrics, whether this process lives at /healthy.\n"
@@ -28,6 +32,11 @@ class MetricsServer(ThreadingHTTPServer):
         """
         super().__init__((host, port), _Handler)
         self.exposition = exposition
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  (as in the class above)
+        """Say what was wrong with a request, but not that its client has hung up, as a scrape that times out does."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,4 +76,4 @@ class _Handler(BaseHTTPRequestHandler):
             seconds = float(self.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
         except ValueError:
             return None
-        return seconds * ANSWER_SHARE if 0 < seconds < float("inf") else None
+        return min(seconds * ANSWER_SHARE, LONGEST_SECONDS) if seconds > 0 else None

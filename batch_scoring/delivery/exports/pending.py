@@ -31,6 +31,8 @@ class PendingDay:
     why: str
     waits_for: str = ""
     """Why it cannot be exported now; empty if it can."""
+    is_gone: bool = False
+    """Whether it never can be, as retention has removed its rows."""
 
 
 def recent(pipeline: Pipeline, name: str, look: StateLook | None = None) -> list[PendingDay]:
@@ -94,7 +96,7 @@ def _why(export: AnyExport, day: PublishedDay, receipt: ExportReceipt | None) ->
 def _pending(pipeline: Pipeline, name: str, day: PublishedDay, why: str, look: StateLook, gone: str) -> PendingDay:
     export = pipeline.spec.exports[name]
     version = digest(day.step, *published.version_of(day), *day.table.files, published.settings_of(export))[:16]
-    return PendingDay(name, day.day, version, why, _why_apart(pipeline, name, day, look) or gone)
+    return PendingDay(name, day.day, version, why, _why_apart(pipeline, name, day, look) or gone, is_gone=bool(gone))
 
 
 def _why_apart(pipeline: Pipeline, name: str, day: PublishedDay, look: StateLook) -> str:

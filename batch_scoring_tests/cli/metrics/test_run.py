@@ -2,6 +2,7 @@
 
 import io
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -77,6 +78,17 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     errors = io.StringIO()
     assert run.once(tmp_path / "none" / "scoring.prom", "", io.StringIO(), errors) == 1
     assert f"{tmp_path}/none/scoring.prom: [Errno 2] No such file or directory" in errors.getvalue()
+
+
+def test_a_full_disk_is_not_filled_further(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.write(tmp_path / "scoring.prom", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.s3

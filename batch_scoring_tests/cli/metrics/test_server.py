@@ -1,6 +1,9 @@
 """The HTTP server of the metrics."""
 
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ def address() -> Iterator[str]:
 
     def exposition(seconds: float | None) -> bytes:
         DUE.append(seconds)
+        time.sleep(0.05)  # as one that reads the state
         return b"a 1\n"
 
     with MetricsServer("127.0.0.1", 0, exposition) as server:
@@ -37,7 +41,9 @@ def test_a_scrape_is_answered_in_the_text_format(address: str) -> None:
     assert DUE == [None]
 
 
-@pytest.mark.parametrize(("said", "due"), [("10", 8.0), ("5.0", 4.0), ("soon", None), ("-1", None), ("inf", None)])
+@pytest.mark.parametrize(
+    ("said", "due"), [("10", 8.0), ("5.0", 4.0), ("soon", None), ("-1", None), ("nan", None), ("1e300", 60.0)]
+)
 def test_the_answer_is_due_before_prometheus_gives_up(address: str, said: str, due: float | None) -> None:
     get(f"{address}/metrics", X_Prometheus_Scrape_Timeout_Seconds=said)
     assert [due] == DUE
@@ -52,3 +58,16 @@ def test_whether_it_lives_asks_no_store(address: str) -> None:
 def test_any_other_path_is_not_found(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(f"{address}/etc/passwd")
+
+
+def test_a_client_that_hangs_up_is_no_error(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    place = address.removeprefix("http://").split(":")
+    with socket.create_connection((place[0], int(place[1]))) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert get(f"{address}/healthy")[0] == 200
+    until = time.monotonic() + 5
+    while DUE == [] and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
