@@ -91,7 +91,7 @@ def _client(service: str, environment: tuple[str | None, ...]) -> Any:  # noqa: 
 def as_os_errors(where: str) -> Iterator[None]:
     """Translate botocore's errors into those that a local folder would raise."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -107,4 +107,6 @@ def as_os_errors(where: str) -> Iterator[None]:
             raise PermissionError(f"{where}: access denied: {cause}") from error
         if isinstance(error, NoCredentialsError):
             raise PermissionError(f"{where}: no AWS credentials; set the standard AWS_* variables") from error
+        if isinstance(error, NoRegionError):
+            raise StoreError(f"{where}: no AWS region; set AWS_REGION") from error
         raise StoreError(f"{where}: {error}") from error

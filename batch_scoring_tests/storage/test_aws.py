@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 from urllib3.exceptions import ProtocolError
 
 from batch_scoring.errors import FileChangedError, StoreError
@@ -70,6 +70,7 @@ def answer(status: int) -> ClientError:
         (answer(403), PermissionError, "s3://b/a: access denied: .*a code"),
         (answer(503), StoreError, "s3://b/a: .*a code"),
         (NoCredentialsError(), PermissionError, "s3://b/a: no AWS credentials"),
+        (NoRegionError(), StoreError, "s3://b/a: no AWS region; set AWS_REGION"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), StoreError, "s3://b/a: .*127.0.0.1:9"),
         (ProtocolError("cut short"), StoreError, "s3://b/a: cut short"),
     ],

@@ -1,5 +1,6 @@
 """The subcommand `metrics`: its arguments and options."""
 
+import errno
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def metrics(
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise
-        context.fail("prometheus-client is not installed; install it with: pip install 'batch_scoring[metrics]'")
+        context.fail("prometheus-client is not installed; install it: pip install -c constraints.txt -e '.[metrics]'")
     out, errors = guarded(sys.stdout), guarded(sys.stderr)
     if once:
         if port is not None:
@@ -55,4 +56,5 @@ def metrics(
     try:
         run.serve(host, port, file, namespace, out, errors)
     except OSError as error:
-        context.fail(f"{host} port {port}: {error.strerror or error}; end what listens there, or choose another --port")
+        advice = "; end what listens there, or choose another --port" if error.errno == errno.EADDRINUSE else ""
+        context.fail(f"{host} port {port}: {error.strerror or error}{advice}")

@@ -72,7 +72,7 @@ class Exporter:
         try:
             send()
         except OSError as error:
-            self._say(f"{what}: {error}")
+            self._say(f"cannot {what}: {error.strerror or error}")
             return False
         return True
 
@@ -90,9 +90,9 @@ def once(file: Path | None, namespace: str, out: TextIO, errors: TextIO) -> int:
     samples = exporter.samples(FIRST_SECONDS)
     sends: list[tuple[str, Callable[[], object]]] = []
     if file:
-        sends.append((str(file), lambda: write(file, exposition(samples))))
+        sends.append((f"write {file}", lambda: write(file, exposition(samples))))
     if namespace:
-        sends.append((f"CloudWatch, namespace {namespace}", lambda: _send(namespace, samples, out)))
+        sends.append(("send", lambda: _send(namespace, samples, out)))
     if not sends:
         out.write(exposition(samples).decode())
     done = [exporter.attempt(what, send) for what, send in sends]
@@ -118,12 +118,12 @@ def serve(host: str, port: int | None, file: Path | None, namespace: str, out: T
     exporter = Exporter(errors)
     exporter.samples(FIRST_SECONDS)  # a scrape reads only what has changed since
     if file:
-        _repeat(FILE_EVERY_SECONDS, lambda: exporter.attempt(str(file), lambda: write(file, exporter.text())))
+        _repeat(FILE_EVERY_SECONDS, lambda: exporter.attempt(f"write {file}", lambda: write(file, exporter.text())))
         out.write(f"writing {file} every {FILE_EVERY_SECONDS:g} seconds\n")
     if namespace:
         _repeat(
             cloudwatch.EVERY_SECONDS,
-            lambda: exporter.attempt("CloudWatch", lambda: cloudwatch.send(namespace, exporter.samples(), _now())),
+            lambda: exporter.attempt("send", lambda: cloudwatch.send(namespace, exporter.samples(), _now())),
         )
         out.write(f"sending to CloudWatch every {cloudwatch.EVERY_SECONDS:g} seconds, namespace {namespace}\n")
     if server:
@@ -142,14 +142,13 @@ def write(file: Path, content: bytes) -> None:
     """
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as scratch:
         place = Path(scratch.name)
-        try:
-            scratch.write(content)
-            scratch.flush()
-            place.chmod(0o644)
-            place.replace(file)
-        except OSError:
-            place.unlink(missing_ok=True)
-            raise
+    try:
+        place.write_bytes(content)
+        place.chmod(0o644)
+        place.replace(file)
+    except OSError:
+        place.unlink(missing_ok=True)
+        raise
 
 
 def _send(namespace: str, samples: list[Sample], out: TextIO) -> None:

@@ -58,7 +58,7 @@ def _alarms() -> dict[str, Json]:
         "DayMissing": _alarm(
             "a day is missing",
             "No day has been scored since the newest one became too old. Run: batch-scoring backfill ${Pipeline} "
-            "--stale --failed --dry-run",
+            "FIRST LAST --dry-run",
             "DayAge",
             "Maximum",
             "DayAgeLimit",

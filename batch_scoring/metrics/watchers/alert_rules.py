@@ -88,8 +88,8 @@ DAYS = (
         f"{age(NEWEST_DAY)}\n> {value(NEWEST_DAY_LIMIT)}",
         f"{_PIPELINE}: a day is missing",
         f"The newest scored day of {_PIPELINE} began {_DURATION} ago, and the next one is not scored. "
-        f"`batch-scoring backfill {_PIPELINE} --stale --failed --dry-run` lists the days to run and why, "
-        f"`batch-scoring doctor {_PIPELINE}` what is misconfigured.",
+        f"`batch-scoring backfill {_PIPELINE} FIRST LAST --dry-run` says of each day whether it has landed, or why it "
+        f"failed; `batch-scoring doctor {_PIPELINE}` finds what is misconfigured.",
     ),
     Alert(
         "BatchScoringNoScoredDay",

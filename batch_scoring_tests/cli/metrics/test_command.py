@@ -30,4 +30,4 @@ def test_without_the_extra_the_error_names_it(
     monkeypatch.delattr(batch_scoring.cli.metrics, "run", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["metrics", "--once"]) == 2
-    assert "pip install 'batch_scoring[metrics]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[metrics]'" in " ".join(capsys.readouterr().err.split())

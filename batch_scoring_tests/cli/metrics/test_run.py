@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from batch_scoring.cli.main import main
 from batch_scoring.cli.metrics import run
 from batch_scoring.config.loader import PROJECT
-from batch_scoring.metrics.catalogue import METRICS
+from batch_scoring.metrics import cloudwatch
+from batch_scoring.metrics.catalogue import METRICS, NEWEST_DAY, STATE_READABLE, Sample
 from batch_scoring.storage.state import DayInput, State
 from batch_scoring_tests.reliability.store import Store
 
@@ -77,7 +78,21 @@ def test_a_textfile_is_replaced_as_a_whole_and_readable_by_others(tmp_path: Path
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     errors = io.StringIO()
     assert run.once(tmp_path / "none" / "scoring.prom", "", io.StringIO(), errors) == 1
-    assert f"{tmp_path}/none/scoring.prom: [Errno 2] No such file or directory" in errors.getvalue()
+    assert f"cannot write {tmp_path}/none/scoring.prom: No such file or directory\n" in errors.getvalue()
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "scoring.prom"
+    file.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(OSError, match="File too large"):
+            run.write(file, b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "scoring.prom"}
 
 
 def test_a_full_disk_is_not_filled_further(tmp_path: Path) -> None:
@@ -96,6 +111,17 @@ def test_once_sends_to_cloudwatch_and_says_how_many(store: Store) -> None:
     out = io.StringIO()
     assert run.once(None, "Scoring", out, out) == 0
     assert "0 metrics sent to CloudWatch, namespace Scoring: no day is scored yet" in out.getvalue()
+
+
+def test_without_a_region_cloudwatch_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    errors = io.StringIO()
+    day = [Sample(STATE_READABLE, ("churn",), 1), Sample(NEWEST_DAY, ("churn",), 0)]
+    assert not run.Exporter(errors).attempt("send", lambda: cloudwatch.send("Scoring", day, datetime.now(UTC)))
+    assert errors.getvalue().endswith(
+        "UTC: cannot send: CloudWatch, namespace Scoring: no AWS region; set AWS_REGION\n"
+    )
 
 
 def test_what_cannot_be_read_is_said_once_and_when_it_is_read_again(data: Path) -> None:
@@ -151,3 +177,10 @@ def test_a_taken_port_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["metrics", "--port", str(port)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert f"127.0.0.1 port {port}: Address already in use; end what listens there" in said
+
+
+def test_an_address_of_another_machine_is_refused_without_advice_about_ports(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["metrics", "--host", "192.0.2.1", "--port", "0"]) == 2
+    assert capsys.readouterr().err.endswith("192.0.2.1 port 0: Cannot assign requested address\n")
