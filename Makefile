@@ -15,7 +15,7 @@ $(BIN)/mypy --num-workers 2
 $(BIN)/lint-imports --no-logo
 endef
 
-.PHONY: demo dev docs reference check test lint bench bench-peers backfill
+.PHONY: demo dev docs reference monitoring check test lint bench bench-peers backfill
 
 ## score and decide the embedded days of both pipelines, and export the lists
 demo: $(VENV)/.installed
@@ -54,6 +54,10 @@ docs: $(VENV)/.docs-installed
 ## write the pages of docs/reference/ that are generated from the code
 reference: $(VENV)/.installed
 	$(BIN)/python -m docs.reference.generate
+
+## write the files of deploy/monitoring/ that are generated from the code
+monitoring: $(VENV)/.installed
+	$(BIN)/python -m batch_scoring.metrics.watchers.deployment
 
 ## the tables of benchmarks/ that need nothing beside the project
 bench: $(VENV)/.installed

@@ -75,6 +75,7 @@ CHECKS = {
         "confidence_is_usual": "warns",
         "classes_are_balanced": "warns",
         "scores_vary": "warns",
+        "cost_is_usual": "warns",
         "predictions_match_reference": "warns",
     },
 }
@@ -149,6 +150,7 @@ COMMANDS = [
     "wait",
     "failures",
     "doctor",
+    "cost",
     "calibrate",
     "checkpoint",
     "retention",
@@ -174,6 +176,7 @@ NEVER_AT_LOAD = [
     "apprise",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "prometheus_client",
     "redis",
 ]
 

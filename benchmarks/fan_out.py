@@ -6,6 +6,9 @@ A day of customers with validated features is scored by `dagster asset materiali
 processes at a time: in one step, and in 1, 2, 4 and 8 chunks. On one machine chunks are no faster, because the engine
 uses all cores anyway; the additional cost of a chunk is its process: start, imports, loading and checking the model. On
 a cluster it is the start of a pod, but each chunk then has a machine of its own.
+
+The cost is what the state records of the day, at the prices below: the cost of the chunks differs from that of one step
+by no more than their overhead.
 """
 
 import argparse
@@ -21,9 +24,11 @@ import pyarrow as pa
 
 from batch_scoring.config.loader import find_pipeline
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.config.spec import Scoring
+from batch_scoring.config.spec import Prices, Scoring
 from batch_scoring.definitions import deploy
+from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.pipelines.customer_churn.data import write_day
+from batch_scoring.storage.state import State
 from batch_scoring.tables import read_day
 from benchmarks import side_by_side
 from benchmarks.side_by_side import PROJECT, Measures
@@ -35,6 +40,8 @@ SHARDS = 8
 VARIABLE = "BENCHMARK_SCORING"
 """The spec's section `scoring`, as JSON, for the measured processes."""
 REFERENCE = "one step"
+PRICES = Prices(cpu_hour=0.0405, gb_hour=0.0044)
+"""In USD, about those of AWS Fargate."""
 
 
 def main() -> None:
@@ -70,7 +77,11 @@ def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
         if not all(scores.equals(others) for others in before):
             raise RuntimeError("the chunks gave different scores")
         before[:] = [scores]
-        return {"wall": seconds}
+        published = State(find_pipeline(NAME).output).published_day("predictions", str(DAY))
+        cost = step_cost(published, PRICES) if published else None
+        if cost is None or cost.cost is None or cost.overhead_cost is None:
+            raise RuntimeError("the day's cost is not recorded")
+        return {"wall": seconds, "cost": cost.cost * 1e6, "overhead": cost.overhead_cost * 1e6}
 
     runs = {name: (lambda scoring=scoring: measured(scoring)) for name, scoring in contenders.items()}
     found = side_by_side.rounds(runs, rounds)
@@ -80,8 +91,16 @@ def _measure(root: Path, rows: int, shares: Sequence[int], rounds: int) -> None:
     for name, scoring in contenders.items():
         wall, more = side_by_side.median(found, name, "wall"), scoring.max_shards - shares[0]
         cost = f"{(wall - first) / more:.2f}" if name != REFERENCE and more else ""
-        lines.append([name, f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost])
-    header = ["", "wall, s", "wall / one step", f"s per chunk beyond {shares[0]}"]
+        money = [f"{side_by_side.median(found, name, which):.2f}" for which in ("cost", "overhead")]
+        lines.append([name, f"{wall:.2f}", side_by_side.ratio(found, name, REFERENCE, "wall"), cost, *money])
+    header = [
+        "",
+        "wall, s",
+        "wall / one step",
+        f"s per chunk beyond {shares[0]}",
+        "cost, millionths of a USD",
+        "of which overhead",
+    ]
     print(side_by_side.table(header, lines), flush=True)
 
 

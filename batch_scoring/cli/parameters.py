@@ -18,6 +18,19 @@ class _Day(click.ParamType[date]):
             self.fail(f"{value!r} is not a day; expected YYYY-MM-DD", param, ctx)
 
 
+class _Month(click.ParamType[str]):
+    """A month of a pipeline."""
+
+    name = "YYYY-MM"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        try:
+            return f"{date.fromisoformat(f'{value}-01'):%Y-%m}"
+        except ValueError:
+            self.fail(f"{value!r} is not a month; expected YYYY-MM", param, ctx)
+
+
 class _Seconds(click.ParamType[float]):
     """A positive, finite duration."""
 
@@ -35,6 +48,7 @@ class _Seconds(click.ParamType[float]):
 
 
 DAY = _Day()
+MONTH = _Month()
 SECONDS = _Seconds()
 
 

@@ -56,6 +56,12 @@ SUBCOMMANDS = {
         "doctor",
         "Check the deployment: report what is misconfigured and how to fix it.",
     ),
+    "metrics": _Entry(
+        "batch_scoring.cli.metrics.command",
+        "metrics",
+        "Tell Prometheus or CloudWatch how the days of all pipelines stand.",
+    ),
+    "cost": _Entry("batch_scoring.cli.cost", "cost", "Show what the days of a month took: CPU, GPU, memory, money."),
     "calibrate": _Entry("batch_scoring.cli.calibrate", "calibrate", "Learn the drift thresholds of a model."),
     "checkpoint": _Entry(
         "batch_scoring.cli.checkpoint", "checkpoint", "Convert a plain torch.save checkpoint into a model bundle."

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from batch_scoring.config.compute_spec import ScoringPod
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import ComputeError
+from batch_scoring.runtime.usage import NOTHING, Reservation
 
 VARIABLE = "BATCH_SCORING_EXECUTOR"
 EXECUTORS = ("in_process", "multiprocess", "k8s")
@@ -43,6 +44,17 @@ def in_this_process() -> Iterator[None]:
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
+
+
+def reservation(pipeline: Pipeline, asset: str) -> Reservation:
+    """What the pod of an asset's step requests; nothing where steps have no pods.
+
+    Asked for when assets are defined: `in_this_process` is over when they run.
+    """
+    if executor_name() != "k8s":
+        return NOTHING
+    pod = pipeline.spec.compute.of(asset)
+    return Reservation(pod.cpu, pod.memory_bytes, pod.gpu if isinstance(pod, ScoringPod) else 0)
 
 
 def check_shared_folders(pipelines: Sequence[Pipeline]) -> None:

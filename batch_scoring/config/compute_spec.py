@@ -66,9 +66,14 @@ class Pod(Section):
         description="hours after which the step's pod is terminated, pending time included; none: runs.max_hours",
     )
 
+    @property
+    def memory_bytes(self) -> float:
+        """`memory` as a number."""
+        return _bytes(self.memory)
+
     @model_validator(mode="after")
     def _fits(self) -> "Pod":
-        if self.shared_memory and _bytes(self.shared_memory) >= _bytes(self.memory):
+        if self.shared_memory and _bytes(self.shared_memory) >= self.memory_bytes:
             raise ValueError(f"shared_memory is part of memory; expected less than {self.memory}")
         return self
 

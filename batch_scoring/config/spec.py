@@ -308,6 +308,17 @@ class Spread(Check):
     )
 
 
+class Cost(Notice):
+    """How much more than usual a row may cost."""
+
+    factor: float = Field(
+        default=1.5, gt=1, description="largest CPU time per row, as a multiple of its median over the previous 28 days"
+    )
+    rows: int = Field(
+        default=100_000, ge=1, description="rows below which a day is not compared: there, single seconds decide"
+    )
+
+
 class Checks(Section):
     """Thresholds, severity and blocking of all checks."""
 
@@ -328,6 +339,7 @@ class Checks(Section):
     confidence_is_usual: Confidence = Confidence()
     classes_are_balanced: Balance = Balance()
     scores_vary: Spread = Spread()
+    cost_is_usual: Cost = Cost()
     features_match_reference: Notice = Notice()
     predictions_match_reference: Notice = Notice()
     every_row_is_decided: Guard = Guard()
@@ -503,6 +515,21 @@ class Retention(Section):
         return value
 
 
+class Prices(Section):
+    """What a machine costs, for the cost of each day; on Kubernetes what is reserved costs, elsewhere what is used."""
+
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="currency of the prices, such as USD")
+    cpu_hour: float = Field(default=0, ge=0, description="price of a CPU core for an hour")
+    gb_hour: float = Field(default=0, ge=0, description="price of a GB of memory (2^30 bytes) for an hour")
+    gpu_hour: float = Field(default=0, ge=0, description="price of a GPU for an hour")
+
+    @model_validator(mode="after")
+    def _not_free(self) -> "Prices":
+        if not (self.cpu_hour or self.gb_hour or self.gpu_hour):
+            raise ValueError("all prices are 0; expected cpu_hour, gb_hour or gpu_hour, or no section prices")
+        return self
+
+
 class PipelineSpec(Section):
     """One pipeline as `pipeline.yaml` declares it."""
 
@@ -525,6 +552,9 @@ class PipelineSpec(Section):
     events: Events = Events()
     alerts: Alerts = Alerts()
     retention: Retention = Retention()
+    prices: Prices | None = Field(
+        default=None, description="what a machine costs; none: usage is recorded, and no cost is shown"
+    )
     compute: Compute = Compute()
     preview_rows: int = Field(
         default=0,

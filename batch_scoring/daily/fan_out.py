@@ -8,6 +8,7 @@ published once, when all chunks are there.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from batch_scoring.config.compute import known_device
 from batch_scoring.daily.publish import DayStep, Prepared
@@ -15,7 +16,17 @@ from batch_scoring.daily.score import FeatureShard, Source, output_schema, publi
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import read_description
 from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.runtime.usage import Usage
 from batch_scoring.storage.state import Document
+
+
+class Began(Document):
+    """The beginning of a day's work, by the step that planned it."""
+
+    run_id: str
+    at: datetime
+    overhead: Usage = Usage()
+    """What that step used."""
 
 
 class Chunk(Document):
@@ -43,6 +54,8 @@ class ScoredChunk(Document):
     """cpu or cuda."""
     batch_rows: int
     shards: tuple[ScoredShard, ...]
+    overhead: Usage = Usage()
+    """What its process used besides the shards."""
 
 
 def plan(step: DayStep, run: StepContext) -> list[Chunk]:
@@ -98,6 +111,7 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> 
     if source.model.sha256 != chunk.model_sha256 or not there.keys() >= set(chunk.features):
         raise _superseded(step)
     scored = score(step, source, [there[digest] for digest in chunk.features], run, backoff)
+    run.meter.end_overhead()
     return ScoredChunk(
         device=scored.device,
         batch_rows=scored.batch_rows,
@@ -109,11 +123,12 @@ def score_chunk(step: DayStep, chunk: Chunk, run: StepContext, backoff: int) -> 
             )
             for shard in scored.shards
         ),
+        overhead=run.meter.overhead,
     )
 
 
 def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: StepContext) -> Prepared:
-    """Collect all shards of a day, ready to be published.
+    """Collect all shards of a day, ready to be published; the overhead of the chunks is added to this step's.
 
     Raises:
         SupersededError: the chunks are of other features, another model or other code than the active ones.
@@ -121,6 +136,7 @@ def collect(step: DayStep, source: Source, chunks: Sequence[ScoredChunk], run: S
     """
     if ready := published(step, source):
         return ready
+    run.meter.overhead = sum((chunk.overhead for chunk in chunks), run.meter.overhead)
     devices = sorted({chunk.device for chunk in chunks})
     if len(devices) > 1:
         raise StateError(

@@ -20,6 +20,7 @@ from batch_scoring.errors import RowsLostError, SupersededError
 from batch_scoring.ingest import landing_files, quarantine
 from batch_scoring.ingest.quarantine_blocks import Block
 from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.runtime.usage import Meter
 from batch_scoring.storage import delta, shards
 from batch_scoring.storage.delta import Part
 from batch_scoring.storage.shards import ShardFile, ShardWriter
@@ -142,6 +143,7 @@ class DayStep:
             rejected = [file for shard in prepared.shards for file in shard.quarantine]
             kept, some = commit(self.quarantine, rejected, quarantine.schema(self.pipeline.spec.input.key))
             table, more = commit(self.table, [shard.file for shard in prepared.shards], prepared.schema)
+            run.meter.end_overhead()
             published = PublishedDay(
                 pipeline=self.pipeline.name,
                 day=self.day,
@@ -158,6 +160,7 @@ class DayStep:
                 table=table,
                 quarantine=kept,
                 seconds=round(run.elapsed, 4),
+                overhead=run.meter.overhead,
             )
             self.state.put_published_day(published)
         return published, some or more
@@ -239,8 +242,12 @@ class Draft:
             counts[reason] = counts.get(reason, 0) + rows
         self._quarantine(block.stage).write(block.rows)
 
-    def finish(self, stats: ShardStats) -> Finished:
+    def finish(self, stats: ShardStats, meter: Meter) -> Finished:
         """Name the files by the digest of the stats: the quarantine first, because the shard vouches for it.
+
+        Args:
+            stats: of the shard; what it took is added.
+            meter: ends the shard's lap when all its rows are written; moving the file to its place is in the next.
 
         Raises:
             RowsLostError: a file has fewer or more rows than were counted.
@@ -253,6 +260,8 @@ class Draft:
             ensure_written(rows, self._writers[stage].rows, f"{stats.source}, stage {stage}")
             filed.append(self._writers[stage].finish(f"dt={self._step.day}/stage={stage}/", own))
         ensure_written(stats.rows, self._writer.rows, stats.source)
+        self._writer.flush()
+        stats = stats.model_copy(update={"usage": meter.lap()})
         file = self._writer.finish(self._step.table.prefixes[0], stats)
         return Finished(stats, file, tuple(filed), reused=False)
 

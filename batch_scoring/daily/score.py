@@ -181,6 +181,8 @@ def score(
         model, batch_rows = load_model(step, source.model), step.pipeline.spec.scoring.batch_rows
         scorer = Scorer(model, device=compute.device(step.pipeline), batch_rows=batch_rows)
         scorer.halve(backoff)
+    run.meter.gpus = int(scorer.device == "cuda")
+    run.meter.end_overhead()
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
     run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows per forward pass{eager}{alone}")
@@ -188,7 +190,10 @@ def score(
     progress, done = Progress(sum(features.stats.rows for features in wanted), run.log, "scored"), []
     for features in wanted:
         done.append(shard := day.shard_of(features))
+        if shard.reused:
+            run.meter.end_overhead()
         progress.advance(shard.stats.rows_in)
+    run.meter.gpus = 0
     return ScoredShards(tuple(done), day.schema, scorer.device, scorer.batch_rows)
 
 
@@ -226,7 +231,8 @@ class _Day:
                     missing_identity=scoring.ledger.missing,
                     keys=scoring.ledger.kept.identity,
                     **scoring.tally.figures(),
-                )
+                ),
+                self._run.meter,
             )
 
     def _read(self, features: FeatureShard) -> Generator[Batch]:

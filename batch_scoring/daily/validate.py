@@ -42,6 +42,7 @@ def prepare(step: DayStep, pinned: DayInput, run: StepContext, backoff: int = 0)
     contract = Contract(pipeline)
     schema = pa.schema([*contract.arrow_schema, *PLACE])
     work = _Day(step, contract, schema, run, pinned.rows, BATCH_ROWS >> backoff)
+    run.meter.end_overhead()
     try:
         done = [shard for file in landing_files.newest_first(pinned.files) for shard in work.shards_of(file)]
     except (FileChangedError, FileNotFoundError, EntryError) as error:
@@ -77,6 +78,8 @@ class _Day:
             for start in range(0, max(file.rows, 1), size):
                 base = shards.digest("features", file.path, file.content or file.token, start, pipeline.features_code)
                 shard = self._reused(base) or self._validate(file, rows, start, start + size, base)
+                if shard.reused:
+                    self._run.meter.end_overhead()
                 self._progress.advance(shard.stats.rows_in)
                 yield shard
 
@@ -122,7 +125,7 @@ class _Day:
                 categories=validation.counts.categories,
             )
             rows.refuse_changed()
-            return self._before.find(stats.digest) or draft.finish(stats)
+            return self._before.find(stats.digest) or draft.finish(stats, self._run.meter)
 
 
 def _name(base: str, dropped: list[int]) -> str:

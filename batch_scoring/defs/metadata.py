@@ -1,8 +1,6 @@
 """Shared parts of the assets: keys, partitions, options, metadata."""
 
 import math
-import resource
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
@@ -12,8 +10,10 @@ from batch_scoring.config.names import asset_path
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.defs.execution import step_pods
+from batch_scoring.monitoring.cost import GB, step_cost
 from batch_scoring.runtime.printable import one_line
 from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.runtime.usage import peak_memory
 from batch_scoring.storage import shards
 from batch_scoring.storage.state import PublishedDay
 
@@ -64,13 +64,32 @@ def figures(run: StepContext, rows: int) -> dict[str, dg.MetadataValue]:
     """Duration, throughput and peak memory of a step."""
     wall = run.elapsed
     seconds = {f"seconds_{activity}": dg.MetadataValue.float(round(s, 4)) for activity, s in run.seconds.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         **seconds,
         "seconds": dg.MetadataValue.float(round(wall, 4)),
         "rows_per_second": dg.MetadataValue.int(round(rows / wall) if wall > 0 else 0),
-        "peak_memory_bytes": dg.MetadataValue.int(peak),
+        "peak_memory_bytes": dg.MetadataValue.int(peak_memory()),
     }
+
+
+def cost_figures(pipeline: Pipeline, published_day: PublishedDay) -> dict[str, dg.MetadataValue]:
+    """What the day took, its overhead included; nothing if it was published by a version that did not measure it."""
+    found = step_cost(published_day, pipeline.spec.prices)
+    if found is None:
+        return {}
+    usage, overhead = found.usage, found.overhead
+    numbers = {
+        "cpu_seconds": usage.cpu_seconds,
+        "gpu_seconds": usage.gpu_seconds,
+        "memory_gb_seconds": usage.memory_byte_seconds / GB,
+        "overhead_cpu_seconds": overhead.cpu_seconds,
+    }
+    shown: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.float(round(number, 4)) for name, number in numbers.items()
+    }
+    if (prices := pipeline.spec.prices) and found.cost is not None:
+        shown |= {"cost": dg.MetadataValue.float(found.cost), "currency": dg.MetadataValue.text(prices.currency)}
+    return shown
 
 
 def data_version(published_day: PublishedDay) -> dg.DataVersion:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,15 +15,20 @@ from batch_scoring.operations import failed_runs, failure_records
 from batch_scoring.operations.retry_policy import classify
 from batch_scoring.runtime.printable import clean, printable
 from batch_scoring.runtime.step_context import StepContext
+from batch_scoring.runtime.usage import NOTHING, Meter, Reservation
 
 
 @contextlib.contextmanager
-def step_run(context: dg.AssetExecutionContext | dg.OpExecutionContext, pipeline: Pipeline) -> Iterator[StepContext]:
+def step_run(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, pipeline: Pipeline, reserved: Reservation = NOTHING
+) -> Iterator[StepContext]:
     """Provide the context of a step and record its failure; an exception fails the run at once, without a step retry.
 
     A step's retry policy is for a lost process or pod. Where the step itself can raise, the run is retried instead.
+    `reserved`: what its pod requests, for a step whose usage is kept.
     """
-    step, run = context.get_step_execution_context(), run_of(context)
+    step = context.get_step_execution_context()
+    run = replace(run_of(context), meter=Meter(reserved))
     record = functools.partial(failure_records.record_error, pipeline, run, step.step.key)
     try:
         with recording_failure(run, record):

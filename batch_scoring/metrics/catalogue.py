@@ -10,8 +10,8 @@ from typing import Literal, get_args
 
 PREFIX = "batch_scoring_"
 
-RECENT_DAYS = 35
-"""Newest days with documents in the state that are read."""
+RECENT_DAYS = 21
+"""Newest days with documents in the state that are read: three of each weekday, within 100 requests on S3."""
 
 Outcome = Literal["scored", "rejected", "unscored"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -40,12 +40,12 @@ class Metric:
         return PREFIX + self.name
 
 
-LAST_SUCCESS = Metric("last_success_timestamp_seconds", "When a day of the pipeline was last scored and published.")
+LAST_SUCCESS = Metric("last_success_timestamp_seconds", "When a recent day was last scored and published.")
 NEWEST_DAY = Metric("newest_day_timestamp_seconds", "When the newest scored day began, in the pipeline's time zone.")
 NEWEST_DAY_LIMIT = Metric(
     "newest_day_limit_seconds",
-    "Age of the newest scored day, counted from its beginning, from which on a day is missing: 24 hours and "
-    "alerts.scored_hours, 60 hours without that setting.",
+    "Time from the beginning of the newest scored day to the deadline of the next one, after which a day is missing: "
+    "24 hours and alerts.scored_hours, 60 hours without that setting.",
 )
 IN_PROGRESS_SINCE = Metric(
     "in_progress_since_timestamp_seconds",
@@ -72,7 +72,7 @@ DAY_DRIFT = Metric(
 )
 DAY_SCORE_MEAN = Metric("day_score_mean", "Mean of a score column on the newest scored day.", ("pipeline", "column"))
 DAY_DECISIONS = Metric(
-    "day_decisions", "Rows of the newest decided day by action; `none` for those without.", ("pipeline", "action")
+    "day_decisions", "Rows of the newest scored day by action; `none` for those without one.", ("pipeline", "action")
 )
 
 EXPORT_LAST_SUCCESS = Metric(
@@ -82,9 +82,14 @@ EXPORTS_PENDING = Metric(
     "exports_pending", "Recent days whose export is not of what is published.", ("pipeline", "export")
 )
 
-FAILED_RUNS = Metric("failed_runs", "Runs that failed in the last 24 hours by failure class.", ("pipeline", "class"))
+FAILED_RUNS = Metric(
+    "failed_runs",
+    "Runs that failed in the last 24 hours by failure class; superseded ones are no failures.",
+    ("pipeline", "class"),
+)
 FAILED_PARTITIONS = Metric(
-    "failed_partitions", "Days whose run failed within the last 35 days and that were not scored since."
+    "failed_partitions",
+    "Days whose run failed in the last 21 days and that were not scored since, but for those without any file.",
 )
 MODEL_INFO = Metric("model_info", "The active model: always 1.", ("pipeline", "version", "sha256"))
 PIPELINE_BROKEN = Metric(

@@ -10,6 +10,8 @@ from datetime import datetime
 from time import perf_counter
 from typing import TypeVar
 
+from batch_scoring.runtime.usage import Meter
+
 Item = TypeVar("Item")
 
 
@@ -26,6 +28,8 @@ class StepContext:
     """Time of each activity, with the time spent waiting for it; activities overlap: the sum may exceed wall time."""
     began: float = field(default_factory=perf_counter)
     """When this step started, by `perf_counter`."""
+    meter: Meter = field(default_factory=Meter)
+    """What the step uses of its machine."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The run's tags at its start."""
     tag: Callable[[dict[str, str]], object] = lambda _: None

@@ -87,11 +87,15 @@ class Writer:
         """Add metadata to the footer."""
         self._writer.add_key_value_metadata(metadata)
 
+    def flush(self) -> None:
+        """Write all rows that were appended; what follows is the footer, unless more rows come."""
+        if self._waiting:
+            self._write_group()
+
     def close(self) -> None:
         """Finish the file."""
         try:
-            if self._waiting:
-                self._write_group()
+            self.flush()
         finally:
             self._writer.close()
 

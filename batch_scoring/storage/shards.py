@@ -121,6 +121,10 @@ class ShardWriter:
         self._writer.write(batch)
         self.rows += batch.num_rows
 
+    def flush(self) -> None:
+        """Write all rows that were appended, ahead of `finish`."""
+        self._writer.flush()
+
     def finish(self, prefix: str, stats: ShardStats) -> ShardFile:
         """Close the file with the statistics in its footer, and give it its name."""
         self._writer.describe({_FOOTER_KEY: stats.model_dump_json()})

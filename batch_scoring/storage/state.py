@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from batch_scoring.errors import EntryError, FailureClass, StateError
+from batch_scoring.runtime.usage import Usage
 from batch_scoring.storage.folders.folder import FileVersion, Folder
 
 REFERENCES = "state/steps"
@@ -134,6 +135,8 @@ class ShardStats(Document):
     """Decisions only: rows with an action, by action, capped column and value."""
     not_probabilities: int = 0
     """Scored rows whose scores are not finite, outside 0 … 1 or do not sum to 1."""
+    usage: Usage | None = None
+    """What its rows took, from the end of the shard before it; None in documents older than this field."""
 
     @property
     def rows_quarantined(self) -> int:
@@ -229,6 +232,22 @@ class PublishedDay(Document):
     """Empty for decisions, which reject no row."""
     seconds: float = 0.0
     """Wall time from the start of the step to its commit; 0 in documents older than this field."""
+    overhead: Usage | None = None
+    """What the step's processes used besides the shards: model, plan, checks, commit; None in older documents."""
+
+    @property
+    def usages(self) -> tuple[Usage, ...] | None:
+        """What was measured of the day: its overhead, then each shard; None if any of it was not.
+
+        A shard that an earlier run has finished counts with what it took then.
+        """
+        found = [part for part in (self.overhead, *(shard.usage for shard in self.shards)) if part is not None]
+        return tuple(found) if len(found) == 1 + len(self.shards) else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """All that the day took; None if any of it was not measured."""
+        return None if self.usages is None else sum(self.usages, Usage())
 
     @property
     def rows_per_second(self) -> float | None:

@@ -86,8 +86,7 @@ class StateLook(State):
         if found := _cache.get((self._folder.uri, version)):
             return cast("AnyDocument", found)
         try:
-            with self._folder.open(version.path, version.token) as file:
-                content = file.read()
+            content = self._folder.read(version.path, version.token)
         except (FileChangedError, FileNotFoundError):  # since it was listed: what is there now, for this look alone
             return self._read(version.path, kind)
         document = self._parsed(version.path, content, kind)

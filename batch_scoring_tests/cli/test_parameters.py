@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from batch_scoring.cli.parameters import DAY, SECONDS, Subcommand
+from batch_scoring.cli.parameters import DAY, MONTH, SECONDS, Subcommand
 
 
 @click.command(cls=Subcommand)
@@ -54,3 +54,10 @@ def test_options_stand_anywhere_and_may_be_abbreviated(line: str, found: str) ->
 def test_what_is_none_of_them_is_a_usage_error(line: str, says: str) -> None:
     code, said = run(line)
     assert code == 2 and says in said
+
+
+@pytest.mark.parametrize("text", ["2024-13", "2024", "2024-03-01", "march"])
+def test_a_month_that_is_none_is_refused(text: str) -> None:
+    assert MONTH.convert("2024-03", None, None) == "2024-03"
+    with pytest.raises(click.BadParameter, match=f"'{text}' is not a month; expected YYYY-MM"):
+        MONTH.convert(text, None, None)

@@ -11,8 +11,10 @@ from batch_scoring.config.compute import (
     executor_name,
     in_this_process,
     known_device,
+    reservation,
 )
 from batch_scoring.errors import ComputeError
+from batch_scoring.runtime.usage import NOTHING, Reservation
 from batch_scoring_tests.specs import put
 from batch_scoring_tests.tiny import TinyProject
 
@@ -74,3 +76,21 @@ def test_local_folders_are_refused_unless_every_pod_mounts_them(
         check_shared_folders([tiny.pipeline])
     monkeypatch.setenv(SHARED, "1")
     check_shared_folders([tiny.pipeline])
+
+
+def test_what_a_pod_requests_is_reserved_and_nothing_without_pods(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.spec["compute"] = {
+        "default": {"cpu": 0.5, "memory": "512Mi"},
+        "predictions": {"cpu": 4, "memory": "16Gi", "gpu": 2},
+    }
+    tiny.write_spec()
+    for executor in ("in_process", "multiprocess"):
+        monkeypatch.setenv(VARIABLE, executor)
+        assert reservation(tiny.pipeline, "predictions") == NOTHING
+    monkeypatch.setenv(VARIABLE, "k8s")
+    assert reservation(tiny.pipeline, "predictions") == Reservation(4, 16 * 2**30, 2)
+    assert reservation(tiny.pipeline, "validated_features") == Reservation(0.5, 2**29, 0)
+    with in_this_process():
+        assert reservation(tiny.pipeline, "predictions") == NOTHING, "a backfill in a pod is not one of its steps"

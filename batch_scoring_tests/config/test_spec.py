@@ -11,7 +11,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
         put("at", value="06:00"),
         "at: unknown field; accepted here: name, description, owners, partitions, input, features, model, "
         "scoring, decisions, exports, page, checks, drift, schedule, runs, uploads, events, alerts, retention, "
-        "compute, preview_rows, output",
+        "prices, compute, preview_rows, output",
     ),
     "memory without a number": (
         put("compute", "default", "memory", value="lots"),
@@ -25,6 +25,18 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     "shared memory beyond the memory": (
         put("compute", "predictions", value={"memory": "1Gi", "shared_memory": "1024Mi"}),
         "compute.predictions: shared_memory is part of memory; expected less than 1Gi",
+    ),
+    "prices that are all 0": (
+        put("prices", value={"currency": "EUR", "cpu_hour": 0}),
+        "prices: all prices are 0; expected cpu_hour, gb_hour or gpu_hour, or no section prices",
+    ),
+    "a currency by its sign": (
+        put("prices", value={"currency": "$", "cpu_hour": 0.04}),
+        "prices.currency: '$': string should match pattern '^[A-Z]{3}$'; expected currency of the prices, such as USD",
+    ),
+    "a negative price": (
+        put("prices", value={"gpu_hour": -1}),
+        "prices.gpu_hour: -1: input should be greater than or equal to 0; expected price of a GPU for an hour",
     ),
     "half a toleration": (
         put("compute", "default", "tolerations", value=[{"key": "spot", "operator": "Equal"}]),

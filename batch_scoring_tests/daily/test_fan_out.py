@@ -2,19 +2,25 @@
 
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_scoring.config.spec import Prices
+from batch_scoring.daily import score
 from batch_scoring.daily.fan_out import ScoredChunk, collect, divide, plan, score_chunk
-from batch_scoring.daily.publish import DayStep
+from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import FeatureShard, Source, read_source
 from batch_scoring.errors import StateError, SupersededError
+from batch_scoring.monitoring.cost import step_cost
+from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.shards import digest
 from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, PublishedPart, ShardStats
 from batch_scoring_tests.tiny import DAY, TinyProject, run_of_test
@@ -102,6 +108,44 @@ def test_a_large_shard_is_dealt_first(at: int) -> None:
 def scored_chunks(tiny: TinyProject) -> list[ScoredChunk]:
     step = step_of(tiny)
     return [score_chunk(step, chunk, run_of_test(), 0) for chunk in plan(step, run_of_test())]
+
+
+def publish(step: DayStep, prepared: Prepared, run: StepContext) -> PublishedDay:
+    source = read_source(step)
+    code, model = step.pipeline.scoring_code, source.model
+    published, _ = step.publish(prepared, run, fingerprint="f", code=code, model=model, check_current=lambda: None)
+    return published
+
+
+def test_four_chunks_cost_what_one_step_does_but_for_their_overhead(tiny: TinyProject) -> None:
+    tiny.spec["scoring"] |= {"max_shards": 4, "rows_per_shard": 1_000}
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(8_000))
+    tiny.run(steps=("model", "raw_input", "validated_features"))
+    prices = Prices(cpu_hour=0.04, gb_hour=0.005)
+
+    run, began = run_of_test(), process_time()
+    step = step_of(tiny)
+    one = step_cost(publish(step, score.prepare(step, read_source(step), run), run), prices)
+    used_by_one = process_time() - began
+    shutil.rmtree(tiny.pipeline.output.uri + "/tables/predictions")
+
+    began, step = process_time(), step_of(tiny)
+    planning = run_of_test()
+    chunks = plan(step, planning)
+    planning.meter.end_overhead()
+    assert len(chunks) == 4
+    scored = [score_chunk(step_of(tiny), chunk, run_of_test(), 0) for chunk in chunks]
+    run = run_of_test()
+    run.meter.overhead += planning.meter.overhead  # as the step that publishes does
+    four = step_cost(publish(step, collect(step, read_source(step), scored, run), run), prices)
+    used_by_four = process_time() - began
+
+    assert one and four and one.cost and four.cost and one.overhead_cost and four.overhead_cost
+    assert abs(four.cost - one.cost) <= four.overhead_cost
+    assert four.overhead.cpu_seconds > one.overhead.cpu_seconds > 0, "each chunk has loaded the model"
+    for cost, used in ((one, used_by_one), (four, used_by_four)):
+        assert 0.8 * used < cost.usage.cpu_seconds < used + 0.05, "nothing that the process did is left out"
 
 
 def other_features(tiny: TinyProject) -> None:

@@ -431,6 +431,7 @@ def sound_pod(job: dict[str, Any]) -> dict[str, Any]:
 # access control
 
 POLICIES = "kubernetes/network-policies.yaml"
+EXPORTER = "kubernetes/metrics.yaml"
 WEB, VIEW, DAEMON, SERVER = (
     {"app.kubernetes.io/instance": RELEASE, "component": component}
     for component in ("dagster-webserver", "dagster-webserver-read-only", "dagster-daemon", "user-deployments")
@@ -465,12 +466,13 @@ def manifests(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-@pytest.mark.parametrize("name", [POLICIES, "kubernetes/oauth2-proxy.yaml"])
+@pytest.mark.parametrize("name", [POLICIES, "kubernetes/oauth2-proxy.yaml", EXPORTER])
 def test_kubernetes_takes_the_manifests_and_each_stands_in_the_namespace(name: str) -> None:
     found = manifests(name)
 
     for manifest in found:
-        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        if manifest["kind"] != "ServiceMonitor":  # of the Prometheus operator
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
         assert manifest["metadata"]["namespace"] == "dagster"
     assert len({(manifest["kind"], manifest["metadata"]["name"]) for manifest in found}) == len(found)
 
@@ -653,11 +655,14 @@ def test_both_accounts_have_a_role_and_rights_in_their_namespace_alone(values: d
 
     assert roles == ["MY_DAGSTER_ROLE", "MY_SCORING_ROLE"]
     assert values["rbacEnabled"] and values["dagster-user-deployments"]["rbacEnabled"]
-    for name in ("dagster", "scoring"):
+    for name in ("dagster", "scoring", "metrics"):
         policy = json.loads((DEPLOY / f"iam/{name}.json").read_text(encoding="utf-8"))
         for statement in policy["Statement"]:
-            assert statement["Resource"].startswith("arn:aws:s3:::MY_BUCKET")
+            # PutMetricData knows no resource
+            is_metric = statement["Action"] == "cloudwatch:PutMetricData"
+            assert is_metric or statement["Resource"].startswith("arn:aws:s3:::MY_BUCKET")
             assert "*" not in str(statement["Action"])
+            assert name != "metrics" or not re.search("Put(?!MetricData)|Delete", str(statement["Action"]))
 
 
 def test_no_key_is_one_that_the_chart_does_not_know(values: dict[str, Any]) -> None:
@@ -783,14 +788,15 @@ def test_torch_comes_from_the_index_that_the_build_names(index: str, options: li
     assert done.stdout.split() == ["--no-deps", *options, "torch==2.13.0"]
 
 
-def test_the_dependencies_of_the_image_are_the_project_s_and_postgresql_s(tmp_path: Path) -> None:
+def test_the_dependencies_of_the_image_are_the_project_s_and_those_of_what_runs_in_pods(tmp_path: Path) -> None:
     [line] = [line for line in arguments("RUN") if "requirements.txt" in line]
     (tmp_path / "pyproject.toml").write_bytes((PROJECT / "pyproject.toml").read_bytes())
 
     subprocess.run(["bash", "-c", line.partition("&&")[0]], cwd=tmp_path, check=True)
 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["postgres"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["metrics"], *extras["postgres"], *extras["redis"], *extras["sql"]]
     assert (tmp_path / "requirements.txt").read_text().splitlines()[1:] == wanted
 
 

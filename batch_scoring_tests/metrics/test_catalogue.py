@@ -5,7 +5,6 @@ import re
 from batch_scoring.metrics import catalogue
 from batch_scoring.metrics.catalogue import METRICS, Metric
 
-
 OTHER_UNITS = re.compile(r"_(minutes|hours|days|milliseconds|ms|percent|kilobytes|mb|gb)(_|$)")
 
 

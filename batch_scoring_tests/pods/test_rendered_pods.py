@@ -154,6 +154,18 @@ def test_every_step_of_every_job_of_the_project_is_a_valid_job(
         assert container_of(manifest)["image"] == IMAGE
 
 
+def test_the_pods_of_a_day_carry_its_pipeline_and_its_day(
+    instance: dg.DagsterInstance, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cost tools allocate by the labels of a pod; a month's report is of no day, though its run has a partition."""
+    monkeypatch.setenv(PACKAGES, str(PIPELINES))
+    for key, manifest in rendered(instance, cluster, *jobs_of("flight_delay")).items():
+        labels = manifest["spec"]["template"]["metadata"]["labels"]
+        assert labels["batch-scoring/pipeline"] == "flight_delay", key
+        assert labels.get("batch-scoring/day") == (None if key == "flight_delay__report" else DAY), key
+        assert labels["dagster/op"], "beside those of dagster-k8s"
+
+
 @pytest.fixture
 def rich(tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     """A pipeline that asks for all there is."""

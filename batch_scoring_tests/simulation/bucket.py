@@ -84,11 +84,6 @@ class MemoryFolder(Folder):
     def read_each(self, paths: Sequence[str]) -> "list[bytes | None]":
         return [self.files[path][1] if path in self.files else None for path in paths]
 
-    def read(self, path: str) -> bytes:
-        if path not in self.files:
-            raise FileNotFoundError(path)
-        return self.files[path][1]
-
     def put(self, path: str, data: bytes) -> None:
         token = hashlib.md5(data).hexdigest()
         self.files[path] = (FileVersion(path, token, len(data), datetime.now(UTC)), data)

@@ -108,8 +108,8 @@ class Shelf(MemoryFolder):
 
     world: "World"
 
-    def read(self, path: str) -> bytes:
-        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path))
+    def read(self, path: str, token: str | None = None) -> bytes:
+        return self.world.operation(f"read {path}", lambda: super(Shelf, self).read(path, token))
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
         return self.world.operation("read documents", lambda: super(Shelf, self).read_each(paths))

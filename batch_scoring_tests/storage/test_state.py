@@ -1,5 +1,6 @@
 """The state's documents are whole or an error; what is missing names the asset to run first."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.errors import FileChangedError, StateError
+from batch_scoring.runtime.usage import Usage
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring.storage.folders.s3 import S3Folder
@@ -251,3 +253,29 @@ def test_on_s3_a_failure_is_one_request_to_write_and_one_to_list(store: Store) -
     assert store.proxy.statuses.total() - before == 2
     assert [found.run_id for found in state.failures_since(NOW + timedelta(hours=6))] == ["run-6", "run-7", "run-8"]
     assert store.proxy.statuses.total() - before == 2 + 1 + 3
+
+
+# what a day took
+
+
+def test_what_a_day_took_is_its_shards_and_its_overhead(state: State) -> None:
+    one, other, overhead = (Usage(wall_seconds=n, cpu_seconds=2 * n, gpu_seconds=0.5) for n in (1.25, 2.5, 4.0))
+    shards = tuple(SHARD.model_copy(update={"usage": usage}) for usage in (one, other))
+    state.put_published_day(published_day(shards=shards, overhead=overhead))
+    read = state.published_day("predictions", DAY)
+    assert read is not None and read.usages == (overhead, one, other)
+    assert read.usage == Usage(wall_seconds=7.75, cpu_seconds=15.5, gpu_seconds=1.5)
+
+
+def test_a_document_from_before_there_was_usage_says_that_it_was_not_recorded(state: State, tmp_path: Path) -> None:
+    content = published_day().model_dump(mode="json", exclude={"overhead": True, "shards": {"__all__": {"usage"}}})
+    assert "usage" not in json.dumps(content) and "overhead" not in content
+    (tmp_path / "state" / f"dt={DAY}").mkdir(parents=True)
+    (tmp_path / "state" / f"dt={DAY}" / "predictions.json").write_text(json.dumps(content))
+    read = state.published_day("predictions", DAY)
+    assert read == published_day() and (read.usage, read.usages) == (None, None)
+    newer = {**content, "overhead": {"wall_seconds": 1.0, "joules": 7}}
+    (tmp_path / "state" / f"dt={DAY}" / "predictions.json").write_text(json.dumps(newer))
+    read = state.published_day("predictions", DAY)
+    assert read is not None and read.overhead == Usage(wall_seconds=1.0), "what a newer version adds is passed over"
+    assert read.usage is None, "its shards were not measured"

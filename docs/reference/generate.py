@@ -337,10 +337,22 @@ def _code(text: str) -> list[str]:
     return [f"    {line}".rstrip() for line in text.strip("\n").splitlines()]
 
 
+def metrics() -> Iterator[str]:
+    """Every metric of the exporter."""
+    from batch_scoring.metrics.catalogue import METRICS
+
+    yield "# Metrics\n"
+    yield from _wrapped("What `batch-scoring metrics` tells: see [the guide](../guides/metrics.md). All are gauges.\n")
+    for metric in METRICS:
+        labels = f"{{{', '.join(metric.labels)}}}" if metric.labels else ""
+        yield from _item(f"`{metric.full_name}{labels}`: {metric.help}")
+
+
 SOURCES: dict[str, Callable[[], Iterator[str]]] = {
     "pipeline-yaml.md": pipeline_yaml,
     "commands.md": commands,
     "checks.md": checks,
+    "metrics.md": metrics,
     "exceptions.md": exceptions,
     "python-api.md": python_api,
 }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from batch_scoring.config import compute
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared
@@ -19,6 +20,7 @@ from batch_scoring.defs.metadata import (
     asset_key,
     asset_options,
     column_schema,
+    cost_figures,
     data_version,
     days,
     figures,
@@ -39,7 +41,7 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     rules = pipeline.spec.decisions
     if rules is None:
         return []
-    key = asset_key(pipeline, DECISIONS)
+    key, reserved = asset_key(pipeline, DECISIONS), compute.reservation(pipeline, DECISIONS)
 
     @dg.asset(
         key=key,
@@ -56,7 +58,7 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         **asset_options(pipeline, DECISIONS, kinds={"deltalake"}),
     )
     def _decisions(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context, pipeline) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "decisions")
             source = read_source(step, rules)
             prepared = prepare(step, rules, source, run)
@@ -73,6 +75,7 @@ def decisions(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             page = _page(pipeline, step.day, run, committed=committed)
             metadata = decisions_metadata(prepared, published_day, committed) | page
             metadata |= figures(run, published_day.rows_in)
+            metadata |= cost_figures(pipeline, published_day)
             yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
     return [_decisions]

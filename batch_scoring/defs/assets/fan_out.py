@@ -13,8 +13,9 @@ from typing import Any
 
 import dagster as dg
 
+from batch_scoring.config import compute
 from batch_scoring.config.pipeline import Pipeline
-from batch_scoring.daily.fan_out import Chunk, ScoredChunk, collect, plan, score_chunk
+from batch_scoring.daily.fan_out import Began, Chunk, ScoredChunk, collect, plan, score_chunk
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.daily.score import Source, read_source
 from batch_scoring.defs.execution.json_io_manager import references
@@ -42,6 +43,7 @@ def in_steps(
     manager = f"{pipeline.name}_references"
     checks: Sequence[dg.AssetCheckSpec] = definition["check_specs"]
     nothing = {name: dg.In(dg.Nothing) for name in SCORED_FROM}
+    light, scoring = compute.reservation(pipeline, "default"), compute.reservation(pipeline, "predictions")
 
     def day_of(context: dg.OpExecutionContext) -> DayStep:
         return DayStep(pipeline, context.partition_key, "predictions")
@@ -54,9 +56,12 @@ def in_steps(
         **op_options(pipeline, "default"),
     )
     def _plan(context: dg.OpExecutionContext) -> Iterator[dg.Output[object] | dg.DynamicOutput[object]]:
-        with step_run(context, pipeline) as run:
-            yield dg.Output({"run_id": run.id, "at": datetime.now(UTC).isoformat()}, "began")
-            for number, chunk in enumerate(plan(day_of(context), run), start=1):
+        with step_run(context, pipeline, light) as run:
+            at, chunks = datetime.now(UTC), plan(day_of(context), run)
+            run.meter.end_overhead()
+            began = Began(run_id=run.id, at=at, overhead=run.meter.overhead)
+            yield dg.Output(began.model_dump(mode="json"), "began")
+            for number, chunk in enumerate(chunks, start=1):
                 yield dg.DynamicOutput(chunk.model_dump(mode="json"), f"share_{number}", "shares")
 
     @dg.op(
@@ -66,7 +71,7 @@ def in_steps(
         **op_options(pipeline, "predictions"),
     )
     def _score(context: dg.OpExecutionContext, share: dict[str, Any]) -> dict[str, Any]:
-        with step_run(context, pipeline) as run:
+        with step_run(context, pipeline, scoring) as run:
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
             return score_chunk(day_of(context), Chunk.model_validate(share), run, halved).model_dump(mode="json")
 
@@ -80,11 +85,13 @@ def in_steps(
         **op_options(pipeline, "default"),
     )
     def _publish(
-        context: dg.OpExecutionContext, began: dict[str, str], shares: list[dict[str, Any]]
+        context: dg.OpExecutionContext, began: dict[str, Any], shares: list[dict[str, Any]]
     ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
-        with step_run(context, pipeline) as run:
-            if began["run_id"] == run.id:  # of this run, not of one that failed hours ago and whose chunks are reused
-                since = (datetime.now(UTC) - datetime.fromisoformat(began["at"])).total_seconds()
+        with step_run(context, pipeline, light) as run:
+            planned = Began.model_validate(began)
+            run.meter.overhead += planned.overhead
+            if planned.run_id == run.id:  # not of a run that failed hours ago and whose chunks are reused
+                since = (datetime.now(UTC) - planned.at).total_seconds()
                 run = replace(run, began=perf_counter() - max(0.0, since))  # the other machine's clock may be ahead
             step = day_of(context)
             source = read_source(step)

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from batch_scoring.config import compute
 from batch_scoring.config.names import DECISIONS
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared
@@ -24,6 +25,7 @@ from batch_scoring.defs.metadata import (
     asset_key,
     catalog_options,
     column_schema,
+    cost_figures,
     data_version,
     days,
     figures,
@@ -42,6 +44,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The asset of a pipeline."""
     if pipeline.spec.scoring.shards == "fan_out":
         return in_steps(pipeline, publish, **_definition(pipeline))
+    reserved = compute.reservation(pipeline, "predictions")
 
     @dg.asset(
         deps=[asset_key(pipeline, name) for name in SCORED_FROM],
@@ -49,7 +52,7 @@ def predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         **step_options(pipeline, "predictions"),
     )
     def _predictions(context: dg.AssetExecutionContext) -> Results:
-        with step_run(context, pipeline) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "predictions")
             source = read_source(step)
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
@@ -101,6 +104,7 @@ def publish(step: DayStep, source: Source, prepared: Prepared, run: StepContext)
         check_current=lambda: check_current(step, source),
     )
     metadata = predictions_metadata(step, prepared, published_day, committed) | figures(run, published_day.rows_in)
+    metadata |= cost_figures(pipeline, published_day)
     yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
 

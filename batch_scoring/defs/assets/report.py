@@ -13,6 +13,7 @@ import dagster as dg
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.defs.metadata import asset_key, asset_options
 from batch_scoring.defs.step_run import step_run
+from batch_scoring.monitoring.cost import in_words
 from batch_scoring.monitoring.links import link, month_page
 from batch_scoring.monitoring.report import page
 from batch_scoring.monitoring.report.month import gather
@@ -61,4 +62,5 @@ def report_metadata(month: Month) -> dict[str, dg.MetadataValue]:
         "rows_quarantined": dg.MetadataValue.int(month.quarantined),
         "failed_runs_30_days": dg.MetadataValue.int(len(month.failed.failures)),
         "models": dg.MetadataValue.text(", ".join(month.models)),
+        "cost": dg.MetadataValue.text(in_words(month.cost)),
     }

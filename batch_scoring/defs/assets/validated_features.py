@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from batch_scoring.config import compute
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.publish import DayStep, Prepared, check_input
 from batch_scoring.daily.tables import features_table
@@ -17,6 +18,7 @@ from batch_scoring.defs.metadata import (
     asset_key,
     asset_options,
     column_schema,
+    cost_figures,
     data_version,
     days,
     figures,
@@ -33,6 +35,7 @@ from batch_scoring.storage.state import PublishedDay
 def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The asset of a pipeline."""
     key, code = asset_key(pipeline, "validated_features"), pipeline.features_code
+    reserved = compute.reservation(pipeline, "validated_features")
 
     @dg.asset(
         key=key,
@@ -52,7 +55,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     def _validated_features(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-        with step_run(context, pipeline) as run:
+        with step_run(context, pipeline, reserved) as run:
             step = DayStep(pipeline, context.partition_key, "validated_features")
             pinned = step.state.day_input(context.partition_key)
             halved = batch_backoff(context.instance, pipeline, context.partition_key, context.retry_number)
@@ -68,6 +71,7 @@ def validated_features(pipeline: Pipeline) -> dg.AssetsDefinition:
                 check_current=lambda: check_input(pipeline, pinned, may_be_archived=False),
             )
             metadata = features_metadata(step, prepared, published_day, committed) | figures(run, published_day.rows_in)
+            metadata |= cost_figures(pipeline, published_day)
             yield dg.MaterializeResult(metadata=metadata, data_version=data_version(published_day))
 
     return _validated_features

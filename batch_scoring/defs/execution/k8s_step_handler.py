@@ -5,7 +5,8 @@ a Job that was completed by the replacement of a lost pod; of a failed pod it re
 run's worker asks this handler every 20 seconds.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ from batch_scoring.dagster_internals import (
     StepHandler,
     StepHandlerContext,
 )
+from batch_scoring.defs.execution.step_pods import BY_DAY, DAY_LABEL, K8S_TAG
 from batch_scoring.operations.failed_runs import NOT_STARTED, START_MINUTES, WAITS
+from batch_scoring.operations.run_history import PARTITION
 
 if TYPE_CHECKING:
     from kubernetes.client import V1Pod
@@ -64,7 +67,7 @@ class WatchedSteps(StepHandler):
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """Create the step's Job."""
         self._job(step_handler_context).is_known = True
-        return self._inner.launch_step(step_handler_context)
+        return self._inner.launch_step(_Labelled(step_handler_context))
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         """Delete the step's Job with its pod."""
@@ -125,6 +128,28 @@ class WatchedSteps(StepHandler):
         # not `unhealthy`, after which the step would be retried and wait again
         failure = StepFailureData(SerializableErrorInfo(message, [], cls_name=None), user_failure_data=None)
         dg.DagsterEvent.step_failure_event(step, failure)
+
+
+class _Labelled(StepHandlerContext):
+    """A context whose steps ask for pods that are labelled with the run's day."""
+
+    def __init__(self, context: StepHandlerContext) -> None:
+        """Take over a context."""
+        self.__dict__.update(context.__dict__)
+
+    @property
+    def step_tags(self) -> Mapping[str, Mapping[str, str]]:
+        """The steps' tags, from which dagster-k8s builds their pods."""
+        day = self.dagster_run.tags.get(PARTITION)
+        return {key: _with_label(tags, day) for key, tags in super().step_tags.items()}
+
+
+def _with_label(tags: Mapping[str, str], day: str | None) -> Mapping[str, str]:
+    if day is None or BY_DAY not in tags:
+        return tags
+    config = json.loads(tags[K8S_TAG])
+    config["pod_template_spec_metadata"]["labels"][DAY_LABEL] = day
+    return {**tags, K8S_TAG: json.dumps(config)}
 
 
 class _Pods:

@@ -25,6 +25,12 @@ GRACE_SECONDS = 60
 """Between a pod's SIGTERM and its SIGKILL: enough for the step to report that it must be retried."""
 SPOT_TAINTS = {"cloud.google.com/gke-spot": "true", "kubernetes.azure.com/scalesetpriority": "spot"}
 """Taints of spot nodes by cloud, GKE and AKS; EKS sets none, a team may set its own."""
+PIPELINE_LABEL, DAY_LABEL = "batch-scoring/pipeline", "batch-scoring/day"
+"""Labels of a step's pod, for cost tools; `k8s_step_handler.py` adds the day, which only the run knows."""
+LONGEST_LABEL = 63
+"""Characters of a label's value."""
+BY_DAY = "batch_scoring/by_day"
+"""Tag of the steps whose run has a day as its partition, if it has one; the report's is a month."""
 STAYS = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 """Annotations: an autoscaler must not move a step to free its node."""
 
@@ -60,7 +66,10 @@ def tags(pipeline: Pipeline, asset: str) -> dict[str, Any]:
     """Tags of a step, from which dagster-k8s builds its pod. Other executors ignore them."""
     pod = pipeline.spec.compute.of(asset)
     hours = pod.max_hours or pipeline.spec.runs.max_hours
-    return {K8S_TAG: pod_config(pod, hours), START_MINUTES: f"{pod.start_minutes:g}"}
+    config = pod_config(pod, hours)
+    config["pod_template_spec_metadata"]["labels"] = {PIPELINE_LABEL: pipeline.name[:LONGEST_LABEL].rstrip("_")}
+    by_day = {} if asset == "report" else {BY_DAY: "true"}
+    return {K8S_TAG: config, START_MINUTES: f"{pod.start_minutes:g}", **by_day}
 
 
 def _policies(pipeline: Pipeline, asset: str) -> _Policies:

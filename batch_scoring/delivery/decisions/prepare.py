@@ -139,6 +139,7 @@ def prepare(step: DayStep, decisions: Decisions, source: Source, run: StepContex
     rows = day_rows(step, source)
     form = schema(rows.schema.field(pipeline.spec.input.key))
     shard = step.finished().find(digest)
+    run.meter.end_overhead()
     if shard is None:
         with run.timed("decide"):
             decided = decide_day(pipeline, decisions, step.day, rows, source.earlier)
@@ -209,5 +210,6 @@ def _write(
                 reasons=decided.reason_counts,
                 arms=decided.arm_counts,
                 groups=decided.group_counts,
-            )
+            ),
+            run.meter,
         )

@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 
 from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import Prices
 from batch_scoring.errors import StateError
 from batch_scoring.monitoring.checks import decision_checks, feature_checks, input_checks, prediction_checks
+from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.monitoring.drift import findings
 from batch_scoring.monitoring.report.page import Checked, Day, Month, Status
 from batch_scoring.operations import failure_history
@@ -51,17 +53,31 @@ def gather(pipeline: Pipeline, month: str, now: datetime, run_id: str) -> Month:
     today = now.astimezone(ZoneInfo(pipeline.spec.partitions.timezone)).date()
     begun = [str(day) for day in of_month(month) if pipeline.spec.partitions.start <= day <= today]
     documents = {**DOCUMENTS, **(OF_DECISIONS if pipeline.spec.decisions else {})}
+    prices = pipeline.spec.prices
     with ThreadPoolExecutor(READERS) as pool:
-        days = list(pool.map(partial(read_day, state, documents=documents), begun))
+        days = list(pool.map(partial(read_day, state, documents=documents, prices=prices), begun))
     if days and days[-1].day == str(today) and days[-1].status == "missing":
         days.pop()  # its files may still land
     known = tuple((asset, name) for asset, names in documents.values() for name in names)
     failed = failure_history.statistics(state, now - FAILURES_OF)
-    return Month(pipeline.name, month, tuple(days), known, now, run_id, failed)
+    currency = prices.currency if prices else None
+    return Month(pipeline.name, month, tuple(days), known, now, run_id, currency, failed)
 
 
-def read_day(state: State, day: str, documents: Mapping[str, tuple[str, Iterable[str]]] = DOCUMENTS) -> Day:
-    """Read a day's figures; damaged documents are left out and named. `documents`: those that hold findings."""
+def read_day(
+    state: State,
+    day: str,
+    documents: Mapping[str, tuple[str, Iterable[str]]] = DOCUMENTS,
+    prices: Prices | None = None,
+) -> Day:
+    """Read a day's figures; damaged documents are left out and named.
+
+    Args:
+        state: of the pipeline.
+        day: YYYY-MM-DD.
+        documents: those that hold findings.
+        prices: of the spec.
+    """
     damage: list[str] = []
 
     def read(ask: Callable[[], _Found]) -> _Found | None:
@@ -79,6 +95,7 @@ def read_day(state: State, day: str, documents: Mapping[str, tuple[str, Iterable
     pinned = read(partial(state.day_input, day)) if scored else None
     drift = read(partial(state.drift, day))
     published_days = [published_day for published_day in (features, scored) if published_day]
+    decided = read(partial(state.published_day, "decisions", day)) if "decisions" in documents else None
     column = _score_column(scored) if scored else ""
     return Day(
         day=day,
@@ -94,6 +111,7 @@ def read_day(state: State, day: str, documents: Mapping[str, tuple[str, Iterable
         rows_per_second={
             published_day.step: speed for published_day in published_days if (speed := published_day.rows_per_second)
         },
+        costs={one.step: step_cost(one, prices) for one in (*published_days, decided) if one},
         damage=tuple(damage),
     )
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from batch_scoring.config.days import of_month, ranges
 from batch_scoring.monitoring import html
 from batch_scoring.monitoring.charts import FAILED, NOW, PLAIN
+from batch_scoring.monitoring.cost import MonthCost, StepCost, in_words
 from batch_scoring.monitoring.html import escaped
 from batch_scoring.operations.failure_history import FailureStatistics
-from batch_scoring.storage.state import CheckRecord, ColumnDrift, Moments
+from batch_scoring.storage.state import CheckRecord, ColumnDrift, Moments, StepName
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -55,6 +56,8 @@ class Day:
     """For each comparison, the column furthest above, or nearest below, its threshold."""
     rows_per_second: Mapping[str, float] = field(default_factory=dict)
     """By step."""
+    costs: Mapping[StepName, StepCost | None] = field(default_factory=dict)
+    """By step; None if it was not recorded."""
     damage: tuple[str, ...] = ()
     """Documents of the state that could not be read."""
 
@@ -72,6 +75,8 @@ class Month:
     """All checks of the pipeline, in the order of the flow."""
     drawn_at: datetime
     run_id: str
+    currency: str | None = None
+    """Of the spec's prices; None without any."""
     failed: FailureStatistics = field(default_factory=FailureStatistics)
     """Runs of the 30 days before the page was drawn, whatever its month."""
 
@@ -88,6 +93,12 @@ class Month:
     def quarantined(self) -> int:
         """Rows."""
         return sum(day.quarantined for day in self.days)
+
+    @property
+    def cost(self) -> MonthCost:
+        """What the days took."""
+        costs = {(day.day, step): cost for day in self.days for step, cost in day.costs.items()}
+        return MonthCost(costs, self.currency)
 
     @property
     def models(self) -> list[str]:
@@ -152,6 +163,8 @@ def _head(month: Month) -> str:
             said = f"{', '.join(ranges(found))}: {STATUSES[status]}"
             lines.append(f'<p class="note"><b>{status}</b> {escaped(said)}</p>')
     lines.append(f'<p class="note"><b>model</b> {escaped(models)}</p>')
+    if month.cost.costs:
+        lines.append(f'<p class="note"><b>cost</b> {escaped(in_words(month.cost))}</p>')
     for day in month.days:
         lines += [f'<p class="bad">{escaped(day.day)} is incomplete here: {escaped(text)}</p>' for text in day.damage]
     return f"<header>{''.join(lines)}</header>"

@@ -140,14 +140,19 @@ class Folder(ABC):
         """The address of this folder with all links resolved."""
         return str(Path(self.uri).resolve()) if self.is_local else self.uri
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, token: str | None = None) -> bytes:
         """Read a whole file: if it is being replaced, either the old bytes or the new ones.
+
+        Args:
+            path: relative to the folder.
+            token: version to read; any if None.
 
         Raises:
             FileNotFoundError: the file does not exist.
+            FileChangedError: the file is no longer this version.
             EntryError: it is not a file of this folder.
         """
-        with self.open(path) as file:
+        with self.open(path, token) as file:
             return file.read()
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":

@@ -80,10 +80,12 @@ class S3Folder(Folder):
         raw = _S3Object(self.bucket, self.key(path), token)
         return cast("BinaryIO", io.BufferedReader(raw, READ_AHEAD))
 
-    def read(self, path: str) -> bytes:
-        """See `Folder.read`. A single request without a version, so replacing the file does not fail the reader."""
+    def read(self, path: str, token: str | None = None) -> bytes:
+        """See `Folder.read`. A single request; without a version, replacing the file does not fail the reader."""
+        condition = {"IfMatch": f'"{token}"'} if token else {}
+        ask = functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self.key(path), **condition)
         with self._os_errors(path):
-            return _body(functools.partial(aws.client("s3").get_object, Bucket=self.bucket, Key=self.key(path)))
+            return _body(ask)
 
     def read_each(self, paths: Sequence[str]) -> "builtins.list[bytes | None]":
         """See `Folder.read_each`. Each read is a round trip, so they run in parallel."""

@@ -9,12 +9,15 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from batch_scoring.config.spec import Prices
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.monitoring.checks.prediction_checks import CHECKS
+from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.storage.state import REFERENCES
 from batch_scoring_tests.deployed import job_of
 from batch_scoring_tests.tiny import DAY, TinyProject, error_of
 
+PRICES = Prices(cpu_hour=0.04, gb_hour=0.005)
 BEFORE = ("model", "raw_input", "validated_features")
 
 
@@ -70,7 +73,7 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
     many = fan.run()
     assert of_predictions(many) == ["plan", *(f"score_share[share_{n}]" for n in (1, 2, 3)), "publish"]
     assert figures(many)["shares"] == 3
-    seen = outcome(fan, many)
+    seen, of_many = outcome(fan, many), step_cost(fan.published_day("predictions"), PRICES)
     for folder in ("tables", "state"):
         shutil.rmtree(Path(fan.pipeline.output.uri, folder))
     fan.spec["scoring"]["shards"] = "one_step"
@@ -78,17 +81,21 @@ def test_many_steps_give_bit_for_bit_what_one_step_gives(fan: TinyProject) -> No
     one = fan.run()
     assert of_predictions(one) == ["predictions"]
     assert outcome(fan, one) == seen
+    of_one = step_cost(fan.published_day("predictions"), PRICES)
+    assert of_many and of_one and of_many.cost and of_one.cost and of_many.overhead_cost and of_one.overhead_cost
+    assert abs(of_many.cost - of_one.cost) <= of_many.overhead_cost
+    assert of_many.overhead.cpu_seconds > of_one.overhead.cpu_seconds, "each share loads the model"
     assert seen["counts"] == (250, 248, 2)
     assert {name for name, *_ in seen["checks"]} == {*CHECKS, "predictions_match_reference"}
     assert {partition for _, _, _, partition, *_ in seen["checks"]} == {DAY}
 
 
 def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """All that a run has made of a day, but when, and which run it was."""
+    """All that a run has made of a day, but when, which run it was, and what that took."""
     published_day = tiny.published_day("predictions")
     event = next(e for e in result.get_asset_materialization_events() if e.asset_key.path[-1] == "predictions")
     rows = tiny.read()
-    own = {"run_id": "", "finished_at": None, "seconds": 0.0}
+    own = {"run_id": "", "finished_at": None, "seconds": 0.0, "overhead": None}
     return {
         "rows": rows.drop_columns("scored_at").to_pylist(),
         "schema": rows.schema,
@@ -98,7 +105,8 @@ def outcome(tiny: TinyProject, result: dg.ExecuteInProcessResult) -> dict[str, A
         "partition": event.partition,
         "counts": (published_day.rows_in, published_day.rows, published_day.rows_quarantined),
         "shards": sorted(
-            (s.model_copy(update={"run_id": ""}) for s in published_day.shards), key=lambda shard: shard.digest
+            (s.model_copy(update={"run_id": "", "usage": None}) for s in published_day.shards),
+            key=lambda shard: shard.digest,
         ),
         "account": published_day.model_copy(update={"shards": (), "table": None, "quarantine": None, **own}),
     }
@@ -169,7 +177,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         in_the_way.rmdir()
         (began,) = Path(fan.pipeline.output.uri, REFERENCES, failed.run_id).glob("*.began.json")
         told = json.loads(began.read_text())
-        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00"}))
+        assert told["overhead"]["wall_seconds"] > 0
+        began.write_text(json.dumps(told | {"at": "2020-01-01T00:00:00+00:00", "overhead": {"cpu_seconds": 1000}}))
         options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
         again = dg.execute_job(job, instance, tags=tags, reexecution_options=options)
         assert again.success
@@ -178,6 +187,8 @@ def test_a_run_from_the_failure_on_goes_on_with_the_references_of_the_run_before
         f"{fan.name}_drift",
     ]
     assert fan.read().num_rows == 250
-    assert 0 < fan.published_day("predictions").seconds < 60
+    published = fan.published_day("predictions")
+    assert 0 < published.seconds < 60
+    assert published.overhead and 1000 < published.overhead.cpu_seconds < 1060, "that of the plan, too"
     told = fan.pipeline.output.list(f"{REFERENCES}/")
     assert {file.path.split("/")[2] for file in told} == {failed.run_id}, "the parent's, and none of its own"

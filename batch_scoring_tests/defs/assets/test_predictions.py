@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster_shared.serdes import serialize_value
 
+from batch_scoring.config.compute import VARIABLE
 from batch_scoring.daily.publish import DayStep
 from batch_scoring.daily.tables import TABLES, predictions_table
 from batch_scoring.errors import NotPublishedError
@@ -36,6 +37,32 @@ def active(tiny: TinyProject, day: str = DAY) -> set[str]:
     return set(tiny.published_day("predictions", day).table.files)
 
 
+# what a step took
+
+
+def test_what_the_pods_of_a_day_reserve_is_recorded(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps run in this process, defined as for pods."""
+    monkeypatch.setenv(VARIABLE, "k8s")
+    tiny.spec["compute"] = {
+        "default": {"cpu": 0.5, "memory": "1Gi"},
+        "predictions": {"cpu": 3, "memory": "4Gi", "gpu": 2},
+    }
+    tiny.spec["prices"] = {"cpu_hour": 0.04, "gb_hour": 0.005, "gpu_hour": 2}
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(100))
+    result = tiny.run()
+    for step, cores, gigabytes, gpus in (("validated_features", 0.5, 1, 0), ("predictions", 3, 4, 2)):
+        usage = tiny.published_day(step).usage
+        assert usage is not None
+        assert usage.reserved_cpu_seconds == pytest.approx(cores * usage.wall_seconds, abs=0.001)
+        assert usage.reserved_memory_byte_seconds == pytest.approx(gigabytes * 2**30 * usage.wall_seconds, rel=0.01)
+        assert usage.reserved_gpu_seconds == pytest.approx(gpus * usage.wall_seconds, abs=0.001)
+        hourly = cores * 0.04 + gigabytes * 0.005 + gpus * 2
+        figures = metadata(result, step)
+        assert figures["cost"] == pytest.approx(hourly * usage.wall_seconds / 3600, rel=0.02)
+        assert (figures["gpu_seconds"], figures["currency"]) == (0, "USD"), "a reserved GPU is not a used one"
+
+
 # what a day costs
 
 
@@ -45,9 +72,14 @@ def test_adding_a_file_scores_only_that_file(tiny: TinyProject, name: str) -> No
     tiny.land(DAY, tiny.rows(100, start=100), "b.parquet", age=100)
     tiny.run()
     before, first = active(tiny), tiny.read()
+    took = {shard.source: shard.usage for shard in tiny.published_day("predictions").shards}
     tiny.land(DAY, tiny.rows(50, start=200), name)
     figures = metadata(tiny.run())
     assert figures["shards_reused"] == 2 and figures["files"] == 3
+    published = tiny.published_day("predictions")
+    assert took.items() < {shard.source: shard.usage for shard in published.shards}.items(), "what they took then"
+    assert published.usage and figures["cpu_seconds"] == published.usage.cpu_seconds > 0
+    assert published.overhead and figures["overhead_cpu_seconds"] == published.overhead.cpu_seconds > 0
     assert before < active(tiny)
     scored = tiny.read()
     assert scored.num_rows == 250

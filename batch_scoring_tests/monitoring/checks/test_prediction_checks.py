@@ -1,11 +1,20 @@
 """The checks of predictions, made to fail through the whole pipeline."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 import dagster as dg
 import pyarrow as pa
 import pytest
 
+from batch_scoring.config.spec import Cost
+from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.inference.reference_profile import Scores
+from batch_scoring.monitoring.checks.prediction_checks import usual_cost
+from batch_scoring.monitoring.finding import Finding
 from batch_scoring.operations import failed_runs
+from batch_scoring.runtime.usage import Usage
+from batch_scoring.storage.state import PublishedDay, PublishedPart, ShardStats
 from batch_scoring_tests.checked import LATE, days, finding, profiled, settings
 from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, error_of
 
@@ -122,3 +131,100 @@ def test_scores_that_spread_half_as_little_as_on_any_reference_day_warn(tiny: Ti
 def test_ten_rows_are_not_enough_for_a_spread(tiny: TinyProject) -> None:
     tiny.land(DAY, tiny.rows(10))
     assert finding(tiny.run(), "scores_vary").description == "not enough rows: 10, expected at least 30"
+
+
+# cost_is_usual
+
+
+def a_day(*, cpu_seconds: float, rows: int = 1_000_000, gpu_seconds: float = 0.0, old: bool = False) -> PublishedDay:
+    """A day of two shards that took so much CPU time together; `old`: published without being measured."""
+    half = None if old else Usage(cpu_seconds=cpu_seconds / 2, gpu_seconds=gpu_seconds)
+    stats = ShardStats(digest="", source="", run_id="", rows_in=rows // 2, rows=rows // 2, usage=half)
+    return PublishedDay(
+        pipeline="p",
+        day=DAY,
+        step="predictions",
+        run_id="r",
+        finished_at=datetime(2024, 3, 4, tzinfo=UTC),
+        fingerprint="f",
+        code="c",
+        shards=(stats, stats),
+        table=PublishedPart(transaction=1, version=1, files=()),
+        overhead=Usage(cpu_seconds=1000),
+    )
+
+
+def cost_of(day: PublishedDay, before: Sequence[PublishedDay], **thresholds: float) -> Finding:
+    return usual_cost(day.shards, before, Cost.model_validate(thresholds))
+
+
+USUAL = [a_day(cpu_seconds=seconds) for seconds in (10.0, 9.0, 11.0, 10.0, 300.0, 10.0, 10.5)]
+"""A week of days of 10 seconds, one of which was an accident."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "thresholds", "passed"),
+    [(14.9, {}, True), (15.1, {}, False), (15.1, {"factor": 2}, True), (20.1, {"factor": 2}, False), (0.1, {}, True)],
+)
+def test_a_row_that_takes_half_as_much_time_again_as_usual_is_told(
+    seconds: float, thresholds: dict[str, float], passed: bool
+) -> None:
+    found = cost_of(a_day(cpu_seconds=seconds), USUAL, **thresholds)
+    assert found.passed == passed and found.observed == pytest.approx(seconds)
+    assert found.message.startswith(f"a million rows take {seconds:.2f} CPU seconds, expected at most ")
+    assert "by the median 10.00 of 7 days before" in found.message
+
+
+def test_a_day_of_another_size_is_compared_by_the_row() -> None:
+    assert cost_of(a_day(cpu_seconds=140, rows=10_000_000), USUAL).passed
+    assert not cost_of(a_day(cpu_seconds=160, rows=10_000_000), USUAL).passed
+
+
+def test_two_seconds_more_than_usual_are_no_alarm_on_a_small_day() -> None:
+    """A new process warms up, and of a second's work a neighbour on the machine can double the time."""
+    usual = [a_day(cpu_seconds=0.1, rows=100_000) for _ in range(7)]
+    assert cost_of(a_day(cpu_seconds=2.0, rows=100_000), usual).passed
+    assert not cost_of(a_day(cpu_seconds=2.2, rows=100_000), usual).passed
+
+
+@pytest.mark.parametrize(
+    ("day", "before", "why"),
+    [
+        (a_day(cpu_seconds=99, rows=99_998), USUAL, "not tested: 99998 measured rows, expected at least 100000"),
+        (a_day(cpu_seconds=0, old=True), USUAL, "not tested: 0 measured rows, expected at least 100000"),
+        (a_day(cpu_seconds=99), USUAL[:6], "no history yet: 6 of the 28 days before"),
+        (a_day(cpu_seconds=99, gpu_seconds=3), USUAL, "no history yet: 0 of the 28 days before"),
+        (a_day(cpu_seconds=99), [a_day(cpu_seconds=1, gpu_seconds=3)] * 7, "no history yet: 0 of the 28 days before"),
+        (a_day(cpu_seconds=99), [a_day(cpu_seconds=1, rows=99_998)] * 7, "no history yet: 0 of the 28 days before"),
+        (a_day(cpu_seconds=99), [a_day(cpu_seconds=1, old=True)] * 7, "no history yet: 0 of the 28 days before"),
+    ],
+    ids=["few rows", "not measured", "six days", "now a GPU", "a GPU before", "small days before", "older version"],
+)
+def test_days_that_are_not_alike_are_not_compared(day: PublishedDay, before: list[PublishedDay], why: str) -> None:
+    found = cost_of(day, before)
+    assert found.passed and why in found.message
+
+
+def test_the_cost_is_compared_with_days_of_the_same_model_and_code(tiny: TinyProject) -> None:
+    """What the state has recorded of a published day is what the check reads, also when nothing is left to do."""
+    settings(tiny, cost_is_usual={"rows": 20}, categories_are_known={"share": 1})
+    tiny.land(LATE, tiny.rows(20))
+    assert "no history yet: 0 of" in (finding(tiny.run(LATE), "cost_is_usual").description or "")
+    real = tiny.published_day("predictions", LATE)
+    tiny.state.put_published_day(took(real, 90))
+    mine, other_code, other_model = {}, {"code": "other"}, {"model_sha256": "other"}
+    for changes, passed in ((mine, False), (other_code, True), (other_model, True)):
+        for day in days_before(LATE, 10):
+            tiny.state.put_published_day(took(real, 10).model_copy(update={"day": day, **changes}))
+        found = finding(tiny.run(LATE, ["predictions"]), "cost_is_usual")
+        assert (found.passed, found.severity) == (passed, dg.AssetCheckSeverity.WARN), changes
+        history = "by the median 500000.00 of 10 days" if not changes else "no history yet: 0 of the 28 days before"
+        assert history in (found.description or "")
+
+
+def took(published_day: PublishedDay, cpu_seconds: float) -> PublishedDay:
+    """The day, as if its only shard had taken so long."""
+    (own,) = published_day.shards
+    return published_day.model_copy(
+        update={"shards": (own.model_copy(update={"usage": Usage(cpu_seconds=cpu_seconds)}),)}
+    )

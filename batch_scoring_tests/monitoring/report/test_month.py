@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from batch_scoring.monitoring.checks import decision_checks
+from batch_scoring.monitoring.cost import money
 from batch_scoring.monitoring.report.month import gather
 from batch_scoring.storage.state import ColumnDrift, DayDrift
 from batch_scoring_tests.decided import customers, with_decisions
@@ -57,11 +58,19 @@ def test_throughput_is_of_the_rows_that_the_run_worked_on(tiny: TinyProject) -> 
     assert published_day.rows_per_second == pytest.approx(5 / published_day.seconds), (
         "100 of the rows are an earlier run's"
     )
-    draw(tiny)
+    tiny.spec["prices"] = {"currency": "EUR", "cpu_hour": 3600}
+    tiny.write_spec()
+    figures = draw(tiny)
     assert series(tiny, "throughput") == {
         step: {FINE: pytest.approx(tiny.published_day(step, FINE).rows_per_second)}
         for step in ("validated_features", "predictions")
     }
+    took = [tiny.published_day(step, FINE).usage for step in ("validated_features", "predictions")]
+    assert all(took)
+    seconds = sum(usage.cpu_seconds for usage in took if usage)
+    (line,) = re.findall(r"<b>cost</b> (.*?)</p>", page(tiny))
+    assert line.startswith(f"{money(seconds)} EUR for 1 day (") and f"; {seconds:,.1f} CPU s, " in line
+    assert figures["cost"].startswith(f"{money(seconds)} EUR for 1 day")
 
 
 def test_trailing_days_have_lines_of_their_own(tiny: TinyProject) -> None:
@@ -109,3 +118,4 @@ def test_the_checks_of_decisions_are_there_for_pipelines_that_have_them(tiny: Ti
     assert set(month.checks) - set(checks) == {("decisions", name) for name in decision_checks.CHECKS}
     (day,) = [day for day in month.days if day.day == FINE]
     assert day.status == "scored" and day.checks["decisions", "caps_hold"].passed
+    assert [*day.costs] == ["validated_features", "predictions", "decisions"] and all(day.costs.values())
