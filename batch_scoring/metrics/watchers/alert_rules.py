@@ -190,8 +190,8 @@ DEPLOYMENT = (
         f"{value(DAMAGED_DOCUMENTS, window='10m')} > 0",
         f"{_PIPELINE}: damaged documents in its state: {_NUMBER}",
         f"Documents about recent days of {_PIPELINE} that cannot be read: {_NUMBER}. "
-        "The page of the month names them; "
-        f"`batch-scoring backfill {_PIPELINE} FIRST LAST` for their days writes them anew.",
+        "The page of the month names them; remove each, and run its day again: "
+        f"`batch-scoring backfill {_PIPELINE} FIRST LAST`.",
         wait="15m",
     ),
     Alert(
