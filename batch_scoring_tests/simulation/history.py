@@ -202,7 +202,7 @@ def _described(folder: Folder) -> tuple[Manifest, None]:
     return manifest, None
 
 
-def _noted(context: SimpleNamespace, _pipeline: Pipeline) -> contextlib.AbstractContextManager[StepContext]:
+def _noted(context: SimpleNamespace, *_arguments: object) -> contextlib.AbstractContextManager[StepContext]:
     """Stands for `step_run`: no step has a retry policy."""
     return step_run.recording_failure(context.run)
 
