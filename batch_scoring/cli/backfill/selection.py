@@ -1,11 +1,12 @@
 """Selection of the days that a backfill runs, with the reason: a range, stale days, failed days.
 
-Stale days are those that the check `days_are_current` lists. Everything but the failed runs is read from storage.
+Stale days are those that the check `days_are_current` lists. Failed days are known to the instance and, if that was
+emptied, from the records in the state.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
@@ -17,9 +18,10 @@ from batch_scoring.defs.metadata import days as days_of
 from batch_scoring.errors import RangeError
 from batch_scoring.inference.bundle import read_sha256
 from batch_scoring.ingest import landing_files
-from batch_scoring.operations import run_history
+from batch_scoring.operations import failure_history, run_history
 from batch_scoring.operations.alerting import messages
 from batch_scoring.operations.dead_runs import find_dead_runs
+from batch_scoring.operations.retention.plan import FAILURES_FOR
 from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.state import State
 
@@ -152,15 +154,16 @@ def up_to_date(pipeline: Pipeline, listed: Listed, model_sha256: str) -> set[str
 def failures(pipeline: Pipeline, listed: Listed, instance: dg.DagsterInstance) -> dict[str, str]:
     """Days that have landed, are not up to date with these files, and failed in their last run: the run and its error.
 
-    The state records a blocking check that stopped a day; only the instance knows other failures.
+    The state records the blocking check that stopped a day, and failures of the last 90 days; the instance knows all of
+    its runs, also those that could record nothing.
 
     Raises:
         OSError: the store did not answer.
     """
     scored_from = freshness.fingerprints(pipeline, list(listed))
     open_days = [day for day, files in listed.items() if not landing_files.is_of(scored_from.get(day), files)]
-    stopped, dead = _stopped(pipeline, open_days), find_dead_runs(instance)
-    found = {day: _failed_run(pipeline, day, instance, dead) or stopped.get(day) for day in open_days}
+    recorded, dead = _recorded(pipeline) | _stopped(pipeline, open_days), find_dead_runs(instance)
+    found = {day: _failed_run(pipeline, day, instance, dead) or recorded.get(day) for day in open_days}
     return {day: f"failed: {failure}" for day, failure in found.items() if failure}
 
 
@@ -182,6 +185,16 @@ def _error(instance: dg.DagsterInstance, run_id: str) -> str:
         step, error = ended.step_error
         return f"{step}: {error.splitlines()[0]}"
     return ended.last_words.splitlines()[0] if ended and ended.last_words else "its process is gone"
+
+
+def _recorded(pipeline: Pipeline) -> dict[str, str]:
+    """The days with a recorded failure from which they have not recovered: the run, and its error."""
+    known = failure_history.statistics(State(pipeline.output), datetime.now(UTC) - FAILURES_FOR)
+    return {
+        failure.last.day: f"run {failure.last.run_id[:8]}, {pipeline.name}/{failure.last.step}: {failure.last.message}"
+        for failure in known.open_failures
+        if not failure.last.export
+    }
 
 
 def _stopped(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
