@@ -29,9 +29,6 @@ LIMIT_HOURS = 36.0
 """Hours after its midnight within which a day is to be scored, without `alerts.scored_hours`."""
 FAILED_WITHIN = timedelta(hours=24)
 """Age of the failures that are counted by class."""
-COMPARED = 3
-"""Newest days that are searched for a comparison with the reference."""
-
 PRESENT = CheckRecord(passed=True)
 
 _Days = Mapping[str, PublishedDay]
@@ -193,7 +190,7 @@ def _checks(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
 
 def _drift(look: StateLook, days: Sequence[str]) -> Iterator[Sample]:
     """Of the newest day with a comparison, which comes minutes after the scores."""
-    drift = max(look.drifts_of(days[:COMPARED]), key=lambda one: one.day, default=None)
+    drift = next((one for day in days for one in look.drifts_of([day])), None)
     for side, columns in (("features", drift.features), ("predictions", drift.predictions)) if drift else ():
         if ratios := [column.observed / column.threshold for column in columns if column.threshold > 0]:
             yield Sample(catalogue.DAY_DRIFT, (side,), max(ratios))
