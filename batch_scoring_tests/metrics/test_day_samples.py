@@ -285,6 +285,15 @@ def test_an_export_that_is_started_by_hand_is_never_behind(tiny: TinyProject) ->
     assert found(tiny, catalogue.EXPORT_LAST_SUCCESS).keys() == {("list",)}
 
 
+def test_the_last_success_of_an_export_that_falls_behind_stays(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, recent_days=1))
+    tiny.run(steps=["export_list"])
+    last = found(tiny, catalogue.EXPORT_LAST_SUCCESS)
+    exports.scored(tiny, NEXT_DAY)
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 1}
+    assert found(tiny, catalogue.EXPORT_LAST_SUCCESS) == last != {}
+
+
 def test_a_day_whose_rows_retention_has_removed_is_not_behind_for_ever(tiny: TinyProject) -> None:
     exports.scored(exports.with_export(tiny, columns=["id", "x"]), DAY, NEXT_DAY)
     assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 2}
