@@ -29,9 +29,6 @@ LIMIT_HOURS = 36.0
 """Hours after its midnight within which a day is to be scored, without `alerts.scored_hours`."""
 FAILED_WITHIN = timedelta(hours=24)
 """Age of the failures that are counted by class."""
-COMPARED = 3
-"""Newest days that are searched for a comparison with the reference."""
-
 PRESENT = CheckRecord(passed=True)
 
 _Days = Mapping[str, PublishedDay]
@@ -52,7 +49,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     scored = {day.day: day for day in look.published_days_of("predictions", days)}
     failed = failure_history.statistics(look, now - timedelta(days=RECENT_DAYS))
     found = [*_days(pipeline, look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
-    found += _exports(pipeline, look)
+    found += _exports(pipeline, look, days)
     if newest := _newest(look, scored):
         found += [*_times(pipeline, newest, scored), *_rows(look, newest), *_use(pipeline, look, newest)]
         found += [*_scores(newest), *_checks(look, newest), *_drift(look, days), *_decisions(look, newest)]
@@ -121,15 +118,22 @@ def _model(look: StateLook) -> Iterator[Sample]:
         yield Sample(catalogue.MODEL_INFO, (model.version, model.sha256), 1)
 
 
-def _exports(pipeline: Pipeline, look: StateLook) -> Iterator[Sample]:
+def _exports(pipeline: Pipeline, look: StateLook, recent: Sequence[str]) -> Iterator[Sample]:
     for name, export in pipeline.spec.exports.items():
         if export.default_status == "running":  # of a stopped one nobody expects that it keeps up
             behind = [day for day in pending.recent(pipeline, name, look) if not day.is_gone]
             yield Sample(catalogue.EXPORTS_PENDING, (name,), len(behind))
         days = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))  # noqa: B023
-        receipts = look.receipts_of(name, [day.day for day in days])
-        if ends := [receipt.finished_at for receipt in receipts if receipt.outcome in ("exported", "unchanged")]:
+        ends = _ends(look, name, [day.day for day in days])
+        ends = ends or next((older for day in recent if (older := _ends(look, name, [day]))), [])
+        if ends:
             yield Sample(catalogue.EXPORT_LAST_SUCCESS, (name,), max(ends).timestamp())
+
+
+def _ends(look: StateLook, name: str, days: Sequence[str]) -> list[datetime]:
+    """When an export brought days to its sink."""
+    receipts = look.receipts_of(name, days)
+    return [receipt.finished_at for receipt in receipts if receipt.outcome in ("exported", "unchanged")]
 
 
 def _newest(look: StateLook, scored: _Days) -> PublishedDay | None:
@@ -193,7 +197,7 @@ def _checks(look: StateLook, newest: PublishedDay) -> Iterator[Sample]:
 
 def _drift(look: StateLook, days: Sequence[str]) -> Iterator[Sample]:
     """Of the newest day with a comparison, which comes minutes after the scores."""
-    drift = max(look.drifts_of(days[:COMPARED]), key=lambda one: one.day, default=None)
+    drift = next((one for day in days for one in look.drifts_of([day])), None)
     for side, columns in (("features", drift.features), ("predictions", drift.predictions)) if drift else ():
         if ratios := [column.observed / column.threshold for column in columns if column.threshold > 0]:
             yield Sample(catalogue.DAY_DRIFT, (side,), max(ratios))

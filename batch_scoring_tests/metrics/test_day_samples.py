@@ -21,7 +21,7 @@ from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.storage import state_look
 from batch_scoring.storage.folders.local import LocalFolder
-from batch_scoring.storage.state import DayInput, FailureRecord, PublishedDay, PublishedPart
+from batch_scoring.storage.state import ColumnDrift, DayDrift, DayInput, FailureRecord, PublishedDay, PublishedPart
 from batch_scoring_tests import decided, exports
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks
@@ -142,6 +142,19 @@ def test_a_day_is_in_progress_from_its_pinned_input_until_it_is_scored_or_has_fa
     assert (states(tiny), one(tiny, catalogue.FAILED_PARTITIONS)) == ({"scored": 2}, 0)
     put_input(tiny, DAY, NOW, fingerprint="corrected")
     assert states(tiny) == {"scored": 1, "in_progress": 1}
+
+
+def test_days_without_a_comparison_do_not_hide_the_newest_one(tiny: TinyProject) -> None:
+    def compared(day: str, observed: float) -> DayDrift:
+        column = ColumnDrift(column="x", horizon="day", rows=9, observed=observed, threshold=0.2, drifted=False)
+        return DayDrift(day=day, run_id="r", model_sha256="m", features=(column,), predictions=())
+
+    for day, observed in (("2024-02-29", 0.2), ("2024-03-01", 0.1)):
+        put_scores(tiny, day, NOW - timedelta(days=5))
+        tiny.state.put_drift(compared(day, observed))
+    for day in ("2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"):  # a long weekend, and the day in progress
+        put_input(tiny, day, NOW)
+    assert found(tiny, catalogue.DAY_DRIFT) == {("features",): 0.5}
 
 
 def test_decisions_about_the_scores_before_a_correction_are_not_those_of_the_day(tiny: TinyProject) -> None:
@@ -270,6 +283,15 @@ def test_an_export_that_is_started_by_hand_is_never_behind(tiny: TinyProject) ->
     assert found(tiny, catalogue.EXPORTS_PENDING) == {}
     tiny.run(steps=["export_list"])
     assert found(tiny, catalogue.EXPORT_LAST_SUCCESS).keys() == {("list",)}
+
+
+def test_the_last_success_of_an_export_that_falls_behind_stays(tiny: TinyProject) -> None:
+    exports.scored(exports.with_export(tiny, recent_days=1))
+    tiny.run(steps=["export_list"])
+    last = found(tiny, catalogue.EXPORT_LAST_SUCCESS)
+    exports.scored(tiny, NEXT_DAY)
+    assert found(tiny, catalogue.EXPORTS_PENDING) == {("list",): 1}
+    assert found(tiny, catalogue.EXPORT_LAST_SUCCESS) == last != {}
 
 
 def test_a_day_whose_rows_retention_has_removed_is_not_behind_for_ever(tiny: TinyProject) -> None:
