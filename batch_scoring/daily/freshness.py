@@ -16,6 +16,7 @@ from batch_scoring.daily.tables import TABLES, decisions_table, features_table, 
 from batch_scoring.daily.trailing_days import days_before
 from batch_scoring.ingest import landing_files
 from batch_scoring.storage import shards
+from batch_scoring.storage.day_heads import identity_of
 from batch_scoring.storage.delta import Part, Table, active_paths
 from batch_scoring.storage.folders.folder import FileVersion
 from batch_scoring.storage.folders.local import is_version
@@ -83,7 +84,7 @@ def fingerprints(pipeline: Pipeline, days: Sequence[str]) -> dict[str, str]:
 
 def decided_from(predictions: PublishedDay) -> str:
     """Digest that identifies a day's predictions; its decisions record it as their source."""
-    return shards.digest(*(shard.digest for shard in predictions.shards))
+    return identity_of(shard.digest for shard in predictions.shards)
 
 
 def are_of(decisions: PublishedDay, predictions: PublishedDay) -> bool:

@@ -22,7 +22,8 @@ from batch_scoring.monitoring.cost import cost_of_day
 from batch_scoring.monitoring.report.month import DOCUMENTS, OF_DECISIONS
 from batch_scoring.operations import failure_history
 from batch_scoring.operations.failure_history import FailureStatistics
-from batch_scoring.storage.state import CheckRecord, DayInput, PublishedDay, StepName
+from batch_scoring.storage.day_heads import InputHead, PublishedHead
+from batch_scoring.storage.state import CheckRecord, PublishedDay, StepName
 from batch_scoring.storage.state_look import StateLook
 
 LIMIT_HOURS = 36.0
@@ -31,7 +32,7 @@ FAILED_WITHIN = timedelta(hours=24)
 """Age of the failures that are counted by class."""
 PRESENT = CheckRecord(passed=True)
 
-_Days = Mapping[str, PublishedDay]
+_Days = Mapping[str, PublishedHead]
 
 
 def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
@@ -46,7 +47,7 @@ def of_pipeline(pipeline: Pipeline, now: datetime) -> list[Sample]:
     """
     look = StateLook(pipeline.output)
     days = look.newest_days()[:RECENT_DAYS]
-    scored = {day.day: day for day in look.published_days_of("predictions", days)}
+    scored = {day.day: day for day in look.published_heads("predictions", days)}
     failed = failure_history.statistics(look, now - timedelta(days=RECENT_DAYS))
     found = [*_days(pipeline, look, days, scored, failed), *_failures(look, failed, now), *_model(look)]
     found += _exports(pipeline, look, days)
@@ -61,10 +62,10 @@ def _days(
     pipeline: Pipeline, look: StateLook, days: Sequence[str], scored: _Days, failed: FailureStatistics
 ) -> Iterator[Sample]:
     """How the recent days stand whose input is pinned."""
-    inputs = look.day_inputs(days)
+    inputs = look.input_heads(days)
     failed_at = _failed_at(failed)
     awaited = [day for day in scored if pipeline.spec.decisions and DECISIONS in scored[day].followed_by]
-    decided = {one.day for one in look.published_days_of("decisions", awaited) if are_of(one, scored[one.day])}
+    decided = {one.day for one in look.published_heads("decisions", awaited) if one.is_of(scored[one.day])}
     undecided = set(awaited) - decided
     states = {pinned.day: _state_of(pinned, scored, undecided, failed_at) for pinned in inputs}
     counts = Counter(states.values())
@@ -75,7 +76,7 @@ def _days(
 
 
 def _state_of(
-    pinned: DayInput, scored: _Days, undecided: Collection[str], failed_at: Mapping[str, datetime]
+    pinned: InputHead, scored: _Days, undecided: Collection[str], failed_at: Mapping[str, datetime]
 ) -> DayState:
     published_day = scored.get(pinned.day)
     if published_day and published_day.fingerprint == pinned.fingerprint and pinned.day not in undecided:
@@ -138,9 +139,9 @@ def _ends(look: StateLook, name: str, days: Sequence[str]) -> list[datetime]:
 
 def _newest(look: StateLook, scored: _Days) -> PublishedDay | None:
     """The newest scored day, also if none of the recent ones is."""
-    if scored:
-        return scored[max(scored)]
-    return next(iter(look.newest_published_days("predictions", 1, lambda day: True)), None)
+    days = sorted(scored, reverse=True)
+    recent = (one for day in days for one in look.published_days_of("predictions", [day]))
+    return next(recent, None) or next(iter(look.newest_published_days("predictions", 1, lambda day: True)), None)
 
 
 def _times(pipeline: Pipeline, newest: PublishedDay, scored: _Days) -> Iterator[Sample]:
@@ -149,7 +150,8 @@ def _times(pipeline: Pipeline, newest: PublishedDay, scored: _Days) -> Iterator[
     hours = pipeline.spec.alerts.scored_hours
     # within one zone by the wall clock, as the deadline itself
     next_due = datetime.combine(day, time(), zone) + timedelta(days=1, hours=LIMIT_HOURS if hours is None else hours)
-    yield Sample(catalogue.LAST_SUCCESS, (), max(one.finished_at for one in [newest, *scored.values()]).timestamp())
+    ends = [newest.finished_at, *(one.finished_at for one in scored.values())]
+    yield Sample(catalogue.LAST_SUCCESS, (), max(ends).timestamp())
     yield Sample(catalogue.NEWEST_DAY, (), began)
     yield Sample(catalogue.NEWEST_DAY_LIMIT, (), next_due.timestamp() - began)
 

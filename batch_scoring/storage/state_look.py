@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from batch_scoring.errors import FileChangedError, StateError
+from batch_scoring.storage.day_heads import HEAD_BYTES, InputHead, PublishedHead
 from batch_scoring.storage.folders.folder import FileVersion, Folder
-from batch_scoring.storage.state import AnyDocument, Document, State
+from batch_scoring.storage.state import AnyDocument, Document, State, StepName
 
 CACHED_BYTES = 64 * 1024 * 1024
 """Documents that a process keeps, by their size as files."""
 
-_Key = tuple[str, FileVersion]
-"""A state's address and one version of a document in it; a path has documents of one kind only."""
+_Key = tuple[str, FileVersion, type[Document]]
+"""A state's address, one version of a document in it, and whether that is kept whole or as its head."""
 
 
 class StateLook(State):
@@ -40,6 +41,14 @@ class StateLook(State):
             self._days = super().newest_days()
         return self._days
 
+    def input_heads(self, days: Sequence[str]) -> list[InputHead]:
+        """Return the heads of the pinned inputs of those days that have one; skip unreadable ones."""
+        return self._of_days(days, "input.json", InputHead, or_none=True)
+
+    def published_heads(self, step: StepName, days: Sequence[str]) -> list[PublishedHead]:
+        """Return the heads of what the step published for the given days; skip unreadable ones."""
+        return self._of_days(days, f"{step}.json", PublishedHead, or_none=True)
+
     def _of_days(
         self, days: Sequence[str], name: str, kind: type[AnyDocument], *, or_none: bool = False
     ) -> list[AnyDocument]:
@@ -58,7 +67,7 @@ class StateLook(State):
         self, versions: Sequence[FileVersion], kind: type[AnyDocument], *, or_none: bool
     ) -> list[AnyDocument]:
         read = functools.partial(self._document_or_none if or_none else self._document, kind)
-        if all((self._folder.uri, version) in _cache for version in versions) or self._folder.is_local:
+        if all((self._folder.uri, version, kind) in _cache for version in versions) or self._folder.is_local:
             return [document for version in versions if (document := read(version))]
         with ThreadPoolExecutor(16) as pool:
             return [document for document in pool.map(read, versions) if document]
@@ -83,14 +92,14 @@ class StateLook(State):
         return None
 
     def _document(self, kind: type[AnyDocument], version: FileVersion) -> AnyDocument | None:
-        if found := _cache.get((self._folder.uri, version)):
+        if found := _cache.get((self._folder.uri, version, kind)):
             return cast("AnyDocument", found)
         try:
             content = self._folder.read(version.path, version.token)
         except (FileChangedError, FileNotFoundError):  # since it was listed: what is there now, for this look alone
             return self._read(version.path, kind)
         document = self._parsed(version.path, content, kind)
-        _cache.put((self._folder.uri, version), document)
+        _cache.put((self._folder.uri, version, kind), document)
         return document
 
 
@@ -115,10 +124,15 @@ class _Cache:
         with self._lock:
             if key not in self._documents:
                 self._documents[key] = document
-                self._bytes += key[1].size
+                self._bytes += _size(key)
             while self._bytes > CACHED_BYTES:
-                (_, oldest), _ = self._documents.popitem(last=False)
-                self._bytes -= oldest.size
+                oldest, _ = self._documents.popitem(last=False)
+                self._bytes -= _size(oldest)
+
+
+def _size(key: _Key) -> int:
+    """What a document counts in the cache."""
+    return HEAD_BYTES if key[2] in (InputHead, PublishedHead) else key[1].size
 
 
 _cache = _Cache()

@@ -21,7 +21,15 @@ from batch_scoring.operations.retention import vacuum
 from batch_scoring.operations.retention.plan import limits_of
 from batch_scoring.storage import state_look
 from batch_scoring.storage.folders.local import LocalFolder
-from batch_scoring.storage.state import ColumnDrift, DayDrift, DayInput, FailureRecord, PublishedDay, PublishedPart
+from batch_scoring.storage.state import (
+    ColumnDrift,
+    DayDrift,
+    DayInput,
+    FailureRecord,
+    PublishedDay,
+    PublishedPart,
+    ShardStats,
+)
 from batch_scoring_tests import decided, exports
 from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import DAY, NEXT_DAY, TinyProject, checks
@@ -51,11 +59,12 @@ def put_input(tiny: TinyProject, day: str, at: datetime, fingerprint: str = "f")
     tiny.state.put_day_input(DayInput(day=day, fingerprint=fingerprint, files=(), run_id="r", pinned_at=at))
 
 
-def put_scores(tiny: TinyProject, day: str, at: datetime, fingerprint: str = "f") -> None:
+def put_scores(tiny: TinyProject, day: str, at: datetime, fingerprint: str = "f", shards: int = 0) -> None:
+    stats = [ShardStats(digest=str(one), source=str(one), run_id="r", rows_in=1, rows=1) for one in range(shards)]
     part = PublishedPart(transaction=1, version=1, files=())
     fields: dict[str, Any] = {"pipeline": tiny.name, "run_id": "r", "fingerprint": fingerprint, "code": "c"}
     tiny.state.put_published_day(
-        PublishedDay(day=day, step="predictions", shards=(), table=part, finished_at=at, **fields)
+        PublishedDay(day=day, step="predictions", shards=tuple(stats), table=part, finished_at=at, **fields)
     )
 
 
@@ -349,7 +358,27 @@ def test_documents_of_the_newest_days_alone_are_read_and_only_what_has_changed(
     opened.clear()
     put_scores(tiny, max(of_days).removeprefix("dt="), NOW)
     of_pipeline(tiny.pipeline, NOW)
-    assert sorted(opened) == [f"{max(of_days)}/predictions.json", "model.json"]
+    # as its head, like every recent day, and whole, as the newest one
+    assert sorted(opened) == [f"{max(of_days)}/predictions.json"] * 2 + ["model.json"]
+
+
+def test_days_of_many_shards_stay_known_though_their_documents_are_more_than_is_kept(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(RECENT_DAYS):
+        day = str(date(2024, 3, 1) + timedelta(days=number))
+        put_input(tiny, day, NOW)
+        put_scores(tiny, day, NOW, shards=100)
+    sizes = [file.size for file in tiny.pipeline.output.list("state/dt=")]
+    monkeypatch.setattr(state_look, "CACHED_BYTES", max(sizes) * 3)
+    before = of_pipeline(tiny.pipeline, NOW)
+    opened: list[str] = []
+    real = LocalFolder.open
+    monkeypatch.setattr(
+        LocalFolder, "open", lambda self, path, token=None: (opened.append(path), real(self, path, token))[1]
+    )
+    assert of_pipeline(tiny.pipeline, NOW) == before
+    assert opened == ["model.json"]
 
 
 @pytest.mark.s3
