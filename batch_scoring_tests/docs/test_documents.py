@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -148,3 +149,14 @@ def help_of(command: str) -> str:
 def targets() -> set[str]:
     """The targets of the Makefile."""
     return set(re.findall(r"^([a-z][\w-]*):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+def test_the_layers_of_the_architecture_are_those_of_the_linter() -> None:
+    page = (PROJECT / "docs/concepts/architecture.md").read_text("utf-8")
+    drawn = page.partition("## Layers")[2].partition("| Package |")[0]
+    lines = [line[4:46] for line in drawn.splitlines() if line.startswith("    ") and "───" not in line]
+    layers = [sorted(name.strip().removesuffix(".py") for name in line.split("│")) for line in lines]
+    linter = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    [contract] = [one for one in linter["contracts"] if one["type"] == "layers"]
+    expected = [sorted(name.strip() for name in layer.split("|")) for layer in contract["layers"]]
+    assert layers == [layer for layer in expected if layer != ["dagster_internals"]]
