@@ -46,6 +46,8 @@ def metrics(
         if error.name != "prometheus_client":
             raise
         context.fail("prometheus-client is not installed; install it: pip install -c constraints.txt -e '.[metrics]'")
+    if file is not None and not file.name:  # as of --textfile "$UNSET"
+        context.fail("--textfile: expected the path of a file")
     out, errors = guarded(sys.stdout), guarded(sys.stderr)
     if once:
         if port is not None:

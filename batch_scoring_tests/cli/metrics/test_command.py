@@ -15,6 +15,7 @@ from batch_scoring.cli.main import main
         ("--once --port 9464", "--once ends after one reading, --port serves until it is ended"),
         ("--port 70000", "70000"),
         ("--textfile .", "is a directory"),
+        ("--textfile=", "--textfile: expected the path of a file"),
     ],
 )
 def test_a_wrong_command_is_explained(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
