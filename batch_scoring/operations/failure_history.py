@@ -126,12 +126,20 @@ class _Published:
         last = self._steps["decisions"].get(failure.day) if scored and scored.followed_by else scored
         if scored is None or last is None or last.fingerprint != scored.fingerprint:
             return False
-        pinned = self._inputs.get(failure.day)
-        # a run of a day that is up to date pins its input, and has nothing to publish
-        is_confirmed = pinned and pinned.fingerprint == scored.fingerprint and pinned.pinned_at > newest
         # it failed after its commit, killed there or in the drift step: its retry finds nothing to publish
         has_published = last.run_id == failure.run_id
-        return last.finished_at > failure.at or has_published or bool(is_confirmed)
+        return last.finished_at > failure.at or has_published or self._is_current(failure, scored, last, newest)
+
+    def _is_current(self, failure: FailureRecord, scored: PublishedDay, last: PublishedDay, newest: datetime) -> bool:
+        """Whether what stands of a day is of its newest files, and another run has published it or found it so."""
+        pinned = self._inputs.get(failure.day)
+        if pinned is None or pinned.fingerprint != scored.fingerprint:
+            return False
+        # a run of a day that is up to date leaves nothing but the input that it has pinned
+        is_confirmed = pinned.pinned_at > newest
+        # the process of the failed run was gone for long before that was noticed
+        has_overtaken = failure.began is not None and last.finished_at > failure.began
+        return is_confirmed or has_overtaken
 
     def _is_exported(self, failure: FailureRecord) -> bool:
         receipt = self._receipts.get((failure.day, failure.export))

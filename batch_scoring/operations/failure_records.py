@@ -51,7 +51,8 @@ def record_error(pipeline: Pipeline, run: StepContext, step: str, error: Excepti
     try:
         asset, day = _asset(pipeline, step), run.tags.get(_PARTITION, "")
         if not _is_recorded(pipeline, run.id, run.started):
-            _put(pipeline, _record(pipeline, run.id, day, asset, failure, datetime.now(UTC), _text(error)))
+            record = _record(pipeline, run.id, day, asset, failure, datetime.now(UTC), _text(error))
+            _put(pipeline, record.model_copy(update={"began": run.started}))
     except Exception as trouble:  # the first error is the cause
         run.log(f"the failure cannot be recorded in the state: {trouble}")
 
@@ -85,8 +86,7 @@ def record_run(instance: dg.DagsterInstance, ended: dg.RunRecord, pipeline: Pipe
     Raises:
         OSError: the store does not answer, or cannot be written.
     """
-    started = datetime.fromtimestamp(ended.start_time or ended.create_timestamp.timestamp(), UTC)
-    if not _is_recorded(pipeline, ended.dagster_run.run_id, started):
+    if not _is_recorded(pipeline, ended.dagster_run.run_id, _began(ended)):
         _put(pipeline, of_run(instance, ended, pipeline))
 
 
@@ -97,7 +97,12 @@ def of_run(instance: dg.DagsterInstance, ended: dg.RunRecord, pipeline: Pipeline
     asset = _asset(pipeline, step) or _only_asset(run, pipeline)
     is_of_a_day = asset or run.job_name not in (report_job_name(pipeline), exports_job_name(pipeline))
     day = run.tags.get(_PARTITION, "") if is_of_a_day else ""
-    return _record(pipeline, run.run_id, day, asset, failed_runs.of_run(run) or "lost", at, message)
+    record = _record(pipeline, run.run_id, day, asset, failed_runs.of_run(run) or "lost", at, message)
+    return record.model_copy(update={"began": _began(ended)})
+
+
+def _began(ended: dg.RunRecord) -> datetime:
+    return datetime.fromtimestamp(ended.start_time or ended.create_timestamp.timestamp(), UTC)
 
 
 def pipeline_of(run: dg.DagsterRun, pipelines: Iterable[Pipeline]) -> Pipeline | None:

@@ -324,6 +324,8 @@ class FailureRecord(Document):
     """The first line of the error, shortened."""
     export: str = ""
     """Name of the export that failed; empty for any other asset."""
+    began: AwareDatetime | None = None
+    """When the run began, in UTC: `at` of a run whose process is gone is only when that was noticed."""
 
 
 class Moments(NamedTuple):

@@ -149,6 +149,17 @@ def test_a_day_that_was_up_to_date_recovers_once_a_run_has_found_it_so(state: St
     assert recovered(state) == set()
 
 
+def test_a_dead_run_that_is_noticed_after_another_has_published_the_day_has_recovered(state: State) -> None:
+    pin(state, -1)
+    publish(state, 0, run_id="other")
+    fail(state, "dead since long ago", 5, "lost", began=at(-2))
+    assert recovered(state) == {"dead since long ago"}
+    fail(state, "began later", 6, "lost", began=at(1))
+    assert recovered(state) == {"dead since long ago"}
+    pin(state, 7, "other files")
+    assert recovered(state) == set()
+
+
 def test_with_decisions_a_day_recovers_once_it_is_decided(state: State) -> None:
     publish(state, 1, followed_by=("decisions",))
     fail(state, "at decisions", 2, step="decisions")

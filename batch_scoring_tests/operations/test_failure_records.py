@@ -43,6 +43,8 @@ def test_a_failed_step_is_recorded_once_by_itself(tiny: TinyProject) -> None:
         assert (record.failure_class, record.export) == ("bad_input", "")
         assert record.message[:-1] and error_of(result).startswith(record.message[:-1])
         assert abs(datetime.now(UTC) - record.at) < timedelta(minutes=1)
+        start = instance.get_run_record_by_id(result.run_id).start_time  # type: ignore[union-attr]
+        assert record.began and record.began.timestamp() == start and record.began < record.at
         run_history.of_day(instance, tiny.pipeline, DAY)
         failure_records.record_runs(instance, [result.run_id], tiny.pipeline)
     assert recorded(tiny) == [record]
@@ -128,6 +130,7 @@ def test_a_run_whose_process_is_gone_is_recorded_by_who_finds_it(
         (record,) = recorded(tiny)
         assert (record.run_id, record.day, record.step) == (run.run_id, DAY, "")
         assert (record.failure_class, record.message) == (failure, kept)
+        assert record.began and record.began <= record.at
         run_history.of_day(instance, tiny.pipeline, DAY)
         failure_records.record_runs(instance, [run.run_id], tiny.pipeline)
         assert recorded(tiny) == [record]
