@@ -43,12 +43,11 @@ def show(name: str | None, month: str | None, out: TextIO, *, as_json: bool = Fa
 
     Raises:
         SpecError, UnknownPipelineError: no pipeline has that name.
-        OSError: the store does not answer.
     """
     from batch_scoring.config.loader import find_pipeline, survey_pipelines  # late: --help does not need them
 
     pipelines = [find_pipeline(name)] if name else survey_pipelines().deployable()
-    found = [(one, chosen, _read(one, chosen)) for one in pipelines for chosen in (month or _newest(one),)]
+    found = [_found(one, month) for one in pipelines]
     if as_json:
         json.dump({"pipelines": [_document(*one) for one in found]}, out, indent=1)
         out.write("\n")
@@ -56,6 +55,19 @@ def show(name: str | None, month: str | None, out: TextIO, *, as_json: bool = Fa
         blocks = ("\n".join(_lines(*one)) for one in found)
         out.write("\n\n".join(blocks) + "\n")
     return 1 if any(costs.damage for *_, costs in found) else 0
+
+
+def _found(pipeline: "Pipeline", month: str | None) -> tuple["Pipeline", str | None, "MonthCost"]:
+    """A pipeline, its month, and what that took; a state that cannot be read is named, and hides no other's."""
+    from batch_scoring.monitoring.cost import MonthCost
+    from batch_scoring.storage.state import State
+
+    try:
+        State(pipeline.output).ensure_readable()
+        month = month or _newest(pipeline)
+        return pipeline, month, _read(pipeline, month)
+    except OSError as error:
+        return pipeline, month, MonthCost({}, None, (f"the state cannot be read: {error}",))
 
 
 def _newest(pipeline: "Pipeline") -> str | None:
@@ -115,7 +127,8 @@ def _lines(pipeline: "Pipeline", month: str | None, costs: "MonthCost") -> Itera
     from batch_scoring.monitoring.cost import statements
 
     if not costs.costs:
-        yield f"{pipeline.name}: nothing was published{f' in {month}' if month else ''}"
+        found = "unknown" if costs.damage else "nothing was published"
+        yield f"{pipeline.name}: {found}{f' in {month}' if month else ''}"
     else:
         first, *others = statements(costs)
         yield f"{pipeline.name} {month}: {first}"

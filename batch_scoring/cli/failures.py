@@ -85,8 +85,10 @@ def _counted(outputs: "Mapping[str, Folder]", since: datetime, hours: int) -> Co
     found: dict[str, FailureStatistics] = {}
     problems: list[str] = []
     for name, output in outputs.items():
+        state = State(output)
         try:
-            found[name] = statistics(State(output), since)
+            state.ensure_readable()
+            found[name] = statistics(state, since)
         except OSError as error:
             problems.append(f"{name}: {error}")
     return Counted(since, hours, found, tuple(problems))

@@ -497,6 +497,15 @@ class State:
         """Return the active model; None before the first run."""
         return self._read("model.json", ActiveModel)
 
+    def ensure_readable(self) -> None:
+        """Raise if the state cannot be read: a listing would be empty then, as if nothing had ever happened.
+
+        Raises:
+            OSError: what stands in the way; nothing is raised before the first run.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.read("model.json")
+
     def put_model(self, model: ActiveModel) -> None:
         """Replace the active model."""
         self._write("model.json", model)

@@ -110,6 +110,16 @@ def test_a_damaged_document_is_named_and_makes_the_exit_code_1(
     assert re.search(rf"damaged: .*dt={DAY}/decisions.json is damaged", said) and "validated_features" in said
 
 
+@pytest.mark.parametrize("month", [(), ("2024-03",)])
+def test_a_state_that_cannot_be_read_is_not_one_without_days(
+    alone: TinyProject, shown: Callable[..., str], month: tuple[str, ...]
+) -> None:
+    alone.pipeline.output.put("state", b"a file where a folder belongs")
+    said = shown(alone.name, *month, code=1)
+    assert said.startswith(f"{alone.name}: unknown") and "damaged: the state cannot be read: " in said
+    assert "Not a directory" in said
+
+
 def test_a_month_without_days_says_so(alone: TinyProject, shown: Callable[..., str]) -> None:
     assert shown() == f"{alone.name}: nothing was published\n"
     assert shown(alone.name, "2023-01") == f"{alone.name}: nothing was published in 2023-01\n"

@@ -1,6 +1,7 @@
 """The subcommand `failures`: the same figures in words and as JSON, whatever the Dagster instance still knows."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,6 +99,14 @@ def test_a_state_that_cannot_be_read_is_a_problem(
     store.proxy.faults.append(Fault("403", "failures"))
     assert main(["failures"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"problem: {tiny.name}: ")
+
+
+def test_a_state_that_is_no_folder_is_not_one_without_failures(
+    deployed: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed.pipeline.output.put("state", b"a file where a folder belongs")
+    assert main(["failures"]) == 1
+    assert re.search(rf"^problem: {deployed.name}: .*Not a directory", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_broken_pipeline_has_a_history_too(deployed: TinyProject, capsys: pytest.CaptureFixture[str]) -> None:
