@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -108,21 +109,21 @@ def test_a_reader_sees_old_or_new_bytes_whole_while_a_file_is_put(folder: LocalF
     contents = [bytes([value]) * 200_000 for value in (1, 2)]
     folder.put("a", contents[0])
     stop = threading.Event()
-    seen: list[bytes] = []
+    seen: set[bytes] = set()
 
     def read() -> None:
         while not stop.is_set():
-            seen.append(folder.read("a"))
+            seen.add(folder.read("a"))
 
     reader = threading.Thread(target=read)
     reader.start()
-    for turn in range(100):
+    turn, until = 0, time.monotonic() + 30
+    while turn < 100 or (len(seen) < 2 and time.monotonic() < until):  # on a busy machine it may see few turns
         folder.put("a", contents[turn % 2])
+        turn += 1
     stop.set()
     reader.join()
-    assert {len(content) for content in seen} == {200_000}
-    assert set(seen) <= set(contents)
-    assert len(set(seen)) == 2
+    assert seen == set(contents)
     assert paths(folder) == ["a"]
 
 
