@@ -7,6 +7,7 @@ document is counted and otherwise treated as missing; its day is then in progres
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from batch_scoring.config.names import DECISIONS
@@ -23,14 +24,13 @@ from batch_scoring.monitoring.report.month import DOCUMENTS, OF_DECISIONS
 from batch_scoring.operations import failure_history
 from batch_scoring.operations.failure_history import FailureStatistics
 from batch_scoring.storage.day_heads import InputHead, PublishedHead
-from batch_scoring.storage.state import CheckRecord, PublishedDay, StepName
+from batch_scoring.storage.state import PublishedDay, StepName
 from batch_scoring.storage.state_look import StateLook
 
 LIMIT_HOURS = 36.0
 """Hours after its midnight within which a day is to be scored, without `alerts.scored_hours`."""
 FAILED_WITHIN = timedelta(hours=24)
 """Age of the failures that are counted by class."""
-PRESENT = CheckRecord(passed=True)
 
 _Days = Mapping[str, PublishedHead]
 
@@ -104,9 +104,8 @@ def _without_files(look: StateLook, days: Sequence[str]) -> set[str]:
 
     That a day is missing shows in the age of the newest one.
     """
-    checked = {said.day: said.checks for said in look.checks_of("raw_input", days)}
-    present = {day: records.get("input_is_present", PRESENT) for day, records in checked.items()}
-    return {day for day, record in present.items() if not record.passed and not record.observed}
+    found = {said.day: said.checks.get("input_is_present") for said in look.checks_of("raw_input", days)}
+    return {day for day, record in found.items() if record and not record.passed and not record.observed}
 
 
 def _model(look: StateLook) -> Iterator[Sample]:
@@ -124,7 +123,7 @@ def _exports(pipeline: Pipeline, look: StateLook, recent: Sequence[str]) -> Iter
         if export.default_status == "running":  # of a stopped one nobody expects that it keeps up
             behind = [day for day in pending.recent(pipeline, name, look) if not day.is_gone]
             yield Sample(catalogue.EXPORTS_PENDING, (name,), len(behind))
-        days = look.newest_published_days(export.of, export.recent_days, lambda day: published.is_day_of(export, day))  # noqa: B023
+        days = look.newest_published_days(export.of, export.recent_days, partial(published.is_day_of, export))
         ends = _ends(look, name, [day.day for day in days])
         ends = ends or next((older for day in recent if (older := _ends(look, name, [day]))), [])
         if ends:

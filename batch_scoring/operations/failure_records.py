@@ -51,8 +51,8 @@ def record_error(pipeline: Pipeline, run: StepContext, step: str, error: Excepti
     try:
         asset, day = _asset(pipeline, step), run.tags.get(_PARTITION, "")
         if not _is_recorded(pipeline, run.id, run.started):
-            record = _record(pipeline, run.id, day, asset, failure, datetime.now(UTC), _text(error))
-            _put(pipeline, record.model_copy(update={"began": run.started}))
+            times = run.started, datetime.now(UTC)
+            _put(pipeline, _record(pipeline, run.id, day, asset, failure, times, _text(error)))
     except Exception as trouble:  # the first error is the cause
         run.log(f"the failure cannot be recorded in the state: {trouble}")
 
@@ -97,8 +97,8 @@ def of_run(instance: dg.DagsterInstance, ended: dg.RunRecord, pipeline: Pipeline
     asset = _asset(pipeline, step) or _only_asset(run, pipeline)
     is_of_a_day = asset or run.job_name not in (report_job_name(pipeline), exports_job_name(pipeline))
     day = run.tags.get(_PARTITION, "") if is_of_a_day else ""
-    record = _record(pipeline, run.run_id, day, asset, failed_runs.of_run(run) or "lost", at, message)
-    return record.model_copy(update={"began": _began(ended)})
+    times = _began(ended), at
+    return _record(pipeline, run.run_id, day, asset, failed_runs.of_run(run) or "lost", times, message)
 
 
 def _began(ended: dg.RunRecord) -> datetime:
@@ -122,13 +122,21 @@ def _put(pipeline: Pipeline, record: FailureRecord) -> None:
 
 
 def _record(
-    pipeline: Pipeline, run_id: str, day: str, asset: str, failure: FailureClass, at: datetime, message: str
+    pipeline: Pipeline,
+    run_id: str,
+    day: str,
+    asset: str,
+    failure: FailureClass,
+    times: tuple[datetime, datetime],
+    message: str,
 ) -> FailureRecord:
+    began, at = times
     return FailureRecord(
         run_id=run_id,
         day="" if asset in _OF_NO_DAY else day,
         step=asset,
         failure_class=failure,
+        began=began,
         at=at,
         message=_first_line(message),
         export=next((name for name in pipeline.spec.exports if export_asset(name) == asset), ""),

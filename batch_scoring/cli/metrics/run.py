@@ -74,6 +74,9 @@ class Exporter:
         except OSError as error:
             self._say(f"cannot {what}: {error.strerror or error}")
             return False
+        except Exception as error:  # else the thread would end, and the file grow old while the process lives
+            self._say(f"cannot {what}: {type(error).__name__}: {error}")
+            return False
         return True
 
 

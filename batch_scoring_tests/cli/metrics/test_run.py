@@ -81,6 +81,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert f"cannot write {tmp_path}/none/scoring.prom: No such file or directory\n" in errors.getvalue()
 
 
+def test_whatever_an_output_raises_is_said_and_the_next_round_goes_on() -> None:
+    errors = io.StringIO()
+    assert not run.Exporter(errors).attempt("send", lambda: 1 // 0)
+    assert errors.getvalue().endswith("UTC: cannot send: ZeroDivisionError: integer division or modulo by zero\n")
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     file = tmp_path / "scoring.prom"
     file.write_text("old")
