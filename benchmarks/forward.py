@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from batch_scoring.inference.packed_linear import packed
+from batch_scoring.inference.network.packed_linear import packed
 from batch_scoring.inference.scorer import keep_freed_memory
 from benchmarks import networks, side_by_side, workload
 

@@ -25,10 +25,10 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
+from batch_scoring.inference.network import weights
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import BundleError, CheckpointError, UnsoundError
-from batch_scoring.inference import weights
 from batch_scoring.inference.acceptance.eager import summary
 from batch_scoring.inference.bundle import GOLDEN_ROWS, write_bundle
+from batch_scoring.inference.network import weights
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a checkpoint that are also the arguments of the network's class."""

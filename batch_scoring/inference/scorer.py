@@ -5,13 +5,14 @@
 It uses torch and Arrow and knows nothing about Dagster, days, tables or files. A row's scores do not depend on the rows
 beside it: every forward pass runs on a multiple of `GRID` rows, the last one padded, because BLAS kernels take
 another path (and round differently) for a tail of a few rows. Concurrent forward passes never share a network
-(`thread_copies.py`).
+(`network/thread_copies.py`).
 
-On the CPU the linear layers of the network are packed (`packed_linear.py`), where the golden rows prove that they give
-the eager network's outputs. What each alternative saved of an eager forward pass, on two AMD cores, for a perceptron of
-64-64, one of 512-512-512 and a small transformer (`python -m benchmarks.forward` measures it elsewhere): packing 13, 19
-and 2 %, and 15 % from file to file; AOTInductor 26, 22 and 22 %, but the model's file is then a program; ONNX Runtime
--15, 21 and 18 %; torch.compile nothing, after 5 to 13 s; bfloat16 up to half, but 0.3 to 0.6 % of the predictions flip.
+On the CPU the linear layers of the network are packed (`network/packed_linear.py`), where the golden rows prove that
+they give the eager network's outputs. What each alternative saved of an eager forward pass, on two AMD cores, for a
+perceptron of 64-64, one of 512-512-512 and a small transformer (`python -m benchmarks.forward` measures it elsewhere):
+packing 13, 19 and 2 %, and 15 % from file to file; AOTInductor 26, 22 and 22 %, but the model's file is then a program;
+ONNX Runtime -15, 21 and 18 %; torch.compile nothing, after 5 to 13 s; bfloat16 up to half, but 0.3 to 0.6 % of the
+predictions flip.
 """
 
 import collections
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from batch_scoring.inference.manifest import LoadedModel
-    from batch_scoring.inference.packed_linear import ProbeRows
+    from batch_scoring.inference.network.packed_linear import ProbeRows
 
 GRID = 64
 """Every forward pass has a multiple of this many rows. From 16 rows on, results of a row were bit-equal in every batch
@@ -110,8 +111,8 @@ class Scorer:
         """
         import torch
 
-        from batch_scoring.inference.packed_linear import proven
-        from batch_scoring.inference.thread_copies import ThreadCopies
+        from batch_scoring.inference.network.packed_linear import proven
+        from batch_scoring.inference.network.thread_copies import ThreadCopies
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -407,7 +408,7 @@ class Scorer:
         """The golden rows as they are, with unknown words, and with a missing value in each numeric column in turn."""
         import torch
 
-        from batch_scoring.inference.packed_linear import ProbeRows
+        from batch_scoring.inference.network.packed_linear import ProbeRows
 
         def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> ProbeRows:
             return ProbeRows(name, torch.from_numpy(numeric), torch.from_numpy(categorical))

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from batch_scoring.inference.bundle import load_bundle, write_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.packed_linear import LAST_BITS
+from batch_scoring.inference.network.packed_linear import LAST_BITS
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from batch_scoring.errors import is_out_of_memory
-from batch_scoring.inference.packed_linear import ProbeRows
+from batch_scoring.inference.network.packed_linear import ProbeRows
 
 
 class ThreadCopies:

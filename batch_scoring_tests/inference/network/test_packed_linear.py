@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from batch_scoring.inference.packed_linear import PackedLinear, PackedSequential, ProbeRows, packed, proven
+from batch_scoring.inference.network.packed_linear import PackedLinear, PackedSequential, ProbeRows, packed, proven
 
 WIDTH = 24
 
