@@ -214,7 +214,7 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        vocabularies.check_codes(model.network, bundle.manifest, rows)
+        vocabularies.check_codes(model, rows)
     if profile is not None:
         with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
@@ -312,7 +312,7 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
         BundleError: a row's outputs depend on other rows.
     """
     with _located(bundle.uri):
-        row_independence.check_rows_are_independent(model.network, bundle.manifest, bundle.golden)
+        row_independence.check_rows_are_independent(model, bundle.golden)
 
 
 def write_bundle(
@@ -387,7 +387,7 @@ def write_bundle(
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
-        owned = golden_rows.compute(network.eval(), draft, golden, reference)
+        owned = golden_rows.compute(LoadedModel(draft, "", network.eval()), golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
     tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
     written = _sealed(draft.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
