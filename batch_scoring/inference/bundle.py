@@ -2,6 +2,7 @@
 
     bundle.json         the manifest: version, network arguments, features, classes, metrics, sha256 of the other files
     model.safetensors   the weights and buffers
+    tokenizer.json      of a model of texts, in the format of the package tokenizers
     golden.parquet      64 rows with the outputs that they must give
     reference.parquet   a sample of the training window: features and predictions
     profile.json        the reference profile: ordinary days of the reference (written by `batch-scoring calibrate`)
@@ -25,9 +26,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, tokens, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
-from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
+from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Text, Tolerance
 from batch_scoring.inference.network import weights
 from batch_scoring.inference.network.code import ModelCode, NetworkClass
 from batch_scoring.inference.reference_profile import ReferenceProfile
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.parquet"
 FILES = (WEIGHTS, GOLDEN, REFERENCE)
-PROFILE = "profile.json"
+PROFILE, TOKENIZER = "profile.json", "tokenizer.json"
 
 GOLDEN_ROWS = 64
 
@@ -160,10 +161,10 @@ def read_bundle(folder: Folder) -> Bundle:
         BundleError: a file is missing or malformed, or its bytes are not those that the manifest names.
     """
     raw, manifest = read_manifest(folder)
-    missing = [name for name in FILES if name not in manifest.files]
-    if missing:
+    wanted = (*FILES, TOKENIZER) if manifest.text else FILES
+    if missing := [name for name in wanted if name not in manifest.files]:
         raise BundleError(
-            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(FILES)}"
+            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(wanted)}"
         )
     content = {MANIFEST: raw}
     for name, expected in manifest.files.items():
@@ -202,7 +203,7 @@ def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel
         raise BundleError(
             f"{bundle.uri}: {error}; if {name} has changed since the bundle was written: {_UNDO}"
         ) from error
-    return LoadedModel(bundle.manifest, bundle.sha256, network)
+    return LoadedModel(bundle.manifest, bundle.sha256, network, tokenizer=bundle.content.get(TOKENIZER))
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
@@ -216,7 +217,8 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        vocabularies.check_codes(model, rows)
+        if bundle.manifest.text is None:
+            vocabularies.check_codes(model, rows)
     if profile is not None:
         with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
@@ -231,7 +233,8 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
             outputs would be accepted.
     """
     expected = _golden_outputs(bundle)
-    scorer = Scorer(replace(model, golden=bundle.golden), device=device)
+    with _located(bundle.uri):
+        scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
         outputs = scorer.outputs(bundle.golden)
     except Exception as error:
@@ -320,6 +323,9 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
     """
     with _located(bundle.uri):
         row_independence.check_rows_are_independent(model, bundle.golden)
+        if bundle.manifest.text:  # of which the reference has none
+            vocabularies.check_codes(model, bundle.golden)
+            tokens.check_tokens(model, bundle.golden)
 
 
 def write_bundle(
@@ -339,6 +345,8 @@ def write_bundle(
     reference: pa.Table,
     expected: pa.Table | None = None,
     golden_tolerance: Tolerance | float | None = None,
+    text: Text | None = None,
+    tokenizer: bytes | None = None,
 ) -> str:
     """Write a trained network as a bundle.
 
@@ -364,6 +372,8 @@ def write_bundle(
             (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
+        text: the text columns of a model of texts, and how their tokens are cut and padded.
+        tokenizer: the content of its tokenizer.json.
 
     Returns:
         The bundle's sha256.
@@ -377,6 +387,8 @@ def write_bundle(
     place = open_folder(str(folder))
     if golden.num_rows != GOLDEN_ROWS:
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
+    if (text is None) != (tokenizer is None):
+        raise BundleError(f"{place.uri}: expected both text and tokenizer, or none of them")
     draft = _draft(
         place,
         name=name,
@@ -385,6 +397,7 @@ def write_bundle(
         arguments=arguments,
         numeric=tuple(numeric),
         categorical={column: tuple(words) for column, words in categorical.items()},
+        text=text,
         classes=tuple(classes),
         training=training,
         metrics=metrics,
@@ -394,10 +407,12 @@ def write_bundle(
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
-        owned = golden_rows.compute(LoadedModel(draft, "", network.eval()), golden, reference)
-    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
+        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer)
+        owned = golden_rows.compute(trained, golden, reference)
+    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.kept_reference)}
+    content |= {TOKENIZER: tokenizer} if text and tokenizer else {}
     tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
-    written = _sealed(draft.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
+    written = _sealed(owned.manifest.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
     model = prove(written, type(network))
     with _located(place.uri):
         owned.check_scorer(model, expected)

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
 """Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
 
+TOKENS = {"cpu": 8_192, "cuda": 262_144}
+"""Size of the automatic batch in tokens, where rows differ in length."""
+
+LONG_ROWS = 4_096
+"""Rows of texts in one work item of a thread: with fewer, groups of one length would mostly be padding."""
+
 BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
@@ -127,6 +133,7 @@ class Scorer:
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
             self._copies = ThreadCopies(self._network, self._probes(model.golden) if model.golden else ())
+            self._counts_tokens = batch_rows == "auto" and self._encoder.is_ragged
             self.batch_rows = padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     @property
@@ -205,9 +212,12 @@ class Scorer:
             The record batch that a piece completes, None before its last piece; and the piece.
         """
         for batch in batches:
-            passes = -(-batch.num_rows // self.batch_rows)
-            pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
-            rows = -(-passes // pieces) * self.batch_rows
+            if self._encoder.is_ragged:
+                rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
+            else:
+                passes = -(-batch.num_rows // self.batch_rows)
+                pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
+                rows = -(-passes // pieces) * self.batch_rows
             start = 0
             while batch.num_rows - start > rows:
                 yield None, batch.slice(start, rows)
@@ -282,10 +292,10 @@ class Scorer:
         return encoded
 
     def _rows_a_pass(self, group: Group) -> int:
-        return self.batch_rows
+        return max(GRID, self.batch_rows // group.cells // GRID * GRID) if self._counts_tokens else self.batch_rows
 
     def _halve_pass(self, group: Group, rows: int) -> None:
-        self.batch_rows = padded(rows // 2)
+        self.batch_rows = padded(rows // 2) * (group.cells if self._counts_tokens else 1)
 
     def _free_memory(self) -> None:
         if self.device == "cuda":
@@ -395,9 +405,11 @@ class Scorer:
                 yield probe(what, group.tensors, numeric=missing)
 
     def _automatic_batch_rows(self) -> int:
-        """Rows of a batch whose widest activation fills the cache, measured by one small forward pass."""
+        """Rows (of texts: tokens) of a batch whose widest activation fills the cache, by one small forward pass."""
         import torch
 
+        if self._counts_tokens:
+            return TOKENS[self.device]
         widest = [max(len(self.manifest.numeric), self.manifest.outputs)]
 
         def measure(_module: object, _inputs: object, output: object) -> None:

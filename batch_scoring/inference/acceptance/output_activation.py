@@ -9,6 +9,7 @@ import numpy as np
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
 from batch_scoring.inference.acceptance.eager import Inputs
+from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    names = parameters.order(network.forward, rows.names, rows.filled)
+    _, block = next(rows.blocks())
     made: dict[int, str] = {}
     alive: list[Any] = []  # so that no id is reused
 
@@ -87,7 +90,7 @@ def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
 
     # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
-        return made.get(id(network(*eager.tensors(network, rows))), "")
+        return made.get(id(network(*(torch.from_numpy(block[name]) for name in names))), "")
     return ""
 
 
