@@ -80,7 +80,7 @@ class ScoredBatch:
     source: pa.RecordBatch
     """The batch as it was read."""
     scores: pa.RecordBatch
-    """prediction, prediction_proba, prob_class_0 … (a regression: prediction), one row a scored row of `source`."""
+    """The columns of the model's head, one row for each scored row of `source`."""
     failed: tuple[FailedRow, ...] = ()
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counts of values that the model was not trained on, by categorical column; they are scored as unknown."""
@@ -183,16 +183,8 @@ class Scorer:
         """Score one record batch on the calling thread."""
         numeric, categorical, unknown = self.matrices(batch)
         infinite = self._infinite(batch, numeric)
-        block, failed = self._run(batch, numeric, categorical, probabilities=True)
-        if self.manifest.task == "regression":
-            values = block[0].astype(np.float64)
-            bad = ~np.isfinite(values)
-            columns = {"prediction": values}
-        else:
-            winner, best = _best_class(block)
-            bad = np.isnan(best)
-            columns = {"prediction": winner, "prediction_proba": best}
-            columns |= {f"prob_class_{index}": block[index] for index in range(len(block))}
+        block, failed = self._run(batch, numeric, categorical, activated=True)
+        columns, bad = self.manifest.task.scores(block)
         known = {row.position: row for row in failed}
         for row in np.flatnonzero(bad):
             known.setdefault(
@@ -200,7 +192,7 @@ class Scorer:
             )
         known |= {row.position: row for row in infinite}
         failed = list(known.values())
-        scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+        scores = pa.RecordBatch.from_pydict(columns)
         if failed:
             failed.sort(key=lambda row: row.position)
             scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
@@ -231,7 +223,7 @@ class Scorer:
         return whole, self.score_batch(rows)
 
     def outputs(self, table: pa.Table) -> np.ndarray:
-        """The network's raw outputs (logits or values), float32[rows, outputs], for a small table.
+        """The network's raw outputs, before any activation, float32[rows, outputs], for a small table.
 
         Raises:
             ScoringError: the network raises for one of the rows.
@@ -239,7 +231,7 @@ class Scorer:
         batch = table.combine_chunks().to_batches()[0]
         numeric, categorical, _ = self.matrices(batch)
         with _one_torch_thread_each():
-            block, failed = self._run(batch, numeric, categorical, probabilities=False)
+            block, failed = self._run(batch, numeric, categorical, activated=False)
         if failed:
             raise ScoringError(f"row {failed[0].position}: {failed[0].detail}")
         return np.ascontiguousarray(block.T)
@@ -278,24 +270,25 @@ class Scorer:
         return list(found.values())
 
     def _run(
-        self, batch: pa.RecordBatch, numeric: np.ndarray, categorical: np.ndarray, *, probabilities: bool
+        self, batch: pa.RecordBatch, numeric: np.ndarray, categorical: np.ndarray, *, activated: bool
     ) -> tuple[np.ndarray, list[FailedRow]]:
-        """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed.
+        """Forward in blocks; float32[outputs or values, rows], NaN in the columns of rows that failed.
 
         Args:
             batch: the rows.
             numeric: their float32[padded rows, n], which the network may overwrite.
             categorical: their int64[padded rows, c], which it may overwrite as well.
-            probabilities: whether to turn the logits of classes into probabilities.
+            activated: whether to apply the activation of the head.
         """
         rows = batch.num_rows
-        block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
+        columns = self.manifest.task.values if activated else self.manifest.outputs
+        block = np.full((columns, len(numeric)), np.nan, np.float32)
         failed: list[FailedRow] = []
         start = 0
         while start < rows:
             stop = min(start + self.batch_rows, len(numeric))
             try:
-                block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
+                block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], activated)
             except Exception as error:
                 numeric, categorical, _ = self.matrices(batch)
                 if is_out_of_memory(error):
@@ -307,7 +300,7 @@ class Scorer:
                 self._ensure_device(error)
                 for row in range(start, min(stop, rows)):
                     block[:, row] = np.nan
-                self._bisect(numeric, categorical, start, min(stop, rows), probabilities, block, failed)
+                self._bisect(numeric, categorical, start, min(stop, rows), activated, block, failed)
             start = stop
         return block[:, :rows], failed
 
@@ -336,7 +329,7 @@ class Scorer:
                 "again, a row makes the network fail on the GPU: with scoring.device cpu, that row is quarantined"
             ) from trouble
 
-    def _forward(self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool) -> np.ndarray:
+    def _forward(self, numeric: np.ndarray, categorical: np.ndarray, activated: bool) -> np.ndarray:
         """One forward pass of float32[rows, n] and int64[rows, c] to float32[outputs, rows]."""
         import torch
 
@@ -344,25 +337,25 @@ class Scorer:
             inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
             if self.device == "cpu":
                 with self._copies.borrowed() as network:
-                    return self._outputs(network(*inputs), len(numeric), probabilities).numpy()
+                    return self._outputs(network(*inputs), len(numeric), activated).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
             with self._copies.borrowed() as network, torch.cuda.stream(stream):
                 staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
-                result = self._outputs(network(*staged), len(numeric), probabilities)
+                result = self._outputs(network(*staged), len(numeric), activated)
                 landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
                 landed.copy_(result, non_blocking=True)
                 stream.synchronize()  # before another stream gets the network
             return landed.numpy()
 
-    def _outputs(self, result: "torch.Tensor", rows: int, probabilities: bool) -> "torch.Tensor":
-        """float32[outputs, rows] from the network's float32[rows, outputs]: each class is one contiguous column."""
+    def _outputs(self, result: "torch.Tensor", rows: int, activated: bool) -> "torch.Tensor":
+        """Contiguous columns, float32[outputs or values, rows], from the network's float32[rows, outputs]."""
         expected = (rows, self.manifest.outputs)
         if tuple(result.shape) != expected:
             raise ScoringError(f"the network's output has shape {tuple(result.shape)}, expected {expected}")
         columns = result.float().t().contiguous()
-        return columns.softmax(dim=0) if probabilities and self.manifest.task == "classification" else columns
+        return self.manifest.task.activate(columns) if activated else columns
 
     def _bisect(
         self,
@@ -370,7 +363,7 @@ class Scorer:
         categorical: np.ndarray,
         start: int,
         stop: int,
-        probabilities: bool,
+        activated: bool,
         block: np.ndarray,
         failed: list[FailedRow],
     ) -> None:
@@ -384,7 +377,7 @@ class Scorer:
         _pad(part, rows)
         _pad(codes, rows)
         try:
-            block[:, start:stop] = self._forward(part, codes, probabilities)[:, :rows]
+            block[:, start:stop] = self._forward(part, codes, activated)[:, :rows]
         except ScoringError:
             raise
         except Exception as error:
@@ -393,8 +386,8 @@ class Scorer:
             self._ensure_device(error)
             if rows > 1:
                 middle = start + rows // 2
-                self._bisect(numeric, categorical, start, middle, probabilities, block, failed)
-                self._bisect(numeric, categorical, middle, stop, probabilities, block, failed)
+                self._bisect(numeric, categorical, start, middle, activated, block, failed)
+                self._bisect(numeric, categorical, middle, stop, activated, block, failed)
                 return
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
             failed.append(FailedRow(start, "network_raises", detail))
@@ -443,7 +436,7 @@ class Scorer:
         numeric = np.zeros((GRID, len(self.manifest.numeric)), np.float32)
         categorical = np.zeros((GRID, len(self._vocabularies)), np.int64)
         with contextlib.suppress(Exception):  # a network that fails on zeros may work on real rows
-            self._forward(numeric, categorical, probabilities=False)
+            self._forward(numeric, categorical, activated=False)
         for hook in hooks:
             hook.remove()
         least, most = BATCH_LIMITS[self.device]
@@ -481,19 +474,6 @@ def _joined(batch: pa.RecordBatch, parts: list[ScoredBatch]) -> ScoredBatch:
             unknown.setdefault(column, collections.Counter()).update(counts)
     scores = pa.concat_batches([part.scores for part in parts])
     return ScoredBatch(batch, scores, tuple(failed), {column: dict(counts) for column, counts in unknown.items()})
-
-
-def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first largest class of each row of float32[classes, rows]: int64 position, float32 value, NaN if any is NaN.
-
-    Class by class over contiguous rows: numpy's argmax over the first axis takes twice as long.
-    """
-    winner, best = np.zeros(block.shape[1], np.int64), block[0].copy()
-    for index in range(1, len(block)):
-        # a later class that is larger has a larger index: no row is looked up, which takes ten times as long
-        np.maximum(winner, np.multiply(block[index] > best, index, dtype=np.int64), out=winner)
-        np.maximum(best, block[index], out=best)
-    return winner, best
 
 
 def _numbers(column: pa.Array) -> np.ndarray:

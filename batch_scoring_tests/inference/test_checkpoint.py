@@ -74,7 +74,7 @@ def test_the_bundle_scores_as_the_checkpoint(tmp_path: Path) -> None:
     assert model.sha256 == sha256
     assert model.manifest.version == "v7"
     assert model.manifest.arguments == ARGUMENTS
-    assert model.manifest.classes == ("stays", "leaves")
+    assert model.manifest.task.class_names == ("stays", "leaves")
     assert model.manifest.metrics == {"auc": 0.5}
     assert model.manifest.training == {"from": "2023-10-01", "to": "2023-12-31"}
     own = ChurnNet(**ARGUMENTS)

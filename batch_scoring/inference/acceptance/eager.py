@@ -84,20 +84,6 @@ def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.nda
     return np.concatenate(parts)
 
 
-def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:
-    """The columns of predictions, by name, from float32[rows, outputs]."""
-    import torch
-
-    if manifest.task == "regression":
-        return {"prediction": pa.array(found[:, 0].astype(np.float64))}
-    probabilities = torch.softmax(torch.from_numpy(found), dim=1).numpy()
-    columns = {
-        "prediction": pa.array(found.argmax(axis=1), pa.int64()),
-        "prediction_proba": pa.array(probabilities.max(axis=1)),
-    }
-    return columns | {f"prob_class_{index}": pa.array(column) for index, column in enumerate(probabilities.T)}
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Limit torch to one thread, as the scorer does: sums then have one order on every machine."""

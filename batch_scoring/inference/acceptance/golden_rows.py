@@ -114,7 +114,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
     check_outputs_are_logits(network, manifest, *eager.matrices(manifest, golden), outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
         golden = golden.append_column(name, pa.array(column))
-    for name, scores in eager.scores(manifest, of_reference).items():
+    for name, scores in manifest.task.scores_of_eager(of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(manifest, reference, golden, outputs)
 
@@ -122,7 +122,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
     """Check that no column occurs twice or is one that the network adds."""
     check_names(rows)
-    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    ours = {*manifest.output_columns, *manifest.task.columns}
     if there := sorted(ours.intersection(rows.column_names)):
         raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to compute")
 

@@ -37,7 +37,7 @@ def check_outputs_are_logits(
 
     Args:
         network: in eager torch.
-        manifest: nothing is checked unless it is a classification.
+        manifest: nothing is checked unless the network is to give logits.
         numeric: a few rows to trace through the network.
         categorical: the same.
         outputs: float32[rows, classes] of all rows.
@@ -45,7 +45,7 @@ def check_outputs_are_logits(
     Raises:
         UnsoundError: they are probabilities.
     """
-    if manifest.task != "classification":
+    if manifest.task.gives != "logits":
         return
     finite = outputs[np.isfinite(outputs).all(axis=1)]
     if not len(finite) or finite.min() < -NEARLY:

@@ -57,7 +57,7 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
     except UnsoundError:  # it rejects gaps: such rows are quarantined
         numeric, categorical = eager.matrices(manifest, golden)
         expected = eager.forward(network, numeric, categorical, manifest.outputs)
-    tolerance = agreement.usual(manifest.task, expected)
+    tolerance = agreement.usual(manifest.task.tolerance, expected)
     learned = {name: values.clone() for name, values in _learned(network)}
     for trial in _trials(len(numeric)):
         found = eager.forward(network, numeric[trial.order], categorical[trial.order], manifest.outputs)

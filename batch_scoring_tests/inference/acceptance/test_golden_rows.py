@@ -111,7 +111,11 @@ REGRESSION = {"task": "regression", "classes": []}
             "golden: the network gives the same outputs for all rows",
         ),
         (Raising, {}, "golden: the network raises RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
-        (Base, {"task": "ranking"}, "bundle.json would not be a manifest: task: Input should be 'classification' or"),
+        (
+            Base,
+            {"task": "ranking"},
+            "bundle.json would not be a manifest: task: Input tag 'ranking' found using 'kind'",
+        ),
         (Base, {"metrics": {"auc": float("nan")}}, "metrics.auc: Input should be a finite number, found nan"),
         (Base, {"training": {"when": object()}}, "bundle.json would not be JSON: "),
         (Base, {"golden_tolerance": 1e30}, "golden_tolerance (1e+30) does not check golden outputs from"),
