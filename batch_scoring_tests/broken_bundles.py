@@ -251,7 +251,7 @@ FAULTS = {
     ),
     "one_class": Fault(
         lambda f: change_task(f, classes=["defaults"]),
-        ("is not a manifest", "classes are ['defaults']", "at least two", "zeros_like(z), z"),
+        ("is not a manifest", "classes are ['defaults']", "at least two", "say logits: 1"),
     ),
     "class_twice": Fault(
         lambda f: change_task(f, classes=["no", "no"]),

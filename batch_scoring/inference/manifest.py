@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from batch_scoring.inference.heads.classification import MANY
 from batch_scoring.inference.heads.names import Name, Names
 from batch_scoring.inference.heads.task import Task, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
@@ -88,7 +89,10 @@ class Manifest(BaseModel):
         if data.get("format") == 2 or not isinstance(data.get("task"), str):
             return data
         rest = {name: value for name, value in data.items() if name != "classes"}
-        return rest | {"task": from_name(data["task"], data.get("classes", ()))}
+        head = from_name(data["task"], classes := data.get("classes", ()))
+        if data.get("format") == 1 and len(classes) > MANY:
+            head["top"] = 0  # at that time each class had a column
+        return rest | {"task": head}
 
     @property
     def tolerance(self) -> Tolerance:

@@ -352,6 +352,8 @@ class Scorer:
     def _outputs(self, result: "torch.Tensor", rows: int, activated: bool) -> "torch.Tensor":
         """Contiguous columns, float32[outputs or values, rows], from the network's float32[rows, outputs]."""
         expected = (rows, self.manifest.outputs)
+        if expected == (*result.shape, 1):  # squeeze() is safe here: a pass never has a single row
+            result = result.unsqueeze(1)
         if tuple(result.shape) != expected:
             raise ScoringError(f"the network's output has shape {tuple(result.shape)}, expected {expected}")
         columns = result.float().t().contiguous()

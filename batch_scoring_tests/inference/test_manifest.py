@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from batch_scoring.inference.bundle import read_manifest
 from batch_scoring.inference.heads.classification import Classification
 from batch_scoring.inference.heads.task import Task
 from batch_scoring.inference.manifest import Manifest
+from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.broken_bundles import as_format_1, change_manifest
 from batch_scoring_tests.networks import NUMERIC, WORDS, Base, loaded, made, refusal, write
 
@@ -44,6 +46,17 @@ def test_a_task_of_before_is_the_head_of_today(tmp_path: Path) -> None:
     before = loaded(tmp_path, network).manifest
     assert (before.format, today.format) == (1, 2)
     assert before.task == today.task == Classification(classes=("no", "yes"))
+
+
+def test_many_classes_of_before_keep_a_column_each(tmp_path: Path) -> None:
+    network = made(type("Many", (Base,), {"outputs": 51}))
+    write(tmp_path, network, classes=list(map(str, range(51))))
+    assert len(loaded(tmp_path, network).manifest.task.columns) == 4
+    as_format_1(tmp_path)
+    manifest = read_manifest(open_folder(str(tmp_path)))[1]
+    assert len(manifest.task.columns) == 53
+    again = Manifest.model_validate_json(manifest.model_copy(update={"format": 2}).model_dump_json())
+    assert again.task == manifest.task
 
 
 def test_a_head_is_written_without_what_is_usual(tmp_path: Path) -> None:

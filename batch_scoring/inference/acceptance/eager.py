@@ -109,10 +109,12 @@ def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
         raise UnsoundError(f"the network returns a {type(result).__name__}; expected one tensor of shape {expected}")
     if not result.is_floating_point():
         raise UnsoundError(f"the network returns numbers of {result.dtype}; expected torch.float32")
+    if expected[1] == 1 and result.ndim < 2 and result.numel() == expected[0]:  # after squeeze()
+        result = result.reshape(expected)
     if tuple(result.shape) != expected:
         raise UnsoundError(
             f"the network's output has shape {tuple(result.shape)} for {expected[0]} rows; expected {expected}: a row "
-            "for each row, a logit for each class (a regression: one column, without squeeze())"
+            "for each row, a column for each output (one logit for two classes: say logits: 1)"
         )
     values: np.ndarray = result.float().numpy()
     return values

@@ -14,7 +14,10 @@ import pyarrow as pa
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
-from batch_scoring.inference.acceptance.output_activation import check_outputs_are_logits
+from batch_scoring.inference.acceptance.output_activation import (
+    check_outputs_are_logits,
+    check_outputs_are_probabilities,
+)
 from batch_scoring.inference.acceptance.reference import check_features, check_names
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
 from batch_scoring.inference.acceptance.vocabularies import check_codes
@@ -112,6 +115,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
         )
     outputs = np.concatenate([of_reference, of_golden])
     check_outputs_are_logits(network, manifest, *eager.matrices(manifest, golden), outputs)
+    check_outputs_are_probabilities(manifest, outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
         golden = golden.append_column(name, pa.array(column))
     for name, scores in manifest.task.scores_of_eager(of_reference).items():

@@ -6,43 +6,78 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.class_columns import ClassColumns, EveryClass, TopClasses
+from batch_scoring.inference.heads.head import Gives, Head
 from batch_scoring.inference.heads.names import Names
 from batch_scoring.inference.heads.tolerance import OF_LOGITS, Tolerance
 
 if TYPE_CHECKING:
     import torch
 
+MANY = 50
+"""Number of classes above which the likeliest ones alone become columns, unless `top` says otherwise."""
+USUAL_TOP = 5
+
 
 class Classification(Head):
-    """One of several classes, from a logit each: prediction, prediction_proba, prob_class_0 and so on."""
+    """One of several classes."""
 
     kind: Literal["classification"] = "classification"
     classes: Names = Field(description="meaning of prob_class_0 …, in the order of the network's outputs")
+    logits: Literal[1] | None = Field(
+        default=None, description="1: of two classes the network gives one output, that of the second"
+    )
+    top: int | None = Field(
+        default=None,
+        ge=0,
+        description="how many of the likeliest classes are written, in place of a column for each; 0: a column for "
+        f"each; if not given, 0 up to {MANY} classes and {USUAL_TOP} beyond",
+    )
+    outputs: Literal["logits", "probabilities"] = Field(
+        default="logits", description="probabilities: the network ends in its own softmax or sigmoid"
+    )
 
-    rule: ClassVar[str] = "all scores are probabilities"
-    broken: ClassVar[str] = "are not probabilities"
     tolerance: ClassVar[Tolerance] = OF_LOGITS
     sums_to_one: ClassVar[bool] = True
 
     @model_validator(mode="after")
-    def _has_classes(self) -> Self:
-        if len(self.classes) < 2:
+    def _fits_classes(self) -> Self:
+        found = len(self.classes)
+        if found < 2:
             raise ValueError(
                 f"classes are {list(self.classes)}; a classification has at least two (one class has probability 1 in "
-                "every row). A network with one output, a logit z, returns torch.cat([torch.zeros_like(z), z], dim=1)"
+                "every row). Of a network with one output, name both classes and say logits: 1"
             )
+        if self.logits == 1 and found > 2:
+            raise ValueError(f"logits is 1, but there are {found} classes; expected two, or an output for each")
+        if self.top is not None and self.top > found:
+            raise ValueError(f"top is {self.top}, but there are {found} classes")
         return self
 
     @property
     def width(self) -> int:
-        """A logit for each class."""
-        return len(self.classes)
+        """An output for each class, or one for two."""
+        return self.logits or len(self.classes)
 
     @property
-    def gives(self) -> Literal["logits"]:
-        """Logits."""
-        return "logits"
+    def values(self) -> int:
+        """Those of the columns."""
+        return self._columns.values
+
+    @property
+    def gives(self) -> Gives:
+        """Logits or probabilities."""
+        return self.outputs
+
+    @property
+    def rule(self) -> str:
+        """Probabilities; if they are the likeliest ones alone, in order."""
+        return "all scores are probabilities" + ", the likeliest first" * bool(self._top)
+
+    @property
+    def broken(self) -> str:
+        """The opposite."""
+        return "are not probabilities"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -51,17 +86,13 @@ class Classification(Head):
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
-        """The likeliest class as its position, its probability, and that of each class."""
-        return (
-            pa.field("prediction", pa.int64()),
-            pa.field("prediction_proba", pa.float32()),
-            *(pa.field(name, pa.float32()) for name in self._of_classes),
-        )
+        """See `class_columns.py`."""
+        return self._columns.fields
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """All probabilities."""
-        return ("prediction_proba", *self._of_classes)
+        """All columns with one probability."""
+        return ("prediction_proba", *self._columns.of_classes)
 
     @property
     def probabilities(self) -> tuple[str, ...]:
@@ -70,13 +101,13 @@ class Classification(Head):
 
     @property
     def expected_columns(self) -> tuple[str, ...]:
-        """The probability of each class."""
-        return self._of_classes
+        """The probability of each class, or of the likeliest."""
+        return self._columns.of_classes or self.measured
 
     @property
     def score_columns(self) -> tuple[str, ...]:
         """Of two classes the probability of the second, which determines the other; else all of them."""
-        return self._of_classes[1:] if len(self.classes) == 2 else self._of_classes
+        return self.expected_columns[1:] if len(self.expected_columns) == 2 else self.expected_columns
 
     @property
     def confidence_column(self) -> str:
@@ -86,51 +117,40 @@ class Classification(Head):
     @property
     def telling_column(self) -> str:
         """Of two classes the probability of the second."""
-        return self._of_classes[1] if len(self.classes) == 2 else "prediction_proba"
+        return self.expected_columns[1] if len(self.expected_columns) == 2 else self.confidence_column
 
     @property
-    def _of_classes(self) -> tuple[str, ...]:
-        return tuple(f"prob_class_{index}" for index in range(len(self.classes)))
+    def _top(self) -> int:
+        if self.top is None:
+            return USUAL_TOP if len(self.classes) > MANY else 0
+        return self.top
+
+    @property
+    def _columns(self) -> ClassColumns:
+        return TopClasses(self._top) if self._top else EveryClass(len(self.classes))
 
     def activate(self, raw: "torch.Tensor") -> "torch.Tensor":
-        """The probabilities."""
-        return raw.softmax(dim=0)
+        """The probabilities: a softmax, unless the network gives them; beside one logit, the other one's is 0."""
+        import torch
+
+        if self.outputs == "probabilities":
+            return self._columns.block(torch.cat([1 - raw, raw]) if self.logits else raw)
+        both = torch.cat([torch.zeros_like(raw), raw]) if self.logits else raw
+        return self._columns.block(both.softmax(dim=0))
 
     def scores(self, block: np.ndarray) -> tuple[dict[str, pa.Array], np.ndarray]:
         """See `Head.scores`."""
-        winner, best = _best_class(block)
-        columns = {"prediction": winner, "prediction_proba": best, **dict(zip(self._of_classes, block, strict=True))}
-        return {name: pa.array(values) for name, values in columns.items()}, np.isnan(best)
+        return self._columns.scores(block)
 
     def scores_of_eager(self, found: np.ndarray) -> dict[str, pa.Array]:
         """See `Head.scores_of_eager`."""
         import torch
 
-        probabilities = torch.softmax(torch.from_numpy(found), dim=1).numpy()
-        columns = {
-            "prediction": pa.array(found.argmax(axis=1), pa.int64()),
-            "prediction_proba": pa.array(probabilities.max(axis=1)),
-        }
-        return columns | {
-            name: pa.array(values) for name, values in zip(self._of_classes, probabilities.T, strict=True)
-        }
+        if self.outputs == "logits":
+            own = torch.from_numpy(found)
+            found = (torch.sigmoid(own) if self.logits else torch.softmax(own, dim=1)).numpy()
+        return self._columns.scores_of_eager(np.hstack([1 - found, found]) if self.logits else found)
 
     def is_sound(self, scores: pa.RecordBatch) -> np.ndarray:
-        """Whether probabilities lie in 0 … 1 and sum to 1."""
-        block = [scores.column(name).to_numpy() for name in self._of_classes]
-        total = np.sum(block, axis=0)
-        sound: np.ndarray = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
-        return sound
-
-
-def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first largest class of each row of float32[classes, rows]: int64 position, float32 value, NaN if any is NaN.
-
-    Class by class over contiguous rows: numpy's argmax over the first axis takes twice as long.
-    """
-    winner, best = np.zeros(block.shape[1], np.int64), block[0].copy()
-    for index in range(1, len(block)):
-        # a later class that is larger has a larger index: no row is looked up, which takes ten times as long
-        np.maximum(winner, np.multiply(block[index] > best, index, dtype=np.int64), out=winner)
-        np.maximum(best, block[index], out=best)
-    return winner, best
+        """See `class_columns.py`."""
+        return self._columns.is_sound(scores)

@@ -27,10 +27,6 @@ class Head(BaseModel, ABC):
 
     kind: str
 
-    rule: ClassVar[str]
-    """What holds for the scores of every row: what `scores_are_probabilities` expects."""
-    broken: ClassVar[str]
-    """What rows do or are that break the rule, after `3 of 100 scored rows`."""
     tolerance: ClassVar[Tolerance]
     """How far golden outputs may differ on another machine, unless the bundle says more."""
     sums_to_one: ClassVar[bool] = False
@@ -50,6 +46,16 @@ class Head(BaseModel, ABC):
     def gives(self) -> Gives:
         """What the network's outputs are."""
         return "values"
+
+    @property
+    def rule(self) -> str:
+        """What holds for the scores of every row: what `scores_are_probabilities` expects."""
+        return "all values are finite"
+
+    @property
+    def broken(self) -> str:
+        """What rows are that break the rule, after `3 of 100 scored rows`."""
+        return "are not finite"
 
     @property
     @abstractmethod
@@ -112,6 +118,10 @@ class Head(BaseModel, ABC):
     def is_sound(self, scores: pa.RecordBatch) -> np.ndarray:
         """bool[rows]: whether scores are as `rule` says."""
 
+    def is_crossed(self, scores: pa.RecordBatch) -> np.ndarray:
+        """bool[rows]: whether quantiles are not in the order of their levels."""
+        return np.zeros(scores.num_rows, bool)
+
     def class_counts(self, predicted: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """int64[classes]: how often each class or label is predicted."""
         return np.bincount(predicted.to_numpy(), minlength=len(self.class_names))
@@ -121,6 +131,19 @@ class Head(BaseModel, ABC):
         """Write what differs from the defaults, so that a manifest is short."""
         defaults = {name: field.default for name, field in type(self).model_fields.items() if name != "kind"}
         return {name: value for name, value in dump(self).items() if getattr(self, name) != defaults.get(name, ...)}
+
+
+def list_of(kind: pa.DataType) -> pa.DataType:
+    """The type of a column of lists: Delta has none of a fixed size, and calls what a list holds `element`."""
+    return pa.list_(pa.field("element", kind))
+
+
+def lists(values: np.ndarray) -> pa.Array:
+    """A column of lists of equal length from [rows, length]."""
+    rows, length = values.shape
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * length)
+    return pa.ListArray.from_arrays(offsets, flat, type=list_of(flat.type))
 
 
 def finite(scores: pa.RecordBatch, columns: tuple[str, ...]) -> np.ndarray:

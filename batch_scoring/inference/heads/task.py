@@ -6,15 +6,18 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from batch_scoring.inference.heads.classification import Classification
+from batch_scoring.inference.heads.labels import Labels
+from batch_scoring.inference.heads.quantiles import Quantiles
 from batch_scoring.inference.heads.regression import Regression
+from batch_scoring.inference.heads.vector import Vector
 
-Task: TypeAlias = Annotated[Classification | Regression, Field(discriminator="kind")]
+Task: TypeAlias = Annotated[Classification | Labels | Regression | Quantiles | Vector, Field(discriminator="kind")]
 TaskName = Literal["classification", "regression"]
 """Tasks that a name and the classes describe."""
 
 
 def from_name(task: str, classes: Sequence[str]) -> dict[str, Any]:
-    """The fields of the head that a name and classes describe, as in format 1 of a manifest."""
+    """The fields of the head that a name and classes describe."""
     return {"kind": task, "classes": list(classes)} if task == "classification" else {"kind": task}
 
 
