@@ -14,7 +14,7 @@ runs code from outside the pipeline's own package. `registry.py` knows which ver
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,10 @@ from pydantic_core import PydanticSerializationError
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
 from batch_scoring.inference.acceptance import agreement, reference, row_independence, tokens, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
-from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Text, Tolerance
+from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.task import TaskName, from_name
+from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
+from batch_scoring.inference.manifest import FORMATS, LoadedModel, Manifest, Text
 from batch_scoring.inference.network import weights
 from batch_scoring.inference.network.code import ModelCode, NetworkClass
 from batch_scoring.inference.reference_profile import ReferenceProfile
@@ -335,10 +338,10 @@ def write_bundle(
     arguments: dict[str, Any],
     name: str,
     version: str,
-    task: Task,
+    task: Head | TaskName,
     numeric: list[str],
     categorical: dict[str, list[str]],
-    classes: list[str],
+    classes: Sequence[str] = (),
     training: dict[str, Any],
     metrics: dict[str, float],
     golden: pa.Table,
@@ -359,10 +362,11 @@ def write_bundle(
         arguments: keyword arguments that build the same class again; plain JSON.
         name: the pipeline's name.
         version: the version's name, which is stored in every scored row.
-        task: what the outputs are: logits of classes, or one value.
+        task: what the outputs are, a head of `inference/heads/`; or a name: classification for logits of `classes`,
+            regression for one value.
         numeric: feature columns in the order of the numeric matrix.
         categorical: vocabulary of each categorical column, in the order of the categorical matrix.
-        classes: meaning of each class in the order of the logits; empty for a regression.
+        classes: meaning of each class in the order of the logits, if `task` is a name.
         training: window, rows and validation, for people.
         metrics: measured figures, by name.
         golden: 64 rows with the key and the feature columns.
@@ -393,12 +397,11 @@ def write_bundle(
         place,
         name=name,
         version=version,
-        task=task,
+        task=from_name(task, classes) if isinstance(task, str) else task,
         arguments=arguments,
         numeric=tuple(numeric),
         categorical={column: tuple(words) for column, words in categorical.items()},
         text=text,
-        classes=tuple(classes),
         training=training,
         metrics=metrics,
         golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
@@ -411,7 +414,9 @@ def write_bundle(
         owned = golden_rows.compute(trained, golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.kept_reference)}
     content |= {TOKENIZER: tokenizer} if text and tokenizer else {}
-    tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
+    tolerance: Tolerance | float | None = golden_tolerance
+    if tolerance is None:
+        tolerance = agreement.usual(draft.task.tolerance, owned.golden_outputs)
     written = _sealed(owned.manifest.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
     model = prove(written, type(network))
     with _located(place.uri):
@@ -437,7 +442,7 @@ def _draft(place: Folder, **fields: Any) -> Manifest:  # noqa: ANN401  (the mani
 def _sealed(draft: Manifest, content: Mapping[str, bytes], uri: str) -> Bundle:
     """The bundle of some files, with their sha256 in its manifest."""
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
-    raw = _dump(draft.model_copy(update={"files": digests}))
+    raw = _dump(draft.model_copy(update={"files": digests, "format": FORMATS[-1]}))
     manifest = Manifest.model_validate_json(raw)  # as it will be read: a tuple has become a list
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), {**content, MANIFEST: raw}, uri)
 

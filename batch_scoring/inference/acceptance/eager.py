@@ -19,7 +19,7 @@ from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.inputs.encoded import GRID
 from batch_scoring.inference.inputs.ragged import widths
 from batch_scoring.inference.inputs.texts import read_tokenizer
-from batch_scoring.inference.manifest import LoadedModel, Manifest, Text
+from batch_scoring.inference.manifest import LoadedModel, Text
 
 if TYPE_CHECKING:
     import torch
@@ -177,20 +177,6 @@ def forward(network: "torch.nn.Module", given: Inputs, width: int, *, wider: int
     return found
 
 
-def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:
-    """The columns of predictions, by name, from float32[rows, outputs]."""
-    import torch
-
-    if manifest.task == "regression":
-        return {"prediction": pa.array(found[:, 0].astype(np.float64))}
-    probabilities = torch.softmax(torch.from_numpy(found), dim=1).numpy()
-    columns = {
-        "prediction": pa.array(found.argmax(axis=1), pa.int64()),
-        "prediction_proba": pa.array(probabilities.max(axis=1)),
-    }
-    return columns | {f"prob_class_{index}": pa.array(column) for index, column in enumerate(probabilities.T)}
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Limit torch to one thread, as the scorer does: sums then have one order on every machine."""
@@ -216,10 +202,12 @@ def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
         raise UnsoundError(f"the network returns a {type(result).__name__}; expected one tensor of shape {expected}")
     if not result.is_floating_point():
         raise UnsoundError(f"the network returns numbers of {result.dtype}; expected torch.float32")
+    if expected[1] == 1 and result.ndim < 2 and result.numel() == expected[0]:  # after squeeze()
+        result = result.reshape(expected)
     if tuple(result.shape) != expected:
         raise UnsoundError(
             f"the network's output has shape {tuple(result.shape)} for {expected[0]} rows; expected {expected}: a row "
-            "for each row, a logit for each class (a regression: one column, without squeeze())"
+            "for each row, a column for each output (one logit for two classes: say logits: 1)"
         )
     values: np.ndarray = result.float().numpy()
     return values

@@ -14,7 +14,10 @@ import pyarrow as pa
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
-from batch_scoring.inference.acceptance.output_activation import check_outputs_are_logits
+from batch_scoring.inference.acceptance.output_activation import (
+    check_outputs_are_logits,
+    check_outputs_are_probabilities,
+)
 from batch_scoring.inference.acceptance.padding import check_padding_is_not_read, rounds_by_lengths
 from batch_scoring.inference.acceptance.reference import check_features, check_names
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
@@ -142,9 +145,10 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
         )
     outputs = np.concatenate([of_reference, of_golden])
     check_outputs_are_logits(network, manifest, eager.inputs(model, golden), outputs)
+    check_outputs_are_probabilities(manifest, outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
         golden = golden.append_column(name, pa.array(column))
-    for name, scores in eager.scores(manifest, of_reference).items():
+    for name, scores in manifest.task.scores_of_eager(of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(model, reference, golden, outputs)
 
@@ -152,7 +156,7 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
     """Check that no column occurs twice or is one that the network adds."""
     check_names(rows)
-    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    ours = {*manifest.output_columns, *manifest.task.columns}
     if there := sorted(ours.intersection(rows.column_names)):
         raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to compute")
 

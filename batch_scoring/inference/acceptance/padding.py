@@ -34,7 +34,7 @@ def check_padding_is_not_read(model: LoadedModel, golden: pa.Table) -> None:
     rows = given.replace_tokens(ids[: steps[-2]] for ids in given.tokens or ())
     expected = eager.forward(model.network, rows, manifest.outputs)
     found = eager.forward(model.network, rows, manifest.outputs, wider=1)
-    seen = agreement.worst(found, expected, agreement.usual(manifest.task, expected))
+    seen = agreement.worst(found, expected, agreement.usual(manifest.task.tolerance, expected))
     if not seen.is_accepted:
         tokens = len((rows.tokens or ())[seen.row])
         place = int(np.searchsorted(steps, tokens))

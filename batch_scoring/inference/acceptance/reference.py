@@ -19,14 +19,16 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
             score is invalid.
     """
     check_features(manifest, rows)
-    wanted = ("prediction", *manifest.score_columns)
-    if absent := [name for name in dict.fromkeys(wanted) if name not in rows.column_names]:
+    head = manifest.task
+    plain = [field.name for field in head.fields if not pa.types.is_nested(field.type)]
+    wanted = dict.fromkeys((*plain[:1], *head.score_columns))
+    if absent := [name for name in wanted if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}; expected the model's scores beside the features")
-    for name in dict.fromkeys(wanted):
+    for name in wanted:
         check_numbers(name, rows[name].type)
         values = rows[name].cast(pa.float64()).to_numpy()
         bad = ~np.isfinite(values)
-        if name.startswith("prob_class_"):
+        if name in head.probabilities:
             bad |= (values < 0) | (values > 1)
         if bad.any():
             raise UnsoundError(f"{int(bad.sum())} of {len(values)} values of {name} are not scores")
@@ -66,8 +68,8 @@ def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
             raise UnsoundError(f"it has thresholds of {', '.join(other)}, not a {kind} feature of the model")
     if other := sorted(set(profile.everyday) - set(manifest.categorical)):
         raise UnsoundError(f"it has everyday values of {', '.join(other)}, not a categorical feature of the model")
-    if other := sorted(set(profile.scores) - set(manifest.score_columns)):
-        scores = ", ".join(manifest.score_columns)
+    if other := sorted(set(profile.scores) - set(manifest.task.score_columns)):
+        scores = ", ".join(manifest.task.score_columns)
         raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 

@@ -60,7 +60,7 @@ def check_rows_are_independent(model: LoadedModel, golden: pa.Table) -> None:
     except UnsoundError:  # it rejects gaps: such rows are quarantined
         rows = plain
         expected = eager.forward(network, rows, manifest.outputs)
-    tolerance = agreement.usual(manifest.task, expected)
+    tolerance = agreement.usual(manifest.task.tolerance, expected)
     learned = {name: values.clone() for name, values in _learned(network)}
     for trial in _trials(len(rows)):
         found = eager.forward(network, rows.take(trial.order), manifest.outputs)
