@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import torch
 
@@ -130,6 +131,11 @@ class Manifest(BaseModel):
     classes: Names = Field(description="meaning of prob_class_0 …; empty for a regression")
     training: Plain
     metrics: dict[str, FiniteFloat]
+    engineered: dict[str, str] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="Arrow type of each column that features.transform makes; absent without a transform",
+    )
     golden_tolerance: AnyTolerance = Field(
         default=ROUNDING, description="how far golden outputs may differ; a number: absolute (as in older bundles)"
     )
@@ -184,6 +190,49 @@ class Manifest(BaseModel):
         return "prediction" if self.task == "regression" else "prediction_proba"
 
 
+class BrokenRow(NamedTuple):
+    """A row without engineered features, or with impossible ones."""
+
+    position: int
+    rule: str
+    column: str
+    """The engineered column that breaks the rule; empty if the function raises."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Rows with their engineered features."""
+
+    rows: "pa.RecordBatch"
+    """Those that have them, with all their other columns."""
+    positions: "np.ndarray"
+    """int64: the position of each in the batch that was given."""
+    broken: tuple[BrokenRow, ...]
+    """The others, by position."""
+
+
+class MakesFeatures(Protocol):
+    """What makes the engineered features of a model: `inputs/transform.py`."""
+
+    @property
+    def reads(self) -> "pa.Schema":
+        """The raw columns that it gets."""
+
+    @property
+    def gives(self) -> "pa.Schema":
+        """The engineered features."""
+
+    def run(self, batch: "pa.RecordBatch", *, typed: bool = True) -> "tuple[pa.RecordBatch, list[BrokenRow]]":
+        """The engineered features alone."""
+
+    def apply(self, batch: "pa.RecordBatch") -> Transformed:
+        """Rows with their engineered features, and those that have none."""
+
+    def applied(self, rows: "pa.Table") -> "pa.Table":
+        """A small table with its engineered features."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A verified bundle with its network, ready to score."""
@@ -193,3 +242,18 @@ class LoadedModel:
     network: "torch.nn.Module"
     golden: "pa.Table | None" = None
     """Rows like those to be scored; on them the scorer proves its optimisations."""
+    transform: "MakesFeatures | None" = None
+    """Makes the engineered features of the rows, if the model has any."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows to be scored need."""
+        return tuple(self.transform.reads.names) if self.transform else self.manifest.features
+
+    def with_engineered(self, rows: "pa.Table") -> "pa.Table":
+        """A small table, such as the golden rows, with the engineered features.
+
+        Raises:
+            ScoringError: see `Transform.applied`.
+        """
+        return self.transform.applied(rows) if self.transform else rows

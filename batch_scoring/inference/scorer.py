@@ -21,7 +21,7 @@ import copy
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -35,7 +35,7 @@ from batch_scoring.runtime.parallel import in_order, spare_cores
 if TYPE_CHECKING:
     import torch
 
-    from batch_scoring.inference.manifest import LoadedModel
+    from batch_scoring.inference.manifest import LoadedModel, Transformed
     from batch_scoring.inference.network.packed_linear import ProbeRows
 
 GRID = 64
@@ -69,8 +69,11 @@ class FailedRow:
 
     position: int
     """In its record batch, from 0."""
-    rule: Literal["input_is_finite", "network_raises", "output_is_finite"]
+    rule: str
+    """input_is_finite, network_raises, output_is_finite, transform_raises, or a rule about engineered features."""
     detail: str
+    column: str = ""
+    """The engineered column that breaks the rule, if one does."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ class Scorer:
             )
         self.device = device
         self.manifest = model.manifest
+        self.columns = model.columns
+        """The columns that record batches need."""
+        self._model = model
         self._vocabularies = {name: pa.array(words, pa.string()) for name, words in self.manifest.categorical.items()}
         self._lane = threading.local()
         self._cpu_network = model.network.eval()
@@ -166,14 +172,14 @@ class Scorer:
         if helpers is None:
             helpers = 2 if self.device == "cuda" else spare_cores()
         found: list[ScoredBatch] = []
-        raising = 0
+        raising: collections.Counter[str] = collections.Counter()
         with (
             _one_torch_thread_each() as settle,
             contextlib.closing(in_order(self._score_part, self._parts(batches, helpers + 1), helpers, settle)) as parts,
         ):
             for whole, scored in parts:
                 found.append(scored)
-                raising += sum(row.rule == "network_raises" for row in scored.failed)
+                raising.update(row.rule for row in scored.failed)
                 _ensure_few(raising, scored.failed)
                 if whole is not None:
                     yield _joined(whole, found)
@@ -181,6 +187,13 @@ class Scorer:
 
     def score_batch(self, batch: pa.RecordBatch) -> ScoredBatch:
         """Score one record batch on the calling thread."""
+        if self._model.transform is None:
+            return self._score_inputs(batch)
+        made = self._model.transform.apply(batch)
+        return _with_broken(batch, made, self._score_inputs(made.rows))
+
+    def _score_inputs(self, batch: pa.RecordBatch) -> ScoredBatch:
+        """Score rows that have all features, engineered ones among them."""
         numeric, categorical, unknown = self.matrices(batch)
         infinite = self._infinite(batch, numeric)
         block, failed = self._run(batch, numeric, categorical, probabilities=True)
@@ -234,9 +247,9 @@ class Scorer:
         """The network's raw outputs (logits or values), float32[rows, outputs], for a small table.
 
         Raises:
-            ScoringError: the network raises for one of the rows.
+            ScoringError: the network or the transform raises for one of the rows.
         """
-        batch = table.combine_chunks().to_batches()[0]
+        batch = self._model.with_engineered(table).combine_chunks().to_batches()[0]
         numeric, categorical, _ = self.matrices(batch)
         with _one_torch_thread_each():
             block, failed = self._run(batch, numeric, categorical, probabilities=False)
@@ -398,7 +411,7 @@ class Scorer:
                 return
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
             failed.append(FailedRow(start, "network_raises", detail))
-            _ensure_few(len(failed), failed)
+            _ensure_few({"network_raises": len(failed)}, failed)
 
     def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[ProbeRows]":
         for probe in self._probes(golden) if golden is not None else ():
@@ -413,6 +426,7 @@ class Scorer:
         def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> ProbeRows:
             return ProbeRows(name, torch.from_numpy(numeric), torch.from_numpy(categorical))
 
+        golden = self._model.with_engineered(golden)
         numeric, categorical, _ = self.matrices(golden.combine_chunks().to_batches()[0])
         yield probe("the golden rows", numeric, categorical)
         if self._vocabularies:
@@ -450,21 +464,34 @@ class Scorer:
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
-def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
-    """Check that the network raises for few rows.
+_RAISING = {"network_raises": "the network", "transform_raises": "features.transform"}
+"""The pipeline's own code that may raise for a row, by the rule of such rows."""
+
+
+def _ensure_few(failed: Mapping[str, int], rows: Sequence[FailedRow]) -> None:
+    """Check that the pipeline's code raises for few rows.
 
     Args:
-        raising: rows of the stream for which it raises so far.
-        rows: some of them.
+        failed: rows of the stream that have failed so far, by rule.
+        rows: the last of them.
 
     Raises:
-        ScoringError: there are too many of them: the network is broken, not the rows.
+        ScoringError: there are too many for which it raises: the code is broken, not the rows.
     """
-    if raising > MOST_FAILING_ROWS:
-        raise ScoringError(
-            f"the network raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; for one of "
-            f"them: {next(row.detail for row in rows if row.rule == 'network_raises')}"
-        )
+    for rule, code in _RAISING.items():
+        if failed.get(rule, 0) > MOST_FAILING_ROWS and (said := [row.detail for row in rows if row.rule == rule]):
+            raise ScoringError(
+                f"{code} raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; for one of "
+                f"them: {said[0]}"
+            )
+
+
+def _with_broken(batch: pa.RecordBatch, made: "Transformed", scored: ScoredBatch) -> ScoredBatch:
+    """The result of a record batch, from that of its rows that have engineered features."""
+    failed = [replace(row, position=int(made.positions[row.position])) for row in scored.failed]
+    failed += [FailedRow(row.position, row.rule, row.detail, row.column) for row in made.broken]
+    failed.sort(key=lambda row: row.position)
+    return ScoredBatch(batch, scored.scores, tuple(failed), scored.unknown)
 
 
 def _joined(batch: pa.RecordBatch, parts: list[ScoredBatch]) -> ScoredBatch:

@@ -66,7 +66,7 @@ def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay |
             columns = sorted({column for shard in predictions.shards for column in shard.sums})
             scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
         folder = features_table(pipeline).folder
-        chosen = smallest(folder, features, list(spec.features.names), spec.features.categorical)
+        chosen = smallest(folder, features, list(spec.features.inputs), spec.features.categorical)
         if scores is not None:
             chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
