@@ -128,6 +128,8 @@ class Scorer:
         self.manifest = model.manifest
         self.columns = model.columns
         """The columns that record batches need."""
+        self.reads = model.transform.reads if model.transform else None
+        """The columns and types that the model's transform gets, if there is one."""
         self._model = model
         self._vocabularies = {name: pa.array(words, pa.string()) for name, words in self.manifest.categorical.items()}
         self._lane = threading.local()
