@@ -6,6 +6,7 @@ Each section validates its own fields here. `validation` phrases the errors and 
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal
 
@@ -127,6 +128,14 @@ class Features(Section):
     contract: Reference = Field(
         alias="schema", description="the pandera model, module:class inside the pipeline's package"
     )
+    transform: Reference | None = Field(
+        default=None,
+        description="function that makes features from columns, module:function inside the pipeline's package; its "
+        "module may define fit",
+    )
+    engineered: Reference | None = Field(
+        default=None, description="pandera model of what transform returns, module:class; same rules as schema"
+    )
     numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in order")
     categorical: tuple[str, ...] = Field(default=(), description="columns of the model's categorical matrix, in order")
 
@@ -135,19 +144,28 @@ class Features(Section):
     )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All feature columns in the model's order, numeric first."""
+    def inputs(self) -> tuple[str, ...]:
+        """The model's inputs in its order, numeric first: columns of the schema, or what transform makes of them."""
         return self.numeric + self.categorical
+
+    def validated(self, schema_columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns that validated features have because of the model; `schema_columns`: those of the schema.
+
+        A transform may read any column of the schema, so all are kept for it; without one, the model's inputs alone.
+        """
+        return tuple(schema_columns) if self.transform and schema_columns else self.inputs
 
     @model_validator(mode="after")
     def _distinct(self) -> "Features":
-        if not self.names:
+        if not self.inputs:
             raise ValueError("no features; expected at least one column under numeric or categorical")
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        twice = sorted({name for name in self.inputs if self.inputs.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")
-        if strange := [name for name in self.day_grain if name not in self.names]:
+        if strange := [name for name in self.day_grain if name not in self.inputs]:
             raise ValueError(f"day_grain names {', '.join(strange)}; expected names under numeric or categorical")
+        if self.engineered and not self.transform:
+            raise ValueError("engineered without transform, which makes the columns that it describes")
         return self
 
 

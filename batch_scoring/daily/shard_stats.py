@@ -1,13 +1,13 @@
 """Statistics of a shard's rows, kept in its footer: checks and reports never read the rows again."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config.spec import Features
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest import quarantine
@@ -25,9 +25,10 @@ UNKNOWN_VALUES = 20
 class ColumnCounts:
     """Missing values and categories of accepted rows."""
 
-    def __init__(self, features: Features) -> None:
-        self.missing = dict.fromkeys(features.names, 0)
-        self._categories: dict[str, Counter[str]] = {name: Counter() for name in features.categorical}
+    def __init__(self, inputs: Sequence[str], categorical: Sequence[str]) -> None:
+        """`inputs`: the model's inputs among the columns; `categorical`: those of them that are categories."""
+        self.missing = dict.fromkeys(inputs, 0)
+        self._categories: dict[str, Counter[str]] = {name: Counter() for name in categorical}
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count accepted rows."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from batch_scoring.inference.heads.task import Task, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import torch
 
@@ -106,6 +107,11 @@ class Manifest(BaseModel):
     text: Text | None = Field(default=None, exclude_if=lambda value: value is None, description="text columns")
     training: Plain
     metrics: dict[str, FiniteFloat]
+    engineered: dict[str, str] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="Arrow type of each column that features.transform makes; absent without a transform",
+    )
     golden_tolerance: AnyTolerance = Field(
         default=ROUNDING, description="how far golden outputs may differ; a number: absolute (as in older bundles)"
     )
@@ -154,6 +160,49 @@ class Manifest(BaseModel):
         return tuple(f"output_{index}" for index in range(self.outputs))
 
 
+class BrokenRow(NamedTuple):
+    """A row without engineered features, or with impossible ones."""
+
+    position: int
+    rule: str
+    column: str
+    """The engineered column that breaks the rule; empty if the function raises."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Rows with their engineered features."""
+
+    rows: "pa.RecordBatch"
+    """Those that have them, with all their other columns."""
+    positions: "np.ndarray"
+    """int64: the position of each in the batch that was given."""
+    broken: tuple[BrokenRow, ...]
+    """The others, by position."""
+
+
+class MakesFeatures(Protocol):
+    """What makes the engineered features of a model: `inputs/transform.py`."""
+
+    @property
+    def reads(self) -> "pa.Schema":
+        """The raw columns that it gets."""
+
+    @property
+    def gives(self) -> "pa.Schema":
+        """The engineered features."""
+
+    def run(self, batch: "pa.RecordBatch", *, typed: bool = True) -> "tuple[pa.RecordBatch, list[BrokenRow]]":
+        """The engineered features alone."""
+
+    def apply(self, batch: "pa.RecordBatch") -> Transformed:
+        """Rows with their engineered features, and those that have none."""
+
+    def applied(self, rows: "pa.Table") -> "pa.Table":
+        """A small table with its engineered features."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A verified bundle with its network, ready to score."""
@@ -165,3 +214,18 @@ class LoadedModel:
     """Rows like those to be scored; on them the scorer proves its optimisations."""
     tokenizer: bytes | None = None
     """The content of `tokenizer.json`, for a model of texts."""
+    transform: "MakesFeatures | None" = None
+    """Makes the engineered features of the rows, if the model has any."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows to be scored need."""
+        return tuple(self.transform.reads.names) if self.transform else self.manifest.features
+
+    def with_engineered(self, rows: "pa.Table") -> "pa.Table":
+        """A small table, such as the golden rows, with the engineered features.
+
+        Raises:
+            ScoringError: see `Transform.applied`.
+        """
+        return self.transform.applied(rows) if self.transform else rows

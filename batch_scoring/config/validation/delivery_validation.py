@@ -72,8 +72,12 @@ def unmet_names(spec: PipelineSpec, schema_columns: Sequence[str]) -> Iterator[s
         spec: with its valid sections at least, among them input and features.
         schema_columns: columns of the schema, if they are known without running it.
     """
-    rows = (spec.input.key, *spec.features.names, *spec.input.attributes, *_BESIDES)
+    validated = spec.features.validated(schema_columns)
+    rows = (spec.input.key, *validated, *spec.input.attributes, *_BESIDES)
     hints = {name: "it is a column of the schema: name it under input.attributes" for name in schema_columns}
+    if validated != spec.features.inputs:
+        made = (name for name in spec.features.inputs if name not in validated)
+        hints |= dict.fromkeys(made, "features.transform makes it for the model, and no table has it")
     decisions = getattr(spec, "decisions", None)
     if decisions:
         yield from _unmet_in_decisions(decisions, _Columns(rows, hints))

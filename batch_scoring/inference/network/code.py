@@ -1,15 +1,19 @@
 """The code of a pipeline that a model needs: what a bundle, which is data only, is brought to life with."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.inference.inputs.transform import Function, Rules
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 NetworkClass = Callable[..., "torch.nn.Module"]
+Fit = Callable[["pa.Table"], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,12 @@ class ModelCode:
 
     network: NetworkClass
     """Builds the network from the bundle's arguments."""
+    transform: Function | None = None
+    """Makes the engineered features."""
+    fit: Fit | None = None
+    """Learns from the training rows what the transform needs; beside it in its module. Scoring never calls it."""
+    rules: Rules | None = None
+    """Which rows have impossible engineered features; `daily/model_code.py` adds those of the spec."""
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Self:
@@ -26,7 +36,13 @@ class ModelCode:
         Raises:
             CodeError: a module cannot be imported, or lacks what the spec names.
         """
-        return cls(network=pipeline.load(pipeline.spec.model.network))
+        network = pipeline.load(pipeline.spec.model.network)
+        reference = pipeline.spec.features.transform
+        if not reference:
+            return cls(network)
+        transform = pipeline.load(reference)
+        module = sys.modules[f"{pipeline.package}.{reference.split(':')[0]}"]
+        return cls(network, transform, getattr(module, "fit", None))
 
     @classmethod
     def given(cls, code: "ModelCode | NetworkClass") -> "ModelCode":
