@@ -95,7 +95,8 @@ class Pipeline:
     @property
     def _columns(self) -> list[Any]:
         features = self.spec.features
-        return [features.contract, features.numeric, features.categorical]
+        columns: list[Any] = [features.contract, features.numeric, features.categorical]
+        return [*columns, features.text] if features.text else columns
 
     @property
     def _engineering(self) -> list[str]:

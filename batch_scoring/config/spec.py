@@ -138,7 +138,11 @@ class Features(Section):
     )
     numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in order")
     categorical: tuple[str, ...] = Field(default=(), description="columns of the model's categorical matrix, in order")
-
+    text: tuple[str, ...] = Field(
+        default=(),
+        description="text columns, which the bundle's tokenizer turns into the model's tokens: one text, in order, "
+        "a line break between two columns",
+    )
     day_grain: tuple[str, ...] = Field(
         default=(), description="features that change as a whole from day to day (weather): drift skips their day test"
     )
@@ -146,7 +150,7 @@ class Features(Section):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The model's inputs in its order, numeric first: columns of the schema, or what transform makes of them."""
-        return self.numeric + self.categorical
+        return self.numeric + self.categorical + self.text
 
     def validated(self, schema_columns: Sequence[str]) -> tuple[str, ...]:
         """The columns that validated features have because of the model; `schema_columns`: those of the schema.
@@ -158,11 +162,11 @@ class Features(Section):
     @model_validator(mode="after")
     def _distinct(self) -> "Features":
         if not self.inputs:
-            raise ValueError("no features; expected at least one column under numeric or categorical")
+            raise ValueError("no features; expected at least one column under numeric, categorical or text")
         twice = sorted({name for name in self.inputs if self.inputs.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")
-        if strange := [name for name in self.day_grain if name not in self.inputs]:
+        if strange := [name for name in self.day_grain if name not in self.numeric + self.categorical]:
             raise ValueError(f"day_grain names {', '.join(strange)}; expected names under numeric or categorical")
         if self.engineered and not self.transform:
             raise ValueError("engineered without transform, which makes the columns that it describes")

@@ -33,6 +33,7 @@ from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import TaskName, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
 from batch_scoring.inference.inputs import fitted as fitted_state
+from batch_scoring.inference.inputs.texts import Texts
 from batch_scoring.inference.inputs.transform import Function, Rules, Transform
 from batch_scoring.inference.manifest import FORMATS, LoadedModel, Manifest, Text
 from batch_scoring.inference.network import weights
@@ -237,6 +238,16 @@ def build_transform(bundle: Bundle, function: Function | None, rules: Rules | No
     with _located(f"{bundle.uri}/{GOLDEN}"):
         reads, gives = transforms.columns_of(bundle.manifest, bundle.golden.schema)
     return Transform(function, state, reads, gives, rules)
+
+
+def build_texts(bundle: Bundle) -> Texts | None:
+    """What reads the texts of the bundle's model; None if it reads none.
+
+    Raises:
+        BundleError: the tokenizer is none.
+    """
+    with _located(bundle.uri):
+        return Texts(bundle.manifest.text, bundle.content[TOKENIZER]) if bundle.manifest.text else None
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:

@@ -220,7 +220,8 @@ class LoadedModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that rows to be scored need."""
-        return tuple(self.transform.reads.names) if self.transform else self.manifest.features
+        texts = self.manifest.text.columns if self.manifest.text else ()
+        return (*self.transform.reads.names, *texts) if self.transform else self.manifest.features
 
     def with_engineered(self, rows: "pa.Table") -> "pa.Table":
         """A small table, such as the golden rows, with the engineered features.

@@ -46,6 +46,7 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
     for kind, needed, named in (
         ("numeric", manifest.numeric, spec.numeric),
         ("categorical", tuple(manifest.categorical), spec.categorical),
+        ("text", manifest.text.columns if manifest.text else (), spec.text),
     ):
         if absent := [name for name in needed if name not in named]:
             raise BundleError(

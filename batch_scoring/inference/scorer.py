@@ -146,6 +146,11 @@ class Scorer:
         """Whether several threads run the network at once, each its own copy, or one at a time."""
         return self._copies.are_equal
 
+    @property
+    def pass_size(self) -> str:
+        """How much passes through the network at once, for people."""
+        return f"{self.batch_rows} {'tokens' if self._counts_tokens else 'rows'}"
+
     def halve(self, times: int) -> None:
         """Halve the rows of a forward pass this many times, on the grid; the scores stay the same."""
         self.batch_rows = padded(self.batch_rows >> times)

@@ -126,6 +126,7 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+        names += [("features.text", name) for name in features.text]
     attributes = key.attributes if key else ()
     names += [("input.attributes", name) for name in attributes]
     reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
@@ -376,7 +377,7 @@ def _unknown_columns(spec: PipelineSpec, folder: Path) -> Iterator[str]:
         if made is None:  # the transform alone knows
             return
         columns, where = [*columns, *made], f"{where} or {features.engineered}"
-    of_model = [("features.numeric", features.numeric), ("features.categorical", features.categorical)]
+    of_model = [(f"features.{kind}", getattr(features, kind)) for kind in ("numeric", "categorical", "text")]
     yield from _not_among(columns, of_model, where)
 
 
