@@ -142,10 +142,15 @@ class Engineered(pa.DataFrameModel):
 """What schema.py says of them."""
 
 
+def write_features(tiny: TinyProject, text: str) -> None:
+    """Replace features.py, as a deployment would."""
+    (tiny.folder / "features.py").write_text(text)
+    sys.modules.pop(f"batch_scoring.pipelines.{tiny.name}.features", None)
+
+
 def engineer(tiny: TinyProject, form: str = "arrow") -> None:
     """Give the tiny pipeline a transform and rules about what it makes, and write its spec; it has no bundle yet."""
-    (tiny.folder / "features.py").write_text(FEATURES[form])
-    sys.modules.pop(f"batch_scoring.pipelines.{tiny.name}.features", None)
+    write_features(tiny, FEATURES[form])
     tiny.write_code(schema=SCHEMA + RULES)
     tiny.spec["features"] |= {
         "transform": "features:transform",

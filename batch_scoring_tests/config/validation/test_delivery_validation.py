@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from batch_scoring_tests.engineered import engineer
 from batch_scoring_tests.specs import Change, errors_in, put
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -273,3 +274,12 @@ def test_columns_of_an_inherited_schema_are_hinted_at_only_if_they_are_known(dec
     deciding.write_code(schema="from json import JSONEncoder\nclass Rows(JSONEncoder):\n    x: float\n")
     [found] = errors_in(deciding, put("decisions", "eligible", value={"a": "phone is None"}))
     assert "no column phone; expected one of id, x, y, n, c, region, consent, prob_class_0, " in found
+
+
+def test_with_a_transform_all_columns_of_the_schema_can_be_named_and_none_that_it_makes(tiny: TinyProject) -> None:
+    engineer(tiny)
+    tiny.spec["decisions"] = {"eligible": {"red": "c == 'red' and x > 0"}, "actions": {"call": {}}}
+    tiny.write_spec()
+    assert tiny.pipeline.spec.decisions
+    [fault] = errors_in(tiny, put("decisions", "eligible", "red", value="ratio > 0"))
+    assert "ratio" in fault and "features.transform makes it for the model, and no table has it" in fault
