@@ -32,10 +32,11 @@ def ensure_new_version(pipeline: Pipeline, bundle: Bundle) -> None:
 
 
 def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
-    """Ensure that the spec declares every feature that the bundle needs.
+    """Ensure that the spec declares every feature that the bundle needs, and uses no column that the model adds.
 
     Raises:
-        BundleError: the bundle needs a feature that the spec does not name, or names as the other kind.
+        BundleError: the bundle needs a feature that the spec does not name, or names as the other kind; or a column of
+            its scores is one of the spec's own.
     """
     spec, manifest = pipeline.spec.features, bundle.manifest
     for kind, needed, named in (
@@ -47,6 +48,12 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
                 f"{bundle.uri} needs the {kind} features {', '.join(absent)}, "
                 f"which features.{kind} of the spec does not name"
             )
+    own = (pipeline.spec.input.key, *spec.names, *pipeline.spec.input.attributes)
+    if taken := [name for name in manifest.task.columns if name in own]:
+        raise BundleError(
+            f"{bundle.uri} adds the column {', '.join(taken)} to the predictions, which the spec uses itself; rename "
+            "the spec's own"
+        )
 
 
 def activate(pipeline: Pipeline, bundle: Bundle, run: StepContext) -> ActiveModel:

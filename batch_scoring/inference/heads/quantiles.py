@@ -29,6 +29,7 @@ class Quantiles(Head):
     )
 
     tolerance: ClassVar[Tolerance] = OF_VALUES
+    has_quantiles: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
@@ -82,7 +83,8 @@ class Quantiles(Head):
     def is_crossed(self, scores: pa.RecordBatch) -> np.ndarray:
         """Whether a quantile is below that of a lower level."""
         block = np.array([scores.column(name).to_numpy() for name in self.of_levels])
-        return np.any(block[1:] < block[:-1], axis=0)
+        crossed: np.ndarray = np.asarray((block[1:] < block[:-1]).any(axis=0))
+        return crossed
 
 
 def _decimals(level: float) -> str:
