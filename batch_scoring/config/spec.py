@@ -317,8 +317,16 @@ class Balance(Check):
     """Largest share of rows that one class may have."""
 
     share: Share = Field(
-        default=0.95, description="largest share of one class, or that of the reference's days if larger"
+        default=0.95,
+        description="largest share of one class, or that of the reference's days if larger; several labels are "
+        "compared with the reference's days alone",
     )
+
+
+class Ordering(Check):
+    """Largest share of rows whose quantiles may cross."""
+
+    share: Share = Field(default=0.01, description="largest share of rows with a quantile below that of a lower level")
 
 
 class Spread(Check):
@@ -360,6 +368,7 @@ class Checks(Section):
     scores_are_probabilities: Guard = Guard()
     confidence_is_usual: Confidence = Confidence()
     classes_are_balanced: Balance = Balance()
+    quantiles_are_ordered: Ordering = Ordering()
     scores_vary: Spread = Spread()
     cost_is_usual: Cost = Cost()
     features_match_reference: Notice = Notice()
