@@ -108,6 +108,8 @@ class JsonLines(StreamedRows):
         super().__init__(Text(stream, compressed=compressed), size)
         self._source = Blocks(self._text, BLOCK, _NO_LINES, line_feeds_only=True)
         self._first = self._source.take().removeprefix(BOM)
+        if self._first.count(b"\n") < HEAD_LINES:  # a block ends at a line end, and the last line may have none
+            self._first += self._source.take()
         lines = lines_of(self._first)
         found = json_values.inferred_types(map(lines.text, range(min(len(lines), HEAD_LINES))))
         declared: Mapping[str, Column] = columns if isinstance(columns, Mapping) else {}

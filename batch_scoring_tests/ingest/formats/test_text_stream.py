@@ -52,6 +52,15 @@ def test_blocks_are_all_of_the_bytes_and_end_where_lines_end(text: str, size: in
     assert sum(map(count_lines, taken)) == len(re.findall("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text))
 
 
+def test_a_last_row_without_end_may_begin_in_the_first_block(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first block is looked at for the header; what is read after it may end no line."""
+    monkeypatch.setattr(csv_rows, "BLOCK", 64)
+    file = land(folder, b"id,x\n" + b"1,2\n" * 14 + b"3," + b"4" * 20)
+    assert read(folder, file)[15] == {"id": b"3", "x": b"4" * 20}
+
+
 @pytest.mark.parametrize("newlines", [False, True])
 def test_a_row_longer_than_a_block_is_refused_with_the_limit(folder: LocalFolder, newlines: bool) -> None:
     long = b'id,x\n1,"' + (b"y\n" if newlines else b"yy") * 12_000_000
