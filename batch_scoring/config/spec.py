@@ -30,7 +30,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """Dialect of CSV files; it does not apply to Parquet files."""
+    """Dialect of CSV files; it does not apply to other files."""
 
     delimiter: str = Field(
         default=",",
