@@ -22,7 +22,7 @@ from batch_scoring.storage.folders.local import former_token
 from batch_scoring.storage.state import LandingFile
 
 if TYPE_CHECKING:
-    from batch_scoring.ingest.schema.contract import Column
+    from batch_scoring.ingest.schema.compiled import Column
 
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
 

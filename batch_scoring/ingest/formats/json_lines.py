@@ -24,7 +24,7 @@ from batch_scoring.ingest.formats.text_stream import BOM, Blocks, StreamedRows, 
 from batch_scoring.ingest.schema import casting
 
 if TYPE_CHECKING:
-    from batch_scoring.ingest.schema.contract import Column
+    from batch_scoring.ingest.schema.compiled import Column
 
 Part: TypeAlias = tuple[np.ndarray, pa.Table]
 """Positions of lines, and their rows."""

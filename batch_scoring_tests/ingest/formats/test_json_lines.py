@@ -16,7 +16,7 @@ from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import json_lines
 from batch_scoring.ingest.formats.rows import BrokenRow
-from batch_scoring.ingest.schema.contract import Column
+from batch_scoring.ingest.schema.compiled import Column
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import land
 
