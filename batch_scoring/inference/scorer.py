@@ -49,6 +49,9 @@ TOKENS = {"cpu": 8_192, "cuda": 262_144}
 LONG_ROWS = 4_096
 """Rows of texts in one work item of a thread: with fewer, groups of one length would mostly be padding."""
 
+ARRAY_BYTES = 64 * 1024**2
+"""Size of the arrays of the pipeline's own encoder in one work item of a thread: images are large."""
+
 BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
@@ -223,6 +226,8 @@ class Scorer:
         for batch in batches:
             if self._encoder.is_ragged:
                 rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
+            elif self._encoder.row_bytes:
+                rows = max(GRID, ARRAY_BYTES // self._encoder.row_bytes // GRID * GRID)
             else:
                 passes = -(-batch.num_rows // self.batch_rows)
                 pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1

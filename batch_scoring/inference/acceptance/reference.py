@@ -52,8 +52,8 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def _has_texts(manifest: Manifest, rows: pa.Table) -> bool:
-    """Whether there are the texts themselves, as in a training sample, and not what describes them."""
-    return manifest.text is not None and set(manifest.text.columns) <= set(rows.column_names)
+    """Whether there are texts and vectors themselves, as in a training sample, and not what describes them."""
+    return bool(manifest.described) and set(manifest.described) <= set(rows.column_names)
 
 
 def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:

@@ -5,14 +5,15 @@ import pyarrow as pa
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
 from batch_scoring.inference.inputs.texts import read_tokenizer
+from batch_scoring.inference.inputs.vectors import is_list
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 
 
 def check_texts(manifest: Manifest, rows: pa.Table) -> None:
-    """Check the type of text columns.
+    """Check the types of text columns and of vectors.
 
     Raises:
-        UnsoundError: one is missing, or is not text.
+        UnsoundError: one is missing, or is not text, or holds no lists.
     """
     for name in manifest.text.columns if manifest.text else ():
         if name not in rows.column_names:
@@ -20,6 +21,11 @@ def check_texts(manifest: Manifest, rows: pa.Table) -> None:
         kind = rows[name].type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
             raise UnsoundError(f"column {name} is {kind}; expected text")
+    for name in manifest.vectors:
+        if name not in rows.column_names:
+            raise UnsoundError(f"it has no column {name}, a vector that the model needs")
+        if not is_list(rows[name].type):
+            raise UnsoundError(f"column {name} is {rows[name].type}; expected lists of numbers")
 
 
 def check_tokens(model: LoadedModel, rows: pa.Table) -> None:

@@ -350,7 +350,7 @@ def test_what_is_no_column_for_each_row_is_refused(tmp_path: Path, transform: Ca
 
 def test_a_fitted_state_that_is_no_data_or_that_nobody_gets_is_refused(tmp_path: Path) -> None:
     assert "scaler of the fitted state is a object" in refusal(tmp_path, in_arrow, fitted={"scaler": object()})
-    assert "code has no transform" in refusal(tmp_path, in_arrow, fitted={}, code=None, numeric=["amount"])
+    assert "neither transform nor encode" in refusal(tmp_path, in_arrow, fitted={}, code=None, numeric=["amount"])
 
 
 def test_another_fitted_state_is_another_model(tmp_path: Path) -> None:
