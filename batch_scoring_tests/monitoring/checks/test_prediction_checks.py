@@ -118,7 +118,7 @@ def label_shares(rows: int, fast: int, cheap: int) -> Finding:
     [
         (2500, 9500, True, "95.0% of 10000 rows have the label cheap, expected 79."),
         (4100, 9500, True, "41.0% of 10000 rows have the label fast, expected 8."),
-        (4300, 9500, False, "43.0% of 10000 rows have the label fast, expected 8.6% to 41."),
+        (4300, 9500, False, "43.0% of 10000 rows have the label fast, expected 8.8% to 41."),
         (500, 9500, False, "5.0% of 10000 rows have the label fast, expected 8."),
         (2500, 0, False, "0.0% of 10000 rows have the label cheap, expected 79."),
         (2500, 10000, True, ""),
