@@ -357,8 +357,8 @@ def write_bundle(
         golden: 64 rows with the key and the feature columns.
         reference: a sample of the training window with the key, `dt` (date) and the feature columns.
         expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
-            key occurs on several days) and either the network's outputs (`output_0` …) or the scores
-            (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
+            key occurs on several days) and either the network's outputs (`output_0` …) or the scores as predictions
+            have them (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
 
