@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -59,6 +59,38 @@ AnyTolerance = Annotated[
 ]
 
 
+TEXT_DESCRIPTORS = ("text.characters", "text.tokens", "text.unknown_share", "text.is_empty")
+"""What is kept of a text for drift: its length, the share of its tokens that are unknown, whether it is empty."""
+
+
+class Text(BaseModel):
+    """The text columns of a model, which its tokenizer turns into `tokens` int64[rows, width]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: Annotated[Names, Field(min_length=1)] = Field(
+        description="columns of one text, in order, a line break between them"
+    )
+    longest: int = Field(ge=1, le=65_536, description="tokens that are kept of a text, special ones included")
+    padding: int = Field(default=0, ge=0, description="id that fills a text up to the width of its group")
+    unknown: int = Field(ge=0, description="id of an unknown token, which stands for an empty text")
+
+    exact: bool = Field(
+        default=False,
+        description="whether texts of different lengths never pass together: a network that packs its sequences, as "
+        "recurrent ones do, rounds differently beside longer or shorter ones",
+    )
+
+    @model_validator(mode="after")
+    def _is_seen(self) -> Self:
+        if self.unknown == self.padding:
+            raise ValueError(
+                f"unknown and padding are both {self.padding}: an empty text would be padding alone; expected another "
+                "id for unknown tokens"
+            )
+        return self
+
+
 class Manifest(BaseModel):
     """The content of `bundle.json`."""
 
@@ -71,6 +103,7 @@ class Manifest(BaseModel):
     arguments: Plain = Field(description="keyword arguments of the network's class")
     numeric: Names
     categorical: dict[str, Names] = Field(description="vocabulary of each column; code = position + 1, 0 is unknown")
+    text: Text | None = Field(default=None, exclude_if=lambda value: value is None, description="text columns")
     training: Plain
     metrics: dict[str, FiniteFloat]
     golden_tolerance: AnyTolerance = Field(
@@ -103,7 +136,12 @@ class Manifest(BaseModel):
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns that the network needs."""
-        return (*self.numeric, *self.categorical)
+        return (*self.numeric, *self.categorical, *(self.text.columns if self.text else ()))
+
+    @property
+    def compared_numeric(self) -> tuple[str, ...]:
+        """The numbers that drift compares: features, and of a text its descriptors, never the text itself."""
+        return (*self.numeric, *(TEXT_DESCRIPTORS if self.text else ()))
 
     @property
     def outputs(self) -> int:
@@ -125,3 +163,5 @@ class LoadedModel:
     network: "torch.nn.Module"
     golden: "pa.Table | None" = None
     """Rows like those to be scored; on them the scorer proves its optimisations."""
+    tokenizer: bytes | None = None
+    """The content of `tokenizer.json`, for a model of texts."""

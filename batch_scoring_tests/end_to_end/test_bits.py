@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from batch_scoring.inference import scorer as engine
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.regression import Regression
+from batch_scoring.inference.inputs import encoded
+from batch_scoring.inference.inputs.encoded import GRID, FailedRow
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.scorer import GRID, Scorer
+from batch_scoring.inference.scorer import Scorer
 from batch_scoring_tests.heads import HEADS
 
 NUMERIC, WORDS, WIDTH = 6, ("red", "green", "blue"), 20
@@ -179,7 +180,7 @@ def test_a_row_has_the_same_bits_in_every_share_of_a_day(name: str) -> None:
 )
 @pytest.mark.parametrize("name", ["ends in sigmoid", "ends in silu", "ends in mish", "one sigmoid"])
 def test_a_smaller_grid_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "GRID", 16)
+    monkeypatch.setattr(encoded, "GRID", 16)
     batch = rows(ROWS)
     expected = scores(scorer_of(name, batch_rows=4096), cut(batch, ROWS))
     assert differing(scores(scorer_of(name), cut(batch, 16)), expected)
@@ -188,7 +189,7 @@ def test_a_smaller_grid_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -
 class LateActivation(Scorer):
     """Applies the head's activation where the padding is cut off already."""
 
-    def _run(self, *arguments: object, activated: bool) -> tuple[np.ndarray, list[engine.FailedRow]]:
+    def _run(self, *arguments: object, activated: bool) -> tuple[np.ndarray, list[FailedRow]]:
         raw, failed = super()._run(*arguments, activated=False)  # type: ignore[arg-type]
         if not activated:
             return raw, failed

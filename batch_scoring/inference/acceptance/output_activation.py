@@ -11,6 +11,8 @@ import numpy as np
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
+from batch_scoring.inference.acceptance.eager import Inputs
+from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -30,9 +32,7 @@ NEARLY = 1e-4
 """Relative tolerance for the sum of float32 probabilities."""
 
 
-def check_outputs_are_logits(
-    network: "torch.nn.Module", manifest: Manifest, numeric: np.ndarray, categorical: np.ndarray, outputs: np.ndarray
-) -> None:
+def check_outputs_are_logits(network: "torch.nn.Module", manifest: Manifest, rows: Inputs, outputs: np.ndarray) -> None:
     """Check the outputs of all rows, and the operator that they come from.
 
     Logits may well lie between 0 and 1 in every row, but they do not add up to 1 in every row, nor to any other number.
@@ -41,8 +41,7 @@ def check_outputs_are_logits(
     Args:
         network: in eager torch.
         manifest: nothing is checked unless the network is to give logits.
-        numeric: a few rows to trace through the network.
-        categorical: the same.
+        rows: a few rows to trace through the network.
         outputs: float32[rows, classes] of all rows.
 
     Raises:
@@ -60,7 +59,7 @@ def check_outputs_are_logits(
         found = f"lie between 0 and {whole:.4g} and add up to {whole:.4g} in all of {len(finite)} rows"
     elif finite.max() > 1 + NEARLY:
         return
-    elif last := _last_activation(network, numeric, categorical):
+    elif last := _last_activation(network, rows):
         found = f"come from a {last} at the end of the network"
     if found:
         raise UnsoundError(
@@ -91,11 +90,13 @@ def check_outputs_are_probabilities(manifest: Manifest, outputs: np.ndarray) -> 
         )
 
 
-def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray) -> str:
+def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
     """The name of the last operator that bounded the outputs; empty if there is none, or it cannot be traced."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    names = parameters.order(network.forward, rows.names, rows.filled)
+    _, block = next(rows.blocks())
     made: dict[int, str] = {}
     alive: list[Any] = []  # so that no id is reused
 
@@ -113,7 +114,7 @@ def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorica
 
     # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
-        return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
+        return made.get(id(network(*(torch.from_numpy(block[name]) for name in names))), "")
     return ""
 
 

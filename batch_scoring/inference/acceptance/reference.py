@@ -35,7 +35,7 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def check_features(manifest: Manifest, rows: pa.Table) -> None:
-    """Check the features alone, before there are scores.
+    """Check the features alone, before there are scores; of texts, only that they are none, or described.
 
     Raises:
         UnsoundError: there are no rows, a column is missing or of another type, or hardly a word is known.
@@ -43,11 +43,17 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
     if not rows.num_rows:
         raise UnsoundError("it has no rows; expected a sample of the training window")
     check_names(rows)
-    if absent := [name for name in manifest.features if name not in rows.column_names]:
+    numeric = manifest.numeric if _has_texts(manifest, rows) else manifest.compared_numeric
+    if absent := [name for name in (*numeric, *manifest.categorical) if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}, which the model needs")
-    for name in manifest.numeric:
+    for name in numeric:
         check_numbers(name, rows[name].type)
     check_words(manifest, rows)
+
+
+def _has_texts(manifest: Manifest, rows: pa.Table) -> bool:
+    """Whether there are the texts themselves, as in a training sample, and not what describes them."""
+    return manifest.text is not None and set(manifest.text.columns) <= set(rows.column_names)
 
 
 def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
@@ -56,7 +62,7 @@ def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
     Raises:
         UnsoundError: it has other features or other scores.
     """
-    for kind, names in (("numeric", manifest.numeric), ("categorical", tuple(manifest.categorical))):
+    for kind, names in (("numeric", manifest.compared_numeric), ("categorical", tuple(manifest.categorical))):
         known = {name for name, column in profile.columns.items() if column.kind == kind}
         if other := sorted(known - set(names)):
             raise UnsoundError(f"it has thresholds of {', '.join(other)}, not a {kind} feature of the model")

@@ -83,8 +83,7 @@ class Quantiles(Head):
     def is_crossed(self, scores: pa.RecordBatch) -> np.ndarray:
         """Whether a quantile is below that of a lower level."""
         block = np.array([scores.column(name).to_numpy() for name in self.of_levels])
-        crossed: np.ndarray = np.asarray((block[1:] < block[:-1]).any(axis=0))
-        return crossed
+        return np.asarray((block[1:] < block[:-1]).any(axis=0))
 
 
 def _decimals(level: float) -> str:

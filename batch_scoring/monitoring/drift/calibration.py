@@ -76,7 +76,7 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> ReferenceProfile:
     manifest, reference = bundle.manifest, _ordered_reference(bundle)
     days = sorted(reference["dt"].unique().to_pylist())
     sizes = _rows_by_day(bundle, reference)
-    kinds: dict[str, Kind] = {name: "numeric" for name in manifest.numeric}
+    kinds: dict[str, Kind] = {name: "numeric" for name in manifest.compared_numeric}
     kinds |= {name: "categorical" for name in manifest.categorical}
     grains: dict[str, Grain] = {name: "day" if name in day_grain else "row" for name in kinds}
     parts = np.split(np.arange(len(reference)), np.cumsum(sizes)[:-1])
@@ -135,7 +135,8 @@ def _ordered_reference(bundle: Bundle) -> pa.Table:
     where = f"{bundle.uri}: its reference"
     if "dt" not in reference.column_names:
         raise CalibrationError(f"{where} has no column dt; write the bundle with the day of each row")
-    wanted = (*manifest.numeric, *manifest.categorical, *manifest.task.score_columns, manifest.task.confidence_column)
+    columns = (*manifest.compared_numeric, *manifest.categorical)
+    wanted = (*columns, *manifest.task.score_columns, manifest.task.confidence_column)
     if absent := [name for name in dict.fromkeys(wanted) if name not in reference.column_names]:
         raise CalibrationError(f"{where} has no column {', '.join(absent)}; write the bundle with all of them")
     return reference.sort_by("dt")
