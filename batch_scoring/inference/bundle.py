@@ -463,8 +463,8 @@ def write_bundle(
             and without those that it makes.
         reference: a sample of the training window with the key, `dt` (date) and the same columns.
         expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
-            key occurs on several days) and either the network's outputs (`output_0` …) or the scores
-            (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
+            key occurs on several days) and either the network's outputs (`output_0` …) or the scores as predictions
+            have them (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
         text: the text columns of a model of texts, and how their tokens are cut and padded.
