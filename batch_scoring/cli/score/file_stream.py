@@ -172,7 +172,7 @@ class Stream:
             feature_checks.known_categories(
                 feature_checks.categories_of([features]), feature_checks.tested_vocabularies(manifest), thresholds
             ),
-            prediction_checks.probabilities([predictions], predictions.rows_in),
+            prediction_checks.probabilities([predictions], predictions.rows_in, manifest),
         ]
 
     def _conservation(self, features: ShardStats, predictions: ShardStats) -> Finding:

@@ -20,9 +20,10 @@ import pyarrow as pa
 from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.transform import NAME, Transform, whole
-from batch_scoring.inference.manifest import MakesFeatures, Manifest, Tolerance
+from batch_scoring.inference.manifest import MakesFeatures, Manifest
 from batch_scoring.inference.network.code import ModelCode
 
 PREFIX = "engineered."
@@ -166,7 +167,9 @@ def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) 
     Rows with gaps for which the function raises are left out: such rows are quarantined.
     """
     rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
-    names = [name for name in transform.reads.names if reference[name].null_count or golden[name].null_count]
+    tables = (reference, golden)  # the reference has no texts that are tokens
+    found = {name for table in tables for name in table.column_names if table[name].null_count}
+    names = [name for name in transform.reads.names if name in found]
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     for index, name in enumerate(names):
         missing = pa.array(np.arange(rows.num_rows) % len(names) == index)
