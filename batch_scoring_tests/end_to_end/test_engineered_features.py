@@ -66,7 +66,7 @@ def test_rows_without_engineered_features_are_quarantined_and_the_others_scored(
 def test_scores_have_the_same_bits_however_rows_are_batched(tiny: TinyProject, form: str) -> None:
     engineer(tiny, form)
     deliver(tiny)
-    tiny.land(DAY, tiny.rows(5000))
+    tiny.land(DAY, tiny.rows(2000))
     assert tiny.run().success
     published = tiny.read()
     model = load_bundle(tiny.pipeline.bundle, model_code(tiny.pipeline))
