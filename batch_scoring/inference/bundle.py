@@ -318,10 +318,9 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
             outputs would be accepted.
     """
     expected = _golden_outputs(bundle)
-    if model.transform:
-        with _located(bundle.uri):
-            transforms.check_values(model.transform, bundle.golden)
     with _located(bundle.uri):
+        if model.transform:
+            transforms.check_values(model.transform, bundle.golden)
         scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
         outputs = scorer.outputs(bundle.golden)

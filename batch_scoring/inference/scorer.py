@@ -120,12 +120,12 @@ class Scorer:
             )
         self.device = device
         self.manifest = model.manifest
+        self._model = model
+        self._encoder = Encoder(model)
         self.columns = model.columns
         """The columns that record batches need."""
         self.reads = model.transform.reads if model.transform else None
         """The columns and types that the model's transform gets, if there is one."""
-        self._model = model
-        self._encoder = Encoder(model)
         blank = self._encoder.blank(1)
         filled = [name for name, values in blank.items() if values.size]
         self._inputs = parameters.order(model.network.forward, blank, filled)
