@@ -111,7 +111,8 @@ def tell(sample: Sample, key: str | None, label: str | None, day: str | None) ->
             raise SampleError(f"{option} {name}: no such column; the sample has {', '.join(sample.rows.column_names)}")
     columns = {name: _column(name, sample) for name in sample.rows.column_names}
     chosen = _key(sample, columns, key, label, day)
-    features, left_out = [], []
+    features = []
+    left_out = [(name, "it holds arrays or objects; only single values are features") for name in sample.nested]
     for column in columns.values():
         if column.name in (chosen.name, label, day):
             continue
@@ -150,7 +151,7 @@ def _why_no_name(name: str) -> str:
 
 def _of_text(name: str, texts: pa.Array, sample: Sample) -> Column:
     present = texts.drop_null()
-    words = pc.is_in(present, pa.array(NULL_WORDS))
+    words = pc.is_in(present, pa.array(["", *NULL_WORDS]))
     values = present.filter(pc.invert(words))
     if len(values) and _all(values, _NUMBER):
         nulls = tuple(sorted(pc.unique(present.filter(words)).to_pylist()))
@@ -235,7 +236,7 @@ def _repeated(sample: Sample, column: Column, day: str | None) -> int | None:
 def _label(sample: Sample, name: str) -> Label:
     distinct = pc.unique(sample.rows[name].cast(pa.string())).drop_null().to_pylist()
     if len(distinct) < 2:
-        raise SampleError(f"--label {name}: it has {len(distinct)} different values; expected two at least")
+        raise SampleError(f"--label {name}: it is the same in every row; expected at least two different values")
     numbers = _numbers(distinct)
     if numbers is None and len(distinct) > MOST_CLASSES:
         raise SampleError(
@@ -244,8 +245,8 @@ def _label(sample: Sample, name: str) -> Label:
         )
     if numbers is None:
         return Label(name, tuple(sorted(distinct)))
-    are_classes = len(distinct) <= MOST_INTEGER_CLASSES and all(map(float.is_integer, numbers))
-    return Label(name, tuple(map(str, map(int, sorted(numbers)))) if are_classes else ())
+    are_classes = len(set(numbers)) <= MOST_INTEGER_CLASSES and all(map(float.is_integer, numbers))
+    return Label(name, tuple(map(str, map(int, sorted(set(numbers))))) if are_classes else ())
 
 
 def label_values(label: Label, values: pa.Array) -> pa.Array:

@@ -71,7 +71,8 @@ def create(request: Request, say: Say) -> int:
 def _check_name(name: str, folder: Path) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name) or iskeyword(name):
         raise SampleError(
-            f"{name!r} is not a pipeline's name; expected at most 40 lower-case letters, digits and _, a letter first"
+            f"{name!r} is not a pipeline's name; expected at most 40 lower-case letters, digits and _, a letter first, "
+            "and no word of Python"
         )
     if folder.exists():
         raise SampleError(f"{folder} exists; choose another name, or remove it")

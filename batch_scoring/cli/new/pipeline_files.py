@@ -37,12 +37,12 @@ def class_name(pipeline: str) -> str:
 
 def schema(pipeline: str, roles: Roles, sample: Sample) -> str:
     """Return the text of `schema.py`."""
-    rows = f"{len(sample.rows):,} rows"
+    source = f"{_plain(sample.file.name)} ({len(sample.rows):,} rows)"
     fields = "\n".join(_fields(roles, sample))
-    return f'''"""The contract on the rows of {pipeline}: a row that breaks it is quarantined with the reason.
+    return f'''"""The contract on the rows of {pipeline}; a row that breaks it is quarantined.
 
-Written by `batch-scoring new` from {_plain(sample.file.name)} ({rows}). It has seen no other day: confirm each line, widen or
-narrow it, and then delete its comment. Columns that are not listed here are ignored.
+Written by `batch-scoring new` from {source}.
+It has seen nothing else: confirm each line, widen or narrow it, and delete its comment. Other columns are ignored.
 """
 
 import pandera.pandas as pa
@@ -62,11 +62,12 @@ def _fields(roles: Roles, sample: Sample) -> Iterator[str]:
         taken.add(name)
         settings = list(_settings(column, roles.key))
         if name != column.name:
-            settings.append(f"alias={_quoted(column.name)}")
-        field = f" = pa.Field({', '.join(settings)})" if settings else ""
-        code = f"    {name}: {column.kind}{field}"
+            settings.append(f"alias={_literal(column.name)}")
+        code = f"    {name}: {column.kind}" + (f" = pa.Field({', '.join(settings)})" if settings else "")
+        if len(code) > WIDTH:
+            code = f"    {name}: {column.kind} = pa.Field(\n        {', '.join(settings)}\n    )"
         comment = "  # the key" if column is roles.key else f"  # {_seen(column, len(sample.rows))}"
-        if len(code + comment) <= WIDTH:
+        if len(code + comment) <= WIDTH and "\n" not in code:
             yield code + comment
         else:
             yield f"    #{comment.removeprefix('  #')}\n{code}"
@@ -74,7 +75,7 @@ def _fields(roles: Roles, sample: Sample) -> Iterator[str]:
 
 def _attribute(column: str, taken: set[str]) -> str:
     """Return the name of a column's field: the column's own, if Python and pandera take it."""
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
+    name = re.sub(r"\W+", "_", column).strip("_") or "column"
     name = f"column_{name}" if name[0].isdigit() else name
     while iskeyword(name) or name in taken or name in _OF_PANDERA:
         name += "_"
@@ -114,14 +115,13 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
     """Return the text of `pipeline.yaml`; `first`: the sample's first day."""
     name = class_name(pipeline)
     what = (
-        f"the {'probability' if roles.label.classes else 'value'} of {roles.label.name}" if roles.label else "a score"
+        f"the {'probability' if roles.label.classes else 'value'} of {roles.label.name}" if roles.label else "A score"
     )
     csv = _csv(roles, sample)
     return "\n".join(
         [
             f"name: {pipeline}",
-            f"description: {json.dumps(f'Each {roles.key.name}, every day: {what}.', ensure_ascii=False)}"
-            "  # confirm: what, for whom, when",
+            f"description: {_quoted(f'{what}, every day, for each {roles.key.name}.')}  # confirm: and for whom",
             f'partitions: {{start: "{first[:4]}-01-01", timezone: UTC}}  # confirm: the first day; where days begin',
             "input:",
             f"  key: {_yaml(roles.key.name)}  # one row a day is scored for each",
@@ -181,6 +181,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w .()-]", "_", name)
 
 
+def _literal(text: str) -> str:
+    """Return a text as ruff writes it in Python."""
+    return _quoted(text) if '"' not in text or "'" in text else repr(text)
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -195,7 +200,7 @@ def network(pipeline: str, label: Label | None) -> str:
 def training(pipeline: str, label: Label) -> str:
     """Return the text of `train.py`."""
     kind, classes = ("classes", _classes(label.classes)) if label.classes else ("numbers", "")
-    return _filled(f"train_{kind}", pipeline, label=json.dumps(label.name, ensure_ascii=False), classes=classes)
+    return _filled(f"train_{kind}", pipeline, label=_literal(label.name), classes=classes)
 
 
 def _filled(template: str, pipeline: str, **parts: str) -> str:
@@ -205,6 +210,6 @@ def _filled(template: str, pipeline: str, **parts: str) -> str:
 
 def _classes(names: tuple[str, ...]) -> str:
     """Return the assignment of the classes, on as many lines as it needs."""
-    texts = [json.dumps(name, ensure_ascii=False) for name in names]
+    texts = list(map(_literal, names))
     line = f"CLASSES = [{', '.join(texts)}]"
     return line if len(line) <= WIDTH else "\n".join(["CLASSES = [", *(f"    {text}," for text in texts), "]"])

@@ -32,6 +32,8 @@ class Sample:
     delimiter: str
     unreadable: int
     """Number of rows that cannot be parsed."""
+    nested: tuple[str, ...] = ()
+    """Fields of JSON Lines that hold arrays or objects; they are not in the rows."""
 
 
 def read(file: Path) -> Sample:
@@ -40,7 +42,7 @@ def read(file: Path) -> Sample:
     Raises:
         SampleError: it is not a data file, or has no rows.
     """
-    file = file.expanduser().absolute()
+    file = file.expanduser().resolve()
     if not file.is_file():
         raise SampleError(f"--sample {file} is not a file; expected one that ends in {', '.join(ENDINGS)}")
     if not landing_files.is_data(file.name):
@@ -50,22 +52,18 @@ def read(file: Path) -> Sample:
     if version is None:
         raise SampleError(f"--sample {file} is gone")
     delimiter = _delimiter(file)
-    parts, broken = [], 0
     try:
         with landing_files.open_rows(folder, version, Csv(delimiter=delimiter)) as rows:
-            for part in rows.read(0, MOST_ROWS):
-                parts.append(part.batch)
-                broken += len(part.broken)
-            names = rows.schema
+            parts = list(rows.read(0, MOST_ROWS))
     except UnreadableFileError as error:
         raise SampleError(f"--sample {error}") from error
-    table = pa.Table.from_batches(parts) if parts else pa.schema(names).empty_table()
-    if not len(table):
-        raise SampleError(
-            f"--sample {file}: none of its {broken} rows can be read" if broken else f"{file} has no rows"
-        )
+    unreadable = sum(len(part.broken) for part in parts)
+    if unreadable == sum(map(len, parts)):
+        raise SampleError(f"--sample {file}: {unreadable or 'no'} rows, and none can be read")
+    table = pa.Table.from_batches([part.batch for part in parts])
     columns = {name: _text(table[name].combine_chunks(), name, file) for name in table.column_names}
-    return Sample(file, pa.table(columns), rows.is_text, delimiter, broken)
+    nested = tuple(name for name in rows.schema.names if name not in columns)
+    return Sample(file, pa.table(columns), rows.is_text, delimiter, unreadable, nested)
 
 
 def _delimiter(file: Path) -> str:
