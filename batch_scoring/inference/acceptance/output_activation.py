@@ -1,4 +1,7 @@
-"""Check that a network's outputs are logits: scoring applies the softmax, and would apply it to probabilities again."""
+"""Check that a network's outputs are what the bundle says: logits, or probabilities.
+
+Scoring applies the softmax or sigmoid to logits, and would apply it to probabilities again.
+"""
 
 import contextlib
 import re
@@ -8,6 +11,8 @@ import numpy as np
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
+from batch_scoring.inference.acceptance.eager import Inputs
+from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -27,9 +32,7 @@ NEARLY = 1e-4
 """Relative tolerance for the sum of float32 probabilities."""
 
 
-def check_outputs_are_logits(
-    network: "torch.nn.Module", manifest: Manifest, numeric: np.ndarray, categorical: np.ndarray, outputs: np.ndarray
-) -> None:
+def check_outputs_are_logits(network: "torch.nn.Module", manifest: Manifest, rows: Inputs, outputs: np.ndarray) -> None:
     """Check the outputs of all rows, and the operator that they come from.
 
     Logits may well lie between 0 and 1 in every row, but they do not add up to 1 in every row, nor to any other number.
@@ -37,15 +40,14 @@ def check_outputs_are_logits(
 
     Args:
         network: in eager torch.
-        manifest: nothing is checked unless it is a classification.
-        numeric: a few rows to trace through the network.
-        categorical: the same.
+        manifest: nothing is checked unless the network is to give logits.
+        rows: a few rows to trace through the network.
         outputs: float32[rows, classes] of all rows.
 
     Raises:
         UnsoundError: they are probabilities.
     """
-    if manifest.task != "classification":
+    if manifest.task.gives != "logits":
         return
     finite = outputs[np.isfinite(outputs).all(axis=1)]
     if not len(finite) or finite.min() < -NEARLY:
@@ -57,21 +59,44 @@ def check_outputs_are_logits(
         found = f"lie between 0 and {whole:.4g} and add up to {whole:.4g} in all of {len(finite)} rows"
     elif finite.max() > 1 + NEARLY:
         return
-    elif last := _last_activation(network, numeric, categorical):
+    elif last := _last_activation(network, rows):
         found = f"come from a {last} at the end of the network"
     if found:
         raise UnsoundError(
             f"the network's outputs are probabilities already: they {found}. Scoring takes the softmax of logits, so "
             "no probability would be the network's. Return the logits: leave the last softmax or sigmoid out "
-            "of forward() (a probability p alone becomes torch.stack([torch.zeros_like(z), z], dim=1) of its logit z)"
+            "of forward(); or say outputs: probabilities (of one probability p of two classes, with logits: 1)"
         )
 
 
-def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray) -> str:
+def check_outputs_are_probabilities(manifest: Manifest, outputs: np.ndarray) -> None:
+    """Check the outputs of all rows where the network is to give probabilities; see `check_outputs_are_logits`.
+
+    Raises:
+        UnsoundError: one is not between 0 and 1, or a row's do not add up to 1 though its classes exclude each other.
+    """
+    if manifest.task.gives != "probabilities":
+        return
+    beyond = np.flatnonzero(((outputs < 0) | (outputs > 1)).any(axis=1))
+    sums = outputs.sum(axis=1, dtype=np.float64)
+    apart = np.flatnonzero(np.abs(sums - 1) > NEARLY) if manifest.task.sums_to_one and outputs.shape[1] > 1 else beyond
+    if len(beyond) or len(apart):
+        row = int((beyond if len(beyond) else apart)[0])
+        what = "lie between 0 and 1" if len(beyond) else f"add up to 1, but to {sums[row]:.4g}"
+        shown = ", ".join(f"{value:.9g}" for value in outputs[row, :5]) + ", …" * (outputs.shape[1] > 5)
+        raise UnsoundError(
+            f"outputs is probabilities, but the network's outputs do not {what}: row {row} has {shown}. Say outputs: "
+            "logits, unless the network ends in a softmax or sigmoid"
+        )
+
+
+def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
     """The name of the last operator that bounded the outputs; empty if there is none, or it cannot be traced."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    names = parameters.order(network.forward, rows.names, rows.filled)
+    _, block = next(rows.blocks())
     made: dict[int, str] = {}
     alive: list[Any] = []  # so that no id is reused
 
@@ -89,7 +114,7 @@ def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorica
 
     # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
-        return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
+        return made.get(id(network(*(torch.from_numpy(block[name]) for name in names))), "")
     return ""
 
 
