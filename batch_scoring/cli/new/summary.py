@@ -7,6 +7,7 @@ from batch_scoring.cli.new import training_sample
 from batch_scoring.cli.new.columns import Roles
 from batch_scoring.cli.new.sample import MOST_ROWS, Sample
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.monitoring.drift.calibration import LEAST_REFERENCE_DAYS
 from batch_scoring.runtime.printable import one_line, shell_word
 
 _NAMES_SHOWN = 5
@@ -41,12 +42,14 @@ def written(pipeline: Pipeline, sample: Sample, days: Sequence[str], rows: int) 
 
 def next_steps(pipeline: Pipeline, days: Sequence[str]) -> str:
     """Say what to do once the sample's last day is scored."""
+    is_long = len(days) >= LEAST_REFERENCE_DAYS
+    drift = f"- learn the thresholds of drift: batch-scoring calibrate {pipeline.name}\n" if is_long else ""
     others = f"- the other days: batch-scoring backfill {pipeline.name} {days[0]} {days[-2]}\n" if len(days) > 1 else ""
     return (
         "\nnext\n"
-        f"{_confirm(pipeline)}{others}"
-        f"- another day: put its files into {pipeline.landing.uri}/dt=YYYY-MM-DD/, then\n"
-        f"  batch-scoring backfill {pipeline.name} YYYY-MM-DD\n"
+        f"{_confirm(pipeline)}{drift}{others}"
+        f"- more days: put their files into {pipeline.landing.uri}/dt=YYYY-MM-DD/, then\n"
+        f"  batch-scoring backfill {pipeline.name} FIRST LAST\n"
         f"- a better model: change network.py and train.py; docs/guides/new-model-version.md\n"
     )
 
