@@ -21,6 +21,9 @@ class _Entry:
 
 
 SUBCOMMANDS = {
+    "new": _Entry(
+        "batch_scoring.cli.new.command", "new", "Write a pipeline from a sample of its table, train it and score it."
+    ),
     "backfill": _Entry(
         "batch_scoring.cli.backfill.command",
         "backfill",

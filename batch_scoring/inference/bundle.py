@@ -32,7 +32,6 @@ from batch_scoring.inference.acceptance import (
     own_encoders,
     reference,
     row_independence,
-    tokens,
     transforms,
     vocabularies,
 )
@@ -413,7 +412,7 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
         row_independence.check_rows_are_independent(model, golden)
         if bundle.manifest.described or bundle.manifest.arrays:  # the reference has not what they need
             vocabularies.check_codes(model, golden)
-            tokens.check_tokens(model, golden)
+            vocabularies.check_tokens(model, golden)
         own_encoders.check_rows_are_independent(model, golden)
 
 

@@ -19,10 +19,9 @@ from batch_scoring.inference.acceptance.output_activation import (
     check_outputs_are_probabilities,
 )
 from batch_scoring.inference.acceptance.padding import check_padding_is_not_read, rounds_by_lengths
-from batch_scoring.inference.acceptance.reference import check_features, check_names
+from batch_scoring.inference.acceptance.reference import check_features, check_names, check_texts
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
-from batch_scoring.inference.acceptance.tokens import check_texts, check_tokens
-from batch_scoring.inference.acceptance.vocabularies import check_codes
+from batch_scoring.inference.acceptance.vocabularies import check_codes, check_tokens
 from batch_scoring.inference.inputs.descriptors import Descriptors
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
