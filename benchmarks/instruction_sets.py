@@ -95,7 +95,7 @@ def outputs() -> dict[str, np.ndarray]:
     """Return what this process computes, by network and method."""
     found = {}
     for name, (model, rows) in models().items():
-        found[f"{name}/eager"] = eager.outputs(model.network, model.manifest, rows)
+        found[f"{name}/eager"] = eager.outputs(model, rows)
         found[f"{name}/engine"] = Scorer(model, device="cpu").outputs(rows)
     return found
 

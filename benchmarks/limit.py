@@ -27,6 +27,8 @@ import torch
 
 from batch_scoring.daily import scored_rows
 from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.inputs import parameters
+from batch_scoring.inference.inputs.encoder import Encoder
 from batch_scoring.inference.scorer import Scorer, keep_freed_memory
 from batch_scoring.runtime.parallel import cores
 from batch_scoring.storage import shards
@@ -167,21 +169,22 @@ def _score(bench: _Bench) -> None:
 
 
 def _forward(bench: _Bench) -> None:
-    matrices = [bench.scorer.matrices(batch) for batch in bench.kept()]
+    encoder = Encoder(bench.model)
+    groups = [group for batch in bench.kept() for group in encoder.encode(batch).groups]
     size, network = bench.scorer.batch_rows, bench.model.network
+    names = parameters.order(network.forward, groups[0].tensors, ())
+    tensors = [[torch.from_numpy(group.tensors[name]) for name in names] for group in groups]
 
-    def forward(numeric: torch.Tensor, categorical: torch.Tensor) -> None:
-        for start in range(0, len(numeric), size):
-            network(numeric[start : start + size], categorical[start : start + size])
-
-    tensors = [(torch.from_numpy(numeric), torch.from_numpy(categorical)) for numeric, categorical, _ in matrices]
+    def forward(inputs: list[torch.Tensor]) -> None:
+        for start in range(0, len(inputs[0]), size):
+            network(*(values[start : start + size] for values in inputs))
 
     def work() -> None:
         with torch.inference_mode():
-            for pair in bench.again(tensors):
-                forward(*pair)
+            for inputs in bench.again(tensors):
+                forward(inputs)
 
-    forward(*tensors[0])
+    forward(tensors[0])
     _timed(work)
 
 

@@ -19,6 +19,7 @@ from batch_scoring.daily.tables import features_table
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
@@ -141,8 +142,8 @@ def load_model(step: DayStep, model: ActiveModel) -> LoadedModel:
         BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
         ScoringError: the device is not there.
     """
-    network = step.pipeline.load(step.pipeline.spec.model.network)
-    return load_bundle(step.state.models.subfolder(model.sha256), network, compute.device(step.pipeline))
+    code = ModelCode.of(step.pipeline)
+    return load_bundle(step.state.models.subfolder(model.sha256), code, compute.device(step.pipeline))
 
 
 @dataclass(frozen=True)

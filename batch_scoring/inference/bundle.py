@@ -13,7 +13,7 @@ runs code from outside the pipeline's own package. `registry.py` knows which ver
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from batch_scoring.inference.acceptance import agreement, reference, row_indepen
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
 from batch_scoring.inference.network import weights
+from batch_scoring.inference.network.code import ModelCode, NetworkClass
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage import parquet
@@ -185,13 +186,14 @@ def read_bundle(folder: Folder) -> Bundle:
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
 
 
-def build_network(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"]) -> LoadedModel:
+def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel:
     """Build the network from the pipeline's own class and the bundle's weights.
 
     Raises:
         BundleError: the class rejects the arguments, or a weight is missing, surplus, of another shape or type, NaN or
             infinite.
     """
+    network_class = ModelCode.given(code).network
     try:
         found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
         network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
@@ -214,7 +216,7 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        vocabularies.check_codes(model.network, bundle.manifest, rows)
+        vocabularies.check_codes(model, rows)
     if profile is not None:
         with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
@@ -269,27 +271,32 @@ def _golden_outputs(bundle: Bundle) -> np.ndarray:
     return expected
 
 
-def load_bundle(folder: Folder, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+def load_bundle(folder: Folder, code: ModelCode | NetworkClass, device: str = "cpu") -> LoadedModel:
     """Read and build a bundle, and verify it with its golden rows on the device.
+
+    Args:
+        folder: of the bundle.
+        code: the pipeline's, `ModelCode.of(pipeline)`; the network's class alone where the model needs no more.
+        device: cpu, cuda, or auto for a GPU where there is one.
 
     Raises:
         BundleError: its weights or golden rows are not as its manifest says.
         ScoringError: the device is missing.
     """
     bundle = read_bundle(folder)
-    model = build_network(bundle, network_class)
+    model = build_network(bundle, code)
     _check_golden(bundle, model, device)
     return replace(model, golden=bundle.golden)
 
 
-def prove(bundle: Bundle, network_class: Callable[..., "torch.nn.Module"], device: str = "cpu") -> LoadedModel:
+def prove(bundle: Bundle, code: ModelCode | NetworkClass, device: str = "cpu") -> LoadedModel:
     """Verify a bundle as `load_bundle` does, and check everything else in it.
 
     Raises:
         BundleError: it is not as its manifest says, or a row's outputs depend on other rows.
         ScoringError: the device is missing.
     """
-    model = build_network(bundle, network_class)
+    model = build_network(bundle, code)
     check_contents(bundle, model)
     _check_golden(bundle, model, device)
     return replace(model, golden=bundle.golden)
@@ -312,7 +319,7 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
         BundleError: a row's outputs depend on other rows.
     """
     with _located(bundle.uri):
-        row_independence.check_rows_are_independent(model.network, bundle.manifest, bundle.golden)
+        row_independence.check_rows_are_independent(model, bundle.golden)
 
 
 def write_bundle(
@@ -387,7 +394,7 @@ def write_bundle(
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
-        owned = golden_rows.compute(network.eval(), draft, golden, reference)
+        owned = golden_rows.compute(LoadedModel(draft, "", network.eval()), golden, reference)
     content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
     tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
     written = _sealed(draft.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)

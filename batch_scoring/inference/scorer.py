@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batch_scoring.errors import DeviceError, ScoringError, is_out_of_memory
+from batch_scoring.inference.inputs import parameters
+from batch_scoring.inference.inputs.encoded import GRID, Encoded, FailedRow, Group, Tensors, padded, taken
+from batch_scoring.inference.inputs.encoder import Encoder
 from batch_scoring.runtime.parallel import in_order, spare_cores
 
 if TYPE_CHECKING:
@@ -37,10 +39,6 @@ if TYPE_CHECKING:
 
     from batch_scoring.inference.manifest import LoadedModel
     from batch_scoring.inference.network.packed_linear import ProbeRows
-
-GRID = 64
-"""Every forward pass has a multiple of this many rows. From 16 rows on, results of a row were bit-equal in every batch
-size tried; 64 leaves room for other BLAS builds."""
 
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
 """Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
@@ -61,16 +59,6 @@ golden rows for each, with thousands one for each."""
 
 ONE_THREAD = "one thread at a time runs the network: no copy of it gives the same outputs"
 """Logged for a network that stores its results where a copy does not find them (`Scorer.runs_side_by_side`)."""
-
-
-@dataclass(frozen=True)
-class FailedRow:
-    """A row without a score."""
-
-    position: int
-    """In its record batch, from 0."""
-    rule: Literal["input_is_finite", "network_raises", "output_is_finite"]
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,10 @@ class Scorer:
             )
         self.device = device
         self.manifest = model.manifest
-        self._vocabularies = {name: pa.array(words, pa.string()) for name, words in self.manifest.categorical.items()}
+        self._encoder = Encoder(model)
+        blank = self._encoder.blank(1)
+        filled = [name for name, values in blank.items() if values.size]
+        self._inputs = parameters.order(model.network.forward, blank, filled)
         self._lane = threading.local()
         self._cpu_network = model.network.eval()
         self.why_eager = ""
@@ -135,8 +126,8 @@ class Scorer:
                 self._network, self.why_eager = self._cpu_network, "there are no golden rows to prove packed layers on"
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
-            self._copies = ThreadCopies(self._network, self._probes_on_device(model.golden))
-            self.batch_rows = _padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
+            self._copies = ThreadCopies(self._network, self._probes(model.golden) if model.golden else ())
+            self.batch_rows = padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     @property
     def runs_side_by_side(self) -> bool:
@@ -145,7 +136,7 @@ class Scorer:
 
     def halve(self, times: int) -> None:
         """Halve the rows of a forward pass this many times, on the grid; the scores stay the same."""
-        self.batch_rows = _padded(self.batch_rows >> times)
+        self.batch_rows = padded(self.batch_rows >> times)
 
     def score(
         self, batches: Iterable[pa.RecordBatch], *, helpers: int | None = None
@@ -181,9 +172,8 @@ class Scorer:
 
     def score_batch(self, batch: pa.RecordBatch) -> ScoredBatch:
         """Score one record batch on the calling thread."""
-        numeric, categorical, unknown = self.matrices(batch)
-        infinite = self._infinite(batch, numeric)
-        block, failed = self._run(batch, numeric, categorical, probabilities=True)
+        encoded = self._encoder.encode(batch)
+        block, failed = self._run(batch, encoded, probabilities=True)
         if self.manifest.task == "regression":
             values = block[0].astype(np.float64)
             bad = ~np.isfinite(values)
@@ -198,13 +188,13 @@ class Scorer:
             known.setdefault(
                 int(row), FailedRow(int(row), "output_is_finite", "the network's output is NaN or infinite")
             )
-        known |= {row.position: row for row in infinite}
+        known |= {row.position: row for row in encoded.failed}
         failed = list(known.values())
         scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
         if failed:
             failed.sort(key=lambda row: row.position)
             scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
-        return ScoredBatch(batch, scores, tuple(failed), unknown)
+        return ScoredBatch(batch, scores, tuple(failed), encoded.unknown)
 
     def _parts(
         self, batches: Iterable[pa.RecordBatch], threads: int
@@ -237,79 +227,65 @@ class Scorer:
             ScoringError: the network raises for one of the rows.
         """
         batch = table.combine_chunks().to_batches()[0]
-        numeric, categorical, _ = self.matrices(batch)
         with _one_torch_thread_each():
-            block, failed = self._run(batch, numeric, categorical, probabilities=False)
+            block, failed = self._run(batch, self._encoder.encode(batch), probabilities=False)
         if failed:
             raise ScoringError(f"row {failed[0].position}: {failed[0].detail}")
         return np.ascontiguousarray(block.T)
 
-    def matrices(self, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, dict[str, dict[str, int]]]:
-        """float32[padded rows, n], NaN if missing; int64[padded rows, c], 0 if unknown; counts of unknown values."""
-        wanted = (*self.manifest.numeric, *self.manifest.categorical)
-        if absent := [name for name in wanted if name not in batch.schema.names]:
-            raise ScoringError(f"the input has no column {', '.join(absent)}, which the model needs")
-        rows, padded = batch.num_rows, _padded(batch.num_rows)
-        numeric = np.zeros((padded, len(self.manifest.numeric)), np.float32)
-        with np.errstate(over="ignore"):  # `_infinite` finds the rows
-            for index, name in enumerate(self.manifest.numeric):
-                numeric[:rows, index] = _numbers(batch.column(name))
-        categorical = np.zeros((padded, len(self._vocabularies)), np.int64)
-        unknown: dict[str, dict[str, int]] = {}
-        for index, (name, vocabulary) in enumerate(self._vocabularies.items()):
-            codes, strange = _encode(batch.column(name), vocabulary)
-            categorical[:rows, index] = codes
-            if strange:
-                unknown[name] = strange
-        _pad(numeric, rows)
-        _pad(categorical, rows)
-        return numeric, categorical, unknown
-
-    def _infinite(self, batch: pa.RecordBatch, numeric: np.ndarray) -> list[FailedRow]:
-        """Rows with a value that is infinite as float32."""
-        rows = numeric[: batch.num_rows]
-        if not np.isinf(rows).any():
-            return []
-        found: dict[int, FailedRow] = {}
-        for row, column in zip(*np.nonzero(np.isinf(rows)), strict=True):
-            name = self.manifest.numeric[column]
-            detail = f"{name} is {batch.column(name)[int(row)].as_py()}, beyond float32"
-            found.setdefault(int(row), FailedRow(int(row), "input_is_finite", detail))
-        return list(found.values())
-
     def _run(
-        self, batch: pa.RecordBatch, numeric: np.ndarray, categorical: np.ndarray, *, probabilities: bool
+        self, batch: pa.RecordBatch, encoded: Encoded, *, probabilities: bool
     ) -> tuple[np.ndarray, list[FailedRow]]:
         """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed.
 
         Args:
             batch: the rows.
-            numeric: their float32[padded rows, n], which the network may overwrite.
-            categorical: their int64[padded rows, c], which it may overwrite as well.
+            encoded: the same; the network may overwrite its tensors.
             probabilities: whether to turn the logits of classes into probabilities.
         """
-        rows = batch.num_rows
-        block = np.full((self.manifest.outputs, len(numeric)), np.nan, np.float32)
+        block = np.full((self.manifest.outputs, batch.num_rows), np.nan, np.float32)
         failed: list[FailedRow] = []
-        start = 0
-        while start < rows:
-            stop = min(start + self.batch_rows, len(numeric))
+        for index in range(len(encoded.groups)):
+            encoded = self._run_group(batch, encoded, index, probabilities, block, failed)
+        return block, failed
+
+    def _run_group(
+        self,
+        batch: pa.RecordBatch,
+        encoded: Encoded,
+        index: int,
+        probabilities: bool,
+        block: np.ndarray,
+        failed: list[FailedRow],
+    ) -> Encoded:
+        """Forward one group in blocks; the batch is encoded again if a pass raises: it may have changed its inputs."""
+        group, start = encoded.groups[index], 0
+        while start < group.rows:
+            stop = min(start + self._rows_a_pass(group), group.padded)
+            real = min(stop, group.rows)
             try:
-                block[:, start:stop] = self._forward(numeric[start:stop], categorical[start:stop], probabilities)
+                block[:, group.places(start, real)] = self._forward(group.between(start, stop), probabilities)[
+                    :, : real - start
+                ]
             except Exception as error:
-                numeric, categorical, _ = self.matrices(batch)
+                encoded = self._encoder.encode(batch)
+                group = encoded.groups[index]
                 if is_out_of_memory(error):
                     if stop - start <= GRID:
                         raise
-                    self.batch_rows = _padded((stop - start) // 2)
+                    self._halve_pass(group, stop - start)
                     self._free_memory()
                     continue
                 self._ensure_device(error)
-                for row in range(start, min(stop, rows)):
-                    block[:, row] = np.nan
-                self._bisect(numeric, categorical, start, min(stop, rows), probabilities, block, failed)
+                self._bisect(group, start, real, probabilities, block, failed)
             start = stop
-        return block[:, :rows], failed
+        return encoded
+
+    def _rows_a_pass(self, group: Group) -> int:
+        return self.batch_rows
+
+    def _halve_pass(self, group: Group, rows: int) -> None:
+        self.batch_rows = padded(rows // 2)
 
     def _free_memory(self) -> None:
         if self.device == "cuda":
@@ -336,21 +312,22 @@ class Scorer:
                 "again, a row makes the network fail on the GPU: with scoring.device cpu, that row is quarantined"
             ) from trouble
 
-    def _forward(self, numeric: np.ndarray, categorical: np.ndarray, probabilities: bool) -> np.ndarray:
-        """One forward pass of float32[rows, n] and int64[rows, c] to float32[outputs, rows]."""
+    def _forward(self, tensors: Tensors, probabilities: bool) -> np.ndarray:
+        """One forward pass of a multiple of `GRID` rows, to float32[outputs, rows]."""
         import torch
 
+        rows = len(next(iter(tensors.values())))
         with torch.inference_mode():
-            inputs = torch.from_numpy(numeric), torch.from_numpy(categorical)
+            inputs = [torch.from_numpy(tensors[name]) for name in self._inputs]
             if self.device == "cpu":
                 with self._copies.borrowed() as network:
-                    return self._outputs(network(*inputs), len(numeric), probabilities).numpy()
+                    return self._outputs(network(*inputs), rows, probabilities).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
             with self._copies.borrowed() as network, torch.cuda.stream(stream):
                 staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
-                result = self._outputs(network(*staged), len(numeric), probabilities)
+                result = self._outputs(network(*staged), rows, probabilities)
                 landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
                 landed.copy_(result, non_blocking=True)
                 stream.synchronize()  # before another stream gets the network
@@ -365,26 +342,13 @@ class Scorer:
         return columns.softmax(dim=0) if probabilities and self.manifest.task == "classification" else columns
 
     def _bisect(
-        self,
-        numeric: np.ndarray,
-        categorical: np.ndarray,
-        start: int,
-        stop: int,
-        probabilities: bool,
-        block: np.ndarray,
-        failed: list[FailedRow],
+        self, group: Group, start: int, stop: int, probabilities: bool, block: np.ndarray, failed: list[FailedRow]
     ) -> None:
         """Score those rows of a failing pass that can be scored; on the same device, so that no bit differs."""
-        rows, padded = stop - start, _padded(stop - start)
-        part, codes = (
-            np.zeros((padded, numeric.shape[1]), np.float32),
-            np.zeros((padded, categorical.shape[1]), np.int64),
-        )
-        part[:rows], codes[:rows] = numeric[start:stop], categorical[start:stop]
-        _pad(part, rows)
-        _pad(codes, rows)
+        rows, places = stop - start, group.places(start, stop)
         try:
-            block[:, start:stop] = self._forward(part, codes, probabilities)[:, :rows]
+            part = taken(group.tensors, rows, slice(start, stop))
+            block[:, places] = self._forward(part, probabilities)[:, :rows]
         except ScoringError:
             raise
         except Exception as error:
@@ -393,16 +357,14 @@ class Scorer:
             self._ensure_device(error)
             if rows > 1:
                 middle = start + rows // 2
-                self._bisect(numeric, categorical, start, middle, probabilities, block, failed)
-                self._bisect(numeric, categorical, middle, stop, probabilities, block, failed)
+                self._bisect(group, start, middle, probabilities, block, failed)
+                self._bisect(group, middle, stop, probabilities, block, failed)
                 return
+            block[:, places] = np.nan
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
-            failed.append(FailedRow(start, "network_raises", detail))
+            position = start if group.positions is None else int(group.positions[start])
+            failed.append(FailedRow(position, "network_raises", detail))
             _ensure_few(len(failed), failed)
-
-    def _probes_on_device(self, golden: pa.Table | None) -> "Iterator[ProbeRows]":
-        for probe in self._probes(golden) if golden is not None else ():
-            yield replace(probe, numeric=probe.numeric.to(self.device), categorical=probe.categorical.to(self.device))
 
     def _probes(self, golden: pa.Table) -> "Iterator[ProbeRows]":
         """The golden rows as they are, with unknown words, and with a missing value in each numeric column in turn."""
@@ -410,23 +372,27 @@ class Scorer:
 
         from batch_scoring.inference.network.packed_linear import ProbeRows
 
-        def probe(name: str, numeric: np.ndarray, categorical: np.ndarray) -> ProbeRows:
-            return ProbeRows(name, torch.from_numpy(numeric), torch.from_numpy(categorical))
+        def probe(name: str, tensors: Tensors, **changed: np.ndarray) -> ProbeRows:
+            parts = {**tensors, **changed}
+            return ProbeRows(name, tuple(torch.from_numpy(parts[name]).to(self.device) for name in self._inputs))
 
-        numeric, categorical, _ = self.matrices(golden.combine_chunks().to_batches()[0])
-        yield probe("the golden rows", numeric, categorical)
-        if self._vocabularies:
-            yield probe("golden rows with unknown categories", numeric, np.zeros_like(categorical))
-        each = max(1, min(len(numeric), PROBES // max(1, len(self.manifest.numeric))))
-        gaps = np.repeat(np.arange(len(self.manifest.numeric)), each)
-        for first in range(0, len(gaps), len(numeric)):
-            columns = gaps[first : first + len(numeric)]
-            missing = numeric.copy()
-            missing[np.arange(len(columns)), columns] = np.nan
-            names = self.manifest.numeric[columns[0] : columns[-1] + 1]
-            yield probe(
-                f"golden rows with a missing {', '.join(names[:3])}{' …' * (len(names) > 3)}", missing, categorical
-            )
+        for group in self._encoder.encode(golden.combine_chunks().to_batches()[0]).groups:
+            yield probe("the golden rows", group.tensors)
+            numeric, categorical = group.tensors["numeric"], group.tensors["categorical"]
+            if categorical.size:
+                yield probe(
+                    "golden rows with unknown categories", group.tensors, categorical=np.zeros_like(categorical)
+                )
+            columns = self.manifest.numeric
+            each = max(1, min(len(numeric), PROBES // max(1, len(columns))))
+            gaps = np.repeat(np.arange(len(columns)), each)
+            for first in range(0, len(gaps), len(numeric)):
+                chosen = gaps[first : first + len(numeric)]
+                missing = numeric.copy()
+                missing[np.arange(len(chosen)), chosen] = np.nan
+                names = columns[chosen[0] : chosen[-1] + 1]
+                what = f"golden rows with a missing {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+                yield probe(what, group.tensors, numeric=missing)
 
     def _automatic_batch_rows(self) -> int:
         """Rows of a batch whose widest activation fills the cache, measured by one small forward pass."""
@@ -440,10 +406,8 @@ class Scorer:
 
         modules = (each for each in self._network.modules() if not isinstance(each, torch.jit.ScriptModule))
         hooks = [module.register_forward_hook(measure) for module in modules]
-        numeric = np.zeros((GRID, len(self.manifest.numeric)), np.float32)
-        categorical = np.zeros((GRID, len(self._vocabularies)), np.int64)
         with contextlib.suppress(Exception):  # a network that fails on zeros may work on real rows
-            self._forward(numeric, categorical, probabilities=False)
+            self._forward(self._encoder.blank(GRID), probabilities=False)
         for hook in hooks:
             hook.remove()
         least, most = BATCH_LIMITS[self.device]
@@ -494,44 +458,6 @@ def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.maximum(winner, np.multiply(block[index] > best, index, dtype=np.int64), out=winner)
         np.maximum(best, block[index], out=best)
     return winner, best
-
-
-def _numbers(column: pa.Array) -> np.ndarray:
-    """A numeric column as NumPy array, NaN for missing values, without `to_numpy`'s loop over rows if some are missing.
-
-    Integers are rounded to float32 directly, as they are if none is missing; `to_numpy` would make them float64.
-    """
-    if not column.null_count or pa.types.is_null(column.type):
-        values: np.ndarray = column.to_numpy(zero_copy_only=False)
-        return values
-    if pa.types.is_floating(column.type):
-        return _numbers(pc.fill_null(column, float("nan")))
-    filled = pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False)
-    return np.where(column.is_null().to_numpy(zero_copy_only=False), np.float32("nan"), filled.astype(np.float32))
-
-
-def _encode(column: pa.Array, vocabulary: pa.Array) -> tuple[np.ndarray, dict[str, int]]:
-    """int64 codes (position in the vocabulary + 1, 0 if unknown or missing) and the counts of unknown values."""
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    words = column.dictionary.cast(pa.string())
-    code_of = np.zeros(len(words) + 1, np.int64)  # the last place is that of a missing value
-    code_of[:-1] = pc.fill_null(pc.index_in(words, value_set=vocabulary), -1).to_numpy() + 1
-    places = pc.fill_null(column.indices.cast(pa.int64()), len(words)).to_numpy()
-    strange = np.flatnonzero(code_of[:-1] == 0)
-    counts = np.bincount(places, minlength=len(words) + 1) if len(strange) else None
-    unknown = {str(words[int(place)]): int(counts[place]) for place in strange if counts is not None and counts[place]}
-    return code_of[places], unknown
-
-
-def _pad(matrix: np.ndarray, rows: int) -> None:
-    """Pad with copies of the last real row: zeros may be what the network cannot score."""
-    if rows:
-        matrix[rows:] = matrix[rows - 1]
-
-
-def _padded(rows: int) -> int:
-    return max(GRID, -(-rows // GRID) * GRID)
 
 
 @contextlib.contextmanager

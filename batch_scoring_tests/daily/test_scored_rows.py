@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from batch_scoring.daily import scored_rows
 from batch_scoring.daily.scored_rows import Unscored
+from batch_scoring.inference.inputs.encoded import FailedRow
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import FailedRow, ScoredBatch
+from batch_scoring.inference.scorer import ScoredBatch
 
 KEY = pa.field("id", pa.string())
 

@@ -14,16 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.errors import ScoringError
+from batch_scoring.inference.inputs.encoded import GRID, FailedRow
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import (
-    GRID,
     MOST_FAILING_ROWS,
     PASSES,
-    FailedRow,
     ScoredBatch,
     Scorer,
-    _encode,
-    _numbers,
 )
 
 COLOURS = ("red", "green", "blue")
@@ -250,38 +247,6 @@ def test_numeric_columns_of_any_arrow_type_may_miss_values(kind: pa.DataType) ->
     assert engine.score_batch(with_n(missing.cast(kind))).scores.equals(engine.score_batch(with_n(missing)).scores)
 
 
-INTEGERS = {
-    pa.int64(): st.integers(-(2**63), 2**63 - 1) | st.sampled_from([2**60 + 2**36 + 1, 2**53 + 1]),
-    pa.uint64(): st.integers(0, 2**64 - 1) | st.just(2**63 + 2**39 + 1),
-    pa.int32(): st.integers(-(2**31), 2**31 - 1),
-    pa.bool_(): st.booleans(),
-}
-
-
-@given(kind=st.sampled_from(list(INTEGERS)), data=st.data(), gaps=st.lists(st.integers(0, 9), max_size=4))
-@settings(max_examples=150, deadline=None)
-def test_a_whole_number_is_rounded_once_whatever_stands_beside_it(
-    kind: pa.DataType, data: st.DataObject, gaps: list[int]
-) -> None:
-    values = data.draw(st.lists(INTEGERS[kind], min_size=1, max_size=8))
-    right = np.array(values, kind.to_pandas_dtype()).astype(np.float32)
-    cells: list[object] = list(values)
-    for place in gaps:
-        cells.insert(place, None)
-    seen = np.zeros(len(cells), np.float32)
-    seen[:] = _numbers(pa.array(cells, kind))
-    assert seen[[cell is not None for cell in cells]].tobytes() == right.tobytes()
-    assert np.isnan(seen[[cell is None for cell in cells]]).all()
-
-
-def test_a_gap_in_a_record_batch_moves_no_other_score() -> None:
-    """A row each of 2**60 + 2**36 + 1, of which float64 makes a number that float32 rounds the other way."""
-    large = rows(2).set_column(3, "n", pa.array([2**60 + 2**36 + 1, 1]))
-    gapped = rows(2).set_column(3, "n", pa.array([2**60 + 2**36 + 1, None], pa.int64()))
-    numbers = [scorer().matrices(batch)[0][0, 2] for batch in (large, gapped)]
-    assert numbers[0] == numbers[1] == np.float32(1.1529216e18)
-
-
 def test_dictionary_encoded_and_sliced_and_chunked_input_scores_like_plain_input() -> None:
     batch = rows(1000)
     expected = scorer().score_batch(batch).scores.slice(137, 600)
@@ -300,22 +265,6 @@ def test_unknown_words_are_counted_by_value() -> None:
     batch = rows(6).set_column(4, "c", pa.array(["red", "mauve", "mauve", None, "Red", "blue"]))
     assert scorer().score_batch(batch).unknown == {"c": {"mauve": 2, "Red": 1}}
     assert scorer().score_batch(batch.slice(4, 2)).unknown == {"c": {"Red": 1}}, "of this batch, not of its dictionary"
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    words=st.lists(st.one_of(st.none(), st.sampled_from([*COLOURS, "mauve", "", "ROT", "rot "])), max_size=40),
-    encode=st.booleans(),
-    start=st.integers(0, 10),
-)
-def test_codes_are_positions_in_the_vocabulary(words: list[str | None], encode: bool, start: int) -> None:
-    column = pa.array(words, pa.string())
-    column = (column.dictionary_encode() if encode else column).slice(start)
-    codes, unknown = _encode(column, pa.array(COLOURS))
-    wanted = words[start:]
-    assert codes.tolist() == [COLOURS.index(word) + 1 if word in COLOURS else 0 for word in wanted]
-    strange = [word for word in wanted if word is not None and word not in COLOURS]
-    assert unknown == {word: strange.count(word) for word in strange}
 
 
 def test_other_columns_of_the_input_are_carried_along_untouched() -> None:

@@ -26,8 +26,9 @@ from batch_scoring.daily import stream, validate
 from batch_scoring.defs import step_run
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
+from batch_scoring.inference.inputs.encoded import FailedRow
 from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import FailedRow, ScoredBatch
+from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest.schema.contract import Rejections, ValidationResult
 from batch_scoring.monitoring.checks import feature_checks, model_checks, prediction_checks
 from batch_scoring.monitoring.finding import Finding

@@ -17,6 +17,7 @@ from batch_scoring.daily import scored_rows
 from batch_scoring.daily.shard_stats import ColumnCounts
 from batch_scoring.daily.stream import ALL_ROWS, Batch, ScoringStage, ValidationStage, ensure_written, open_rows
 from batch_scoring.inference.bundle import prove, read_bundle
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.registry import ensure_declared_features
 from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.ingest import quarantine
@@ -91,7 +92,7 @@ class Stream:
         self.bundle = read_bundle(pipeline.bundle)
         ensure_declared_features(pipeline, self.bundle)
         scoring = pipeline.spec.scoring
-        loaded = prove(self.bundle, pipeline.load(pipeline.spec.model.network), scoring.device)
+        loaded = prove(self.bundle, ModelCode.of(pipeline), scoring.device)
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)
         if self.scorer.why_eager:
             note(f"the network's layers are eager: {self.scorer.why_eager}")

@@ -11,6 +11,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.decisions.decided import Decided
 from batch_scoring.inference.bundle import load_bundle, read_bundle
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.occlusion import Occlusion
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.state import State
@@ -51,7 +52,7 @@ def explain(
     if not len(positions):
         return Explanations(positions, pa.nulls(0, pa.string()))
     folder, device = State(pipeline.output).models.subfolder(model_sha256), compute.device(pipeline)
-    model = load_bundle(folder, pipeline.load(pipeline.spec.model.network), device)
+    model = load_bundle(folder, ModelCode.of(pipeline), device)
     scorer = Scorer(model, device=device, batch_rows=pipeline.spec.scoring.batch_rows)
     occlusion = Occlusion(scorer, read_bundle(folder).reference, decisions.score)
     table = _take(rows, positions, model.manifest.features)

@@ -6,6 +6,7 @@ rows. It is meant for the rows of a bundle, not of a day.
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.errors import UnsoundError, is_out_of_memory
-from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.inputs import parameters
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +24,45 @@ ROWS = 16_384
 """Rows of one forward pass, at most: a reference may have many."""
 
 
-def outputs(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> np.ndarray:
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a network for some rows, by name."""
+
+    matrices: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.matrices.values())))
+
+    def take(self, order: np.ndarray) -> "Inputs":
+        """The rows at some positions."""
+        return Inputs({name: values[order] for name, values in self.matrices.items()})
+
+    def replace(self, **matrices: np.ndarray) -> "Inputs":
+        """The rows with other values in some matrices."""
+        return Inputs({**self.matrices, **matrices})
+
+    def followed_by(self, other: "Inputs") -> "Inputs":
+        """These rows, then those of another one."""
+        return Inputs({name: np.concatenate([values, other.matrices[name]]) for name, values in self.matrices.items()})
+
+    @property
+    def filled(self) -> list[str]:
+        """Those inputs that have columns."""
+        return [name for name, values in self.matrices.items() if values[:1].size or values.shape[1:] != (0,)]
+
+
+def outputs(model: LoadedModel, rows: pa.Table) -> np.ndarray:
     """The network's outputs (logits or values), float32[rows, outputs].
 
     Raises:
         UnsoundError: a column is missing or of another type, the network raises, or its output has another shape.
     """
-    return forward(network, *matrices(manifest, rows), manifest.outputs)
+    return forward(model.network, inputs(model.manifest, rows), model.manifest.outputs)
 
 
-def matrices(manifest: Manifest, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """float32[rows, n] with NaN for missing values, int64[rows, c] with 0 for unknown or missing ones.
+def inputs(manifest: Manifest, rows: pa.Table) -> Inputs:
+    """`numeric` float32[rows, n] with NaN for missing values, `categorical` int64[rows, c], 0 if unknown or missing.
 
     Raises:
         UnsoundError: a column is missing or of another type.
@@ -46,7 +76,7 @@ def matrices(manifest: Manifest, rows: pa.Table) -> tuple[np.ndarray, np.ndarray
     for index, (name, vocabulary) in enumerate(manifest.categorical.items()):
         codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary, 1)}
         categorical[:, index] = [codes.get(word, 0) for word in texts(name, rows[name]).to_pylist()]
-    return numeric, categorical
+    return Inputs({"numeric": numeric, "categorical": categorical})
 
 
 def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -61,27 +91,40 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         raise UnsoundError(f"column {name} is {column.type}; expected text") from error
 
 
-def forward(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray, width: int) -> np.ndarray:
-    """The network's outputs for its two inputs, float32[rows, width].
+def forward(network: "torch.nn.Module", given: Inputs, width: int) -> np.ndarray:
+    """The network's outputs for some inputs, float32[rows, width].
 
     Raises:
-        UnsoundError: the network raises, or its output has another shape.
+        UnsoundError: its parameters are not the inputs', it raises, or its output has another shape.
     """
     import torch
 
     parts = [np.empty((0, width), np.float32)]
     with one_thread(), torch.inference_mode():
-        for start in range(0, len(numeric), ROWS):
-            # a network may overwrite its inputs; and results are equal only in equally aligned memory
-            inputs = [torch.from_numpy(matrix[start : start + ROWS]).clone() for matrix in (numeric, categorical)]
+        for start in range(0, len(given), ROWS):
+            passed = tensors(network, given.take(np.arange(start, min(start + ROWS, len(given)))))
             try:
-                result = network(*inputs)
+                result = network(*passed)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise  # the machine's fault, not the network's
                 raise UnsoundError(f"the network raises {summary(error)}") from error
-            parts.append(_checked(result, (len(inputs[0]), width)))
+            parts.append(_checked(result, (len(passed[0]), width)))
     return np.concatenate(parts)
+
+
+def tensors(network: "torch.nn.Module", given: Inputs) -> "list[torch.Tensor]":
+    """Copies of the inputs, in the order of the network's parameters.
+
+    A network may overwrite its inputs; and results are equal only in equally aligned memory.
+
+    Raises:
+        UnsoundError: its parameters are not the inputs'.
+    """
+    import torch
+
+    names = parameters.order(network.forward, given.matrices, given.filled)
+    return [torch.from_numpy(given.matrices[name]).clone() for name in names]
 
 
 def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:

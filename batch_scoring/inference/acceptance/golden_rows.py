@@ -22,7 +22,7 @@ from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,27 @@ class Truth:
         return _row("golden", self.golden, row - self.reference.num_rows)
 
 
-def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, reference: pa.Table) -> Truth:
+def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     """Run the network over golden and reference rows, and check it and the rows.
 
     Raises:
         UnsoundError: it does not accept all codes, its output for a row is not finite, its outputs are probabilities,
             or a row's outputs depend on other rows; or the rows lack features, or the golden ones are all alike.
     """
+    network, manifest = model.network, model.manifest
     with _of("golden"):
         _check_columns(manifest, golden)
     with _of("reference"):
         _check_columns(manifest, reference)
         check_features(manifest, reference)
-    check_codes(network, manifest, reference)
+    check_codes(model, reference)
     with _of("golden"):
-        of_golden = eager.outputs(network, manifest, golden)
+        of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
         raise UnsoundError("the network's outputs for the golden rows are not all finite")
-    check_rows_are_independent(network, manifest, golden)
+    check_rows_are_independent(model, golden)
     with _of("reference"):
-        of_reference = eager.outputs(network, manifest, reference)
+        of_reference = eager.outputs(model, reference)
     bad = np.flatnonzero(~np.isfinite(of_reference).all(axis=1))
     if len(bad):
         raise UnsoundError(
@@ -111,7 +112,7 @@ def compute(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table, re
             "as those of the reference"
         )
     outputs = np.concatenate([of_reference, of_golden])
-    check_outputs_are_logits(network, manifest, *eager.matrices(manifest, golden), outputs)
+    check_outputs_are_logits(network, manifest, eager.inputs(manifest, golden), outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
         golden = golden.append_column(name, pa.array(column))
     for name, scores in eager.scores(manifest, of_reference).items():

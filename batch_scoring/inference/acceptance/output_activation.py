@@ -8,6 +8,7 @@ import numpy as np
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
+from batch_scoring.inference.acceptance.eager import Inputs
 from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ NEARLY = 1e-4
 """Relative tolerance for the sum of float32 probabilities."""
 
 
-def check_outputs_are_logits(
-    network: "torch.nn.Module", manifest: Manifest, numeric: np.ndarray, categorical: np.ndarray, outputs: np.ndarray
-) -> None:
+def check_outputs_are_logits(network: "torch.nn.Module", manifest: Manifest, rows: Inputs, outputs: np.ndarray) -> None:
     """Check the outputs of all rows, and the operator that they come from.
 
     Logits may well lie between 0 and 1 in every row, but they do not add up to 1 in every row, nor to any other number.
@@ -38,8 +37,7 @@ def check_outputs_are_logits(
     Args:
         network: in eager torch.
         manifest: nothing is checked unless it is a classification.
-        numeric: a few rows to trace through the network.
-        categorical: the same.
+        rows: a few rows to trace through the network.
         outputs: float32[rows, classes] of all rows.
 
     Raises:
@@ -57,7 +55,7 @@ def check_outputs_are_logits(
         found = f"lie between 0 and {whole:.4g} and add up to {whole:.4g} in all of {len(finite)} rows"
     elif finite.max() > 1 + NEARLY:
         return
-    elif last := _last_activation(network, numeric, categorical):
+    elif last := _last_activation(network, rows):
         found = f"come from a {last} at the end of the network"
     if found:
         raise UnsoundError(
@@ -67,7 +65,7 @@ def check_outputs_are_logits(
         )
 
 
-def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorical: np.ndarray) -> str:
+def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
     """The name of the last operator that bounded the outputs; empty if there is none, or it cannot be traced."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -89,7 +87,7 @@ def _last_activation(network: "torch.nn.Module", numeric: np.ndarray, categorica
 
     # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
-        return made.get(id(network(torch.from_numpy(numeric), torch.from_numpy(categorical))), "")
+        return made.get(id(network(*eager.tensors(network, rows))), "")
     return ""
 
 

@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
-from batch_scoring.inference.manifest import Manifest
-from batch_scoring.inference.scorer import GRID
+from batch_scoring.inference.acceptance.eager import Inputs
+from batch_scoring.inference.inputs.encoded import GRID
+from batch_scoring.inference.manifest import LoadedModel
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ class Trial:
     """Whether every bit must be the same."""
 
 
-def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, golden: pa.Table) -> None:
+def check_rows_are_independent(model: LoadedModel, golden: pa.Table) -> None:
     """Check the network on its golden rows in several orders and batches.
 
     Every batch is a multiple of the scorer's grid, in which sound networks gave the same bits in all trials; the
@@ -51,16 +52,18 @@ def check_rows_are_independent(network: "torch.nn.Module", manifest: Manifest, g
     """
     import torch
 
-    numeric, categorical = _with_gaps(*eager.matrices(manifest, golden))
+    network, manifest = model.network, model.manifest
+    plain = eager.inputs(manifest, golden)
+    rows = plain.followed_by(_with_gaps(plain))
     try:
-        expected = eager.forward(network, numeric, categorical, manifest.outputs)
+        expected = eager.forward(network, rows, manifest.outputs)
     except UnsoundError:  # it rejects gaps: such rows are quarantined
-        numeric, categorical = eager.matrices(manifest, golden)
-        expected = eager.forward(network, numeric, categorical, manifest.outputs)
+        rows = plain
+        expected = eager.forward(network, rows, manifest.outputs)
     tolerance = agreement.usual(manifest.task, expected)
     learned = {name: values.clone() for name, values in _learned(network)}
-    for trial in _trials(len(numeric)):
-        found = eager.forward(network, numeric[trial.order], categorical[trial.order], manifest.outputs)
+    for trial in _trials(len(rows)):
+        found = eager.forward(network, rows.take(trial.order), manifest.outputs)
         seen = agreement.worst(found, expected[trial.order], tolerance)
         if not seen.is_accepted or (trial.is_exact and seen.size):
             raise UnsoundError(
@@ -110,10 +113,10 @@ def _remedy(trial: Trial) -> str:
     )
 
 
-def _with_gaps(numeric: np.ndarray, categorical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows, and again with a missing number in each and unknown categories in every other one."""
-    holes, unknown = numeric.copy(), categorical.copy()
+def _with_gaps(rows: Inputs) -> Inputs:
+    """The rows with a missing number in each, and unknown categories in every other one."""
+    holes, unknown = rows.matrices["numeric"].copy(), rows.matrices["categorical"].copy()
     if holes.shape[1]:
         holes[np.arange(len(holes)), np.arange(len(holes)) % holes.shape[1]] = np.nan
     unknown[1::2] = 0
-    return np.concatenate([numeric, holes]), np.concatenate([categorical, unknown])
+    return rows.replace(numeric=holes, categorical=unknown)

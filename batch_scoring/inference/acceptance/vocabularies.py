@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
-from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 HARDLY = 0.002
 """Least share of a column's rows with a word of its vocabulary: some vocabularies name rare words alone."""
@@ -27,19 +27,21 @@ NOTHING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "nat"})
 """What libraries write for a missing value that they treat as text."""
 
 
-def check_codes(network: "torch.nn.Module", manifest: Manifest, rows: pa.Table) -> None:
+def check_codes(model: LoadedModel, rows: pa.Table) -> None:
     """Check that the network accepts every code of every vocabulary, and 0 for unknown, beside the numbers of one row.
 
     Raises:
         UnsoundError: it raises for a code: the vocabulary is longer than its embedding.
     """
-    numeric, categorical = eager.matrices(manifest, rows.slice(0, 1))
-    categorical = np.zeros_like(categorical)
+    network, manifest = model.network, model.manifest
+    first = eager.inputs(manifest, rows.slice(0, 1))
+    categorical = np.zeros_like(first.matrices["categorical"])
     sizes = np.array([len(words) for words in manifest.categorical.values()], np.int64)
 
     def refusal(codes: np.ndarray) -> UnsoundError | None:
         try:
-            eager.forward(network, np.repeat(numeric, len(codes), axis=0), codes, manifest.outputs)
+            rows_of_codes = first.take(np.zeros(len(codes), np.int64)).replace(categorical=codes)
+            eager.forward(network, rows_of_codes, manifest.outputs)
         except UnsoundError as error:
             return error
         return None

@@ -1,1 +1,1 @@
-"""The network in memory: its weights, its packed layers, its copies for concurrent threads."""
+"""The network in memory: the code and the weights it is built from, packed layers, copies for concurrent threads."""

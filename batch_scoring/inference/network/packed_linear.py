@@ -35,8 +35,8 @@ class ProbeRows:
 
     name: str
     """A description of the rows, for the log."""
-    numeric: torch.Tensor
-    categorical: torch.Tensor
+    inputs: tuple[torch.Tensor, ...]
+    """In the order of the network's parameters."""
 
 
 def proven(network: nn.Module, probes: Iterable[ProbeRows]) -> tuple[nn.Module, str]:
@@ -166,13 +166,13 @@ def _has_hooks(module: nn.Module) -> bool:
 def _disagreement(network: nn.Module, fast: nn.Module, probe: ProbeRows) -> str:
     """How the outputs for a probe differ; empty if they agree."""
     try:
-        expected = network(probe.numeric.clone(), probe.categorical.clone())
+        expected = network(*(values.clone() for values in probe.inputs))
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return ""  # such rows have no score, whichever way they are computed
     try:
-        found = fast(probe.numeric.clone(), probe.categorical.clone())
+        found = fast(*(values.clone() for values in probe.inputs))
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -66,11 +66,11 @@ def _proven_copy(network: nn.Module, probes: Iterable[ProbeRows]) -> nn.Module |
     """A copy, if it gives the network's exact outputs: a hook may write into the network that it was registered on."""
     try:
         probe = next(iter(probes))
-        numeric, categorical = probe.numeric.flip(0), probe.categorical.flip(0)  # other rows than the network last saw
+        inputs = [values.flip(0) for values in probe.inputs]  # other rows than the network last saw
         duplicate = _copy(network)
         with torch.inference_mode():
-            found = _copy(duplicate)(numeric.clone(), categorical.clone())
-            expected = network(numeric.clone(), categorical.clone())
+            found = _copy(duplicate)(*(values.clone() for values in inputs))
+            expected = network(*(values.clone() for values in inputs))
         return duplicate if torch.equal(found.nan_to_num(), expected.nan_to_num()) else None
     except Exception as error:  # it cannot be copied, raises for the rows, or there are none
         if is_out_of_memory(error):

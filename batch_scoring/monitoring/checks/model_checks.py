@@ -19,6 +19,7 @@ from batch_scoring.inference.bundle import (
     read_bundle,
 )
 from batch_scoring.inference.manifest import LoadedModel
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.monitoring.finding import Finding
 
 CHECKS = {
@@ -61,7 +62,7 @@ def _read(pipeline: Pipeline) -> tuple[Bundle, LoadedModel]:
     bundle = read_bundle(pipeline.bundle)
     registry.ensure_declared_features(pipeline, bundle)
     registry.ensure_new_version(pipeline, bundle)
-    loaded = build_network(bundle, pipeline.load(pipeline.spec.model.network))
+    loaded = build_network(bundle, ModelCode.of(pipeline))
     check_contents(bundle, loaded)
     return bundle, loaded
 

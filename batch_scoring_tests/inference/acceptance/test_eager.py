@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
-from batch_scoring.inference.manifest import Manifest
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring_tests.networks import Base, made, own_outputs, table
 
 
@@ -33,7 +33,7 @@ def manifest(**changes: Any) -> Manifest:  # noqa: ANN401
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=20))
 def test_whole_numbers_are_rounded_once(values: list[int | None]) -> None:
     """Also beside a missing one: two roundings, by way of float64, may give the neighbour."""
-    found, _ = eager.matrices(manifest(), pa.table({"x": pa.array(values, pa.int64())}))
+    found = eager.inputs(manifest(), pa.table({"x": pa.array(values, pa.int64())})).matrices["numeric"]
     for value, number in zip(values, found[:, 0], strict=True):
         assert np.isnan(number) if value is None else number == np.int64(value).astype(np.float32)
 
@@ -49,7 +49,7 @@ def test_whole_numbers_are_rounded_once(values: list[int | None]) -> None:
     ],
 )
 def test_numbers_of_every_type(column: pa.Array, expected: list[float]) -> None:
-    found, _ = eager.matrices(manifest(), pa.table({"x": column}))
+    found = eager.inputs(manifest(), pa.table({"x": column})).matrices["numeric"]
     assert found.dtype == np.float32 and np.array_equal(found[:, 0], np.array(expected, np.float32), equal_nan=True)
 
 
@@ -64,17 +64,17 @@ def test_numbers_of_every_type(column: pa.Array, expected: list[float]) -> None:
 )
 def test_words_of_every_type(column: pa.Array, expected: list[int]) -> None:
     model = manifest(numeric=(), categorical={"c": ("a", "b", "7", "true")})
-    _, found = eager.matrices(model, pa.table({"c": column}))
+    found = eager.inputs(model, pa.table({"c": column})).matrices["categorical"]
     assert found.dtype == np.int64 and found[:, 0].tolist() == expected
 
 
 def test_a_column_that_cannot_be_encoded_is_named() -> None:
     with pytest.raises(UnsoundError, match="column x is string; expected numbers"):
-        eager.matrices(manifest(), pa.table({"x": ["1"]}))
+        eager.inputs(manifest(), pa.table({"x": ["1"]}))
     with pytest.raises(UnsoundError, match=r"column c is list<item: int64>; expected text"):
-        eager.matrices(manifest(numeric=(), categorical={"c": ("a",)}), pa.table({"c": [[1]]}))
+        eager.inputs(manifest(numeric=(), categorical={"c": ("a",)}), pa.table({"c": [[1]]}))
     with pytest.raises(UnsoundError, match="there is no column x; there are y"):
-        eager.matrices(manifest(), pa.table({"y": [1]}))
+        eager.inputs(manifest(), pa.table({"y": [1]}))
 
 
 def test_rows_beyond_one_pass_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,4 +86,6 @@ def test_rows_beyond_one_pass_are_the_same(monkeypatch: pytest.MonkeyPatch) -> N
         categorical={"c": ("red", "green", "blue")},
     )
     monkeypatch.setattr(eager, "ROWS", 64)
-    assert np.allclose(eager.outputs(network, model, rows), own_outputs(network, rows), rtol=0, atol=1e-6)
+    assert np.allclose(
+        eager.outputs(LoadedModel(model, "", network), rows), own_outputs(network, rows), rtol=0, atol=1e-6
+    )

@@ -276,9 +276,8 @@ class Singular(nn.Module):
 
 
 def probes(values: torch.Tensor | None = None) -> Iterator[ProbeRows]:
-    yield ProbeRows(
-        "these rows", torch.randn(64, WIDTH) if values is None else values, torch.zeros(64, 0, dtype=torch.int64)
-    )
+    rows = torch.randn(64, WIDTH) if values is None else values
+    yield ProbeRows("these rows", (rows, torch.zeros(64, 0, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(
