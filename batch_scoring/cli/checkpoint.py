@@ -11,7 +11,7 @@ from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.errors import BatchScoringError, CheckpointError
 from batch_scoring.inference.bundle import MANIFEST, read_version
-from batch_scoring.inference.checkpoint import convert
+from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders.addresses import open_folder

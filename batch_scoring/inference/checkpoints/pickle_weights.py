@@ -78,7 +78,7 @@ class _Legacy:
         for key in keys if isinstance(keys, list) else ():
             self._place(_key(key))
         if missing := self._stored.keys() - self._places.keys():
-            raise UnsoundError(f"it has no storage {min(missing)}")
+            raise UnsoundError(f"it has no storage {min(missing)}; expected a whole file of torch.save")
         return Content(value, self._unpickler.foreign)
 
     def _persistent(self, identity: tuple[Any, ...]) -> object:
@@ -100,7 +100,7 @@ class _Legacy:
         count, found = self._stored[key]
         start = self._stream.tell() + _COUNT.size
         if _COUNT.unpack(self._stream.read(_COUNT.size)) != (count,) or start + found.storage.size > len(self._stream):
-            raise UnsoundError(f"the storage {key} is not as long as its tensors say")
+            raise UnsoundError(f"the storage {key} is cut off or damaged; expected a whole file of torch.save")
         self._places[key] = start
         self._stream.seek(start + found.storage.size)
 

@@ -78,13 +78,9 @@ def build(
     """
     import torch
 
-    name = getattr(network_class, "__name__", "the network")
+    name = _name(network_class)
     with torch.random.fork_rng(devices=[]):  # a training script that goes on keeps its random state
-        try:
-            with torch.device("meta"), _leaves_unfilled():
-                sketch = network_class(**arguments)
-        except Exception:  # a class may need real numbers to be built; its error for those counts
-            sketch = None
+        sketch = _sketch(network_class, arguments)
         if sketch is not None:
             _check_fit(sketch, weights, where, name)
         network = _built(network_class, arguments, name, sketch)
@@ -93,6 +89,34 @@ def build(
     _check_values(network, weights, where, name)
     _load(network, weights, where, name)
     return network.eval().requires_grad_(False)
+
+
+def outline(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any]) -> "torch.nn.Module":
+    """Build the network for the names, shapes and types of its weights only; without memory for them if possible.
+
+    Raises:
+        UnsoundError: the class rejects the arguments.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        sketch = _sketch(network_class, arguments)
+        return _built(network_class, arguments, _name(network_class), None) if sketch is None else sketch
+
+
+def _name(network_class: Callable[..., "torch.nn.Module"]) -> str:
+    return getattr(network_class, "__name__", "the network")
+
+
+def _sketch(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any]) -> "torch.nn.Module | None":
+    """The network on the meta device; None if the class needs real numbers to be built."""
+    import torch
+
+    try:
+        with torch.device("meta"), _leaves_unfilled():
+            return network_class(**arguments)
+    except Exception:  # its error for real numbers counts
+        return None
 
 
 def _leaves_unfilled() -> contextlib.AbstractContextManager[object]:
