@@ -1,0 +1,316 @@
+"""Networks as they are published come in by one command and at most ten lines of the owner's, and score as their own.
+
+Each kind has the traits of checkpoints that people publish; its truth is the published class in eager torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+
+from batch_scoring.cli.main import main
+from batch_scoring.config import loader
+from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.network.code import ModelCode
+from batch_scoring.inference.scorer import Scorer
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests.tiny import TinyProject
+
+ROWS = 2_000
+FEATURES = ["x", "y", "n"]
+
+Save = Callable[[torch.nn.Module, Path], object]
+
+
+class Accuracy:
+    """A metric object of the training code, such as torchmetrics', beside the weights."""
+
+    def __init__(self) -> None:
+        self.total, self.threshold = np.float64(12.0), torch.tensor(0.5)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A published network, and what its owner writes."""
+
+    published: str
+    """The publisher's module, pasted into network.py; its class is Published."""
+    arguments: dict[str, Any]
+    save: Save
+    command: list[str]
+    owner: str = ""
+    """The owner's lines in network.py; with none, the pipeline names the publisher's class."""
+    own: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = lambda network, x: network(x).softmax(dim=1)[:, 1]
+    """The publisher's way from the network and the features, without missing values, to scores."""
+    says: str = ""
+
+
+def bare(network: torch.nn.Module, file: Path) -> None:
+    torch.save(network.state_dict(), file)
+
+
+def parallel(network: torch.nn.Module, file: Path) -> None:
+    torch.save(torch.nn.DataParallel(network).state_dict(), file)
+
+
+def half(network: torch.nn.Module, file: Path) -> None:
+    safetensors.torch.save_file(network.half().state_dict(), file)
+    network.float()
+
+
+def training_run(network: torch.nn.Module, file: Path) -> None:
+    """A file that torch itself refuses without its classes."""
+    optimiser = torch.optim.Adam(network.parameters())
+    optimiser.zero_grad()
+    content = {
+        "epoch": np.int64(7),
+        "model_state": network.state_dict(),
+        "optimizer_state": optimiser.state_dict(),
+        "scaler": Accuracy(),
+        "best_loss": np.float32(0.25),
+    }
+    torch.save(content, file)
+
+
+def lightning(network: torch.nn.Module, file: Path) -> None:
+    """What `Trainer.save_checkpoint` writes."""
+    weights = {f"model.{name}": value for name, value in network.state_dict().items()}
+    content = {
+        "epoch": 3,
+        "global_step": 120,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": weights | {"criterion.pos_weight": torch.tensor([2.0])},
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"EarlyStopping": {"best_score": torch.tensor(0.3)}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(16, 3)}}, "param_groups": []}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"input_dim": 3, "hidden_dims": [16, 8], "metric": Accuracy()},
+    }
+    torch.save(content, file)
+
+
+MLP = """
+import torch
+from torch import nn
+
+class Published(nn.Module):
+    def __init__(self, input_dim, hidden_dims=[16, 8], outputs=2, dropout=0.3):
+        super().__init__()
+        layers, width = [], input_dim
+        for hidden in hidden_dims:
+            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
+            width = hidden
+        self.network = nn.Sequential(*layers, nn.Linear(width, outputs))
+
+    def forward(self, x):
+        return self.network(x)
+"""
+
+LSTM = """
+import torch
+from torch import nn
+
+class Published(nn.Module):
+    def __init__(self, input_size, hidden_size, num_layers=2, outputs=2):
+        super().__init__()
+        self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True, dropout=0.2)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.head = nn.Linear(hidden_size, outputs)
+
+    def forward(self, x):                         # (n, 1, features)
+        out, _ = self.lstm(x)
+        return self.head(self.norm(out[:, -1, :]))
+"""
+
+GRU = """
+import torch
+from torch import nn
+
+class Published(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.gru = nn.GRU(1, hidden, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(2 * hidden, 2)
+
+    def forward(self, sequence):                  # (n, features, 1)
+        _, last = self.gru(sequence)
+        return self.fc(torch.cat([last[0], last[1]], dim=1))
+"""
+
+FILLED = """
+class Net(Published):
+    def forward(self, numeric):
+        return super().forward(numeric.nan_to_num(0.0))
+"""
+
+MEAN, SCALE = torch.tensor([0.0, 5.0, 2.0]), torch.tensor([5.0, 4.0, 1.5])
+
+WIDE = '{"input_dim": 3, "hidden_dims": [16, 8]}'
+
+KINDS = {
+    "batch norm, dropout, a list of widths, DataParallel": Kind(
+        published=MLP,
+        arguments={"input_dim": 3},
+        save=parallel,
+        owner=FILLED,
+        command=["--arguments", WIDE, "--classes", "stays", "leaves"],
+        says="weights: prefix module. removed\n",
+    ),
+    "a training run with its optimiser and objects": Kind(
+        published=MLP,
+        arguments={"input_dim": 3},
+        save=training_run,
+        owner=FILLED,
+        command=["--arguments", WIDE, "--classes", "stays", "leaves"],
+        says="weights: entry model_state\nnot loaded, and not needed: numpy.dtype, ",
+    ),
+    "Lightning with hyper-parameters and a metric": Kind(
+        published=MLP,
+        arguments={"input_dim": 3},
+        save=lightning,
+        owner=FILLED,
+        command=["--arguments", WIDE, "--classes", "stays", "leaves"],
+        says="weights: entry state_dict, prefix model. removed, left out criterion.pos_weight\n",
+    ),
+    "safetensors in half precision, three classes": Kind(
+        published=MLP,
+        arguments={"input_dim": 3, "outputs": 3},
+        save=half,
+        owner=FILLED,
+        command=["--arguments", '{"input_dim": 3, "outputs": 3}', "--classes", "a", "b", "c"],
+        says="stored in float16, widened to float32\n",
+    ),
+    "recurrent, over one step of all features": Kind(
+        published=LSTM,
+        arguments={"input_size": 3, "hidden_size": 12},
+        save=bare,
+        owner="""
+class Net(Published):
+    def forward(self, numeric):
+        return super().forward(numeric.nan_to_num(0.0).unsqueeze(1))
+""",
+        command=["--arguments", '{"input_size": 3, "hidden_size": 12}', "--classes", "normal", "fraud"],
+        own=lambda network, x: network(x.unsqueeze(1)).softmax(dim=1)[:, 1],
+    ),
+    "recurrent, over the features, in the owner's wrapper": Kind(
+        published=GRU,
+        arguments={"hidden": 8},
+        save=parallel,
+        owner="""
+class Net(nn.Module):
+    def __init__(self, mean, scale):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+        self.net = Published(hidden=8)
+    def forward(self, numeric):
+        scaled = (numeric.nan_to_num(0.0) - self.mean) / self.scale
+        return self.net(scaled.unsqueeze(2))
+""",
+        command=["--arguments", '{"mean": [0.0, 5.0, 2.0], "scale": [5.0, 4.0, 1.5]}', "--classes", "no", "yes"],
+        own=lambda network, x: network(((x - MEAN) / SCALE).unsqueeze(2)).softmax(dim=1)[:, 1],
+        says="weights: prefix module. removed, prefix net. added\n",
+    ),
+}
+
+
+def prepared(tiny: TinyProject, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A pipeline with the published network, its checkpoint and a sample; the command that converts it."""
+    monkeypatch.setattr(loader, "PIPELINES", tiny.packages)  # where the command looks
+    monkeypatch.setenv("BATCH_SCORING_DATA", tiny.data_root)
+    tiny.write_code(network=kind.published + kind.owner)
+    tiny.spec["features"] |= {"numeric": FEATURES, "categorical": []}
+    tiny.spec["model"]["network"] = "network:Net" if kind.owner else "network:Published"
+    tiny.write_spec()
+    sample = tiny.rows(ROWS).append_column("dt", pa.array([date(2024, 2, 1)] * ROWS))
+    pq.write_table(sample, tiny.folder / "sample.parquet")
+    kind.save(published(tiny, kind), tiny.folder / "published.pt")
+    files = ["--checkpoint", str(tiny.folder / "published.pt"), "--sample", str(tiny.folder / "sample.parquet")]
+    return ["checkpoint", "--pipeline", tiny.name, *files, *kind.command, "--version", "v7"]
+
+
+def published(tiny: TinyProject, kind: Kind) -> torch.nn.Module:
+    torch.manual_seed(3)
+    network: torch.nn.Module = tiny.pipeline.load("network:Published")(**kind.arguments)
+    for name, value in network.state_dict().items():  # as after training, not as built
+        if "running_mean" in name:
+            value.normal_()
+        elif "running_var" in name:
+            value.uniform_(0.5, 2.0)
+    return network.eval()
+
+
+def own_scores(tiny: TinyProject, kind: Kind) -> np.ndarray:
+    """The publisher's scores of the first rows, without any of our code."""
+    rows = tiny.rows(ROWS).select(FEATURES).to_pandas().fillna(0.0)
+    network = published(tiny, kind)
+    if kind.save is half:
+        network.half().float()
+    with torch.inference_mode():
+        scores: np.ndarray = kind.own(network, torch.tensor(rows.to_numpy(np.float32))).numpy()
+    return scores
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_published_network_comes_in_by_one_command(
+    kind: str, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = KINDS[kind]
+    assert len(found.owner.strip().splitlines()) <= 10
+    command, out = prepared(tiny, found, monkeypatch), tiny.folder / "models/v7"
+    assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: sha256 ") and found.says in said.out and said.err == ""
+    model = load_bundle(open_folder(str(out)), ModelCode.of(tiny.pipeline))
+    batch = tiny.rows(ROWS).combine_chunks().to_batches()[0]
+    scored = Scorer(model).score_batch(batch).scores.column("prob_class_1").to_numpy()
+    assert np.abs(scored - own_scores(tiny, found)).max() <= 1e-6
+    assert scored.std() > 0.01
+
+
+def refusal(command: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*command, "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and not out.exists()
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "without", "says"),
+    [
+        # what the file knows is offered, ready to be pasted
+        ({"save": lightning}, "--arguments", """Net needs input_dim: name --arguments '{"input_dim": 3}'"""),
+        ({"owner": ""}, "", "y is missing in the golden rows"),
+        ({"published": LSTM, "owner": "", "arguments": {"input_size": 3, "hidden_size": 4}}, "", "LSTM"),
+        ({"command": ["--arguments", '{"input_dim": 4}', "--classes", "a", "b"]}, "", "Net expects (16, 4)"),
+        ({"command": ["--arguments", '{"input_dim": 3, "hidden_dims": [16]}', "--classes", "a", "b"]}, "", "lacks"),
+        (
+            {"command": ["--arguments", '{"width": 3}', "--classes", "a", "b"]},
+            "",
+            "unexpected keyword argument 'width'",
+        ),
+        ({"command": ["--arguments", WIDE, "--classes", "a", "b", "c"]}, "", "expected (64, 3)"),
+    ],
+)
+def test_what_is_still_to_be_written_is_said(
+    changes: dict[str, Any],
+    without: str,
+    says: str,
+    tiny: TinyProject,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kind = replace(KINDS["batch norm, dropout, a list of widths, DataParallel"], **changes)
+    command = prepared(tiny, kind, monkeypatch)
+    if without:
+        place = command.index(without)
+        del command[place : place + 2]
+    assert says in refusal(command, tiny.folder / "models/v7", capsys)
