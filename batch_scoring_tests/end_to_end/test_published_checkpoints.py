@@ -3,6 +3,7 @@
 Each kind has the traits of checkpoints that people publish; its truth is the published class in eager torch.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -153,6 +154,8 @@ class Net(Published):
 
 MEAN, SCALE = torch.tensor([0.0, 5.0, 2.0]), torch.tensor([5.0, 4.0, 1.5])
 
+RECURRENT = {"input_size": 3, "hidden_size": 12}
+LAYERS = ["--arguments", json.dumps(RECURRENT)]
 WIDE = '{"input_dim": 3, "hidden_dims": [16, 8]}'
 
 KINDS = {
@@ -190,14 +193,14 @@ KINDS = {
     ),
     "recurrent, over one step of all features": Kind(
         published=LSTM,
-        arguments={"input_size": 3, "hidden_size": 12},
+        arguments=RECURRENT,
         save=bare,
         owner="""
 class Net(Published):
     def forward(self, numeric):
         return super().forward(numeric.nan_to_num(0.0).unsqueeze(1))
 """,
-        command=["--arguments", '{"input_size": 3, "hidden_size": 12}', "--classes", "normal", "fraud"],
+        command=[*LAYERS, "--classes", "normal", "fraud"],
         own=lambda network, x: network(x.unsqueeze(1)).softmax(dim=1)[:, 1],
     ),
     "recurrent, over the features, in the owner's wrapper": Kind(
@@ -288,10 +291,18 @@ def refusal(command: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -
     [
         # what the file knows is offered, ready to be pasted
         ({"save": lightning}, "--arguments", """Net needs input_dim: name --arguments '{"input_dim": 3}'"""),
-        ({"owner": ""}, "", "y is missing in the golden rows"),
-        ({"published": LSTM, "owner": "", "arguments": {"input_size": 3, "hidden_size": 4}}, "", "LSTM"),
+        ({"owner": ""}, "", "missing values (y in 7 of 64) are NaN in numeric: forward has to fill them"),
+        (
+            {"published": LSTM, "owner": FILLED, "arguments": RECURRENT, "command": [*LAYERS, "--classes", "a", "b"]},
+            "",
+            "the network raises IndexError: too many indices for tensor of dimension 2",
+        ),
         ({"command": ["--arguments", '{"input_dim": 4}', "--classes", "a", "b"]}, "", "Net expects (16, 4)"),
-        ({"command": ["--arguments", '{"input_dim": 3, "hidden_dims": [16]}', "--classes", "a", "b"]}, "", "lacks"),
+        (
+            {"command": ["--arguments", '{"input_dim": 3, "hidden_dims": [16]}', "--classes", "a", "b"]},
+            "",
+            "does not have",
+        ),
         (
             {"command": ["--arguments", '{"width": 3}', "--classes", "a", "b"]},
             "",

@@ -96,7 +96,7 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     with _of("golden"):
         of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
-        raise UnsoundError("the network's outputs for the golden rows are not all finite")
+        raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
     check_rows_are_independent(model, golden)
     with _of("reference"):
         of_reference = eager.outputs(model, reference)
@@ -118,6 +118,15 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     for name, scores in eager.scores(manifest, of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(manifest, reference, golden, outputs)
+
+
+def _missing(manifest: Manifest, golden: pa.Table) -> str:
+    """What most often makes outputs NaN: values that are missing; empty if none is."""
+    counts = {name: golden[name].null_count for name in manifest.numeric if golden[name].null_count}
+    if not counts:
+        return ""
+    columns = ", ".join(f"{name} in {count} of {golden.num_rows}" for name, count in counts.items())
+    return f"; missing values ({columns}) are NaN in numeric: forward has to fill them, as numeric.nan_to_num(0.0) does"
 
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
