@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
@@ -122,10 +123,10 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
 
 def _missing(manifest: Manifest, golden: pa.Table) -> str:
     """What most often makes outputs NaN: values that are missing; empty if none is."""
-    counts = {name: golden[name].null_count for name in manifest.numeric if golden[name].null_count}
-    if not counts:
+    counts = {name: pc.sum(pc.is_null(golden[name], nan_is_null=True)).as_py() for name in manifest.numeric}
+    columns = ", ".join(f"{name} in {count} of {golden.num_rows}" for name, count in counts.items() if count)
+    if not columns:
         return ""
-    columns = ", ".join(f"{name} in {count} of {golden.num_rows}" for name, count in counts.items())
     return f"; missing values ({columns}) are NaN in numeric: forward has to fill them, as numeric.nan_to_num(0.0) does"
 
 

@@ -18,6 +18,9 @@ from batch_scoring.inference.checkpoints.stored import Content, OpaqueObject, St
 if TYPE_CHECKING:
     import torch
 
+PLAIN = "model_state_dict"
+"""The entry that needs no words: where torch's own documentation puts the weights."""
+
 _DEPTH = 3
 """Of dicts within dicts that are searched."""
 
@@ -46,9 +49,9 @@ class Choice:
         return tuple(sorted(self.tensors.keys() - set(self.names.values())))
 
     def describe(self) -> str:
-        """What was found, in one line; empty if the whole file is the network's state dict."""
+        """What was found, in one line; empty if the weights are where they usually are, under their own names."""
         parts = (
-            f"entry {self.entry}" * bool(self.entry),
+            f"entry {self.entry}" * (self.entry not in ("", PLAIN)),
             f"prefix {self.prefix} removed" * bool(self.prefix),
             f"prefix {self.added} added" * bool(self.added),
             f"left out {some(self.left_out)}" * bool(self.left_out),
