@@ -29,7 +29,7 @@ RUN pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^t
 
 # the dependencies without the code, so that another commit brings a layer of kilobytes
 COPY pyproject.toml ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*p['build-system']['requires'], *p['project']['dependencies'], *(d for extra in ('metrics', 'postgres', 'redis', 'sql') for d in p['project']['optional-dependencies'][extra]), sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*p['build-system']['requires'], *p['project']['dependencies'], *(d for extra in ('metrics', 'postgres', 'redis', 'sql', 'text') for d in p['project']['optional-dependencies'][extra]), sep='\n')" > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
 
 # editable: there is one copy of the code, in the folder where every pod starts

@@ -56,6 +56,21 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], dict[str, A
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
 
 
+def change_task(folder: Path, **changes: Any) -> None:  # noqa: ANN401
+    """Rewrite fields of the head in bundle.json."""
+    change_manifest(folder, lambda m: {**m, "task": {**m["task"], **changes}})
+
+
+def as_format_1(folder: Path, **changes: Any) -> None:  # noqa: ANN401
+    """Rewrite bundle.json as it was written before tasks had heads."""
+
+    def change(manifest: dict[str, Any]) -> dict[str, Any]:
+        head = manifest["task"]
+        return {**manifest, "format": 1, "task": head["kind"], "classes": head.get("classes", []), **changes}
+
+    change_manifest(folder, change)
+
+
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
     """Rewrite model.safetensors and its sha256."""
     file = folder / "model.safetensors"
@@ -181,8 +196,20 @@ FAULTS = {
         ("is not a manifest", "version: Field required"),
     ),
     "unknown_task": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "task": "ranking"}),
+        lambda f: change_manifest(f, lambda m: {**m, "task": {"kind": "ranking"}}),
         ("is not a manifest", "task", "classification"),
+    ),
+    "newer_format": Fault(
+        lambda f: change_manifest(f, lambda m: {**m, "format": 3, "task": {"kind": "ranking"}}),
+        ("is not a manifest", "format is 3; this version reads 1 and 2: update batch_scoring"),
+    ),
+    "unknown_task_of_before": Fault(
+        lambda f: as_format_1(f, task="ranking"),
+        ("is not a manifest", "task", "classification"),
+    ),
+    "one_class_of_before": Fault(
+        lambda f: as_format_1(f, classes=["defaults"]),
+        ("is not a manifest", "classes are ['defaults']", "at least two"),
     ),
     "file_not_named": Fault(
         lambda f: change_manifest(f, lambda m: {**m, "files": {"model.safetensors": "0" * 64}}),
@@ -223,11 +250,11 @@ FAULTS = {
         "golden_rows_agree",
     ),
     "one_class": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "classes": ["defaults"]}),
-        ("is not a manifest", "classes are ['defaults']", "at least two", "zeros_like(z), z"),
+        lambda f: change_task(f, classes=["defaults"]),
+        ("is not a manifest", "classes are ['defaults']", "at least two", "say logits: 1"),
     ),
     "class_twice": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "classes": ["no", "no"]}),
+        lambda f: change_task(f, classes=["no", "no"]),
         ("is not a manifest", "classes: 'no' occurs twice"),
     ),
     "word_twice": Fault(lambda f: vocabulary(f, "red", "green", "red"), ("categorical.c: 'red' occurs twice",)),
@@ -378,7 +405,7 @@ FAULTS = {
     ),
     "golden_no_parquet": Fault(spoil_golden_bytes, ("/golden.parquet is not a Parquet file",), "golden_rows_agree"),
     "more_classes_than_outputs": Fault(
-        lambda f: change_manifest(f, lambda m: {**m, "classes": ["0", "1", "2"]}),
+        lambda f: change_task(f, classes=["0", "1", "2"]),
         ("has no column",),  # of the scores in the reference, or of the golden outputs
     ),
 }

@@ -1,5 +1,6 @@
 """What other projects may rely on: pinned here, so that a change is meant."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,23 @@ def test_the_package_itself_imports_nothing_of_it() -> None:
     assert printed(program) == "batch_scoring batch_scoring.deprecated_imports"
     heavy = "import sys; from batch_scoring import read_day, open_folder; print({'torch', 'dagster'} & {*sys.modules})"
     assert printed(heavy) == "set()"
+
+
+LAYERS = """
+import {first}
+import torch
+torch.set_num_threads(1)
+torch.manual_seed(0)
+for inputs, outputs in ((25, 2), (26, 3), (27, 5), (33, 9), (64, 64)):
+    layer, rows = torch.nn.Linear(inputs, outputs), torch.randn(128, inputs)
+    expected = layer(rows)
+    print(all(torch.equal(layer(rows.roll(by, 0)).roll(-by, 0), expected) for by in range(1, 64)))
+"""
+
+
+def test_a_linear_layer_gives_a_row_the_same_bits_at_every_position() -> None:
+    assert printed(LAYERS.format(first="batch_scoring")).split() == ["True"] * 5
+    assert "MKL_CBWR" not in os.environ or os.environ["MKL_CBWR"] == "AUTO,STRICT"
 
 
 def test_the_package_says_that_it_is_typed() -> None:

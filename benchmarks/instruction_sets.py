@@ -20,7 +20,7 @@ from torch import nn
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.bundle import GOLDEN_ROWS, build_network, read_bundle
-from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, LoadedModel, Manifest
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.pipelines.flight_delay.network import DelayNet
@@ -114,7 +114,7 @@ def main() -> None:
         ways = [found[f"{name}/{way}"].astype(np.float64) for found in seen.values() for way in ("eager", "engine")]
         sizes = agreement.bounds(ways[0], agreement.Tolerance(relative=1))
         apart = np.max([np.abs(one - other) for one in ways for other in ways], axis=0)
-        limits = agreement.bounds(ways[0], GOLDEN_TOLERANCES[model.manifest.task])
+        limits = agreement.bounds(ways[0], model.manifest.task.tolerance)
         print(
             f"| {name} | {np.median(sizes):.3g} | {apart.max():.1e} | {(apart / sizes).max():.1e} | "
             f"{(apart / limits).max():.0%} |"

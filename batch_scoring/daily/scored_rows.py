@@ -19,12 +19,7 @@ DICTIONARY = ("model_version", "scored_at")
 
 def schema(key: pa.Field, manifest: Manifest) -> pa.Schema:
     """The rows of predictions, without the partition column; `key`: the key as the features have it."""
-    fields = [key]
-    if manifest.task == "regression":
-        fields.append(pa.field("prediction", pa.float64()))
-    else:
-        fields += [pa.field("prediction", pa.int64()), pa.field("prediction_proba", pa.float32())]
-        fields += [pa.field(f"prob_class_{index}", pa.float32()) for index in range(manifest.outputs)]
+    fields = [key, *manifest.task.fields]
     fields += [pa.field("model_version", pa.string()), pa.field("scored_at", pa.timestamp("us", "UTC"))]
     return pa.schema([field.with_nullable(False) for field in fields])
 

@@ -49,34 +49,29 @@ class Tally:
     """Sums over scores."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
+        self._head = manifest.task
         self._sums: dict[str, float] = {}
         self._squares: dict[str, float] = {}
         self._bins = np.zeros(BINS, np.int64)
-        self._classes = np.zeros(max(len(manifest.classes), 1), np.int64)
+        self._classes = np.zeros(len(manifest.task.class_names), np.int64)
         self._unknown: dict[str, dict[str, int]] = {}
         self._bad = 0
 
     def add(self, scored: ScoredBatch) -> None:
         """Count one record batch."""
         scores = scored.scores
-        for column in scores.schema.names:
-            if column != "prediction" or self._manifest.task == "regression":
-                values = scores.column(column).to_numpy().astype(np.float64)
-                self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
-                # not values @ values: BLAS would wake its own threads, which spin against those that score
-                self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
-        if self._manifest.task == "classification":
-            block = [scores.column(f"prob_class_{index}").to_numpy() for index in range(self._manifest.outputs)]
-            total = np.sum(block, axis=0)
-            sound = (np.abs(total - 1) < 1e-3) & (np.min(block, axis=0) >= 0) & (np.max(block, axis=0) <= 1)
-            self._bad += int((~sound).sum())
-            score = block[1] if len(block) == 2 else scores.column("prediction_proba").to_numpy()
+        for column in self._head.measured:
+            values = scores.column(column).to_numpy().astype(np.float64)
+            self._sums[column] = self._sums.get(column, 0.0) + float(values.sum())
+            # not values @ values: BLAS would wake its own threads, which spin against those that score
+            self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
+        self._bad += int((~self._head.is_sound(scores)).sum())
+        if self._head.telling_column in self._head.probabilities:
+            score = scores.column(self._head.telling_column).to_numpy()
             bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
             self._bins += np.bincount(bins, minlength=BINS)
-            self._classes += np.bincount(scores.column("prediction").to_numpy(), minlength=len(self._classes))
-        else:
-            self._bad += int((~np.isfinite(scores.column("prediction").to_numpy())).sum())
+        if self._head.class_names:
+            self._classes += self._head.class_counts(scores.column("prediction"))
         for column, values in scored.unknown.items():
             counts = self._unknown.setdefault(column, {})
             for value, rows in values.items():
@@ -85,12 +80,11 @@ class Tally:
 
     def figures(self) -> dict[str, Any]:
         """The corresponding fields of the shard's statistics."""
-        is_classes = self._manifest.task == "classification"
         return {
             "sums": self._sums,
             "squares": self._squares,
-            "histogram": tuple(self._bins.tolist()) if is_classes else (),
-            "classes": {str(index): int(n) for index, n in enumerate(self._classes)} if is_classes else {},
+            "histogram": tuple(self._bins.tolist()) if self._head.telling_column in self._head.probabilities else (),
+            "classes": {str(index): int(n) for index, n in enumerate(self._classes)},
             "unknown": {
                 column: dict(sorted(counts.items(), key=lambda item: -item[1])[:UNKNOWN_VALUES])
                 for column, counts in self._unknown.items()

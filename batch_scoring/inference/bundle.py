@@ -2,6 +2,7 @@
 
     bundle.json         the manifest: version, network arguments, features, classes, metrics, sha256 of the other files
     model.safetensors   the weights and buffers
+    tokenizer.json      of a model of texts, in the format of the package tokenizers
     golden.parquet      64 rows with the outputs that they must give
     reference.parquet   a sample of the training window: features and predictions
     profile.json        the reference profile: ordinary days of the reference (written by `batch-scoring calibrate`)
@@ -13,7 +14,7 @@ runs code from outside the pipeline's own package. `registry.py` knows which ver
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,12 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, tokens, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
-from batch_scoring.inference.manifest import ROUNDING, LoadedModel, Manifest, Task, Tolerance
+from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.task import TaskName, from_name
+from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
+from batch_scoring.inference.manifest import FORMATS, LoadedModel, Manifest, Text
 from batch_scoring.inference.network import weights
 from batch_scoring.inference.network.code import ModelCode, NetworkClass
 from batch_scoring.inference.reference_profile import ReferenceProfile
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 WEIGHTS, GOLDEN, REFERENCE = "model.safetensors", "golden.parquet", "reference.parquet"
 FILES = (WEIGHTS, GOLDEN, REFERENCE)
-PROFILE = "profile.json"
+PROFILE, TOKENIZER = "profile.json", "tokenizer.json"
 
 GOLDEN_ROWS = 64
 
@@ -160,10 +164,10 @@ def read_bundle(folder: Folder) -> Bundle:
         BundleError: a file is missing or malformed, or its bytes are not those that the manifest names.
     """
     raw, manifest = read_manifest(folder)
-    missing = [name for name in FILES if name not in manifest.files]
-    if missing:
+    wanted = (*FILES, TOKENIZER) if manifest.text else FILES
+    if missing := [name for name in wanted if name not in manifest.files]:
         raise BundleError(
-            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(FILES)}"
+            f"{folder.uri}/{MANIFEST}: files names no {', '.join(missing)}; a bundle has {', '.join(wanted)}"
         )
     content = {MANIFEST: raw}
     for name, expected in manifest.files.items():
@@ -202,7 +206,7 @@ def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel
         raise BundleError(
             f"{bundle.uri}: {error}; if {name} has changed since the bundle was written: {_UNDO}"
         ) from error
-    return LoadedModel(bundle.manifest, bundle.sha256, network)
+    return LoadedModel(bundle.manifest, bundle.sha256, network, tokenizer=bundle.content.get(TOKENIZER))
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
@@ -216,7 +220,8 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        vocabularies.check_codes(model, rows)
+        if bundle.manifest.text is None:
+            vocabularies.check_codes(model, rows)
     if profile is not None:
         with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
@@ -231,7 +236,8 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
             outputs would be accepted.
     """
     expected = _golden_outputs(bundle)
-    scorer = Scorer(replace(model, golden=bundle.golden), device=device)
+    with _located(bundle.uri):
+        scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
         outputs = scorer.outputs(bundle.golden)
     except Exception as error:
@@ -320,6 +326,9 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
     """
     with _located(bundle.uri):
         row_independence.check_rows_are_independent(model, bundle.golden)
+        if bundle.manifest.text:  # of which the reference has none
+            vocabularies.check_codes(model, bundle.golden)
+            tokens.check_tokens(model, bundle.golden)
 
 
 def write_bundle(
@@ -329,16 +338,18 @@ def write_bundle(
     arguments: dict[str, Any],
     name: str,
     version: str,
-    task: Task,
+    task: Head | TaskName,
     numeric: list[str],
     categorical: dict[str, list[str]],
-    classes: list[str],
+    classes: Sequence[str] = (),
     training: dict[str, Any],
     metrics: dict[str, float],
     golden: pa.Table,
     reference: pa.Table,
     expected: pa.Table | None = None,
     golden_tolerance: Tolerance | float | None = None,
+    text: Text | None = None,
+    tokenizer: bytes | None = None,
 ) -> str:
     """Write a trained network as a bundle.
 
@@ -351,10 +362,11 @@ def write_bundle(
         arguments: keyword arguments that build the same class again; plain JSON.
         name: the pipeline's name.
         version: the version's name, which is stored in every scored row.
-        task: what the outputs are: logits of classes, or one value.
+        task: what the outputs are, a head of `inference/heads/`; or a name: classification for logits of `classes`,
+            regression for one value.
         numeric: feature columns in the order of the numeric matrix.
         categorical: vocabulary of each categorical column, in the order of the categorical matrix.
-        classes: meaning of each class in the order of the logits; empty for a regression.
+        classes: meaning of each class in the order of the logits, if `task` is a name.
         training: window, rows and validation, for people.
         metrics: measured figures, by name.
         golden: 64 rows with the key and the feature columns.
@@ -364,6 +376,8 @@ def write_bundle(
             (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
+        text: the text columns of a model of texts, and how their tokens are cut and padded.
+        tokenizer: the content of its tokenizer.json.
 
     Returns:
         The bundle's sha256.
@@ -377,15 +391,17 @@ def write_bundle(
     place = open_folder(str(folder))
     if golden.num_rows != GOLDEN_ROWS:
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
+    if (text is None) != (tokenizer is None):
+        raise BundleError(f"{place.uri}: expected both text and tokenizer, or none of them")
     draft = _draft(
         place,
         name=name,
         version=version,
-        task=task,
+        task=from_name(task, classes) if isinstance(task, str) else task,
         arguments=arguments,
         numeric=tuple(numeric),
         categorical={column: tuple(words) for column, words in categorical.items()},
-        classes=tuple(classes),
+        text=text,
         training=training,
         metrics=metrics,
         golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
@@ -394,10 +410,14 @@ def write_bundle(
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
-        owned = golden_rows.compute(LoadedModel(draft, "", network.eval()), golden, reference)
-    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.reference)}
-    tolerance = agreement.usual(task, owned.golden_outputs) if golden_tolerance is None else draft.golden_tolerance
-    written = _sealed(draft.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
+        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer)
+        owned = golden_rows.compute(trained, golden, reference)
+    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.kept_reference)}
+    content |= {TOKENIZER: tokenizer} if text and tokenizer else {}
+    tolerance: Tolerance | float | None = golden_tolerance
+    if tolerance is None:
+        tolerance = agreement.usual(draft.task.tolerance, owned.golden_outputs)
+    written = _sealed(owned.manifest.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
     model = prove(written, type(network))
     with _located(place.uri):
         owned.check_scorer(model, expected)
@@ -422,7 +442,7 @@ def _draft(place: Folder, **fields: Any) -> Manifest:  # noqa: ANN401  (the mani
 def _sealed(draft: Manifest, content: Mapping[str, bytes], uri: str) -> Bundle:
     """The bundle of some files, with their sha256 in its manifest."""
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
-    raw = _dump(draft.model_copy(update={"files": digests}))
+    raw = _dump(draft.model_copy(update={"files": digests, "format": FORMATS[-1]}))
     manifest = Manifest.model_validate_json(raw)  # as it will be read: a tuple has become a list
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), {**content, MANIFEST: raw}, uri)
 

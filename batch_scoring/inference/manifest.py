@@ -1,7 +1,6 @@
 """The manifest of a model bundle, and a loaded model. `bundle.py` reads bundles."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,56 +16,17 @@ from pydantic import (
     model_validator,
 )
 
+from batch_scoring.inference.heads.classification import MANY
+from batch_scoring.inference.heads.names import Name, Names
+from batch_scoring.inference.heads.task import Task, from_name
+from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-Task = Literal["classification", "regression"]
-
-
-ROUNDING = 1e-5
-"""How far float32 outputs of one network may differ by the order of sums alone: relative, or absolute for a logit."""
-
-
-class Tolerance(BaseModel):
-    """How far an output may differ from the recorded one: `absolute + relative * size`, for each value.
-
-    The size of a value is its own magnitude or the typical one of its output (the median of those that are not 0),
-    whichever is larger: sums round relative to their terms, and in some rows they cancel to nearly 0.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    absolute: float = Field(default=0.0, ge=0, description="in the unit of the output; a logit has none")
-    relative: float = Field(default=0.0, ge=0, description="share of the value's size")
-
-    @model_validator(mode="after")
-    def _accepts_something(self) -> Self:
-        if not self.absolute and not self.relative:
-            raise ValueError("absolute and relative are both 0; no other machine rounds exactly the same way")
-        return self
-
-    def __str__(self) -> str:
-        parts = f"{self.absolute:g}" * bool(self.absolute), f"{self.relative:g} of the size" * bool(self.relative)
-        return " + ".join(filter(None, parts))
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it accepts more than rounding errors."""
-        return self.absolute > ROUNDING or self.relative > ROUNDING
-
-
-GOLDEN_TOLERANCES: dict[Task, Tolerance] = {
-    "classification": Tolerance(absolute=ROUNDING, relative=ROUNDING),
-    "regression": Tolerance(absolute=1e-6, relative=ROUNDING),
-}
-"""How far outputs may differ between the machine that wrote the bundle and the one that loads it.
-
-Between instruction sets (AVX-512, AVX2, SSE) the examples' outputs differ by 4e-7 of their size, those of regressions
-around 12,000 and 1,000,000 by up to 8e-7: `python -m benchmarks.instruction_sets`. A logit, or a value such as a daily
-return, may be near 0 in all rows and a sum of terms around 1 all the same: so there is an absolute part. It is left out
-of a bundle whose values are so small that it would accept any (`agreement.usual`).
-"""
+FORMATS = (1, 2)
+"""Formats that can be read; 2 is written. In format 1 the task was a name, with the classes beside it."""
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -92,27 +52,43 @@ def _not_finite(value: object, where: str = "") -> Iterator[str]:
         yield from _not_finite(inner, f"{where}.{name}" if where else str(name))
 
 
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that no name occurs twice."""
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{', '.join(map(repr, twice[:5]))} occurs twice; expected every name once")
-    return names
-
-
-def _printable(name: str) -> str:
-    """Check for characters that move a terminal's cursor, or that a database rejects."""
-    if not name.isprintable():
-        raise ValueError(f"{name[:80]!r} has characters that cannot be printed; expected a name such as 'v1'")
-    return name
-
-
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 AnyTolerance = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False), Tag("number")] | Annotated[Tolerance, Tag("object")],
     Discriminator(lambda value: "object" if isinstance(value, dict | Tolerance) else "number"),
 ]
+
+
+TEXT_DESCRIPTORS = ("text.characters", "text.tokens", "text.unknown_share", "text.is_empty")
+"""What is kept of a text for drift: its length, the share of its tokens that are unknown, whether it is empty."""
+
+
+class Text(BaseModel):
+    """The text columns of a model, which its tokenizer turns into `tokens` int64[rows, width]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: Annotated[Names, Field(min_length=1)] = Field(
+        description="columns of one text, in order, a line break between them"
+    )
+    longest: int = Field(ge=1, le=65_536, description="tokens that are kept of a text, special ones included")
+    padding: int = Field(default=0, ge=0, description="id that fills a text up to the width of its group")
+    unknown: int = Field(ge=0, description="id of an unknown token, which stands for an empty text")
+
+    exact: bool = Field(
+        default=False,
+        description="whether texts of different lengths never pass together: a network that packs its sequences, as "
+        "recurrent ones do, rounds differently beside longer or shorter ones",
+    )
+
+    @model_validator(mode="after")
+    def _is_seen(self) -> Self:
+        if self.unknown == self.padding:
+            raise ValueError(
+                f"unknown and padding are both {self.padding}: an empty text would be padding alone; expected another "
+                "id for unknown tokens"
+            )
+        return self
 
 
 class Manifest(BaseModel):
@@ -120,14 +96,14 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     name: Name
     version: Name
-    task: Task
+    task: Task = Field(description="what the network's outputs mean")
     arguments: Plain = Field(description="keyword arguments of the network's class")
     numeric: Names
     categorical: dict[str, Names] = Field(description="vocabulary of each column; code = position + 1, 0 is unknown")
-    classes: Names = Field(description="meaning of prob_class_0 …; empty for a regression")
+    text: Text | None = Field(default=None, exclude_if=lambda value: value is None, description="text columns")
     training: Plain
     metrics: dict[str, FiniteFloat]
     golden_tolerance: AnyTolerance = Field(
@@ -135,14 +111,21 @@ class Manifest(BaseModel):
     )
     files: dict[str, str] = Field(description="sha256 of every other file of the bundle")
 
-    @model_validator(mode="after")
-    def _has_classes(self) -> Self:
-        if self.task == "classification" and len(self.classes) < 2:
-            raise ValueError(
-                f"classes are {list(self.classes)}; a classification has at least two (one class has probability 1 in "
-                "every row). A network with one output, a logit z, returns torch.cat([torch.zeros_like(z), z], dim=1)"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_1(cls, data: Any) -> Any:  # noqa: ANN401
+        """Check the format, and turn a task's name and classes into its head."""
+        if not isinstance(data, dict):
+            return data
+        if (found := data.get("format", FORMATS[-1])) not in FORMATS:
+            raise ValueError(f"format is {found!r}; this version reads 1 and 2: update batch_scoring")
+        if data.get("format") == 2 or not isinstance(data.get("task"), str):
+            return data
+        rest = {name: value for name, value in data.items() if name != "classes"}
+        head = from_name(data["task"], classes := data.get("classes", ()))
+        if data.get("format") == 1 and len(classes) > MANY:
+            head["top"] = 0  # at that time each class had a column
+        return rest | {"task": head}
 
     @property
     def tolerance(self) -> Tolerance:
@@ -153,35 +136,22 @@ class Manifest(BaseModel):
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns that the network needs."""
-        return (*self.numeric, *self.categorical)
+        return (*self.numeric, *self.categorical, *(self.text.columns if self.text else ()))
+
+    @property
+    def compared_numeric(self) -> tuple[str, ...]:
+        """The numbers that drift compares: features, and of a text its descriptors, never the text itself."""
+        return (*self.numeric, *(TEXT_DESCRIPTORS if self.text else ()))
 
     @property
     def outputs(self) -> int:
-        """Columns of the network's output: classes, or one value for a regression."""
-        return len(self.classes) if self.task == "classification" else 1
+        """Columns of the network's output."""
+        return self.task.width
 
     @property
     def output_columns(self) -> tuple[str, ...]:
         """The columns of the network's outputs in `golden.parquet`."""
         return tuple(f"output_{index}" for index in range(self.outputs))
-
-    @property
-    def score_columns(self) -> tuple[str, ...]:
-        """The columns of predictions that determine a score: with two classes one probability, else all of them."""
-        if self.task == "regression":
-            return ("prediction",)
-        return tuple(f"prob_class_{index}" for index in range(1 if self.outputs == 2 else 0, self.outputs))
-
-    @property
-    def prediction_columns(self) -> tuple[str, ...]:
-        """All columns of predictions that scoring adds."""
-        probabilities = tuple(f"prob_class_{index}" for index in range(len(self.classes)))
-        return ("prediction", "prediction_proba", *probabilities) if probabilities else ("prediction",)
-
-    @property
-    def confidence_column(self) -> str:
-        """The column whose daily mean is monitored."""
-        return "prediction" if self.task == "regression" else "prediction_proba"
 
 
 @dataclass(frozen=True)
@@ -193,3 +163,5 @@ class LoadedModel:
     network: "torch.nn.Module"
     golden: "pa.Table | None" = None
     """Rows like those to be scored; on them the scorer proves its optimisations."""
+    tokenizer: bytes | None = None
+    """The content of `tokenizer.json`, for a model of texts."""

@@ -35,10 +35,11 @@ class Occlusion:
         Raises:
             ScoringError: the model has no such score column.
         """
-        known = scorer.manifest.prediction_columns
-        if column not in known or (column == "prediction" and scorer.manifest.task == "classification"):
-            raise ScoringError(f"{column} is not a score of the model; its scores are {', '.join(known[1:] or known)}")
+        head = scorer.manifest.task
+        if column not in head.measured:
+            raise ScoringError(f"{column} is not a score of the model; its scores are {', '.join(head.measured)}")
         self._scorer, self._column = scorer, column
+        self._is_probability = column in head.probabilities
         self.usual = usual_values(reference, scorer.manifest)
 
     def effects(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
@@ -65,7 +66,7 @@ class Occlusion:
         block = np.nan_to_num(np.stack([effects[name] for name in names]))
         order = np.argsort(-block, axis=0, kind="stable")[:most]
         values = {name: rows.column(name).to_pylist() for name in names}
-        least, form = (0.0, "+.3g") if self._column == "prediction" else (LEAST_LIFT, "+.2f")
+        least, form = (LEAST_LIFT, "+.2f") if self._is_probability else (0.0, "+.3g")
         for row in range(rows.num_rows):
             lifting = [at for at in order[:, row] if block[at, row] > least]
             yield ", ".join(f"{names[at]} {_cell(values[names[at]][row])} {block[at, row]:{form}}" for at in lifting)

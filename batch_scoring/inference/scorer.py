@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
 """Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
 
+TOKENS = {"cpu": 8_192, "cuda": 262_144}
+"""Size of the automatic batch in tokens, where rows differ in length."""
+
+LONG_ROWS = 4_096
+"""Rows of texts in one work item of a thread: with fewer, groups of one length would mostly be padding."""
+
 BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
@@ -68,7 +74,7 @@ class ScoredBatch:
     source: pa.RecordBatch
     """The batch as it was read."""
     scores: pa.RecordBatch
-    """prediction, prediction_proba, prob_class_0 … (a regression: prediction), one row a scored row of `source`."""
+    """The columns of the model's head, one row for each scored row of `source`."""
     failed: tuple[FailedRow, ...] = ()
     unknown: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counts of values that the model was not trained on, by categorical column; they are scored as unknown."""
@@ -127,6 +133,7 @@ class Scorer:
             else:
                 self._network, self.why_eager = proven(self._cpu_network, self._probes(model.golden))
             self._copies = ThreadCopies(self._network, self._probes(model.golden) if model.golden else ())
+            self._counts_tokens = batch_rows == "auto" and self._encoder.is_ragged
             self.batch_rows = padded(batch_rows if batch_rows != "auto" else self._automatic_batch_rows())
 
     @property
@@ -173,16 +180,8 @@ class Scorer:
     def score_batch(self, batch: pa.RecordBatch) -> ScoredBatch:
         """Score one record batch on the calling thread."""
         encoded = self._encoder.encode(batch)
-        block, failed = self._run(batch, encoded, probabilities=True)
-        if self.manifest.task == "regression":
-            values = block[0].astype(np.float64)
-            bad = ~np.isfinite(values)
-            columns = {"prediction": values}
-        else:
-            winner, best = _best_class(block)
-            bad = np.isnan(best)
-            columns = {"prediction": winner, "prediction_proba": best}
-            columns |= {f"prob_class_{index}": block[index] for index in range(len(block))}
+        block, failed = self._run(batch, encoded, activated=True)
+        columns, bad = self.manifest.task.scores(block)
         known = {row.position: row for row in failed}
         for row in np.flatnonzero(bad):
             known.setdefault(
@@ -190,7 +189,7 @@ class Scorer:
             )
         known |= {row.position: row for row in encoded.failed}
         failed = list(known.values())
-        scores = pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+        scores = pa.RecordBatch.from_pydict(columns)
         if failed:
             failed.sort(key=lambda row: row.position)
             scores = scores.take(np.delete(np.arange(batch.num_rows), [row.position for row in failed]))
@@ -205,9 +204,12 @@ class Scorer:
             The record batch that a piece completes, None before its last piece; and the piece.
         """
         for batch in batches:
-            passes = -(-batch.num_rows // self.batch_rows)
-            pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
-            rows = -(-passes // pieces) * self.batch_rows
+            if self._encoder.is_ragged:
+                rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
+            else:
+                passes = -(-batch.num_rows // self.batch_rows)
+                pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
+                rows = -(-passes // pieces) * self.batch_rows
             start = 0
             while batch.num_rows - start > rows:
                 yield None, batch.slice(start, rows)
@@ -221,32 +223,31 @@ class Scorer:
         return whole, self.score_batch(rows)
 
     def outputs(self, table: pa.Table) -> np.ndarray:
-        """The network's raw outputs (logits or values), float32[rows, outputs], for a small table.
+        """The network's raw outputs, before any activation, float32[rows, outputs], for a small table.
 
         Raises:
             ScoringError: the network raises for one of the rows.
         """
         batch = table.combine_chunks().to_batches()[0]
         with _one_torch_thread_each():
-            block, failed = self._run(batch, self._encoder.encode(batch), probabilities=False)
+            block, failed = self._run(batch, self._encoder.encode(batch), activated=False)
         if failed:
             raise ScoringError(f"row {failed[0].position}: {failed[0].detail}")
         return np.ascontiguousarray(block.T)
 
-    def _run(
-        self, batch: pa.RecordBatch, encoded: Encoded, *, probabilities: bool
-    ) -> tuple[np.ndarray, list[FailedRow]]:
-        """Forward in blocks; float32[outputs, rows], NaN in the columns of rows that failed.
+    def _run(self, batch: pa.RecordBatch, encoded: Encoded, *, activated: bool) -> tuple[np.ndarray, list[FailedRow]]:
+        """Forward in blocks; float32[outputs or values, rows], NaN in the columns of rows that failed.
 
         Args:
             batch: the rows.
             encoded: the same; the network may overwrite its tensors.
-            probabilities: whether to turn the logits of classes into probabilities.
+            activated: whether to apply the activation of the head.
         """
-        block = np.full((self.manifest.outputs, batch.num_rows), np.nan, np.float32)
+        columns = self.manifest.task.values if activated else self.manifest.outputs
+        block = np.full((columns, batch.num_rows), np.nan, np.float32)
         failed: list[FailedRow] = []
         for index in range(len(encoded.groups)):
-            encoded = self._run_group(batch, encoded, index, probabilities, block, failed)
+            encoded = self._run_group(batch, encoded, index, activated, block, failed)
         return block, failed
 
     def _run_group(
@@ -254,7 +255,7 @@ class Scorer:
         batch: pa.RecordBatch,
         encoded: Encoded,
         index: int,
-        probabilities: bool,
+        activated: bool,
         block: np.ndarray,
         failed: list[FailedRow],
     ) -> Encoded:
@@ -264,7 +265,7 @@ class Scorer:
             stop = min(start + self._rows_a_pass(group), group.padded)
             real = min(stop, group.rows)
             try:
-                block[:, group.places(start, real)] = self._forward(group.between(start, stop), probabilities)[
+                block[:, group.places(start, real)] = self._forward(group.between(start, stop), activated)[
                     :, : real - start
                 ]
             except Exception as error:
@@ -277,15 +278,15 @@ class Scorer:
                     self._free_memory()
                     continue
                 self._ensure_device(error)
-                self._bisect(group, start, real, probabilities, block, failed)
+                self._bisect(group, start, real, activated, block, failed)
             start = stop
         return encoded
 
     def _rows_a_pass(self, group: Group) -> int:
-        return self.batch_rows
+        return max(GRID, self.batch_rows // group.cells // GRID * GRID) if self._counts_tokens else self.batch_rows
 
     def _halve_pass(self, group: Group, rows: int) -> None:
-        self.batch_rows = padded(rows // 2)
+        self.batch_rows = padded(rows // 2) * (group.cells if self._counts_tokens else 1)
 
     def _free_memory(self) -> None:
         if self.device == "cuda":
@@ -312,7 +313,7 @@ class Scorer:
                 "again, a row makes the network fail on the GPU: with scoring.device cpu, that row is quarantined"
             ) from trouble
 
-    def _forward(self, tensors: Tensors, probabilities: bool) -> np.ndarray:
+    def _forward(self, tensors: Tensors, activated: bool) -> np.ndarray:
         """One forward pass of a multiple of `GRID` rows, to float32[outputs, rows]."""
         import torch
 
@@ -321,34 +322,36 @@ class Scorer:
             inputs = [torch.from_numpy(tensors[name]) for name in self._inputs]
             if self.device == "cpu":
                 with self._copies.borrowed() as network:
-                    return self._outputs(network(*inputs), rows, probabilities).numpy()
+                    return self._outputs(network(*inputs), rows, activated).numpy()
             # one stream a worker: while one computes, another's copies run
             stream = getattr(self._lane, "stream", None) or torch.cuda.Stream()
             self._lane.stream = stream
             with self._copies.borrowed() as network, torch.cuda.stream(stream):
                 staged = [part.pin_memory().to("cuda", non_blocking=True) for part in inputs]
-                result = self._outputs(network(*staged), rows, probabilities)
+                result = self._outputs(network(*staged), rows, activated)
                 landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
                 landed.copy_(result, non_blocking=True)
                 stream.synchronize()  # before another stream gets the network
             return landed.numpy()
 
-    def _outputs(self, result: "torch.Tensor", rows: int, probabilities: bool) -> "torch.Tensor":
-        """float32[outputs, rows] from the network's float32[rows, outputs]: each class is one contiguous column."""
+    def _outputs(self, result: "torch.Tensor", rows: int, activated: bool) -> "torch.Tensor":
+        """Contiguous columns, float32[outputs or values, rows], from the network's float32[rows, outputs]."""
         expected = (rows, self.manifest.outputs)
+        if expected == (*result.shape, 1):  # squeeze() is safe here: a pass never has a single row
+            result = result.unsqueeze(1)
         if tuple(result.shape) != expected:
             raise ScoringError(f"the network's output has shape {tuple(result.shape)}, expected {expected}")
         columns = result.float().t().contiguous()
-        return columns.softmax(dim=0) if probabilities and self.manifest.task == "classification" else columns
+        return self.manifest.task.activate(columns) if activated else columns
 
     def _bisect(
-        self, group: Group, start: int, stop: int, probabilities: bool, block: np.ndarray, failed: list[FailedRow]
+        self, group: Group, start: int, stop: int, activated: bool, block: np.ndarray, failed: list[FailedRow]
     ) -> None:
         """Score those rows of a failing pass that can be scored; on the same device, so that no bit differs."""
         rows, places = stop - start, group.places(start, stop)
         try:
             part = taken(group.tensors, rows, slice(start, stop))
-            block[:, places] = self._forward(part, probabilities)[:, :rows]
+            block[:, places] = self._forward(part, activated)[:, :rows]
         except ScoringError:
             raise
         except Exception as error:
@@ -357,8 +360,8 @@ class Scorer:
             self._ensure_device(error)
             if rows > 1:
                 middle = start + rows // 2
-                self._bisect(group, start, middle, probabilities, block, failed)
-                self._bisect(group, middle, stop, probabilities, block, failed)
+                self._bisect(group, start, middle, activated, block, failed)
+                self._bisect(group, middle, stop, activated, block, failed)
                 return
             block[:, places] = np.nan
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -395,9 +398,11 @@ class Scorer:
                 yield probe(what, group.tensors, numeric=missing)
 
     def _automatic_batch_rows(self) -> int:
-        """Rows of a batch whose widest activation fills the cache, measured by one small forward pass."""
+        """Rows (of texts: tokens) of a batch whose widest activation fills the cache, by one small forward pass."""
         import torch
 
+        if self._counts_tokens:
+            return TOKENS[self.device]
         widest = [max(len(self.manifest.numeric), self.manifest.outputs)]
 
         def measure(_module: object, _inputs: object, output: object) -> None:
@@ -407,7 +412,7 @@ class Scorer:
         modules = (each for each in self._network.modules() if not isinstance(each, torch.jit.ScriptModule))
         hooks = [module.register_forward_hook(measure) for module in modules]
         with contextlib.suppress(Exception):  # a network that fails on zeros may work on real rows
-            self._forward(self._encoder.blank(GRID), probabilities=False)
+            self._forward(self._encoder.blank(GRID), activated=False)
         for hook in hooks:
             hook.remove()
         least, most = BATCH_LIMITS[self.device]
@@ -445,19 +450,6 @@ def _joined(batch: pa.RecordBatch, parts: list[ScoredBatch]) -> ScoredBatch:
             unknown.setdefault(column, collections.Counter()).update(counts)
     scores = pa.concat_batches([part.scores for part in parts])
     return ScoredBatch(batch, scores, tuple(failed), {column: dict(counts) for column, counts in unknown.items()})
-
-
-def _best_class(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first largest class of each row of float32[classes, rows]: int64 position, float32 value, NaN if any is NaN.
-
-    Class by class over contiguous rows: numpy's argmax over the first axis takes twice as long.
-    """
-    winner, best = np.zeros(block.shape[1], np.int64), block[0].copy()
-    for index in range(1, len(block)):
-        # a later class that is larger has a larger index: no row is looked up, which takes ten times as long
-        np.maximum(winner, np.multiply(block[index] > best, index, dtype=np.int64), out=winner)
-        np.maximum(best, block[index], out=best)
-    return winner, best
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from batch_scoring.inference.acceptance import agreement
-from batch_scoring.inference.manifest import GOLDEN_TOLERANCES
 from benchmarks import decisions, engine, instruction_sets, networks, peers, side_by_side, workload
 
 ROWS = 1_000
@@ -136,7 +135,7 @@ def test_the_networks_of_the_instruction_sets_are_scored_by_both_ways_alike() ->
     networks = instruction_sets.models()
     assert found.keys() == {f"{name}/{way}" for name in networks for way in ("eager", "engine")}
     for name, (model, _) in networks.items():
-        tolerance = GOLDEN_TOLERANCES[model.manifest.task]
+        tolerance = model.manifest.task.tolerance
         assert agreement.worst(found[f"{name}/engine"], found[f"{name}/eager"], tolerance).is_accepted
 
 

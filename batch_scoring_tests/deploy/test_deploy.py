@@ -796,7 +796,14 @@ def test_the_dependencies_of_the_image_are_the_project_s_and_those_of_what_runs_
 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["metrics"], *extras["postgres"], *extras["redis"], *extras["sql"]]
+    wanted = [
+        *project["dependencies"],
+        *extras["metrics"],
+        *extras["postgres"],
+        *extras["redis"],
+        *extras["sql"],
+        *extras["text"],
+    ]
     assert (tmp_path / "requirements.txt").read_text().splitlines()[1:] == wanted
 
 

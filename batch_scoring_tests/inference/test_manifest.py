@@ -1,11 +1,16 @@
 """A manifest refuses what would mislead later, and older ones are read as they were meant."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from batch_scoring.inference.manifest import Manifest, Task
-from batch_scoring_tests.broken_bundles import change_manifest
+from batch_scoring.inference.bundle import read_manifest
+from batch_scoring.inference.heads.classification import Classification
+from batch_scoring.inference.heads.task import Task
+from batch_scoring.inference.manifest import Manifest
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests.broken_bundles import as_format_1, change_manifest
 from batch_scoring_tests.networks import NUMERIC, WORDS, Base, loaded, made, refusal, write
 
 
@@ -31,6 +36,33 @@ def test_a_bundle_of_before_loads_as_before(tmp_path: Path) -> None:
     assert (model.manifest.tolerance.absolute, model.manifest.tolerance.relative) == (1e-5, 0.0)
     change_manifest(tmp_path, lambda m: {name: value for name, value in m.items() if name != "golden_tolerance"})
     assert loaded(tmp_path, network).manifest.golden_tolerance == 1e-5
+
+
+def test_a_task_of_before_is_the_head_of_today(tmp_path: Path) -> None:
+    network = made(Base)
+    write(tmp_path, network)
+    today = loaded(tmp_path, network).manifest
+    as_format_1(tmp_path)
+    before = loaded(tmp_path, network).manifest
+    assert (before.format, today.format) == (1, 2)
+    assert before.task == today.task == Classification(classes=("no", "yes"))
+
+
+def test_many_classes_of_before_keep_a_column_each(tmp_path: Path) -> None:
+    network = made(type("Many", (Base,), {"outputs": 51}))
+    write(tmp_path, network, classes=list(map(str, range(51))))
+    assert len(loaded(tmp_path, network).manifest.task.columns) == 4
+    as_format_1(tmp_path)
+    manifest = read_manifest(open_folder(str(tmp_path)))[1]
+    assert len(manifest.task.columns) == 53
+    again = Manifest.model_validate_json(manifest.model_copy(update={"format": 2}).model_dump_json())
+    assert again.task == manifest.task
+
+
+def test_a_head_is_written_without_what_is_usual(tmp_path: Path) -> None:
+    write(tmp_path, made(Base))
+    head = json.loads((tmp_path / "bundle.json").read_text())["task"]
+    assert head == {"kind": "classification", "classes": ["no", "yes"]}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +107,6 @@ def test_the_task_and_the_classes_say_which_columns_there_are(
         metrics={},
         files={},
     )
-    assert (manifest.outputs, manifest.score_columns) == (outputs, scores)
-    assert (manifest.prediction_columns, manifest.confidence_column) == (predictions, watched)
+    assert (manifest.outputs, manifest.task.score_columns) == (outputs, scores)
+    assert (manifest.task.columns, manifest.task.confidence_column) == (predictions, watched)
     assert manifest.features == ("x", "c") and len(manifest.output_columns) == outputs

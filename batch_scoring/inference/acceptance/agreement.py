@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batch_scoring.inference.manifest import GOLDEN_TOLERANCES, Task, Tolerance
+from batch_scoring.inference.heads.tolerance import Tolerance
 
 WIDEST = 0.05
 """Upper limit of a tolerance, as a share of the output's range over the golden rows. A tolerance is for rounding; the
@@ -66,9 +66,8 @@ def is_no_check(expected: np.ndarray, tolerance: Tolerance) -> bool:
     return bool((ranges > 0).any() and (bounds(expected, tolerance) > ranges * WIDEST).all())
 
 
-def usual(task: Task, expected: np.ndarray) -> Tolerance:
-    """The default tolerance of a task, without its absolute part where that would accept any outputs."""
-    tolerance = GOLDEN_TOLERANCES[task]
+def usual(tolerance: Tolerance, expected: np.ndarray) -> Tolerance:
+    """A head's tolerance, without its absolute part where that would accept any outputs."""
     if is_no_check(expected, tolerance):
         return Tolerance(relative=tolerance.relative)
     return tolerance

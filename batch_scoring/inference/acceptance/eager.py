@@ -4,8 +4,9 @@ The scorer's outputs are compared with these: no grid, no padding, no packed lay
 rows. It is meant for the rows of a bundle, not of a day.
 """
 
+import bisect
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,16 @@ import pyarrow.compute as pc
 
 from batch_scoring.errors import UnsoundError, is_out_of_memory
 from batch_scoring.inference.inputs import parameters
-from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.inputs.encoded import GRID
+from batch_scoring.inference.inputs.ragged import widths
+from batch_scoring.inference.inputs.texts import read_tokenizer
+from batch_scoring.inference.manifest import LoadedModel, Text
 
 if TYPE_CHECKING:
     import torch
 
 ROWS = 16_384
-"""Rows of one forward pass, at most: a reference may have many."""
+"""Rows of one forward pass, at most, or tokens: a reference may have many."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Inputs:
     """The inputs of a network for some rows, by name."""
 
     matrices: dict[str, np.ndarray]
+    """Those of one shape in all rows."""
+    tokens: tuple[tuple[int, ...], ...] | None = None
+    """The ids of each row's text, for a model of texts."""
+    text: Text | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -36,20 +44,60 @@ class Inputs:
 
     def take(self, order: np.ndarray) -> "Inputs":
         """The rows at some positions."""
-        return Inputs({name: values[order] for name, values in self.matrices.items()})
+        matrices = {name: values[order] for name, values in self.matrices.items()}
+        return Inputs(matrices, self.tokens and tuple(self.tokens[row] for row in order), self.text)
 
     def replace(self, **matrices: np.ndarray) -> "Inputs":
         """The rows with other values in some matrices."""
-        return Inputs({**self.matrices, **matrices})
+        return Inputs({**self.matrices, **matrices}, self.tokens, self.text)
+
+    def replace_tokens(self, tokens: Iterable[tuple[int, ...]]) -> "Inputs":
+        """The rows with other texts."""
+        return Inputs(self.matrices, tuple(tokens), self.text)
 
     def followed_by(self, other: "Inputs") -> "Inputs":
         """These rows, then those of another one."""
-        return Inputs({name: np.concatenate([values, other.matrices[name]]) for name, values in self.matrices.items()})
+        both = {name: np.concatenate([values, other.matrices[name]]) for name, values in self.matrices.items()}
+        return Inputs(both, self.tokens and (*self.tokens, *(other.tokens or ())), self.text)
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs that there are."""
+        return [*self.matrices, *(["tokens"] if self.text else [])]
 
     @property
     def filled(self) -> list[str]:
-        """Those inputs that have columns."""
-        return [name for name, values in self.matrices.items() if values[:1].size or values.shape[1:] != (0,)]
+        """Those that have columns."""
+        columns = [name for name, values in self.matrices.items() if values.shape[1]]
+        return [*columns, *(["tokens"] if self.text else [])]
+
+    def blocks(self, *, wider: int = 0) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Yield positions of rows that pass together, with their inputs.
+
+        Texts of one width pass together, in multiples of the scorer's grid: padded with the last of them.
+
+        Args:
+            wider: by how many widths more than needed to pad a text.
+        """
+        if self.tokens is None or self.text is None:
+            for start in range(0, len(self), ROWS):
+                order = np.arange(start, min(start + ROWS, len(self)))
+                yield order, {name: values[order] for name, values in self.matrices.items()}
+            return
+        steps = widths(self.text.longest, exact=self.text.exact).tolist()
+        needed = [bisect.bisect_left(steps, len(ids)) + wider for ids in self.tokens]
+        for step in sorted(set(needed)):
+            alike = [row for row, each in enumerate(needed) if each == step]
+            most = max(GRID, ROWS // steps[step] // GRID * GRID)
+            for start in range(0, len(alike), most):
+                order = np.array(alike[start : start + most])
+                on_grid = np.append(order, np.full(-len(order) % GRID, order[-1]))
+                tokens = np.array([_filled(self.tokens[row], steps[step], self.text.padding) for row in on_grid])
+                yield order, {name: values[on_grid] for name, values in self.matrices.items()} | {"tokens": tokens}
+
+
+def _filled(ids: tuple[int, ...], width: int, padding: int) -> list[int]:
+    return [*ids, *[padding] * (width - len(ids))]
 
 
 def outputs(model: LoadedModel, rows: pa.Table) -> np.ndarray:
@@ -58,15 +106,18 @@ def outputs(model: LoadedModel, rows: pa.Table) -> np.ndarray:
     Raises:
         UnsoundError: a column is missing or of another type, the network raises, or its output has another shape.
     """
-    return forward(model.network, inputs(model.manifest, rows), model.manifest.outputs)
+    return forward(model.network, inputs(model, rows), model.manifest.outputs)
 
 
-def inputs(manifest: Manifest, rows: pa.Table) -> Inputs:
+def inputs(model: LoadedModel, rows: pa.Table) -> Inputs:
     """`numeric` float32[rows, n] with NaN for missing values, `categorical` int64[rows, c], 0 if unknown or missing.
+
+    And the ids of each row's text, for a model of texts.
 
     Raises:
         UnsoundError: a column is missing or of another type.
     """
+    manifest = model.manifest
     if absent := [name for name in manifest.features if name not in rows.column_names]:
         raise UnsoundError(f"there is no column {', '.join(absent)}; there are {', '.join(rows.column_names)}")
     numeric = np.empty((rows.num_rows, len(manifest.numeric)), np.float32)
@@ -76,7 +127,18 @@ def inputs(manifest: Manifest, rows: pa.Table) -> Inputs:
     for index, (name, vocabulary) in enumerate(manifest.categorical.items()):
         codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary, 1)}
         categorical[:, index] = [codes.get(word, 0) for word in texts(name, rows[name]).to_pylist()]
-    return Inputs({"numeric": numeric, "categorical": categorical})
+    matrices = {"numeric": numeric, "categorical": categorical}
+    if manifest.text is None:
+        return Inputs(matrices)
+    return Inputs(matrices, _tokens(manifest.text, model.tokenizer or b"", rows), manifest.text)
+
+
+def _tokens(text: Text, tokenizer: bytes, rows: pa.Table) -> tuple[tuple[int, ...], ...]:
+    """The ids of each row's text, one text at a time."""
+    reader = read_tokenizer(tokenizer, text.longest)
+    columns = [texts(name, rows[name]).to_pylist() for name in text.columns]
+    joined = ("\n".join(part or "" for part in parts) for parts in zip(*columns, strict=True))
+    return tuple(tuple(reader.encode(whole).ids) or (text.unknown,) for whole in joined)
 
 
 def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -91,54 +153,28 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         raise UnsoundError(f"column {name} is {column.type}; expected text") from error
 
 
-def forward(network: "torch.nn.Module", given: Inputs, width: int) -> np.ndarray:
-    """The network's outputs for some inputs, float32[rows, width].
+def forward(network: "torch.nn.Module", given: Inputs, width: int, *, wider: int = 0) -> np.ndarray:
+    """The network's outputs for some inputs, float32[rows, width]; `wider`: as for `Inputs.blocks`.
 
     Raises:
         UnsoundError: its parameters are not the inputs', it raises, or its output has another shape.
     """
     import torch
 
-    parts = [np.empty((0, width), np.float32)]
+    names = parameters.order(network.forward, given.names, given.filled)
+    found = np.empty((len(given), width), np.float32)
     with one_thread(), torch.inference_mode():
-        for start in range(0, len(given), ROWS):
-            passed = tensors(network, given.take(np.arange(start, min(start + ROWS, len(given)))))
+        for order, block in given.blocks(wider=wider):
+            # a network may overwrite its inputs; and results are equal only in equally aligned memory
+            tensors = [torch.from_numpy(block[name]).clone() for name in names]
             try:
-                result = network(*passed)
+                result = network(*tensors)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise  # the machine's fault, not the network's
                 raise UnsoundError(f"the network raises {summary(error)}") from error
-            parts.append(_checked(result, (len(passed[0]), width)))
-    return np.concatenate(parts)
-
-
-def tensors(network: "torch.nn.Module", given: Inputs) -> "list[torch.Tensor]":
-    """Copies of the inputs, in the order of the network's parameters.
-
-    A network may overwrite its inputs; and results are equal only in equally aligned memory.
-
-    Raises:
-        UnsoundError: its parameters are not the inputs'.
-    """
-    import torch
-
-    names = parameters.order(network.forward, given.matrices, given.filled)
-    return [torch.from_numpy(given.matrices[name]).clone() for name in names]
-
-
-def scores(manifest: Manifest, found: np.ndarray) -> dict[str, pa.Array]:
-    """The columns of predictions, by name, from float32[rows, outputs]."""
-    import torch
-
-    if manifest.task == "regression":
-        return {"prediction": pa.array(found[:, 0].astype(np.float64))}
-    probabilities = torch.softmax(torch.from_numpy(found), dim=1).numpy()
-    columns = {
-        "prediction": pa.array(found.argmax(axis=1), pa.int64()),
-        "prediction_proba": pa.array(probabilities.max(axis=1)),
-    }
-    return columns | {f"prob_class_{index}": pa.array(column) for index, column in enumerate(probabilities.T)}
+            found[order] = _checked(result, (len(tensors[0]), width))[: len(order)]
+    return found
 
 
 @contextlib.contextmanager
@@ -166,10 +202,12 @@ def _checked(result: object, expected: tuple[int, int]) -> np.ndarray:
         raise UnsoundError(f"the network returns a {type(result).__name__}; expected one tensor of shape {expected}")
     if not result.is_floating_point():
         raise UnsoundError(f"the network returns numbers of {result.dtype}; expected torch.float32")
+    if expected[1] == 1 and result.ndim < 2 and result.numel() == expected[0]:  # after squeeze()
+        result = result.reshape(expected)
     if tuple(result.shape) != expected:
         raise UnsoundError(
             f"the network's output has shape {tuple(result.shape)} for {expected[0]} rows; expected {expected}: a row "
-            "for each row, a logit for each class (a regression: one column, without squeeze())"
+            "for each row, a column for each output (one logit for two classes: say logits: 1)"
         )
     values: np.ndarray = result.float().numpy()
     return values

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import agreement
-from batch_scoring.inference.manifest import Manifest, Tolerance
+from batch_scoring.inference.heads.tolerance import Tolerance
+from batch_scoring.inference.manifest import Manifest
 
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 """How far they may differ, unless the golden rows may differ more: they can come from a GPU, another batch size or a
@@ -103,8 +104,7 @@ def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: p
 
 
 def _compared(expected: pa.Table, manifest: Manifest) -> list[str]:
-    outputs = manifest.output_columns
-    scores = [name for name in manifest.prediction_columns if manifest.task == "regression" or name.startswith("prob_")]
+    outputs, scores = manifest.output_columns, manifest.task.expected_columns
     found = [name for name in (*outputs, *scores) if name in expected.column_names]
     if not found:
         raise UnsoundError(
@@ -116,12 +116,8 @@ def _compared(expected: pa.Table, manifest: Manifest) -> list[str]:
 
 def _keys(expected: pa.Table, manifest: Manifest, reference: pa.Table) -> list[str]:
     """The key, which both tables have beside features and outputs, and the day where it is given."""
-    known = {"dt", "prediction", "prediction_proba", *manifest.features, *manifest.output_columns}
-    keys = [
-        name
-        for name in expected.column_names
-        if name in reference.column_names and name not in known and not name.startswith("prob_class_")
-    ]
+    known = {"dt", *manifest.features, *manifest.output_columns, *manifest.task.columns}
+    keys = [name for name in expected.column_names if name in reference.column_names and name not in known]
     if len(keys) != 1:
         raise UnsoundError(
             f"has the key columns {', '.join(keys) or 'none'} in common with the reference; expected one (it has "

@@ -5,7 +5,7 @@ Outputs and scores come from the network as it was trained, in eager torch, neve
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,22 +15,33 @@ import pyarrow.compute as pc
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
-from batch_scoring.inference.acceptance.output_activation import check_outputs_are_logits
+from batch_scoring.inference.acceptance.output_activation import (
+    check_outputs_are_logits,
+    check_outputs_are_probabilities,
+)
+from batch_scoring.inference.acceptance.padding import check_padding_is_not_read, rounds_by_lengths
 from batch_scoring.inference.acceptance.reference import check_features, check_names
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
+from batch_scoring.inference.acceptance.tokens import check_texts, check_tokens
 from batch_scoring.inference.acceptance.vocabularies import check_codes
+from batch_scoring.inference.inputs.descriptors import without_texts
+from batch_scoring.inference.inputs.texts import Texts
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     pass
 
+ROWS_OF_LENGTHS = 1_024
+"""Rows of the reference on which a network of texts shows whether it rounds by the lengths beside a text."""
+
 
 @dataclass(frozen=True)
 class Truth:
     """Reference and golden rows with the network's outputs."""
 
-    manifest: Manifest
+    model: LoadedModel
+    """As it was trained; how its texts are grouped is decided."""
     reference: pa.Table
     """With the scores, as predictions have them."""
     golden: pa.Table
@@ -66,6 +77,18 @@ class Truth:
                 match(expected, self.manifest, self.reference, self.golden).check(columns, tolerance)
 
     @property
+    def manifest(self) -> Manifest:
+        """Of the model."""
+        return self.model.manifest
+
+    @property
+    def kept_reference(self) -> pa.Table:
+        """The reference as a bundle keeps it: with numbers that describe a text in place of the text."""
+        if not self.manifest.text:
+            return self.reference
+        return without_texts(Texts(self.manifest.text, self.model.tokenizer or b""), self.reference)
+
+    @property
     def golden_outputs(self) -> np.ndarray:
         """float32[golden rows, outputs]."""
         return self.outputs[self.reference.num_rows :]
@@ -93,12 +116,21 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     with _of("reference"):
         _check_columns(manifest, reference)
         check_features(manifest, reference)
+    with _of("golden"):
+        check_texts(manifest, golden)
+    with _of("reference"):
+        check_texts(manifest, reference)
     check_codes(model, reference)
+    check_tokens(model, reference)
+    if manifest.text and not manifest.text.exact and rounds_by_lengths(model, reference.slice(0, ROWS_OF_LENGTHS)):
+        manifest = manifest.model_copy(update={"text": manifest.text.model_copy(update={"exact": True})})
+        model = replace(model, manifest=manifest)
     with _of("golden"):
         of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
         raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
     check_rows_are_independent(model, golden)
+    check_padding_is_not_read(model, golden)
     with _of("reference"):
         of_reference = eager.outputs(model, reference)
     bad = np.flatnonzero(~np.isfinite(of_reference).all(axis=1))
@@ -113,12 +145,13 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
             "as those of the reference"
         )
     outputs = np.concatenate([of_reference, of_golden])
-    check_outputs_are_logits(network, manifest, eager.inputs(manifest, golden), outputs)
+    check_outputs_are_logits(network, manifest, eager.inputs(model, golden), outputs)
+    check_outputs_are_probabilities(manifest, outputs)
     for name, column in zip(manifest.output_columns, of_golden.T, strict=True):
         golden = golden.append_column(name, pa.array(column))
-    for name, scores in eager.scores(manifest, of_reference).items():
+    for name, scores in manifest.task.scores_of_eager(of_reference).items():
         reference = reference.append_column(name, scores)
-    return Truth(manifest, reference, golden, outputs)
+    return Truth(model, reference, golden, outputs)
 
 
 def _missing(manifest: Manifest, golden: pa.Table) -> str:
@@ -133,7 +166,7 @@ def _missing(manifest: Manifest, golden: pa.Table) -> str:
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
     """Check that no column occurs twice or is one that the network adds."""
     check_names(rows)
-    ours = {*manifest.output_columns, *manifest.prediction_columns}
+    ours = {*manifest.output_columns, *manifest.task.columns}
     if there := sorted(ours.intersection(rows.column_names)):
         raise UnsoundError(f"it has {', '.join(there)} already; leave out what the network is to compute")
 

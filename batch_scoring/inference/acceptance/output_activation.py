@@ -1,4 +1,7 @@
-"""Check that a network's outputs are logits: scoring applies the softmax, and would apply it to probabilities again."""
+"""Check that a network's outputs are what the bundle says: logits, or probabilities.
+
+Scoring applies the softmax or sigmoid to logits, and would apply it to probabilities again.
+"""
 
 import contextlib
 import re
@@ -9,6 +12,7 @@ import numpy as np
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
 from batch_scoring.inference.acceptance.eager import Inputs
+from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -36,14 +40,14 @@ def check_outputs_are_logits(network: "torch.nn.Module", manifest: Manifest, row
 
     Args:
         network: in eager torch.
-        manifest: nothing is checked unless it is a classification.
+        manifest: nothing is checked unless the network is to give logits.
         rows: a few rows to trace through the network.
         outputs: float32[rows, classes] of all rows.
 
     Raises:
         UnsoundError: they are probabilities.
     """
-    if manifest.task != "classification":
+    if manifest.task.gives != "logits":
         return
     finite = outputs[np.isfinite(outputs).all(axis=1)]
     if not len(finite) or finite.min() < -NEARLY:
@@ -61,7 +65,28 @@ def check_outputs_are_logits(network: "torch.nn.Module", manifest: Manifest, row
         raise UnsoundError(
             f"the network's outputs are probabilities already: they {found}. Scoring takes the softmax of logits, so "
             "no probability would be the network's. Return the logits: leave the last softmax or sigmoid out "
-            "of forward() (a probability p alone becomes torch.stack([torch.zeros_like(z), z], dim=1) of its logit z)"
+            "of forward(); or say outputs: probabilities (of one probability p of two classes, with logits: 1)"
+        )
+
+
+def check_outputs_are_probabilities(manifest: Manifest, outputs: np.ndarray) -> None:
+    """Check the outputs of all rows where the network is to give probabilities; see `check_outputs_are_logits`.
+
+    Raises:
+        UnsoundError: one is not between 0 and 1, or a row's do not add up to 1 though its classes exclude each other.
+    """
+    if manifest.task.gives != "probabilities":
+        return
+    beyond = np.flatnonzero(((outputs < 0) | (outputs > 1)).any(axis=1))
+    sums = outputs.sum(axis=1, dtype=np.float64)
+    apart = np.flatnonzero(np.abs(sums - 1) > NEARLY) if manifest.task.sums_to_one and outputs.shape[1] > 1 else beyond
+    if len(beyond) or len(apart):
+        row = int((beyond if len(beyond) else apart)[0])
+        what = "lie between 0 and 1" if len(beyond) else f"add up to 1, but to {sums[row]:.4g}"
+        shown = ", ".join(f"{value:.9g}" for value in outputs[row, :5]) + ", …" * (outputs.shape[1] > 5)
+        raise UnsoundError(
+            f"outputs is probabilities, but the network's outputs do not {what}: row {row} has {shown}. Say outputs: "
+            "logits, unless the network ends in a softmax or sigmoid"
         )
 
 
@@ -70,6 +95,8 @@ def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    names = parameters.order(network.forward, rows.names, rows.filled)
+    _, block = next(rows.blocks())
     made: dict[int, str] = {}
     alive: list[Any] = []  # so that no id is reused
 
@@ -87,7 +114,7 @@ def _last_activation(network: "torch.nn.Module", rows: Inputs) -> str:
 
     # a network that cannot be traced is examined by its values alone
     with contextlib.suppress(Exception), eager.one_thread(), torch.inference_mode(), Traced():  # type: ignore[no-untyped-call]  # torch's
-        return made.get(id(network(*eager.tensors(network, rows))), "")
+        return made.get(id(network(*(torch.from_numpy(block[name]) for name in names))), "")
     return ""
 
 

@@ -19,21 +19,23 @@ def check_reference(manifest: Manifest, rows: pa.Table) -> None:
             score is invalid.
     """
     check_features(manifest, rows)
-    wanted = ("prediction", *manifest.score_columns)
-    if absent := [name for name in dict.fromkeys(wanted) if name not in rows.column_names]:
+    head = manifest.task
+    plain = [field.name for field in head.fields if not pa.types.is_nested(field.type)]
+    wanted = dict.fromkeys((*plain[:1], *head.score_columns))
+    if absent := [name for name in wanted if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}; expected the model's scores beside the features")
-    for name in dict.fromkeys(wanted):
+    for name in wanted:
         check_numbers(name, rows[name].type)
         values = rows[name].cast(pa.float64()).to_numpy()
         bad = ~np.isfinite(values)
-        if name.startswith("prob_class_"):
+        if name in head.probabilities:
             bad |= (values < 0) | (values > 1)
         if bad.any():
             raise UnsoundError(f"{int(bad.sum())} of {len(values)} values of {name} are not scores")
 
 
 def check_features(manifest: Manifest, rows: pa.Table) -> None:
-    """Check the features alone, before there are scores.
+    """Check the features alone, before there are scores; of texts, only that they are none, or described.
 
     Raises:
         UnsoundError: there are no rows, a column is missing or of another type, or hardly a word is known.
@@ -41,11 +43,17 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
     if not rows.num_rows:
         raise UnsoundError("it has no rows; expected a sample of the training window")
     check_names(rows)
-    if absent := [name for name in manifest.features if name not in rows.column_names]:
+    numeric = manifest.numeric if _has_texts(manifest, rows) else manifest.compared_numeric
+    if absent := [name for name in (*numeric, *manifest.categorical) if name not in rows.column_names]:
         raise UnsoundError(f"it has no column {', '.join(absent)}, which the model needs")
-    for name in manifest.numeric:
+    for name in numeric:
         check_numbers(name, rows[name].type)
     check_words(manifest, rows)
+
+
+def _has_texts(manifest: Manifest, rows: pa.Table) -> bool:
+    """Whether there are the texts themselves, as in a training sample, and not what describes them."""
+    return manifest.text is not None and set(manifest.text.columns) <= set(rows.column_names)
 
 
 def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
@@ -54,14 +62,14 @@ def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:
     Raises:
         UnsoundError: it has other features or other scores.
     """
-    for kind, names in (("numeric", manifest.numeric), ("categorical", tuple(manifest.categorical))):
+    for kind, names in (("numeric", manifest.compared_numeric), ("categorical", tuple(manifest.categorical))):
         known = {name for name, column in profile.columns.items() if column.kind == kind}
         if other := sorted(known - set(names)):
             raise UnsoundError(f"it has thresholds of {', '.join(other)}, not a {kind} feature of the model")
     if other := sorted(set(profile.everyday) - set(manifest.categorical)):
         raise UnsoundError(f"it has everyday values of {', '.join(other)}, not a categorical feature of the model")
-    if other := sorted(set(profile.scores) - set(manifest.score_columns)):
-        scores = ", ".join(manifest.score_columns)
+    if other := sorted(set(profile.scores) - set(manifest.task.score_columns)):
+        scores = ", ".join(manifest.task.score_columns)
         raise UnsoundError(f"it has thresholds of {', '.join(other)}; the model's scores are {scores}")
 
 

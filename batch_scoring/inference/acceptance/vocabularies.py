@@ -34,7 +34,7 @@ def check_codes(model: LoadedModel, rows: pa.Table) -> None:
         UnsoundError: it raises for a code: the vocabulary is longer than its embedding.
     """
     network, manifest = model.network, model.manifest
-    first = eager.inputs(manifest, rows.slice(0, 1))
+    first = eager.inputs(model, rows.slice(0, 1))
     categorical = np.zeros_like(first.matrices["categorical"])
     sizes = np.array([len(words) for words in manifest.categorical.values()], np.int64)
 

@@ -46,7 +46,7 @@ def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: A
         if published.model_sha256 == model.sha256 and published.rows
     ]
     return [
-        *_conservation(shard_stats, features),
+        *_conservation(shard_stats, features, manifest),
         _quarantine_size(shard_stats, features, thresholds),
         _confidence(shard_stats, before, manifest, profile, thresholds),
         _balance(shard_stats, manifest, profile, thresholds),
@@ -59,7 +59,7 @@ def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: A
     ]
 
 
-def _conservation(shard_stats: Sequence[ShardStats], features: PublishedDay) -> list[Finding]:
+def _conservation(shard_stats: Sequence[ShardStats], features: PublishedDay, manifest: Manifest) -> list[Finding]:
     rows, rejected = sum(shard.rows for shard in shard_stats), sum(shard.rows_quarantined for shard in shard_stats)
     lost = [shard.source for shard in shard_stats if not shard.is_balanced]
     advice = f"; rows are lost or doubled in {len(lost)} shards: remove their files and run again" if lost else ""
@@ -72,7 +72,7 @@ def _conservation(shard_stats: Sequence[ShardStats], features: PublishedDay) -> 
             observed=rows + rejected,
             expected=f"{features.rows} rows",
         ),
-        probabilities(shard_stats, features.rows),
+        probabilities(shard_stats, features.rows, manifest),
     ]
 
 
@@ -84,17 +84,17 @@ def _quarantine_size(shard_stats: Sequence[ShardStats], features: PublishedDay, 
     return quarantine_size([*features.shards, *shard_stats], thresholds, features.rows_in)
 
 
-def probabilities(shard_stats: Sequence[ShardStats], rows_in: int) -> Finding:
+def probabilities(shard_stats: Sequence[ShardStats], rows_in: int, manifest: Manifest) -> Finding:
     """The finding scores_are_probabilities; `rows_in`: how many there were to score."""
     rows, bad = sum(shard.rows for shard in shard_stats), sum(shard.not_probabilities for shard in shard_stats)
     none = "" if rows or not rows_in else "; the model scores no row at all: is it the right model?"
     return Finding(
         "scores_are_probabilities",
         not bad and (rows > 0 or rows_in == 0),
-        f"{bad} of {rows} scored rows are not probabilities{none}",
+        f"{bad} of {rows} scored rows {manifest.task.broken}{none}",
         {"rows": rows, "not_probabilities": bad},
         observed=bad,
-        expected="all scores are probabilities",
+        expected=manifest.task.rule,
         limits=[0],
     )
 
@@ -106,7 +106,7 @@ def _confidence(
     profile: ReferenceProfile | None,
     thresholds: Checks,
 ) -> Finding:
-    check, column = "confidence_is_usual", manifest.confidence_column
+    check, column = "confidence_is_usual", manifest.task.confidence_column
     day, learned = moments(shard_stats, column), profile.score_days if profile else None
     allowed = thresholds.confidence_is_usual.deviation or (learned and learned.confidence)
     usual = trailing_days.median([stats.moments(column).mean for stats in before])
@@ -140,10 +140,11 @@ def _balance(
     counts: Counter[str] = Counter()
     for shard in shard_stats:
         counts.update(shard.classes)
-    if not counts.total() or manifest.task == "regression":
-        return Finding(check, True, "not tested: no classes" if counts else "not tested: no row is scored")
+    names = manifest.task.class_names
+    if not counts.total():
+        return Finding(check, True, "not tested: no row is scored" if names else "not tested: no classes")
     (winner, most), rows = counts.most_common(1)[0], counts.total()
-    name, share = manifest.classes[int(winner)], most / rows
+    name, share = names[int(winner)], most / rows
     known = profile.score_days.largest_class if profile else None
     limit = max(thresholds.classes_are_balanced.share, known or 0.0)
     seen = f"{share:.1%} of {rows} rows are {name}"
@@ -168,7 +169,7 @@ def _balance(
 def _spread(
     shard_stats: Sequence[ShardStats], manifest: Manifest, profile: ReferenceProfile | None, thresholds: Checks
 ) -> Finding:
-    check, column = "scores_vary", manifest.score_columns[0]
+    check, column = "scores_vary", manifest.task.score_columns[0]
     day = moments(shard_stats, column)
     if day.rows < LEAST_ROWS:
         return Finding(check, True, f"not enough rows: {day.rows}, expected at least {LEAST_ROWS}")

@@ -19,6 +19,7 @@ import pyarrow as pa
 from batch_scoring.daily import trailing_days
 from batch_scoring.errors import CalibrationError
 from batch_scoring.inference.bundle import Bundle
+from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.reference_profile import ColumnProfile, Grain, Held, Kind, ReferenceProfile, Scores
 from batch_scoring.monitoring.drift import distances
 
@@ -75,12 +76,12 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> ReferenceProfile:
     manifest, reference = bundle.manifest, _ordered_reference(bundle)
     days = sorted(reference["dt"].unique().to_pylist())
     sizes = _rows_by_day(bundle, reference)
-    kinds: dict[str, Kind] = {name: "numeric" for name in manifest.numeric}
+    kinds: dict[str, Kind] = {name: "numeric" for name in manifest.compared_numeric}
     kinds |= {name: "categorical" for name in manifest.categorical}
     grains: dict[str, Grain] = {name: "day" if name in day_grain else "row" for name in kinds}
     parts = np.split(np.arange(len(reference)), np.cumsum(sizes)[:-1])
     columns = {name: ColumnDays.of(name, kind, reference[name], parts) for name, kind in kinds.items()}
-    scores = {name: ColumnDays.of(name, "numeric", reference[name], parts) for name in manifest.score_columns}
+    scores = {name: ColumnDays.of(name, "numeric", reference[name], parts) for name in manifest.task.score_columns}
     left_out = {name: reason for name, column in (columns | scores).items() if (reason := _useless(column))}
     used = {name: column for name, column in columns.items() if name not in left_out}
     by_row = {name: column for name, column in used.items() if grains[name] == "row" and column.has_days}
@@ -121,7 +122,7 @@ def calibrate(bundle: Bundle, day_grain: Sequence[str]) -> ReferenceProfile:
         scores={name: described(name, column, "day") for name, column in scores.items()},
         left_out=left_out,
         everyday={name: found for name, c in columns.items() if c.kind == "categorical" and (found := c.everyday())},
-        score_days=_score_days(reference, manifest.confidence_column, manifest.score_columns[0], parts),
+        score_days=_score_days(reference, manifest.task, parts),
         held_out=tuple(held_out),
         share_alarms=share_alarms,
         exceeding=_exceeding(work, learned, days, shares, usual, sizes, rows),
@@ -134,7 +135,8 @@ def _ordered_reference(bundle: Bundle) -> pa.Table:
     where = f"{bundle.uri}: its reference"
     if "dt" not in reference.column_names:
         raise CalibrationError(f"{where} has no column dt; write the bundle with the day of each row")
-    wanted = (*manifest.numeric, *manifest.categorical, *manifest.score_columns, manifest.confidence_column)
+    columns = (*manifest.compared_numeric, *manifest.categorical)
+    wanted = (*columns, *manifest.task.score_columns, manifest.task.confidence_column)
     if absent := [name for name in dict.fromkeys(wanted) if name not in reference.column_names]:
         raise CalibrationError(f"{where} has no column {', '.join(absent)}; write the bundle with all of them")
     return reference.sort_by("dt")
@@ -430,16 +432,16 @@ def _too_many(shares: np.ndarray, usual: float, sizes: np.ndarray, rows: int) ->
     return shares > distances.share_threshold(usual, np.minimum(sizes, rows))
 
 
-def _score_days(reference: pa.Table, confidence: str, spread: str, parts: Sequence[np.ndarray]) -> Scores:
+def _score_days(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) -> Scores:
     """The scores of ordinary days."""
-    confident = reference[confidence].to_numpy().astype(np.float64)
-    spreads = reference[spread].to_numpy().astype(np.float64)
+    confident = reference[head.confidence_column].to_numpy().astype(np.float64)
+    spreads = reference[head.score_columns[0]].to_numpy().astype(np.float64)
     means = np.array([confident[part].mean() for part in parts])
     return Scores(
         confidence=trailing_deviation(means),
         confidence_sd=float(confident.std()),
         spread=float(min(spreads[part].std() for part in parts)),
-        largest_class=_largest_class(reference, parts),
+        largest_class=_largest_class(reference, head, parts),
     )
 
 
@@ -453,11 +455,12 @@ def trailing_deviation(means: np.ndarray) -> float:
     return float(np.sort(apart)[-2])
 
 
-def _largest_class(reference: pa.Table, parts: Sequence[np.ndarray]) -> float | None:
-    if "prediction_proba" not in reference.column_names:
+def _largest_class(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) -> float | None:
+    """The largest share of one class on a day; None if there are no classes."""
+    if not head.class_names:
         return None
-    predicted = reference["prediction"].to_numpy()
-    return float(max(np.unique(predicted[part], return_counts=True)[1].max() / len(part) for part in parts))
+    days = (reference["prediction"].slice(part[0], len(part)) for part in parts)
+    return float(max(head.class_counts(day).max() / len(day) for day in days))
 
 
 def _exceeding(

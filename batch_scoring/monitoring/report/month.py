@@ -14,6 +14,7 @@ from batch_scoring.config.days import of_month
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.spec import Prices
 from batch_scoring.errors import StateError
+from batch_scoring.inference.heads.task import telling_column
 from batch_scoring.monitoring.checks import decision_checks, feature_checks, input_checks, prediction_checks
 from batch_scoring.monitoring.cost import step_cost
 from batch_scoring.monitoring.drift import findings
@@ -130,11 +131,7 @@ def _status(
 
 
 def _score_column(published_day: PublishedDay) -> str:
-    """The most telling score column: of two classes the second one's probability, as in the histogram."""
-    columns = {column for shard in published_day.shards for column in shard.sums}
-    if "prediction_proba" not in columns:
-        return "prediction"
-    return "prediction_proba" if "prob_class_2" in columns else "prob_class_1"
+    return telling_column({column: None for shard in published_day.shards for column in shard.sums})
 
 
 def _worst(drift: DayDrift) -> dict[str, ColumnDrift]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.acceptance import agreement
-from batch_scoring.inference.manifest import Tolerance
+from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring_tests.broken_bundles import change_golden, change_manifest, golden_output
 from batch_scoring_tests.networks import Base, loaded, made, refusal, write
 

@@ -30,10 +30,14 @@ def manifest(**changes: Any) -> Manifest:  # noqa: ANN401
     return Manifest(**(options | changes))
 
 
+def loaded(description: Manifest) -> LoadedModel:
+    return LoadedModel(description, "", made(Base))
+
+
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=20))
 def test_whole_numbers_are_rounded_once(values: list[int | None]) -> None:
     """Also beside a missing one: two roundings, by way of float64, may give the neighbour."""
-    found = eager.inputs(manifest(), pa.table({"x": pa.array(values, pa.int64())})).matrices["numeric"]
+    found = eager.inputs(loaded(manifest()), pa.table({"x": pa.array(values, pa.int64())})).matrices["numeric"]
     for value, number in zip(values, found[:, 0], strict=True):
         assert np.isnan(number) if value is None else number == np.int64(value).astype(np.float32)
 
@@ -49,7 +53,7 @@ def test_whole_numbers_are_rounded_once(values: list[int | None]) -> None:
     ],
 )
 def test_numbers_of_every_type(column: pa.Array, expected: list[float]) -> None:
-    found = eager.inputs(manifest(), pa.table({"x": column})).matrices["numeric"]
+    found = eager.inputs(loaded(manifest()), pa.table({"x": column})).matrices["numeric"]
     assert found.dtype == np.float32 and np.array_equal(found[:, 0], np.array(expected, np.float32), equal_nan=True)
 
 
@@ -64,17 +68,17 @@ def test_numbers_of_every_type(column: pa.Array, expected: list[float]) -> None:
 )
 def test_words_of_every_type(column: pa.Array, expected: list[int]) -> None:
     model = manifest(numeric=(), categorical={"c": ("a", "b", "7", "true")})
-    found = eager.inputs(model, pa.table({"c": column})).matrices["categorical"]
+    found = eager.inputs(loaded(model), pa.table({"c": column})).matrices["categorical"]
     assert found.dtype == np.int64 and found[:, 0].tolist() == expected
 
 
 def test_a_column_that_cannot_be_encoded_is_named() -> None:
     with pytest.raises(UnsoundError, match="column x is string; expected numbers"):
-        eager.inputs(manifest(), pa.table({"x": ["1"]}))
+        eager.inputs(loaded(manifest()), pa.table({"x": ["1"]}))
     with pytest.raises(UnsoundError, match=r"column c is list<item: int64>; expected text"):
-        eager.inputs(manifest(numeric=(), categorical={"c": ("a",)}), pa.table({"c": [[1]]}))
+        eager.inputs(loaded(manifest(numeric=(), categorical={"c": ("a",)})), pa.table({"c": [[1]]}))
     with pytest.raises(UnsoundError, match="there is no column x; there are y"):
-        eager.inputs(manifest(), pa.table({"y": [1]}))
+        eager.inputs(loaded(manifest()), pa.table({"y": [1]}))
 
 
 def test_rows_beyond_one_pass_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

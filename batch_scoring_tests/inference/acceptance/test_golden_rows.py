@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.heads.classification import Classification
+from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.regression import Regression
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
-from batch_scoring_tests.networks import Base, made, own_outputs, refusal, table, write
+from batch_scoring_tests.networks import Base, loaded, made, own_outputs, refusal, table, write
 
 
 def test_golden_and_reference_hold_what_the_network_gives(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ REGRESSION = {"task": "regression", "classes": []}
 @pytest.mark.parametrize(
     ("kind", "changes", "says"),
     [
-        (Squeezed, REGRESSION, "output has shape (64,) for 64 rows; expected (64, 1)"),
+        (Squeezed, {}, "output has shape (64,) for 64 rows; expected (64, 2): a row for each row, a column for each"),
         (Base, {"classes": ["a", "b", "c"]}, "output has shape (64, 2) for 64 rows; expected (64, 3)"),
         (Pair, {}, "the network returns a tuple; expected one tensor of shape (64, 2)"),
         (Whole, {}, "the network returns numbers of torch.int64; expected torch.float32"),
@@ -111,7 +114,11 @@ REGRESSION = {"task": "regression", "classes": []}
             "golden: the network gives the same outputs for all rows",
         ),
         (Raising, {}, "golden: the network raises RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
-        (Base, {"task": "ranking"}, "bundle.json would not be a manifest: task: Input should be 'classification' or"),
+        (
+            Base,
+            {"task": "ranking"},
+            "bundle.json would not be a manifest: task: Input tag 'ranking' found using 'kind'",
+        ),
         (Base, {"metrics": {"auc": float("nan")}}, "metrics.auc: Input should be a finite number, found nan"),
         (Base, {"training": {"when": object()}}, "bundle.json would not be JSON: "),
         (Base, {"golden_tolerance": 1e30}, "golden_tolerance (1e+30) does not check golden outputs from"),
@@ -142,3 +149,13 @@ def test_reference_rows_without_a_finite_output_are_refused_by_name(tmp_path: Pa
     good = rows.filter(pa.array(~bad)).slice(0, 64).drop_columns("dt")
     message = refusal(tmp_path, network, reference=rows, golden=good)
     assert f"no score for {bad.sum()} of 4000 reference rows" in message and f"'k{np.flatnonzero(bad)[0]}'" in message
+
+
+@pytest.mark.parametrize("task", [Regression(), Classification(classes=("no", "yes"), logits=1)])
+def test_one_output_may_come_without_its_dimension(tmp_path: Path, task: Head) -> None:
+    """The scorer's passes never have a single row, so `squeeze()` removes no other dimension."""
+    network = made(Squeezed)
+    write(tmp_path, network, task=task, classes=())
+    model, rows = loaded(tmp_path, network), table(70)
+    assert Scorer(model, device="cpu").outputs(rows)[:, 0] == pytest.approx(own_outputs(network, rows), abs=1e-6)
+    assert Scorer(model, device="cpu").score_batch(rows.slice(0, 1).to_batches()[0]).failed == ()

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.heads.classification import Classification
+from batch_scoring.inference.heads.head import Head
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.networks import Base, made, own_outputs, refusal, table, write
 
@@ -66,7 +68,7 @@ SQUASHED = {
 def test_probabilities_are_refused(tmp_path: Path, name: str) -> None:
     message = refusal(tmp_path, ending(SQUASHED[name]))
     assert "the network's outputs are probabilities already: they " in message
-    assert "Return the logits: leave the last softmax or sigmoid out of forward()" in message
+    assert "Return the logits: leave the last softmax or sigmoid out of forward(); or say outputs: prob" in message
 
 
 def test_probabilities_of_three_classes_are_refused(tmp_path: Path) -> None:
@@ -105,3 +107,49 @@ def test_a_regression_may_end_in_a_sigmoid(tmp_path: Path) -> None:
     found = read_bundle(open_folder(str(tmp_path))).reference["prediction"]
     assert found.type == pa.float64()
     assert np.array_equal(found.to_numpy(), own_outputs(network, table())[:, 0].astype(np.float64))
+
+
+OF_TWO = Classification(classes=("no", "yes"), outputs="probabilities")
+OF_ONE = Classification(classes=("no", "yes"), logits=1, outputs="probabilities")
+
+
+@pytest.mark.parametrize(
+    ("end", "outputs", "head"),
+    [
+        (lambda z: z.softmax(dim=1), 2, OF_TWO),
+        (both_sides, 2, OF_TWO),
+        (torch.sigmoid, 1, OF_ONE),
+        (lambda z: torch.sigmoid(z).squeeze(), 1, OF_ONE),
+    ],
+)
+def test_a_network_s_own_probabilities_are_the_scores(
+    tmp_path: Path, end: Callable[[torch.Tensor], torch.Tensor], outputs: int, head: Head
+) -> None:
+    network = ending(end, outputs=outputs)
+    write(tmp_path, network, task=head, classes=())
+    truth = own_outputs(network, table()).reshape(-1, outputs)[:, -1]
+    assert np.array_equal(read_bundle(open_folder(str(tmp_path))).reference["prob_class_1"].to_numpy(), truth)
+
+
+@pytest.mark.parametrize(
+    ("end", "outputs", "head", "said"),
+    [
+        (lambda z: z, 2, OF_TWO, "do not lie between 0 and 1: row 0 has "),
+        (torch.sigmoid, 2, OF_TWO, "do not add up to 1, but to "),
+        (lambda z: 0.9 * z.softmax(dim=1), 2, OF_TWO, "do not add up to 1, but to 0.9: row 0 has "),
+        (lambda z: z, 1, OF_ONE, "do not lie between 0 and 1: row "),
+        (lambda z: 100 * z.sigmoid(), 1, OF_ONE, "do not lie between 0 and 1: row "),
+    ],
+)
+def test_what_is_no_probability_is_refused_where_probabilities_are_said(
+    tmp_path: Path, end: Callable[[torch.Tensor], torch.Tensor], outputs: int, head: Head, said: str
+) -> None:
+    message = refusal(tmp_path, ending(end, outputs=outputs), task=head, classes=())
+    assert f"outputs is probabilities, but the network's outputs {said}" in message
+
+
+@pytest.mark.parametrize("end", [torch.sigmoid, lambda z: torch.sigmoid(z).squeeze()])
+def test_a_sigmoid_behind_one_logit_is_refused(tmp_path: Path, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    head = Classification(classes=("no", "yes"), logits=1)
+    message = refusal(tmp_path, ending(end, outputs=1), task=head, classes=())
+    assert "they come from a sigmoid at the end of the network" in message and "say outputs: prob" in message

@@ -74,7 +74,7 @@ def test_the_bundle_scores_as_the_checkpoint(tmp_path: Path) -> None:
     assert model.sha256 == sha256
     assert model.manifest.version == "v7"
     assert model.manifest.arguments == ARGUMENTS
-    assert model.manifest.classes == ("stays", "leaves")
+    assert model.manifest.task.class_names == ("stays", "leaves")
     assert model.manifest.metrics == {"auc": 0.5}
     assert model.manifest.training == {"from": "2023-10-01", "to": "2023-12-31"}
     own = ChurnNet(**ARGUMENTS)
@@ -285,7 +285,7 @@ def test_one_class_is_none(tmp_path: Path) -> None:
     one = ChurnNet(6, 8, 1).state_dict()
     message = refusal(saved(tmp_path, content(model_state_dict=one, output_dim=1)), tmp_path, classes=["leaves"])
     assert "classes are ['leaves']; a classification has at least two" in message
-    assert "torch.cat([torch.zeros_like(z), z], dim=1)" in message
+    assert "name both classes and say logits: 1" in message
 
 
 SOFTMAX = """
