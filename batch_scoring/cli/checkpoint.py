@@ -10,6 +10,7 @@ import click
 
 from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.cli.sample_file import read_outputs, read_sample
+from batch_scoring.cli.task_options import SEVERAL, task_of, task_options
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.errors import BatchScoringError, CheckpointError
 from batch_scoring.inference.bundle import MANIFEST, read_version
@@ -70,7 +71,7 @@ class _SeveralValues(Subcommand):
 
     def in_full(self, ctx: click.Context, arguments: list[str]) -> list[str]:
         """The arguments with an option before each of its values."""
-        return list(_repeated(super().in_full(ctx, arguments), ("--classes", "--metric")))
+        return list(_repeated(super().in_full(ctx, arguments), (*SEVERAL, "--metric")))
 
 
 def _repeated(arguments: Iterable[str], names: Sequence[str]) -> Iterator[str]:
@@ -102,13 +103,7 @@ def _repeated(arguments: Iterable[str], names: Sequence[str]) -> Iterator[str]:
     required=True,
     help="Parquet or CSV: key, dt and features of the training window.",
 )
-@click.option(
-    "--classes",
-    metavar="CLASS...",
-    multiple=True,
-    required=True,
-    help="Meaning of each class, in the order of the logits.",
-)
+@task_options
 @click.option(
     "--arguments",
     metavar="JSON|FILE",
@@ -140,7 +135,6 @@ def checkpoint(
     *,
     file: Path,
     sample: Path,
-    classes: tuple[str, ...],
     arguments: dict[str, Any] | None,
     vocabularies: dict[str, list[str]] | None,
     version: str | None,
@@ -149,6 +143,7 @@ def checkpoint(
     metrics: tuple[tuple[str, float], ...],
     expected: Path | None,
     folder: Path,
+    **task: Any,  # noqa: ANN401  (the values of task_options)
 ) -> int:
     """Convert a checkpoint into a model bundle. No code in it is run.
 
@@ -163,7 +158,7 @@ def checkpoint(
             file,
             pipeline=declared,
             sample=read_sample(sample, declared, notes.append),
-            classes=list(classes),
+            task=task_of(task),
             folder=folder,
             arguments=arguments,
             version=version,

@@ -21,6 +21,7 @@ from batch_scoring.inference.checkpoints import arguments as class_arguments
 from batch_scoring.inference.checkpoints import entries, halves
 from batch_scoring.inference.checkpoints.readers import opened, refusing
 from batch_scoring.inference.checkpoints.stored import Content
+from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.network import weights
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def convert(
     *,
     pipeline: Pipeline,
     sample: pa.Table,
-    classes: list[str],
     folder: Path,
+    classes: Sequence[str] = (),
+    task: Head | None = None,
     arguments: dict[str, Any] | None = None,
     version: str | None = None,
     vocabularies: Mapping[str, Sequence[str]] | None = None,
@@ -51,8 +53,9 @@ def convert(
         pipeline: gives the network's class and the features in their order.
         sample: rows of the training window with the key, `dt` (date) and the features, at least 64 rows; the
             first 64 become the golden rows, all of them the reference.
-        classes: meaning of each class, in the order of the logits.
         folder: the new bundle's folder.
+        classes: meaning of each class, in the order of the logits, unless there is a task.
+        task: what the outputs are.
         arguments: of the network's class; the file's own entries `input_dim`, `hidden_dim` and `output_dim` if None.
         version: the version's name, stored in every scored row; the file's own entry if None.
         vocabularies: the words of each categorical feature, in the order of their codes from 1.
@@ -79,7 +82,7 @@ def convert(
         entries.state_dicts(content)  # before all else: without one, nothing else about the file matters
         given = class_arguments.find(content.value, network_class, arguments)
         if arguments is None:
-            _check_dimensions(checkpoint, given, pipeline, classes)
+            _check_dimensions(checkpoint, given, pipeline, classes, task)
         name = _version(content, version)
         network, stored = _network(content, network_class, given, entry, prefix, note)
     reference = _reference(sample, spec.input.key, list(spec.features.numeric), list(words))
@@ -91,7 +94,7 @@ def convert(
             arguments=given,
             name=pipeline.name,
             version=name,
-            task="classification",
+            task=task or "classification",
             numeric=list(spec.features.numeric),
             categorical=words,
             classes=classes,
@@ -136,7 +139,9 @@ def _version(content: Content, given: str | None) -> str:
     return found
 
 
-def _check_dimensions(checkpoint: Path, arguments: dict[str, Any], pipeline: Pipeline, classes: list[str]) -> None:
+def _check_dimensions(
+    checkpoint: Path, arguments: dict[str, Any], pipeline: Pipeline, classes: Sequence[str], task: Head | None
+) -> None:
     """Check what the file says of itself against the spec and the command."""
     numeric = pipeline.spec.features.numeric
     if (inputs := arguments.get("input_dim", len(numeric))) != len(numeric):
@@ -144,9 +149,12 @@ def _check_dimensions(checkpoint: Path, arguments: dict[str, Any], pipeline: Pip
             f"features.numeric of {pipeline.name} names {_count(len(numeric), 'feature')} ({', '.join(numeric)}), but "
             f"{checkpoint} has {_count(inputs, 'input')} (input_dim): name {inputs}, in the order of the inputs"
         )
-    if (outputs := arguments.get("output_dim", len(classes))) != len(classes):
+    width, classes = (task.width, task.class_names) if task else (len(classes), classes)
+    if (outputs := arguments.get("output_dim", width)) != width:
+        named = f"--classes names {_count(width, 'class')} ({', '.join(classes)})"
+        has = named if width == len(classes) else f"the task has {_count(width, 'output')}"
         raise CheckpointError(
-            f"--classes names {_count(len(classes), 'class')} ({', '.join(classes)}), but {checkpoint} has "
+            f"{has}, but {checkpoint} has "
             f"{_count(outputs, 'output')} (output_dim): name {outputs}, in the order of the outputs"
         )
 
