@@ -36,9 +36,7 @@ _OPTIONS = (
     click.option("--targets", metavar="NAME...", multiple=True, help="Values, by name, in the order of the outputs."),
     click.option("--quantiles", metavar="LEVEL...", type=float, multiple=True, help="Quantiles of a value, ascending."),
     click.option("--vector", metavar="SIZE", type=int, help="An embedding of so many numbers."),
-    click.option(
-        "--logits", type=click.IntRange(1, 1), help="1: the network gives one logit, that of the second class."
-    ),
+    click.option("--logits", type=click.Choice([1]), help="1: the network gives one logit, that of the second class."),
     click.option("--top", metavar="N", type=int, help="How many of the likeliest classes become columns."),
     click.option(
         "--outputs",
