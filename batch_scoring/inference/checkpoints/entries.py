@@ -86,11 +86,10 @@ def choose(content: Content, network: "torch.nn.Module", entry: str | None = Non
     choices = _distinct(choice for place in places for choice in _choices(place, found[place], own, prefix))
     if not choices:
         raise UnsoundError(_nothing_in_common(found, places, own, prefix))
-    fitting = [choice for choice in choices if _fits(choice, own)]
-    best = [choice for choice in fitting if _has_shapes(choice, own)] or fitting
-    if len(best) > 1:
-        raise UnsoundError(f"several of its tensors have the network's names: {some(map(_options, best), ' or ')}")
-    nearest = best[0] if best else max(choices, key=lambda choice: len(choice.names.keys() & own.keys()))
+    fitting = [choice for choice in choices if _has_names(choice, own) and _has_shapes(choice, own)]
+    if len(fitting) > 1:
+        raise UnsoundError(f"several of its entries fit the network: {some(map(_options, fitting), ' or ')}")
+    nearest = fitting[0] if fitting else max(choices, key=lambda choice: len(choice.names.keys() & own.keys()))
     _check_readable(nearest, found[nearest.entry], own)
     return nearest
 
@@ -179,7 +178,7 @@ def _distinct(choices: Iterable[Choice]) -> list[Choice]:
     return list(first.values())
 
 
-def _fits(choice: Choice, own: Mapping[str, "torch.Tensor"]) -> bool:
+def _has_names(choice: Choice, own: Mapping[str, "torch.Tensor"]) -> bool:
     """Whether the names are those of the network; of tied weights one is enough."""
     there = {id(own[name]) for name in choice.names if name in own}
     return choice.names.keys() <= own.keys() and all(id(value) in there for value in own.values())

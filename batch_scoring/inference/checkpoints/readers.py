@@ -18,6 +18,9 @@ from batch_scoring.inference.checkpoints.stored import Content, StoredTensor
 
 _EXPECTED = "expected a whole file of torch.save, such as torch.save(network.state_dict(), file), or safetensors"
 
+_TORCHSCRIPT = "constants.pkl"
+"""A record of every TorchScript archive."""
+
 _OTHERS = {
     b"\x80": "a pickle that torch.save did not write; it was not loaded",
     b"\x89HDF": "an HDF5 file, as Keras writes",
@@ -70,7 +73,7 @@ def _content(path: Path, file: BinaryIO, stack: contextlib.ExitStack) -> Content
 
 
 def _archived(archive: Archive) -> Content:
-    if "constants.pkl" in archive or any(name.startswith("code/") for name in archive.names):
+    if _TORCHSCRIPT in archive:
         raise UnsoundError(
             "it is a TorchScript archive, which holds code; expected a state dict: where it was made, "
             "torch.save(network.state_dict(), file)"

@@ -15,7 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from batch_scoring.errors import CheckpointError
-from batch_scoring_tests.weight_files import read_all, refusal, same_bits, saved, tensors
+from batch_scoring.inference.checkpoints.readers import opened
+from batch_scoring_tests.weight_files import ZIPPED, read_all, refusal, same_bits, saved, tensors
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,3 +125,11 @@ def test_safetensors_with_wrong_offsets_are_refused(tmp_path: Path, header: dict
     text = json.dumps(header).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
     refusal(tmp_path / "w.safetensors")
+
+
+@ZIPPED
+def test_what_is_cut_off_is_missed_even_if_nothing_needs_it(tmp_path: Path, zipped: bool) -> None:
+    file = saved(tmp_path, {"w": torch.ones(3), "optimiser": torch.ones(1000)}, zipped=zipped)
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(CheckpointError), opened(file):
+        pass

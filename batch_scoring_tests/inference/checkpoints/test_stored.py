@@ -46,4 +46,10 @@ def test_a_tensor_lies_within_its_storage(
         with opened(file) as content:
             assert content.value["w"].read().shape == shape  # type: ignore[index]
     else:
-        refusal(file)
+        message = refusal(file)
+        assert (
+            "of a storage of 16" in message
+            or "whole numbers from 0" in message
+            or "with strides" in message
+            or "overflow" in message
+        )
