@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from batch_scoring.errors import UnsoundError
-from batch_scoring.inference.checkpoints.entries import some
+from batch_scoring.runtime.printable import some
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a file that are taken as the arguments, if it has all of them."""

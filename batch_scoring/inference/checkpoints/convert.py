@@ -23,6 +23,7 @@ from batch_scoring.inference.checkpoints.readers import opened, refusing
 from batch_scoring.inference.checkpoints.stored import Content
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.network import weights
+from batch_scoring.runtime.printable import one_line, some
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +123,9 @@ def _network(
     found, stored = halves.widened(choice.read(), outline.state_dict())
     network = weights.build(network_class, arguments, found, choice.entry or "the state dict")
     if described := choice.describe():
-        note(f"weights: {described}")
+        note(one_line(f"weights: {described}"))
     if content.foreign:
-        note(f"not loaded, and not needed: {entries.some(content.foreign)}")
+        note(one_line(f"not loaded, and not needed: {some(content.foreign)}"))
     if stored:
         note(f"stored in {stored}, widened to float32")
     return network, {"stored": stored} if stored else {}

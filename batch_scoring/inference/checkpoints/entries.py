@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.checkpoints.stored import Content, OpaqueObject, StoredTensor
+from batch_scoring.runtime.printable import some
 
 if TYPE_CHECKING:
     import torch
@@ -92,13 +93,6 @@ def choose(content: Content, network: "torch.nn.Module", entry: str | None = Non
     nearest = fitting[0] if fitting else max(choices, key=lambda choice: len(choice.names.keys() & own.keys()))
     _check_readable(nearest, found[nearest.entry], own)
     return nearest
-
-
-def some(names: Iterable[str], joint: str = ", ") -> str:
-    """The first of some names."""
-    names = list(names)
-    shown = joint.join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def state_dicts(content: Content) -> dict[str, dict[str, Any]]:

@@ -109,7 +109,7 @@ class _Legacy:
 def _size(items: object, dtype: "torch.dtype") -> int:
     """Of some items, in bytes."""
     if type(items) is not int or not 0 <= items < 2**48:
-        raise UnsoundError(f"a storage of {items!r:.50} numbers")
+        raise UnsoundError("a storage whose size is not a number of numbers")
     return items * dtype.itemsize
 
 

@@ -62,6 +62,6 @@ def _dtype(number: object) -> "torch.dtype":
         12: torch.bool,
         13: torch.bfloat16,
     }
-    if number not in types:
-        raise UnsoundError(f"a tensor of the type {number}")
+    if not isinstance(number, int) or number not in types:
+        raise UnsoundError("a tensor of a type that is not read; expected numbers of at most 64 bits, or bools")
     return types[number]

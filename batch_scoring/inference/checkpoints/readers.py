@@ -15,6 +15,7 @@ from batch_scoring.inference.acceptance.eager import summary
 from batch_scoring.inference.checkpoints import archives, pickle_weights, pt2_weights
 from batch_scoring.inference.checkpoints.archives import Archive
 from batch_scoring.inference.checkpoints.stored import Content, StoredTensor
+from batch_scoring.runtime.printable import one_line
 
 _EXPECTED = "expected a whole file of torch.save, such as torch.save(network.state_dict(), file), or safetensors"
 
@@ -52,12 +53,15 @@ def refusing(path: Path) -> Iterator[None]:
     """Turn whatever a malformed file makes a reader raise into a CheckpointError that names the file."""
     try:
         yield
+    except CheckpointError:
+        raise
     except UnsoundError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(one_line(f"{path}: {error}")) from error
     except Exception as error:  # parsers of damaged data raise whatever they meet
         if is_out_of_memory(error):
             raise
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({summary(error)}); {_EXPECTED}") from error
+        reason = one_line(summary(error))[:200]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}); {_EXPECTED}") from error
 
 
 def _content(path: Path, file: BinaryIO, stack: contextlib.ExitStack) -> Content:

@@ -75,7 +75,7 @@ class Storage:
         """
         shape, stride = _counts(shape), _counts(stride)
         if len(shape) != len(stride) or not _is_count(offset):
-            raise UnsoundError(f"a tensor of shape {shape} with strides {stride} from {offset!r}")
+            raise UnsoundError(f"a tensor of shape {shape} with strides {stride} that begins nowhere")
         items = self.size // dtype.itemsize
         end = offset + 1 + sum((count - 1) * step for count, step in zip(shape, stride, strict=True))
         if 0 not in shape and end > items:

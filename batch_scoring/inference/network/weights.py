@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batch_scoring.errors import UnsoundError, is_out_of_memory
+from batch_scoring.runtime.printable import some
 
 if TYPE_CHECKING:
     import torch
@@ -176,9 +177,9 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
     own = network.state_dict(keep_vars=True)
     there = {id(value) for key, value in own.items() if key in weights}  # a tied weight goes under several names
     if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in there):
-        raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
+        raise UnsoundError(f"{where} lacks {some(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
-        raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not have")
+        raise UnsoundError(f"{where} has {some(extra)}, which {name} does not have")
     given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
     for weight, values, expected in given:
         if not is_lazy(expected) and values.shape != expected.shape:

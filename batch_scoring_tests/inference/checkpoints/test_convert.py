@@ -328,3 +328,11 @@ def test_a_network_that_is_not_to_be_scored_with_is_refused_in_one_line(tiny: Ti
 def test_a_pipeline_that_is_not_there_is_an_error_of_the_spec() -> None:
     with pytest.raises(SpecError, match="no_such_pipeline"):
         declared_pipeline("no_such_pipeline")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 900])
+def test_hostile_names_stay_in_one_short_line(tmp_path: Path, name: str) -> None:
+    message = refusal(saved(tmp_path, {name: torch.ones(1), "b": 1}), tmp_path, arguments=ARGUMENTS, version="v7")
+    assert message.isprintable() and len(message) < 2500
+    message = refusal(saved(tmp_path, {**weights(), name: torch.ones(1)}), tmp_path, arguments=ARGUMENTS, version="v7")
+    assert message.isprintable() and len(message) < 2500
