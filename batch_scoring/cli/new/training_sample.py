@@ -13,7 +13,8 @@ from batch_scoring.cli.new.sample import MOST_ROWS, Sample, trimmed
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.row_validator import RowValidator
-from batch_scoring.ingest.schema.compiled import Column, Contract
+from batch_scoring.ingest.schema.compiled import Column
+from batch_scoring.ingest.schema.contract import Contract
 
 
 def file(pipeline: Pipeline) -> Path:

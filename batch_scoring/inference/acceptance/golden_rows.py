@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager, own_encoders
@@ -127,7 +128,7 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     with _of("golden"):
         of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
-        raise UnsoundError("the network's outputs for the golden rows are not all finite")
+        raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
     own_encoders.check_rows_are_independent(model, golden)
     check_rows_are_independent(model, golden)
     check_padding_is_not_read(model, golden)
@@ -152,6 +153,15 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     for name, scores in manifest.task.scores_of_eager(of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(model, reference, golden, outputs)
+
+
+def _missing(manifest: Manifest, golden: pa.Table) -> str:
+    """What most often makes outputs NaN: values that are missing; empty if none is."""
+    counts = {name: pc.sum(pc.is_null(golden[name], nan_is_null=True)).as_py() for name in manifest.numeric}
+    columns = ", ".join(f"{name} in {count} of {golden.num_rows}" for name, count in counts.items() if count)
+    if not columns:
+        return ""
+    return f"; missing values ({columns}) are NaN in numeric: forward has to fill them, as numeric.nan_to_num(0.0) does"
 
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:
