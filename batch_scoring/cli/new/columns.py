@@ -151,7 +151,7 @@ def _why_no_name(name: str) -> str:
 
 def _of_text(name: str, texts: pa.Array, sample: Sample) -> Column:
     present = texts.drop_null()
-    words = pc.is_in(present, pa.array(["", *NULL_WORDS]))
+    words = pc.is_in(present, pa.array(NULL_WORDS))
     values = present.filter(pc.invert(words))
     if len(values) and _all(values, _NUMBER):
         nulls = tuple(sorted(pc.unique(present.filter(words)).to_pylist()))

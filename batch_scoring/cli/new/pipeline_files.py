@@ -42,7 +42,8 @@ def schema(pipeline: str, roles: Roles, sample: Sample) -> str:
     return f'''"""The contract on the rows of {pipeline}; a row that breaks it is quarantined.
 
 Written by `batch-scoring new` from {source}.
-It has seen nothing else: confirm each line, widen or narrow it, and delete its comment. Other columns are ignored.
+Types and ranges are guesses from this file alone: confirm each line, or correct it, and delete its comment. Columns
+that are not listed are ignored.
 """
 
 import pandera.pandas as pa
@@ -114,9 +115,9 @@ def _shortened(words: Iterable[str]) -> str:
 def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
     """Return the text of `pipeline.yaml`; `first`: the sample's first day."""
     name = class_name(pipeline)
-    what = (
-        f"the {'probability' if roles.label.classes else 'value'} of {roles.label.name}" if roles.label else "A score"
-    )
+    what = "A score"
+    if roles.label:
+        what = f"The {'probability' if roles.label.classes else 'value'} of {roles.label.name}"
     csv = _csv(roles, sample)
     return "\n".join(
         [

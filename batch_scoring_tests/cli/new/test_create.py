@@ -1,5 +1,6 @@
 """From a stranger's table to scored days; what cannot become a pipeline is one line, and leaves nothing behind."""
 
+import json
 import os
 import re
 import shutil
@@ -85,6 +86,33 @@ def test_a_strangers_table_is_scored_by_two_commands_and_two_more_days_by_a_thir
     assert all(len(stranger.scores(day)) == 500 for day in days)
     assert "no errors" in stranger.types("doctor telco")
     stranger.types("mypy batch_scoring/pipelines/telco")
+
+
+@pytest.mark.slow
+def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) -> None:
+    stranger = Stranger(on_disk / "project")
+    random = np.random.default_rng(0)
+    table = on_disk / "flats.jsonl"
+    with table.open("w") as file:
+        for number in range(1_200):
+            size, sunny = round(random.uniform(20, 120), 1), bool(random.random() < 0.5)
+            flat = {"flat": number // 3, "day": f"2026-03-{number % 3 + 1:02d}", "size": size, "sunny": sunny}
+            rent = 10 * size + 150 * sunny + random.normal(0, 20)
+            file.write(json.dumps(flat | {"size": size if number % 9 else None, "rent": rent, "rooms": [1, 2]}) + "\n")
+    said = stranger.types(f"new flats --sample {table} --label rent --day day --key flat")
+    assert "features     2 numeric, 0 categorical\n" in said
+    assert "left out     rooms: it holds arrays or objects; only single values are features\n" in said
+    assert "landing/dt=2026-03-01 to dt=2026-03-03, 3 days\n" in said
+    learned, guessed = (
+        float(re.findall(rf"{name} ([0-9.]+)", said)[0]) for name in ("error_held_out", "median_held_out")
+    )
+    assert learned < guessed / 3, said
+    uris = DeltaTable(str(stranger.folder / "data/flats/tables/predictions")).file_uris()
+    rows = [row for uri in uris for row in pq.ParquetFile(uri).read().to_pylist()]
+    assert sorted(row["flat"] for row in rows) == list(range(400)), "the newest day alone"
+    assert np.std([row["prediction"] for row in rows]) > 100
+    assert len(re.findall(r"^\S+ +400 +400 +0 +0 ", said, re.MULTILINE)) == 1
+    stranger.types("backfill flats 2026-03-01 2026-03-02")
 
 
 # in this process, without training
