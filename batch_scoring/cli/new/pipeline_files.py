@@ -19,6 +19,9 @@ WIDTH = 120
 """Maximum length of a line of code."""
 YAML_WIDTH = 100
 
+YEARS_BACK = 2
+"""Years before the sample's whose days may be scored too."""
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _OF_PANDERA = (
@@ -114,7 +117,7 @@ def _shortened(words: Iterable[str]) -> str:
 
 def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
     """Return the text of `pipeline.yaml`; `first`: the sample's first day."""
-    name = class_name(pipeline)
+    name, start = class_name(pipeline), f"{int(first[:4]) - YEARS_BACK}-01-01"
     what = "A score"
     if roles.label:
         what = f"The {'probability' if roles.label.classes else 'value'} of {roles.label.name}"
@@ -123,7 +126,7 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
         [
             f"name: {pipeline}",
             f"description: {_quoted(f'{what}, every day, for each {roles.key.name}.')}  # confirm: and for whom",
-            f'partitions: {{start: "{first[:4]}-01-01", timezone: UTC}}  # confirm: the first day; where days begin',
+            f'partitions: {{start: "{start}", timezone: UTC}}  # confirm: the first day, and where days begin',
             "input:",
             f"  key: {_yaml(roles.key.name)}  # one row a day is scored for each",
             *([f"  csv: {{{csv}}}"] if csv else []),
