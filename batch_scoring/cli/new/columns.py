@@ -145,7 +145,9 @@ def _column(name: str, sample: Sample) -> Column:
 def _why_no_name(name: str) -> str:
     if name in RESERVED or name.startswith("prob_class_"):
         return "the tables have a column of that name; rename it"
-    is_plain = name.isprintable() and name.strip() and "${" not in name
+    if not name.strip():
+        return "it has no name"
+    is_plain = name.isprintable() and "${" not in name
     return "" if is_plain else "its name cannot be written in a spec; rename it"
 
 

@@ -134,7 +134,7 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
             f'  schema: "schema:{name}"',
             *_listed("numeric", roles.numeric),
             *_listed("categorical", roles.categorical),
-            *(f"  # left out: {one_line(column)}: {why}" for column, why in roles.left_out),
+            *(f"  # left out: {one_line(column) or 'a column'}: {why}" for column, why in roles.left_out),
             "model:",
             f"  bundle: {pipeline}/models/v1  # below the data root; a new model gets a folder of its own",
             '  network: "network:Network"',
