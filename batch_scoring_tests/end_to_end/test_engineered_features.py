@@ -218,7 +218,9 @@ def test_drift_of_engineered_features_is_found(tiny: TinyProject) -> None:
     engineer(tiny)
     deliver(tiny, reference=reference_rows())
     tiny.land(DAY, ordinary(DAY, 200))
-    assert checks(tiny.run())["validated_features/features_match_reference"]
+    found = checks(tiny.run())
+    assert found["validated_features/features_match_reference"]
+    assert found["validated_features/categories_are_present"], "no table has shades, so none is absent"
     sample = samples.get(tiny.pipeline.output, DAY)
     assert sample is not None
     assert set(sample.rows.column_names) >= {"id", "x", "y", "n", "ratio", "level", "shade", "prob_class_1"}
