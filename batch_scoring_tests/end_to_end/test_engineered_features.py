@@ -337,3 +337,15 @@ def test_the_table_of_features_is_described_with_the_columns_that_only_the_trans
         "row_number": "int64",
         "dt": "date",
     }
+
+
+def test_a_pipeline_s_own_function_is_tried_in_another_process(tiny: TinyProject) -> None:
+    """With the modules beside it, wherever the pipelines are."""
+    engineer(tiny)
+    (tiny.folder / "helper.py").write_text("import datetime\n\ndef year():\n    return datetime.date.today().year\n")
+    text = FEATURES["arrow"].replace('pc.add(rows["n"], 1)', 'pc.add(rows["n"], year())')
+    write_features(tiny, f"from batch_scoring.pipelines.{tiny.name}.helper import year\n{text}")
+    with pytest.raises(
+        BundleError, match=r"with the clock 400 days ahead: level is 40\d\d in golden row 0, .* the clock"
+    ):
+        deliver(tiny)
