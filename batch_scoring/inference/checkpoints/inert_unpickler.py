@@ -264,6 +264,11 @@ def storage_type(name: object) -> "torch.dtype":
         "Bool": torch.bool,
         "ComplexFloat": torch.complex64,
         "ComplexDouble": torch.complex128,
+        "QUInt8": torch.quint8,
+        "QInt8": torch.qint8,
+        "QInt32": torch.qint32,
+        "QUInt4x2": torch.quint4x2,
+        "QUInt2x4": torch.quint2x4,
     }
     kind = name.name.removesuffix("Storage") if isinstance(name, Global) and name.module in _TORCH else ""
     if kind not in types:
