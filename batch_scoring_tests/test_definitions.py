@@ -74,6 +74,7 @@ CHECKS = {
         "scores_are_probabilities": "blocks",
         "confidence_is_usual": "warns",
         "classes_are_balanced": "warns",
+        "quantiles_are_ordered": "warns",
         "scores_vary": "warns",
         "cost_is_usual": "warns",
         "predictions_match_reference": "warns",

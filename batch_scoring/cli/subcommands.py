@@ -21,6 +21,9 @@ class _Entry:
 
 
 SUBCOMMANDS = {
+    "new": _Entry(
+        "batch_scoring.cli.new.command", "new", "Write a pipeline from a sample of its table, train it and score it."
+    ),
     "backfill": _Entry(
         "batch_scoring.cli.backfill.command",
         "backfill",
@@ -29,7 +32,7 @@ SUBCOMMANDS = {
     "score": _Entry(
         "batch_scoring.cli.score.command",
         "score",
-        "Score files without a day: local or s3://, CSV or Parquet in and out.",
+        "Score files without a day, local or on s3://: CSV, JSON Lines or Parquet.",
     ),
     "decide": _Entry(
         "batch_scoring.cli.decide", "decide", "Show what other rules would decide about a scored day; writes nothing."

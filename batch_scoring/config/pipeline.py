@@ -71,12 +71,16 @@ class Pipeline:
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
         if spec.input.attributes:  # without them, digests stay what they were before there were any
             settings.append(spec.input.attributes)
+        if spec.features.transform or spec.features.encode:  # which may read any column
+            settings.append("all columns")
         return self._digest("features 3", self._source(spec.features.contract), settings)
 
     @functools.cached_property
     def scoring_code(self) -> str:
         """Digest of all code and settings that determine a score, besides features and weights."""
-        return self._digest("scoring 4", self._source(self.spec.model.network), [self.spec.input.key, *self._columns])
+        references = [self.spec.model.network, *self._engineering]
+        source = b"".join(self._source(reference) for reference in references)
+        return self._digest("scoring 4", source, [self.spec.input.key, *self._columns, *self._engineering])
 
     @functools.cached_property
     def decisions_code(self) -> str:
@@ -91,7 +95,15 @@ class Pipeline:
     @property
     def _columns(self) -> list[Any]:
         features = self.spec.features
-        return [features.contract, features.numeric, features.categorical]
+        columns: list[Any] = [features.contract, features.numeric, features.categorical]
+        others = {"text": features.text, "vectors": features.vectors}
+        return [*columns, *(pair for pair in others.items() if pair[1])]
+
+    @property
+    def _engineering(self) -> list[str]:
+        """The code that makes inputs and checks them; without any, digests stay what they were before there was."""
+        features = self.spec.features
+        return [reference for reference in (features.transform, features.engineered, features.encode) if reference]
 
     def _source(self, reference: str) -> bytes:
         return code_digest.source(self.folder, self.package, reference.split(":")[0])

@@ -6,6 +6,7 @@ Each section validates its own fields here. `validation` phrases the errors and 
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """Dialect of CSV files; it does not apply to Parquet files."""
+    """Dialect of CSV files; it does not apply to other files."""
 
     delimiter: str = Field(
         default=",",
@@ -127,27 +128,57 @@ class Features(Section):
     contract: Reference = Field(
         alias="schema", description="the pandera model, module:class inside the pipeline's package"
     )
+    transform: Reference | None = Field(
+        default=None,
+        description="function that makes features from columns, module:function inside the pipeline's package; its "
+        "module may define fit",
+    )
+    engineered: Reference | None = Field(
+        default=None, description="pandera model of what transform returns, module:class; same rules as schema"
+    )
     numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in order")
     categorical: tuple[str, ...] = Field(default=(), description="columns of the model's categorical matrix, in order")
-
+    text: tuple[str, ...] = Field(
+        default=(),
+        description="text columns, which the bundle's tokenizer turns into the model's tokens: one text, in order, "
+        "a line break between two columns",
+    )
+    vectors: tuple[str, ...] = Field(
+        default=(), description="list columns, such as embeddings, of the model's matrix of vectors, in order"
+    )
+    encode: Reference | None = Field(
+        default=None,
+        description="function that makes inputs of the network from rows, module:function inside the pipeline's "
+        "package: images and the like, an array for each name that it returns",
+    )
     day_grain: tuple[str, ...] = Field(
         default=(), description="features that change as a whole from day to day (weather): drift skips their day test"
     )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All feature columns in the model's order, numeric first."""
-        return self.numeric + self.categorical
+    def inputs(self) -> tuple[str, ...]:
+        """The model's inputs in its order, numeric first: columns of the schema, or what transform makes of them."""
+        return self.numeric + self.categorical + self.text + self.vectors
+
+    def validated(self, schema_columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns that validated features have because of the model; `schema_columns`: those of the schema.
+
+        A function of the user's may read any column of the schema, so all are kept for it; without one, the model's
+        inputs alone.
+        """
+        return tuple(schema_columns) if (self.transform or self.encode) and schema_columns else self.inputs
 
     @model_validator(mode="after")
     def _distinct(self) -> "Features":
-        if not self.names:
-            raise ValueError("no features; expected at least one column under numeric or categorical")
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if not self.inputs and not self.encode:
+            raise ValueError("no features; expected at least one column under numeric, categorical, text or vectors")
+        twice = sorted({name for name in self.inputs if self.inputs.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")
-        if strange := [name for name in self.day_grain if name not in self.names]:
+        if strange := [name for name in self.day_grain if name not in self.numeric + self.categorical]:
             raise ValueError(f"day_grain names {', '.join(strange)}; expected names under numeric or categorical")
+        if self.engineered and not self.transform:
+            raise ValueError("engineered without transform, which makes the columns that it describes")
         return self
 
 
@@ -295,8 +326,16 @@ class Balance(Check):
     """Largest share of rows that one class may have."""
 
     share: Share = Field(
-        default=0.95, description="largest share of one class, or that of the reference's days if larger"
+        default=0.95,
+        description="largest share of one class, or that of the reference's days if larger; several labels are "
+        "compared with the reference's days alone",
     )
+
+
+class Ordering(Check):
+    """Largest share of rows whose quantiles may cross."""
+
+    share: Share = Field(default=0.01, description="largest share of rows with a quantile below that of a lower level")
 
 
 class Spread(Check):
@@ -338,6 +377,7 @@ class Checks(Section):
     scores_are_probabilities: Guard = Guard()
     confidence_is_usual: Confidence = Confidence()
     classes_are_balanced: Balance = Balance()
+    quantiles_are_ordered: Ordering = Ordering()
     scores_vary: Spread = Spread()
     cost_is_usual: Cost = Cost()
     features_match_reference: Notice = Notice()

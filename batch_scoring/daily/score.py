@@ -13,19 +13,22 @@ import pyarrow as pa
 
 from batch_scoring.config import compute
 from batch_scoring.daily import scored_rows
+from batch_scoring.daily.model_code import model_code
 from batch_scoring.daily.publish import DayStep, Finished, FinishedShards, Prepared, check_input
 from batch_scoring.daily.stream import PLACE, Batch, RowTotal, ScoringStage
 from batch_scoring.daily.tables import features_table
 from batch_scoring.errors import StateError, SupersededError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.manifest import LoadedModel, Manifest
-from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.runtime.progress import Progress
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, ShardStats
+
+TEXT_ROWS = 16_384
+"""Rows that are read at a time for a model of texts, which hold many times the bytes of numbers."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def load_model(step: DayStep, model: ActiveModel) -> LoadedModel:
         BundleError: the copy is damaged, or this machine computes other scores than the one that wrote it.
         ScoringError: the device is not there.
     """
-    code = ModelCode.of(step.pipeline)
+    code = model_code(step.pipeline)
     return load_bundle(step.state.models.subfolder(model.sha256), code, compute.device(step.pipeline))
 
 
@@ -186,8 +189,8 @@ def score(
     run.meter.end_overhead()
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows per forward pass{eager}{alone}")
-    day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.pass_size} per forward pass{eager}{alone}")
+    day = _Day(step, source, run, scorer, (TEXT_ROWS if scorer.manifest.text else READ_ROWS) >> backoff)
     progress, done = Progress(sum(features.stats.rows for features in wanted), run.log, "scored"), []
     for features in wanted:
         done.append(shard := day.shard_of(features))
@@ -238,9 +241,9 @@ class _Day:
 
     def _read(self, features: FeatureShard) -> Generator[Batch]:
         """The rows of a feature shard: the key, what the model needs, and where each was read first."""
-        manifest, folder = self._scorer.manifest, features_table(self._step.pipeline).folder
-        columns = [self.schema.names[0], *manifest.numeric, *manifest.categorical, *(field.name for field in PLACE)]
-        few = [*manifest.categorical, "source_file"]
+        scorer, folder = self._scorer, features_table(self._step.pipeline).folder
+        columns = [*dict.fromkeys((self.schema.names[0], *scorer.columns, *(field.name for field in PLACE)))]
+        few = [*(name for name in scorer.manifest.categorical if name in columns), "source_file"]
         read = shards.read(folder, features.path, columns, few, self._read_rows)
         for rows in self._run.timed_each("read", read):
             yield Batch(rows)

@@ -53,7 +53,7 @@ class Unscored:
         numbers = batch.column("row_number").to_numpy()
         cells = batch.drop_columns(["source_file", "row_number"])
         for position, row in enumerate(self.scored.failed):
-            reason = Reason("score", row.rule, "", row.detail)
+            reason = Reason("score", row.rule, row.column, row.detail)
             yield from quarantine.from_rows(cells, numbers, {position: reason}, self.key, files[position])
 
     def quarantine(self) -> tuple[list[Block], Iterator[Rejected]]:

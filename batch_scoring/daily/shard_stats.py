@@ -1,13 +1,13 @@
 """Statistics of a shard's rows, kept in its footer: checks and reports never read the rows again."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.config.spec import Features
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import ScoredBatch
 from batch_scoring.ingest import quarantine
@@ -25,9 +25,10 @@ UNKNOWN_VALUES = 20
 class ColumnCounts:
     """Missing values and categories of accepted rows."""
 
-    def __init__(self, features: Features) -> None:
-        self.missing = dict.fromkeys(features.names, 0)
-        self._categories: dict[str, Counter[str]] = {name: Counter() for name in features.categorical}
+    def __init__(self, inputs: Sequence[str], categorical: Sequence[str]) -> None:
+        """`inputs`: the model's inputs among the columns; `categorical`: those of them that are categories."""
+        self.missing = dict.fromkeys(inputs, 0)
+        self._categories: dict[str, Counter[str]] = {name: Counter() for name in categorical}
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Count accepted rows."""
@@ -55,7 +56,7 @@ class Tally:
         self._bins = np.zeros(BINS, np.int64)
         self._classes = np.zeros(len(manifest.task.class_names), np.int64)
         self._unknown: dict[str, dict[str, int]] = {}
-        self._bad = 0
+        self._bad = self._crossed = 0
 
     def add(self, scored: ScoredBatch) -> None:
         """Count one record batch."""
@@ -66,6 +67,7 @@ class Tally:
             # not values @ values: BLAS would wake its own threads, which spin against those that score
             self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
         self._bad += int((~self._head.is_sound(scores)).sum())
+        self._crossed += int(self._head.is_crossed(scores).sum())
         if self._head.telling_column in self._head.probabilities:
             score = scores.column(self._head.telling_column).to_numpy()
             bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
@@ -90,4 +92,5 @@ class Tally:
                 for column, counts in self._unknown.items()
             },
             "not_probabilities": self._bad,
+            "quantiles_crossed": self._crossed,
         }

@@ -99,13 +99,13 @@ class _Day:
 
     def _validate(self, file: LandingFile, rows: FileRows, start: int, stop: int, base: str) -> Finished:
         """Validate the next rows of a file into one shard of features."""
-        features = self._step.pipeline.spec.features
-        validation = ValidationStage(self._validator, ColumnCounts(features))
+        contract = self._validator.contract
+        validation = ValidationStage(self._validator, ColumnCounts(contract.inputs, contract.categorical))
         # a single block has nothing to run in parallel with, and handing it over costs milliseconds
         helpers = min(_HELPERS, spare_cores()) if file.rows - start > self._batch_rows else 0
         read = self._run.timed_each("read", rows.read(start, stop))
         with (
-            self._step.draft(self._schema, dictionary=["source_file", *features.categorical]) as draft,
+            self._step.draft(self._schema, dictionary=["source_file", *contract.categorical]) as draft,
             contextlib.closing(
                 validation.run(read, file.path, start=start, is_text=rows.is_text, helpers=helpers)
             ) as batches,

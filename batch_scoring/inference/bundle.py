@@ -6,6 +6,7 @@
     golden.parquet      64 rows with the outputs that they must give
     reference.parquet   a sample of the training window: features and predictions
     profile.json        the reference profile: ordinary days of the reference (written by `batch-scoring calibrate`)
+    fitted.*            what the transform has learned, if there is one (`inputs/fitted.py`)
 
 A bundle is verified before anything is scored with it, and it is data only: loading one never unpickles and never
 runs code from outside the pipeline's own package. `registry.py` knows which version is active.
@@ -26,11 +27,25 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import agreement, reference, row_independence, tokens, vocabularies
+from batch_scoring.inference.acceptance import (
+    agreement,
+    own_encoders,
+    reference,
+    row_independence,
+    transforms,
+    vocabularies,
+)
 from batch_scoring.inference.acceptance.agreement import Deviation
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import TaskName, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
+from batch_scoring.inference.inputs import fitted as fitted_state
+from batch_scoring.inference.inputs import own_encoder
+from batch_scoring.inference.inputs.descriptors import Descriptors
+from batch_scoring.inference.inputs.own_encoder import OwnEncoder
+from batch_scoring.inference.inputs.texts import Texts
+from batch_scoring.inference.inputs.transform import Function, Rules, Transform
+from batch_scoring.inference.inputs.vectors import Vectors
 from batch_scoring.inference.manifest import FORMATS, LoadedModel, Manifest, Text
 from batch_scoring.inference.network import weights
 from batch_scoring.inference.network.code import ModelCode, NetworkClass
@@ -197,7 +212,8 @@ def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel
         BundleError: the class rejects the arguments, or a weight is missing, surplus, of another shape or type, NaN or
             infinite.
     """
-    network_class = ModelCode.given(code).network
+    code = ModelCode.given(code)
+    network_class = code.network
     try:
         found = weights.read(bundle.content[WEIGHTS], WEIGHTS)
         network = weights.build(network_class, bundle.manifest.arguments, found, WEIGHTS)
@@ -206,7 +222,70 @@ def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel
         raise BundleError(
             f"{bundle.uri}: {error}; if {name} has changed since the bundle was written: {_UNDO}"
         ) from error
-    return LoadedModel(bundle.manifest, bundle.sha256, network, tokenizer=bundle.content.get(TOKENIZER))
+    return LoadedModel(
+        bundle.manifest,
+        bundle.sha256,
+        network,
+        tokenizer=bundle.content.get(TOKENIZER),
+        transform=build_transform(bundle, code.transform, code.rules),
+        encode=_build_own_encoder(bundle, code.encode),
+    )
+
+
+def _build_own_encoder(bundle: Bundle, function: own_encoder.Function | None) -> OwnEncoder | None:
+    """What makes the inputs that the pipeline's own function gives; None if the model has none.
+
+    Raises:
+        BundleError: there is no function, or the fitted state is damaged.
+    """
+    arrays = bundle.manifest.arrays
+    if not arrays:
+        return None
+    if function is None:
+        raise BundleError(
+            f"{bundle.uri} needs the inputs {', '.join(arrays)}, and has no function that makes them: name it in "
+            "features.encode of the spec, or load the bundle with ModelCode(network, encode=encode)"
+        )
+    with _located(bundle.uri):
+        state = fitted_state.load(bundle.content)
+        reads, _ = transforms.columns_of(bundle.manifest, bundle.golden.schema)
+    return OwnEncoder(function, state, reads, arrays)
+
+
+def build_transform(bundle: Bundle, function: Function | None, rules: Rules | None = None) -> Transform | None:
+    """What makes the bundle's engineered features: the pipeline's own function and the bundle's fitted state.
+
+    Returns:
+        None if the model has no engineered features; a function is of no use to it then.
+
+    Raises:
+        BundleError: there is no function, or the fitted state or the columns in the golden rows are damaged.
+    """
+    engineered = bundle.manifest.engineered
+    if not engineered:
+        return None
+    if function is None:
+        raise BundleError(
+            f"{bundle.uri} needs the engineered features {', '.join(engineered)}, and has no function that makes them: "
+            "name it in features.transform of the spec, or load the bundle with ModelCode(network, transform)"
+        )
+    with _located(bundle.uri):
+        state = fitted_state.load(bundle.content)
+    with _located(f"{bundle.uri}/{GOLDEN}"):
+        reads, gives = transforms.columns_of(bundle.manifest, bundle.golden.schema)
+    return Transform(function, state, reads, gives, rules)
+
+
+def build_descriptors(bundle: Bundle) -> Descriptors:
+    """What describes the texts and vectors of the bundle's model.
+
+    Raises:
+        BundleError: the tokenizer is none.
+    """
+    with _located(bundle.uri):
+        text, vectors = bundle.manifest.text, bundle.manifest.vectors
+        texts = Texts(text, bundle.content[TOKENIZER]) if text else None
+        return Descriptors(texts, Vectors(vectors) if vectors else None)
 
 
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
@@ -220,8 +299,10 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        if bundle.manifest.text is None:
+        if not bundle.manifest.described and not bundle.manifest.arrays:
             vocabularies.check_codes(model, rows)
+        if model.transform:
+            transforms.check_rows_are_independent(model.transform, bundle.golden, rows)
     if profile is not None:
         with _located(f"{bundle.uri}/{PROFILE}"):
             reference.check_profile(bundle.manifest, profile)
@@ -237,6 +318,8 @@ def golden_deviation(bundle: Bundle, model: LoadedModel, device: str = "cpu") ->
     """
     expected = _golden_outputs(bundle)
     with _located(bundle.uri):
+        if model.transform:
+            transforms.check_values(model.transform, bundle.golden)
         scorer = Scorer(replace(model, golden=bundle.golden), device=device)
     try:
         outputs = scorer.outputs(bundle.golden)
@@ -325,10 +408,12 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
         BundleError: a row's outputs depend on other rows.
     """
     with _located(bundle.uri):
-        row_independence.check_rows_are_independent(model, bundle.golden)
-        if bundle.manifest.text:  # of which the reference has none
-            vocabularies.check_codes(model, bundle.golden)
-            tokens.check_tokens(model, bundle.golden)
+        golden = model.with_engineered(bundle.golden)
+        row_independence.check_rows_are_independent(model, golden)
+        if bundle.manifest.described or bundle.manifest.arrays:  # the reference has not what they need
+            vocabularies.check_codes(model, golden)
+            vocabularies.check_tokens(model, golden)
+        own_encoders.check_rows_are_independent(model, golden)
 
 
 def write_bundle(
@@ -350,6 +435,9 @@ def write_bundle(
     golden_tolerance: Tolerance | float | None = None,
     text: Text | None = None,
     tokenizer: bytes | None = None,
+    vectors: Mapping[str, int] | None = None,
+    code: ModelCode | None = None,
+    fitted: fitted_state.Fitted | None = None,
 ) -> str:
     """Write a trained network as a bundle.
 
@@ -369,15 +457,19 @@ def write_bundle(
         classes: meaning of each class in the order of the logits, if `task` is a name.
         training: window, rows and validation, for people.
         metrics: measured figures, by name.
-        golden: 64 rows with the key and the feature columns.
-        reference: a sample of the training window with the key, `dt` (date) and the feature columns.
+        golden: 64 rows with the key and the feature columns; if there is a transform, with all columns that it reads,
+            and without those that it makes.
+        reference: a sample of the training window with the key, `dt` (date) and the same columns.
         expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
-            key occurs on several days) and either the network's outputs (`output_0` …) or the scores
-            (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
+            key occurs on several days) and either the network's outputs (`output_0` …) or the scores as predictions
+            have them (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
         text: the text columns of a model of texts, and how their tokens are cut and padded.
         tokenizer: the content of its tokenizer.json.
+        vectors: list columns in the order of the matrix of vectors, with the length of their lists.
+        code: `ModelCode.of(pipeline)`, for a model with a transform; its network's class is that of `network`.
+        fitted: what `fit` has returned for the training rows.
 
     Returns:
         The bundle's sha256.
@@ -388,7 +480,7 @@ def write_bundle(
     """
     from batch_scoring.inference.acceptance import golden_rows  # late: only training and conversion need it
 
-    place = open_folder(str(folder))
+    place, code = open_folder(str(folder)), replace(code or ModelCode(type(network)), network=type(network))
     if golden.num_rows != GOLDEN_ROWS:
         raise BundleError(f"{place.uri}: {golden.num_rows} golden rows; expected {GOLDEN_ROWS}")
     if (text is None) != (tokenizer is None):
@@ -402,6 +494,7 @@ def write_bundle(
         numeric=tuple(numeric),
         categorical={column: tuple(words) for column, words in categorical.items()},
         text=text,
+        vectors=dict(vectors or {}),
         training=training,
         metrics=metrics,
         golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
@@ -410,19 +503,34 @@ def write_bundle(
         content = {WEIGHTS: weights.saved(network)}
         # before all else: types that differ from the class's would raise in forward, with a worse message
         weights.build(type(network), arguments, weights.read(content[WEIGHTS], WEIGHTS), WEIGHTS)
-        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer)
-        owned = golden_rows.compute(trained, golden, reference)
-    content |= {GOLDEN: _parquet(owned.golden), REFERENCE: _parquet(owned.kept_reference)}
+        content |= _fitted_files(code, fitted)
+        rows = transforms.engineer(code, fitted_state.load(content), golden, reference)
+        draft = draft.model_copy(update={"engineered": rows.types})
+        encode = own_encoders.learn(code.encode, fitted_state.load(content), golden) if code.encode else None
+        draft = draft.model_copy(update={"arrays": dict(encode.gives)} if encode else {})
+        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer, encode=encode)
+        owned = golden_rows.compute(trained, rows.golden, rows.reference)
+    content[GOLDEN] = _parquet(transforms.with_values(owned.golden, rows.features))
+    content[REFERENCE] = _parquet(owned.kept_reference)
     content |= {TOKENIZER: tokenizer} if text and tokenizer else {}
     tolerance: Tolerance | float | None = golden_tolerance
     if tolerance is None:
         tolerance = agreement.usual(draft.task.tolerance, owned.golden_outputs)
     written = _sealed(owned.manifest.model_copy(update={"golden_tolerance": tolerance}), content, place.uri)
-    model = prove(written, type(network))
+    model = prove(written, code)
     with _located(place.uri):
         owned.check_scorer(model, expected)
     written.write(place)
     return written.sha256
+
+
+def _fitted_files(code: ModelCode, fitted: fitted_state.Fitted | None) -> dict[str, bytes]:
+    """The files of the fitted state, which only a model with a transform or an encoder of its own has."""
+    if code.transform or code.encode:
+        return fitted_state.dump({} if fitted is None else fitted)
+    if fitted is not None:
+        raise UnsoundError("a fitted state is given, and code has neither transform nor encode that would get it")
+    return {}
 
 
 def _draft(place: Folder, **fields: Any) -> Manifest:  # noqa: ANN401  (the manifest's fields)

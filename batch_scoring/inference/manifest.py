@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,8 +22,13 @@ from batch_scoring.inference.heads.task import Task, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
     import pyarrow as pa
     import torch
+
+    from batch_scoring.inference.inputs.encoded import FailedRow
 
 FORMATS = (1, 2)
 """Formats that can be read; 2 is written. In format 1 the task was a name, with the classes beside it."""
@@ -59,6 +64,9 @@ AnyTolerance = Annotated[
 ]
 
 
+VECTOR_DESCRIPTORS = ("vectors.norm", *(f"vectors.projection_{index}" for index in range(8)))
+"""What is kept of vectors for drift: their length, and where they lie along eight fixed random directions."""
+
 TEXT_DESCRIPTORS = ("text.characters", "text.tokens", "text.unknown_share", "text.is_empty")
 """What is kept of a text for drift: its length, the share of its tokens that are unknown, whether it is empty."""
 
@@ -91,6 +99,15 @@ class Text(BaseModel):
         return self
 
 
+class ArrayInput(BaseModel):
+    """An input of the network that `features.encode` gives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one row")
+    type: Literal["float32", "int64", "int32", "uint8", "bool"]
+
+
 class Manifest(BaseModel):
     """The content of `bundle.json`."""
 
@@ -104,8 +121,19 @@ class Manifest(BaseModel):
     numeric: Names
     categorical: dict[str, Names] = Field(description="vocabulary of each column; code = position + 1, 0 is unknown")
     text: Text | None = Field(default=None, exclude_if=lambda value: value is None, description="text columns")
+    vectors: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={}, exclude_if=lambda value: not value, description="list columns, with the length of their lists"
+    )
+    arrays: dict[str, ArrayInput] = Field(
+        default={}, exclude_if=lambda value: not value, description="inputs that features.encode gives"
+    )
     training: Plain
     metrics: dict[str, FiniteFloat]
+    engineered: dict[str, str] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="Arrow type of each column that features.transform makes; absent without a transform",
+    )
     golden_tolerance: AnyTolerance = Field(
         default=ROUNDING, description="how far golden outputs may differ; a number: absolute (as in older bundles)"
     )
@@ -136,12 +164,18 @@ class Manifest(BaseModel):
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns that the network needs."""
-        return (*self.numeric, *self.categorical, *(self.text.columns if self.text else ()))
+        return (*self.numeric, *self.categorical, *self.described)
 
     @property
     def compared_numeric(self) -> tuple[str, ...]:
-        """The numbers that drift compares: features, and of a text its descriptors, never the text itself."""
-        return (*self.numeric, *(TEXT_DESCRIPTORS if self.text else ()))
+        """The numbers that drift compares: features, and descriptors of texts and vectors, never these themselves."""
+        texts, vectors = TEXT_DESCRIPTORS if self.text else (), VECTOR_DESCRIPTORS if self.vectors else ()
+        return (*self.numeric, *texts, *vectors)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The columns of which references and samples keep numbers that describe them, and not the cells."""
+        return (*(self.text.columns if self.text else ()), *self.vectors)
 
     @property
     def outputs(self) -> int:
@@ -152,6 +186,67 @@ class Manifest(BaseModel):
     def output_columns(self) -> tuple[str, ...]:
         """The columns of the network's outputs in `golden.parquet`."""
         return tuple(f"output_{index}" for index in range(self.outputs))
+
+
+class BrokenRow(NamedTuple):
+    """A row without engineered features, or with impossible ones."""
+
+    position: int
+    rule: str
+    column: str
+    """The engineered column that breaks the rule; empty if the function raises."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Rows with their engineered features."""
+
+    rows: "pa.RecordBatch"
+    """Those that have them, with all their other columns."""
+    positions: "np.ndarray"
+    """int64: the position of each in the batch that was given."""
+    broken: tuple[BrokenRow, ...]
+    """The others, by position."""
+
+
+class MakesArrays(Protocol):
+    """What makes inputs by the pipeline's own function: `inputs/own_encoder.py`."""
+
+    @property
+    def reads(self) -> "pa.Schema":
+        """The raw columns that it gets."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row's arrays."""
+
+    def blank(self, rows: int) -> "dict[str, np.ndarray]":
+        """Zeros for some rows."""
+
+    def encode(self, batch: "pa.RecordBatch", found: "Mapping[str, np.ndarray]") -> "list[FailedRow]":
+        """Fill arrays of at least as many rows; return the rows for which the function raises."""
+
+
+class MakesFeatures(Protocol):
+    """What makes the engineered features of a model: `inputs/transform.py`."""
+
+    @property
+    def reads(self) -> "pa.Schema":
+        """The raw columns that it gets."""
+
+    @property
+    def gives(self) -> "pa.Schema":
+        """The engineered features."""
+
+    def run(self, batch: "pa.RecordBatch", *, typed: bool = True) -> "tuple[pa.RecordBatch, list[BrokenRow]]":
+        """The engineered features alone."""
+
+    def apply(self, batch: "pa.RecordBatch") -> Transformed:
+        """Rows with their engineered features, and those that have none."""
+
+    def applied(self, rows: "pa.Table") -> "pa.Table":
+        """A small table with its engineered features."""
 
 
 @dataclass(frozen=True)
@@ -165,3 +260,23 @@ class LoadedModel:
     """Rows like those to be scored; on them the scorer proves its optimisations."""
     tokenizer: bytes | None = None
     """The content of `tokenizer.json`, for a model of texts."""
+    transform: "MakesFeatures | None" = None
+    """Makes the engineered features of the rows, if the model has any."""
+    encode: "MakesArrays | None" = None
+    """Makes inputs of the network by a function of the pipeline's own, if it has one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows to be scored need."""
+        made = self.manifest.engineered if self.transform else ()
+        raw = (name for name in self.manifest.features if name not in made)
+        called = (part for part in (self.transform, self.encode) if part)
+        return tuple(dict.fromkeys((*raw, *(name for part in called for name in part.reads.names))))
+
+    def with_engineered(self, rows: "pa.Table") -> "pa.Table":
+        """A small table, such as the golden rows, with the engineered features.
+
+        Raises:
+            ScoringError: see `Transform.applied`.
+        """
+        return self.transform.applied(rows) if self.transform else rows

@@ -2,7 +2,8 @@
 
 A feature's usual value is the reference's median, for a categorical feature its most frequent value. The engine that
 scored the row scores it again for each feature; effects of features that act together are not shared out, as they are
-by Shapley values, which take some thousand times as many forward passes.
+by Shapley values, which take some thousand times as many forward passes. Where features are made from columns, it is
+the columns that get their usual values, and the features are made again: so a reason names what is in the row.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,11 @@ class Occlusion:
             raise ScoringError(f"{column} is not a score of the model; its scores are {', '.join(head.measured)}")
         self._scorer, self._column = scorer, column
         self._is_probability = column in head.probabilities
-        self.usual = usual_values(reference, scorer.manifest)
+        raw = scorer.reads
+        self.usual = usual_values(reference, scorer.manifest) if raw is None else usual_cells(reference, raw)
+        text = scorer.manifest.text
+        self._texts = frozenset(text.columns if text else ())
+        self.usual |= dict.fromkeys(sorted(self._texts), pa.scalar(""))  # no text is usual: what does it say at all?
 
     def effects(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
         """By feature, float64[rows]: the score less the score with the feature's usual value; NaN without a score."""
@@ -57,7 +62,7 @@ class Occlusion:
         Returns:
             string[rows]; empty where no feature lifts the score.
         """
-        batches = rows.select([*self.usual]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS)
+        batches = rows.select([*self._scorer.columns]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS)
         return pa.array([text for batch in batches for text in self._reasons(batch, most)], pa.string())
 
     def _reasons(self, rows: pa.RecordBatch, most: int) -> Iterator[str]:
@@ -69,7 +74,9 @@ class Occlusion:
         least, form = (LEAST_LIFT, "+.2f") if self._is_probability else (0.0, "+.3g")
         for row in range(rows.num_rows):
             lifting = [at for at in order[:, row] if block[at, row] > least]
-            yield ", ".join(f"{names[at]} {_cell(values[names[at]][row])} {block[at, row]:{form}}" for at in lifting)
+            cells = ("" if names[at] in self._texts else f" {_cell(values[names[at]][row])}" for at in lifting)
+            pairs = zip(lifting, cells, strict=True)
+            yield ", ".join(f"{names[at]}{cell} {block[at, row]:{form}}" for at, cell in pairs)
 
     def _scores(self, rows: pa.RecordBatch) -> np.ndarray:
         return _by_position(self._scorer.score_batch(rows), self._column)
@@ -86,6 +93,29 @@ def usual_values(reference: pa.Table, manifest: Manifest) -> dict[str, pa.Scalar
         counts = pc.value_counts(reference[name].cast(pa.string()).drop_null()).to_pylist()
         if counts:
             found[name] = pa.scalar(min(counts, key=lambda item: (-item["counts"], item["values"]))["values"])
+    return found
+
+
+def usual_cells(reference: pa.Table, columns: pa.Schema) -> dict[str, pa.Scalar]:
+    """The usual value of each raw column, in its own type; a column in which no value occurs twice, as a key, has none.
+
+    Raw columns are occluded if a transform makes features of them: the model's own inputs would not be what a row has.
+    """
+    found: dict[str, pa.Scalar] = {}
+    for field in columns:
+        if field.name not in reference.column_names:  # a text: it is described there, not kept
+            continue
+        values = reference[field.name].drop_null().combine_chunks()
+        if not len(values):
+            continue
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+            found[field.name] = pc.quantile(values, 0.5, interpolation="nearest")[0].cast(field.type)
+            continue
+        counts = pc.value_counts(values)
+        most = pc.max(counts.field("counts"))
+        if most.as_py() > 1:
+            often = counts.field("values").filter(pc.equal(counts.field("counts"), most))
+            found[field.name] = pc.min(often).cast(field.type)
     return found
 
 

@@ -21,7 +21,7 @@ import copy
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -37,7 +37,7 @@ from batch_scoring.runtime.parallel import in_order, spare_cores
 if TYPE_CHECKING:
     import torch
 
-    from batch_scoring.inference.manifest import LoadedModel
+    from batch_scoring.inference.manifest import LoadedModel, Transformed
     from batch_scoring.inference.network.packed_linear import ProbeRows
 
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
@@ -48,6 +48,9 @@ TOKENS = {"cpu": 8_192, "cuda": 262_144}
 
 LONG_ROWS = 4_096
 """Rows of texts in one work item of a thread: with fewer, groups of one length would mostly be padding."""
+
+ARRAY_BYTES = 64 * 1024**2
+"""Size of the arrays of the pipeline's own encoder in one work item of a thread: images are large."""
 
 BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
@@ -117,7 +120,12 @@ class Scorer:
             )
         self.device = device
         self.manifest = model.manifest
+        self._model = model
         self._encoder = Encoder(model)
+        self.columns = model.columns
+        """The columns that record batches need."""
+        self.reads = model.transform.reads if model.transform else None
+        """The columns and types that the model's transform gets, if there is one."""
         blank = self._encoder.blank(1)
         filled = [name for name, values in blank.items() if values.size]
         self._inputs = parameters.order(model.network.forward, blank, filled)
@@ -140,6 +148,11 @@ class Scorer:
     def runs_side_by_side(self) -> bool:
         """Whether several threads run the network at once, each its own copy, or one at a time."""
         return self._copies.are_equal
+
+    @property
+    def pass_size(self) -> str:
+        """How much passes through the network at once, for people."""
+        return f"{self.batch_rows} {'tokens' if self._counts_tokens else 'rows'}"
 
     def halve(self, times: int) -> None:
         """Halve the rows of a forward pass this many times, on the grid; the scores stay the same."""
@@ -164,14 +177,14 @@ class Scorer:
         if helpers is None:
             helpers = 2 if self.device == "cuda" else spare_cores()
         found: list[ScoredBatch] = []
-        raising = 0
+        raising: collections.Counter[str] = collections.Counter()
         with (
             _one_torch_thread_each() as settle,
             contextlib.closing(in_order(self._score_part, self._parts(batches, helpers + 1), helpers, settle)) as parts,
         ):
             for whole, scored in parts:
                 found.append(scored)
-                raising += sum(row.rule == "network_raises" for row in scored.failed)
+                raising.update(row.rule for row in scored.failed)
                 _ensure_few(raising, scored.failed)
                 if whole is not None:
                     yield _joined(whole, found)
@@ -179,6 +192,13 @@ class Scorer:
 
     def score_batch(self, batch: pa.RecordBatch) -> ScoredBatch:
         """Score one record batch on the calling thread."""
+        if self._model.transform is None:
+            return self._score_inputs(batch)
+        made = self._model.transform.apply(batch)
+        return _with_broken(batch, made, self._score_inputs(made.rows))
+
+    def _score_inputs(self, batch: pa.RecordBatch) -> ScoredBatch:
+        """Score rows that have all features, engineered ones among them."""
         encoded = self._encoder.encode(batch)
         block, failed = self._run(batch, encoded, activated=True)
         columns, bad = self.manifest.task.scores(block)
@@ -206,6 +226,8 @@ class Scorer:
         for batch in batches:
             if self._encoder.is_ragged:
                 rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
+            elif self._encoder.row_bytes:
+                rows = max(GRID, ARRAY_BYTES // self._encoder.row_bytes // GRID * GRID)
             else:
                 passes = -(-batch.num_rows // self.batch_rows)
                 pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
@@ -226,9 +248,9 @@ class Scorer:
         """The network's raw outputs, before any activation, float32[rows, outputs], for a small table.
 
         Raises:
-            ScoringError: the network raises for one of the rows.
+            ScoringError: the network or the transform raises for one of the rows.
         """
-        batch = table.combine_chunks().to_batches()[0]
+        batch = self._model.with_engineered(table).combine_chunks().to_batches()[0]
         with _one_torch_thread_each():
             block, failed = self._run(batch, self._encoder.encode(batch), activated=False)
         if failed:
@@ -367,7 +389,7 @@ class Scorer:
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
             position = start if group.positions is None else int(group.positions[start])
             failed.append(FailedRow(position, "network_raises", detail))
-            _ensure_few(len(failed), failed)
+            _ensure_few({"network_raises": len(failed)}, failed)
 
     def _probes(self, golden: pa.Table) -> "Iterator[ProbeRows]":
         """The golden rows as they are, with unknown words, and with a missing value in each numeric column in turn."""
@@ -379,6 +401,7 @@ class Scorer:
             parts = {**tensors, **changed}
             return ProbeRows(name, tuple(torch.from_numpy(parts[name]).to(self.device) for name in self._inputs))
 
+        golden = self._model.with_engineered(golden)
         for group in self._encoder.encode(golden.combine_chunks().to_batches()[0]).groups:
             yield probe("the golden rows", group.tensors)
             numeric, categorical = group.tensors["numeric"], group.tensors["categorical"]
@@ -419,21 +442,34 @@ class Scorer:
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
-def _ensure_few(raising: int, rows: Sequence[FailedRow]) -> None:
-    """Check that the network raises for few rows.
+_RAISING = {"network_raises": "the network", "transform_raises": "features.transform"}
+"""The pipeline's own code that may raise for a row, by the rule of such rows."""
+
+
+def _ensure_few(failed: Mapping[str, int], rows: Sequence[FailedRow]) -> None:
+    """Check that the pipeline's code raises for few rows.
 
     Args:
-        raising: rows of the stream for which it raises so far.
-        rows: some of them.
+        failed: rows of the stream that have failed so far, by rule.
+        rows: the last of them.
 
     Raises:
-        ScoringError: there are too many of them: the network is broken, not the rows.
+        ScoringError: there are too many for which it raises: the code is broken, not the rows.
     """
-    if raising > MOST_FAILING_ROWS:
-        raise ScoringError(
-            f"the network raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; for one of "
-            f"them: {next(row.detail for row in rows if row.rule == 'network_raises')}"
-        )
+    for rule, code in _RAISING.items():
+        if failed.get(rule, 0) > MOST_FAILING_ROWS and (said := [row.detail for row in rows if row.rule == rule]):
+            raise ScoringError(
+                f"{code} raises for more than {MOST_FAILING_ROWS} rows of a shard: the model is at fault; for one of "
+                f"them: {said[0]}"
+            )
+
+
+def _with_broken(batch: pa.RecordBatch, made: "Transformed", scored: ScoredBatch) -> ScoredBatch:
+    """The result of a record batch, from that of its rows that have engineered features."""
+    failed = [replace(row, position=int(made.positions[row.position])) for row in scored.failed]
+    failed += [FailedRow(row.position, row.rule, row.detail, row.column) for row in made.broken]
+    failed.sort(key=lambda row: row.position)
+    return ScoredBatch(batch, scored.scores, tuple(failed), scored.unknown)
 
 
 def _joined(batch: pa.RecordBatch, parts: list[ScoredBatch]) -> ScoredBatch:

@@ -1,6 +1,7 @@
 import pytest
 
 from batch_scoring_tests.decided import changed, with_decisions
+from batch_scoring_tests.engineered import engineer, write_features
 from batch_scoring_tests.specs import put
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -67,3 +68,39 @@ def test_the_digest_of_decisions_follows_what_is_decided_and_not_how_files_arriv
     put(*path.split("."), value=value)(tiny.spec)
     tiny.write_spec()
     assert (tiny.pipeline.decisions_code != before) == is_followed
+
+
+def test_scores_follow_the_transform_and_its_modules_and_features_do_not(tiny: TinyProject) -> None:
+    engineer(tiny)
+    (tiny.folder / "helper.py").write_text("A = 1\n")
+    text = (tiny.folder / "features.py").read_text()
+
+    def digests() -> tuple[str, str]:
+        return tiny.pipeline.features_code, tiny.pipeline.scoring_code
+
+    features, scoring = digests()
+    write_features(tiny, f"from . import helper\n{text}")
+    assert digests() == (features, tiny.pipeline.scoring_code) != (features, scoring)
+    _, scoring = digests()
+    (tiny.folder / "helper.py").write_text("A = 2\n")
+    assert digests() == (features, tiny.pipeline.scoring_code) != (features, scoring)
+    _, scoring = digests()
+    (tiny.folder / "train.py").write_text("# another comment\n")
+    assert digests() == (features, scoring)
+    put("features", "engineered", value=None)(tiny.spec)
+    tiny.write_spec()
+    assert digests() == (features, tiny.pipeline.scoring_code) != (features, scoring)
+
+
+def test_with_a_transform_features_have_all_columns_and_so_another_digest(tiny: TinyProject) -> None:
+    engineer(tiny)
+    features = tiny.pipeline.features_code
+    put("features", "engineered", value=None)(tiny.spec)
+    put("features", "transform", value=None)(tiny.spec)
+    put("features", "numeric", value=["x", "y", "n"])(tiny.spec)
+    put("features", "categorical", value=["c"])(tiny.spec)
+    tiny.write_spec()
+    without = tiny.pipeline.features_code
+    put("features", "transform", value="features:transform")(tiny.spec)
+    tiny.write_spec()
+    assert len({features, without, tiny.pipeline.features_code}) == 3

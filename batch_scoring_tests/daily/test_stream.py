@@ -85,7 +85,7 @@ def test_every_row_of_every_file_is_scored_or_rejected_exactly_once(tiny: TinyPr
             text = [FATES[fate].format(key=f"k{key}") for fate, key in lines]
             landing.put(f"dt={DAY}/{number}.csv", "\n".join(["id,x,y,n,c", *text, ""]).encode())
         validator = RowValidator(contract)
-        validation = ValidationStage(validator, ColumnCounts(pipeline.spec.features))
+        validation = ValidationStage(validator, ColumnCounts(contract.inputs, contract.categorical))
         schema = scored_rows.schema(contract.arrow_schema.field("id"), scorer.manifest)
         scoring = ScoringStage(scorer, schema, accepted=validation.keys, at=datetime.now(UTC))
         accepted: list[tuple[str, int]] = []

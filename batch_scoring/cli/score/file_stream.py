@@ -14,10 +14,10 @@ import pyarrow as pa
 from batch_scoring.cli.score.locations import InputFiles
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import scored_rows
+from batch_scoring.daily.model_code import model_code
 from batch_scoring.daily.shard_stats import ColumnCounts
 from batch_scoring.daily.stream import ALL_ROWS, Batch, ScoringStage, ValidationStage, ensure_written, open_rows
 from batch_scoring.inference.bundle import prove, read_bundle
-from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.registry import ensure_declared_features
 from batch_scoring.inference.scorer import ONE_THREAD, Scorer
 from batch_scoring.ingest import quarantine
@@ -92,7 +92,7 @@ class Stream:
         self.bundle = read_bundle(pipeline.bundle)
         ensure_declared_features(pipeline, self.bundle)
         scoring = pipeline.spec.scoring
-        loaded = prove(self.bundle, ModelCode.of(pipeline), scoring.device)
+        loaded = prove(self.bundle, model_code(pipeline), scoring.device)
         self.scorer = Scorer(loaded, device=scoring.device, batch_rows=scoring.batch_rows)
         if self.scorer.why_eager:
             note(f"the network's layers are eager: {self.scorer.why_eager}")
@@ -102,7 +102,8 @@ class Stream:
         self.key = self._validator.contract.key
         self.schema = scored_rows.schema(self._validator.contract.arrow_schema.field(self.key), self.scorer.manifest)
         """Of the predictions."""
-        self.validation = ValidationStage(self._validator, ColumnCounts(pipeline.spec.features))
+        contract = self._validator.contract
+        self.validation = ValidationStage(self._validator, ColumnCounts(contract.inputs, contract.categorical))
         self.scoring = ScoringStage(self.scorer, self.schema, accepted=self.validation.keys, at=at)
 
     @property
@@ -168,7 +169,9 @@ class Stream:
             self._uniqueness(),
             feature_checks.acceptance([features]),
             feature_checks.quarantine_size([features, predictions], thresholds, features.rows_in),
-            feature_checks.known_categories(feature_checks.categories_of([features]), manifest.categorical, thresholds),
+            feature_checks.known_categories(
+                feature_checks.categories_of([features]), feature_checks.tested_vocabularies(manifest), thresholds
+            ),
             prediction_checks.probabilities([predictions], predictions.rows_in, manifest),
         ]
 

@@ -126,13 +126,15 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+        names += [("features.text", name) for name in features.text]
+        names += [("features.vectors", name) for name in features.vectors]
     attributes = key.attributes if key else ()
     names += [("input.attributes", name) for name in attributes]
     reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
     for field, name in names:
         if name in reserved or name.startswith("prob_class_"):
             yield f"{field}: {name!r} is a column of our tables; rename it: {', '.join(reserved)} are reserved"
-    if key and features and key.key in features.names:
+    if key and features and key.key in features.inputs:
         yield f"input.key: {key.key!r} is also a feature; expected a column of its own"
     kept = [name for field, name in names if field != "input.attributes"]
     for name in dict.fromkeys(attributes):
@@ -237,6 +239,12 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
     if name and name != folder.name:
         yield f"name: {name!r}; expected the folder's name, {folder.name!r}"
     references = [("features.schema", "class", features.contract)] if features else []
+    if features and features.transform:
+        references.append(("features.transform", "function", features.transform))
+    if features and features.engineered:
+        references.append(("features.engineered", "class", features.engineered))
+    if features and features.encode:
+        references.append(("features.encode", "function", features.encode))
     references += [("model.network", "class", model.network)] if model else []
     if (decisions := getattr(spec, "decisions", None)) and decisions.function:
         references.append(("decisions.function", "function", decisions.function))
@@ -334,7 +342,12 @@ def _column(field: ast.AnnAssign) -> str:
 
 def schema_columns(spec: PipelineSpec, folder: Path) -> list[str] | None:
     """The columns that a spec's schema declares; None if only its import would show them, or there is no schema."""
-    module, name = spec.features.contract.split(":")
+    return _declared_columns(spec.features.contract, folder)
+
+
+def _declared_columns(reference: str, folder: Path) -> list[str] | None:
+    """The columns of a pandera model; None if only its import would show them, or there is none."""
+    module, name = reference.split(":")
     try:
         classes = _defined(folder / f"{module}.py", ast.ClassDef)
         pending = [classes[name]]
@@ -355,16 +368,24 @@ def schema_columns(spec: PipelineSpec, folder: Path) -> list[str] | None:
 
 def _unknown_columns(spec: PipelineSpec, folder: Path) -> Iterator[str]:
     """Columns that the spec names and the schema does not declare."""
-    columns = schema_columns(spec, folder)
+    columns, features = schema_columns(spec, folder), spec.features
     if columns is None:
         return
     source = getattr(spec, "input", None)
-    for field, wanted in (
-        ("input.key", (source.key,) if source else ()),
-        ("input.attributes", source.attributes if source else ()),
-        ("features.numeric", spec.features.numeric),
-        ("features.categorical", spec.features.categorical),
-    ):
+    of_rows = [("input.key", (source.key,)), ("input.attributes", source.attributes)] if source else []
+    yield from _not_among(columns, of_rows, features.contract)
+    where = features.contract
+    if features.transform:
+        made = _declared_columns(features.engineered, folder) if features.engineered else None
+        if made is None:  # the transform alone knows
+            return
+        columns, where = [*columns, *made], f"{where} or {features.engineered}"
+    of_model = [(f"features.{kind}", getattr(features, kind)) for kind in ("numeric", "categorical", "text", "vectors")]
+    yield from _not_among(columns, of_model, where)
+
+
+def _not_among(columns: list[str], named: list[tuple[str, tuple[str, ...]]], where: str) -> Iterator[str]:
+    for field, wanted in named:
         for column in wanted:
             if column not in columns:
-                yield f"{field}: {column!r} is not a column of {spec.features.contract}; it has {', '.join(columns)}"
+                yield f"{field}: {column!r} is not a column of {where}; it has {', '.join(columns)}"

@@ -10,6 +10,7 @@ import dagster as dg
 
 from batch_scoring.config import compute
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.validation.spec_validation import schema_columns
 from batch_scoring.daily.publish import DayStep, Prepared, check_input
 from batch_scoring.daily.tables import features_table
 from batch_scoring.daily.validate import prepare
@@ -103,11 +104,17 @@ def features_metadata(
 
 def _columns(pipeline: Pipeline) -> dg.TableSchema:
     spec, attributes = pipeline.spec, pipeline.spec.input.attributes
+    features, kept = spec.features, spec.features.validated(schema_columns(spec, pipeline.folder) or ())
+    numeric = [name for name in features.numeric if name in kept]
+    categorical = [name for name in features.categorical if name in kept]
+    named = {spec.input.key, *features.inputs, *attributes}
     return column_schema(
         [
             (spec.input.key, "key", "identifies the row; unique within a day"),
-            *((name, "numeric", "feature; null if missing") for name in spec.features.numeric),
-            *((name, "categorical", "feature; null if missing") for name in spec.features.categorical),
+            *((name, "numeric", "feature; null if missing") for name in numeric),
+            *((name, "categorical", "feature; null if missing") for name in categorical),
+            *((name, "text", "feature; null if missing") for name in features.text),
+            *((name, "column", "features.transform gets it") for name in kept if name not in named),
             *((name, "attribute", "for decisions and exports; the model does not see it") for name in attributes),
             ("source_file", "string", "landing file of the row"),
             ("row_number", "int64", "row in that file, from 1"),

@@ -192,7 +192,8 @@ def _change(now: pa.Table | None, then: pa.Table | None) -> dict[str, int]:
 def _segments(pipeline: Pipeline, rows: DayRows, counts: Mapping[str, int], total: int) -> Iterator[Segment]:
     """Rows and actions by the values of the columns that have few."""
     spec = pipeline.spec
-    for column in dict.fromkeys((*spec.page.columns, *spec.features.categorical)):
+    features = (name for name in spec.features.categorical if name in rows.schema.names)
+    for column in dict.fromkeys((*spec.page.columns, *features)):
         values = _counted(rows, column)
         if len(values) < 2:
             continue

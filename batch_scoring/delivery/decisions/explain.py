@@ -55,7 +55,7 @@ def explain(
     model = load_bundle(folder, ModelCode.of(pipeline), device)
     scorer = Scorer(model, device=device, batch_rows=pipeline.spec.scoring.batch_rows)
     occlusion = Occlusion(scorer, read_bundle(folder).reference, decisions.score)
-    table = _take(rows, positions, model.manifest.features)
+    table = _take(rows, positions, model.columns)
     return Explanations(positions, occlusion.reasons(table, decisions.explain))
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from batch_scoring.config.delivery_spec import Export, RedisExport
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.rules.expressions import Rule
+from batch_scoring.config.validation.spec_validation import schema_columns
 from batch_scoring.delivery.day_rows import DayRows
 from batch_scoring.delivery.exports.expiry import why_gone
 from batch_scoring.delivery.exports.published import Published
@@ -132,7 +133,8 @@ def reads_features(pipeline: Pipeline, name: str) -> bool:
     spec, export = pipeline.spec, pipeline.spec.exports[name]
     rule = _rule(export, name)
     mentioned = {*named_columns(export), export.order.removeprefix("-"), *(rule.names if rule else ())}
-    return not mentioned.isdisjoint({*spec.features.names, *spec.input.attributes, *OF_FEATURES})
+    columns = spec.features.validated(schema_columns(spec, pipeline.folder) or ())
+    return not mentioned.isdisjoint({*columns, *spec.input.attributes, *OF_FEATURES})
 
 
 def named_columns(export: Export) -> tuple[str, ...]:

@@ -13,19 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError, UnsoundError
-from batch_scoring.inference.acceptance import agreement, eager
+from batch_scoring.inference.acceptance import agreement, eager, own_encoders
 from batch_scoring.inference.acceptance.expected import match
 from batch_scoring.inference.acceptance.output_activation import (
     check_outputs_are_logits,
     check_outputs_are_probabilities,
 )
 from batch_scoring.inference.acceptance.padding import check_padding_is_not_read, rounds_by_lengths
-from batch_scoring.inference.acceptance.reference import check_features, check_names
+from batch_scoring.inference.acceptance.reference import check_features, check_names, check_texts
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
-from batch_scoring.inference.acceptance.tokens import check_texts, check_tokens
-from batch_scoring.inference.acceptance.vocabularies import check_codes
-from batch_scoring.inference.inputs.descriptors import without_texts
-from batch_scoring.inference.inputs.texts import Texts
+from batch_scoring.inference.acceptance.vocabularies import check_codes, check_tokens
+from batch_scoring.inference.inputs.descriptors import Descriptors
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
 
@@ -83,10 +81,12 @@ class Truth:
 
     @property
     def kept_reference(self) -> pa.Table:
-        """The reference as a bundle keeps it: with numbers that describe a text in place of the text."""
-        if not self.manifest.text:
-            return self.reference
-        return without_texts(Texts(self.manifest.text, self.model.tokenizer or b""), self.reference)
+        """The reference as a bundle keeps it: with numbers that describe texts and vectors in their place."""
+        kept = Descriptors.of(self.model).in_place(self.reference)
+        large = [
+            field.name for field in kept.schema if pa.types.is_nested(field.type) or pa.types.is_binary(field.type)
+        ]
+        return kept.drop_columns(large)  # nothing compares images
 
     @property
     def golden_outputs(self) -> np.ndarray:
@@ -129,6 +129,7 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
         of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
         raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
+    own_encoders.check_rows_are_independent(model, golden)
     check_rows_are_independent(model, golden)
     check_padding_is_not_read(model, golden)
     with _of("reference"):

@@ -29,8 +29,10 @@ class Head(BaseModel, ABC):
 
     tolerance: ClassVar[Tolerance]
     """How far golden outputs may differ on another machine, unless the bundle says more."""
-    sums_to_one: ClassVar[bool] = False
-    """Whether a row's probabilities exclude each other."""
+    is_exclusive: ClassVar[bool] = False
+    """Whether a row is of one class, so that probabilities sum to 1."""
+    has_quantiles: ClassVar[bool] = False
+    """Whether a row's values have an order, which `is_crossed` tests."""
 
     @property
     @abstractmethod

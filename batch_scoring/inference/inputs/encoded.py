@@ -6,7 +6,6 @@ because of another.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -25,8 +24,11 @@ class FailedRow:
 
     position: int
     """In its record batch, from 0."""
-    rule: Literal["input_is_finite", "network_raises", "output_is_finite"]
+    rule: str
+    """input_is_finite, network_raises, output_is_finite, transform_raises, or a rule about engineered features."""
     detail: str
+    column: str = ""
+    """The engineered column that breaks the rule, if one does."""
 
 
 @dataclass(frozen=True)

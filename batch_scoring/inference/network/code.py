@@ -1,15 +1,20 @@
 """The code of a pipeline that a model needs: what a bundle, which is data only, is brought to life with."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.inference.inputs import own_encoder
+from batch_scoring.inference.inputs.transform import Function, Rules
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
 NetworkClass = Callable[..., "torch.nn.Module"]
+Fit = Callable[["pa.Table"], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,14 @@ class ModelCode:
 
     network: NetworkClass
     """Builds the network from the bundle's arguments."""
+    transform: Function | None = None
+    """Makes the engineered features."""
+    fit: Fit | None = None
+    """Learns from the training rows what the transform needs; beside it in its module. Scoring never calls it."""
+    encode: own_encoder.Function | None = None
+    """Makes inputs of the network from rows."""
+    rules: Rules | None = None
+    """Which rows have impossible engineered features; `daily/model_code.py` adds those of the spec."""
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Self:
@@ -26,7 +39,12 @@ class ModelCode:
         Raises:
             CodeError: a module cannot be imported, or lacks what the spec names.
         """
-        return cls(network=pipeline.load(pipeline.spec.model.network))
+        features, network = pipeline.spec.features, pipeline.load(pipeline.spec.model.network)
+        transform = pipeline.load(features.transform) if features.transform else None
+        encode = pipeline.load(features.encode) if features.encode else None
+        modules = [reference.split(":")[0] for reference in (features.transform, features.encode) if reference]
+        fits = (getattr(sys.modules[f"{pipeline.package}.{module}"], "fit", None) for module in modules)
+        return cls(network, transform, next(filter(None, fits), None), encode)
 
     @classmethod
     def given(cls, code: "ModelCode | NetworkClass") -> "ModelCode":

@@ -5,29 +5,27 @@ the row. Nullability, NaN and infinity are masks. Everything else that a schema 
 """
 
 import contextlib
-import copy
 import functools
 import json
 import math
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import Features
 from batch_scoring.errors import ContractError
-from batch_scoring.ingest.schema import casting, options
-from batch_scoring.ingest.schema.arrow_checks import answers
+from batch_scoring.ingest.schema import casting
+from batch_scoring.ingest.schema.compiled import Column, CompiledSchema
 from batch_scoring.runtime.printable import one_line
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pandera.pandas
+    pass
 
 _WHOLE_FLOATS = (
     "a missing value turns integers into floats in pandas: write that column as Int64, or accept whole floats with "
@@ -134,19 +132,6 @@ class Rejections(Mapping[int, Reason]):
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column that the schema requires."""
-
-    name: str
-    type: pa.DataType
-    nullable: bool
-    coerce: bool = False
-    """Whether a value of another kind is accepted if it is exactly representable in the type."""
-    naive: bool = False
-    """For a timestamp: the schema declares it without a time zone and compares it as such. It is taken as UTC."""
-
-
-@dataclass(frozen=True)
 class ValidationResult:
     """The result of validating a record batch."""
 
@@ -172,33 +157,26 @@ class Contract:
         self._schema = f"{spec.features.contract} of {pipeline.name}"
         self._delimiter = spec.input.csv.delimiter
         self._nulls = pa.array(spec.input.csv.null_values, pa.string()) if spec.input.csv.trim else None
-        model = pipeline.load(spec.features.contract)
-        try:
-            schema = model.to_schema()
-        except Exception as error:  # pandera raises whatever a user's class raises
-            raise ContractError(f"{self._where} is not a schema: {type(error).__name__}: {error}") from error
-        if fault := next(options.refused(schema, model), None):
-            raise ContractError(f"{self._where}{fault}")
+        self._compiled = CompiledSchema(pipeline.load(spec.features.contract), self._where)
+        self.columns = self._compiled.columns
         self.key = spec.input.key
-        self._kept = (self.key, *spec.features.names, *spec.input.attributes)
-        if unknown := [name for name in self._kept if name not in schema.columns]:
+        self._kept = self._kept_columns(spec.features, spec.input.attributes)
+        if unknown := [name for name in self._kept if name not in self.columns]:
             raise ContractError(f"{self._where} has no column {', '.join(unknown)}, which the spec names")
-        self.columns = {
-            name: self._column(name, column, bool(schema.coerce)) for name, column in schema.columns.items()
-        }
+        self.inputs = tuple(name for name in spec.features.inputs if name in self.columns)
+        """The model's inputs that are columns of the rows; a transform makes the others."""
+        self.categorical = tuple(name for name in spec.features.categorical if name in self.columns)
         for name in spec.features.numeric:
-            kind = self.columns[name].type
+            kind = self.columns[name].type if name in self.columns else pa.float64()
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
                 raise ContractError(
                     f"{self._where}: {name} is {kind}, but numeric in the spec; expected int, float or bool"
                 )
-        self._checks = {
-            name: [_of_all_rows(check) for check in column.checks]
-            for name, column in schema.columns.items()
-            if column.checks
-        }
-        self._pandera = threading.Lock()  # neither pandera nor users' checks are thread-safe
-        self._answers = {name: answers(schema.columns[name].checks, self.columns[name].type) for name in self._checks}
+
+    def _kept_columns(self, features: Features, attributes: tuple[str, ...]) -> tuple[str, ...]:
+        """The key, the features and the attributes; for a function of the user's, which may read any, all columns."""
+        named = (self.key, *features.validated([*self.columns]), *attributes)
+        return tuple(dict.fromkeys(named)) if features.transform or features.encode else named
 
     @functools.cached_property
     def arrow_schema(self) -> pa.Schema:
@@ -217,6 +195,11 @@ class Contract:
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._schema} requires; it has "
                 f"{one_line(', '.join(schema.names))}: {self._advice(missing, schema.names, is_text=is_text)}"
+            )
+        if is_text and (nested := [name for name, each in self.columns.items() if casting.is_beyond_text(each.type)]):
+            raise ContractError(
+                f"{where}: a CSV file cannot hold {', '.join(nested)} ({self.columns[nested[0]].type}); upload "
+                "Parquet, or JSON Lines for lists"
             )
         if not is_text:
             for column in self.columns.values():
@@ -267,7 +250,7 @@ class Contract:
         if rejected:
             table = table.take(pa.array(rejected.others))
         positions = rejected.others
-        for name, rule, rows in self._broken_rules(table):
+        for name, rule, rows in self._compiled.broken(table):
             rejected.add("rule", rule, name, positions[rows], table.column(name), rows)
         if len(rejected.others) < len(positions):
             kept = np.flatnonzero(np.isin(positions, rejected.others, assume_unique=True))
@@ -295,79 +278,6 @@ class Contract:
         typed, wrong, cells = casting.cast(values, column.type, coerce=column.coerce)
         rejected.add("schema", f"is_{column.type}", column.name, wrong, cells)
         return typed
-
-    def _broken_rules(self, table: pa.RecordBatch) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Yield the rows of `table` that fail a check, with its column and name, as decided by pandera."""
-        if not table.num_rows:
-            return
-        for name, checks in self._checks.items():
-            values = table.column(name)
-            if self._passes(name, values):
-                continue
-            present = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
-            missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
-            series = self._series(name, values.drop_null(), present)
-            for check in checks:
-                failed = self._failed(check, series)
-                # without missing values, which would turn integers into floats in pandas
-                if not check.ignore_na and len(missing) and len(self._failed(check, self._missing(name))):
-                    failed = np.sort(np.concatenate([failed, missing]))
-                if len(failed):
-                    yield name, str(check.error or check.name), failed
-
-    def _failed(self, check: "pandera.pandas.Check", values: "pd.Series[Any]") -> np.ndarray:
-        """Return the labels of the values that fail a check.
-
-        Raises:
-            ContractError: the check does not return a result for each value.
-        """
-        if not len(values):
-            return np.zeros(0, np.int64)
-        try:
-            with self._pandera:
-                result = check(values)
-            if result.check_passed:
-                return np.zeros(0, np.int64)
-            if result.failure_cases is None:
-                raise TypeError(
-                    f"it returned {len(result.check_output)} results that do not match the {len(values)} values"
-                )
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a user's check may raise
-            raise ContractError(
-                f"{self._where}: the check {check.error or check.name} on {values.name} did not return one result "
-                f"per row ({error!r}); expected a check that returns a bool for every element"
-            ) from error
-        labels: np.ndarray = result.failure_cases.index.to_numpy()
-        return labels
-
-    def _passes(self, name: str, values: pa.Array) -> bool:
-        """Whether Arrow can decide that every value of a column passes its checks."""
-        found = self._answers[name]
-        return found is not None and all(answer(values) for answer in found)
-
-    def _series(self, name: str, values: pa.Array, labels: np.ndarray) -> "pd.Series[Any]":
-        """Return values as pandera alone would see them."""
-        if self.columns[name].naive:
-            values = values.cast(pa.timestamp("us"))
-        series: pd.Series[Any] = values.to_pandas()
-        series.index, series.name = labels, name
-        return series
-
-    def _missing(self, name: str) -> "pd.Series[Any]":
-        """Return one missing value, as pandas represents it in a column of its own."""
-        kind = self.columns[name].type
-        return self._series(name, pa.nulls(1, pa.float64() if pa.types.is_integer(kind) else kind), np.zeros(1, int))
-
-    def _column(self, name: str, column: "pandera.pandas.Column", coerce: bool) -> Column:
-        if column.dtype is None:
-            raise ContractError(f"{self._where}: {name} has no type; expected int, float, str, bool or datetime")
-        kind = _arrow_type(str(column.dtype))
-        if kind is None:
-            raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
-        naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
-        return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
 
 
 def _blanks(keys: pa.Array) -> np.ndarray:
@@ -422,41 +332,6 @@ def _readable(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
-    """Return the check, changed to report every failing row and to fail if it does not return one result per row."""
-    import pandas as pd
-
-    decide = check._check_fn
-
-    @functools.wraps(decide)
-    def decided(values: Any, *args: Any, **settings: Any) -> Any:  # noqa: ANN401  (a user's check)
-        answer = decide(values, *args, **settings)
-        if isinstance(values, pd.Series) and len(np.shape(answer)) != 1:
-            raise TypeError(f"it returned {answer!r} for {len(values)} rows")
-        return answer
-
-    complete = copy.copy(check)
-    complete.n_failure_cases = None
-    complete._check_fn = decided
-    return complete
-
-
-def _arrow_type(name: str) -> pa.DataType | None:
-    """Return the Arrow type for a pandera type, by its name. Delta has no unsigned integers."""
-    name = name.lower()
-    if match := re.match(r"int(8|16|32|64)", name):
-        return {"8": pa.int8(), "16": pa.int16(), "32": pa.int32(), "64": pa.int64()}[match[1]]
-    if match := re.match(r"float(16|32|64)", name):
-        return pa.float64() if match[1] == "64" else pa.float32()
-    if name.startswith(("str", "object", "category", "large_string")):
-        return pa.string()
-    if name.startswith("bool"):
-        return pa.bool_()
-    if name.startswith(("datetime", "timestamp")):
-        return pa.timestamp("us", "UTC")
-    return pa.date32() if name.startswith("date") else None
 
 
 def _hint(found: pa.DataType, expected: pa.DataType) -> str:

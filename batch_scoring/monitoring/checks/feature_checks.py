@@ -8,6 +8,7 @@ from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_description
+from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.monitoring.finding import Finding
@@ -32,6 +33,8 @@ WORDS_SHOWN = 50
 _SETTINGS = {
     "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
     "quotes_end_cells": "; see input.csv.escape and quote in the spec",
+    "line_is_an_object": "; expected one JSON object on each line",
+    "fields_have_declared_types": "; Field(coerce=True) in the schema accepts text and numbers for one another",
 }
 """Settings to check for a rejection reason, where neither schema nor rows may be at fault."""
 
@@ -219,7 +222,18 @@ def _model(state: State) -> tuple[dict[str, tuple[str, ...]], ReferenceProfile |
         manifest, profile = read_description(state.models.subfolder(model.sha256))
     except BundleError as error:  # the model's own checks stop the scoring
         return {}, None, str(error)
-    return manifest.categorical, profile, ""
+    return tested_vocabularies(manifest), profile and _of_columns(profile, manifest.engineered), ""
+
+
+def tested_vocabularies(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """The vocabularies of the columns of validated rows, which engineered features are not."""
+    return {name: words for name, words in manifest.categorical.items() if name not in manifest.engineered}
+
+
+def _of_columns(profile: ReferenceProfile, engineered: Iterable[str]) -> ReferenceProfile:
+    """The profile without the everyday values of engineered features: validated rows have none yet."""
+    everyday = {name: values for name, values in profile.everyday.items() if name not in engineered}
+    return profile.model_copy(update={"everyday": everyday})
 
 
 def categories_of(shard_stats: Iterable[ShardStats]) -> Categories:

@@ -7,7 +7,8 @@ from batch_scoring.config.days import ranges, spans
 from batch_scoring.config.names import rescored
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.freshness import StaleDays, stale_days
-from batch_scoring.errors import BundleError, CodeError, StateError
+from batch_scoring.daily.model_code import model_code
+from batch_scoring.errors import BundleError, CodeError, ContractError, StateError
 from batch_scoring.inference import registry
 from batch_scoring.inference.bundle import (
     OTHER_OUTPUTS,
@@ -19,7 +20,6 @@ from batch_scoring.inference.bundle import (
     read_bundle,
 )
 from batch_scoring.inference.manifest import LoadedModel
-from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.monitoring.finding import Finding
 
 CHECKS = {
@@ -43,7 +43,7 @@ def examine(pipeline: Pipeline) -> Delivered:
     """Read and verify the bundle that the spec names."""
     try:
         bundle, loaded = _read(pipeline)
-    except (BundleError, CodeError) as error:
+    except (BundleError, CodeError, ContractError) as error:
         intact = Finding("bundle_is_intact", False, str(error))
         golden = Finding("golden_rows_agree", False, "not tested: the bundle is not intact")
         return Delivered(None, [intact, golden])
@@ -57,12 +57,13 @@ def _read(pipeline: Pipeline) -> tuple[Bundle, LoadedModel]:
 
     Raises:
         BundleError: it is not intact, or not one for this pipeline.
-        CodeError: the pipeline's network class cannot be loaded.
+        CodeError: the pipeline's code cannot be loaded.
+        ContractError: features.engineered is no schema.
     """
     bundle = read_bundle(pipeline.bundle)
     registry.ensure_declared_features(pipeline, bundle)
     registry.ensure_new_version(pipeline, bundle)
-    loaded = build_network(bundle, ModelCode.of(pipeline))
+    loaded = build_network(bundle, model_code(pipeline))
     check_contents(bundle, loaded)
     return bundle, loaded
 

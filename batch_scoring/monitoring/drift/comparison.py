@@ -14,10 +14,10 @@ import pyarrow as pa
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import trailing_days
 from batch_scoring.errors import NotComparableError, StateError
-from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.bundle import build_descriptors, build_transform, read_bundle
 from batch_scoring.monitoring.drift import distances, samples
 from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Proportion, Reference, Tested
-from batch_scoring.monitoring.drift.samples import Sample
+from batch_scoring.monitoring.drift.samples import Engineering, Sample
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.state import ColumnDrift, DayDrift, Horizon, PublishedDay, State
 
@@ -83,11 +83,15 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     model = state.model_or_none()
     scored_by = predictions.model_sha256 if predictions and "predictions" in sides else None
     sha256 = scored_by or (model and model.sha256)
-    sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows)
+    folder = state.models.subfolder(sha256).uri if sha256 else ""
+    features_spec = pipeline.spec.features
+    makes = features_spec.transform or features_spec.text or features_spec.vectors
+    engineering = _engineering(pipeline, folder) if folder and makes else None
+    sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows, engineering)
     samples.put(pipeline.output, sample)
     if not sha256:
         raise NotComparableError("no model is active yet")
-    reference = _reference(state.models.subfolder(sha256).uri)
+    reference = _reference(folder)
     if reference is None:
         advice = f"batch-scoring calibrate {pipeline.name}"
         raise NotComparableError(f"the model's bundle has no reference profile; learn one with {advice}")
@@ -117,23 +121,41 @@ def _reference(uri: str) -> Reference | None:
     return Reference(bundle.profile, bundle.reference) if bundle.profile else None
 
 
+def _engineering(pipeline: Pipeline, uri: str) -> Engineering | None:
+    """What a model in the state makes of columns, and how it describes texts and vectors; None if it does neither."""
+    bundle, reference = read_bundle(open_folder(uri)), pipeline.spec.features.transform
+    transform = build_transform(bundle, pipeline.load(reference) if reference else None)
+    descriptors = build_descriptors(bundle)
+    return Engineering(transform, descriptors, bundle.sha256) if transform or descriptors.columns else None
+
+
 def _day_tests(sample: Sample, reference: Reference) -> list[Tested]:
     return distances.day_tests(reference, date.fromisoformat(sample.day), sample.rows)
 
 
 def _shares(features: PublishedDay, sample: Sample, reference: Reference) -> list[Proportion]:
     missing = {name: sum(shard.missing.get(name, 0) for shard in features.shards) for name in reference.profile.columns}
+    if sample.engineered_by and sample.rows.num_rows:
+        counted = {name for shard in features.shards for name in shard.missing}
+        rate = features.rows / sample.rows.num_rows  # of engineered features, the sample alone has values
+        engineered = [name for name in missing if name not in counted and name in sample.rows.column_names]
+        missing |= {name: round(sample.rows[name].null_count * rate) for name in engineered}
     repeated = distances.repeated_tests(reference.profile, sample.rows)
     return distances.missing_tests(reference.profile, missing, features.rows) + repeated
 
 
 def _usable(window: Sequence[Sample], side: Side, reference: Reference) -> list[Sample]:
-    """The trailing days that have all columns; for scores, those of the same model: others say nothing about it."""
-    columns, current = set(_columns(side, reference)), window[-1].model_sha256
+    """The trailing days that have all columns; scores and engineered features of other models say nothing about it."""
+    columns, current = set(_columns(side, reference)), window[-1]
     return [
         sample
         for sample in window
-        if columns <= set(sample.rows.column_names) and (side == "features" or sample.model_sha256 == current)
+        if columns <= set(sample.rows.column_names)
+        and (
+            sample.engineered_by == current.engineered_by
+            if side == "features"
+            else sample.model_sha256 == current.model_sha256
+        )
     ]
 
 

@@ -3,7 +3,9 @@
     state/dt=…/sample.parquet
 
 A sample holds the rows with the smallest hashes of key and day: the same rows however the day was cut into shards and
-batches, and other customers each day where the keys stay the same. The trailing days are read from these samples.
+batches, and other customers each day where the keys stay the same. The trailing days are read from these samples. No
+table has engineered features: a sample has those that its day's model makes of these rows. Of a text it has a few
+numbers that describe it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,8 @@ import pyarrow.parquet as pq
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import features_table, predictions_table
+from batch_scoring.inference.inputs.descriptors import Descriptors
+from batch_scoring.inference.manifest import MakesFeatures
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
 from batch_scoring.storage.folders.folder import Folder
@@ -25,6 +29,9 @@ from batch_scoring.storage.state import PublishedDay
 
 WORD_CHARACTERS = 1_000
 """Of a word in a sample: longer than any word of a vocabulary, and thousands of rows may have the same."""
+
+TRANSFORMED_ROWS = 512
+"""Rows that a transform gets at once: it may raise for 100 of them."""
 
 _FOOTER_KEY = b"batch_scoring"
 
@@ -40,9 +47,28 @@ class Sample:
     """Rows that the day has."""
     model_sha256: str
     """The model of the scores; empty without scores."""
+    engineered_by: str = ""
+    """The model of the engineered features; empty if it has none."""
 
 
-def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay | None, rows: int) -> Sample:
+@dataclass(frozen=True)
+class Engineering:
+    """What makes of a row's columns what a model is compared by."""
+
+    transform: MakesFeatures | None
+    """Makes its engineered features, if it has any."""
+    descriptors: Descriptors
+    """Describe its texts and vectors: no sample has these themselves."""
+    model_sha256: str
+
+
+def take(
+    pipeline: Pipeline,
+    features: PublishedDay,
+    predictions: PublishedDay | None,
+    rows: int,
+    engineering: Engineering | None = None,
+) -> Sample:
     """Sample a published day: read in flat memory, at most `rows` rows kept.
 
     Args:
@@ -51,6 +77,7 @@ def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay |
         predictions: the same of its scores, if there are any. A row without scores (the model could not score it)
             stays, with nulls: it is one of the day's features all the same.
         rows: of the sample.
+        engineering: of the model that the day is compared with. A row for which its transform raises stays, with nulls.
     """
     spec = pipeline.spec
     key, day = spec.input.key, features.day
@@ -66,16 +93,27 @@ def take(pipeline: Pipeline, features: PublishedDay, predictions: PublishedDay |
             columns = sorted({column for shard in predictions.shards for column in shard.sums})
             scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
         folder = features_table(pipeline).folder
-        chosen = smallest(folder, features, list(spec.features.names), spec.features.categorical)
+        there = shards.schema(folder, features.table.files[0]).names
+        inputs = [name for name in (*spec.features.numeric, *spec.features.categorical) if name in there]
+        described = engineering.descriptors.columns if engineering else ()
+        transform = engineering.transform if engineering else None
+        read = [*inputs, *described, *(transform.reads.names if transform else ())]
+        few = [name for name in spec.features.categorical if name in there]
+        chosen = smallest(folder, features, [name for name in dict.fromkeys(read) if name != key], few)
+        if transform:
+            chosen = _engineered(chosen, transform, [key, *inputs, *described])
+        if engineering:
+            chosen = engineering.descriptors.in_place(chosen)
         if scores is not None:
             chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))
-    return Sample(day, chosen, features.rows, (predictions and predictions.model_sha256) or "")
+    model, maker = (predictions and predictions.model_sha256) or "", engineering.model_sha256 if engineering else ""
+    return Sample(day, chosen, features.rows, model, maker)
 
 
 def put(output: Folder, sample: Sample) -> None:
     """Write a day's sample; an earlier one is replaced. `output`: the pipeline's output folder."""
-    described = f"{sample.of} {sample.model_sha256}".encode()
+    described = f"{sample.of} {sample.model_sha256} {sample.engineered_by}".removesuffix(" ").encode()
     sink = pa.BufferOutputStream()
     pq.write_table(sample.rows.replace_schema_metadata({_FOOTER_KEY: described}), sink, compression="zstd")
     output.put(_path(sample.day), sink.getvalue().to_pybytes())
@@ -89,8 +127,8 @@ def get(output: Folder, day: str) -> Sample | None:
         return None
     try:
         file = parquet.open_file(pa.BufferReader(content))
-        of, _, model = file.schema_arrow.metadata[_FOOTER_KEY].decode().partition(" ")
-        return Sample(day, file.read(use_threads=False), int(of), model)
+        of, model, *maker = file.schema_arrow.metadata[_FOOTER_KEY].decode().split(" ")
+        return Sample(day, file.read(use_threads=False), int(of), model, *maker)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
 
@@ -116,6 +154,20 @@ def in_proportion(samples: Iterable[Sample], columns: list[str], rows: int) -> p
         for sample, weight in zip(known, weights, strict=True)
     ]
     return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({name: [] for name in columns})
+
+
+def _engineered(rows: pa.Table, transform: MakesFeatures, kept: list[str]) -> pa.Table:
+    """Some columns of the rows, and the engineered features; null where there are none."""
+    parts = []
+    empty = pa.RecordBatch.from_pylist([], schema=rows.schema)
+    for batch in rows.combine_chunks().to_batches(max_chunksize=TRANSFORMED_ROWS) or [empty]:
+        made = transform.apply(batch)
+        places = np.full(batch.num_rows, -1)
+        places[made.positions] = np.arange(len(made.positions))
+        features = made.rows.select(transform.gives.names).take(pa.array(places, mask=places < 0))
+        columns = [*batch.select(kept).columns, *features.columns]
+        parts.append(pa.RecordBatch.from_arrays(columns, names=[*kept, *transform.gives.names]))
+    return pa.Table.from_batches(parts)
 
 
 def _batches(

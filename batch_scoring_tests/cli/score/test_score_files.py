@@ -33,7 +33,7 @@ from batch_scoring_tests.scored_files import (
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject
 
 
-@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "jsonl", "ndjson.gz", "parquet"])
 def test_the_scores_are_those_of_a_day_bit_by_bit_and_the_same_again(
     tiny: TinyProject, tmp_path: Path, form: str
 ) -> None:

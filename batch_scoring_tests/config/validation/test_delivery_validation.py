@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from batch_scoring.inference.heads.head import Head
+from batch_scoring_tests.engineered import engineer
+from batch_scoring_tests.heads import HEADS
 from batch_scoring_tests.specs import Change, errors_in, put
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -235,6 +238,25 @@ def test_what_is_right_loads(deciding: TinyProject) -> None:
     assert deciding.pipeline.spec.decisions
 
 
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_the_columns_of_every_task_may_be_named(deciding: TinyProject, head: Head) -> None:
+    for column in head.measured:
+        deciding.spec["decisions"] = {"score": column, "actions": {"call": {"where": f"{column} > 0"}}}
+        deciding.spec["exports"]["calls"] = EXPORT | {
+            "columns": list(head.columns),
+            "order": f"-{column}",
+            "of": "predictions",
+        }
+        deciding.write_spec()
+        assert deciding.pipeline.spec.decisions
+
+
+@pytest.mark.parametrize("score", ["top_probs", "embedding", "prediction_prob", "quantile_", "prob_label", "norms"])
+def test_what_is_no_score_cannot_rank(deciding: TinyProject, score: str) -> None:
+    [found] = errors_in(deciding, put("decisions", "score", value=score))
+    assert found.startswith(f"decisions.score: '{score}': no such column")
+
+
 def test_every_fault_is_told_and_those_of_other_sections_too(deciding: TinyProject) -> None:
     deciding.spec["decisions"]["eligible"] = {"a": "nowhere", "b": "x >"}
     deciding.spec["exports"]["calls"]["order"] = "-nowhere"
@@ -273,3 +295,12 @@ def test_columns_of_an_inherited_schema_are_hinted_at_only_if_they_are_known(dec
     deciding.write_code(schema="from json import JSONEncoder\nclass Rows(JSONEncoder):\n    x: float\n")
     [found] = errors_in(deciding, put("decisions", "eligible", value={"a": "phone is None"}))
     assert "no column phone; expected one of id, x, y, n, c, region, consent, prob_class_0, " in found
+
+
+def test_with_a_transform_all_columns_of_the_schema_can_be_named_and_none_that_it_makes(tiny: TinyProject) -> None:
+    engineer(tiny)
+    tiny.spec["decisions"] = {"eligible": {"red": "c == 'red' and x > 0"}, "actions": {"call": {}}}
+    tiny.write_spec()
+    assert tiny.pipeline.spec.decisions
+    [fault] = errors_in(tiny, put("decisions", "eligible", "red", value="ratio > 0"))
+    assert "ratio" in fault and "features.transform makes it for the model, and no table has it" in fault

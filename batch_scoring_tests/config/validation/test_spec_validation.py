@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_scoring_tests.specs import errors_in, put
+from batch_scoring_tests.engineered import engineer, write_features
+from batch_scoring_tests.specs import Change, errors_in, put
 from batch_scoring_tests.tiny import NETWORK, SCHEMA, TinyProject
 
 
@@ -138,3 +139,48 @@ def test_with_decisions_their_columns_are_taken(tiny: TinyProject) -> None:
     assert tiny.pipeline.spec.input.attributes == ("score",)
     [found] = errors_in(tiny, put("decisions", value={"actions": {"call": {}}}))
     assert found.startswith("input.attributes: 'score' is a column of our tables; rename it")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (put("features", "transform", value="features"), "features.transform: 'features': string should match pattern"),
+        (
+            put("features", "transform", value="nothing:transform"),
+            "features.transform: 'nothing:transform': there is no nothing.py beside the spec",
+        ),
+        (
+            put("features", "transform", value="features:change"),
+            "features.transform: 'features:change': features.py defines no function change; its functions: fit, transf",
+        ),
+        (
+            put("features", "engineered", value="schema:Made"),
+            "features.engineered: 'schema:Made': schema.py defines no class Made; its classes: Rows, Engineered",
+        ),
+        (put("features", "transform", value=None), "features: engineered without transform, which makes the columns"),
+        (
+            put("features", "numeric", value=["x", "ratios"]),
+            "features.numeric: 'ratios' is not a column of schema:Rows or schema:Engineered; it has id, x, y",
+        ),
+        (put("input", "attributes", value=["ratio"]), "input.attributes: 'ratio' is kept already"),
+        (put("input", "key", value="ratio"), "input.key: 'ratio' is also a feature"),
+    ],
+)
+def test_a_transform_and_what_it_makes_are_checked_without_an_import(
+    tiny: TinyProject, change: Change, fault: str
+) -> None:
+    engineer(tiny)
+    assert tiny.pipeline.name == tiny.name
+    write_features(tiny, (tiny.folder / "features.py").read_text() + "\nraise SystemExit\n")
+    assert errors_in(tiny, change)[0].startswith(fault)
+
+
+def test_without_a_model_of_them_engineered_features_may_have_any_name(tiny: TinyProject) -> None:
+    engineer(tiny)
+    put("features", "engineered", value=None)(tiny.spec)
+    put("features", "numeric", value=["x", "anything"])(tiny.spec)
+    tiny.write_spec()
+    assert tiny.pipeline.spec.features.inputs == ("x", "anything", "shade")
+    assert errors_in(tiny, put("input", "key", value="shades")) == [
+        "input.key: 'shades' is not a column of schema:Rows; it has id, x, y, n, c"
+    ]

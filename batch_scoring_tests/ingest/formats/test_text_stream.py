@@ -15,7 +15,7 @@ from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest import landing_files
 from batch_scoring.ingest.formats import csv_rows
 from batch_scoring.ingest.formats.csv_records import count_lines
-from batch_scoring.ingest.formats.csv_stream import Blocks, Text
+from batch_scoring.ingest.formats.text_stream import Blocks, Text
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.landed import land, read
 
@@ -39,7 +39,7 @@ class Grudging(io.RawIOBase):
 @example(text="\raa\ra", size=4, seed=43)
 def test_blocks_are_all_of_the_bytes_and_end_where_lines_end(text: str, size: int, seed: int) -> None:
     content = text.encode()
-    blocks = Blocks(Text(cast("BinaryIO", Grudging(content, seed)), compressed=False), size)
+    blocks = Blocks(Text(cast("BinaryIO", Grudging(content, seed)), compressed=False), size, "")
     taken = []
     try:
         while block := blocks.take():
@@ -50,6 +50,15 @@ def test_blocks_are_all_of_the_bytes_and_end_where_lines_end(text: str, size: in
     blocks.verify()
     assert b"".join(taken) == content
     assert sum(map(count_lines, taken)) == len(re.findall("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text))
+
+
+def test_a_last_row_without_end_may_begin_in_the_first_block(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first block is looked at for the header; what is read after it may end no line."""
+    monkeypatch.setattr(csv_rows, "BLOCK", 64)
+    file = land(folder, b"id,x\n" + b"1,2\n" * 14 + b"3," + b"4" * 20)
+    assert read(folder, file)[15] == {"id": b"3", "x": b"4" * 20}
 
 
 @pytest.mark.parametrize("newlines", [False, True])
