@@ -24,7 +24,7 @@ from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring_tests.tiny import DAY, TinyProject
 
 ROWS = 2_000
 FEATURES = ["x", "y", "n"]
@@ -596,3 +596,18 @@ def test_what_is_still_to_be_written_is_said(
         place = command.index(without)
         del command[place : place + 2]
     assert says in refusal(command, tiny.folder / "models/v7", capsys)
+
+
+def test_a_day_is_scored_with_it(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = KINDS["a sigmoid inside, squeezed, DataParallel"]
+    command, out = prepared(tiny, kind, monkeypatch), Path(tiny.data_root, tiny.name, "models/v7")
+    assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    tiny.spec["model"]["bundle"] = f"{tiny.name}/models/v7"
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(ROWS))
+    assert tiny.run(raise_on_error=False).success
+    scored = tiny.read().sort_by("id")
+    assert set(scored["model_version"].to_pylist()) == {"v7"} and scored.num_rows == ROWS
+    assert np.abs(scored["prob_class_1"].to_numpy() - own_scores(tiny, kind)).max() <= 1e-6
