@@ -8,7 +8,7 @@ memory. Here a name stays a name: what is not a tensor, a number, a text or a co
 import pickletools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.checkpoints.stored import OpaqueObject, Storage
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 5_000_000
 """Of a pickle, a copied item being one. That of ten thousand tensors with their optimiser takes a million."""
+
+MOST_BYTES = 2**28
+"""Of a pickle, without the weights: a file may be larger than memory, or say so."""
 
 LONGEST_NAME = 1_000
 """Of a class, a function or a weight."""
@@ -41,6 +44,29 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+class _Limited:
+    """A stream of which at most `MOST_BYTES` are read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._left = stream, MOST_BYTES
+
+    def read(self, size: int) -> bytes:
+        """Read bytes; fewer at the end of the stream."""
+        self._spend(size)
+        return self._stream.read(size)
+
+    def readline(self) -> bytes:
+        """Read up to a line break."""
+        line = self._stream.readline(self._left + 1)
+        self._spend(len(line))
+        return line
+
+    def _spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise UnsoundError(f"a pickle is longer than {MOST_BYTES:,} bytes")
+
+
 class InertUnpickler:
     """Reads one pickle after another from a stream."""
 
@@ -48,10 +74,10 @@ class InertUnpickler:
         """Take a stream.
 
         Args:
-            stream: binary, at the first pickle; its `read` must not allocate more than there is to read.
+            stream: binary, at the first pickle.
             persistent: returns what a persistent id stands for, usually a storage.
         """
-        self._stream = stream
+        self._stream = _Limited(stream)
         self._persistent = persistent
         self._foreign: dict[str, None] = {}
 
@@ -70,7 +96,7 @@ class InertUnpickler:
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self._steps = 0
-        for instruction, argument, _ in pickletools.genops(self._stream):
+        for instruction, argument, _ in pickletools.genops(cast("IO[bytes]", self._stream)):
             self._count(1)
             self._execute(instruction.name, argument)
         return self._pop()
@@ -264,6 +290,11 @@ def storage_type(name: object) -> "torch.dtype":
         "Bool": torch.bool,
         "ComplexFloat": torch.complex64,
         "ComplexDouble": torch.complex128,
+        "QUInt8": torch.quint8,
+        "QInt8": torch.qint8,
+        "QInt32": torch.qint32,
+        "QUInt4x2": torch.quint4x2,
+        "QUInt2x4": torch.quint2x4,
     }
     kind = name.name.removesuffix("Storage") if isinstance(name, Global) and name.module in _TORCH else ""
     if kind not in types:
