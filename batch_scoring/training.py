@@ -205,6 +205,8 @@ class Examples:
 
     def __init__(self, learned: _Learned, found: _Rows) -> None:
         self._learned, self._found = learned, found
+        self._parameters: dict[str, str] | None = None
+        """The inputs by the names of the network's parameters, once they are known."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -249,11 +251,18 @@ class Examples:
             )
         if classes is None:
             return torch.from_numpy(_numbers(values, column).astype(np.float32))
-        known = {str(each): code for code, each in enumerate(classes)}
-        texts = values.cast(pa.string()).to_pylist()
-        if strange := sorted({text for text in texts if text not in known}):
-            raise UnsoundError(f"{column} has {', '.join(map(repr, strange[:5]))}; the classes are {', '.join(known)}")
-        return torch.tensor([known[text] for text in texts])
+        known = {str(each): code for code, each in enumerate(classes)} | {
+            each: code for code, each in enumerate(classes)
+        }
+        codes = [known.get(value, known.get(str(value))) for value in values.to_pylist()]
+        if None in codes:
+            strange = sorted(
+                {str(value) for value, code in zip(values.to_pylist(), codes, strict=True) if code is None}
+            )
+            raise UnsoundError(
+                f"{column} has {', '.join(map(repr, strange[:5]))}; the classes are {', '.join(map(repr, classes))}"
+            )
+        return torch.tensor(codes)
 
     def batches(self, size: int, *, seed: int = 0) -> "Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]":
         """Yield all rows once, shuffled; texts of one batch are padded to one width.
@@ -271,20 +280,21 @@ class Examples:
             yield self._batch(*parts[place])
 
     def outputs(self, network: "torch.nn.Module") -> "torch.Tensor":
-        """The network's outputs for all rows, in evaluation mode: float32[rows, outputs], in the order of the rows."""
+        """The network's outputs for all rows, in their order and in evaluation mode: float32[rows, outputs]."""
         import torch
 
-        was_training = network.training
+        was_training, device = network.training, next((one.device for one in network.parameters()), None)
         network.eval()
-        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        found, order = [], []
         with torch.inference_mode():
             for width, group in self._by_width():
                 for part in _pieces(group, _FORWARD_ROWS, width):
                     tensors, rows = self._batch(*part)
-                    found.append((network(**tensors).float().reshape(len(rows), -1), rows))
+                    result = network(**{name: values.to(device) for name, values in tensors.items()})
+                    found.append(result.float().cpu().reshape(len(rows), -1))
+                    order.append(rows)
         network.train(was_training)
-        order = torch.cat([rows for _, rows in found]).argsort()
-        return torch.cat([values for values, _ in found])[order]
+        return torch.cat(found)[torch.cat(order).argsort()]
 
     @functools.cached_property
     def _tokens(self) -> tuple[Texts, Ragged] | None:
@@ -313,7 +323,9 @@ class Examples:
         if self._tokens:
             texts, ids = self._tokens
             inputs["tokens"] = ids.matrix(positions, len(positions), width, texts.text.padding)
-        return {name: torch.from_numpy(inputs[own]) for name, own in self._learned.parameters(inputs).items()}
+        if self._parameters is None:
+            self._parameters = self._learned.parameters(inputs)
+        return {name: torch.from_numpy(inputs[own]) for name, own in self._parameters.items()}
 
 
 class Training(Examples):
@@ -349,6 +361,7 @@ class Training(Examples):
         found = declared_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         state = _Learned(found, vocabularies)
         everything = state.read(sample)
+        _report(everything)
         is_held = _held_out(everything, held_out)
         known = _only(everything, ~is_held)
         state.learn(known)
@@ -358,7 +371,6 @@ class Training(Examples):
         if held_out:
             rest = replace(_only(everything, is_held), rejected=everything.rejected.slice(0, 0))
             self._held_out = Examples(state, state.prepare(rest))
-        _report(self, everything.accepted.num_rows + everything.rejected.num_rows)
         if tokenizer is not None:
             content = tokenizer if isinstance(tokenizer, bytes) else Path(tokenizer).read_bytes()
             state.read_texts(content, self.rows, longest)
@@ -421,8 +433,11 @@ class Training(Examples):
 
         Raises:
             ContractError: the sample lacks a column, or has it with another type.
+            UnsoundError: no row is accepted.
         """
-        return Examples(self._learned, self._learned.prepare(self._learned.read(sample)))
+        found = self._learned.read(sample)
+        _report(found)
+        return Examples(self._learned, self._learned.prepare(found))
 
     def network(self, **arguments: Any) -> "torch.nn.Module":  # noqa: ANN401  (of the user's class)
         """Build the pipeline's network; `write` knows what it was built with.
@@ -557,7 +572,7 @@ class Training(Examples):
         try:
             profile = calibrate(bundle, self.pipeline.spec.features.day_grain)
         except CalibrationError as error:
-            _log.warning(f"{error}: drift is not tested until the bundle is calibrated")
+            _log.warning(f"{folder} is written, but not calibrated, so drift is not tested: {error}")
             return bundle.sha256
         bundle = bundle.with_profile(profile, version)
         bundle.write(place)
@@ -615,7 +630,10 @@ def _held_out(found: SampleRows, every: int | None) -> np.ndarray:
     number = np.arange(found.accepted.num_rows)
     if _is_by_day(found.others, every):
         _, number = np.unique(found.others[DAY].to_numpy(), return_inverse=True)
-    return np.asarray(number % every == every - 1)
+    held = np.asarray(number % every == every - 1)
+    if not held.any():
+        raise UnsoundError(f"held_out is {every}, and the sample has {len(held)} rows: expected fewer")
+    return held
 
 
 def _only(found: SampleRows, mask: np.ndarray) -> SampleRows:
@@ -629,15 +647,25 @@ def _only(found: SampleRows, mask: np.ndarray) -> SampleRows:
     )
 
 
-def _report(data: "Training", total: int) -> None:
-    """Say in one line how many rows are rejected, and why."""
-    rows = data.rejected
-    if not rows.num_rows:
-        return
-    names = pc.binary_join_element_wise(rows["column"], rows["rule"], " ", null_handling="skip")
-    counts = sorted(names.value_counts().to_pylist(), key=lambda each: -each["counts"])
+def _report(found: SampleRows) -> None:
+    """Say in one line how many rows the schema rejects, and why.
+
+    Raises:
+        UnsoundError: it accepts none.
+    """
+    accepted, rejected = found.accepted.num_rows, found.rejected
+    names = pc.binary_join_element_wise(rejected["column"], rejected["rule"], " ")
+    counts = sorted(names.value_counts().to_pylist(), key=lambda each: (-each["counts"], each["values"]))
     said = ", ".join(f"{each['counts']:,} {each['values'].strip()}" for each in counts[:5])
-    _log.warning(f"{rows.num_rows:,} of {total:,} rows are rejected, as they would be in scoring: {said}")
+    if not accepted:
+        raise UnsoundError(f"the sample has no row that the schema accepts; of {rejected.num_rows:,}: {said or 'none'}")
+    if DAY not in found.others.column_names and "key_is_unique" in rejected["rule"].to_pylist():
+        said += f"; with the day of each row in {DAY}, a key may occur once a day"
+    if rejected.num_rows:
+        rows = accepted + rejected.num_rows
+        _log.warning(
+            f"{rejected.num_rows:,} of {rows:,} rows are rejected, as scoring would: {said} (see data.rejected)"
+        )
 
 
 def _head(task: Head | TaskName | None, classes: Sequence[str]) -> Head:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import ContractError, UnreadableFileError
@@ -44,7 +45,7 @@ _PLACE = ["\0source_file", "\0row_number"]
 """Columns of a row's place; a sample that is a published table has columns of these names without the \\0."""
 
 _GUESSES = (pa.int64(), pa.float64(), pa.bool_())
-"""Types of the columns of a CSV file that the contract does not know, in the order in which they are tried."""
+"""Types of the columns of a CSV file that the contract does not type, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SampleRows:
     """The rows of a sample, in its order."""
 
     accepted: pa.Table
-    """Rows that a day's scoring would accept: the columns of the contract, typed."""
+    """Rows that a day's scoring would accept: the columns that it keeps, typed."""
     others: pa.Table
     """All other columns of the same rows; `dt` as dates."""
     places: pa.Table
@@ -70,14 +71,14 @@ def read(sample: Sample, contract: Contract, csv: Csv) -> SampleRows:
         ContractError: it lacks a column, has it with another type, or is no table.
         UnreadableFileError: a file is not complete, or there is none.
     """
-    found = _Found(contract)
+    found = _Found(contract, csv)
     if isinstance(sample, pa.Table) or type(sample).__name__ == "DataFrame":
         found.add_table(_with_whole_numbers(table_of(sample), contract))
         return found.rows()
     paths = [sample] if isinstance(sample, str | Path) else list(sample)
     files = [each for path in paths for each in _files(str(path))]
     for place in sorted(range(len(files)), key=lambda place: files[place][1].modified, reverse=True):
-        found.add_file(place, *files[place], csv)  # newest first: of equal keys, the first is accepted
+        found.add_file(place, *files[place])  # newest first: of equal keys, the first is accepted
     return found.rows()
 
 
@@ -95,14 +96,14 @@ class _Part:
 class _Found:
     """The rows of a sample, as they are read."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
+    def __init__(self, contract: Contract, csv: Csv) -> None:
+        self._contract, self._csv = contract, csv
         self._parts: list[_Part] = []
         self._rejected: list[Rejected] = []
         self._seen: defaultdict[date | None, KeyIndex] = defaultdict(KeyIndex)
         """Keys by day."""
         self._texts: set[str] = set()
-        """Columns of CSV files that the contract does not know."""
+        """Columns of CSV files that the contract does not type."""
 
     def add_table(self, table: pa.Table) -> None:
         """Validate a table."""
@@ -113,15 +114,16 @@ class _Found:
             self._add(0, Rows(batch, numbers), "", None, is_text=False)
             start += batch.num_rows
 
-    def add_file(self, place: int, folder: Folder, file: FileVersion, csv: Csv) -> None:
+    def add_file(self, place: int, folder: Folder, file: FileVersion) -> None:
         """Read and validate a file."""
         where = f"{folder.uri}/{file.path}"
-        with landing_files.open_rows(folder, file, csv, columns=()) as rows:
+        with landing_files.open_rows(folder, file, self._csv, columns=()) as rows:
             strange = self._contract.unexpected(rows.schema, where, is_text=rows.is_text)
             types = {name: rows.schema.field(name).type for name in strange}
         wanted = {name: Column(name, kind, True) for name, kind in types.items() if not pa.types.is_nested(kind)}
-        with landing_files.open_rows(folder, file, csv, {**self._contract.columns, **wanted}) as rows:
-            self._texts.update(wanted if rows.is_text else ())
+        with landing_files.open_rows(folder, file, self._csv, {**self._contract.columns, **wanted}) as rows:
+            unused = [name for name in self._contract.columns if name not in self._contract.arrow_schema.names]
+            self._texts.update([*wanted, *unused] if rows.is_text else ())
             for block in rows.read(0, ALL_ROWS):
                 self._add(place, block, where, _day_of(where), is_text=rows.is_text)
 
@@ -138,9 +140,9 @@ class _Found:
         self._parts.append(_Part(place, result.accepted.filter(pa.array(first)), kept))
 
     def _others(self, block: Rows, where: str, day: date | None, *, is_text: bool) -> pa.Table:
-        """The columns that the contract does not know, and the row's place."""
+        """The columns that scoring does not keep, and the row's place."""
         batch = block.batch
-        names = [name for name in batch.schema.names if name not in self._contract.columns]
+        names = [name for name in batch.schema.names if name not in self._contract.arrow_schema.names]
         found = pa.Table.from_batches([batch]).select(names)
         for index, name in enumerate(names if is_text else ()):
             texts, _ = casting.decode(batch.column(name))
@@ -179,8 +181,10 @@ class _Found:
             raise ContractError(f"the files of {NAME} have a column of several types: {error}") from error
         places = others.select(_PLACE).rename_columns(["source_file", "row_number"])
         others = others.drop_columns(_PLACE)
-        for name in sorted(self._texts):
-            others = others.set_column(others.column_names.index(name), name, _guessed(others[name]))
+        for name in sorted(self._texts - {DAY}):
+            others = others.set_column(
+                others.column_names.index(name), name, _guessed(others[name], self._csv.null_values)
+            )
         rejected = quarantine.file_rows(self._rejected, self._contract.key)
         return SampleRows(accepted, others, places, pa.Table.from_batches([rejected]))
 
@@ -247,9 +251,12 @@ def _days(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     return days
 
 
-def _guessed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts of a CSV file as numbers or booleans, if all of them are."""
+def _guessed(texts: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
+    """Texts of a CSV file as numbers or booleans, if all of them are; quoted ones may be missing values too."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    is_missing = pc.is_in(trimmed, value_set=pa.array(["", *nulls], pa.string()))
+    known = pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed)
     for kind in _GUESSES:
         with contextlib.suppress(pa.ArrowException):
-            return texts.cast(kind)
-    return texts
+            return known.cast(kind)
+    return known
