@@ -48,12 +48,18 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
         ("numeric", manifest.numeric, spec.numeric),
         ("categorical", tuple(manifest.categorical), spec.categorical),
         ("text", manifest.text.columns if manifest.text else (), spec.text),
+        ("vectors", tuple(manifest.vectors), spec.vectors),
     ):
         if absent := [name for name in needed if name not in named]:
             raise BundleError(
                 f"{bundle.uri} needs the {kind} features {', '.join(absent)}, "
                 f"which features.{kind} of the spec does not name"
             )
+    if manifest.arrays and not spec.encode:
+        raise BundleError(
+            f"{bundle.uri} needs the inputs {', '.join(manifest.arrays)}; features.encode of the spec names no "
+            "function that makes them"
+        )
     if manifest.engineered and not spec.transform:
         raise BundleError(
             f"{bundle.uri} needs the engineered features {', '.join(manifest.engineered)}; features.transform of the "

@@ -55,7 +55,7 @@ def truth(tiny: TinyProject, head: Head) -> dict[str, Any]:
     model = load_bundle(tiny.pipeline.bundle, tiny.pipeline.load("network:Net"))
     kept = landed(tiny).filter(pa.array([key not in LOST for key in landed(tiny)["id"].to_pylist()]))
     kept = kept.sort_by("id")
-    return {"id": kept["id"], **head.scores_of_eager(eager.outputs(model.network, model.manifest, kept))}
+    return {"id": kept["id"], **head.scores_of_eager(eager.outputs(model, kept))}
 
 
 def assert_same(found: pa.Table, expected: dict[str, Any]) -> None:

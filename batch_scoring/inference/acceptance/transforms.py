@@ -6,7 +6,8 @@ values that happen to be there, a missing value filled from the row before, a ty
 number and a counter show in one of these. That takes 0.1 s for a function on Arrow and 0.5 s for one on pandas, when a
 bundle is written or delivered.
 
-What another process or another day alone would show (Python's `hash` of a text, the clock) shows in the engineered
+What another process or another day alone would show (Python's `hash` of a text, the clock) shows when a bundle is
+written in a process of that kind (`other_process.py`); and, of functions that cannot run there, in the engineered
 values of the golden rows, which the bundle holds and every load compares.
 """
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import ScoringError, UnsoundError
-from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.acceptance import agreement, other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.transform import NAME, Transform, whole
@@ -50,6 +51,13 @@ _OTHERS = (
     "running sum, a gap filled from the row before and sorting do. Compute such figures in fit, from the training rows "
     "(and leave matrix products to the network: they round by the number of rows)"
 )
+
+
+_PROCESS = (
+    "it takes Python's hash() of a text, which is another one in every process (hashlib gives the same), or has read "
+    "the clock when its module was imported"
+)
+_CLOCK = "it reads the clock, so that a day has other scores whenever it is run again. Have the time as a column"
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def engineer(code: ModelCode, state: Fitted, golden: pa.Table, reference: pa.Tab
     except ScoringError as error:
         raise UnsoundError(f"reference: {error}") from error
     check_rows_are_independent(transform, golden, reference)
+    check_other_process(transform, golden)
     return Engineered(made, with_features, transform.gives)
 
 
@@ -137,6 +146,30 @@ def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, refer
             _check_column(name, expected.column(name).take(pa.array(trial.order)), found.column(name), trial, golden)
 
 
+def check_other_process(transform: Transform, golden: pa.Table) -> None:
+    """Check the function on the golden rows in another process, with another seed of `hash` and the clock set ahead.
+
+    Raises:
+        UnsoundError: it gives other values there.
+    """
+    rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
+    found = other_process.run(transform, rows)
+    if found is None:
+        return
+    expected = _run(transform, rows, "taken together")
+    for table, where, cause in (
+        (found.seeded, "in another process", _PROCESS),
+        (found.ahead, f"with the clock {other_process.AHEAD.days} days ahead", _CLOCK),
+    ):
+        for name in expected.schema.names:
+            here, there = expected.column(name), table[name].combine_chunks()
+            if (row := _first_difference(here, there)) is not None:
+                raise UnsoundError(
+                    f"{NAME} gives other values {where}: {name} is {there[row].as_py()!r} in golden row {row}, where "
+                    f"it was {here[row].as_py()!r}: {cause}"
+                )
+
+
 def with_values(golden: pa.Table, engineered: pa.Schema) -> pa.Table:
     """The golden rows as a bundle stores them, with the engineered columns under names of their own."""
     return golden.rename_columns([PREFIX + name if name in engineered.names else name for name in golden.column_names])
@@ -167,7 +200,9 @@ def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) 
     Rows with gaps for which the function raises are left out: such rows are quarantined.
     """
     rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
-    names = [name for name in transform.reads.names if reference[name].null_count or golden[name].null_count]
+    tables = (reference, golden)  # the reference has no texts that are tokens
+    found = {name for table in tables for name in table.column_names if table[name].null_count}
+    names = [name for name in transform.reads.names if name in found]
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     for index, name in enumerate(names):
         missing = pa.array(np.arange(rows.num_rows) % len(names) == index)
@@ -181,6 +216,11 @@ def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) 
         raising = []
     sound = np.delete(np.arange(gaps.num_rows), [row.position for row in raising])
     return pa.concat_batches([rows, gaps.take(pa.array(sound))])
+
+
+def _has_gaps(reference: pa.Table, name: str) -> bool:
+    """Whether a column of the reference has missing values; of a text or a vector it has only a description."""
+    return name in reference.column_names and bool(reference[name].null_count)
 
 
 def _run(transform: MakesFeatures, rows: pa.RecordBatch, what: str) -> pa.RecordBatch:
@@ -217,10 +257,9 @@ def _check_column(name: str, expected: pa.Array, found: pa.Array, trial: Trial, 
             "type follows the values that happen to be there, missing ones for example. Give the column one type "
             f"(pandas: .astype('float64'), Arrow: .cast(pa.{_alias(expected.type)}()))"
         )
-    ours, before = _bits(found), _bits(expected)
-    if ours == before:
+    place = _first_difference(expected, found)
+    if place is None:
         return
-    place = next(index for index, pair in enumerate(zip(ours, before, strict=True)) if pair[0] != pair[1])
     row = int(trial.order[place])
     which = f"golden row {row}" if row < golden.num_rows else "a golden row with a missing value"
     raise UnsoundError(
@@ -240,6 +279,12 @@ def _exact(cell: object) -> object:
     return [_exact(inner) for inner in cell] if isinstance(cell, list) else cell
 
 
+def _first_difference(expected: pa.Array, found: pa.Array) -> int | None:
+    """The first row in which two columns differ in any bit."""
+    both = zip(_bits(expected), _bits(found), strict=True)
+    return next((row for row, (before, now) in enumerate(both) if before != now), None)
+
+
 def _alias(kind: pa.DataType) -> str:
     return {"double": "float64", "float": "float32", "bool": "bool_"}.get(str(kind), str(kind))
 
@@ -248,8 +293,7 @@ def _first_deviation(expected: pa.Array, found: pa.Array) -> int | None:
     """The first row in which two columns differ."""
     rounding = ROUNDINGS.get(str(expected.type))
     if rounding is None:
-        both = zip(_bits(expected), _bits(found), strict=True)
-        return next((row for row, (before, now) in enumerate(both) if before != now), None)
+        return _first_difference(expected, found)
     before, now = (column.cast(pa.float64()).to_numpy(zero_copy_only=False)[:, None] for column in (expected, found))
     limits = agreement.bounds(before, Tolerance(relative=rounding))
     beyond = np.flatnonzero(agreement.ratios(now, before, limits) > 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batch_scoring.errors import ScoringError
 from batch_scoring.inference.inputs.transform import MOST_RAISING, Function, Transform, form_of, whole
 from batch_scoring.inference.manifest import BrokenRow
-from batch_scoring_tests.engineered import rows
+from batch_scoring_tests.transformed_bundles import rows
 
 Fitted = dict[str, Any]
 
