@@ -9,6 +9,7 @@ Rows are validated, transformed and encoded by the code that scores a day, so tr
 transform's state, vocabularies and tokenizer are learned here, once, from the training rows alone.
 """
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -26,17 +27,18 @@ from pydantic import TypeAdapter, ValidationError
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.model_code import model_code
-from batch_scoring.errors import CalibrationError, UnsoundError
+from batch_scoring.errors import CalibrationError, ScoringError, UnsoundError
 from batch_scoring.inference.acceptance.expected import columns_of, keys_of
 from batch_scoring.inference.acceptance.golden_choice import varied
 from batch_scoring.inference.bundle import GOLDEN_ROWS, read_bundle, write_bundle
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import Task, TaskName, from_name
 from batch_scoring.inference.heads.tolerance import Tolerance
-from batch_scoring.inference.inputs import learned, parameters
+from batch_scoring.inference.inputs import learned, own_encoder, parameters
 from batch_scoring.inference.inputs.encoded import Tensors
 from batch_scoring.inference.inputs.encoder import Encoder
 from batch_scoring.inference.inputs.fitted import Fitted
+from batch_scoring.inference.inputs.own_encoder import OwnEncoder
 from batch_scoring.inference.inputs.ragged import Ragged, by_width
 from batch_scoring.inference.inputs.texts import Texts, joined
 from batch_scoring.inference.inputs.transform import Transform, whole
@@ -95,7 +97,9 @@ class _Learned:
         self.contract = Contract(pipeline)
         self.fitted: Fitted | None = None
         self.transform: Transform | None = None
+        self.encode: OwnEncoder | None = None
         self.vocabularies: dict[str, list[str]] = {}
+        self.vectors: dict[str, int] = {}
         self.text: Text | None = None
         self.tokenizer: bytes | None = None
         self._given = vocabularies
@@ -105,21 +109,25 @@ class _Learned:
         return samples.read(sample, self.contract, self.pipeline.spec.input.csv)
 
     def learn(self, found: SampleRows) -> None:
-        """Call fit, find out which features the transform makes, and learn the vocabularies."""
+        """Call fit, find out what the pipeline's functions make, and learn vocabularies and the length of vectors."""
         raw, features = found.accepted, self.pipeline.spec.features
-        if self.code.transform:
+        if self.code.transform or self.code.encode:
             self.fitted = self.code.fit(_joined(raw, found.others)) if self.code.fit else {}
-            first = Transform(self.code.transform, self.fitted, raw.schema, pa.schema([]), self.code.rules)
+        if self.code.encode:
+            self.encode = _own_encoder(self.code.encode, self.fitted or {}, raw)
+        if self.code.transform:
+            first = Transform(self.code.transform, self.fitted or {}, raw.schema, pa.schema([]), self.code.rules)
             made, _ = first.run(whole(raw.slice(0, _AT_ONCE)), typed=False)
             self.transform = replace(first, gives=made.schema)
             raw = _engineered(self.transform, raw)[0]
         self.vocabularies = learned.vocabularies(raw, features.categorical, self._given)
+        self.vectors = learned.vector_sizes(raw, features.vectors)
 
     def prepare(self, found: SampleRows) -> _Rows:
         """The rows that can be scored, with the inputs of the network."""
         rows, positions, reasons = _engineered(self.transform, found.accepted)
         parts: list[Tensors] = []
-        encoder = Encoder(self._model(None))
+        encoder = Encoder(self._model())
         for start in range(0, rows.num_rows, _AT_ONCE):
             batch = whole(rows.slice(start, _AT_ONCE))
             encoded = encoder.encode(batch)
@@ -177,8 +185,8 @@ class _Learned:
         own = [each.name for each in inspect.signature(bound).parameters.values() if each.kind in _NAMED]
         return dict(zip(own if len(own) >= len(taken) else taken, taken, strict=False))
 
-    def _model(self, text: Text | None) -> LoadedModel:
-        """A model of these inputs, without a network, as the encoder wants one."""
+    def _model(self) -> LoadedModel:
+        """A model of all inputs but the texts, as the encoder wants one; its network is never run."""
         import torch
 
         features = self.pipeline.spec.features
@@ -189,12 +197,12 @@ class _Learned:
             arguments={},
             numeric=features.numeric,
             categorical={name: tuple(words) for name, words in self.vocabularies.items()},
-            text=text,
+            vectors=self.vectors,
             training={},
             metrics={},
             files={},
         )
-        return LoadedModel(manifest, "", torch.nn.Identity(), tokenizer=self.tokenizer)
+        return LoadedModel(manifest, "", torch.nn.Identity(), encode=self.encode)
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -513,6 +521,7 @@ class Training(Examples):
             golden_tolerance=golden_tolerance,
             text=state.text,
             tokenizer=state.tokenizer,
+            vectors=state.vectors,
             code=state.code,
             fitted=state.fitted,
         )
@@ -599,6 +608,19 @@ def _engineered(transform: Transform | None, raw: pa.Table) -> tuple[pa.Table, n
         reasons |= {start + row.position: Reason("score", row.rule, row.column, row.detail) for row in made.broken}
     empty = _joined(raw.schema.empty_table(), transform.gives.empty_table())
     return pa.concat_tables(tables) if tables else empty, np.concatenate(positions), reasons
+
+
+def _own_encoder(function: own_encoder.Function, fitted: Fitted, raw: pa.Table) -> OwnEncoder:
+    """The pipeline's encoder and the arrays that it gives; a row for which it raises tells nothing of them.
+
+    Raises:
+        ScoringError: it raises for all of the first rows, or returns no arrays.
+    """
+    first = whole(raw.slice(0, GOLDEN_ROWS))
+    for batch in (first, *(first.slice(row, 1) for row in range(first.num_rows))):
+        with contextlib.suppress(ScoringError):
+            return OwnEncoder.learn(function, fitted, batch)
+    return OwnEncoder.learn(function, fitted, first.slice(0, 1))
 
 
 def _numbers(values: pa.Array, column: str) -> np.ndarray:

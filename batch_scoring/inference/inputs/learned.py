@@ -1,4 +1,4 @@
-"""What an encoder learns from training rows: vocabularies, and the tokenizer of texts.
+"""What an encoder learns from training rows: vocabularies, the length of vectors, and the tokenizer of texts.
 
 Scoring reads them from the bundle, and never learns.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.inputs.ragged import widths
@@ -58,6 +59,22 @@ def _words(name: str, column: pa.ChunkedArray) -> list[str]:
             f"{name} has no value in the sample; leave it out of features.categorical, or give its words"
         )
     return sorted(word for _, word in found[:MOST_WORDS])
+
+
+def vector_sizes(rows: pa.Table, columns: Sequence[str]) -> dict[str, int]:
+    """How many numbers the lists of each column have: as many as most of them.
+
+    Raises:
+        UnsoundError: no list of a column has any.
+    """
+    found: dict[str, int] = {}
+    for name in columns:
+        counts = pc.list_value_length(rows[name]).value_counts().to_pylist()
+        sizes = {each["values"]: each["counts"] for each in counts if each["values"]}
+        if not sizes:
+            raise UnsoundError(f"{name} has no list of numbers in the sample; leave it out of features.vectors")
+        found[name] = max(sizes, key=lambda size: (sizes[size], size))
+    return found
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> bytes:
