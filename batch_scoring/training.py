@@ -155,8 +155,8 @@ class _Learned:
         self.text = learned.text_of(tokenizer, rows, self.pipeline.spec.features.text, longest)
         self.tokenizer = tokenizer
 
-    def tokens(self, rows: pa.Table) -> tuple[Texts, Ragged] | None:
-        """The ids of texts; None if the pipeline has none.
+    def texts(self) -> Texts | None:
+        """What reads the texts; None if the pipeline has none.
 
         Raises:
             UnsoundError: there is no tokenizer yet.
@@ -167,8 +167,7 @@ class _Learned:
             raise UnsoundError(
                 f"features.text of {self.pipeline.name} needs a tokenizer: give tokenizer=, or call train_tokenizer()"
             )
-        texts = Texts(self.text, self.tokenizer)
-        return texts, texts.encode(whole(rows.select(self.text.columns)))
+        return Texts(self.text, self.tokenizer)
 
     def parameters(self, inputs: Tensors) -> dict[str, str]:
         """The inputs that the network takes, by the names of its parameters, in their order.
@@ -306,7 +305,8 @@ class Examples:
 
     @functools.cached_property
     def _tokens(self) -> tuple[Texts, Ragged] | None:
-        return self._learned.tokens(self.rows)
+        texts = self._learned.texts()
+        return (texts, texts.encode(whole(self.rows.select(texts.text.columns)))) if texts else None
 
     def _by_width(self) -> list[tuple[int, np.ndarray]]:
         """The rows in groups whose inputs have one shape: the width of their texts, and their positions."""
@@ -492,9 +492,11 @@ class Training(Examples):
 
         Raises:
             BundleError: the network cannot be scored with, or gives other outputs than expected; nothing is written.
-            UnsoundError: the sample is too small, or what the network was built with is not known.
+            UnsoundError: the sample is too small, there is no tokenizer for its texts, or what the network was built
+                with is not known.
         """
         folder, head = Path(folder), _head(task, classes)
+        self._learned.texts()
         everything = [self._found, *([self._held_out._found] if self._held_out else [])]
         raw = pa.concat_tables([_joined(each.raw, _day_alone(each.rows)) for each in everything])
         rows = pa.concat_tables([each.rows for each in everything], promote_options="permissive")

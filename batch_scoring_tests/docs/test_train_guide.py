@@ -1,6 +1,5 @@
 """What the guide on training shows is the whole code of three models, and works as it stands."""
 
-import os
 import re
 import runpy
 import sys
@@ -59,7 +58,7 @@ def train(place: Path, shown: dict[str, str]) -> Training:
     for name, text in shown.items():
         (folder / name).write_text(text)
     data: Training = runpy.run_path(str(folder / "train.py"))["data"]
-    assert os.listdir(place / "data" / folder.name / "models") == ["v1"]
+    assert [each.name for each in (place / "data" / folder.name / "models").iterdir()] == ["v1"]
     return data
 
 
@@ -96,7 +95,7 @@ def letters() -> pa.Table:
     random = np.random.default_rng(8)
     words = {"claims": "damage accident repair", "contracts": "cancel renew sign", "complaints": "late rude never"}
     departments = random.choice([*words], 40 * len(DAYS))
-    common = "dear please the your with regards thank you Schaden".split()
+    common = ["dear", "please", "the", "your", "with", "regards", "thank", "you", "Schaden"]
 
     def text(department: str, length: int) -> str:
         own = random.choice(words[department].split(), 2)
