@@ -142,6 +142,7 @@ COLUMNS = {
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
 COMMANDS = [
+    "new",
     "backfill",
     "score",
     "decide",
