@@ -5,6 +5,7 @@ They are imported by processes of their own, so this module imports nothing larg
 
 import datetime
 import hashlib
+import os
 import time
 from datetime import date
 from typing import Any
@@ -100,3 +101,10 @@ def in_a_table(rows: pa.Table, fitted: Fitted) -> pa.Table:
 
 def as_lists(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
     return {"made": [None if word is None else len(word) for word in rows["word"].to_pylist()]}
+
+
+def dies_later(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
+    """As C code does that does not bear another clock."""
+    if datetime.datetime.__module__ != "datetime":
+        os._exit(3)
+    return {"made": rows["amount"]}

@@ -408,7 +408,7 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
         BundleError: a row's outputs depend on other rows.
     """
     with _located(bundle.uri):
-        golden = model.with_engineered(bundle.golden)
+        golden = transforms.with_engineered(model, bundle.golden)
         row_independence.check_rows_are_independent(model, golden)
         if bundle.manifest.described or bundle.manifest.arrays:  # the reference has not what they need
             vocabularies.check_codes(model, golden)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-    from batch_scoring.inference.inputs.encoded import FailedRow
-
 FORMATS = (1, 2)
 """Formats that can be read; 2 is written. In format 1 the task was a name, with the classes beside it."""
 
@@ -224,7 +222,7 @@ class MakesArrays(Protocol):
     def blank(self, rows: int) -> "dict[str, np.ndarray]":
         """Zeros for some rows."""
 
-    def encode(self, batch: "pa.RecordBatch", found: "Mapping[str, np.ndarray]") -> "list[FailedRow]":
+    def encode(self, batch: "pa.RecordBatch", found: "Mapping[str, np.ndarray]") -> "list[BrokenRow]":
         """Fill arrays of at least as many rows; return the rows for which the function raises."""
 
 

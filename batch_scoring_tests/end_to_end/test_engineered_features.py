@@ -13,6 +13,7 @@ import torch
 from batch_scoring.cli.score import score_files
 from batch_scoring.cli.score.score_files import ScoreRequest
 from batch_scoring.daily.model_code import model_code
+from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.monitoring.checks.model_checks import examine
@@ -218,7 +219,9 @@ def test_drift_of_engineered_features_is_found(tiny: TinyProject) -> None:
     engineer(tiny)
     deliver(tiny, reference=reference_rows())
     tiny.land(DAY, ordinary(DAY, 200))
-    assert checks(tiny.run())["validated_features/features_match_reference"]
+    found = checks(tiny.run())
+    assert found["validated_features/features_match_reference"]
+    assert found["validated_features/categories_are_present"], "no table has shades, so none is absent"
     sample = samples.get(tiny.pipeline.output, DAY)
     assert sample is not None
     assert set(sample.rows.column_names) >= {"id", "x", "y", "n", "ratio", "level", "shade", "prob_class_1"}
@@ -303,3 +306,46 @@ def test_a_transform_that_raises_for_many_rows_of_a_shard_stops_the_day(tiny: Ti
     tiny.land(DAY, rows.set_column(1, "x", pa.array([*broken[1:], 0.0])))
     assert tiny.run().success
     assert tiny.read().num_rows == 400
+
+
+def test_rules_about_other_columns_than_the_transform_makes_stop_the_model(tiny: TinyProject) -> None:
+    engineer(tiny)
+    deliver(tiny)
+    tiny.write_code(schema=SCHEMA + RULES + "    more: float\n")
+    finding = next(one for one in examine(tiny.pipeline).findings if not one.passed)
+    assert finding.check == "golden_rows_agree"
+    assert "features.transform returned no column more, which schema:Engineered of" in finding.message
+    with pytest.raises(BundleError, match=r"golden: features\.transform returned no column more"):
+        deliver(tiny, "v2")
+
+
+def test_the_table_of_features_is_described_with_the_columns_that_only_the_transform_gets(tiny: TinyProject) -> None:
+    engineer(tiny)
+    asset = next(
+        node
+        for node in tiny.definitions.resolve_asset_graph().asset_nodes
+        if node.key.path == [tiny.name, "validated_features"]
+    )
+    columns = {column.name: column.type for column in asset.metadata["dagster/column_schema"].columns}
+    assert columns == {
+        "id": "key",
+        "x": "numeric",
+        "y": "numeric",
+        "n": "numeric",
+        "c": "column",
+        "source_file": "string",
+        "row_number": "int64",
+        "dt": "date",
+    }
+
+
+def test_a_pipeline_s_own_function_is_tried_in_another_process(tiny: TinyProject) -> None:
+    """With the modules beside it, wherever the pipelines are."""
+    engineer(tiny)
+    (tiny.folder / "helper.py").write_text("import datetime\n\ndef year():\n    return datetime.date.today().year\n")
+    text = FEATURES["arrow"].replace('pc.add(rows["n"], 1)', 'pc.add(rows["n"], year())')
+    write_features(tiny, f"from batch_scoring.pipelines.{tiny.name}.helper import year\n{text}")
+    with pytest.raises(
+        BundleError, match=r"with the clock 400 days ahead: level is 40\d\d in golden row 0, .* the clock"
+    ):
+        deliver(tiny)

@@ -145,13 +145,15 @@ def _column(name: str, sample: Sample) -> Column:
 def _why_no_name(name: str) -> str:
     if name in RESERVED or name.startswith("prob_class_"):
         return "the tables have a column of that name; rename it"
-    is_plain = name.isprintable() and name.strip() and "${" not in name
+    if not name.strip():
+        return "it has no name"
+    is_plain = name.isprintable() and "${" not in name
     return "" if is_plain else "its name cannot be written in a spec; rename it"
 
 
 def _of_text(name: str, texts: pa.Array, sample: Sample) -> Column:
     present = texts.drop_null()
-    words = pc.is_in(present, pa.array(["", *NULL_WORDS]))
+    words = pc.is_in(present, pa.array(NULL_WORDS))
     values = present.filter(pc.invert(words))
     if len(values) and _all(values, _NUMBER):
         nulls = tuple(sorted(pc.unique(present.filter(words)).to_pylist()))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -40,15 +41,16 @@ def days_of(sample: Sample, column: str | None, day: str) -> Days:
 def land(pipeline: Pipeline, sample: Sample, days: Days) -> None:
     """Write the files of a sample's days."""
     for day, mask in days.items():
-        name, content = _file(sample, mask)
-        pipeline.landing.put(f"{day_folder(day)}{name}", content)
-
-
-def _file(sample: Sample, mask: pa.Array | None) -> tuple[str, bytes]:
-    if mask is None:
-        return sample.file.name, sample.file.read_bytes()
-    rows = sample.rows.filter(mask)
-    return ("rows.csv", _csv(rows, sample.delimiter)) if sample.is_text else ("rows.parquet", _parquet(rows))
+        if mask is None:
+            with pipeline.landing.scratch() as copy:
+                shutil.copyfile(sample.file, copy)
+                pipeline.landing.put_file(copy, f"{day_folder(day)}{sample.file.name}")
+            continue
+        rows = sample.rows.filter(mask)
+        if sample.is_text:
+            pipeline.landing.put(f"{day_folder(day)}rows.csv", _csv(rows, sample.delimiter))
+        else:
+            pipeline.landing.put(f"{day_folder(day)}rows.parquet", _parquet(rows))
 
 
 def _csv(rows: pa.Table, delimiter: str) -> bytes:

@@ -19,6 +19,9 @@ WIDTH = 120
 """Maximum length of a line of code."""
 YAML_WIDTH = 100
 
+YEARS_BACK = 2
+"""Years before the sample's whose days may be scored too."""
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _OF_PANDERA = (
@@ -42,7 +45,8 @@ def schema(pipeline: str, roles: Roles, sample: Sample) -> str:
     return f'''"""The contract on the rows of {pipeline}; a row that breaks it is quarantined.
 
 Written by `batch-scoring new` from {source}.
-It has seen nothing else: confirm each line, widen or narrow it, and delete its comment. Other columns are ignored.
+Types and ranges are guesses from this file alone: confirm each line, or correct it, and delete its comment. Columns
+that are not listed are ignored.
 """
 
 import pandera.pandas as pa
@@ -113,16 +117,16 @@ def _shortened(words: Iterable[str]) -> str:
 
 def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
     """Return the text of `pipeline.yaml`; `first`: the sample's first day."""
-    name = class_name(pipeline)
-    what = (
-        f"the {'probability' if roles.label.classes else 'value'} of {roles.label.name}" if roles.label else "A score"
-    )
+    name, start = class_name(pipeline), f"{int(first[:4]) - YEARS_BACK}-01-01"
+    what = "A score"
+    if roles.label:
+        what = f"The {'probability' if roles.label.classes else 'value'} of {roles.label.name}"
     csv = _csv(roles, sample)
     return "\n".join(
         [
             f"name: {pipeline}",
             f"description: {_quoted(f'{what}, every day, for each {roles.key.name}.')}  # confirm: and for whom",
-            f'partitions: {{start: "{first[:4]}-01-01", timezone: UTC}}  # confirm: the first day; where days begin',
+            f'partitions: {{start: "{start}", timezone: UTC}}  # confirm: the first day, and where days begin',
             "input:",
             f"  key: {_yaml(roles.key.name)}  # one row a day is scored for each",
             *([f"  csv: {{{csv}}}"] if csv else []),
@@ -130,7 +134,7 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
             f'  schema: "schema:{name}"',
             *_listed("numeric", roles.numeric),
             *_listed("categorical", roles.categorical),
-            *(f"  # left out: {one_line(column)}: {why}" for column, why in roles.left_out),
+            *(f"  # left out: {one_line(column) or 'a column'}: {why}" for column, why in roles.left_out),
             "model:",
             f"  bundle: {pipeline}/models/v1  # below the data root; a new model gets a folder of its own",
             '  network: "network:Network"',

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import SampleError, UnreadableFileError
@@ -88,11 +89,12 @@ def _text(column: pa.Array, name: str, file: Path) -> pa.Array:
 
 
 def trimmed(column: pa.Array) -> pa.Array:
-    """Return a column as the contract sees it before it casts: text without blanks around it, null where blank."""
+    """Return a column with its text as the contract sees it: without blanks around it. Blank cells are null."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_binary(column.type):
         column, _ = casting.decode(column)
     if casting.kind_of(column.type) == "text":
-        return casting.trimmed(column.cast(pa.string()), pa.array([""]))
+        texts = casting.trimmed(column.cast(pa.string()), pa.array([""]))
+        return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
     return column

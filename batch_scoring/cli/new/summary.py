@@ -11,6 +11,7 @@ from batch_scoring.monitoring.drift.calibration import LEAST_REFERENCE_DAYS
 from batch_scoring.runtime.printable import one_line, shell_word
 
 _NAMES_SHOWN = 5
+_NO_NAME = "a column"
 
 
 def found(sample: Sample, roles: Roles) -> str:
@@ -23,7 +24,7 @@ def found(sample: Sample, roles: Roles) -> str:
     if roles.label:
         lines.append(f"label        {roles.label.name}: {_listed(roles.label.classes) or 'a number'}")
     lines.append(f"features     {len(roles.numeric)} numeric, {len(roles.categorical)} categorical")
-    lines += [f"left out     {one_line(name)}: {why}" for name, why in roles.left_out]
+    lines += [f"left out     {one_line(name) or _NO_NAME}: {why}" for name, why in roles.left_out]
     return "\n".join(lines) + "\n"
 
 

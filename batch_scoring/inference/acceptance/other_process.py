@@ -6,6 +6,7 @@ A function that cannot be imported there (it is in a script, or within another f
 engineered values, which every load compares, will show it later.
 """
 
+import contextlib
 import datetime
 import importlib
 import json
@@ -22,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from batch_scoring.inference.inputs import fitted
-from batch_scoring.inference.inputs.transform import Function, Transform
+from batch_scoring.inference.inputs.transform import Function, Transform, whole
 
 AHEAD = datetime.timedelta(days=400)
 """By how much the clock is set ahead: another day, month and year."""
@@ -39,19 +40,19 @@ _SEEDED, _AHEAD = "seeded.arrow", "ahead.arrow"
 
 @dataclass(frozen=True)
 class Found:
-    """Engineered features of the same rows in another process."""
+    """Engineered features of the same rows in another process; None where the function does not run."""
 
-    seeded: pa.Table
+    seeded: pa.Table | None = None
     """With another seed of `hash`."""
-    ahead: pa.Table
-    """With the clock set ahead as well."""
+    ahead: pa.Table | None = None
+    """With the clock set ahead as well, also when its module was imported."""
 
 
-def run(transform: Transform, rows: pa.RecordBatch) -> Found | None:
-    """Engineered features as another process makes them; None if it cannot run the function."""
+def run(transform: Transform, rows: pa.RecordBatch) -> Found:
+    """Engineered features as another process makes them."""
     place = _place(transform.function)
     if place is None:
-        return None
+        return Found()
     with tempfile.TemporaryDirectory(prefix="batch_scoring_transform_") as name:
         folder = Path(name)
         (folder / _PLACE).write_text(json.dumps(place))
@@ -61,11 +62,9 @@ def run(transform: Transform, rows: pa.RecordBatch) -> Found | None:
         command = [sys.executable, "-m", __name__, name]
         path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # noqa: PTH109
         environment = {**os.environ, "PYTHONHASHSEED": "random", "PYTHONPATH": path}
-        try:
-            subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT, check=True)
-        except (subprocess.SubprocessError, OSError):
-            return None
-        return Found(_read(folder / _SEEDED), _read(folder / _AHEAD))
+        with contextlib.suppress(subprocess.SubprocessError, OSError):  # what it has written counts
+            subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT, check=False)
+        return Found(_read_if_written(folder / _SEEDED), _read_if_written(folder / _AHEAD))
 
 
 def _place(function: Function) -> dict[str, Any] | None:
@@ -85,80 +84,78 @@ def _main(folder: Path) -> None:
     files = {file.name: file.read_bytes() for file in folder.iterdir() if fitted.is_of_fitted(file.name)}
     for package, paths in place["packages"].items():
         known = importlib.import_module(package).__path__
-        known.extend(path for path in paths if path not in known)
-    clock = _Clock()
-    importlib.import_module(place["module"])  # with all libraries, which keep the clock as it is
-    clock.replace()
-    clock.ahead = AHEAD  # what the module computes when it is imported is the clock's too
+        for path in [path for path in paths if path not in known]:
+            known.append(path)  # a namespace package's path has no extend
+    # all libraries are imported now: those with C code of their own do not bear another datetime
+    _write(folder / _SEEDED, _made(place, fitted.load(files), rows))
+    _set_clock_ahead()
     own = place["module"].rpartition(".")[0]
     for name in [name for name in sys.modules if name == place["module"] or (own and name.startswith(f"{own}."))]:
         del sys.modules[name]
+    _write(folder / _AHEAD, _made(place, fitted.load(files), rows))
+
+
+def _made(place: dict[str, Any], state: fitted.Fitted, rows: pa.Table) -> pa.RecordBatch:
     function = getattr(importlib.import_module(place["module"]), place["name"])
-    transform = Transform(function, fitted.load(files), rows.schema, pa.schema([]))
-    batch = rows.combine_chunks().to_batches()[0]
-    for name, clock.ahead in ((_SEEDED, datetime.timedelta()), (_AHEAD, AHEAD)):
-        made, _ = transform.run(batch, typed=False)
-        _write(folder / name, made)
+    made, raising = Transform(function, state, rows.schema, pa.schema([])).run(whole(rows), typed=False)
+    if raising:
+        sys.exit(f"it raises: {raising[0].detail}")
+    return made
 
 
-class _Clock:
-    """The clock of this process, which can be set ahead for what is imported from then on.
+def _set_clock_ahead() -> None:
+    """Set the clock of this process ahead, for what is imported from now on.
 
     The classes of `datetime` are replaced, as libraries for tests do it: this process does nothing else.
     """
 
-    def __init__(self) -> None:
-        self.ahead = datetime.timedelta()
+    class OfAll(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, _DateTime if issubclass(cls, _DateTime) else _Date)
 
-    def replace(self) -> None:
-        """Put itself in the place of the system's clock."""
-        self._replace_classes()
-        self._replace_functions()
-        if pandas := sys.modules.get("pandas"):
-            for name in ("now", "today", "utcnow"):
-                setattr(pandas.Timestamp, name, staticmethod(self._shifted(getattr(pandas.Timestamp, name))))
+    class Date(_Date, metaclass=OfAll):
+        @classmethod
+        def today(cls) -> Any:  # noqa: ANN401
+            return _Date.today() + AHEAD
 
-    def _shifted(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments, **options: original(*arguments, **options) + self.ahead
+    class DateTime(_DateTime, metaclass=OfAll):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:  # noqa: ANN401
+            return _DateTime.now(tz) + AHEAD
 
-    def _replace_classes(self) -> None:
-        clock = self
+        @classmethod
+        def today(cls) -> Any:  # noqa: ANN401
+            return _DateTime.now() + AHEAD
 
-        class OfAll(type):
-            def __instancecheck__(cls, value: object) -> bool:
-                return isinstance(value, _DateTime if issubclass(cls, _DateTime) else _Date)
+        @classmethod
+        def utcnow(cls) -> Any:  # noqa: ANN401
+            return _DateTime.now(datetime.UTC).replace(tzinfo=None) + AHEAD
 
-        class Date(_Date, metaclass=OfAll):
-            @classmethod
-            def today(cls) -> Any:  # noqa: ANN401
-                return _Date.today() + clock.ahead
+    datetime.date, datetime.datetime = Date, DateTime  # type: ignore[misc]
+    seconds = int(AHEAD.total_seconds())
+    now, ns, local, utc = time.time, time.time_ns, time.localtime, time.gmtime
+    time.time, time.time_ns = (lambda: now() + seconds), (lambda: ns() + seconds * 10**9)
+    time.localtime = lambda at=None: local(time.time() if at is None else at)
+    time.gmtime = lambda at=None: utc(time.time() if at is None else at)
+    if pandas := sys.modules.get("pandas"):
+        for name in ("now", "today", "utcnow"):
+            setattr(pandas.Timestamp, name, staticmethod(_shifted(getattr(pandas.Timestamp, name))))
 
-        class DateTime(_DateTime, metaclass=OfAll):
-            @classmethod
-            def now(cls, tz: datetime.tzinfo | None = None) -> Any:  # noqa: ANN401
-                return _DateTime.now(tz) + clock.ahead
 
-            @classmethod
-            def today(cls) -> Any:  # noqa: ANN401
-                return _DateTime.now() + clock.ahead
-
-            @classmethod
-            def utcnow(cls) -> Any:  # noqa: ANN401
-                return _DateTime.now(datetime.UTC).replace(tzinfo=None) + clock.ahead
-
-        datetime.date, datetime.datetime = Date, DateTime  # type: ignore[misc]
-
-    def _replace_functions(self) -> None:
-        now, ns, local, utc = time.time, time.time_ns, time.localtime, time.gmtime
-        time.time = lambda: now() + self.ahead.total_seconds()
-        time.time_ns = lambda: ns() + int(self.ahead.total_seconds()) * 10**9
-        time.localtime = lambda seconds=None: local(time.time() if seconds is None else seconds)
-        time.gmtime = lambda seconds=None: utc(time.time() if seconds is None else seconds)
+def _shifted(clock: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **options: clock(*arguments, **options) + AHEAD
 
 
 def _write(file: Path, rows: pa.RecordBatch) -> None:
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_batch(rows)
+
+
+def _read_if_written(file: Path) -> pa.Table | None:
+    try:
+        return _read(file)
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def _read(file: Path) -> pa.Table:

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.config.validation.spec_validation import RESERVED
-from batch_scoring.errors import ScoringError, UnsoundError
+from batch_scoring.errors import ContractError, ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.transform import NAME, Transform, whole
-from batch_scoring.inference.manifest import MakesFeatures, Manifest
+from batch_scoring.inference.manifest import LoadedModel, MakesFeatures, Manifest
 from batch_scoring.inference.network.code import ModelCode
 
 PREFIX = "engineered."
@@ -53,10 +53,7 @@ _OTHERS = (
 )
 
 
-_PROCESS = (
-    "it takes Python's hash() of a text, which is another one in every process (hashlib gives the same), or has read "
-    "the clock when its module was imported"
-)
+_PROCESS = "it takes Python's hash() of a text, which is another one in every process; hashlib gives the same"
 _CLOCK = "it reads the clock, so that a day has other scores whenever it is run again. Have the time as a column"
 
 
@@ -99,14 +96,14 @@ def engineer(code: ModelCode, state: Fitted, golden: pa.Table, reference: pa.Tab
         raw = golden.drop_columns([name for name in DAY if name in golden.column_names])
         transform = Transform.learn(code.transform, state, raw, code.rules)
         made = transform.applied(golden)
-    except ScoringError as error:
+    except (ScoringError, ContractError) as error:
         raise UnsoundError(f"golden: {error}") from error
     known = {*reference.column_names, *RESERVED}
     if taken := [name for name in transform.gives.names if name in known]:
         raise UnsoundError(f"{NAME} returned {', '.join(taken)}, a column of the rows or of our tables; rename it")
     try:
         with_features = transform.applied(reference)
-    except ScoringError as error:
+    except (ScoringError, ContractError) as error:
         raise UnsoundError(f"reference: {error}") from error
     check_rows_are_independent(transform, golden, reference)
     check_other_process(transform, golden)
@@ -154,13 +151,13 @@ def check_other_process(transform: Transform, golden: pa.Table) -> None:
     """
     rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
     found = other_process.run(transform, rows)
-    if found is None:
-        return
     expected = _run(transform, rows, "taken together")
     for table, where, cause in (
         (found.seeded, "in another process", _PROCESS),
         (found.ahead, f"with the clock {other_process.AHEAD.days} days ahead", _CLOCK),
     ):
+        if table is None or table.schema.names != expected.schema.names:
+            continue
         for name in expected.schema.names:
             here, there = expected.column(name), table[name].combine_chunks()
             if (row := _first_difference(here, there)) is not None:
@@ -181,10 +178,7 @@ def check_values(transform: MakesFeatures, golden: pa.Table) -> None:
     Raises:
         UnsoundError: they differ: floats by more than rounding, others at all.
     """
-    try:
-        made = transform.applied(golden)
-    except ScoringError as error:
-        raise UnsoundError(f"the golden rows: {error}") from error
+    made = _applied(transform, golden)
     for field in transform.gives:
         expected, found = (whole(golden.select([PREFIX + field.name])).column(0), made[field.name].combine_chunks())
         if (row := _first_deviation(expected, found)) is not None:
@@ -192,6 +186,22 @@ def check_values(transform: MakesFeatures, golden: pa.Table) -> None:
                 f"{NAME} gives other values than when the bundle was written: {field.name} is {found[row].as_py()!r} "
                 f"in golden row {row}, where it was {expected[row].as_py()!r}: {OTHER_VALUES}"
             )
+
+
+def with_engineered(model: LoadedModel, golden: pa.Table) -> pa.Table:
+    """The golden rows with the engineered features, if the model has any.
+
+    Raises:
+        UnsoundError: a row has none.
+    """
+    return _applied(model.transform, golden) if model.transform else golden
+
+
+def _applied(transform: MakesFeatures, golden: pa.Table) -> pa.Table:
+    try:
+        return transform.applied(golden)
+    except (ScoringError, ContractError) as error:
+        raise UnsoundError(f"the golden rows: {error}") from error
 
 
 def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) -> pa.RecordBatch:

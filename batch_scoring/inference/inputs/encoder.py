@@ -66,7 +66,7 @@ class Encoder:
         if self._vectors.width:
             failed += self._vectors.encode(batch, tensors["vectors"])
         if self._own:
-            failed += self._own.encode(batch, tensors)
+            failed += [FailedRow(row.position, row.rule, row.detail) for row in self._own.encode(batch, tensors)]
         groups = _by_length(self._texts, batch, tensors) if self._texts else single(tensors, batch.num_rows)
         return Encoded(tuple(groups), tuple(failed), unknown)
 

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.errors import ScoringError, is_out_of_memory
-from batch_scoring.inference.inputs.encoded import FailedRow
-from batch_scoring.inference.manifest import ArrayInput
+from batch_scoring.inference.manifest import ArrayInput, BrokenRow
 
 Function = Callable[[pa.RecordBatch, Any], object]
 
@@ -68,14 +67,14 @@ class OwnEncoder:
         """Zeros for some rows."""
         return {name: np.zeros((rows, *each.shape), each.type) for name, each in self.gives.items()}
 
-    def encode(self, batch: pa.RecordBatch, found: Mapping[str, np.ndarray]) -> list[FailedRow]:
+    def encode(self, batch: pa.RecordBatch, found: Mapping[str, np.ndarray]) -> list[BrokenRow]:
         """Fill arrays of at least as many rows; return the rows for which the function raises, which stay zero.
 
         Raises:
             ScoringError: it returns other arrays than when the bundle was written, or raises for more than
                 `MOST_RAISING` rows.
         """
-        failed: list[FailedRow] = []
+        failed: list[BrokenRow] = []
         for start, arrays in self._halved(self.input(batch), 0, failed):
             for name, values in arrays.items():
                 found[name][start : start + len(values)] = values
@@ -96,7 +95,7 @@ class OwnEncoder:
         return pa.RecordBatch.from_arrays(columns, schema=self.reads)
 
     def _halved(
-        self, rows: pa.RecordBatch, start: int, failed: list[FailedRow]
+        self, rows: pa.RecordBatch, start: int, failed: list[BrokenRow]
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield where arrays begin, and the arrays, for all rows for which the function does not raise."""
         if not rows.num_rows:
@@ -113,7 +112,7 @@ class OwnEncoder:
                 yield from self._halved(rows.slice(0, half), start, failed)
                 yield from self._halved(rows.slice(half), start + half, failed)
                 return
-            failed.append(FailedRow(start, "encode_raises", _summary(error)))
+            failed.append(BrokenRow(start, "encode_raises", "", _summary(error)))
             if len(failed) > MOST_RAISING:
                 raise ScoringError(
                     f"{NAME} raises for more than {MOST_RAISING} rows of a record batch: the function is at fault; "

@@ -74,6 +74,7 @@ def test_a_column_that_cannot_be_a_feature_is_left_out_with_the_reason(sampled: 
     [
         ("dt", "the tables have a column of that name; rename it"),
         ("prob_class_1", "the tables have a column of that name; rename it"),
+        ("", "it has no name"),
         ("${HOME}", "its name cannot be written in a spec; rename it"),
         ("a\tb", "its name cannot be written in a spec; rename it"),
     ],

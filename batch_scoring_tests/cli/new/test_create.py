@@ -1,5 +1,6 @@
 """From a stranger's table to scored days; what cannot become a pipeline is one line, and leaves nothing behind."""
 
+import json
 import os
 import re
 import shutil
@@ -71,20 +72,47 @@ def test_a_strangers_table_is_scored_by_two_commands_and_two_more_days_by_a_thir
     leaving, staying = (np.mean([scores[key] for key in risk if risk[key] is gone]) for gone in (True, False))
     assert leaving > staying + 0.1
 
-    days = ("2026-01-02", "2026-01-03")  # later tables have no label, and columns of their own
+    year = int(first[:4]) - 1
+    days = (f"{year}-12-30", f"{year}-12-31")  # without a label, in another order, and with a column more
     for number, day in enumerate(days, start=1):
         rows = [row | {"new": "x"} for row in customers(500, seed=number)]
         for row in rows:
             del row["Churn"]
-        place = stranger.folder / f"data/telco/landing/dt={day.replace('2026', first[:4])}"
+        place = stranger.folder / f"data/telco/landing/dt={day}"
         place.mkdir()
         (place / "telco.csv").write_text(as_csv([dict(reversed(row.items())) for row in rows]))
-    days = tuple(day.replace("2026", first[:4]) for day in days)
     said = stranger.types(f"backfill telco {days[0]} {days[1]}")
     assert len(re.findall(r"^\S+ +500 +500 +0 +0 ", said, re.MULTILINE)) == 2, said
     assert all(len(stranger.scores(day)) == 500 for day in days)
     assert "no errors" in stranger.types("doctor telco")
     stranger.types("mypy batch_scoring/pipelines/telco")
+
+
+@pytest.mark.slow
+def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) -> None:
+    stranger = Stranger(on_disk / "project")
+    random = np.random.default_rng(0)
+    table = on_disk / "flats.jsonl"
+    with table.open("w") as file:
+        for number in range(1_200):
+            size, sunny = round(random.uniform(20, 120), 1), bool(random.random() < 0.5)
+            flat = {"flat": number // 3, "day": f"2026-03-{number % 3 + 1:02d}", "size": size, "sunny": sunny}
+            rent = 10 * size + 150 * sunny + random.normal(0, 20)
+            file.write(json.dumps(flat | {"size": size if number % 9 else None, "rent": rent, "rooms": [1, 2]}) + "\n")
+    said = stranger.types(f"new flats --sample {table} --label rent --day day --key flat")
+    assert "features     2 numeric, 0 categorical\n" in said
+    assert "left out     rooms: it holds arrays or objects; only single values are features\n" in said
+    assert "landing/dt=2026-03-01 to dt=2026-03-03, 3 days\n" in said
+    learned, guessed = (
+        float(re.findall(rf"{name} ([0-9.]+)", said)[0]) for name in ("error_held_out", "median_held_out")
+    )
+    assert learned < guessed / 3, said
+    uris = DeltaTable(str(stranger.folder / "data/flats/tables/predictions")).file_uris()
+    rows = [row for uri in uris for row in pq.ParquetFile(uri).read().to_pylist()]
+    assert sorted(row["flat"] for row in rows) == list(range(400)), "the newest day alone"
+    assert np.std([row["prediction"] for row in rows]) > 100
+    assert len(re.findall(r"^\S+ +400 +400 +0 +0 ", said, re.MULTILINE)) == 1
+    stranger.types("backfill flats 2026-03-01 2026-03-02")
 
 
 # in this process, without training

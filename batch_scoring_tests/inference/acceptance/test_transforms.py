@@ -267,6 +267,15 @@ def test_a_sound_transform_is_accepted_and_its_model_loads(tmp_path: Path, trans
     assert load_bundle(open_folder(str(tmp_path)), ModelCode(Net, transform)).sha256 == sha256
 
 
+@pytest.mark.parametrize(("transform", "said"), [(untyped, "its type follows"), (arrow_dropped, ROWS_LOST)])
+def test_missing_values_are_tried_where_the_reference_alone_has_some(
+    tmp_path: Path, transform: Callable[..., object], said: str
+) -> None:
+    complete = pc.and_(rows(200)["visits"].is_valid(), rows(200)["income"].is_valid())
+    golden = rows(200).filter(complete).slice(0, 64).drop_columns("dt")
+    assert said in refusal(tmp_path, transform, golden=golden)
+
+
 def test_the_golden_rows_hold_raw_and_engineered_values_and_the_reference_both(tmp_path: Path) -> None:
     write(tmp_path, in_arrow, fitted=STATE)
     bundle = read_bundle(open_folder(str(tmp_path)))
