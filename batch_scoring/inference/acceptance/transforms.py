@@ -24,7 +24,7 @@ from batch_scoring.errors import ContractError, ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
-from batch_scoring.inference.inputs.transform import NAME, Transform, whole
+from batch_scoring.inference.inputs.transform import NAME, Transform, plain, whole
 from batch_scoring.inference.manifest import LoadedModel, MakesFeatures, Manifest
 from batch_scoring.inference.network.code import ModelCode
 
@@ -118,7 +118,7 @@ def columns_of(manifest: Manifest, golden: pa.Schema) -> tuple[pa.Schema, pa.Sch
     if (found := {field.name: str(field.type) for field in made}) != manifest.engineered:
         raise UnsoundError(f"it has the engineered features {found}, and the manifest says {manifest.engineered}")
     ours = {*DAY, *manifest.output_columns, *(PREFIX + name for name in manifest.engineered)}
-    return pa.schema([field for field in golden if field.name not in ours]), pa.schema(made)
+    return plain(pa.schema([field for field in golden if field.name not in ours])), pa.schema(made)
 
 
 def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) -> None:
