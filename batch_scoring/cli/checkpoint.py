@@ -12,13 +12,18 @@ from batch_scoring.cli.parameters import Subcommand
 from batch_scoring.cli.sample_file import read_outputs, read_sample
 from batch_scoring.cli.task_options import SEVERAL, task_of, task_options
 from batch_scoring.config.loader import declared_pipeline
-from batch_scoring.errors import BatchScoringError, CheckpointError
-from batch_scoring.inference.bundle import MANIFEST, read_version
+from batch_scoring.errors import BatchScoringError, CheckpointError, UnsoundError
+from batch_scoring.inference.bundle import LARGEST_TOKENIZER, MANIFEST, read_version
 from batch_scoring.inference.checkpoints.convert import convert
+from batch_scoring.inference.inputs.fitted import Fitted
+from batch_scoring.inference.inputs.fitted import load as load_fitted
 from batch_scoring.runtime.printable import guarded
 from batch_scoring.storage.folders.addresses import open_folder
 
 _FILE = click.Path(path_type=Path)
+_EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
 _NOT_COMPARED = "not compared with the training code's own outputs: no --expected"
 
 
@@ -101,7 +106,7 @@ def _repeated(arguments: Iterable[str], names: Sequence[str]) -> Iterator[str]:
     metavar="FILE",
     type=_FILE,
     required=True,
-    help="Parquet or CSV: key, dt and features of the training window.",
+    help="Parquet, CSV or JSON Lines: key, dt and features of the training window.",
 )
 @task_options
 @click.option(
@@ -116,6 +121,19 @@ def _repeated(arguments: Iterable[str], names: Sequence[str]) -> Iterator[str]:
     metavar="JSON|FILE",
     type=_Vocabularies(),
     help="The words of each categorical feature, in the order of their codes from 1.",
+)
+@click.option("--tokenizer", metavar="FILE", type=_EXISTING_FILE, help="The tokenizer.json of the text features.")
+@click.option(
+    "--text",
+    metavar="JSON|FILE",
+    type=_JsonObject(),
+    help="What the tokenizer does not say: longest, padding, unknown, exact.",
+)
+@click.option(
+    "--fitted",
+    metavar="FOLDER",
+    type=_EXISTING_FOLDER,
+    help="What the features' transform has learned: fitted.json, fitted.safetensors, fitted.NAME.parquet.",
 )
 @click.option("--version", metavar="NAME", help="The version's name, unless the checkpoint has one.")
 @click.option("--entry", metavar="NAME", help="The checkpoint's entry that holds the weights, if several do.")
@@ -137,6 +155,9 @@ def checkpoint(
     sample: Path,
     arguments: dict[str, Any] | None,
     vocabularies: dict[str, list[str]] | None,
+    tokenizer: Path | None,
+    text: dict[str, Any] | None,
+    fitted: Path | None,
     version: str | None,
     entry: str | None,
     prefix: str | None,
@@ -163,6 +184,9 @@ def checkpoint(
             arguments=arguments,
             version=version,
             vocabularies=vocabularies,
+            tokenizer=_read_tokenizer(tokenizer) if tokenizer else None,
+            text=text,
+            fitted=_read_fitted(fitted) if fitted else None,
             entry=entry,
             prefix=prefix,
             metrics=dict(metrics),
@@ -195,3 +219,19 @@ def _check_unused(folder: Path) -> None:
             f"{folder} holds a bundle already; a delivered version is never replaced: give the new model "
             "a version and a folder of its own, then change model.bundle in the spec"
         )
+
+
+def _read_tokenizer(file: Path) -> bytes:
+    if file.stat().st_size > LARGEST_TOKENIZER:
+        raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes; expected a tokenizer.json of a few megabytes")
+    return file.read_bytes()
+
+
+def _read_fitted(folder: Path) -> Fitted:
+    files = {file.name: file.read_bytes() for file in sorted(folder.glob("fitted.*"))}
+    if not files:
+        raise CheckpointError(f"{folder} has no fitted.json, fitted.safetensors or fitted.NAME.parquet")
+    try:
+        return load_fitted(files)
+    except UnsoundError as error:
+        raise CheckpointError(f"{folder}: {error}") from error

@@ -11,6 +11,7 @@ from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import CheckpointError
 from batch_scoring.ingest.formats.rows import Rows
 from batch_scoring.ingest.landing_files import ENDINGS, open_rows
+from batch_scoring.ingest.schema.compiled import Column
 from batch_scoring.ingest.schema.contract import Contract, ValidationResult
 from batch_scoring.storage import parquet
 from batch_scoring.storage.folders.addresses import open_folder
@@ -36,7 +37,8 @@ def read_sample(file: Path, pipeline: Pipeline, note: Callable[[str], object]) -
     version = folder.version(file.name)
     if version is None:
         raise CheckpointError(f"{file} does not exist; expected a CSV or Parquet file")
-    with open_rows(folder, version, pipeline.spec.input.csv) as rows:
+    columns = {**contract.columns, "dt": Column("dt", pa.string(), nullable=True)}
+    with open_rows(folder, version, pipeline.spec.input.csv, columns) as rows:
         contract.unexpected(rows.schema, str(file), is_text=rows.is_text)
         validated = [(block, contract.validate(block.batch, is_text=rows.is_text)) for block in rows.read(0, _ALL)]
     for problem in _problems(file, validated):
@@ -89,15 +91,20 @@ def _problems(file: Path, validated: list[tuple[Rows, ValidationResult]]) -> Ite
     if not rejected:
         return
     rows = sum(map(len, (block for block, _ in validated)))
-    first = next(
-        (
-            f"row {block.numbers[place]}: {(reason := result.rejected[place]).rule} of column {reason.column}"
-            for block, result in validated
-            for place in result.rejected
-        ),
-        "rows that are not of the format",
+    number, reason = min(reason for block, result in validated for reason in _first_reasons(block, result))
+    yield (
+        f"{rejected:,} of {rows:,} rows of {file} are not as the schema says and were left out, first row {number}: "
+        f"{reason}"
     )
-    yield f"{rejected:,} of {rows:,} rows of {file} are not as the schema says and were left out, first {first}"
+
+
+def _first_reasons(block: Rows, result: ValidationResult) -> Iterator[tuple[int, str]]:
+    """Yield the first row that the schema rejects, and the first that is not of the format."""
+    for place in result.rejected.positions[:1].tolist():
+        reason = result.rejected[place]
+        yield int(block.numbers[place]), f"{reason.rule} of column {reason.column}"
+    for broken in block.broken[:1]:
+        yield broken.number, broken.detail
 
 
 def _with_day(file: Path, block: Rows, result: ValidationResult) -> pa.Table:

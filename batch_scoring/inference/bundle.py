@@ -65,6 +65,9 @@ PROFILE, TOKENIZER = "profile.json", "tokenizer.json"
 
 GOLDEN_ROWS = 64
 
+LARGEST_TOKENIZER = 64 * 2**20
+"""Bytes; that of the largest published vocabulary has 17 MB. A larger file is not read into memory."""
+
 _UNDO = "undo the change, or write a new bundle"
 OTHER_OUTPUTS = (
     f"the network's code has changed since the bundle was written ({_UNDO}), or this is another build of torch or "
@@ -191,6 +194,8 @@ def read_bundle(folder: Folder) -> Bundle:
                 f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
             )
         try:
+            if name == TOKENIZER:
+                _check_size(folder)
             content[name] = _read(folder, name)
         except FileNotFoundError as error:
             raise BundleError(
@@ -203,6 +208,16 @@ def read_bundle(folder: Folder) -> Bundle:
                 "it is truncated, overwritten or of another version; deliver the bundle again"
             )
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
+
+
+def _check_size(folder: Folder) -> None:
+    """Check the size of the tokenizer before it is read."""
+    file = folder.version(TOKENIZER)
+    if file and file.size > LARGEST_TOKENIZER:
+        raise BundleError(
+            f"{folder.uri}/{TOKENIZER} has {file.size:,} bytes; expected at most {LARGEST_TOKENIZER:,}: it is no "
+            "tokenizer"
+        )
 
 
 def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel:

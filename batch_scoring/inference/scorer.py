@@ -442,7 +442,11 @@ class Scorer:
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
-_RAISING = {"network_raises": "the network", "transform_raises": "features.transform"}
+_RAISING = {
+    "network_raises": "the network",
+    "transform_raises": "features.transform",
+    "encode_raises": "features.encode",
+}
 """The pipeline's own code that may raise for a row, by the rule of such rows."""
 
 

@@ -55,6 +55,17 @@ def test_rows_that_the_schema_rejects_are_left_out_and_counted(tiny: TinyProject
     ]
 
 
+def test_json_lines_have_the_types_of_the_schema_too(tiny: TinyProject, tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text(
+        '{"id": "007", "x": 1, "n": 2, "c": "red", "dt": "2024-03-01", "more": []}\n'
+        '{"id": "008", "x": "?", "n": 2, "c": "red", "dt": "2024-03-01"}\n'
+    )
+    notes: list[str] = []
+    (row,) = read_sample(tmp_path / "s.jsonl", tiny.pipeline, notes.append).to_pylist()
+    assert row == {"id": "007", "x": 1.0, "y": None, "n": 2, "c": "red", "dt": date(2024, 3, 1)}
+    assert notes[0].startswith(f"1 of 2 rows of {tmp_path}/s.jsonl are not as the schema says and were left out")
+
+
 def test_what_is_not_a_sample_is_an_error_that_names_it(tiny: TinyProject, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("id,x\nk,1\n")
     assert f"{tmp_path}/s.csv has no column y, n, c" in refusal(tiny, tmp_path / "s.csv")

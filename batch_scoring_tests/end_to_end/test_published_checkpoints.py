@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
+import tokenizers
 import torch
 
 from batch_scoring.cli.main import main
@@ -23,7 +24,7 @@ from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
-from batch_scoring_tests.tiny import TinyProject
+from batch_scoring_tests.tiny import DAY, TinyProject
 
 ROWS = 2_000
 FEATURES = ["x", "y", "n"]
@@ -406,6 +407,142 @@ def test_a_published_network_comes_in_by_one_command(
     assert scored.std() > 0.003
 
 
+NOTES = """
+import pandera.pandas as pa
+
+class Rows(pa.DataFrameModel):
+    id: str
+    note: str = pa.Field(nullable=True)
+"""
+
+READER = """
+import torch
+from torch import nn
+
+class Published(nn.Module):
+    def __init__(self, vocab_size, embed_dim, num_class):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=0)
+        self.fc = nn.Sequential(nn.Linear(embed_dim, 8), nn.ReLU(), nn.Linear(8, num_class))
+
+    def forward(self, text):                      # one text: (length,)
+        return self.fc(self.embedding(text).mean(dim=0, keepdim=True))
+
+class Net(Published):
+    def forward(self, tokens):
+        known = (tokens != 0).unsqueeze(2)
+        return self.fc((self.embedding(tokens) * known).sum(dim=1) / known.sum(dim=1))
+"""
+
+WORDS = ["[PAD]", "[UNK]", "late", "train", "refund", "please", "broken", "thanks", "again", "never"]
+
+
+def notes(count: int) -> list[str]:
+    random = np.random.default_rng(5)
+    return [" ".join(random.choice([*WORDS[2:], "zebra"], random.integers(1, 40))) for _ in range(count)]
+
+
+@pytest.fixture
+def texts(tiny: TinyProject, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command for a published network of texts; the publisher splits at blanks and has a list of words."""
+    monkeypatch.setattr(loader, "PIPELINES", tiny.packages)
+    tiny.write_code(schema=NOTES, network=READER)
+    tiny.spec["features"] = {"schema": "schema:Rows", "text": ["note"]}
+    tiny.write_spec()
+    sample = pa.table({"id": [f"k{row}" for row in range(300)], "note": notes(300)})
+    pq.write_table(sample.append_column("dt", pa.array([date(2024, 2, 1)] * 300)), tiny.folder / "sample.parquet")
+    training_run(reader(tiny), tiny.folder / "published.pt")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    words.save(str(tiny.folder / "tokenizer.json"))
+    files = ["--checkpoint", str(tiny.folder / "published.pt"), "--sample", str(tiny.folder / "sample.parquet")]
+    arguments = json.dumps({"vocab_size": len(WORDS), "embed_dim": 6, "num_class": 3})
+    command = ["checkpoint", "--pipeline", tiny.name, *files, "--arguments", arguments, "--version", "v7"]
+    return [*command, "--classes", "billing", "travel", "other"]
+
+
+def reader(tiny: TinyProject) -> torch.nn.Module:
+    torch.manual_seed(3)
+    network: torch.nn.Module = tiny.pipeline.load("network:Published")(len(WORDS), 6, 3)
+    return network.eval()
+
+
+def test_a_published_network_of_texts_comes_in_by_one_command(
+    texts: list[str], tiny: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, given = tiny.folder / "models/v7", ["--tokenizer", str(tiny.folder / "tokenizer.json")]
+    assert main([*texts, *given, "--text", '{"longest": 64}', "--out", str(out)]) == 0, capsys.readouterr().err
+    model = load_bundle(open_folder(str(out)), ModelCode.of(tiny.pipeline))
+    assert model.manifest.text is not None
+    assert (model.manifest.text.longest, model.manifest.text.unknown, model.manifest.text.padding) == (64, 1, 0)
+    batch = pa.RecordBatch.from_pydict({"id": [f"k{row}" for row in range(300)], "note": notes(300)})
+    scored = Scorer(model).score_batch(batch).scores.column("prob_class_1").to_numpy()
+    known, network = {word: index for index, word in enumerate(WORDS)}, reader(tiny)
+    with torch.inference_mode():
+        ids = [torch.tensor([known.get(word, 1) for word in note.split()]) for note in notes(300)]
+        own = torch.cat([network(each).softmax(dim=1)[:, 1] for each in ids]).numpy()
+    assert np.abs(scored - own).max() <= 1e-6 and scored.std() > 0.003
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "features.text names note: give --tokenizer tokenizer.json"),
+        (["--tokenizer", "TOKENIZER"], """the tokenizer does not say longest: --text '{"longest": …}'"""),
+        (["--tokenizer", "TOKENIZER", "--text", '{"longest": 0}'], "--text: longest: Input should be greater than or"),
+        (["--tokenizer", "TOKENIZER", "--text", '{"longest": 9, "unknown": 0}'], "unknown and padding are both 0"),
+        (["--tokenizer", "TOKENIZER", "--text", '{"length": 9, "longest": 9}'], "--text: length: Extra inputs"),
+        (["--tokenizer", "SAMPLE", "--text", '{"longest": 9}'], "tokenizer.json is no tokenizer: "),
+        (["--tokenizer", "LARGE"], "LARGE has 2,147,483,648 bytes; expected a tokenizer.json of a few megabytes"),
+    ],
+)
+def test_what_a_network_of_texts_still_needs_is_said(
+    texts: list[str], options: list[str], says: str, tiny: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tiny.folder / "LARGE").open("wb") as large:
+        large.truncate(2**31)  # takes no space
+    names = {"TOKENIZER": "tokenizer.json", "SAMPLE": "sample.parquet", "LARGE": "LARGE"}
+    given = [str(tiny.folder / names[each]) if each in names else each for each in options]
+    assert says in refusal([*texts, *given], tiny.folder / "models/v7", capsys)
+
+
+FEATURES_MADE = """
+import pyarrow.compute as pc
+
+def fit(rows):
+    return {"middle": pc.mean(rows["x"]).as_py()}
+
+def transform(rows, fitted):
+    return {"centred": pc.subtract(rows["x"], fitted["middle"])}
+"""
+
+
+@pytest.mark.parametrize("state", ["found", "missing", "empty", "broken"])
+def test_what_a_transform_has_learned_comes_from_a_folder(
+    state: str, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = KINDS["values by name"]
+    command, out = prepared(tiny, kind, monkeypatch), tiny.folder / "models/v7"
+    (tiny.folder / "features.py").write_text(FEATURES_MADE)
+    tiny.spec["features"] |= {"transform": "features:transform", "numeric": ["centred", "y", "n"]}
+    tiny.write_spec()
+    (tiny.folder / "learned").mkdir()
+    if state in ("found", "broken"):
+        (tiny.folder / "learned/fitted.json").write_text('{"middle": 0.25}' if state == "found" else "{")
+    folder = [] if state == "missing" else ["--fitted", str(tiny.folder / "learned")]
+    if state != "found":
+        says = {"missing": "middle", "empty": "has no fitted.json, fitted.saf", "broken": "fitted.json"}[state]
+        assert says in refusal([*command, *folder], out, capsys)
+        return
+    assert main([*command, *folder, "--out", str(out)]) == 0, capsys.readouterr().err
+    rows = pq.read_table(out / "golden.parquet")
+    assert np.allclose(rows["engineered.centred"].to_numpy(), rows["x"].to_numpy() - 0.25)
+    matrix = np.column_stack([rows["x"].to_numpy() - 0.25, rows["y"].fill_null(0.0).to_numpy(), rows["n"].to_numpy()])
+    with torch.inference_mode():
+        own = published(tiny, kind)(torch.tensor(matrix, dtype=torch.float32))[:, 1].numpy()
+    assert np.abs(rows["output_1"].to_numpy() - own).max() <= 1e-6
+
+
 def refusal(command: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     assert main([*command, "--out", str(out)]) == 1
     said = capsys.readouterr()
@@ -459,3 +596,18 @@ def test_what_is_still_to_be_written_is_said(
         place = command.index(without)
         del command[place : place + 2]
     assert says in refusal(command, tiny.folder / "models/v7", capsys)
+
+
+def test_a_day_is_scored_with_it(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = KINDS["a sigmoid inside, squeezed, DataParallel"]
+    command, out = prepared(tiny, kind, monkeypatch), Path(tiny.data_root, tiny.name, "models/v7")
+    assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    tiny.spec["model"]["bundle"] = f"{tiny.name}/models/v7"
+    tiny.write_spec()
+    tiny.land(DAY, tiny.rows(ROWS))
+    assert tiny.run(raise_on_error=False).success
+    scored = tiny.read().sort_by("id")
+    assert set(scored["model_version"].to_pylist()) == {"v7"} and scored.num_rows == ROWS
+    assert np.abs(scored["prob_class_1"].to_numpy() - own_scores(tiny, kind)).max() <= 1e-6

@@ -233,7 +233,7 @@ def test_the_embedded_files_are_small() -> None:
 
 
 def test_an_ordinary_day_with_its_drift_loads_nothing_that_only_a_page_needs(tmp_path: Path) -> None:
-    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models"):
+    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models", "support_tickets/models"):
         shutil.copytree(PROJECT / "data" / part, tmp_path / part)
     heavy = ["evidently", "plotly", "scipy", "sklearn", "polars", "apprise"]
     code = (

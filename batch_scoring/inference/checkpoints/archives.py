@@ -49,14 +49,16 @@ class Archive:
         if "byteorder" in self and self.read("byteorder") != b"little":
             raise UnsoundError("its numbers are big-endian; save it again on a little-endian machine")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
         """Read a record.
 
         Raises:
-            UnsoundError: it does not exist, or its checksum is another.
+            UnsoundError: it does not exist, is longer than `most`, or its checksum is another.
         """
         if name not in self:
             raise UnsoundError(f"it has no record {name}")
+        if most is not None and (size := self._records[name].file_size) > most:
+            raise UnsoundError(f"its record {name} has {size:,} bytes; expected at most {most:,}")
         try:
             return self._zip.read(self._records[name])
         except zipfile.BadZipFile as error:

@@ -21,8 +21,11 @@ from batch_scoring.inference.checkpoints import arguments as class_arguments
 from batch_scoring.inference.checkpoints import entries, halves
 from batch_scoring.inference.checkpoints.readers import opened, refusing
 from batch_scoring.inference.checkpoints.stored import Content
+from batch_scoring.inference.checkpoints.tokenizers import text_of
 from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.network import weights
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.runtime.printable import one_line, some
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ def convert(
     arguments: dict[str, Any] | None = None,
     version: str | None = None,
     vocabularies: Mapping[str, Sequence[str]] | None = None,
+    tokenizer: bytes | None = None,
+    text: Mapping[str, Any] | None = None,
+    fitted: Fitted | None = None,
     entry: str | None = None,
     prefix: str | None = None,
     training: dict[str, Any] | None = None,
@@ -60,6 +66,9 @@ def convert(
         arguments: of the network's class; the file's own entries `input_dim`, `hidden_dim` and `output_dim` if None.
         version: the version's name, stored in every scored row; the file's own entry if None.
         vocabularies: the words of each categorical feature, in the order of their codes from 1.
+        tokenizer: the content of the tokenizer.json of the text features.
+        text: fields of `Text` that the tokenizer does not say, such as `longest`.
+        fitted: what the transform of the features learned from the training rows.
         entry: the dict in the file that holds the weights, its names joined by dots; found if None.
         prefix: of the weights' names, removed; found if None.
         training: window, rows and validation, for people; the sample's days if None.
@@ -78,15 +87,17 @@ def convert(
     if len(set(classes)) < len(classes):
         raise CheckpointError(f"{checkpoint}: classes {', '.join(classes)}; expected distinct names")
     words = _vocabularies(pipeline, vocabularies)
-    network_class = pipeline.load(spec.model.network)
+    code = ModelCode.of(pipeline)
     with opened(checkpoint) as content, refusing(checkpoint):
         entries.state_dicts(content)  # before all else: without one, nothing else about the file matters
-        given = class_arguments.find(content.value, network_class, arguments)
+        given = class_arguments.find(content.value, code.network, arguments)
         if arguments is None:
             _check_dimensions(checkpoint, given, pipeline, classes, task)
         name = _version(content, version)
-        network, stored = _network(content, network_class, given, entry, prefix, note)
-    reference = _reference(sample, spec.input.key, list(spec.features.numeric), list(words))
+        network, stored = _network(content, code.network, given, entry, prefix, note)
+    with refusing(checkpoint):
+        texts = text_of(spec.features.text, tokenizer, text or {})
+    reference = _reference(sample, pipeline)
     days = pc.min_max(reference["dt"]).as_py()
     try:
         return write_bundle(
@@ -104,6 +115,11 @@ def convert(
             golden=reference.slice(0, GOLDEN_ROWS).drop_columns("dt"),
             reference=reference,
             expected=expected,
+            text=texts,
+            tokenizer=tokenizer,
+            vectors=_lengths(reference, spec.features.vectors),
+            code=code,
+            fitted=fitted,
         )
     except (BundleError, UnsoundError) as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
@@ -182,16 +198,31 @@ def _vocabularies(pipeline: Pipeline, given: Mapping[str, Sequence[str]] | None)
     return {name: list(given[name]) for name in columns}
 
 
-def _reference(sample: pa.Table, key: str, numeric: list[str], categorical: list[str]) -> pa.Table:
-    wanted = [key, "dt", *numeric, *categorical]
+def _reference(sample: pa.Table, pipeline: Pipeline) -> pa.Table:
+    """The sample's columns that the model needs; with a function of the user's, which may read any, all of them."""
+    features, key = pipeline.spec.features, pipeline.spec.input.key
+    reads_any = features.transform or features.encode
+    wanted = [key, "dt", *(() if reads_any else features.inputs)]
     if missing := [name for name in wanted if name not in sample.column_names]:
         raise CheckpointError(f"the sample has no column {', '.join(missing)}; it has {', '.join(sample.column_names)}")
     if not pa.types.is_date(sample.schema.field("dt").type):
         raise CheckpointError(f"the sample's dt is {sample.schema.field('dt').type}; expected a date")
-    for name in numeric:
+    for name in filter(sample.column_names.__contains__, features.numeric):
         kind = sample.schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise CheckpointError(f"the sample's {name} is {kind}; expected a number")
     if sample.num_rows < GOLDEN_ROWS:
         raise CheckpointError(f"the sample has {sample.num_rows} rows; expected at least {GOLDEN_ROWS}")
-    return sample.select(wanted)
+    return sample if reads_any else sample.select(wanted)
+
+
+def _lengths(sample: pa.Table, columns: Sequence[str]) -> dict[str, int]:
+    """The length of the lists in each column of vectors, by the first of them."""
+    return {name: _length(name, sample[name] if name in sample.column_names else None) for name in columns}
+
+
+def _length(name: str, column: pa.ChunkedArray | None) -> int:
+    kind = None if column is None else column.type
+    if column is None or not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) or not column.drop_null():
+        raise CheckpointError(f"the sample's {name} is {kind or 'missing'}; expected lists of numbers")
+    return len(column.drop_null()[0])

@@ -1,13 +1,13 @@
 """Files of `torch.save`: a zip archive, or a series of pickles as older versions wrote them."""
 
 import io
-import mmap
 import struct
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.checkpoints.archives import Archive
-from batch_scoring.inference.checkpoints.inert_unpickler import InertUnpickler, TypedStorage, storage_type
+from batch_scoring.inference.checkpoints.constructors import TypedStorage, storage_type
+from batch_scoring.inference.checkpoints.inert_unpickler import MOST_BYTES, InertUnpickler
 from batch_scoring.inference.checkpoints.stored import Content, Storage
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read_zip(archive: Archive) -> Content:
             storages[name] = archive.storage(name)
         return TypedStorage(storages[name], storage_type(kind))
 
-    unpickler = InertUnpickler(io.BytesIO(archive.read(CONTENT)), persistent)
+    unpickler = InertUnpickler(io.BytesIO(archive.read(CONTENT, MOST_BYTES)), persistent)
     return Content(unpickler.load(), unpickler.foreign)
 
 
@@ -51,15 +51,16 @@ def read_legacy(file: BinaryIO) -> Content:
     Raises:
         UnsoundError: it is damaged, or would run code.
     """
-    return _Legacy(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).read()
+    return _Legacy(file).read()
 
 
 class _Legacy:
     """Pickles of the magic number, the version, the machine, the content and the storages' keys; then the storages."""
 
-    def __init__(self, stream: mmap.mmap) -> None:
-        self._stream = stream
-        self._unpickler = InertUnpickler(cast("IO[bytes]", stream), self._persistent)
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, file.seek(0, 2)
+        file.seek(0)
+        self._unpickler = InertUnpickler(file, self._persistent)
         self._stored: dict[str, tuple[int, TypedStorage]] = {}
         self._places: dict[str, int] = {}
 
@@ -95,15 +96,16 @@ class _Legacy:
     def _place(self, key: str) -> None:
         """Remember where the next storage is, and go to the one after it."""
         count, found = self._stored[key]
-        start = self._stream.tell() + _COUNT.size
-        if _COUNT.unpack(self._stream.read(_COUNT.size)) != (count,):
+        counted = _COUNT.unpack(self._file.read(_COUNT.size))
+        start = self._file.tell()
+        if counted != (count,) or start + found.storage.size > self._size:
             raise UnsoundError(f"the storage {key} is cut off or damaged; expected a whole file of torch.save")
         self._places[key] = start
-        self._stream.seek(start + found.storage.size)
+        self._file.seek(start + found.storage.size)
 
     def _load(self, key: str) -> bytes:
-        start = self._places[key]
-        return self._stream[start : start + self._stored[key][1].storage.size]
+        self._file.seek(self._places[key])
+        return self._file.read(self._stored[key][1].storage.size)
 
 
 def _size(items: object, dtype: "torch.dtype") -> int:

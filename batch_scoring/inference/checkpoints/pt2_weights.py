@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "archive_format"
+_LONGEST = 64 * 2**20
+"""Bytes of a description; that of ten thousand weights has four millions."""
 _FOLDER, _DESCRIPTION = "data/weights/", "_weights_config.json"
 
 
@@ -31,7 +33,7 @@ def read(archive: Archive) -> Content:
 
 
 def _weights(archive: Archive, description: str) -> dict[str, StoredTensor | OpaqueObject]:
-    payloads: dict[str, dict[str, Any]] = json.loads(archive.read(description))["config"]
+    payloads: dict[str, dict[str, Any]] = json.loads(archive.read(description, _LONGEST))["config"]
     storages: dict[str, Storage] = {}
     return {name: _weight(archive, payload, storages) for name, payload in payloads.items()}
 

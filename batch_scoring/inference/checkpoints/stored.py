@@ -4,6 +4,7 @@ Readers give descriptions; only the tensors that the network needs are ever read
 costs nothing.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +57,8 @@ class Storage:
     def _content(self) -> "torch.Tensor":
         import torch
 
+        if self.size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+            raise UnsoundError(f"a storage has {self.size:,} bytes, more than this machine's memory")
         content = bytearray(self._load())  # a copy: torch wants memory that can be written, and aligned
         if len(content) != self.size:
             raise UnsoundError(f"a storage has {len(content)} bytes; expected {self.size}")

@@ -146,10 +146,10 @@ def _balance(
     names = manifest.task.class_names
     if not names:
         return Finding(check, True, "not tested: no classes")
-    if not (rows := moments(shard_stats, manifest.task.confidence_column).rows):
-        return Finding(check, True, "not tested: no row is scored")
     if not manifest.task.is_exclusive:
-        return _label_shares(counts, rows, names, profile)
+        return _label_shares(counts, sum(shard.rows for shard in shard_stats), names, profile)
+    if not (rows := counts.total()):
+        return Finding(check, True, "not tested: no row is scored")
     winner, most = counts.most_common(1)[0]
     name, share = names[int(winner)], most / rows
     known = profile.score_days.largest_class if profile else None

@@ -336,3 +336,41 @@ def test_hostile_names_stay_in_one_short_line(tmp_path: Path, name: str) -> None
     assert message.isprintable() and len(message) < 2500
     message = refusal(saved(tmp_path, {**weights(), name: torch.ones(1)}), tmp_path, arguments=ARGUMENTS, version="v7")
     assert message.isprintable() and len(message) < 2500
+
+
+OF_VECTORS = """
+import torch
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, vectors):
+        return super().forward(vectors.nan_to_num(0.0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        (pa.array([[0.1 * row, 1.0, 2.0, 3.0] for row in range(70)]), ""),
+        (pa.array([None, *([0.1 * row, 1.0, 2.0, 3.0] for row in range(69))], pa.list_(pa.float64(), 4)), ""),
+        (pa.array([1.0] * 70), "the sample's v is double; expected lists of numbers"),
+        (pa.array([None] * 70, pa.list_(pa.float32())), "the sample's v is list<item: float>; expected lists"),
+    ],
+)
+def test_vectors_have_the_length_of_the_samples_lists(tiny: TinyProject, vectors: pa.Array, says: str) -> None:
+    tiny.write_code("class Rows:\n    id: str\n    v: list\n", OF_VECTORS)
+    tiny.spec["features"] = {"schema": "schema:Rows", "vectors": ["v"]}
+    tiny.write_spec()
+    sample = tiny.rows(70).append_column("dt", pa.array([date(2024, 3, 1)] * 70)).append_column("v", vectors)
+    file = saved(tiny.folder, torch.nn.Linear(4, 2).state_dict())
+    options: dict[str, Any] = {"pipeline": tiny.pipeline, "classes": ["no", "yes"], "version": "v1"}
+    if says:
+        with pytest.raises(CheckpointError) as raised:
+            convert(file, sample=sample, folder=tiny.folder / "b", **options)
+        assert says in str(raised.value)
+        return
+    convert(file, sample=sample, folder=tiny.folder / "b", **options)
+    manifest = load_bundle(open_folder(str(tiny.folder / "b")), tiny.pipeline.load("network:Net")).manifest
+    assert manifest.vectors == {"v": 4}

@@ -119,3 +119,16 @@ def test_a_pickle_takes_neither_the_memory_nor_the_time(tmp_path: Path, kind: st
     except CheckpointError as error:
         assert "\n" not in str(error)
     assert peak() - before < 1_200_000_000
+
+
+@pytest.mark.parametrize("end", [b"c", b"\x8e\x00\x00\x00\x00\x01\x00\x00\x00", b"X\xff\xff\xff\x7f", b"I"])
+@pytest.mark.timeout(60)
+def test_a_file_larger_than_memory_is_refused_at_once(tmp_path: Path, end: bytes) -> None:
+    torch.save({}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    before = peak()
+    data = (tmp_path / "w.pt").read_bytes()
+    with (tmp_path / "w.pt").open("wb") as file:
+        file.write(data[: data.index(b"}", 130)] + end)
+        file.truncate(2**41)  # two terabytes that take no space
+    assert "a pickle is longer than" in refusal(tmp_path / "w.pt")
+    assert peak() - before < 700_000_000

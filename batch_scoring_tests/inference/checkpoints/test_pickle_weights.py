@@ -1,7 +1,13 @@
 """Files of torch.save are read bit by bit as torch reads them, whatever else is in them."""
 
+import argparse
+import collections
+import enum
+import functools
 import pickle
 from collections import Counter, OrderedDict
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +100,53 @@ SPARSE = torch.eye(3).to_sparse()
 
 def test_sparse_tensors_are_left_out(tmp_path: Path) -> None:
     assert read_all(saved(tmp_path, {"sparse": SPARSE, "w": torch.ones(1)})).keys() == {"w"}
+
+
+class Names(dict[str, Any]):
+    """A state dict of a class of its own."""
+
+
+class Mode(enum.Enum):
+    TRAINING = 1
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor")
+@ZIPPED
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_whatever_training_code_saves_beside_the_weights_is_passed_over(
+    tmp_path: Path, zipped: bool, protocol: int
+) -> None:
+    marked = torch.nn.Parameter(torch.randn(2))
+    marked.note = "an attribute"  # type: ignore[attr-defined]
+    weights = {"w": torch.randn(3).t(), "p": marked}
+    optimiser = torch.optim.Adam([marked])
+    content = {
+        "args": argparse.Namespace(width=3, widths=[1, 2]),
+        "state": Names(weights),
+        "objects": [
+            Mode.TRAINING,
+            Decimal("1.5"),
+            datetime(2024, 1, 1, tzinfo=UTC),
+            range(3),
+            1 + 2j,
+            slice(1),
+            bytearray(b"x"),
+        ],
+        "functions": [functools.partial(print, 1), len, torch.nn.functional.relu, torch.float16, torch.device("cpu")],
+        "containers": [collections.deque([1]), collections.defaultdict(list, a=[1]), {(1, 2): 3}, {1}, frozenset("a")],
+        "numpy": [np.arange(3), np.float32(1), np.array(["a"])],
+        "optimiser": optimiser.state_dict(),
+        "quantised": torch.quantize_per_tensor(torch.ones(5), 0.1, 0, torch.qint32),
+        "sparse": torch.eye(2).to_sparse(),
+        "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
+        "size": torch.Size([1, 2]),
+    }
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    found = read_all(tmp_path / "w.pt")
+    assert same_bits(found, {"state.w": weights["w"], "state.p": marked.detach()})
+    with opened(tmp_path / "w.pt") as opened_content:
+        assert isinstance(opened_content.value, dict)
+        assert opened_content.value["args"] == {"width": 3, "widths": [1, 2]}
+        assert (
+            f"{__name__}.Names" in opened_content.foreign and "torch._utils._rebuild_qtensor" in opened_content.foreign
+        )

@@ -4,8 +4,11 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
+from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.checkpoints.readers import opened
+from batch_scoring.inference.checkpoints.stored import Storage
 from batch_scoring_tests.weight_files import hand_made, refusal
 
 TENSOR = (
@@ -53,3 +56,12 @@ def test_a_tensor_lies_within_its_storage(
             or "with strides" in message
             or "overflow" in message
         )
+
+
+def test_a_storage_larger_than_memory_is_not_read() -> None:
+    def load() -> bytes:
+        raise AssertionError("it was read")
+
+    tensor = Storage(2**50, load).tensor(torch.float32, 0, (2,), (1,))
+    with pytest.raises(UnsoundError, match="more than this machine's memory"):
+        tensor.read()
