@@ -149,6 +149,7 @@ COLUMNS = {
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
 COMMANDS = [
+    "new",
     "backfill",
     "score",
     "decide",

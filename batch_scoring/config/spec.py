@@ -143,6 +143,14 @@ class Features(Section):
         description="text columns, which the bundle's tokenizer turns into the model's tokens: one text, in order, "
         "a line break between two columns",
     )
+    vectors: tuple[str, ...] = Field(
+        default=(), description="list columns, such as embeddings, of the model's matrix of vectors, in order"
+    )
+    encode: Reference | None = Field(
+        default=None,
+        description="function that makes inputs of the network from rows, module:function inside the pipeline's "
+        "package: images and the like, an array for each name that it returns",
+    )
     day_grain: tuple[str, ...] = Field(
         default=(), description="features that change as a whole from day to day (weather): drift skips their day test"
     )
@@ -150,19 +158,20 @@ class Features(Section):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The model's inputs in its order, numeric first: columns of the schema, or what transform makes of them."""
-        return self.numeric + self.categorical + self.text
+        return self.numeric + self.categorical + self.text + self.vectors
 
     def validated(self, schema_columns: Sequence[str]) -> tuple[str, ...]:
         """The columns that validated features have because of the model; `schema_columns`: those of the schema.
 
-        A transform may read any column of the schema, so all are kept for it; without one, the model's inputs alone.
+        A function of the user's may read any column of the schema, so all are kept for it; without one, the model's
+        inputs alone.
         """
-        return tuple(schema_columns) if self.transform and schema_columns else self.inputs
+        return tuple(schema_columns) if (self.transform or self.encode) and schema_columns else self.inputs
 
     @model_validator(mode="after")
     def _distinct(self) -> "Features":
-        if not self.inputs:
-            raise ValueError("no features; expected at least one column under numeric, categorical or text")
+        if not self.inputs and not self.encode:
+            raise ValueError("no features; expected at least one column under numeric, categorical, text or vectors")
         twice = sorted({name for name in self.inputs if self.inputs.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.validation.spec_validation import schema_columns
 from batch_scoring.errors import BundleError
-from batch_scoring.inference.acceptance import transforms
+from batch_scoring.inference.acceptance.functions import transforms
 from batch_scoring.inference.bundle import MANIFEST, Bundle, read_version
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ActiveModel, State
@@ -48,12 +48,18 @@ def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
         ("numeric", manifest.numeric, spec.numeric),
         ("categorical", tuple(manifest.categorical), spec.categorical),
         ("text", manifest.text.columns if manifest.text else (), spec.text),
+        ("vectors", tuple(manifest.vectors), spec.vectors),
     ):
         if absent := [name for name in needed if name not in named]:
             raise BundleError(
                 f"{bundle.uri} needs the {kind} features {', '.join(absent)}, "
                 f"which features.{kind} of the spec does not name"
             )
+    if manifest.arrays and not spec.encode:
+        raise BundleError(
+            f"{bundle.uri} needs the inputs {', '.join(manifest.arrays)}; features.encode of the spec names no "
+            "function that makes them"
+        )
     if manifest.engineered and not spec.transform:
         raise BundleError(
             f"{bundle.uri} needs the engineered features {', '.join(manifest.engineered)}; features.transform of the "

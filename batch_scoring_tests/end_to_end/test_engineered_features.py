@@ -13,11 +13,13 @@ import torch
 from batch_scoring.cli.score import score_files
 from batch_scoring.cli.score.score_files import ScoreRequest
 from batch_scoring.daily.model_code import model_code
+from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.monitoring.checks.model_checks import examine
 from batch_scoring.monitoring.drift import samples
-from batch_scoring_tests.engineered import FEATURES, deliver, engineer, write_features
+from batch_scoring.monitoring.drift.comparison import compare
+from batch_scoring_tests.engineered import FEATURES, RULES, deliver, engineer, write_features
 from batch_scoring_tests.specs import put
 from batch_scoring_tests.tiny import (
     DAY,
@@ -25,6 +27,7 @@ from batch_scoring_tests.tiny import (
     SCHEMA,
     TinyProject,
     checks,
+    error_of,
     ordinary,
     reference_rows,
 )
@@ -66,7 +69,7 @@ def test_rows_without_engineered_features_are_quarantined_and_the_others_scored(
 def test_scores_have_the_same_bits_however_rows_are_batched(tiny: TinyProject, form: str) -> None:
     engineer(tiny, form)
     deliver(tiny)
-    tiny.land(DAY, tiny.rows(5000))
+    tiny.land(DAY, tiny.rows(2000))
     assert tiny.run().success
     published = tiny.read()
     model = load_bundle(tiny.pipeline.bundle, model_code(tiny.pipeline))
@@ -216,7 +219,9 @@ def test_drift_of_engineered_features_is_found(tiny: TinyProject) -> None:
     engineer(tiny)
     deliver(tiny, reference=reference_rows())
     tiny.land(DAY, ordinary(DAY, 200))
-    assert checks(tiny.run())["validated_features/features_match_reference"]
+    found = checks(tiny.run())
+    assert found["validated_features/features_match_reference"]
+    assert found["validated_features/categories_are_present"], "no table has shades, so none is absent"
     sample = samples.get(tiny.pipeline.output, DAY)
     assert sample is not None
     assert set(sample.rows.column_names) >= {"id", "x", "y", "n", "ratio", "level", "shade", "prob_class_1"}
@@ -255,3 +260,92 @@ def test_reasons_name_the_columns_that_features_are_made_of(tiny: TinyProject) -
     }
     assert named and named <= {"x", "y", "n", "c"}
     assert "c" in named, "the model sees its shade alone"
+
+
+def test_trailing_days_are_those_whose_features_the_same_model_has_made(tiny: TinyProject) -> None:
+    engineer(tiny)
+    deliver(tiny, reference=reference_rows())
+    for day in (DAY, NEXT_DAY):
+        tiny.land(day, ordinary(day))
+        tiny.run(day)
+    assert compare(tiny.pipeline, NEXT_DAY, ["features"], "run").days["features"] == 2
+    deliver(tiny, "v2", reference=reference_rows(), fitted={"y": 40.0, "warm": pa.table({"word": ["red"]})})
+    tiny.run(NEXT_DAY)
+    assert compare(tiny.pipeline, NEXT_DAY, ["features"], "run").days["features"] == 1
+
+
+def test_missing_engineered_values_are_counted_in_the_sample(tiny: TinyProject) -> None:
+    engineer(tiny)
+    write_features(tiny, FEATURES["arrow"].replace('pc.fill_null(rows["y"], fitted["y"])', 'rows["y"]'))
+    put("features", "engineered", value=None)(tiny.spec)
+    tiny.write_spec()
+    deliver(tiny, reference=reference_rows())
+    rows = ordinary(DAY, 200)
+    tiny.land(DAY, rows.set_column(2, "y", pa.array([None] * 100 + rows["y"].to_pylist()[100:], pa.float64())))
+    assert not checks(tiny.run())["validated_features/features_match_reference"]
+    missing = {one.column: one.observed for one in tiny.state.drift(DAY).features if one.horizon == "missing"}
+    assert missing == {"x": 0, "y": 0.5, "n": 0, "ratio": 0.5, "level": 0, "shade": 0}
+
+
+def test_a_column_that_only_the_transform_gets_must_be_in_the_schema(tiny: TinyProject) -> None:
+    engineer(tiny)
+    deliver(tiny)
+    tiny.write_code(schema=(SCHEMA + RULES).replace("    c: str", "    colour: str"))
+    finding = next(one for one in examine(tiny.pipeline).findings if not one.passed)
+    assert "its transform gets c, no column of schema:Rows" in finding.message
+
+
+def test_a_transform_that_raises_for_many_rows_of_a_shard_stops_the_day(tiny: TinyProject) -> None:
+    engineer(tiny)
+    deliver(tiny)
+    rows = tiny.rows(500)
+    broken = [777.0 if number < 101 else x for number, x in enumerate(rows["x"].to_pylist())]
+    tiny.land(DAY, rows.set_column(1, "x", pa.array(broken)))
+    result = tiny.run(raise_on_error=False)
+    assert "features.transform raises for more than 100 rows" in error_of(result)
+    tiny.land(DAY, rows.set_column(1, "x", pa.array([*broken[1:], 0.0])))
+    assert tiny.run().success
+    assert tiny.read().num_rows == 400
+
+
+def test_rules_about_other_columns_than_the_transform_makes_stop_the_model(tiny: TinyProject) -> None:
+    engineer(tiny)
+    deliver(tiny)
+    tiny.write_code(schema=SCHEMA + RULES + "    more: float\n")
+    finding = next(one for one in examine(tiny.pipeline).findings if not one.passed)
+    assert finding.check == "golden_rows_agree"
+    assert "features.transform returned no column more, which schema:Engineered of" in finding.message
+    with pytest.raises(BundleError, match=r"golden: features\.transform returned no column more"):
+        deliver(tiny, "v2")
+
+
+def test_the_table_of_features_is_described_with_the_columns_that_only_the_transform_gets(tiny: TinyProject) -> None:
+    engineer(tiny)
+    asset = next(
+        node
+        for node in tiny.definitions.resolve_asset_graph().asset_nodes
+        if node.key.path == [tiny.name, "validated_features"]
+    )
+    columns = {column.name: column.type for column in asset.metadata["dagster/column_schema"].columns}
+    assert columns == {
+        "id": "key",
+        "x": "numeric",
+        "y": "numeric",
+        "n": "numeric",
+        "c": "column",
+        "source_file": "string",
+        "row_number": "int64",
+        "dt": "date",
+    }
+
+
+def test_a_pipeline_s_own_function_is_tried_in_another_process(tiny: TinyProject) -> None:
+    """With the modules beside it, wherever the pipelines are."""
+    engineer(tiny)
+    (tiny.folder / "helper.py").write_text("import datetime\n\ndef year():\n    return datetime.date.today().year\n")
+    text = FEATURES["arrow"].replace('pc.add(rows["n"], 1)', 'pc.add(rows["n"], year())')
+    write_features(tiny, f"from batch_scoring.pipelines.{tiny.name}.helper import year\n{text}")
+    with pytest.raises(
+        BundleError, match=r"with the clock 400 days ahead: level is 40\d\d in golden row 0, .* the clock"
+    ):
+        deliver(tiny)

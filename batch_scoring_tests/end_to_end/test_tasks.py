@@ -16,7 +16,9 @@ from deltalake import DeltaTable
 from batch_scoring.delivery.day_page.publish import publish
 from batch_scoring.inference.acceptance import eager
 from batch_scoring.inference.bundle import load_bundle
+from batch_scoring.inference.heads.classification import Classification
 from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.vector import Vector
 from batch_scoring.metrics import catalogue
 from batch_scoring.metrics.day_samples import of_pipeline
 from batch_scoring.monitoring.drift import samples
@@ -24,7 +26,7 @@ from batch_scoring_tests import exports, scored_files
 from batch_scoring_tests.drift_days import PREDICTIONS
 from batch_scoring_tests.heads import HEADS
 from batch_scoring_tests.month_pages import draw, series
-from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, checks, error_of, ordinary, reference_rows
+from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject, checks, error_of, ordinary, reference_rows
 
 ROWS, FORMS = 60, ("csv", "parquet", "jsonl")
 LOST = {"k0000003": "network_raises", "k0000007": "output_is_finite"}
@@ -55,7 +57,7 @@ def truth(tiny: TinyProject, head: Head) -> dict[str, Any]:
     model = load_bundle(tiny.pipeline.bundle, tiny.pipeline.load("network:Net"))
     kept = landed(tiny).filter(pa.array([key not in LOST for key in landed(tiny)["id"].to_pylist()]))
     kept = kept.sort_by("id")
-    return {"id": kept["id"], **head.scores_of_eager(eager.outputs(model.network, model.manifest, kept))}
+    return {"id": kept["id"], **head.scores_of_eager(eager.outputs(model, kept))}
 
 
 def assert_same(found: pa.Table, expected: dict[str, Any]) -> None:
@@ -163,3 +165,34 @@ def test_decisions_by_a_score_that_the_model_does_not_give_say_so(
     tiny.deliver("v1", task=HEADS[name])
     tiny.land(DAY, tiny.rows(10))
     assert said in error_of(tiny.run(raise_on_error=False))
+
+
+EVERY, TOP = Classification(classes=("a", "b", "c")), Classification(classes=("a", "b", "c"), top=2)
+
+
+@pytest.mark.parametrize(("first", "second"), [(EVERY, TOP), (TOP, EVERY)])
+def test_a_model_that_writes_classes_otherwise_adds_its_columns(tiny: TinyProject, first: Head, second: Head) -> None:
+    tiny.deliver("v1", task=first)
+    tiny.land(DAY, tiny.rows(20))
+    assert tiny.run().success
+    before = tiny.read().select(["id", *first.columns])
+    tiny.deliver("v2", task=second)
+    tiny.land(NEXT_DAY, tiny.rows(20))
+    assert tiny.run(NEXT_DAY).success
+    assert tiny.read().select(["id", *first.columns]).equals(before)
+    after = tiny.read(NEXT_DAY)
+    assert all(after[name].null_count == 0 for name in second.columns)
+    assert all(after[name].null_count == 20 for name in first.columns if name not in second.columns)
+
+
+def test_duckdb_reads_lists_of_the_tables(tiny: TinyProject) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    tiny.deliver("v1", task=Vector(size=3))
+    tiny.land(DAY, tiny.rows(20))
+    assert tiny.run().success
+    files = DeltaTable(f"{tiny.pipeline.output.uri}/tables/predictions").file_uris()
+    norm = "sqrt(list_sum([x * x for x in embedding]))"
+    found = duckdb.sql(f"select id, len(embedding), {norm} from read_parquet({files!r}) order by id").fetchall()
+    truth = tiny.read()
+    assert [row[:2] for row in found] == [(key, 3) for key in truth["id"].to_pylist()]
+    assert [length for *_, length in found] == pytest.approx(truth["norm"].to_pylist(), rel=1e-6)

@@ -110,3 +110,8 @@ def test_the_task_and_the_classes_say_which_columns_there_are(
     assert (manifest.outputs, manifest.task.score_columns) == (outputs, scores)
     assert (manifest.task.columns, manifest.task.confidence_column) == (predictions, watched)
     assert manifest.features == ("x", "c") and len(manifest.output_columns) == outputs
+
+
+def test_what_a_model_does_not_have_is_not_in_its_manifest(tmp_path: Path) -> None:
+    write(tmp_path, made(Base))
+    assert {"engineered", "text"}.isdisjoint(json.loads((tmp_path / "bundle.json").read_text()))

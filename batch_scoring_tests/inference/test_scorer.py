@@ -4,24 +4,31 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.errors import ScoringError
+from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.inputs.encoded import GRID, FailedRow
+from batch_scoring.inference.inputs.transform import whole
 from batch_scoring.inference.manifest import LoadedModel, Manifest
+from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.inference.scorer import (
     MOST_FAILING_ROWS,
     PASSES,
     ScoredBatch,
     Scorer,
 )
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests import transformed_bundles
 
 COLOURS = ("red", "green", "blue")
 POISON, LIMP = 666.0, 555.0
@@ -622,3 +629,28 @@ def test_out_of_memory_while_the_failing_row_is_looked_for_blames_no_row() -> No
     is_short.set()
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         engine.score_batch(rows(200, x={3: POISON}))
+
+
+def test_rows_for_which_a_transform_raises_are_counted_over_the_whole_stream(tmp_path: Path) -> None:
+    def picky(rows: pa.RecordBatch, fitted: dict[str, object]) -> dict[str, pa.Array]:
+        if pc.any(pc.equal(rows["amount"], 0)).as_py():
+            raise ValueError("nothing was paid")
+        return {"made": rows["amount"]}
+
+    transformed_bundles.write(tmp_path, picky)
+    model = load_bundle(open_folder(str(tmp_path)), ModelCode(transformed_bundles.Net, picky))
+    rows = transformed_bundles.rows(60)
+    broken = rows.set_column(1, "amount", pa.array([0.0] * 50 + rows["amount"].to_pylist()[50:]))
+    good, bad = (whole(table) for table in (rows, broken))
+    scorer = Scorer(model, device="cpu")
+    first, second, third = scorer.score([bad, good, bad])
+    assert [row.position for row in first.failed] == list(range(50))
+    assert {row.rule for row in first.failed} == {"transform_raises"}
+    assert (len(first.scores), len(second.scores)) == (10, 60)
+    assert first.scores.equals(second.scores.slice(50)) and third.scores.equals(first.scores)
+    assert first.rows["id"].equals(good["id"].slice(50))
+    with pytest.raises(ScoringError, match=r"features\.transform raises for more than 100 rows of a shard: .* paid"):
+        list(scorer.score([bad, bad, bad]))
+    alone = scorer.score_batch(bad.slice(0, 3))
+    assert len(alone.failed) == 3 and not len(alone.scores)
+    assert scorer.score_batch(good.slice(0, 0)).scores.schema == first.scores.schema

@@ -18,7 +18,7 @@ import torch
 
 from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.inference.checkpoint import convert
+from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.pipelines.customer_churn import data

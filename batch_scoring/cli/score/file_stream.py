@@ -169,9 +169,7 @@ class Stream:
             self._uniqueness(),
             feature_checks.acceptance([features]),
             feature_checks.quarantine_size([features, predictions], thresholds, features.rows_in),
-            feature_checks.known_categories(
-                feature_checks.categories_of([features]), feature_checks.tested_vocabularies(manifest), thresholds
-            ),
+            feature_checks.known_categories(feature_checks.categories_of([features]), manifest.categorical, thresholds),
             prediction_checks.probabilities([predictions], predictions.rows_in, manifest),
         ]
 

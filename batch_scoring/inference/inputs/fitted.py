@@ -60,7 +60,7 @@ def dump(fitted: object) -> dict[str, bytes]:
         elif isinstance(value, np.ndarray):
             arrays[name] = _of_array(name, value)
         else:
-            values[name] = _plain(value, name)
+            values[name] = _json(name, value)
     if values:
         files[VALUES] = (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
     if arrays:
@@ -110,6 +110,13 @@ def _read(file: str, data: bytes) -> Iterator[tuple[str, Any]]:
         if is_out_of_memory(error):
             raise
         raise UnsoundError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _json(name: str, value: object) -> Any:  # noqa: ANN401  (JSON)
+    try:
+        return _plain(value, name)
+    except RecursionError:
+        raise UnsoundError(f"{name} of the fitted state contains itself, or is nested too deeply") from None
 
 
 def _plain(value: object, where: str) -> Any:  # noqa: ANN401  (JSON)

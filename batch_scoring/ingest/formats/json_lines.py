@@ -3,7 +3,8 @@
 Arrow reads a block of lines into the declared types, and stops at the first line that does not fit. Such a block is
 halved until that line stands alone: it is rejected, and no other row with it. Arrow itself knows no lines (it reads two
 objects on one line, and one over two, as three rows), so lines that do not begin and end like an object never reach it:
-then no object can span lines, and as many rows as lines are one row on each.
+then no object can span lines, and as many rows as lines are one row on each. A `null` in the place of an object would
+end the process: https://github.com/apache/arrow/issues/47409.
 
 Rows are numbered by line, and every line is a row; only blank lines at the end of the file are not.
 """

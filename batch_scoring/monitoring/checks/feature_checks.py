@@ -8,7 +8,6 @@ from batch_scoring.config.spec import Checks
 from batch_scoring.daily.publish import DayStep, Prepared
 from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import read_description
-from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.ingest.quarantine import STAGES_OF_PREDICTIONS, shortened
 from batch_scoring.monitoring.finding import Finding
@@ -222,12 +221,7 @@ def _model(state: State) -> tuple[dict[str, tuple[str, ...]], ReferenceProfile |
         manifest, profile = read_description(state.models.subfolder(model.sha256))
     except BundleError as error:  # the model's own checks stop the scoring
         return {}, None, str(error)
-    return tested_vocabularies(manifest), profile and _of_columns(profile, manifest.engineered), ""
-
-
-def tested_vocabularies(manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """The vocabularies of the columns of validated rows, which engineered features are not."""
-    return {name: words for name, words in manifest.categorical.items() if name not in manifest.engineered}
+    return manifest.categorical, profile and _of_columns(profile, manifest.engineered), ""
 
 
 def _of_columns(profile: ReferenceProfile, engineered: Iterable[str]) -> ReferenceProfile:

@@ -146,10 +146,10 @@ def _balance(
     names = manifest.task.class_names
     if not names:
         return Finding(check, True, "not tested: no classes")
-    if not (rows := moments(shard_stats, manifest.task.confidence_column).rows):
-        return Finding(check, True, "not tested: no row is scored")
     if not manifest.task.is_exclusive:
-        return _label_shares(counts, rows, names, profile)
+        return _label_shares(counts, sum(shard.rows for shard in shard_stats), names, profile)
+    if not (rows := counts.total()):
+        return Finding(check, True, "not tested: no row is scored")
     winner, most = counts.most_common(1)[0]
     name, share = names[int(winner)], most / rows
     known = profile.score_days.largest_class if profile else None
@@ -186,11 +186,10 @@ def _label_shares(counts: Counter[str], rows: int, names: Sequence[str], profile
         return Finding(check, True, f"not enough rows: {rows}, expected at least {LEAST_ROWS}")
     excess = {}
     for label, (low, high) in known.items():
-        chance = SAMPLING * math.sqrt(max(high * (1 - high), 0.25 / rows) / rows)
-        limits = low - (high - low) - chance, high + (high - low) + chance
-        excess[label] = max(limits[0] - counts[label] / rows, counts[label] / rows - limits[1]), limits
+        least, most = low - (high - low) - _chance(low, rows), high + (high - low) + _chance(high, rows)
+        excess[label] = max(least - counts[label] / rows, counts[label] / rows - most), least, most
     label = max(excess, key=lambda label: excess[label][0])
-    (beyond, (least, most)), share = excess[label], counts[label] / rows
+    (beyond, least, most), share = excess[label], counts[label] / rows
     expected = f"{max(least, 0):.1%} to {min(most, 1):.1%}"
     advice = "" if beyond <= 0 else "; is this the right model, and are its features what they were in training?"
     return Finding(
@@ -202,6 +201,11 @@ def _label_shares(counts: Counter[str], rows: int, names: Sequence[str], profile
         expected=f"each label's usual share: {names[int(label)]} {expected}",
         limits=[max(least, 0.0), min(most, 1.0)],
     )
+
+
+def _chance(share: float, rows: int) -> float:
+    """How far chance alone moves a share of so many rows; by a row or two where the share is 0 or 1."""
+    return SAMPLING * math.sqrt(max(share * (1 - share), 0.25 / rows) / rows)
 
 
 def _ordering(shard_stats: Sequence[ShardStats], manifest: Manifest, thresholds: Checks) -> Finding:

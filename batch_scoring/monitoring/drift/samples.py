@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import features_table, predictions_table
-from batch_scoring.inference.inputs.descriptors import without_texts
-from batch_scoring.inference.inputs.texts import Texts
+from batch_scoring.inference.inputs.descriptors import Descriptors
 from batch_scoring.inference.manifest import MakesFeatures
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
@@ -58,8 +57,8 @@ class Engineering:
 
     transform: MakesFeatures | None
     """Makes its engineered features, if it has any."""
-    texts: Texts | None
-    """Describes its texts, if it reads any: no sample has the texts themselves."""
+    descriptors: Descriptors
+    """Describe its texts and vectors: no sample has these themselves."""
     model_sha256: str
 
 
@@ -95,16 +94,16 @@ def take(
             scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
         folder = features_table(pipeline).folder
         there = shards.schema(folder, features.table.files[0]).names
-        inputs = [name for name in spec.features.inputs if name in there and name not in spec.features.text]
-        texts = engineering.texts.text.columns if engineering and engineering.texts else ()
+        inputs = [name for name in (*spec.features.numeric, *spec.features.categorical) if name in there]
+        described = engineering.descriptors.columns if engineering else ()
         transform = engineering.transform if engineering else None
-        read = [*inputs, *texts, *(transform.reads.names if transform else ())]
+        read = [*inputs, *described, *(transform.reads.names if transform else ())]
         few = [name for name in spec.features.categorical if name in there]
         chosen = smallest(folder, features, [name for name in dict.fromkeys(read) if name != key], few)
         if transform:
-            chosen = _engineered(chosen, transform, [key, *inputs, *texts])
-        if engineering and engineering.texts:
-            chosen = without_texts(engineering.texts, chosen)
+            chosen = _engineered(chosen, transform, [key, *inputs, *described])
+        if engineering:
+            chosen = engineering.descriptors.in_place(chosen)
         if scores is not None:
             chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))

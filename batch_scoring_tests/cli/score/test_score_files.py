@@ -45,7 +45,7 @@ def test_the_scores_are_those_of_a_day_bit_by_bit_and_the_same_again(
     assert one.column_names == [*SCORES, "scored_at"]
     assert one.select(SCORES).equals(two.select(SCORES))
     assert one["id"].to_pylist() == rows["id"].to_pylist(), "in the order of the file"
-    if form == "parquet":
+    if form in ("parquet", "jsonl"):
         tiny.land(DAY, rows)
         tiny.run()
         day = tiny.read()

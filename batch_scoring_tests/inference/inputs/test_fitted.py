@@ -109,6 +109,13 @@ def test_what_is_not_data_is_refused_in_one_line(state: object, message: str) ->
     assert "\n" not in str(refused.value)
 
 
+def test_a_state_that_contains_itself_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(UnsoundError, match="means of the fitted state contains itself"):
+        fitted.dump({"means": endless})
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batch_scoring.errors import ScoringError
 from batch_scoring.inference.inputs.transform import MOST_RAISING, Function, Transform, form_of, whole
 from batch_scoring.inference.manifest import BrokenRow
-from batch_scoring_tests.engineered import rows
+from batch_scoring_tests.transformed_bundles import rows
 
 Fitted = dict[str, Any]
 
@@ -81,6 +81,20 @@ def test_columns_of_other_types_become_those_of_training() -> None:
         transform.apply(pa.RecordBatch.from_pydict(other | {"n": pa.array([1.5, 2.5])}))
     with pytest.raises(ScoringError, match=r"the input has no column n, which features\.transform gets"):
         transform.apply(pa.RecordBatch.from_pydict({"word": ["b"]}))
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
+def test_texts_of_training_have_one_type_however_they_are_stored(kind: pa.DataType) -> None:
+    seen: list[pa.DataType] = []
+
+    def looks(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
+        seen.append(rows["word"].type)
+        return {"made": pc.utf8_upper(rows["word"])}
+
+    transform = learned(looks, pa.table({"word": pa.array(["a", "b", "a"]).cast(kind)}))
+    found = transform.apply(pa.RecordBatch.from_pydict({"word": ["c", None]}))
+    assert found.rows["made"].to_pylist() == ["C", None]
+    assert seen == [pa.string()] * 2
 
 
 def test_pandas_types_do_not_follow_missing_values() -> None:

@@ -61,6 +61,22 @@ def test_a_last_row_without_end_may_begin_in_the_first_block(
     assert read(folder, file)[15] == {"id": b"3", "x": b"4" * 20}
 
 
+@given(text=st.text(st.sampled_from("ab\n\r"), max_size=80), size=st.integers(1, 30), seed=st.integers(0, 99))
+@QUICK
+def test_a_carriage_return_may_be_ordinary_text(text: str, size: int, seed: int) -> None:
+    content = text.encode()
+    blocks = Blocks(Text(cast("BinaryIO", Grudging(content, seed)), compressed=False), size, "", line_feeds_only=True)
+    taken = []
+    try:
+        while block := blocks.take():
+            taken.append(block)
+    except UnreadableFileError:
+        assert max(map(len, content.split(b"\n"))) + 1 > size
+        return
+    blocks.verify()
+    assert b"".join(taken) == content and all(block.endswith(b"\n") for block in taken[:-1])
+
+
 @pytest.mark.parametrize("newlines", [False, True])
 def test_a_row_longer_than_a_block_is_refused_with_the_limit(folder: LocalFolder, newlines: bool) -> None:
     long = b'id,x\n1,"' + (b"y\n" if newlines else b"yy") * 12_000_000

@@ -24,7 +24,8 @@ from batch_scoring.errors import BundleError
 from batch_scoring.inference.bundle import load_bundle, read_bundle
 from batch_scoring.inference.network.code import ModelCode
 from batch_scoring.storage.folders.addresses import open_folder
-from batch_scoring_tests.engineered import Net, refusal, rows, write
+from batch_scoring_tests.transformed_bundles import Net, refusal, rows, write
+from batch_scoring_tests.transforms import as_lists, in_a_table, in_arrow, in_pandas
 
 Fitted = dict[str, Any]
 _calls = itertools.count()
@@ -257,49 +258,6 @@ def test_a_transform_that_looks_beyond_its_row_is_refused(
     assert said in refusal(tmp_path, transform)
 
 
-# sound ones
-
-
-def in_arrow(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
-    income = pc.fill_null(rows["income"], fitted["income"])
-    return {
-        "made": pc.divide(rows["amount"], income),
-        "log": pc.log1p(rows["amount"]),
-        "hour": pc.hour(rows["opened"]),
-        "is_red": pc.equal(rows["word"], "red"),
-        "word_of_visits": pc.binary_join_element_wise(rows["word"], rows["visits"].cast(pa.string()), "-"),
-        "bin": np.digitize(rows["amount"].to_numpy(), fitted["edges"]),
-        "city": pc.index_in(rows["word"], value_set=fitted["words"]["word"].combine_chunks()),
-    }
-
-
-def in_pandas(rows: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:
-    income = rows["income"].fillna(fitted["income"])
-    return pd.DataFrame(
-        {
-            "made": rows["amount"] / income,
-            "log": np.log1p(rows["amount"]),
-            "hour": rows["opened"].dt.hour,
-            "twice": rows["visits"] * 2,
-            "per_visit": rows["amount"] / rows["visits"],
-            "upper": rows["word"].str.upper(),
-            "is_red": (rows["word"] == "red").astype("float64"),
-            "bin": np.digitize(rows["amount"], fitted["edges"]),
-            "day": pd.to_datetime(rows["opened_text"], format="%Y-%m-%d").dt.dayofweek,
-            "warmth": rows["word"].map({"red": 1.0, "blue": -1.0}).astype("float64"),
-            "missing": None,
-        }
-    )
-
-
-def in_a_table(rows: pa.Table, fitted: Fitted) -> pa.Table:
-    return pa.table({"made": pc.sqrt(rows["amount"]), "visited": pc.is_valid(rows["visits"])})
-
-
-def as_lists(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
-    return {"made": [None if word is None else len(word) for word in rows["word"].to_pylist()]}
-
-
 STATE: Fitted = {"income": 2500.5, "edges": np.array([100.0, 1000.0, np.inf]), "words": pa.table({"word": ["red"]})}
 
 
@@ -307,6 +265,15 @@ STATE: Fitted = {"income": 2500.5, "edges": np.array([100.0, 1000.0, np.inf]), "
 def test_a_sound_transform_is_accepted_and_its_model_loads(tmp_path: Path, transform: Callable[..., object]) -> None:
     sha256 = write(tmp_path, transform, fitted=STATE)
     assert load_bundle(open_folder(str(tmp_path)), ModelCode(Net, transform)).sha256 == sha256
+
+
+@pytest.mark.parametrize(("transform", "said"), [(untyped, "its type follows"), (arrow_dropped, ROWS_LOST)])
+def test_missing_values_are_tried_where_the_reference_alone_has_some(
+    tmp_path: Path, transform: Callable[..., object], said: str
+) -> None:
+    complete = pc.and_(rows(200)["visits"].is_valid(), rows(200)["income"].is_valid())
+    golden = rows(200).filter(complete).slice(0, 64).drop_columns("dt")
+    assert said in refusal(tmp_path, transform, golden=golden)
 
 
 def test_the_golden_rows_hold_raw_and_engineered_values_and_the_reference_both(tmp_path: Path) -> None:
@@ -350,7 +317,7 @@ def test_what_is_no_column_for_each_row_is_refused(tmp_path: Path, transform: Ca
 
 def test_a_fitted_state_that_is_no_data_or_that_nobody_gets_is_refused(tmp_path: Path) -> None:
     assert "scaler of the fitted state is a object" in refusal(tmp_path, in_arrow, fitted={"scaler": object()})
-    assert "code has no transform" in refusal(tmp_path, in_arrow, fitted={}, code=None, numeric=["amount"])
+    assert "neither transform nor encode" in refusal(tmp_path, in_arrow, fitted={}, code=None, numeric=["amount"])
 
 
 def test_another_fitted_state_is_another_model(tmp_path: Path) -> None:
@@ -397,7 +364,7 @@ def test_hash_of_a_text_is_refused_in_the_next_process(tmp_path: Path) -> None:
         from batch_scoring.inference.bundle import load_bundle
         from batch_scoring.inference.network.code import ModelCode
         from batch_scoring.storage.folders.addresses import open_folder
-        from batch_scoring_tests.engineered import Net, write
+        from batch_scoring_tests.transformed_bundles import Net, write
 
         def transform(rows: pa.RecordBatch, fitted: dict) -> dict:
             return {"made": [hash(word) % 1000 for word in rows["opened_text"].to_pylist()]}
@@ -414,7 +381,6 @@ def test_hash_of_a_text_is_refused_in_the_next_process(tmp_path: Path) -> None:
         command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "bundle")]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    assert run(1).returncode == 0
     assert run(1).returncode == 0
     refused = run(2)
     assert refused.returncode == 1
@@ -434,3 +400,15 @@ def test_the_clock_is_refused_on_another_day(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(time, "time", lambda: tomorrow)
     with pytest.raises(BundleError, match=r"other values .*: made is \d+ in golden row 0, .* it reads the clock"):
         load_bundle(folder, code)
+
+
+def test_rows_of_training_may_have_encoded_texts(tmp_path: Path) -> None:
+    table = rows()
+    encoded = table.set_column(6, "word", table["word"].dictionary_encode())
+    encoded = encoded.set_column(5, "opened_text", table["opened_text"].cast(pa.large_string()))
+    golden = encoded.slice(0, 64).drop_columns("dt")
+    write(tmp_path / "encoded", in_arrow, fitted=STATE, golden=golden, reference=encoded)
+    write(tmp_path / "plain", in_arrow, fitted=STATE)
+    found = [load_bundle(open_folder(str(tmp_path / name)), ModelCode(Net, in_arrow)) for name in ("encoded", "plain")]
+    columns = [(model.transform.reads, model.transform.gives) for model in found if model.transform]
+    assert columns[0] == columns[1]

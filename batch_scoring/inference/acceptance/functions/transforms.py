@@ -6,7 +6,8 @@ values that happen to be there, a missing value filled from the row before, a ty
 number and a counter show in one of these. That takes 0.1 s for a function on Arrow and 0.5 s for one on pandas, when a
 bundle is written or delivered.
 
-What another process or another day alone would show (Python's `hash` of a text, the clock) shows in the engineered
+What another process or another day alone would show (Python's `hash` of a text, the clock) shows when a bundle is
+written in a process of that kind (`other_process.py`); and, of functions that cannot run there, in the engineered
 values of the golden rows, which the bundle holds and every load compares.
 """
 
@@ -16,14 +17,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.config.validation.spec_validation import RESERVED
-from batch_scoring.errors import ScoringError, UnsoundError
+from batch_scoring.errors import ContractError, ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.acceptance.functions import other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
-from batch_scoring.inference.inputs.transform import NAME, Transform, whole
-from batch_scoring.inference.manifest import MakesFeatures, Manifest
+from batch_scoring.inference.inputs.transform import NAME, Transform, plain, whole
+from batch_scoring.inference.manifest import LoadedModel, MakesFeatures, Manifest
 from batch_scoring.inference.network.code import ModelCode
 
 PREFIX = "engineered."
@@ -41,7 +44,6 @@ OTHER_VALUES = (
 )
 """Why golden rows may have other engineered values, and what to do."""
 
-
 _AGAIN = (
     "it is random, counts its calls or reads the clock. Learn such values in fit, or have them as a column of the rows"
 )
@@ -50,6 +52,8 @@ _OTHERS = (
     "running sum, a gap filled from the row before and sorting do. Compute such figures in fit, from the training rows "
     "(and leave matrix products to the network: they round by the number of rows)"
 )
+_PROCESS = "it takes Python's hash() of a text, which is another one in every process; hashlib gives the same"
+_CLOCK = "it reads the clock, so that a day has other scores whenever it is run again. Have the time as a column"
 
 
 @dataclass(frozen=True)
@@ -91,16 +95,17 @@ def engineer(code: ModelCode, state: Fitted, golden: pa.Table, reference: pa.Tab
         raw = golden.drop_columns([name for name in DAY if name in golden.column_names])
         transform = Transform.learn(code.transform, state, raw, code.rules)
         made = transform.applied(golden)
-    except ScoringError as error:
+    except (ScoringError, ContractError) as error:
         raise UnsoundError(f"golden: {error}") from error
     known = {*reference.column_names, *RESERVED}
     if taken := [name for name in transform.gives.names if name in known]:
         raise UnsoundError(f"{NAME} returned {', '.join(taken)}, a column of the rows or of our tables; rename it")
     try:
         with_features = transform.applied(reference)
-    except ScoringError as error:
+    except (ScoringError, ContractError) as error:
         raise UnsoundError(f"reference: {error}") from error
     check_rows_are_independent(transform, golden, reference)
+    check_other_process(transform, golden)
     return Engineered(made, with_features, transform.gives)
 
 
@@ -114,7 +119,7 @@ def columns_of(manifest: Manifest, golden: pa.Schema) -> tuple[pa.Schema, pa.Sch
     if (found := {field.name: str(field.type) for field in made}) != manifest.engineered:
         raise UnsoundError(f"it has the engineered features {found}, and the manifest says {manifest.engineered}")
     ours = {*DAY, *manifest.output_columns, *(PREFIX + name for name in manifest.engineered)}
-    return pa.schema([field for field in golden if field.name not in ours]), pa.schema(made)
+    return plain(pa.schema([field for field in golden if field.name not in ours])), pa.schema(made)
 
 
 def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) -> None:
@@ -137,6 +142,30 @@ def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, refer
             _check_column(name, expected.column(name).take(pa.array(trial.order)), found.column(name), trial, golden)
 
 
+def check_other_process(transform: Transform, golden: pa.Table) -> None:
+    """Check the function on the golden rows in another process, with another seed of `hash` and the clock set ahead.
+
+    Raises:
+        UnsoundError: it gives other values there.
+    """
+    rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
+    found = other_process.run(transform, rows)
+    expected = _run(transform, rows, "taken together")
+    for table, where, cause in (
+        (found.seeded, "in another process", _PROCESS),
+        (found.ahead, f"with the clock {other_process.AHEAD.days} days ahead", _CLOCK),
+    ):
+        if table is None or table.schema.names != expected.schema.names:
+            continue
+        for name in expected.schema.names:
+            here, there = expected.column(name), table[name].combine_chunks()
+            if (row := _first_difference(here, there)) is not None:
+                raise UnsoundError(
+                    f"{NAME} gives other values {where}: {name} is {there[row].as_py()!r} in golden row {row}, where "
+                    f"it was {here[row].as_py()!r}: {cause}"
+                )
+
+
 def with_values(golden: pa.Table, engineered: pa.Schema) -> pa.Table:
     """The golden rows as a bundle stores them, with the engineered columns under names of their own."""
     return golden.rename_columns([PREFIX + name if name in engineered.names else name for name in golden.column_names])
@@ -148,10 +177,7 @@ def check_values(transform: MakesFeatures, golden: pa.Table) -> None:
     Raises:
         UnsoundError: they differ: floats by more than rounding, others at all.
     """
-    try:
-        made = transform.applied(golden)
-    except ScoringError as error:
-        raise UnsoundError(f"the golden rows: {error}") from error
+    made = _applied(transform, golden)
     for field in transform.gives:
         expected, found = (whole(golden.select([PREFIX + field.name])).column(0), made[field.name].combine_chunks())
         if (row := _first_deviation(expected, found)) is not None:
@@ -161,17 +187,35 @@ def check_values(transform: MakesFeatures, golden: pa.Table) -> None:
             )
 
 
+def with_engineered(model: LoadedModel, golden: pa.Table) -> pa.Table:
+    """The golden rows with the engineered features, if the model has any.
+
+    Raises:
+        UnsoundError: a row has none.
+    """
+    return _applied(model.transform, golden) if model.transform else golden
+
+
+def _applied(transform: MakesFeatures, golden: pa.Table) -> pa.Table:
+    try:
+        return transform.applied(golden)
+    except (ScoringError, ContractError) as error:
+        raise UnsoundError(f"the golden rows: {error}") from error
+
+
 def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) -> pa.RecordBatch:
     """The golden rows, and the same with a missing value in a column where the reference has some.
 
     Rows with gaps for which the function raises are left out: such rows are quarantined.
     """
     rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
-    names = [name for name in transform.reads.names if reference[name].null_count or golden[name].null_count]
+    tables = (reference, golden)  # the reference has no texts that are tokens
+    found = {name for table in tables for name in table.column_names if table[name].null_count}
+    names = [name for name in transform.reads.names if name in found]
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     for index, name in enumerate(names):
         missing = pa.array(np.arange(rows.num_rows) % len(names) == index)
-        columns[name] = pa.compute.if_else(missing, pa.scalar(None, columns[name].type), columns[name])
+        columns[name] = pc.if_else(missing, pa.scalar(None, columns[name].type), columns[name])
     if not names:
         return rows
     gaps = pa.RecordBatch.from_arrays(list(columns.values()), schema=rows.schema)
@@ -181,6 +225,11 @@ def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) 
         raising = []
     sound = np.delete(np.arange(gaps.num_rows), [row.position for row in raising])
     return pa.concat_batches([rows, gaps.take(pa.array(sound))])
+
+
+def _has_gaps(reference: pa.Table, name: str) -> bool:
+    """Whether a column of the reference has missing values; of a text or a vector it has only a description."""
+    return name in reference.column_names and bool(reference[name].null_count)
 
 
 def _run(transform: MakesFeatures, rows: pa.RecordBatch, what: str) -> pa.RecordBatch:
@@ -217,10 +266,9 @@ def _check_column(name: str, expected: pa.Array, found: pa.Array, trial: Trial, 
             "type follows the values that happen to be there, missing ones for example. Give the column one type "
             f"(pandas: .astype('float64'), Arrow: .cast(pa.{_alias(expected.type)}()))"
         )
-    ours, before = _bits(found), _bits(expected)
-    if ours == before:
+    place = _first_difference(expected, found)
+    if place is None:
         return
-    place = next(index for index, pair in enumerate(zip(ours, before, strict=True)) if pair[0] != pair[1])
     row = int(trial.order[place])
     which = f"golden row {row}" if row < golden.num_rows else "a golden row with a missing value"
     raise UnsoundError(
@@ -240,6 +288,12 @@ def _exact(cell: object) -> object:
     return [_exact(inner) for inner in cell] if isinstance(cell, list) else cell
 
 
+def _first_difference(expected: pa.Array, found: pa.Array) -> int | None:
+    """The first row in which two columns differ in any bit."""
+    both = zip(_bits(expected), _bits(found), strict=True)
+    return next((row for row, (before, now) in enumerate(both) if before != now), None)
+
+
 def _alias(kind: pa.DataType) -> str:
     return {"double": "float64", "float": "float32", "bool": "bool_"}.get(str(kind), str(kind))
 
@@ -248,8 +302,7 @@ def _first_deviation(expected: pa.Array, found: pa.Array) -> int | None:
     """The first row in which two columns differ."""
     rounding = ROUNDINGS.get(str(expected.type))
     if rounding is None:
-        both = zip(_bits(expected), _bits(found), strict=True)
-        return next((row for row, (before, now) in enumerate(both) if before != now), None)
+        return _first_difference(expected, found)
     before, now = (column.cast(pa.float64()).to_numpy(zero_copy_only=False)[:, None] for column in (expected, found))
     limits = agreement.bounds(before, Tolerance(relative=rounding))
     beyond = np.flatnonzero(agreement.ratios(now, before, limits) > 1)

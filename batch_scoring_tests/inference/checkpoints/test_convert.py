@@ -15,7 +15,7 @@ import torch
 from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.errors import CheckpointError, SpecError
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.inference.checkpoint import convert
+from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.tiny import TinyProject
@@ -156,22 +156,25 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bare_state_dict_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
-    message = refusal(saved(tmp_path, weights()), tmp_path)
-    assert "has no model_state_dict, input_dim, hidden_dim, output_dim, version; it has mean, scale" in message
-    entries = '"input_dim": …, "hidden_dim": …, "output_dim": …, "version": …'
-    assert f'bare state dict; save torch.save({{"model_state_dict": network.state_dict(), {entries}}}, file)' in message
+    file = saved(tmp_path, weights())
+    wanted = """--arguments '{"input_dim": …, "hidden_dim": …, "output_dim": …}'"""
+    assert f"ChurnNet needs input_dim, hidden_dim, output_dim: name {wanted}" in refusal(file, tmp_path)
+    assert "has no version; add it" in refusal(file, tmp_path, arguments=ARGUMENTS)
+    converted(file, tmp_path / "bundle", arguments=ARGUMENTS, version="v7")
+    same = converted(saved(tmp_path, content()), tmp_path / "same")
+    assert same == converted(file, tmp_path / "again", arguments=ARGUMENTS, version="v7")
 
 
 def test_a_file_that_is_no_dict_is_refused(tmp_path: Path) -> None:
     assert "holds a list" in refusal(saved(tmp_path, [1, 2]), tmp_path)
 
 
-@pytest.mark.parametrize("key", ["model_state_dict", "input_dim", "hidden_dim", "output_dim", "version"])
+@pytest.mark.parametrize("key", ["input_dim", "hidden_dim", "output_dim", "version"])
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     entries = content()
     del entries[key]
     message = refusal(saved(tmp_path, entries), tmp_path)
-    assert f"has no {key};" in message and message.endswith(": add it to the dict that torch.save writes")
+    assert f"has no {key};" in message and "add it to the dict that torch.save writes, or name" in message
 
 
 @pytest.mark.parametrize(
@@ -182,8 +185,8 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"hidden_dim": 0}, "hidden_dim is 0; expected a whole number"),
         ({"version": 7}, "version is 7; expected a name"),
         ({"version": ""}, "version is ''; expected a name"),
-        ({"model_state_dict": [1.0]}, "model_state_dict is not a state dict"),
-        ({"model_state_dict": {FIRST: 1.0}}, "model_state_dict is not a state dict"),
+        ({"model_state_dict": [1.0]}, "holds no tensors by name but model_state_dict, version, input_dim"),
+        ({"model_state_dict": {FIRST: 1.0}}, "holds no tensors by name"),
         ({"input_dim": 5}, "features.numeric of customer_churn names 6 features (age, "),
         ({"input_dim": 5}, "model.pt has 5 inputs (input_dim): name 5, in the order of the inputs"),
         ({"output_dim": 3}, "--classes names 2 classes (stays, leaves), but "),
@@ -211,8 +214,11 @@ def test_an_entry_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str
             {"mean": torch.tensor([0, 0, 0, 0, 0, torch.inf])},
             "mean has 1 of 6 values that are NaN or infinite",
         ),
-        ({"layers__0__weight": torch.zeros(8, 6).half()}, f"{FIRST} is torch.float16"),
-        ({"layers__0__weight": torch.zeros(8, 6).to_sparse()}, f"{FIRST} is torch.float32 (torch.sparse_coo)"),
+        ({"layers__0__weight": torch.zeros(8, 6).double()}, f"{FIRST} is torch.float64"),
+        (
+            {"layers__0__weight": torch.zeros(8, 6).to_sparse()},
+            f"{FIRST} is an object of torch._utils._rebuild_sparse_tensor; expected a dense tensor",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, changed: dict[str, torch.Tensor], expected: str) -> None:
@@ -322,3 +328,49 @@ def test_a_network_that_is_not_to_be_scored_with_is_refused_in_one_line(tiny: Ti
 def test_a_pipeline_that_is_not_there_is_an_error_of_the_spec() -> None:
     with pytest.raises(SpecError, match="no_such_pipeline"):
         declared_pipeline("no_such_pipeline")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 900])
+def test_hostile_names_stay_in_one_short_line(tmp_path: Path, name: str) -> None:
+    message = refusal(saved(tmp_path, {name: torch.ones(1), "b": 1}), tmp_path, arguments=ARGUMENTS, version="v7")
+    assert message.isprintable() and len(message) < 2500
+    message = refusal(saved(tmp_path, {**weights(), name: torch.ones(1)}), tmp_path, arguments=ARGUMENTS, version="v7")
+    assert message.isprintable() and len(message) < 2500
+
+
+OF_VECTORS = """
+import torch
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, vectors):
+        return super().forward(vectors.nan_to_num(0.0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        (pa.array([[0.1 * row, 1.0, 2.0, 3.0] for row in range(70)]), ""),
+        (pa.array([None, *([0.1 * row, 1.0, 2.0, 3.0] for row in range(69))], pa.list_(pa.float64(), 4)), ""),
+        (pa.array([1.0] * 70), "the sample's v is double; expected lists of numbers"),
+        (pa.array([None] * 70, pa.list_(pa.float32())), "the sample's v is list<item: float>; expected lists"),
+    ],
+)
+def test_vectors_have_the_length_of_the_samples_lists(tiny: TinyProject, vectors: pa.Array, says: str) -> None:
+    tiny.write_code("class Rows:\n    id: str\n    v: list\n", OF_VECTORS)
+    tiny.spec["features"] = {"schema": "schema:Rows", "vectors": ["v"]}
+    tiny.write_spec()
+    sample = tiny.rows(70).append_column("dt", pa.array([date(2024, 3, 1)] * 70)).append_column("v", vectors)
+    file = saved(tiny.folder, torch.nn.Linear(4, 2).state_dict())
+    options: dict[str, Any] = {"pipeline": tiny.pipeline, "classes": ["no", "yes"], "version": "v1"}
+    if says:
+        with pytest.raises(CheckpointError) as raised:
+            convert(file, sample=sample, folder=tiny.folder / "b", **options)
+        assert says in str(raised.value)
+        return
+    convert(file, sample=sample, folder=tiny.folder / "b", **options)
+    manifest = load_bundle(open_folder(str(tiny.folder / "b")), tiny.pipeline.load("network:Net")).manifest
+    assert manifest.vectors == {"v": 4}
