@@ -71,6 +71,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.materialize
 	$(BIN)/python -m benchmarks.instruction_sets
+	$(BIN)/python -m benchmarks.texts
 	$(BIN)/python -m benchmarks.rejected
 	$(BIN)/python -m benchmarks.decisions
 
