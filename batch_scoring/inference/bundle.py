@@ -27,15 +27,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import (
-    agreement,
-    own_encoders,
-    reference,
-    row_independence,
-    transforms,
-    vocabularies,
-)
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
+from batch_scoring.inference.acceptance.functions import own_encoders, transforms
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import TaskName, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance

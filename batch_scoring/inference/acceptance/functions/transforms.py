@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import ContractError, ScoringError, UnsoundError
-from batch_scoring.inference.acceptance import agreement, other_process
+from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.acceptance.functions import other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.transform import NAME, Transform, plain, whole
