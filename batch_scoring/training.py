@@ -327,9 +327,7 @@ def _report(found: SampleRows) -> None:
         said += f"; with the day of each row in {DAY}, a key may occur once a day"
     if rejected.num_rows:
         rows = accepted + rejected.num_rows
-        _log.warning(
-            f"{rejected.num_rows:,} of {rows:,} rows are rejected, as scoring would: {said} (see data.rejected)"
-        )
+        _log.warning(f"{rejected.num_rows:,} of {rows:,} rows are rejected, as in scoring: {said} (see data.rejected)")
 
 
 def _head(task: Head | TaskName | None, classes: Sequence[str]) -> Head:
