@@ -259,6 +259,8 @@ class Training(Examples):
         if _ARGUMENTS in vars(network):
             found: Mapping[str, Any] = vars(network)[_ARGUMENTS]
             return found
+        if type(network).__module__.partition(".")[0] == "torch":  # a wrapper, which `write_bundle` refuses
+            return {}
         wanted = inspect.signature(type(network)).parameters.values()
         if required := [each.name for each in wanted if each.default is each.empty and each.kind in POSITIONAL]:
             given = ", ".join(f'"{name}": …' for name in required)

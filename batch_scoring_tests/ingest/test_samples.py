@@ -172,6 +172,8 @@ def test_a_file_without_more_columns_stands_beside_one_with_some(tiny: TinyProje
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
+        (lambda rows: rows.slice(0, 0), "the sample has no rows"),
+        (lambda _: [], "the sample has no rows"),
         (lambda rows: rows.drop_columns(["x"]), "the sample has no column x, which schema:Rows of tiny"),
         (lambda rows: rows.append_column("x", rows["x"]), "the sample has two columns x"),
         (lambda rows: rows.append_column("dt", pa.array(["soon"] * 4)), "the sample: dt is string, not the day of"),
