@@ -54,6 +54,7 @@ class TinyContract:
     key = "id"
     arrow_schema = pa.schema([("id", pa.string()), ("x", pa.int64()), ("fate", pa.int64())])
     columns = arrow_schema.names
+    inputs, categorical = ("x", "fate"), ()
 
     def __init__(self, pipeline: Pipeline) -> None:
         pass
@@ -72,6 +73,7 @@ class TinyScorer:
     """Stands for `scoring.Scorer`: the prediction is x; a row with the model's own poison has no score."""
 
     device, batch_rows, why_eager, runs_side_by_side = "cpu", 64, "", True
+    columns = ("x", "fate")
 
     def __init__(self, loaded: ActiveModel, *, device: str, batch_rows: object) -> None:
         self._model = next(model for model in MODELS if model.sha256 == loaded.sha256)
