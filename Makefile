@@ -17,12 +17,14 @@ endef
 
 .PHONY: demo dev docs reference monitoring check test lint bench bench-peers backfill
 
-## score and decide the embedded days of both pipelines, and export the lists
+## score and decide the embedded days of the three pipelines, and export the lists
 demo: $(VENV)/.installed
 	$(BIN)/batch-scoring backfill customer_churn 2024-01-01 2024-01-02
 	$(BIN)/batch-scoring export customer_churn 2024-01-01 2024-01-02
 	$(BIN)/batch-scoring backfill flight_delay 2013-07-01 2013-07-14
 	$(BIN)/batch-scoring export flight_delay 2013-07-01 2013-07-14
+	$(BIN)/batch-scoring backfill support_tickets 2025-03-03 2025-03-16
+	$(BIN)/batch-scoring export support_tickets 2025-03-03 2025-03-16
 
 ## the Dagster UI with its daemon, on http://localhost:3000, and beside it the pages of reports/ that it links to;
 ## Dagster's warning that its own command has a successor tells a user nothing

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from batch_scoring.inference.scorer import Scorer
     from batch_scoring.storage.folders.addresses import open_folder
     from batch_scoring.tables import read_day
+    from batch_scoring.training import Training
 
-__all__ = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
+__all__ = ["Scorer", "Training", "load_bundle", "open_folder", "read_day", "write_bundle"]
 
 _MODULES = {
     "Scorer": "batch_scoring.inference.scorer",
+    "Training": "batch_scoring.training",
     "load_bundle": "batch_scoring.inference.bundle",
     "open_folder": "batch_scoring.storage.folders.addresses",
     "read_day": "batch_scoring.tables",

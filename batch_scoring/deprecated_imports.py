@@ -10,10 +10,11 @@ from types import CodeType, ModuleType
 MODULES: dict[str, tuple[str, ...]] = {
     "batch_scoring.bundle": ("batch_scoring.inference.bundle",),
     "batch_scoring.calibration": ("batch_scoring.monitoring.drift.calibration",),
-    "batch_scoring.checkpoint": ("batch_scoring.inference.checkpoint",),
+    "batch_scoring.checkpoint": ("batch_scoring.inference.checkpoints.convert",),
     "batch_scoring.databases": ("batch_scoring.defs.execution.sqlite_databases",),
     "batch_scoring.drift": ("batch_scoring.monitoring.drift.distances",),
     "batch_scoring.event_log": ("batch_scoring.defs.execution.sqlite_event_log",),
+    "batch_scoring.inference.checkpoint": ("batch_scoring.inference.checkpoints.convert",),
     "batch_scoring.pipeline": ("batch_scoring.config.pipeline", "batch_scoring.config.loader"),
     "batch_scoring.report_server": ("batch_scoring.cli.report_server",),
     "batch_scoring.scoring": ("batch_scoring.inference.scorer",),

@@ -259,6 +259,12 @@ class AddressError(BatchScoringError, ValueError):
     exit_code = 2
 
 
+class SampleError(BatchScoringError, ValueError):
+    """No pipeline can be made of a sample; the message says why and what to do."""
+
+    exit_code = 2
+
+
 class PartlyWrittenError(BatchScoringError, RuntimeError):
     """Only some files of an output were written; the message says which, its cause why."""
 

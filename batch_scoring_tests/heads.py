@@ -39,7 +39,7 @@ def outputs(head: Head, rows: int = 200) -> np.ndarray:
     """Outputs of a network with this head, float32[rows, width]."""
     raw = torch.from_numpy(logits(head.width, rows))
     if head.gives == "probabilities":
-        raw = raw.softmax(dim=1) if head.sums_to_one and head.width > 1 else raw.sigmoid()
+        raw = raw.softmax(dim=1) if head.is_exclusive and head.width > 1 else raw.sigmoid()
     return raw.numpy()
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import multiprocessing
 import os
 import signal
@@ -64,6 +65,8 @@ def put(file: Path, rows: pa.Table | str, *, age: float = 0) -> Path:
         file.write_bytes(gzip.compress(rows.encode()) if file.suffix == ".gz" else rows.encode())
     elif file.suffix == ".parquet":
         pq.write_table(rows, file)
+    elif "json" in file.name:
+        put(file, "".join(f"{json.dumps(row)}\n" for row in rows.to_pylist()))
     else:
         sink = io.BytesIO()
         pyarrow.csv.write_csv(rows, sink)

@@ -16,7 +16,11 @@ from batch_scoring.definitions import defs
 from batch_scoring_tests.decided import customers, with_decisions
 from batch_scoring_tests.tiny import DAY, TinyProject
 
-PIPELINES = {"customer_churn": ("2024-01-01", "UTC"), "flight_delay": ("2013-01-01", "America/New_York")}
+PIPELINES = {
+    "customer_churn": ("2024-01-01", "UTC"),
+    "flight_delay": ("2013-01-01", "America/New_York"),
+    "support_tickets": ("2025-03-01", "Europe/Berlin"),
+}
 
 ASSETS = {
     "raw_input": {"upstream": set(), "partitions": dg.DailyPartitionsDefinition},
@@ -31,7 +35,7 @@ ASSETS = {
     "retention": {"upstream": set(), "partitions": type(None)},
 }
 
-EXPORTS = {"customer_churn": "export_calls", "flight_delay": "export_standby"}
+EXPORTS = {"customer_churn": "export_calls", "flight_delay": "export_standby", "support_tickets": "export_routes"}
 """What each pipeline exports: its decisions, to a file."""
 
 JOBS = {
@@ -44,10 +48,13 @@ JOBS = {
 SCHEDULES = {
     "score_customer_churn_on_schedule": ("score_customer_churn", "0 6 * * *", "UTC"),
     "score_flight_delay_on_schedule": ("score_flight_delay", "0 6 * * *", "America/New_York"),
+    "score_support_tickets_on_schedule": ("score_support_tickets", "0 6 * * *", "Europe/Berlin"),
     "report_customer_churn_on_schedule": ("report_customer_churn", "45 7 * * *", "UTC"),
     "report_flight_delay_on_schedule": ("report_flight_delay", "45 7 * * *", "America/New_York"),
+    "report_support_tickets_on_schedule": ("report_support_tickets", "45 7 * * *", "Europe/Berlin"),
     "retain_customer_churn_on_schedule": ("retain_customer_churn", "45 11 * * *", "UTC"),
     "retain_flight_delay_on_schedule": ("retain_flight_delay", "45 11 * * *", "America/New_York"),
+    "retain_support_tickets_on_schedule": ("retain_support_tickets", "45 11 * * *", "Europe/Berlin"),
 }
 """Job, cron and its time zone."""
 
@@ -74,6 +81,7 @@ CHECKS = {
         "scores_are_probabilities": "blocks",
         "confidence_is_usual": "warns",
         "classes_are_balanced": "warns",
+        "quantiles_are_ordered": "warns",
         "scores_vary": "warns",
         "cost_is_usual": "warns",
         "predictions_match_reference": "warns",
@@ -141,6 +149,7 @@ COLUMNS = {
 PARTITIONED_BY = {"predictions": ["dt"], "validated_features": ["dt"], "quarantine": ["dt", "stage"]}
 
 COMMANDS = [
+    "new",
     "backfill",
     "score",
     "decide",
@@ -173,6 +182,7 @@ NEVER_AT_LOAD = [
     "polars",
     "safetensors",
     "scipy",
+    "tokenizers",
     "plotly",
     "apprise",
     "adbc_driver_manager",

@@ -14,7 +14,7 @@ SPANNING = {
     "docs": "pages of `docs/`",
     "end_to_end": "whole days and commands, from the landing file to what is printed",
     "examples": "the tutorial of `examples/`",
-    "pipelines": "the two pipelines of the repository: their data, networks and days",
+    "pipelines": "the three pipelines of the repository: their data, networks and days",
     "pods": "days in pods, on a stand-in of Kubernetes",
     "reliability": "processes that are killed, stores and disks that fail",
     "simulation": "histories of many days, in memory and on real tables",

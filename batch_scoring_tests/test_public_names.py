@@ -10,7 +10,7 @@ import pytest
 import batch_scoring
 from batch_scoring.config.loader import PROJECT
 
-NAMES = ["Scorer", "load_bundle", "open_folder", "read_day", "write_bundle"]
+NAMES = ["Scorer", "Training", "load_bundle", "open_folder", "read_day", "write_bundle"]
 
 
 def printed(program: str) -> str:

@@ -27,6 +27,7 @@ from batch_scoring.config.names import daily_assets
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.definitions import deploy
 from batch_scoring.inference.bundle import MANIFEST, Bundle, _sealed, read_bundle, write_bundle
+from batch_scoring.inference.heads.head import Head
 from batch_scoring.ingest.formats.rows import BrokenRow
 from batch_scoring.ingest.quarantine import Rejected, from_broken
 from batch_scoring.monitoring.drift.calibration import calibrate
@@ -119,7 +120,7 @@ class TinyProject:
         *,
         seed: int = 0,
         outputs: int = 2,
-        task: str = "classification",
+        task: str | Head = "classification",
         promote: bool = True,
         reference: pa.Table | None = None,
         calibrated: bool = True,
@@ -127,12 +128,14 @@ class TinyProject:
     ) -> str:
         """Write a bundle of that version, and name it in the spec if `promote`. Return its sha256.
 
+        `task`: a head has its own number of outputs.
         `reference`: rows with `dt`, such as those of `reference_rows`; the bundle gets their profile if `calibrated`.
         `words`: the three words of column c.
         """
         torch.manual_seed(seed)
         self.write_spec()
         numeric = self.spec["features"]["numeric"]
+        outputs = outputs if isinstance(task, str) else task.width
         arguments = {"numeric": len(numeric), "words": 3, "outputs": outputs}
         place = open_folder(f"{self.data_root}/{self.name}/models/{version}")
         local = self.folder / "bundles" / version

@@ -21,6 +21,9 @@ class _Entry:
 
 
 SUBCOMMANDS = {
+    "new": _Entry(
+        "batch_scoring.cli.new.command", "new", "Write a pipeline from a sample of its table, train it and score it."
+    ),
     "backfill": _Entry(
         "batch_scoring.cli.backfill.command",
         "backfill",
@@ -29,7 +32,7 @@ SUBCOMMANDS = {
     "score": _Entry(
         "batch_scoring.cli.score.command",
         "score",
-        "Score files without a day: local or s3://, CSV or Parquet in and out.",
+        "Score files without a day, local or on s3://: CSV, JSON Lines or Parquet.",
     ),
     "decide": _Entry(
         "batch_scoring.cli.decide", "decide", "Show what other rules would decide about a scored day; writes nothing."
@@ -64,7 +67,7 @@ SUBCOMMANDS = {
     "cost": _Entry("batch_scoring.cli.cost", "cost", "Show what the days of a month took: CPU, GPU, memory, money."),
     "calibrate": _Entry("batch_scoring.cli.calibrate", "calibrate", "Learn the drift thresholds of a model."),
     "checkpoint": _Entry(
-        "batch_scoring.cli.checkpoint", "checkpoint", "Convert a plain torch.save checkpoint into a model bundle."
+        "batch_scoring.cli.checkpoint", "checkpoint", "Convert a checkpoint of a trained network into a model bundle."
     ),
     "retention": _Entry(
         "batch_scoring.cli.retention",

@@ -71,7 +71,7 @@ class Pipeline:
         settings = [spec.input.key, spec.input.csv, *self._columns, spec.scoring.rows_per_shard]
         if spec.input.attributes:  # without them, digests stay what they were before there were any
             settings.append(spec.input.attributes)
-        if spec.features.transform:  # which may read any column
+        if spec.features.transform or spec.features.encode:  # which may read any column
             settings.append("all columns")
         return self._digest("features 3", self._source(spec.features.contract), settings)
 
@@ -95,13 +95,15 @@ class Pipeline:
     @property
     def _columns(self) -> list[Any]:
         features = self.spec.features
-        return [features.contract, features.numeric, features.categorical]
+        columns: list[Any] = [features.contract, features.numeric, features.categorical]
+        others = {"text": features.text, "vectors": features.vectors}
+        return [*columns, *(pair for pair in others.items() if pair[1])]
 
     @property
     def _engineering(self) -> list[str]:
-        """The code that makes features and checks them; without any, digests stay what they were before there was."""
+        """The code that makes inputs and checks them; without any, digests stay what they were before there was."""
         features = self.spec.features
-        return [reference for reference in (features.transform, features.engineered) if reference]
+        return [reference for reference in (features.transform, features.engineered, features.encode) if reference]
 
     def _source(self, reference: str) -> bytes:
         return code_digest.source(self.folder, self.package, reference.split(":")[0])

@@ -30,7 +30,7 @@ class Partitions(Section):
 
 
 class Csv(Section):
-    """Dialect of CSV files; it does not apply to Parquet files."""
+    """Dialect of CSV files; it does not apply to other files."""
 
     delimiter: str = Field(
         default=",",
@@ -138,7 +138,19 @@ class Features(Section):
     )
     numeric: tuple[str, ...] = Field(default=(), description="columns of the model's numeric matrix, in order")
     categorical: tuple[str, ...] = Field(default=(), description="columns of the model's categorical matrix, in order")
-
+    text: tuple[str, ...] = Field(
+        default=(),
+        description="text columns, which the bundle's tokenizer turns into the model's tokens: one text, in order, "
+        "a line break between two columns",
+    )
+    vectors: tuple[str, ...] = Field(
+        default=(), description="list columns, such as embeddings, of the model's matrix of vectors, in order"
+    )
+    encode: Reference | None = Field(
+        default=None,
+        description="function that makes inputs of the network from rows, module:function inside the pipeline's "
+        "package: images and the like, an array for each name that it returns",
+    )
     day_grain: tuple[str, ...] = Field(
         default=(), description="features that change as a whole from day to day (weather): drift skips their day test"
     )
@@ -146,23 +158,24 @@ class Features(Section):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The model's inputs in its order, numeric first: columns of the schema, or what transform makes of them."""
-        return self.numeric + self.categorical
+        return self.numeric + self.categorical + self.text + self.vectors
 
     def validated(self, schema_columns: Sequence[str]) -> tuple[str, ...]:
         """The columns that validated features have because of the model; `schema_columns`: those of the schema.
 
-        A transform may read any column of the schema, so all are kept for it; without one, the model's inputs alone.
+        A function of the user's may read any column of the schema, so all are kept for it; without one, the model's
+        inputs alone.
         """
-        return tuple(schema_columns) if self.transform and schema_columns else self.inputs
+        return tuple(schema_columns) if (self.transform or self.encode) and schema_columns else self.inputs
 
     @model_validator(mode="after")
     def _distinct(self) -> "Features":
-        if not self.inputs:
-            raise ValueError("no features; expected at least one column under numeric or categorical")
+        if not self.inputs and not self.encode:
+            raise ValueError("no features; expected at least one column under numeric, categorical, text or vectors")
         twice = sorted({name for name in self.inputs if self.inputs.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} named more than once; expected every feature once")
-        if strange := [name for name in self.day_grain if name not in self.inputs]:
+        if strange := [name for name in self.day_grain if name not in self.numeric + self.categorical]:
             raise ValueError(f"day_grain names {', '.join(strange)}; expected names under numeric or categorical")
         if self.engineered and not self.transform:
             raise ValueError("engineered without transform, which makes the columns that it describes")
@@ -313,8 +326,16 @@ class Balance(Check):
     """Largest share of rows that one class may have."""
 
     share: Share = Field(
-        default=0.95, description="largest share of one class, or that of the reference's days if larger"
+        default=0.95,
+        description="largest share of one class, or that of the reference's days if larger; several labels are "
+        "compared with the reference's days alone",
     )
+
+
+class Ordering(Check):
+    """Largest share of rows whose quantiles may cross."""
+
+    share: Share = Field(default=0.01, description="largest share of rows with a quantile below that of a lower level")
 
 
 class Spread(Check):
@@ -356,6 +377,7 @@ class Checks(Section):
     scores_are_probabilities: Guard = Guard()
     confidence_is_usual: Confidence = Confidence()
     classes_are_balanced: Balance = Balance()
+    quantiles_are_ordered: Ordering = Ordering()
     scores_vary: Spread = Spread()
     cost_is_usual: Cost = Cost()
     features_match_reference: Notice = Notice()

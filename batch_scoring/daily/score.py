@@ -27,6 +27,9 @@ from batch_scoring.storage import shards
 from batch_scoring.storage.parquet import READ_ROWS
 from batch_scoring.storage.state import ActiveModel, DayInput, PublishedDay, ShardStats
 
+TEXT_ROWS = 16_384
+"""Rows that are read at a time for a model of texts, which hold many times the bytes of numbers."""
+
 
 @dataclass(frozen=True)
 class FeatureShard:
@@ -186,8 +189,8 @@ def score(
     run.meter.end_overhead()
     eager = f"; eager layers: {scorer.why_eager}" if scorer.why_eager else ""
     alone = "" if scorer.runs_side_by_side else f"; {ONE_THREAD}"
-    run.log(f"model {source.model.version} on {scorer.device}, {scorer.batch_rows} rows per forward pass{eager}{alone}")
-    day = _Day(step, source, run, scorer, READ_ROWS >> backoff)
+    run.log(f"model {source.model.version} on {scorer.device}, {scorer.pass_size} per forward pass{eager}{alone}")
+    day = _Day(step, source, run, scorer, (TEXT_ROWS if scorer.manifest.text else READ_ROWS) >> backoff)
     progress, done = Progress(sum(features.stats.rows for features in wanted), run.log, "scored"), []
     for features in wanted:
         done.append(shard := day.shard_of(features))

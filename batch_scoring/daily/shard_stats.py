@@ -56,7 +56,7 @@ class Tally:
         self._bins = np.zeros(BINS, np.int64)
         self._classes = np.zeros(len(manifest.task.class_names), np.int64)
         self._unknown: dict[str, dict[str, int]] = {}
-        self._bad = 0
+        self._bad = self._crossed = 0
 
     def add(self, scored: ScoredBatch) -> None:
         """Count one record batch."""
@@ -67,12 +67,13 @@ class Tally:
             # not values @ values: BLAS would wake its own threads, which spin against those that score
             self._squares[column] = self._squares.get(column, 0.0) + float(np.square(values).sum())
         self._bad += int((~self._head.is_sound(scores)).sum())
+        self._crossed += int(self._head.is_crossed(scores).sum())
         if self._head.telling_column in self._head.probabilities:
             score = scores.column(self._head.telling_column).to_numpy()
             bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
             self._bins += np.bincount(bins, minlength=BINS)
         if self._head.class_names:
-            self._classes += self._head.class_counts(scores.column("prediction"))
+            self._classes += self._head.class_counts(scores)
         for column, values in scored.unknown.items():
             counts = self._unknown.setdefault(column, {})
             for value, rows in values.items():
@@ -91,4 +92,5 @@ class Tally:
                 for column, counts in self._unknown.items()
             },
             "not_probabilities": self._bad,
+            "quantiles_crossed": self._crossed,
         }

@@ -27,20 +27,19 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import (
-    agreement,
-    reference,
-    row_independence,
-    tokens,
-    transforms,
-    vocabularies,
-)
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
+from batch_scoring.inference.acceptance.functions import own_encoders, transforms
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import TaskName, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
 from batch_scoring.inference.inputs import fitted as fitted_state
+from batch_scoring.inference.inputs import own_encoder
+from batch_scoring.inference.inputs.descriptors import Descriptors
+from batch_scoring.inference.inputs.own_encoder import OwnEncoder
+from batch_scoring.inference.inputs.texts import Texts
 from batch_scoring.inference.inputs.transform import Function, Rules, Transform
+from batch_scoring.inference.inputs.vectors import Vectors
 from batch_scoring.inference.manifest import FORMATS, LoadedModel, Manifest, Text
 from batch_scoring.inference.network import weights
 from batch_scoring.inference.network.code import ModelCode, NetworkClass
@@ -59,6 +58,9 @@ FILES = (WEIGHTS, GOLDEN, REFERENCE)
 PROFILE, TOKENIZER = "profile.json", "tokenizer.json"
 
 GOLDEN_ROWS = 64
+
+LARGEST_TOKENIZER = 64 * 2**20
+"""Bytes; that of the largest published vocabulary has 17 MB. A larger file is not read into memory."""
 
 _UNDO = "undo the change, or write a new bundle"
 OTHER_OUTPUTS = (
@@ -186,6 +188,8 @@ def read_bundle(folder: Folder) -> Bundle:
                 f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
             )
         try:
+            if name == TOKENIZER:
+                _check_size(folder)
             content[name] = _read(folder, name)
         except FileNotFoundError as error:
             raise BundleError(
@@ -198,6 +202,16 @@ def read_bundle(folder: Folder) -> Bundle:
                 "it is truncated, overwritten or of another version; deliver the bundle again"
             )
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
+
+
+def _check_size(folder: Folder) -> None:
+    """Check the size of the tokenizer before it is read."""
+    file = folder.version(TOKENIZER)
+    if file and file.size > LARGEST_TOKENIZER:
+        raise BundleError(
+            f"{folder.uri}/{TOKENIZER} has {file.size:,} bytes; expected at most {LARGEST_TOKENIZER:,}: it is no "
+            "tokenizer"
+        )
 
 
 def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel:
@@ -217,9 +231,34 @@ def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel
         raise BundleError(
             f"{bundle.uri}: {error}; if {name} has changed since the bundle was written: {_UNDO}"
         ) from error
-    transform = build_transform(bundle, code.transform, code.rules)
-    tokenizer = bundle.content.get(TOKENIZER)
-    return LoadedModel(bundle.manifest, bundle.sha256, network, transform=transform, tokenizer=tokenizer)
+    return LoadedModel(
+        bundle.manifest,
+        bundle.sha256,
+        network,
+        tokenizer=bundle.content.get(TOKENIZER),
+        transform=build_transform(bundle, code.transform, code.rules),
+        encode=_build_own_encoder(bundle, code.encode),
+    )
+
+
+def _build_own_encoder(bundle: Bundle, function: own_encoder.Function | None) -> OwnEncoder | None:
+    """What makes the inputs that the pipeline's own function gives; None if the model has none.
+
+    Raises:
+        BundleError: there is no function, or the fitted state is damaged.
+    """
+    arrays = bundle.manifest.arrays
+    if not arrays:
+        return None
+    if function is None:
+        raise BundleError(
+            f"{bundle.uri} needs the inputs {', '.join(arrays)}, and has no function that makes them: name it in "
+            "features.encode of the spec, or load the bundle with ModelCode(network, encode=encode)"
+        )
+    with _located(bundle.uri):
+        state = fitted_state.load(bundle.content)
+        reads, _ = transforms.columns_of(bundle.manifest, bundle.golden.schema)
+    return OwnEncoder(function, state, reads, arrays)
 
 
 def build_transform(bundle: Bundle, function: Function | None, rules: Rules | None = None) -> Transform | None:
@@ -246,6 +285,18 @@ def build_transform(bundle: Bundle, function: Function | None, rules: Rules | No
     return Transform(function, state, reads, gives, rules)
 
 
+def build_descriptors(bundle: Bundle) -> Descriptors:
+    """What describes the texts and vectors of the bundle's model.
+
+    Raises:
+        BundleError: the tokenizer is none.
+    """
+    with _located(bundle.uri):
+        text, vectors = bundle.manifest.text, bundle.manifest.vectors
+        texts = Texts(text, bundle.content[TOKENIZER]) if text else None
+        return Descriptors(texts, Vectors(vectors) if vectors else None)
+
+
 def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     """Check, on delivery, everything that a day needs besides the weights: vocabularies, reference, reference profile.
 
@@ -257,7 +308,7 @@ def check_contents(bundle: Bundle, model: LoadedModel) -> None:
     with _located(f"{bundle.uri}/{REFERENCE}"):
         reference.check_reference(bundle.manifest, rows)
     with _located(bundle.uri):
-        if bundle.manifest.text is None:
+        if not bundle.manifest.described and not bundle.manifest.arrays:
             vocabularies.check_codes(model, rows)
         if model.transform:
             transforms.check_rows_are_independent(model.transform, bundle.golden, rows)
@@ -368,9 +419,10 @@ def check_rows(bundle: Bundle, model: LoadedModel) -> None:
     with _located(bundle.uri):
         golden = transforms.with_engineered(model, bundle.golden)
         row_independence.check_rows_are_independent(model, golden)
-        if bundle.manifest.text:  # of which the reference has none
+        if bundle.manifest.described or bundle.manifest.arrays:  # the reference has not what they need
             vocabularies.check_codes(model, golden)
-            tokens.check_tokens(model, golden)
+            vocabularies.check_tokens(model, golden)
+        own_encoders.check_rows_are_independent(model, golden)
 
 
 def write_bundle(
@@ -392,6 +444,7 @@ def write_bundle(
     golden_tolerance: Tolerance | float | None = None,
     text: Text | None = None,
     tokenizer: bytes | None = None,
+    vectors: Mapping[str, int] | None = None,
     code: ModelCode | None = None,
     fitted: fitted_state.Fitted | None = None,
 ) -> str:
@@ -417,12 +470,13 @@ def write_bundle(
             and without those that it makes.
         reference: a sample of the training window with the key, `dt` (date) and the same columns.
         expected: what the training code itself computes for some of these rows, in any order: the key (and `dt`, if a
-            key occurs on several days) and either the network's outputs (`output_0` …) or the scores
-            (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
+            key occurs on several days) and either the network's outputs (`output_0` …) or the scores as predictions
+            have them (`prob_class_0` …, of two classes one is enough; a regression: `prediction`).
         golden_tolerance: by how much outputs may differ on another machine, a number if absolute; `agreement.usual` if
             None.
         text: the text columns of a model of texts, and how their tokens are cut and padded.
         tokenizer: the content of its tokenizer.json.
+        vectors: list columns in the order of the matrix of vectors, with the length of their lists.
         code: `ModelCode.of(pipeline)`, for a model with a transform; its network's class is that of `network`.
         fitted: what `fit` has returned for the training rows.
 
@@ -449,6 +503,7 @@ def write_bundle(
         numeric=tuple(numeric),
         categorical={column: tuple(words) for column, words in categorical.items()},
         text=text,
+        vectors=dict(vectors or {}),
         training=training,
         metrics=metrics,
         golden_tolerance=ROUNDING if golden_tolerance is None else golden_tolerance,
@@ -460,7 +515,9 @@ def write_bundle(
         content |= _fitted_files(code, fitted)
         rows = transforms.engineer(code, fitted_state.load(content), golden, reference)
         draft = draft.model_copy(update={"engineered": rows.types})
-        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer)
+        encode = own_encoders.learn(code.encode, fitted_state.load(content), golden) if code.encode else None
+        draft = draft.model_copy(update={"arrays": dict(encode.gives)} if encode else {})
+        trained = LoadedModel(draft, "", network.eval(), tokenizer=tokenizer, encode=encode)
         owned = golden_rows.compute(trained, rows.golden, rows.reference)
     content[GOLDEN] = _parquet(transforms.with_values(owned.golden, rows.features))
     content[REFERENCE] = _parquet(owned.kept_reference)
@@ -477,11 +534,11 @@ def write_bundle(
 
 
 def _fitted_files(code: ModelCode, fitted: fitted_state.Fitted | None) -> dict[str, bytes]:
-    """The files of the fitted state, which only a model with a transform has."""
-    if code.transform:
+    """The files of the fitted state, which only a model with a transform or an encoder of its own has."""
+    if code.transform or code.encode:
         return fitted_state.dump({} if fitted is None else fitted)
     if fitted is not None:
-        raise UnsoundError("a fitted state is given, and code has no transform that would get it")
+        raise UnsoundError("a fitted state is given, and code has neither transform nor encode that would get it")
     return {}
 
 

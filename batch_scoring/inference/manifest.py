@@ -22,6 +22,8 @@ from batch_scoring.inference.heads.task import Task, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pyarrow as pa
     import torch
@@ -60,6 +62,9 @@ AnyTolerance = Annotated[
 ]
 
 
+VECTOR_DESCRIPTORS = ("vectors.norm", *(f"vectors.projection_{index}" for index in range(8)))
+"""What is kept of vectors for drift: their length, and where they lie along eight fixed random directions."""
+
 TEXT_DESCRIPTORS = ("text.characters", "text.tokens", "text.unknown_share", "text.is_empty")
 """What is kept of a text for drift: its length, the share of its tokens that are unknown, whether it is empty."""
 
@@ -92,6 +97,15 @@ class Text(BaseModel):
         return self
 
 
+class ArrayInput(BaseModel):
+    """An input of the network that `features.encode` gives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one row")
+    type: Literal["float32", "int64", "int32", "uint8", "bool"]
+
+
 class Manifest(BaseModel):
     """The content of `bundle.json`."""
 
@@ -105,6 +119,12 @@ class Manifest(BaseModel):
     numeric: Names
     categorical: dict[str, Names] = Field(description="vocabulary of each column; code = position + 1, 0 is unknown")
     text: Text | None = Field(default=None, exclude_if=lambda value: value is None, description="text columns")
+    vectors: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={}, exclude_if=lambda value: not value, description="list columns, with the length of their lists"
+    )
+    arrays: dict[str, ArrayInput] = Field(
+        default={}, exclude_if=lambda value: not value, description="inputs that features.encode gives"
+    )
     training: Plain
     metrics: dict[str, FiniteFloat]
     engineered: dict[str, str] = Field(
@@ -142,12 +162,18 @@ class Manifest(BaseModel):
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns that the network needs."""
-        return (*self.numeric, *self.categorical, *(self.text.columns if self.text else ()))
+        return (*self.numeric, *self.categorical, *self.described)
 
     @property
     def compared_numeric(self) -> tuple[str, ...]:
-        """The numbers that drift compares: features, and of a text its descriptors, never the text itself."""
-        return (*self.numeric, *(TEXT_DESCRIPTORS if self.text else ()))
+        """The numbers that drift compares: features, and descriptors of texts and vectors, never these themselves."""
+        texts, vectors = TEXT_DESCRIPTORS if self.text else (), VECTOR_DESCRIPTORS if self.vectors else ()
+        return (*self.numeric, *texts, *vectors)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The columns of which references and samples keep numbers that describe them, and not the cells."""
+        return (*(self.text.columns if self.text else ()), *self.vectors)
 
     @property
     def outputs(self) -> int:
@@ -180,6 +206,24 @@ class Transformed:
     """int64: the position of each in the batch that was given."""
     broken: tuple[BrokenRow, ...]
     """The others, by position."""
+
+
+class MakesArrays(Protocol):
+    """What makes inputs by the pipeline's own function: `inputs/own_encoder.py`."""
+
+    @property
+    def reads(self) -> "pa.Schema":
+        """The raw columns that it gets."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row's arrays."""
+
+    def blank(self, rows: int) -> "dict[str, np.ndarray]":
+        """Zeros for some rows."""
+
+    def encode(self, batch: "pa.RecordBatch", found: "Mapping[str, np.ndarray]") -> "list[BrokenRow]":
+        """Fill arrays of at least as many rows; return the rows for which the function raises."""
 
 
 class MakesFeatures(Protocol):
@@ -216,11 +260,16 @@ class LoadedModel:
     """The content of `tokenizer.json`, for a model of texts."""
     transform: "MakesFeatures | None" = None
     """Makes the engineered features of the rows, if the model has any."""
+    encode: "MakesArrays | None" = None
+    """Makes inputs of the network by a function of the pipeline's own, if it has one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that rows to be scored need."""
-        return tuple(self.transform.reads.names) if self.transform else self.manifest.features
+        made = self.manifest.engineered if self.transform else ()
+        raw = (name for name in self.manifest.features if name not in made)
+        called = (part for part in (self.transform, self.encode) if part)
+        return tuple(dict.fromkeys((*raw, *(name for part in called for name in part.reads.names))))
 
     def with_engineered(self, rows: "pa.Table") -> "pa.Table":
         """A small table, such as the golden rows, with the engineered features.

@@ -43,6 +43,9 @@ class Occlusion:
         self._is_probability = column in head.probabilities
         raw = scorer.reads
         self.usual = usual_values(reference, scorer.manifest) if raw is None else usual_cells(reference, raw)
+        text = scorer.manifest.text
+        self._texts = frozenset(text.columns if text else ())
+        self.usual |= dict.fromkeys(sorted(self._texts), pa.scalar(""))  # no text is usual: what does it say at all?
 
     def effects(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
         """By feature, float64[rows]: the score less the score with the feature's usual value; NaN without a score."""
@@ -71,7 +74,9 @@ class Occlusion:
         least, form = (LEAST_LIFT, "+.2f") if self._is_probability else (0.0, "+.3g")
         for row in range(rows.num_rows):
             lifting = [at for at in order[:, row] if block[at, row] > least]
-            yield ", ".join(f"{names[at]} {_cell(values[names[at]][row])} {block[at, row]:{form}}" for at in lifting)
+            cells = ("" if names[at] in self._texts else f" {_cell(values[names[at]][row])}" for at in lifting)
+            pairs = zip(lifting, cells, strict=True)
+            yield ", ".join(f"{names[at]}{cell} {block[at, row]:{form}}" for at, cell in pairs)
 
     def _scores(self, rows: pa.RecordBatch) -> np.ndarray:
         return _by_position(self._scorer.score_batch(rows), self._column)
@@ -98,7 +103,7 @@ def usual_cells(reference: pa.Table, columns: pa.Schema) -> dict[str, pa.Scalar]
     """
     found: dict[str, pa.Scalar] = {}
     for field in columns:
-        if field.name not in reference.column_names:  # a text, of which the reference has descriptors alone
+        if field.name not in reference.column_names:  # a text: it is described there, not kept
             continue
         values = reference[field.name].drop_null().combine_chunks()
         if not len(values):

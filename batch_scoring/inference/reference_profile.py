@@ -45,6 +45,11 @@ class Scores(_Part):
     confidence_sd: float = Field(description="standard deviation of a row's confidence")
     spread: float | None = Field(description="smallest standard deviation of a day's scores")
     largest_class: float | None = Field(description="largest share of one class on a day")
+    labels: dict[str, tuple[float, float]] = Field(
+        default={},
+        exclude_if=lambda labels: not labels,
+        description="by position of a label, its smallest and largest share of a day's rows; of several labels a row",
+    )
 
 
 class ReferenceProfile(_Part):

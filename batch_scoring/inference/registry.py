@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.validation.spec_validation import schema_columns
 from batch_scoring.errors import BundleError
-from batch_scoring.inference.acceptance import transforms
+from batch_scoring.inference.acceptance.functions import transforms
 from batch_scoring.inference.bundle import MANIFEST, Bundle, read_version
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ActiveModel, State
@@ -36,26 +36,40 @@ def ensure_new_version(pipeline: Pipeline, bundle: Bundle) -> None:
 
 
 def ensure_declared_features(pipeline: Pipeline, bundle: Bundle) -> None:
-    """Ensure that the spec declares every feature that the bundle needs, and what makes the engineered ones.
+    """Ensure that the spec declares what the bundle needs, and uses no column that the model adds.
 
     Raises:
-        BundleError: the bundle needs a feature that the spec does not name, or names as the other kind; or no function
-            makes its engineered features, or it was written without the one that makes them.
+        BundleError: the bundle needs a feature that the spec does not name, or names as the other kind; no function
+            makes its engineered features, or it was written without the one that makes them; or a column of its scores
+            is one of the spec's own.
     """
     spec, manifest = pipeline.spec.features, bundle.manifest
     for kind, needed, named in (
         ("numeric", manifest.numeric, spec.numeric),
         ("categorical", tuple(manifest.categorical), spec.categorical),
+        ("text", manifest.text.columns if manifest.text else (), spec.text),
+        ("vectors", tuple(manifest.vectors), spec.vectors),
     ):
         if absent := [name for name in needed if name not in named]:
             raise BundleError(
                 f"{bundle.uri} needs the {kind} features {', '.join(absent)}, "
                 f"which features.{kind} of the spec does not name"
             )
+    if manifest.arrays and not spec.encode:
+        raise BundleError(
+            f"{bundle.uri} needs the inputs {', '.join(manifest.arrays)}; features.encode of the spec names no "
+            "function that makes them"
+        )
     if manifest.engineered and not spec.transform:
         raise BundleError(
             f"{bundle.uri} needs the engineered features {', '.join(manifest.engineered)}; features.transform of the "
             "spec names no function that makes them"
+        )
+    own = (pipeline.spec.input.key, *spec.inputs, *pipeline.spec.input.attributes)
+    if taken := [name for name in manifest.task.columns if name in own]:
+        raise BundleError(
+            f"{bundle.uri} adds the column {', '.join(taken)} to the predictions, which the spec uses itself; rename "
+            "the spec's own"
         )
     if spec.transform and (columns := schema_columns(pipeline.spec, pipeline.folder)):
         _ensure_columns(bundle, columns, spec.contract)

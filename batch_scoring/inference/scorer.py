@@ -49,6 +49,9 @@ TOKENS = {"cpu": 8_192, "cuda": 262_144}
 LONG_ROWS = 4_096
 """Rows of texts in one work item of a thread: with fewer, groups of one length would mostly be padding."""
 
+ARRAY_BYTES = 64 * 1024**2
+"""Size of the arrays of the pipeline's own encoder in one work item of a thread: images are large."""
+
 BATCH_LIMITS = {"cpu": (256, 16_384), "cuda": (4_096, 262_144)}
 """Bounds of the automatic batch."""
 
@@ -146,6 +149,11 @@ class Scorer:
         """Whether several threads run the network at once, each its own copy, or one at a time."""
         return self._copies.are_equal
 
+    @property
+    def pass_size(self) -> str:
+        """How much passes through the network at once, for people."""
+        return f"{self.batch_rows} {'tokens' if self._counts_tokens else 'rows'}"
+
     def halve(self, times: int) -> None:
         """Halve the rows of a forward pass this many times, on the grid; the scores stay the same."""
         self.batch_rows = padded(self.batch_rows >> times)
@@ -218,6 +226,8 @@ class Scorer:
         for batch in batches:
             if self._encoder.is_ragged:
                 rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
+            elif self._encoder.row_bytes:
+                rows = max(GRID, ARRAY_BYTES // self._encoder.row_bytes // GRID * GRID)
             else:
                 passes = -(-batch.num_rows // self.batch_rows)
                 pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1
@@ -432,7 +442,11 @@ class Scorer:
         return max(least, min(most, ACTIVATION_BYTES[self.device] // (4 * max(widest))))
 
 
-_RAISING = {"network_raises": "the network", "transform_raises": "features.transform"}
+_RAISING = {
+    "network_raises": "the network",
+    "transform_raises": "features.transform",
+    "encode_raises": "features.encode",
+}
 """The pipeline's own code that may raise for a row, by the rule of such rows."""
 
 

@@ -7,9 +7,9 @@ import collections
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -21,9 +21,14 @@ from batch_scoring.storage.folders.folder import FileVersion, Folder
 from batch_scoring.storage.folders.local import former_token
 from batch_scoring.storage.state import LandingFile
 
+if TYPE_CHECKING:
+    from batch_scoring.ingest.schema.compiled import Column
+
 AnyFile = TypeVar("AnyFile", FileVersion, LandingFile, FileVersion | LandingFile)
 
-ENDINGS = (".parquet", ".csv", ".csv.gz")
+_CSV = (".csv", ".csv.gz")
+_JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+ENDINGS = (".parquet", *_CSV, *_JSON_LINES)
 _HASHED = 1024 * 1024
 """Bytes hashed at a time."""
 
@@ -117,7 +122,7 @@ def _digest(files: Iterable[tuple[str, str, int]]) -> str:
 
 
 def inspect(landing: Folder, file: FileVersion, csv: Csv) -> LandingFile:
-    """Read a file's columns and number of rows; a CSV file is read to its end, so truncation is noticed.
+    """Read a file's columns and number of rows; a text file is read to its end, so truncation is noticed.
 
     Raises:
         UnreadableFileError: it is not a complete file of its format.
@@ -148,7 +153,7 @@ def open_rows(
     landing: Folder,
     file: FileVersion | LandingFile,
     csv: Csv,
-    columns: Iterable[str] | None = None,
+    columns: "Iterable[str] | Mapping[str, Column] | None" = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[FileRows]:
     """Open one pinned version of a landing file.
@@ -157,7 +162,7 @@ def open_rows(
         landing: the landing folder.
         file: the file, in the version to read.
         csv: the dialect of a CSV file.
-        columns: columns to decode; all if None.
+        columns: columns to decode, all if None; with their declarations, which give JSON Lines their types.
         batch_rows: maximum number of rows in a record batch.
 
     Raises:
@@ -177,17 +182,25 @@ def open_rows(
         rows.refuse_changed()
 
 
-def _rows(stream: BinaryIO, file: FileVersion | LandingFile, csv: Csv, columns: Iterable[str] | None) -> FileRows:
+def _rows(
+    stream: BinaryIO,
+    file: FileVersion | LandingFile,
+    csv: Csv,
+    columns: "Iterable[str] | Mapping[str, Column] | None",
+) -> FileRows:
     if file.size == 0:
-        raise UnreadableFileError("it is empty (0 bytes); expected a header or a Parquet footer")
+        raise UnreadableFileError("it is empty (0 bytes); expected a header, a line or a Parquet footer")
     # imported late, so that listing files stays fast
     from batch_scoring.ingest.formats.csv_rows import CsvRows
+    from batch_scoring.ingest.formats.json_lines import JsonLines
     from batch_scoring.ingest.formats.parquet_rows import ParquetRows
 
     rows: FileRows
     if file.path.endswith(".parquet"):
         rows = ParquetRows(stream, columns)
-    elif file.path.endswith((".csv", ".csv.gz")):
+    elif file.path.endswith(_JSON_LINES):
+        rows = JsonLines(stream, file.size, compressed=file.path.endswith(".gz"), columns=columns)
+    elif file.path.endswith(_CSV):
         rows = CsvRows(stream, csv, file.size, compressed=file.path.endswith(".gz"), columns=columns)
     else:
         raise UnreadableFileError(
@@ -213,7 +226,7 @@ def _explained(where: str, file: FileVersion | LandingFile) -> Iterator[None]:
     except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
             raise  # missing, changed, forbidden, or a disk error: these messages are clear
-        kind = "Parquet" if file.path.endswith(".parquet") else "CSV"
+        kind = "Parquet" if file.path.endswith(".parquet") else "CSV" if file.path.endswith(_CSV) else "JSON Lines"
         found = str(error).splitlines()[0]
         meaning = next((meaning for words, meaning in _MEANINGS if words in found), "it may be truncated")
         raise UnreadableFileError(

@@ -10,7 +10,7 @@ import io
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO, cast
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -29,6 +29,13 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """A cell or a name with line breaks and tabs escaped too, so that it stays on one line of a message."""
     return printable(text).replace("\n", r"\u000a").replace("\t", r"\u0009")
+
+
+def some(names: Iterable[str], joint: str = ", ") -> str:
+    """The first five of some names, and how many more there are."""
+    names = list(names)
+    shown = joint.join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def without_class(message: str) -> str:

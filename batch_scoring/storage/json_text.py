@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,8 @@ def json_text(values: pa.Array) -> pa.Array:
     elif pa.types.is_timestamp(kind):
         few = values.dictionary_encode()
         text = _each_dumped(few.dictionary).take(few.indices)
+    elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and not pa.types.is_nested(kind.value_type):
+        text = _list_text(values)
     else:
         text = _each_dumped(values)
     return text.fill_null("null")
@@ -46,6 +49,15 @@ def _as_python(column: pa.Array) -> pa.Array:
         return json_text(column)
     texts = ["null" if value is None or not math.isfinite(value) else repr(value) for value in column.to_pylist()]
     return pa.array(texts, pa.large_string())
+
+
+def _list_text(values: pa.Array) -> pa.Array:
+    """Lists as JSON; null for what is missing."""
+    lengths = pc.list_value_length(values)
+    ends = np.concatenate([[0], np.cumsum(lengths.fill_null(0).to_numpy())])
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), json_text(values.flatten()))
+    whole = joined("[", pc.binary_join(lists, pa.scalar(", ", pa.large_string())), "]")
+    return pc.if_else(lengths.is_valid(), whole, pa.scalar(None, pa.large_string()))
 
 
 def _is_plain_text(values: pa.Array) -> bool:

@@ -1,4 +1,4 @@
-"""Files of record batches: Parquet as in the tables, CSV, or JSON Lines."""
+"""Files of record batches: Parquet as in the tables, CSV with lists as JSON text, or JSON Lines."""
 
 import contextlib
 import gzip
@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from batch_scoring.storage import parquet
-from batch_scoring.storage.json_text import json_lines
+from batch_scoring.storage.json_text import json_lines, json_text
 
 Form = Literal[".parquet", ".csv.gz", ".csv", ".jsonl"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -66,10 +66,12 @@ def writing(
         if for_people:
             sink.write(b"\xef\xbb\xbf")
         options = pa.csv.WriteOptions(delimiter=delimiter)
-        text = stack.enter_context(pa.csv.CSVWriter(sink, schema, write_options=options))
+        flat = pa.schema([field.with_type(pa.large_string()) if _is_list(field.type) else field for field in schema])
+        text = stack.enter_context(pa.csv.CSVWriter(sink, flat, write_options=options))
 
         def write(batch: pa.RecordBatch) -> None:
-            batch = batch.cast(schema)  # it knows no dictionaries
+            columns = [json_text(column) if _is_list(column.type) else column for column in batch.cast(schema).columns]
+            batch = pa.RecordBatch.from_arrays(columns, schema=flat)  # CSV knows neither lists nor dictionaries
             text.write_batch(_without_formulas(batch) if for_people else batch)
 
         yield write
@@ -93,6 +95,10 @@ def _csv_rows(content: BinaryIO | gzip.GzipFile) -> int:
         rows += int(np.count_nonzero((cells == ord("\n")) & ~inside))
         is_quoted = bool(inside[-1])
     return rows
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _without_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:

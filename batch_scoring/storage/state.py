@@ -120,9 +120,9 @@ class ShardStats(Document):
     squares: dict[str, float] = {}
     """Sum of the squares of each score column."""
     histogram: tuple[int, ...] = ()
-    """Rows by score, in bins of equal width from 0 to 1; prob_class_1 for two classes, otherwise prediction_proba."""
+    """Rows by score, in bins of equal width from 0 to 1: of the head's `telling_column`, if it is a probability."""
     classes: dict[str, int] = {}
-    """Rows by prediction."""
+    """Rows by prediction; with several labels, a row counts for each."""
     unknown: dict[str, dict[str, int]] = {}
     """Rows by categorical column and value unknown to the model (the most frequent values of each)."""
     actions: dict[str, int] = {}
@@ -135,6 +135,8 @@ class ShardStats(Document):
     """Decisions only: rows with an action, by action, capped column and value."""
     not_probabilities: int = 0
     """Scored rows whose scores are not finite, outside 0 … 1 or do not sum to 1."""
+    quantiles_crossed: int = 0
+    """Scored rows with a quantile below that of a lower level."""
     usage: Usage | None = None
     """What its rows took, from the end of the shard before it; None in documents older than this field."""
 

@@ -52,7 +52,8 @@ def test_no_command_at_all_shows_the_overview_and_exits_with_2(capsys: pytest.Ca
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
     for part in ("landing", "models"):
         shutil.copytree(PROJECT / "data/customer_churn" / part, tmp_path / "data/customer_churn" / part)
-    shutil.copytree(PROJECT / "data/flight_delay/models", tmp_path / "data/flight_delay/models")
+    for name in ("flight_delay", "support_tickets"):
+        shutil.copytree(PROJECT / "data" / name / "models", tmp_path / "data" / name / "models")
     started = subprocess.Popen(
         [BIN / "batch-scoring", "backfill", "customer_churn", "--stale", "--failed", "--dry-run"],
         env=ENVIRONMENT | {"BATCH_SCORING_DATA": str(tmp_path / "data")},

@@ -123,7 +123,7 @@ def test_a_module_that_imports_nothing_of_its_own_is_its_bytes(package: Package,
 
 
 def test_the_examples_digests_are_of_their_files_bytes_as_ever() -> None:
-    for folder in (PIPELINES / "customer_churn", PIPELINES / "flight_delay"):
+    for folder in (PIPELINES / "customer_churn", PIPELINES / "flight_delay", PIPELINES / "support_tickets"):
         for module in ("schema", "network"):
             found = code_digest.source(folder, f"batch_scoring.pipelines.{folder.name}", module)
             assert found == (folder / f"{module}.py").read_bytes()

@@ -153,7 +153,7 @@ WRONG_FIELDS: dict[str, tuple[Change, str]] = {
     ),
     "no feature": (
         lambda spec: spec["features"].update(numeric=[], categorical=[]),
-        "features: no features; expected at least one column under numeric or categorical",
+        "features: no features; expected at least one column under numeric, categorical, text or vectors",
     ),
     "key as a feature": (
         put("features", "categorical", value=["c", "id"]),

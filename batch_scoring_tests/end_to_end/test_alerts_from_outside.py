@@ -43,7 +43,7 @@ WITHIN = 30
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data root with models and no day."""
-    for name in (STUCK, FAILED):
+    for name in (STUCK, FAILED, "support_tickets"):
         shutil.copytree(PROJECT / "data" / name / "models", tmp_path / "data" / name / "models")
     return tmp_path / "data"
 

@@ -128,7 +128,7 @@ REFUSED = {
     "header in latin-1": Refused(
         "b.csv", b"id,gr\xf6\xdfe,x,y,n,c\n", ("b.csv (", "byte 0xf6 in position 2", "its header must be UTF-8")
     ),
-    "empty CSV": Refused("b.csv", b"", ("b.csv (0 bytes)", "it is empty", "expected a header or a Parquet footer")),
+    "empty CSV": Refused("b.csv", b"", ("b.csv (0 bytes)", "it is empty", "a header, a line or a Parquet footer")),
     "empty Parquet": Refused("b.parquet", b"", ("b.parquet (0 bytes)", "it is empty")),
     "blank lines only": Refused("b.csv", b"\n\n", ("b.csv (2 bytes)", "it has no header line", REUPLOAD)),
     "open quote in the header": Refused(
@@ -148,6 +148,12 @@ REFUSED = {
     ),
     "missing column in CSV": Refused(
         "b.csv", b"id,y,n,c\n", ("b.csv has no column x", "it has id, y, n, c"), step="validated_features"
+    ),
+    "missing column in JSON Lines": Refused(
+        "b.jsonl",
+        b'{"id": "k1", "X": 1, "n": 2}\n',
+        ("b.jsonl has no column x", "it has id, X, n, y, c", "names must be the same", "('X' for 'x')"),
+        step="validated_features",
     ),
     "column twice": Refused("b.csv", b"id,x,x,y,n,c\n", ("b.csv (", "more than one column 'x'", "names: rename")),
     "retyped column": Refused(
@@ -172,7 +178,7 @@ REFUSED = {
         b"hello",
         (
             "notes.txt (5 bytes)",
-            "its name ends in none of .parquet, .csv, .csv.gz",
+            "its name ends in none of .parquet, .csv, .csv.gz, .jsonl",
             "if it is not data, rename it to begin with '_'",
         ),
     ),
@@ -333,6 +339,36 @@ TAKEN = {
         ),
         {("k0000101", "rule", LE, "x")},
         {"k0000100"},
+    ),
+    "lines of JSON": Quarantined(
+        "b.jsonl",
+        b"\n".join(
+            [
+                b'{"id": "g1", "x": 1, "y": 2.5, "n": 3, "c": "red", "new": {"a": [1]}}',
+                b'{"id": "k1", "x": 1, "n": 3.0, "c": "red"}',
+                b'{"id": "k2", "x": 5000, "n": 3, "c": "red"}',
+                b'{"id": "k3", "x": 1, "n": 3, "c": "gr\xfcn"}',
+                b'{"id": "k4", "n": 3, "c": "red"}',
+                b'{"id": "k5", "x": NaN, "n": 3}',
+                b'{"id": "k6", "x": 1, "n": 3',
+                b"null",
+                b'{"id": "g1", "x": 2, "n": 3}',
+                b'{"id": "g2", "x": 1, "n": 3, "y": null}',
+            ]
+        ),
+        {
+            (None, "read", "fields_have_declared_types", ""),
+            ("k2", "rule", LE, "x"),
+            ("k3", "read", "is_utf8", "c"),
+            ("k4", "rule", "not_nullable", "x"),
+            ("k5", "rule", "is_finite", "x"),
+            (None, "read", "line_is_an_object", ""),
+            ("g1", "duplicate", "key_is_unique", "id"),
+        },
+        {"g1", "g2"},
+    ),
+    "JSON Lines without an object": Quarantined(
+        "b.jsonl", b"[\n{\n]\n", {(None, "read", "line_is_an_object", "")}, set()
     ),
     "gzip of several members": Quarantined(
         "b.csv.gz", gzip.compress(HEADER + b"g1,1,2,3,red\n") + gzip.compress(b"g2,1,2,3,red\n"), set(), {"g1", "g2"}

@@ -27,8 +27,9 @@ LAST_DAY = "2013-07-14"
 def data(tmp_path: Path) -> Path:
     """A data root of the test's own with what the repository embeds."""
     root = tmp_path / "data"
-    for part in ("flight_delay/landing", "flight_delay/models", "customer_churn/landing", "customer_churn/models"):
-        shutil.copytree(PROJECT / "data" / part, root / part)
+    for name in ("flight_delay", "customer_churn", "support_tickets"):
+        for part in ("landing", "models"):
+            shutil.copytree(PROJECT / "data" / name / part, root / name / part)
     return root
 
 
@@ -139,7 +140,7 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
     [
         (
             "backfill flight 2013-07-01 2013-07-02",
-            "no pipeline 'flight'; known pipelines: customer_churn, flight_delay",
+            "no pipeline 'flight'; known pipelines: customer_churn, flight_delay, support_tickets",
         ),
         ("backfill flight_delay 2013-07-01 2013-7-2", "'[LAST]': '2013-7-2' is not a day; expected YYYY-MM-DD"),
         ("backfill flight_delay yesterday 2013-07-02", "'[FIRST]': 'yesterday' is not a day"),

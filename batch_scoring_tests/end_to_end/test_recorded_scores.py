@@ -67,7 +67,7 @@ def differences(found: Any, recorded: Any, where: str = "") -> Iterator[str]:  #
     """Where two records differ, digests only on the instruction set of the recording."""
     is_same = torch.backends.cpu.get_cpu_capability() == RECORDED["instructions"]
     if isinstance(recorded, dict):
-        assert found.keys() == recorded.keys(), where
+        assert found.keys() >= recorded.keys(), where
         for name, value in recorded.items():
             yield from differences(found[name], value, f"{where}.{name}")
     elif isinstance(recorded, float):

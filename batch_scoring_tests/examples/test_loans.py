@@ -30,7 +30,7 @@ class Tutorial:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn")
+        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn", "support_tickets")
         for name in ("batch_scoring", "examples"):
             shutil.copytree(PROJECT / name, folder / name, ignore=others)
         for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml"):

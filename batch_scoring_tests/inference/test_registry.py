@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from batch_scoring.inference.heads.vector import Vector
 from batch_scoring_tests.broken_bundles import change_manifest
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject, checks, error_of
 
@@ -93,3 +94,12 @@ def test_a_model_of_before_that_would_be_refused_today_keeps_no_other_one_out(ti
     assert result.success == (version == "v0")
     if version == "v1":
         assert "version v1 was active before with other content (sha256 000000000000…" in error_of(result)
+
+
+def test_a_model_whose_columns_the_spec_uses_itself_is_refused(tiny: TinyProject) -> None:
+    tiny.write_code(schema=SCHEMA + "    norm: float\n", network=None)
+    tiny.spec["input"]["attributes"] = ["norm"]
+    tiny.deliver("v1", task=Vector(size=3))
+    result = tiny.run(steps=["model"], raise_on_error=False)
+    assert not checks(result)["model/bundle_is_intact"]
+    assert "adds the column norm to the predictions, which the spec uses itself" in error_of(result)

@@ -90,7 +90,8 @@ UNREADABLE = {
     "another kind": (
         "a.txt",
         b"id\n1\n",
-        "its name ends in none of .parquet, .csv, .csv.gz; if it is one of these, rename it; if it is not data, ren",
+        "its name ends in none of .parquet, .csv, .csv.gz, .jsonl, .jsonl.gz, .ndjson, .ndjson.gz; if it is one of "
+        "these, rename it; if it is not data, ren",
     ),
     "column twice": ("a.csv", b"id,x,x\n1,2,3\n", "it has more than one column 'x'; expected distinct names: rename"),
     "no name twice": ("a.csv", b"id,,\n1,,\n", "it has more than one column ''; expected distinct names: rename or"),

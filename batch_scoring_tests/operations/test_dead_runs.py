@@ -212,7 +212,8 @@ def test_a_run_of_the_queue_does_not_wait_for_dead_ones(
         process.wait()
     for part in ("landing/dt=2024-01-01", "models"):  # the sensor would ask for other days
         shutil.copytree(PROJECT / "data/customer_churn" / part, tmp_path / "data/customer_churn" / part)
-    shutil.copytree(PROJECT / "data/flight_delay/models", tmp_path / "data/flight_delay/models")
+    for name in ("flight_delay", "support_tickets"):
+        shutil.copytree(PROJECT / "data" / name / "models", tmp_path / "data" / name / "models")
     monkeypatch.setenv("BATCH_SCORING_DATA", str(tmp_path / "data"))
     where = ["-m", "batch_scoring.definitions"]
     day = json.dumps({"dagster/partition": "2024-01-01"})

@@ -94,7 +94,7 @@ def test_a_disk_that_errs_is_no_broken_file(tiny: TinyProject, monkeypatch: pyte
     def fails(self: object, size: int = -1) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("batch_scoring.ingest.formats.csv_stream.Text.read", fails)
+    monkeypatch.setattr("batch_scoring.ingest.formats.text_stream.Text.read", fails)
     with dg.DagsterInstance.ephemeral() as instance:
         tiny.run(instance=instance, raise_on_error=False)
         (known,) = run_history.of_day(instance, tiny.pipeline, DAY)

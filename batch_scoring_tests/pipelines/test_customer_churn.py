@@ -18,7 +18,7 @@ import torch
 
 from batch_scoring.config.loader import PROJECT, declared_pipeline
 from batch_scoring.inference.bundle import load_bundle
-from batch_scoring.inference.checkpoint import convert
+from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.ingest.schema.contract import Contract
 from batch_scoring.pipelines.customer_churn import data
@@ -233,7 +233,7 @@ def test_the_embedded_files_are_small() -> None:
 
 
 def test_an_ordinary_day_with_its_drift_loads_nothing_that_only_a_page_needs(tmp_path: Path) -> None:
-    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models"):
+    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models", "support_tickets/models"):
         shutil.copytree(PROJECT / "data" / part, tmp_path / part)
     heavy = ["evidently", "plotly", "scipy", "sklearn", "polars", "apprise"]
     code = (

@@ -46,7 +46,8 @@ class Days:
 
 
 def _pipelines(root: Path) -> list[Pipeline]:
-    shutil.copytree(PROJECT / "data/customer_churn/models/v1", root / "customer_churn" / "models" / "v1")
+    for name in ("customer_churn", "support_tickets"):
+        shutil.copytree(PROJECT / "data" / name / "models/v1", root / name / "models" / "v1")
     return load_pipelines(root=str(root))
 
 

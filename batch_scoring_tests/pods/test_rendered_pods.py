@@ -144,7 +144,7 @@ def test_every_step_of_every_job_of_the_project_is_a_valid_job(
 ) -> None:
     monkeypatch.setenv(PACKAGES, str(PIPELINES))
     names = [pipeline.name for pipeline in load_pipelines(PIPELINES, "s3://bucket/data")]
-    assert names == ["customer_churn", "flight_delay"]
+    assert names == ["customer_churn", "flight_delay", "support_tickets"]
     manifests = rendered(instance, cluster, *(job for name in names for job in jobs_of(name)))
     assert len(manifests) >= 14
     assert_valid(manifests)

@@ -12,7 +12,7 @@ from batch_scoring.config.loader import PROJECT
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A data root with what the repository embeds of customer_churn, and a DAGSTER_HOME."""
-    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models"):
+    for part in ("customer_churn/landing", "customer_churn/models", "flight_delay/models", "support_tickets/models"):
         shutil.copytree(PROJECT / "data" / part, tmp_path / "data" / part)
     (tmp_path / "home").mkdir()
     shutil.copy(PROJECT / "dagster.yaml", tmp_path / "home")

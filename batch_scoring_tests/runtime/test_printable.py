@@ -21,7 +21,16 @@ from batch_scoring.cli.doctor.probe import Site
 from batch_scoring.cli.main import main
 from batch_scoring.config import loader as pipelines
 from batch_scoring.defs.execution import sqlite_databases
-from batch_scoring.runtime.printable import clean, cleaned, guarded, one_line, printable, shell_word, without_class
+from batch_scoring.runtime.printable import (
+    clean,
+    cleaned,
+    guarded,
+    one_line,
+    printable,
+    shell_word,
+    some,
+    without_class,
+)
 from batch_scoring_tests.tiny import DAY, TinyProject
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp.\x9b31m\u2066x"
@@ -192,3 +201,9 @@ def test_the_commands_for_an_instance_are_of_its_folder_alone(tmp_path: Path, na
         "DAGSTER_HOME=HOME batch-scoring repair-instance"
     ] * 3
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_of_many_names_the_first_are_named_and_the_others_counted() -> None:
+    assert some("abcde") == "a, b, c, d, e"
+    assert some(iter("abcdefg"), " or ") == "a or b or c or d or e and 2 more"
+    assert some([]) == ""

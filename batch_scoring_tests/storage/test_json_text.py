@@ -61,6 +61,11 @@ ROW = st.tuples(
         (datetime(2026, 11, 28, 3, tzinfo=UTC), pa.timestamp("us", "UTC"), '"2026-11-28T03:00:00+00:00"'),
         (Decimal("1.50"), pa.decimal128(5, 2), '"1.50"'),
         ([1, None], pa.list_(pa.int64()), "[1, null]"),
+        ([], pa.list_(pa.int64()), "[]"),
+        (None, pa.list_(pa.int64()), "null"),
+        ([0.1, math.nan, -2.0], pa.list_(pa.float32()), "[0.1, null, -2]"),
+        (['"', None], pa.large_list(pa.string()), '["\\"", null]'),
+        ([[1], []], pa.list_(pa.list_(pa.int64())), "[[1], []]"),
     ],
 )
 def test_values_are_json(value: object, type_: pa.DataType, text: str) -> None:

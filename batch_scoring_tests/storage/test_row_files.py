@@ -1,5 +1,8 @@
 """Files of rows as CSV and as Parquet."""
 
+import csv
+import gzip
+import json
 import time
 from pathlib import Path
 
@@ -41,3 +44,16 @@ def test_the_same_rows_give_the_same_bytes_whatever_the_name_and_the_time(
         with row_files.writing(tmp_path / name, form, batch.schema, dictionary=["id"]) as write:
             write(batch)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("form", [".csv", ".csv.gz"])
+def test_lists_are_json_in_csv(tmp_path: Path, form: str) -> None:
+    vectors = pa.array([[0.5, -1.25], [], None, [1e-7]], pa.list_(pa.float32()))
+    batch = pa.record_batch({"id": ["a", "b", "c", "d"], "top": pa.array([[3, 1]] * 4), "vector": vectors})
+    with row_files.writing(tmp_path / "a", form, batch.schema) as write:
+        write(batch)
+        write(batch.slice(3))
+    content = (gzip.decompress if form == ".csv.gz" else bytes)((tmp_path / "a").read_bytes()).decode()
+    rows = list(csv.DictReader(content.splitlines()))
+    assert [json.loads(row["vector"]) for row in rows] == [[0.5, -1.25], [], None, [1e-7], [1e-7]]
+    assert {row["top"] for row in rows} == {"[3, 1]"} and row_files.count(tmp_path / "a", form) == 5

@@ -6,6 +6,7 @@ assets, the options of the commands in the commands, the public names in their d
 
 import ast
 import contextlib
+import functools
 import inspect
 import io
 import json
@@ -266,12 +267,24 @@ def _public(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  (a class o
     yield f"\n## {name}\n"
     yield f"```python\nfrom batch_scoring import {name}\n\n{_signature(name, thing)}\n```\n"
     yield from _docstring(inspect.getdoc(thing) or "")
-    methods = inspect.getmembers(thing, inspect.isfunction) if inspect.isclass(thing) else []
-    for method, function in methods:
+    if not inspect.isclass(thing):
+        return
+    yield from _docstring(inspect.getdoc(thing.__init__) or "")
+    yield from _properties(thing)
+    for method, function in inspect.getmembers(thing, inspect.isfunction):
         if not method.startswith("_") and function.__doc__:
             yield f"\n### {name}.{method}\n"
             yield f"```python\n{_signature(method, function)}\n```\n"
             yield from _docstring(inspect.getdoc(function) or "")
+
+
+def _properties(thing: type) -> Iterator[str]:
+    """The properties of a class, those that it inherits among them."""
+    found = inspect.getmembers(thing, lambda member: isinstance(member, property | functools.cached_property))
+    if public := [(name, inspect.getdoc(each) or "") for name, each in found if not name.startswith("_")]:
+        yield "\nProperties:\n"
+        for name, text in public:
+            yield from _item(f"`{name}`: {text.partition(chr(10))[0]}")
 
 
 def _signature(name: str, thing: Any) -> str:  # noqa: ANN401
@@ -284,7 +297,7 @@ def _signature(name: str, thing: Any) -> str:  # noqa: ANN401
     for node in ast.walk(written):
         if isinstance(node, ast.arg) and node.annotation is not None:
             node.annotation = _unquoted(node.annotation)
-    result = f" -> {ast.unparse(written.returns)}" if written.returns and not inspect.isclass(thing) else ""
+    result = f" -> {ast.unparse(_unquoted(written.returns))}" if written.returns and not inspect.isclass(thing) else ""
     parts = [_spaced(part) for part in re.split(r", (?=\w+:|\*)", ast.unparse(written.args))]
     if len(line := f"{name}({', '.join(parts)}){result}") < int(COLUMNS):
         return line
@@ -297,7 +310,9 @@ def _spaced(argument: str) -> str:
 
 
 def _unquoted(annotation: ast.expr) -> ast.expr:
-    """An annotation without the quotes around names of classes."""
+    """An annotation without quotes, as a whole or around names of classes."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return ast.parse(annotation.value, mode="eval").body
     return ast.parse(re.sub(r"'([\w.]*[A-Z]\w*)'", r"\1", ast.unparse(annotation)), mode="eval").body
 
 

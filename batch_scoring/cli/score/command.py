@@ -10,7 +10,12 @@ from batch_scoring.runtime.printable import guarded
 
 @click.command(cls=Subcommand)
 @click.option("--pipeline", metavar="NAME", required=True, help="Name of the pipeline, for example flight_delay.")
-@click.option("--input", metavar="URI", required=True, help="A file, or a folder with all data files below it.")
+@click.option(
+    "--input",
+    metavar="URI",
+    required=True,
+    help="A file that ends in .parquet, .csv or .jsonl, or a folder with all data files below it.",
+)
 @click.option(
     "--output",
     metavar="URI",

@@ -14,11 +14,13 @@ from batch_scoring.config.loader import BrokenPipeline
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.errors import AddressError, EntryError
 from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.landing_files import ENDINGS
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring.storage.folders.folder import FileVersion, Folder
 
 Form = Literal[".parquet", ".csv.gz", ".csv"]
 FORMS: tuple[Form, ...] = get_args(Form)
+"""The files that are written; those of `ENDINGS` are read."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def find_input(uri: str) -> InputFiles:
     except EntryError as error:
         raise AddressError(f"--input {error}") from error
     if file:
-        if not name.endswith(FORMS):
-            raise AddressError(f"{uri}: its name ends in none of {', '.join(FORMS)}; expected such a file, or a folder")
+        if not name.endswith(ENDINGS):
+            raise AddressError(
+                f"{uri}: its name ends in none of {', '.join(ENDINGS)}; expected such a file, or a folder"
+            )
         return InputFiles(uri, folder, (file,), is_file=True)
     below = folder.subfolder(name) if name else folder
     files = landing_files.newest_first(landing_files.data_files(below.look()))
@@ -92,7 +96,7 @@ def find_input(uri: str) -> InputFiles:
     if not files:
         there = below.list() or (below.is_local and Path(below.uri).is_dir())
         found = "no data file is in it (names that begin with '_' or '.' are not data)" if there else "nothing is there"
-        raise AddressError(f"--input {uri}: {found}; expected a file or folder of {', '.join(FORMS)}")
+        raise AddressError(f"--input {uri}: {found}; expected a file or folder of {', '.join(ENDINGS)}")
     return InputFiles(uri, below, tuple(files), is_file=False)
 
 

@@ -27,8 +27,10 @@ from batch_scoring.config.validation.spec_validation import OF_DECISIONS
 from batch_scoring.errors import RuleError
 
 _SCORES = ("prob_class_0", "prob_class_1", "prediction", "prediction_proba")
-_CLASS = re.compile(r"prob_class_\d+")
-"""A score: only the bundle knows how many there are."""
+_SCORE = re.compile(r"prob_(class|label)_\d+|quantile_\d+|prediction_(?!prob)\w+|norm")
+"""A score with a number for each row: only the bundle knows which there are."""
+_LIST = re.compile(r"top_classes|top_probs|embedding")
+"""A column of lists."""
 _BESIDES = (*_SCORES, "model_version", "scored_at", "source_file", "row_number")
 """Columns that every scored row has, besides those that the spec names."""
 
@@ -48,17 +50,23 @@ class _Columns:
     """What to do about other columns, by name."""
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """All values of a column, by its name, if they are known."""
+    has_lists: bool = True
+    """Whether a column may hold lists."""
 
     def check(self, place: str, name: str) -> Iterator[str]:
         """Yield an error about a column that does not exist."""
-        if name not in self.names and not _CLASS.fullmatch(name):
+        if name not in self.names and not self._is_of_model(name):
             yield f"{place}: {name!r}: no such column; {self.hints.get(name) or nearest(name, self.names)}"
+
+    def _is_of_model(self, name: str) -> bool:
+        """Whether some model's predictions have such a column."""
+        return bool(_SCORE.fullmatch(name) or (self.has_lists and _LIST.fullmatch(name)))
 
     def check_rule(self, place: str, text: str) -> Iterator[str]:
         """Yield an error about a text that is no rule about these columns."""
         try:
             rule = Rule.parse(text, place)
-            scores = [name for name in rule.names if _CLASS.fullmatch(name)]
+            scores = [name for name in rule.names if _SCORE.fullmatch(name)]
             rule.check_columns([*self.names, *scores], self.hints)
             rule.check_values(self.values)
         except RuleError as error:
@@ -111,7 +119,7 @@ def misplaced_exports(pipeline: Pipeline) -> Iterator[str]:
 
 
 def _unmet_in_decisions(decisions: Decisions, known: _Columns) -> Iterator[str]:
-    yield from _Columns(_SCORES).check("decisions.score", decisions.score)
+    yield from _Columns(_SCORES, has_lists=False).check("decisions.score", decisions.score)
     for name, rule in decisions.eligible.items():
         yield from known.check_rule(f"decisions.eligible.{name}", rule)
     for name, action in decisions.actions.items():

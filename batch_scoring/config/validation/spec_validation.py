@@ -126,6 +126,8 @@ def name_clashes(spec: PipelineSpec) -> Iterator[str]:
     if features:
         names += [("features.numeric", name) for name in features.numeric]
         names += [("features.categorical", name) for name in features.categorical]
+        names += [("features.text", name) for name in features.text]
+        names += [("features.vectors", name) for name in features.vectors]
     attributes = key.attributes if key else ()
     names += [("input.attributes", name) for name in attributes]
     reserved = (*RESERVED, *OF_DECISIONS) if getattr(spec, "decisions", None) else RESERVED
@@ -241,6 +243,8 @@ def unmet_references(spec: PipelineSpec, folder: Path, bundle: str | None) -> It
         references.append(("features.transform", "function", features.transform))
     if features and features.engineered:
         references.append(("features.engineered", "class", features.engineered))
+    if features and features.encode:
+        references.append(("features.encode", "function", features.encode))
     references += [("model.network", "class", model.network)] if model else []
     if (decisions := getattr(spec, "decisions", None)) and decisions.function:
         references.append(("decisions.function", "function", decisions.function))
@@ -376,7 +380,7 @@ def _unknown_columns(spec: PipelineSpec, folder: Path) -> Iterator[str]:
         if made is None:  # the transform alone knows
             return
         columns, where = [*columns, *made], f"{where} or {features.engineered}"
-    of_model = [("features.numeric", features.numeric), ("features.categorical", features.categorical)]
+    of_model = [(f"features.{kind}", getattr(features, kind)) for kind in ("numeric", "categorical", "text", "vectors")]
     yield from _not_among(columns, of_model, where)
 
 

@@ -113,6 +113,7 @@ def _columns(pipeline: Pipeline) -> dg.TableSchema:
             (spec.input.key, "key", "identifies the row; unique within a day"),
             *((name, "numeric", "feature; null if missing") for name in numeric),
             *((name, "categorical", "feature; null if missing") for name in categorical),
+            *((name, "text", "feature; null if missing") for name in features.text),
             *((name, "column", "features.transform gets it") for name in kept if name not in named),
             *((name, "attribute", "for decisions and exports; the model does not see it") for name in attributes),
             ("source_file", "string", "landing file of the row"),

@@ -134,9 +134,9 @@ class FileSink:
     def problems(self, schema: pa.Schema) -> Iterator[str]:
         """See `Sink.problems`."""
         place = self._of("probe")
-        if place.form != ".parquet":
+        if place.form.startswith(".csv"):
             for field in schema:
-                if pa.types.is_nested(field.type) and place.form.startswith(".csv"):
+                if pa.types.is_struct(field.type) or pa.types.is_map(field.type):
                     yield f"column {field.name} is {field.type}, which CSV cannot hold; export to .parquet or .jsonl"
         try:
             with _leaving_no_folder(place.folder), staged(place.folder, f".{place.stem}.probe"):

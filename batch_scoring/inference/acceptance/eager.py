@@ -17,12 +17,17 @@ import pyarrow.compute as pc
 from batch_scoring.errors import UnsoundError, is_out_of_memory
 from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.inputs.encoded import GRID
+from batch_scoring.inference.inputs.own_encoder import OwnEncoder, checked
 from batch_scoring.inference.inputs.ragged import widths
 from batch_scoring.inference.inputs.texts import read_tokenizer
+from batch_scoring.inference.inputs.transform import whole
 from batch_scoring.inference.manifest import LoadedModel, Text
 
 if TYPE_CHECKING:
     import torch
+
+OWN_BYTES = 64 * 1024**2
+"""Size of the arrays of the pipeline's own encoder that are made at once."""
 
 ROWS = 16_384
 """Rows of one forward pass, at most, or tokens: a reference may have many."""
@@ -68,7 +73,7 @@ class Inputs:
     @property
     def filled(self) -> list[str]:
         """Those that have columns."""
-        columns = [name for name, values in self.matrices.items() if values.shape[1]]
+        columns = [name for name, values in self.matrices.items() if 0 not in values.shape[1:]]
         return [*columns, *(["tokens"] if self.text else [])]
 
     def blocks(self, *, wider: int = 0) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -106,7 +111,11 @@ def outputs(model: LoadedModel, rows: pa.Table) -> np.ndarray:
     Raises:
         UnsoundError: a column is missing or of another type, the network raises, or its output has another shape.
     """
-    return forward(model.network, inputs(model, rows), model.manifest.outputs)
+    at_once = max(rows.num_rows, 1) if not model.encode else max(GRID, OWN_BYTES // max(model.encode.row_bytes, 1))
+    parts = [np.empty((0, model.manifest.outputs), np.float32)]
+    for start in range(0, rows.num_rows, at_once):
+        parts.append(forward(model.network, inputs(model, rows.slice(start, at_once)), model.manifest.outputs))
+    return np.concatenate(parts)
 
 
 def inputs(model: LoadedModel, rows: pa.Table) -> Inputs:
@@ -128,9 +137,40 @@ def inputs(model: LoadedModel, rows: pa.Table) -> Inputs:
         codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary, 1)}
         categorical[:, index] = [codes.get(word, 0) for word in texts(name, rows[name]).to_pylist()]
     matrices = {"numeric": numeric, "categorical": categorical}
+    if manifest.vectors:
+        matrices["vectors"] = np.column_stack([_lists(rows[name], size) for name, size in manifest.vectors.items()])
+    matrices |= _own(model, rows)
     if manifest.text is None:
         return Inputs(matrices)
     return Inputs(matrices, _tokens(manifest.text, model.tokenizer or b"", rows), manifest.text)
+
+
+def _lists(column: pa.ChunkedArray, size: int) -> np.ndarray:
+    """A list column, one list at a time; NaN for a missing one, or a missing number."""
+    found = np.full((len(column), size), np.nan, np.float32)
+    for row, cell in enumerate(column.to_pylist()):
+        if cell is not None:
+            if len(cell) != size:
+                raise UnsoundError(f"a list has {len(cell)} numbers, expected {size}")
+            found[row] = [np.nan if number is None else number for number in cell]
+    return found
+
+
+def _own(model: LoadedModel, rows: pa.Table) -> dict[str, np.ndarray]:
+    """What the pipeline's own encoder gives, one row at a time."""
+    if not isinstance(model.encode, OwnEncoder):
+        return {}
+    encoder, parts = model.encode, []
+    raw = encoder.input(whole(rows))
+    for row in (raw.slice(start, 1) for start in range(raw.num_rows)):
+        try:
+            parts.append(checked(encoder.function(row, encoder.fitted), 1))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise UnsoundError(f"features.encode raises {summary(error)}") from error
+    blank = encoder.blank(0)
+    return {name: np.concatenate([blank[name], *(part[name] for part in parts)]) for name in blank}
 
 
 def _tokens(text: Text, tokenizer: bytes, rows: pa.Table) -> tuple[tuple[int, ...], ...]:

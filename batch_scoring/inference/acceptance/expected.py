@@ -5,6 +5,7 @@ missing scaler. Only the code that trained the network knows its outputs.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.manifest import Manifest
 
@@ -103,6 +105,39 @@ def match(expected: pa.Table, manifest: Manifest, reference: pa.Table, golden: p
     return Expected(keys, columns, expected, _positions(expected, keys, reference, golden))
 
 
+def columns_of(values: np.ndarray, head: Head, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    """The values that training code computes for each row, by the names of the columns that they are compared with.
+
+    Args:
+        values: [rows, k] or [rows]: outputs of the network; or scores, which are recognised as such where they are
+            probabilities of a network that gives logits. Of two classes, that of the second alone is enough.
+        head: of the model.
+        outputs: names of the network's outputs.
+
+    Raises:
+        UnsoundError: there are neither as many columns as outputs nor as scores.
+    """
+    table = values.reshape(len(values), -1)
+    named: list[Sequence[str]] = [outputs]
+    if head.gives != "values" and _are_probabilities(table, exclusive=head.is_exclusive):
+        scores = head.expected_columns
+        named = [scores, *([scores[1:]] if head.is_exclusive and len(scores) == 2 else []), outputs]
+    for names in named:
+        if len(names) == table.shape[1]:
+            return dict(zip(names, table.T, strict=True))
+    raise UnsoundError(
+        f"expected has the shape {values.shape}; the network has {len(outputs)} output{'s'[: len(outputs) != 1]} a row"
+        + (f", and the scores are {', '.join(head.expected_columns)}" if head.gives != "values" else "")
+    )
+
+
+def _are_probabilities(values: np.ndarray, *, exclusive: bool) -> bool:
+    """Whether values lie between 0 and 1, and those of a row add up to 1 if it is of one class."""
+    if not len(values) or not ((values >= 0) & (values <= 1)).all():
+        return False
+    return not exclusive or values.shape[1] == 1 or bool(np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
 def _compared(expected: pa.Table, manifest: Manifest) -> list[str]:
     outputs, scores = manifest.output_columns, manifest.task.expected_columns
     found = [name for name in (*outputs, *scores) if name in expected.column_names]
@@ -130,13 +165,13 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     """The position of each row among those of the reference, followed by the golden rows."""
     places: dict[tuple[object, ...], int] = {}
     doubled = set()
-    for position, key in enumerate(_values(reference, keys)):
+    for position, key in enumerate(keys_of(reference, keys)):
         if places.setdefault(key, position) != position:
             doubled.add(key)
     if set(keys) <= set(golden.column_names):
-        for position, key in enumerate(_values(golden, keys), reference.num_rows):
+        for position, key in enumerate(keys_of(golden, keys), reference.num_rows):
             places.setdefault(key, position)
-    wanted = _values(expected, keys)
+    wanted = keys_of(expected, keys)
     what = " and ".join(keys)
     if any(None in key for key in wanted):
         raise UnsoundError(f"has rows without {what}")
@@ -151,7 +186,7 @@ def _positions(expected: pa.Table, keys: list[str], reference: pa.Table, golden:
     return np.array([places[key] for key in wanted])
 
 
-def _values(rows: pa.Table, keys: list[str]) -> list[tuple[object, ...]]:
+def keys_of(rows: pa.Table, keys: Sequence[str]) -> list[tuple[object, ...]]:
     """The keys of rows; days as dates, whatever their type."""
     columns = []
     for name in keys:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
+from batch_scoring.inference.acceptance.functions import own_encoders
 from batch_scoring.inference.acceptance.output_activation import (
     check_outputs_are_logits,
     check_outputs_are_probabilities,
 )
 from batch_scoring.inference.acceptance.padding import check_padding_is_not_read, rounds_by_lengths
-from batch_scoring.inference.acceptance.reference import check_features, check_names
+from batch_scoring.inference.acceptance.reference import check_features, check_names, check_texts
 from batch_scoring.inference.acceptance.row_independence import check_rows_are_independent
-from batch_scoring.inference.acceptance.tokens import check_texts, check_tokens
-from batch_scoring.inference.acceptance.vocabularies import check_codes
-from batch_scoring.inference.inputs.descriptors import without_texts
-from batch_scoring.inference.inputs.texts import Texts
+from batch_scoring.inference.acceptance.vocabularies import check_codes, check_tokens
+from batch_scoring.inference.inputs.descriptors import Descriptors
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.scorer import Scorer
 
@@ -82,10 +82,12 @@ class Truth:
 
     @property
     def kept_reference(self) -> pa.Table:
-        """The reference as a bundle keeps it: with numbers that describe a text in place of the text."""
-        if not self.manifest.text:
-            return self.reference
-        return without_texts(Texts(self.manifest.text, self.model.tokenizer or b""), self.reference)
+        """The reference as a bundle keeps it: with numbers that describe texts and vectors in their place."""
+        kept = Descriptors.of(self.model).in_place(self.reference)
+        large = [
+            field.name for field in kept.schema if pa.types.is_nested(field.type) or pa.types.is_binary(field.type)
+        ]
+        return kept.drop_columns(large)  # nothing compares images
 
     @property
     def golden_outputs(self) -> np.ndarray:
@@ -127,7 +129,8 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     with _of("golden"):
         of_golden = eager.outputs(model, golden)
     if not np.isfinite(of_golden).all():
-        raise UnsoundError("the network's outputs for the golden rows are not all finite")
+        raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
+    own_encoders.check_rows_are_independent(model, golden)
     check_rows_are_independent(model, golden)
     check_padding_is_not_read(model, golden)
     with _of("reference"):
@@ -151,6 +154,15 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     for name, scores in manifest.task.scores_of_eager(of_reference).items():
         reference = reference.append_column(name, scores)
     return Truth(model, reference, golden, outputs)
+
+
+def _missing(manifest: Manifest, golden: pa.Table) -> str:
+    """What most often makes outputs NaN: values that are missing; empty if none is."""
+    counts = {name: pc.sum(pc.is_null(golden[name], nan_is_null=True)).as_py() for name in manifest.numeric}
+    columns = ", ".join(f"{name} in {count} of {golden.num_rows}" for name, count in counts.items() if count)
+    if not columns:
+        return ""
+    return f"; missing values ({columns}) are NaN in numeric: forward has to fill them, as numeric.nan_to_num(0.0) does"
 
 
 def _check_columns(manifest: Manifest, rows: pa.Table) -> None:

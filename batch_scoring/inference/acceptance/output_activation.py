@@ -79,7 +79,7 @@ def check_outputs_are_probabilities(manifest: Manifest, outputs: np.ndarray) -> 
         return
     beyond = np.flatnonzero(((outputs < 0) | (outputs > 1)).any(axis=1))
     sums = outputs.sum(axis=1, dtype=np.float64)
-    apart = np.flatnonzero(np.abs(sums - 1) > NEARLY) if manifest.task.sums_to_one and outputs.shape[1] > 1 else beyond
+    apart = np.flatnonzero(np.abs(sums - 1) > NEARLY) if manifest.task.is_exclusive and outputs.shape[1] > 1 else beyond
     if len(beyond) or len(apart):
         row = int((beyond if len(beyond) else apart)[0])
         what = "lie between 0 and 1" if len(beyond) else f"add up to 1, but to {sums[row]:.4g}"

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance.vocabularies import check_words
+from batch_scoring.inference.inputs.vectors import is_list
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import ReferenceProfile
 
@@ -52,8 +53,27 @@ def check_features(manifest: Manifest, rows: pa.Table) -> None:
 
 
 def _has_texts(manifest: Manifest, rows: pa.Table) -> bool:
-    """Whether there are the texts themselves, as in a training sample, and not what describes them."""
-    return manifest.text is not None and set(manifest.text.columns) <= set(rows.column_names)
+    """Whether there are texts and vectors themselves, as in a training sample, and not what describes them."""
+    return bool(manifest.described) and set(manifest.described) <= set(rows.column_names)
+
+
+def check_texts(manifest: Manifest, rows: pa.Table) -> None:
+    """Check the types of text columns and of vectors.
+
+    Raises:
+        UnsoundError: one is missing, or is not text, or holds no lists.
+    """
+    for name in manifest.text.columns if manifest.text else ():
+        if name not in rows.column_names:
+            raise UnsoundError(f"it has no column {name}, a text that the model needs")
+        kind = rows[name].type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+            raise UnsoundError(f"column {name} is {kind}; expected text")
+    for name in manifest.vectors:
+        if name not in rows.column_names:
+            raise UnsoundError(f"it has no column {name}, a vector that the model needs")
+        if not is_list(rows[name].type):
+            raise UnsoundError(f"column {name} is {rows[name].type}; expected lists of numbers")
 
 
 def check_profile(manifest: Manifest, profile: ReferenceProfile) -> None:

@@ -1,4 +1,4 @@
-"""Check that a model's vocabularies fit the network's embeddings and the words of real rows."""
+"""Check that a model's vocabularies and tokenizer fit the network's embeddings and the words of real rows."""
 
 import bisect
 import unicodedata
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.acceptance import eager
+from batch_scoring.inference.inputs.texts import read_tokenizer
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ def check_codes(model: LoadedModel, rows: pa.Table) -> None:
 
 def _is_refused(refusal: Callable[[np.ndarray], object], alone: np.ndarray, code: int) -> int:
     return int(refusal(alone[None] * code) is not None)
+
+
+def check_tokens(model: LoadedModel, rows: pa.Table) -> None:
+    """Check that the network accepts the largest id of the tokenizer, and the ids of padding and of unknown tokens.
+
+    Raises:
+        UnsoundError: it raises for one: the tokenizer has more tokens than the network's embedding.
+    """
+    text = model.manifest.text
+    if text is None:
+        return
+    first = eager.inputs(model, rows.slice(0, 1))
+    tokenizer = read_tokenizer(model.tokenizer or b"", text.longest)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    for what, token in (("its largest id", largest), ("unknown", text.unknown), ("padding", text.padding)):
+        try:
+            eager.forward(
+                model.network, first.replace_tokens([(text.unknown, token)[: text.longest]]), model.manifest.outputs
+            )
+        except UnsoundError as error:
+            raise UnsoundError(
+                f"the tokenizer has {tokenizer.get_vocab_size()} tokens, and the network does not accept token {token} "
+                f"({what}): {error}. Expected an embedding of at least {max(largest, token) + 1} rows"
+            ) from error
 
 
 def check_words(manifest: Manifest, rows: pa.Table) -> None:

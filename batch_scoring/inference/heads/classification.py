@@ -38,7 +38,7 @@ class Classification(Head):
     )
 
     tolerance: ClassVar[Tolerance] = OF_LOGITS
-    sums_to_one: ClassVar[bool] = True
+    is_exclusive: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _fits_classes(self) -> Self:

@@ -29,6 +29,7 @@ class Quantiles(Head):
     )
 
     tolerance: ClassVar[Tolerance] = OF_VALUES
+    has_quantiles: ClassVar[bool] = True
 
     @property
     def width(self) -> int:

@@ -20,8 +20,8 @@ def _end_column_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise ValueError(f"{name!r} becomes part of a column's name; expected letters, digits and _")
-        if name == "proba":
-            raise ValueError("'proba' would give the column prediction_proba, which is a probability elsewhere")
+        if name.startswith("prob"):
+            raise ValueError(f"{name!r} would give the column prediction_{name}, which reads like prediction_proba")
     return names
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.errors import ScoringError
-from batch_scoring.inference.inputs.encoded import Encoded, Group, Tensors, pad, padded, single, taken
+from batch_scoring.inference.inputs.encoded import Encoded, FailedRow, Group, Tensors, pad, padded, single, taken
 from batch_scoring.inference.inputs.ragged import by_width
 from batch_scoring.inference.inputs.tabular import Tabular
 from batch_scoring.inference.inputs.texts import Texts
+from batch_scoring.inference.inputs.vectors import Vectors
 
 if TYPE_CHECKING:
     from batch_scoring.inference.manifest import LoadedModel
@@ -27,21 +28,26 @@ class Encoder:
         """
         manifest = model.manifest
         self._tabular = Tabular(manifest.numeric, manifest.categorical)
+        self._vectors = Vectors(manifest.vectors)
         self._texts = Texts(manifest.text, model.tokenizer or b"") if manifest.text else None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
+        self._own = model.encode
+        own = self._own.reads.names if self._own else []
+        self.columns = tuple(dict.fromkeys((*manifest.features, *own)))
         """The columns that it reads."""
-        return (*self._tabular.columns, *(self._texts.text.columns if self._texts else ()))
 
     @property
     def is_ragged(self) -> bool:
         """Whether rows differ in length."""
         return self._texts is not None
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row's arrays of the pipeline's own encoder."""
+        return self._own.row_bytes if self._own else 0
+
     def blank(self, rows: int) -> Tensors:
         """Inputs of some rows that say nothing: zeros, and the shortest texts."""
-        tensors = self._tabular.blank(rows)
+        tensors = self._dense(rows)
         if self._texts:
             tensors["tokens"] = np.full((rows, self._texts.widths[0]), self._texts.text.unknown, np.int64)
         return tensors
@@ -50,14 +56,26 @@ class Encoder:
         """Encode the rows of a record batch.
 
         Raises:
-            ScoringError: a column is missing.
+            ScoringError: a column is missing, or the pipeline's own encoder is at fault.
         """
         if absent := [name for name in self.columns if name not in batch.schema.names]:
             raise ScoringError(f"the input has no column {', '.join(absent)}, which the model needs")
-        tensors, unknown = self._tabular.encode(batch)
-        failed = self._tabular.infinite(batch, tensors["numeric"])
+        tensors = self._dense(padded(batch.num_rows))
+        unknown = self._tabular.encode(batch, tensors)
+        failed: list[FailedRow] = self._tabular.infinite(batch, tensors["numeric"])
+        if self._vectors.width:
+            failed += self._vectors.encode(batch, tensors["vectors"])
+        if self._own:
+            failed += [FailedRow(row.position, row.rule, row.detail) for row in self._own.encode(batch, tensors)]
         groups = _by_length(self._texts, batch, tensors) if self._texts else single(tensors, batch.num_rows)
         return Encoded(tuple(groups), tuple(failed), unknown)
+
+    def _dense(self, rows: int) -> Tensors:
+        """Zeros for the inputs of one shape in all rows."""
+        tensors = self._tabular.blank(rows)
+        if self._vectors.width:
+            tensors["vectors"] = np.zeros((rows, self._vectors.width), np.float32)
+        return tensors | (self._own.blank(rows) if self._own else {})
 
 
 def _by_length(texts: Texts, batch: pa.RecordBatch, tensors: Tensors) -> Iterator[Group]:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_scoring.inference.inputs.encoded import FailedRow, Tensors, padded
+from batch_scoring.inference.inputs.encoded import FailedRow, Tensors
 
 
 class Tabular:
@@ -29,9 +29,9 @@ class Tabular:
             "categorical": np.zeros((rows, len(self._vocabularies)), np.int64),
         }
 
-    def encode(self, batch: pa.RecordBatch) -> tuple[Tensors, dict[str, dict[str, int]]]:
-        """The matrices, zero where they are padded to the grid, and counts of unknown values by column."""
-        rows, tensors = batch.num_rows, self.blank(padded(batch.num_rows))
+    def encode(self, batch: pa.RecordBatch, tensors: Tensors) -> dict[str, dict[str, int]]:
+        """Fill matrices of at least as many rows; return counts of unknown values by column."""
+        rows = batch.num_rows
         with np.errstate(over="ignore"):  # `infinite` finds the rows
             for index, name in enumerate(self.numeric):
                 tensors["numeric"][:rows, index] = numbers(batch.column(name))
@@ -41,7 +41,7 @@ class Tabular:
             tensors["categorical"][:rows, index] = found
             if strange:
                 unknown[name] = strange
-        return tensors, unknown
+        return unknown
 
     def infinite(self, batch: pa.RecordBatch, numeric: np.ndarray) -> list[FailedRow]:
         """Rows with a value that is infinite as float32."""

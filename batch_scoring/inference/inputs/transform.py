@@ -3,8 +3,8 @@
     def transform(rows: pa.RecordBatch, fitted: dict) -> dict:     # rows: pd.DataFrame gives it a pandas frame
 
 It gets the raw columns, always the same ones in the same types, and what `fit` has learned (`fitted.py`); it returns a
-column for each engineered feature. A row for which it raises is found by halves. `acceptance/transforms.py` proves
-that what it gives for a row depends on that row alone.
+column for each engineered feature. A row for which it raises is found by halves. `acceptance/functions/transforms.py`
+proves that what it gives for a row depends on that row alone.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.inference.inputs import own_encoder
 from batch_scoring.inference.inputs.transform import Function, Rules
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class ModelCode:
     """Makes the engineered features."""
     fit: Fit | None = None
     """Learns from the training rows what the transform needs; beside it in its module. Scoring never calls it."""
+    encode: own_encoder.Function | None = None
+    """Makes inputs of the network from rows."""
     rules: Rules | None = None
     """Which rows have impossible engineered features; `daily/model_code.py` adds those of the spec."""
 
@@ -36,13 +39,12 @@ class ModelCode:
         Raises:
             CodeError: a module cannot be imported, or lacks what the spec names.
         """
-        network = pipeline.load(pipeline.spec.model.network)
-        reference = pipeline.spec.features.transform
-        if not reference:
-            return cls(network)
-        transform = pipeline.load(reference)
-        module = sys.modules[f"{pipeline.package}.{reference.split(':')[0]}"]
-        return cls(network, transform, getattr(module, "fit", None))
+        features, network = pipeline.spec.features, pipeline.load(pipeline.spec.model.network)
+        transform = pipeline.load(features.transform) if features.transform else None
+        encode = pipeline.load(features.encode) if features.encode else None
+        modules = [reference.split(":")[0] for reference in (features.transform, features.encode) if reference]
+        fits = (getattr(sys.modules[f"{pipeline.package}.{module}"], "fit", None) for module in modules)
+        return cls(network, transform, next(filter(None, fits), None), encode)
 
     @classmethod
     def given(cls, code: "ModelCode | NetworkClass") -> "ModelCode":

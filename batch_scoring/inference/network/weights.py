@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batch_scoring.errors import UnsoundError, is_out_of_memory
+from batch_scoring.runtime.printable import some
 
 if TYPE_CHECKING:
     import torch
@@ -78,13 +79,9 @@ def build(
     """
     import torch
 
-    name = getattr(network_class, "__name__", "the network")
+    name = _name(network_class)
     with torch.random.fork_rng(devices=[]):  # a training script that goes on keeps its random state
-        try:
-            with torch.device("meta"), _leaves_unfilled():
-                sketch = network_class(**arguments)
-        except Exception:  # a class may need real numbers to be built; its error for those counts
-            sketch = None
+        sketch = _sketch(network_class, arguments)
         if sketch is not None:
             _check_fit(sketch, weights, where, name)
         network = _built(network_class, arguments, name, sketch)
@@ -93,6 +90,34 @@ def build(
     _check_values(network, weights, where, name)
     _load(network, weights, where, name)
     return network.eval().requires_grad_(False)
+
+
+def outline(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any]) -> "torch.nn.Module":
+    """Build the network for the names, shapes and types of its weights only; without memory for them if possible.
+
+    Raises:
+        UnsoundError: the class rejects the arguments.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        sketch = _sketch(network_class, arguments)
+        return _built(network_class, arguments, _name(network_class), None) if sketch is None else sketch
+
+
+def _name(network_class: Callable[..., "torch.nn.Module"]) -> str:
+    return getattr(network_class, "__name__", "the network")
+
+
+def _sketch(network_class: Callable[..., "torch.nn.Module"], arguments: dict[str, Any]) -> "torch.nn.Module | None":
+    """The network on the meta device; None if the class needs real numbers to be built."""
+    import torch
+
+    try:
+        with torch.device("meta"), _leaves_unfilled():
+            return network_class(**arguments)
+    except Exception:  # its error for real numbers counts
+        return None
 
 
 def _leaves_unfilled() -> contextlib.AbstractContextManager[object]:
@@ -152,9 +177,9 @@ def _check_fit(network: "torch.nn.Module", weights: Weights, where: str, name: s
     own = network.state_dict(keep_vars=True)
     there = {id(value) for key, value in own.items() if key in weights}  # a tied weight goes under several names
     if missing := sorted(key for key, value in own.items() if key not in weights and id(value) not in there):
-        raise UnsoundError(f"{where} lacks {', '.join(missing)}, which {name} needs")
+        raise UnsoundError(f"{where} lacks {some(missing)}, which {name} needs")
     if extra := sorted(weights.keys() - own.keys()):
-        raise UnsoundError(f"{where} has {', '.join(extra)}, which {name} does not have")
+        raise UnsoundError(f"{where} has {some(extra)}, which {name} does not have")
     given = [(weight, weights[weight], expected) for weight, expected in own.items() if weight in weights]
     for weight, values, expected in given:
         if not is_lazy(expected) and values.shape != expected.shape:

@@ -16,20 +16,17 @@ import pyarrow.csv
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import UnreadableFileError
 from batch_scoring.ingest.formats.csv_records import Dialect, Fault, Records, count_lines, records
-from batch_scoring.ingest.formats.csv_stream import Blocks, Text
-from batch_scoring.ingest.formats.rows import BrokenRow, BrokenRows, FileRows, Rows
+from batch_scoring.ingest.formats.rows import ALL_ROWS, BrokenRow, BrokenRows, Rows
+from batch_scoring.ingest.formats.text_stream import BOM, Blocks, StreamedRows, Text
 
 BLOCK = 8 * 1024 * 1024
 """Bytes parsed at a time; also the maximum length of a row in a CSV file."""
-
-_ALL = 2**62
-"""A row number beyond the end of any file."""
-_BOM = b"\xef\xbb\xbf"
+_OPEN_QUOTE = "a quote may be left open; close it and upload the file again"
 _ASCII = bytes([*range(128), *b"?" * 128])
 """For `bytes.translate`: replaces non-ASCII bytes; delimiters, quotes and line breaks keep their value and place."""
 
 
-class CsvRows(FileRows):
+class CsvRows(StreamedRows):
     """The rows of an open CSV file."""
 
     is_text = True
@@ -46,40 +43,24 @@ class CsvRows(FileRows):
             compressed: whether it is a gzip file.
             columns: columns to read; all if None.
         """
-        self._csv, self._dialect, self._size = csv, Dialect(csv), size
-        self._text = Text(stream, compressed=compressed)
-        self._source = Blocks(self._text, BLOCK)
+        super().__init__(Text(stream, compressed=compressed), size)
+        self._csv, self._dialect = csv, Dialect(csv)
+        self._source = Blocks(self._text, BLOCK, _OPEN_QUOTE)
         self._names = self._header()
         self.schema = pa.schema([(name, pa.binary()) for name in self._names])
         wanted = self._names if columns is None else set(columns)
         self._wanted = [name for name in self._names if name in wanted] or self._names[:1]
         self._rows = 0  # rows in the blocks parsed so far
-        self._blocks = self._numbered()
-        self._rest: Rows | None = None
-
-    @property
-    def share(self) -> float:
-        """Fraction of the file that has been read."""
-        return min(self._text.stored / max(self._size, 1), 1.0)
 
     def _count(self) -> int:
-        for _ in self._blocks:
+        for _ in self._numbered_rows:
             pass
         return self._rows
-
-    def _read(self, start: int, stop: int) -> Iterator[Rows]:
-        while block := self._rest or next(self._blocks, None):
-            wanted, rest = block.between(start, stop), block.between(stop, _ALL)
-            self._rest = rest if len(rest) else None
-            if len(wanted):
-                yield wanted
-            if self._rest is not None:
-                return
 
     def _header(self) -> list[str]:
         """Return the column names, from the first line that is not blank."""
         block = self._source.take()
-        content = block.removeprefix(_BOM)
+        content = block.removeprefix(BOM)
         first = content.find(b"\n", len(content) - len(content.lstrip(b"\r\n"))) + 1
         found = records(content[:first], self._dialect, is_last=False) if first else None
         if not found:  # it spans several lines, or is never terminated
@@ -92,14 +73,14 @@ class CsvRows(FileRows):
             raise UnreadableFileError(f"its header: {fault.detail}; correct the header and upload it again")
         end = int(found.ends[0])
         self._lines = count_lines(content[:end])  # lines parsed so far
-        self._source.give_back(content[end:])
+        self._first = content[end:]  # not given back: what is taken again must end in what is read then
         header = found.rewritten.get(0, content[found.starts[0] : end])
         names = list(self._arrow(header, pa.csv.ReadOptions(use_threads=False), {}).schema.names)
         return [name.strip() for name in names] if self._csv.trim else names
 
     def _numbered(self) -> Iterator[Rows]:
-        """Yield blocks of rows with their numbers; rows that cannot be parsed are numbered too."""
-        while block := self._source.take():
+        while block := self._first or self._source.take():
+            self._first = b""
             rows = self._parsed(block)
             self._rows += len(rows)
             if len(rows):
@@ -112,7 +93,7 @@ class CsvRows(FileRows):
             yield rows
             return
         start = 0
-        for stop in [*rows.numbers[self.batch_rows - 1 : -1 : self.batch_rows].tolist(), _ALL]:
+        for stop in [*rows.numbers[self.batch_rows - 1 : -1 : self.batch_rows].tolist(), ALL_ROWS]:
             yield rows.between(start, stop)
             start = stop
 

@@ -1,6 +1,6 @@
 """The rows of an open landing file in any format: numbered from 1, in batches bounded in rows and in bytes.
 
-`csv_rows.py` and `parquet_rows.py` read them; `schema/contract.py` validates them.
+`csv_rows.py`, `json_lines.py` and `parquet_rows.py` read them; `schema/contract.py` validates them.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BATCH_ROWS = 131_072
+ALL_ROWS = 2**62
+"""A row number beyond the end of any file."""
 BATCH_BYTES = 32 * 1024 * 1024
 """Maximum size of a batch's cells: each cell may be held several times, typed, as JSON and in a row group."""
 
@@ -88,7 +90,7 @@ class FileRows(ABC):
     """Raise FileChangedError if the file was modified after it was opened: what was read may be inconsistent."""
 
     def count(self) -> int:
-        """Count all rows, including broken ones. Reads a CSV file to its end."""
+        """Count all rows, including broken ones. Reads a text file to its end."""
         with self.explain():
             return self._count()
 

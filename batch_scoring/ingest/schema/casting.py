@@ -75,8 +75,18 @@ def kind_of(kind: pa.DataType) -> str:
     ):
         if test(kind):
             return name
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        numbers = pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
+        return "list of numbers" if numbers or pa.types.is_null(kind.value_type) else str(kind)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return "binary"
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return "text" if text else str(kind)
+
+
+def is_beyond_text(kind: pa.DataType) -> bool:
+    """Whether no cell of a CSV file can hold a value of the type."""
+    return kind_of(kind) in ("list of numbers", "binary")
 
 
 def cast(values: pa.Array, expected: pa.DataType, *, coerce: bool = False) -> tuple[pa.Array, np.ndarray, pa.Array]:

@@ -4,10 +4,12 @@ Everything that a schema checks besides types, missing values and NaN is decided
 that proves that pandera would accept a whole batch.
 """
 
+import contextlib
 import copy
 import functools
 import re
 import threading
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,7 @@ class CompiledSchema:
             raise ContractError(f"{where} is not a schema: {type(error).__name__}: {error}") from error
         if fault := next(options.refused(schema, model), None):
             raise ContractError(f"{where}{fault}")
+        self._bytes = _declared_bytes(model)
         self.columns = {
             name: self._column(name, column, bool(schema.coerce)) for name, column in schema.columns.items()
         }
@@ -135,9 +138,12 @@ class CompiledSchema:
     def _column(self, name: str, column: "pandera.pandas.Column", coerce: bool) -> Column:
         if column.dtype is None:
             raise ContractError(f"{self._where}: {name} has no type; expected int, float, str, bool or datetime")
-        kind = _arrow_type(str(column.dtype))
+        kind = pa.binary() if name in self._bytes else _arrow_type(str(column.dtype))
         if kind is None:
-            raise ContractError(f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool or datetime")
+            raise ContractError(
+                f"{self._where}: {name} is {column.dtype}; expected int, float, str, bool, datetime, "
+                "list[float] or bytes"
+            )
         naive = bool(re.match(r"datetime64\[\w+\]", str(column.dtype)))
         return Column(name, kind, bool(column.nullable), coerce or bool(column.coerce), naive)
 
@@ -161,6 +167,14 @@ def _of_all_rows(check: "pandera.pandas.Check") -> "pandera.pandas.Check":
     return complete
 
 
+def _declared_bytes(model: Any) -> set[str]:  # noqa: ANN401  (a class of the user's)
+    """The columns that a model declares as bytes: to pandas they are objects, as texts may be."""
+    hints: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # names that cannot be resolved: pandera decides what the types are
+        hints = typing.get_type_hints(model)
+    return {name for name, hint in hints.items() if hint is bytes or bytes in typing.get_args(hint)}
+
+
 def _arrow_type(name: str) -> pa.DataType | None:
     """Return the Arrow type for a pandera type, by its name. Delta has no unsigned integers."""
     name = name.lower()
@@ -170,6 +184,8 @@ def _arrow_type(name: str) -> pa.DataType | None:
         return pa.float64() if match[1] == "64" else pa.float32()
     if name.startswith(("str", "object", "category", "large_string")):
         return pa.string()
+    if match := re.fullmatch(r"(?:typing\.)?list\[(float|int)\]", name):
+        return pa.list_(pa.field("element", pa.float64() if match[1] == "float" else pa.int64()))
     if name.startswith("bool"):
         return pa.bool_()
     if name.startswith(("datetime", "timestamp")):

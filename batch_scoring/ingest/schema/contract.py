@@ -174,9 +174,9 @@ class Contract:
                 )
 
     def _kept_columns(self, features: Features, attributes: tuple[str, ...]) -> tuple[str, ...]:
-        """The key, the features and the attributes; for a transform, which may read any, all columns."""
+        """The key, the features and the attributes; for a function of the user's, which may read any, all columns."""
         named = (self.key, *features.validated([*self.columns]), *attributes)
-        return tuple(dict.fromkeys(named)) if features.transform else named
+        return tuple(dict.fromkeys(named)) if features.transform or features.encode else named
 
     @functools.cached_property
     def arrow_schema(self) -> pa.Schema:
@@ -195,6 +195,11 @@ class Contract:
             raise ContractError(
                 f"{where} has no column {', '.join(missing)}, which {self._schema} requires; it has "
                 f"{one_line(', '.join(schema.names))}: {self._advice(missing, schema.names, is_text=is_text)}"
+            )
+        if is_text and (nested := [name for name, each in self.columns.items() if casting.is_beyond_text(each.type)]):
+            raise ContractError(
+                f"{where}: a CSV file cannot hold {', '.join(nested)} ({self.columns[nested[0]].type}); upload "
+                "Parquet, or JSON Lines for lists"
             )
         if not is_text:
             for column in self.columns.values():

@@ -32,6 +32,8 @@ WORDS_SHOWN = 50
 _SETTINGS = {
     "quotes_are_closed": "; see input.csv.quote, escape and newlines in the spec",
     "quotes_end_cells": "; see input.csv.escape and quote in the spec",
+    "line_is_an_object": "; expected one JSON object on each line",
+    "fields_have_declared_types": "; Field(coerce=True) in the schema accepts text and numbers for one another",
 }
 """Settings to check for a rejection reason, where neither schema nor rows may be at fault."""
 

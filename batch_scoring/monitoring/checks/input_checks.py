@@ -15,7 +15,7 @@ LISTINGS = 3
 
 CHECKS = {
     "input_is_present": "The day has at least one landing file, and at least one row in them.",
-    "input_is_complete": "Every file of the day can be read (a CSV file to its end, a Parquet file's footer), "
+    "input_is_complete": "Every file of the day can be read (a text file to its end, a Parquet file's footer), "
     "and the marker or manifest that the spec asks for is there.",
     "row_count_is_usual": "The day has about as many rows as the 28 days before it. Fails with over 25 % (`tolerance`) "
     "more or fewer rows than on all but one of those days.",

@@ -20,10 +20,12 @@ CHECKS = {
     "rows_are_conserved": "Every row of the day's features is scored or in the quarantine, exactly once.",
     "quarantine_is_small": "Few rows of the day are lost, unscored rows included. Fails above `share`, 5 % by "
     "default; above `blocking_share`, 50 %, nothing is published.",
-    "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1 and sum to 1; some row is scored.",
+    "scores_are_probabilities": "Every score is finite; probabilities lie in 0 … 1, and sum to 1 if a row has one "
+    "class; some row is scored.",
     "confidence_is_usual": "The mean confidence is near that of the 28 days before, as on the reference's days.",
     "classes_are_balanced": "No class has nearly all rows (`share`, 95 % by default), unless that happens on the "
-    "reference's days.",
+    "reference's days. If a row has several labels, each has about as many rows as on the reference's days.",
+    "quantiles_are_ordered": "Few rows (`share`, 1 % by default) have a quantile below that of a lower level.",
     "scores_vary": "The scores spread at least half as much as on the narrowest day of the reference.",
     "cost_is_usual": "A row takes at most 1.5 times (`factor`) the CPU time that it took on the 28 days before, by the "
     "median of the days with the same model, code and kind of device, from 100,000 rows (`rows`) on. A day whose "
@@ -50,6 +52,7 @@ def findings(step: DayStep, prepared: Prepared, features: PublishedDay, model: A
         _quarantine_size(shard_stats, features, thresholds),
         _confidence(shard_stats, before, manifest, profile, thresholds),
         _balance(shard_stats, manifest, profile, thresholds),
+        _ordering(shard_stats, manifest, thresholds),
         _spread(shard_stats, manifest, profile, thresholds),
         usual_cost(
             shard_stats,
@@ -141,9 +144,13 @@ def _balance(
     for shard in shard_stats:
         counts.update(shard.classes)
     names = manifest.task.class_names
-    if not counts.total():
-        return Finding(check, True, "not tested: no row is scored" if names else "not tested: no classes")
-    (winner, most), rows = counts.most_common(1)[0], counts.total()
+    if not names:
+        return Finding(check, True, "not tested: no classes")
+    if not manifest.task.is_exclusive:
+        return _label_shares(counts, sum(shard.rows for shard in shard_stats), names, profile)
+    if not (rows := counts.total()):
+        return Finding(check, True, "not tested: no row is scored")
+    winner, most = counts.most_common(1)[0]
     name, share = names[int(winner)], most / rows
     known = profile.score_days.largest_class if profile else None
     limit = max(thresholds.classes_are_balanced.share, known or 0.0)
@@ -162,6 +169,61 @@ def _balance(
         dict(counts),
         observed=share,
         expected=f"at most {limit:.1%} of one class",
+        limits=[limit],
+    )
+
+
+def _label_shares(counts: Counter[str], rows: int, names: Sequence[str], profile: ReferenceProfile | None) -> Finding:
+    """The finding classes_are_balanced of several labels: each has its usual share of the rows.
+
+    Beyond the reference's days a share may lie by their own range, and by chance. What is observed is the label
+    furthest beyond that, or nearest to it.
+    """
+    check, known = "classes_are_balanced", profile.score_days.labels if profile else {}
+    if not known:
+        return Finding(check, True, "not tested: the bundle has no reference profile")
+    if rows < LEAST_ROWS:
+        return Finding(check, True, f"not enough rows: {rows}, expected at least {LEAST_ROWS}")
+    excess = {}
+    for label, (low, high) in known.items():
+        least, most = low - (high - low) - _chance(low, rows), high + (high - low) + _chance(high, rows)
+        excess[label] = max(least - counts[label] / rows, counts[label] / rows - most), least, most
+    label = max(excess, key=lambda label: excess[label][0])
+    (beyond, least, most), share = excess[label], counts[label] / rows
+    expected = f"{max(least, 0):.1%} to {min(most, 1):.1%}"
+    advice = "" if beyond <= 0 else "; is this the right model, and are its features what they were in training?"
+    return Finding(
+        check,
+        beyond <= 0,
+        f"{share:.1%} of {rows} rows have the label {names[int(label)]}, expected {expected}{advice}",
+        dict(counts),
+        observed=share,
+        expected=f"each label's usual share: {names[int(label)]} {expected}",
+        limits=[max(least, 0.0), min(most, 1.0)],
+    )
+
+
+def _chance(share: float, rows: int) -> float:
+    """How far chance alone moves a share of so many rows; by a row or two where the share is 0 or 1."""
+    return SAMPLING * math.sqrt(max(share * (1 - share), 0.25 / rows) / rows)
+
+
+def _ordering(shard_stats: Sequence[ShardStats], manifest: Manifest, thresholds: Checks) -> Finding:
+    check, limit = "quantiles_are_ordered", thresholds.quantiles_are_ordered.share
+    rows, crossed = sum(shard.rows for shard in shard_stats), sum(shard.quantiles_crossed for shard in shard_stats)
+    if not manifest.task.has_quantiles:
+        return Finding(check, True, "not tested: the model gives no quantiles")
+    if not rows:
+        return Finding(check, True, "not tested: no row is scored")
+    share = crossed / rows
+    advice = "" if share <= limit else "; such intervals say nothing: let the network add positive steps to the lowest"
+    return Finding(
+        check,
+        share <= limit,
+        f"{crossed} of {rows} rows have a quantile below that of a lower level, expected at most {limit:.1%}{advice}",
+        {"rows": rows, "quantiles_crossed": crossed},
+        observed=share,
+        expected=f"at most {limit:.1%} of the rows",
         limits=[limit],
     )
 

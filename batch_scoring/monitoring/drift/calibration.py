@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -441,7 +441,7 @@ def _score_days(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) ->
         confidence=trailing_deviation(means),
         confidence_sd=float(confident.std()),
         spread=float(min(spreads[part].std() for part in parts)),
-        largest_class=_largest_class(reference, head, parts),
+        **_class_days(reference, head, parts),
     )
 
 
@@ -455,12 +455,18 @@ def trailing_deviation(means: np.ndarray) -> float:
     return float(np.sort(apart)[-2])
 
 
-def _largest_class(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) -> float | None:
-    """The largest share of one class on a day; None if there are no classes."""
+def _class_days(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The largest share of one class on a day, or of each label the smallest and the largest; None without classes."""
     if not head.class_names:
-        return None
-    days = (reference["prediction"].slice(part[0], len(part)) for part in parts)
-    return float(max(head.class_counts(day).max() / len(day) for day in days))
+        return {"largest_class": None}
+    days = (reference.slice(part[0], len(part)) for part in parts)
+    shares = np.array([head.class_counts(day) / len(day) for day in days])
+    if head.is_exclusive:
+        return {"largest_class": float(shares.max())}
+    return {
+        "largest_class": None,
+        "labels": {str(label): (float(of.min()), float(of.max())) for label, of in enumerate(shares.T)},
+    }
 
 
 def _exceeding(

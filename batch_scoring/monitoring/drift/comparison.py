@@ -14,7 +14,7 @@ import pyarrow as pa
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily import trailing_days
 from batch_scoring.errors import NotComparableError, StateError
-from batch_scoring.inference.bundle import build_transform, read_bundle
+from batch_scoring.inference.bundle import build_descriptors, build_transform, read_bundle
 from batch_scoring.monitoring.drift import distances, samples
 from batch_scoring.monitoring.drift.distances import LEAST_TRAILING_DAYS, Proportion, Reference, Tested
 from batch_scoring.monitoring.drift.samples import Engineering, Sample
@@ -84,7 +84,9 @@ def compare(pipeline: Pipeline, day: str, sides: Sequence[Side], run_id: str) ->
     scored_by = predictions.model_sha256 if predictions and "predictions" in sides else None
     sha256 = scored_by or (model and model.sha256)
     folder = state.models.subfolder(sha256).uri if sha256 else ""
-    engineering = _engineering(pipeline, folder) if folder and pipeline.spec.features.transform else None
+    features_spec = pipeline.spec.features
+    makes = features_spec.transform or features_spec.text or features_spec.vectors
+    engineering = _engineering(pipeline, folder) if folder and makes else None
     sample = samples.take(pipeline, features, predictions, pipeline.spec.drift.sample_rows, engineering)
     samples.put(pipeline.output, sample)
     if not sha256:
@@ -120,10 +122,11 @@ def _reference(uri: str) -> Reference | None:
 
 
 def _engineering(pipeline: Pipeline, uri: str) -> Engineering | None:
-    """What makes the engineered features of a model in the state; None if it has none."""
+    """What a model in the state makes of columns, and how it describes texts and vectors; None if it does neither."""
     bundle, reference = read_bundle(open_folder(uri)), pipeline.spec.features.transform
     transform = build_transform(bundle, pipeline.load(reference) if reference else None)
-    return Engineering(transform, bundle.sha256) if transform else None
+    descriptors = build_descriptors(bundle)
+    return Engineering(transform, descriptors, bundle.sha256) if transform or descriptors.columns else None
 
 
 def _day_tests(sample: Sample, reference: Reference) -> list[Tested]:

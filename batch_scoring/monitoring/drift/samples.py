@@ -4,7 +4,8 @@
 
 A sample holds the rows with the smallest hashes of key and day: the same rows however the day was cut into shards and
 batches, and other customers each day where the keys stay the same. The trailing days are read from these samples. No
-table has engineered features: a sample has those that its day's model makes of these rows.
+table has engineered features: a sample has those that its day's model makes of these rows. Of a text it has a few
+numbers that describe it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.daily.tables import features_table, predictions_table
+from batch_scoring.inference.inputs.descriptors import Descriptors
 from batch_scoring.inference.manifest import MakesFeatures
 from batch_scoring.ingest import key_index
 from batch_scoring.storage import parquet, shards
@@ -51,9 +53,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Engineering:
-    """What makes a model's engineered features."""
+    """What makes of a row's columns what a model is compared by."""
 
-    transform: MakesFeatures
+    transform: MakesFeatures | None
+    """Makes its engineered features, if it has any."""
+    descriptors: Descriptors
+    """Describe its texts and vectors: no sample has these themselves."""
     model_sha256: str
 
 
@@ -89,12 +94,16 @@ def take(
             scores = beside.submit(smallest, predictions_table(pipeline).folder, predictions, columns)
         folder = features_table(pipeline).folder
         there = shards.schema(folder, features.table.files[0]).names
-        inputs = [name for name in spec.features.inputs if name in there]
-        read = [*inputs, *engineering.transform.reads.names] if engineering else inputs
+        inputs = [name for name in (*spec.features.numeric, *spec.features.categorical) if name in there]
+        described = engineering.descriptors.columns if engineering else ()
+        transform = engineering.transform if engineering else None
+        read = [*inputs, *described, *(transform.reads.names if transform else ())]
         few = [name for name in spec.features.categorical if name in there]
         chosen = smallest(folder, features, [name for name in dict.fromkeys(read) if name != key], few)
+        if transform:
+            chosen = _engineered(chosen, transform, [key, *inputs, *described])
         if engineering:
-            chosen = _engineered(chosen, engineering.transform, [key, *inputs])
+            chosen = engineering.descriptors.in_place(chosen)
         if scores is not None:
             chosen = chosen.join(scores.result(), key, join_type="left outer", use_threads=False)
     chosen = chosen.take(pa.array(np.argsort(_order(chosen[key].combine_chunks(), day))))

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 
 from batch_scoring.config.loader import declared_pipeline
-from batch_scoring.inference import checkpoint
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.monitoring.drift.calibration import calibrate
 from batch_scoring.pipelines.customer_churn.data import churn_probability, customers
 from batch_scoring.pipelines.customer_churn.network import ChurnNet
@@ -71,7 +71,7 @@ def main() -> None:
     sample = _sample(pa.concat_tables(known + held_out))
     pq.write_table(sample, out / "sample.parquet", compression="zstd")
     leaving = pa.array(_scores(network, _numeric(sample, features)))
-    checkpoint.convert(
+    convert(
         out / "churn.pt",
         pipeline=pipeline,
         sample=sample,

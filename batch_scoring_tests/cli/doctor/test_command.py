@@ -32,7 +32,7 @@ def doctor(cwd: Path, *arguments: str, environment: dict[str, str] | None = None
 def test_a_fresh_checkout_is_well_within_ten_seconds(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
     for part in ("landing", "models"):
-        for name in ("flight_delay", "customer_churn"):
+        for name in ("flight_delay", "customer_churn", "support_tickets"):
             shutil.copytree(PROJECT / "data" / name / part, tmp_path / "data" / name / part)
     before = sorted(tmp_path.rglob("*"))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -56,4 +56,5 @@ def test_a_data_root_that_is_none_and_exit_codes(
     assert main(["doctor"]) == 1
     said = capsys.readouterr()
     assert "'ftp://somewhere'; expected a folder or s3://bucket/prefix" in said.out
-    assert said.err == "batch-scoring: no pipeline 'nobody'; known pipelines: customer_churn, flight_delay\n"
+    known = "customer_churn, flight_delay, support_tickets"
+    assert said.err == f"batch-scoring: no pipeline 'nobody'; known pipelines: {known}\n"

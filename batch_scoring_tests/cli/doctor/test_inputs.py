@@ -59,6 +59,18 @@ def test_of_a_csv_file_cells_of_another_kind(clinic: Clinic) -> None:
     told(clinic.look(), "error", "newest landing file", "20 of its first 20 rows are rejected", "n is_int64")
 
 
+def test_of_json_lines_values_of_another_kind(clinic: Clinic) -> None:
+    lines = [f'{{"id": {number}, "x": 0.5, "y": 0.5, "n": 1, "c": "red", "new": 1}}\n' for number in range(20)]
+    clinic.tiny.land(NEXT_DAY, "".join(lines).encode(), "a.jsonl")
+    told(
+        clinic.look(),
+        "error",
+        "newest landing file",
+        "20 of its first 20 rows are rejected: rows that cannot be parsed: 20 ('line 1: id is the number 0; expected",
+        "Field(coerce=True) in the schema accepts it",
+    )
+
+
 def test_of_a_csv_file_whole_floats_for_an_integer(clinic: Clinic) -> None:
     lines = [f"k{number},0.5,0.5,{number}.0,red" for number in range(20)]
     clinic.tiny.land(NEXT_DAY, "\n".join(["id,x,y,n,c", *lines, ""]).encode(), "a.csv")

@@ -34,7 +34,7 @@ BIN = Path(sys.executable).parent
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with models and no day; no Dagster instance."""
     root = tmp_path / "data"
-    for name in ("customer_churn", "flight_delay"):
+    for name in ("customer_churn", "flight_delay", "support_tickets"):
         shutil.copytree(PROJECT / "data" / name / "models", root / name / "models")
     monkeypatch.setenv("BATCH_SCORING_DATA", str(root))
     monkeypatch.chdir(tmp_path)
@@ -146,7 +146,7 @@ def test_a_process_serves_writes_and_ends_with_ctrl_c(tmp_path: Path, data: Path
         said = [process.stdout.readline() for _ in range(3)]
         address = re.search(r"serving (http://127.0.0.1:\d+/metrics)", said[1])
         assert address, said
-        assert said[2] == "pipelines: customer_churn, flight_delay; end with Ctrl-C\n"
+        assert said[2] == "pipelines: customer_churn, flight_delay, support_tickets; end with Ctrl-C\n"
 
         def scrape() -> dict[tuple[str, str], float]:
             with urllib.request.urlopen(address[1], timeout=20) as answer:

@@ -19,7 +19,7 @@ def test_each_wrong_command_is_one_line_and_2(tiny: TinyProject, tmp_path: Path)
     for source_uri, target, says in (
         (tmp_path / "nowhere", "o.csv", "nowhere: nothing is there; expected a file or folder of .parquet"),
         (tmp_path / "empty", "o.csv", "empty: no data file is in it"),
-        (tmp_path / "notes.txt", "o.csv", "its name ends in none of .parquet, .csv.gz, .csv"),
+        (tmp_path / "notes.txt", "o.csv", "its name ends in none of .parquet, .csv, .csv.gz, .jsonl"),
         ("", "o.csv", "'': it is empty; expected a path or s3://bucket/prefix"),
         ("gs://bucket/in", "o.csv", "unsupported storage; expected a path or s3://bucket/prefix"),
         ("s3://", "o.csv", "it names no bucket"),

@@ -33,7 +33,7 @@ from batch_scoring_tests.scored_files import (
 from batch_scoring_tests.tiny import DAY, SCHEMA, TinyProject
 
 
-@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "jsonl", "ndjson.gz", "parquet"])
 def test_the_scores_are_those_of_a_day_bit_by_bit_and_the_same_again(
     tiny: TinyProject, tmp_path: Path, form: str
 ) -> None:
@@ -45,7 +45,7 @@ def test_the_scores_are_those_of_a_day_bit_by_bit_and_the_same_again(
     assert one.column_names == [*SCORES, "scored_at"]
     assert one.select(SCORES).equals(two.select(SCORES))
     assert one["id"].to_pylist() == rows["id"].to_pylist(), "in the order of the file"
-    if form == "parquet":
+    if form in ("parquet", "jsonl"):
         tiny.land(DAY, rows)
         tiny.run()
         day = tiny.read()

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from batch_scoring.inference.heads.head import Head
 from batch_scoring_tests.engineered import engineer
+from batch_scoring_tests.heads import HEADS
 from batch_scoring_tests.specs import Change, errors_in, put
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
@@ -234,6 +236,25 @@ def test_what_is_right_loads(deciding: TinyProject) -> None:
     by_function(deciding.spec, "rules:decide")
     deciding.write_spec()
     assert deciding.pipeline.spec.decisions
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_the_columns_of_every_task_may_be_named(deciding: TinyProject, head: Head) -> None:
+    for column in head.measured:
+        deciding.spec["decisions"] = {"score": column, "actions": {"call": {"where": f"{column} > 0"}}}
+        deciding.spec["exports"]["calls"] = EXPORT | {
+            "columns": list(head.columns),
+            "order": f"-{column}",
+            "of": "predictions",
+        }
+        deciding.write_spec()
+        assert deciding.pipeline.spec.decisions
+
+
+@pytest.mark.parametrize("score", ["top_probs", "embedding", "prediction_prob", "quantile_", "prob_label", "norms"])
+def test_what_is_no_score_cannot_rank(deciding: TinyProject, score: str) -> None:
+    [found] = errors_in(deciding, put("decisions", "score", value=score))
+    assert found.startswith(f"decisions.score: '{score}': no such column")
 
 
 def test_every_fault_is_told_and_those_of_other_sections_too(deciding: TinyProject) -> None:

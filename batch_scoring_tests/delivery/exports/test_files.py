@@ -245,10 +245,10 @@ def test_a_spreadsheet_computes_nothing_and_reads_accents(folder: Folder) -> Non
 
 
 def test_a_column_that_csv_cannot_hold_and_a_folder_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
-    nested = pa.schema([("id", pa.string()), ("why", pa.list_(pa.string()))])
+    nested = pa.schema([("id", pa.string()), ("why", pa.struct([("a", pa.string())])), ("top", pa.list_(pa.int64()))])
     sink = FileSink(f"{tmp_path}/calls_{{day}}.csv")
     assert [*sink.problems(nested)] == [
-        "column why is list<item: string>, which CSV cannot hold; export to .parquet or .jsonl"
+        "column why is struct<a: string>, which CSV cannot hold; export to .parquet or .jsonl"
     ]
     assert [*sink.problems(ROWS.schema)] == []
     assert [*FileSink(f"{tmp_path}/a/{{day}}/calls.csv").problems(ROWS.schema)] == []

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from batch_scoring.errors import UnsoundError
-from batch_scoring.inference.acceptance.reference import check_names, check_profile, check_reference
+from batch_scoring.inference.acceptance.reference import check_names, check_profile, check_reference, check_texts
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.reference_profile import ColumnProfile
 from batch_scoring_tests.checked import profile
+from batch_scoring_tests.text_models import letters, manifest
 
 MANIFEST = Manifest(
     name="n",
@@ -73,3 +74,16 @@ def test_two_columns_of_one_name_are_refused() -> None:
 def test_a_profile_of_another_model_is_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(UnsoundError, match=says):
         check_profile(MANIFEST, profile(**changes))
+
+
+def test_text_columns_are_text_and_vectors_are_lists() -> None:
+    rows = pa.Table.from_batches([letters(64, seed=99)])
+    check_texts(manifest(), rows)
+    with pytest.raises(UnsoundError, match="it has no column body, a text that the model needs"):
+        check_texts(manifest(), rows.drop_columns("body"))
+    with pytest.raises(UnsoundError, match="column title is int64; expected text"):
+        check_texts(manifest(), rows.set_column(1, "title", pa.array([1] * 64)))
+    with pytest.raises(UnsoundError, match="it has no column e, a vector that the model needs"):
+        check_texts(manifest(vectors={"e": 3}), rows)
+    with pytest.raises(UnsoundError, match="column x is double; expected lists of numbers"):
+        check_texts(manifest(vectors={"x": 3}), rows)

@@ -4,12 +4,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import tokenizers
 import torch
 from torch import nn
 
+from batch_scoring.errors import UnsoundError
+from batch_scoring.inference.acceptance.vocabularies import check_tokens
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.manifest import LoadedModel
 from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests import text_models
 from batch_scoring_tests.networks import WORDS, Base, made, refusal, table, write
+from batch_scoring_tests.text_models import READERS, Bag, Reader, letters, manifest, tokenizer
 
 
 def with_words(column: pa.Array | pa.ChunkedArray) -> dict[str, pa.Table]:
@@ -114,3 +120,21 @@ def test_every_word_may_have_its_code(tmp_path: Path) -> None:
 def test_the_words_of_the_bundle_are_those_given(tmp_path: Path) -> None:
     write(tmp_path, made(Base))
     assert read_bundle(open_folder(str(tmp_path))).manifest.categorical == {"c": WORDS}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_network_takes_all_ids_of_its_tokenizer(kind: type[Reader]) -> None:
+    check_tokens(text_models.model_of(kind), pa.Table.from_batches([letters(64, seed=99)]))
+
+
+def test_a_tokenizer_of_another_network_is_refused() -> None:
+    golden, count = pa.Table.from_batches([letters(64, seed=99)]), len(text_models.WORDS)
+    larger = tokenizers.Tokenizer.from_str(tokenizer().decode())
+    larger.add_tokens(["one", "more"])
+    model = LoadedModel(manifest(), "", Bag().eval(), golden, larger.to_str().encode())
+    with pytest.raises(
+        UnsoundError,
+        match=rf"the tokenizer has {count + 4} tokens, and the network does not accept token {count + 3} "
+        rf"\(its largest id\): the network raises IndexError.+an embedding of at least {count + 4} rows",
+    ):
+        check_tokens(model, golden)

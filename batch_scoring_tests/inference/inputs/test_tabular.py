@@ -5,6 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_scoring.inference.inputs.encoded import Tensors
 from batch_scoring.inference.inputs.tabular import Tabular, codes, numbers
 
 COLOURS = ("red", "green", "blue")
@@ -49,18 +50,24 @@ def test_codes_are_positions_in_the_vocabulary(words: list[str | None], encode: 
     assert unknown == {word: strange.count(word) for word in strange}
 
 
+def encoded(table: Tabular, batch: pa.RecordBatch) -> Tensors:
+    tensors = table.blank(batch.num_rows)
+    table.encode(batch, tensors)
+    return tensors
+
+
 def test_a_gap_in_a_record_batch_moves_no_other_number() -> None:
     """A row each of 2**60 + 2**36 + 1, of which float64 makes a number that float32 rounds the other way."""
     cells = pa.array([2**60 + 2**36 + 1, 1]), pa.array([2**60 + 2**36 + 1, None], pa.int64())
     batches = [pa.RecordBatch.from_pydict({"n": column}) for column in cells]
-    found = [Tabular(["n"], {}).encode(batch)[0]["numeric"][0, 0] for batch in batches]
+    found = [encoded(Tabular(["n"], {}), batch)["numeric"][0, 0] for batch in batches]
     assert found[0] == found[1] == np.float32(1.1529216e18)
 
 
 def test_a_number_beyond_float32_names_its_row_and_column() -> None:
     table = Tabular(["a", "b"], {})
     batch = pa.RecordBatch.from_pydict({"a": [1.0, 1e300, 2.0], "b": [None, 1e300, -1e39]})
-    tensors, _ = table.encode(batch)
+    tensors = encoded(table, batch)
     assert [(row.position, row.rule, row.detail) for row in table.infinite(batch, tensors["numeric"])] == [
         (1, "input_is_finite", "a is 1e+300, beyond float32"),
         (2, "input_is_finite", "b is -1e+39, beyond float32"),

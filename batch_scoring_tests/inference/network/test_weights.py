@@ -9,8 +9,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from batch_scoring.errors import BundleError
+from batch_scoring.errors import BundleError, UnsoundError
 from batch_scoring.inference.bundle import read_bundle
+from batch_scoring.inference.network import weights
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring.storage.folders.addresses import open_folder
 from batch_scoring_tests.broken_bundles import change_weights
@@ -259,3 +260,21 @@ def test_the_file_holds_every_name(tmp_path: Path) -> None:
     write(tmp_path, made(Tied))
     content = read_bundle(open_folder(str(tmp_path))).content["model.safetensors"]
     assert set(safetensors.torch.load(content)) == set(made(Tied).state_dict())
+
+
+@pytest.mark.parametrize("kind", [Base, Scheduled, Parametrised, Lazy, Own])
+def test_an_outline_has_the_names_and_types_of_the_network(kind: type[nn.Module]) -> None:
+    before = torch.random.get_rng_state()
+    found = weights.outline(kind, {}).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    expected = kind().state_dict()
+    assert {name: value.dtype for name, value in found.items()} == {
+        name: value.dtype for name, value in expected.items()
+    }
+    if kind is not Scheduled:
+        assert all(value.device.type == "meta" for value in found.values()), "it takes no memory"
+
+
+def test_an_outline_says_which_arguments_the_class_rejects() -> None:
+    with pytest.raises(UnsoundError, match=r"Base\(\*\*{'width': 3}\) failed: TypeError"):
+        weights.outline(Base, {"width": 3})

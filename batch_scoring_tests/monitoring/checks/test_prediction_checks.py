@@ -1,7 +1,9 @@
 """The checks of predictions, made to fail through the whole pipeline."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import dagster as dg
 import pyarrow as pa
@@ -9,16 +11,20 @@ import pytest
 
 from batch_scoring.config.spec import Cost
 from batch_scoring.daily.trailing_days import days_before
+from batch_scoring.inference.heads.labels import Labels
+from batch_scoring.inference.heads.quantiles import Quantiles
 from batch_scoring.inference.reference_profile import Scores
-from batch_scoring.monitoring.checks.prediction_checks import usual_cost
+from batch_scoring.monitoring.checks.prediction_checks import _label_shares, usual_cost
 from batch_scoring.monitoring.finding import Finding
 from batch_scoring.operations import failed_runs
 from batch_scoring.runtime.usage import Usage
 from batch_scoring.storage.state import PublishedDay, PublishedPart, ShardStats
 from batch_scoring_tests.checked import LATE, days, finding, profiled, settings
-from batch_scoring_tests.tiny import DAY, NETWORK, TinyProject, error_of
+from batch_scoring_tests.tiny import DAY, NETWORK, NEXT_DAY, TinyProject, error_of, ordinary, reference_rows
 
 CONSTANT = NETWORK.replace("result = self.layers(", "result = 0.0 * self.layers(")
+
+NO_DAYS = {"confidence": None, "confidence_sd": 0.0, "spread": None, "largest_class": None}
 
 FAILS_TO_SCORE, SCORED_NAN = 666.0, 555.0
 """Values of x for which the network raises, and gives NaN."""
@@ -95,6 +101,67 @@ def test_scores_of_another_model_are_no_history(tiny: TinyProject) -> None:
     tiny.land(LATE, tiny.rows(20))
     found = finding(tiny.run(LATE), "confidence_is_usual")
     assert found.passed and "no history yet: 0 of the 28 days before" in (found.description or "")
+
+
+LABELS = Labels(labels=("fast", "cheap"))
+TWO_LABELS = {"0": (0.2, 0.3), "1": (0.9, 1.0)}
+
+
+def label_shares(rows: int, fast: int, cheap: int) -> Finding:
+    """The finding of a day with so many rows of each label."""
+    counts, known = Counter({"0": fast, "1": cheap}), Scores.model_validate(NO_DAYS | {"labels": TWO_LABELS})
+    return _label_shares(counts, rows, LABELS.labels, SimpleNamespace(score_days=known))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fast", "cheap", "passed", "said"),
+    [
+        (2500, 9500, True, "95.0% of 10000 rows have the label cheap, expected 79."),
+        (4100, 9500, True, "41.0% of 10000 rows have the label fast, expected 8."),
+        (4300, 9500, False, "43.0% of 10000 rows have the label fast, expected 8.8% to 41."),
+        (500, 9500, False, "5.0% of 10000 rows have the label fast, expected 8."),
+        (2500, 0, False, "0.0% of 10000 rows have the label cheap, expected 79."),
+        (2500, 10000, True, ""),
+    ],
+)
+def test_each_label_has_its_usual_share(fast: int, cheap: int, passed: bool, said: str) -> None:
+    found = label_shares(10_000, fast, cheap)
+    assert found.passed == passed and said in found.message
+
+
+def test_chance_moves_no_label_of_a_small_day() -> None:
+    assert label_shares(40, 20, 34).passed and label_shares(5, 0, 0).message.startswith("not enough rows: 5")
+
+
+def test_labels_are_compared_with_the_reference_through_a_day(tiny: TinyProject) -> None:
+    tiny.deliver("v1", task=LABELS)
+    tiny.land(DAY, tiny.rows(100))
+    found = finding(tiny.run(), "classes_are_balanced")
+    assert found.passed and found.description == "not tested: the bundle has no reference profile"
+    tiny.deliver("v2", task=LABELS, reference=reference_rows(days=40))
+    tiny.land(NEXT_DAY, ordinary(NEXT_DAY))
+    found = finding(tiny.run(NEXT_DAY), "classes_are_balanced")
+    assert found.passed and "rows have the label " in (found.description or "")
+
+
+def test_crossing_quantiles_warn_and_do_not_stop_the_day(tiny: TinyProject) -> None:
+    tiny.deliver("v1", task=Quantiles(levels=(0.1, 0.5, 0.9)))
+    tiny.land(DAY, tiny.rows(100))
+    result = tiny.run()
+    rows = tiny.read().to_pylist()
+    crossed = sum(not row["quantile_10"] <= row["quantile_50"] <= row["quantile_90"] for row in rows)
+    found = finding(result, "quantiles_are_ordered")
+    assert result.success and crossed and not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+    assert (found.description or "").startswith(f"{crossed} of 100 rows have a quantile below that of a lower level")
+    settings(tiny, quantiles_are_ordered={"share": 1.0})
+    tiny.land(DAY, tiny.rows(99))
+    assert finding(tiny.run(), "quantiles_are_ordered").passed
+
+
+def test_a_model_without_quantiles_has_no_order_to_test(tiny: TinyProject) -> None:
+    tiny.land(DAY, tiny.rows(20))
+    found = finding(tiny.run(), "quantiles_are_ordered")
+    assert found.passed and found.description == "not tested: the model gives no quantiles"
 
 
 def test_one_class_for_every_row_warns(tiny: TinyProject) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from batch_scoring.errors import BundleError, CalibrationError
 from batch_scoring.inference.bundle import Bundle, read_bundle
+from batch_scoring.inference.heads.labels import Labels
 from batch_scoring.inference.reference_profile import ReferenceProfile
 from batch_scoring.monitoring.drift.calibration import (
     ColumnDays,
@@ -261,6 +262,20 @@ def test_a_model_of_three_classes_and_a_regression_are_calibrated_too(
     assert list(learned.scores) == expected
     assert (learned.score_days.largest_class is None) == (outputs == 1)
     assert ReferenceProfile.model_validate_json(learned.model_dump_json()) == learned
+
+
+def test_of_several_labels_the_shares_of_each_are_learned(learn: Callable[..., ReferenceProfile]) -> None:
+    learned = learn(reference_rows(days=30), task=Labels(labels=("fast", "cheap")))
+    assert list(learned.scores) == ["prob_label_0", "prob_label_1"]
+    assert learned.score_days.largest_class is None and set(learned.score_days.labels) == {"0", "1"}
+    for low, high in learned.score_days.labels.values():
+        assert 0 <= low <= high <= 1
+    assert max(high for _, high in learned.score_days.labels.values()) > 0
+    assert ReferenceProfile.model_validate_json(learned.model_dump_json()) == learned
+
+
+def test_a_profile_without_labels_is_written_as_before(profile: ReferenceProfile) -> None:
+    assert '"labels"' not in profile.model_dump_json()
 
 
 # the reference as it was delivered

@@ -1,0 +1,100 @@
+"""The sample of a table, as its files will be read: a local CSV, JSON Lines or Parquet file."""
+
+import gzip
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_scoring.config.spec import Csv
+from batch_scoring.errors import SampleError, UnreadableFileError
+from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.landing_files import ENDINGS
+from batch_scoring.ingest.schema import casting
+from batch_scoring.storage.folders.addresses import open_folder
+
+MOST_ROWS = 200_000
+"""Number of first rows that columns are told from, and that the first model is trained on."""
+
+_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first rows of a file."""
+
+    file: Path
+    rows: pa.Table
+    """Text is trimmed, and null where a cell is blank; in a CSV file all columns are text."""
+    is_text: bool
+    delimiter: str
+    unreadable: int
+    """Number of rows that cannot be parsed."""
+    nested: tuple[str, ...] = ()
+    """Fields of JSON Lines that hold arrays or objects; they are not in the rows."""
+
+
+def read(file: Path) -> Sample:
+    """Read the first rows of a file.
+
+    Raises:
+        SampleError: it is not a data file, or has no rows.
+    """
+    file = file.expanduser().resolve()
+    if not file.is_file():
+        raise SampleError(f"--sample {file} is not a file; expected one that ends in {', '.join(ENDINGS)}")
+    if not landing_files.is_data(file.name):
+        raise SampleError(f"--sample {file}: names that begin with '_' or '.' are not data; rename it")
+    folder = open_folder(str(file.parent))
+    version = folder.version(file.name)
+    if version is None:
+        raise SampleError(f"--sample {file} is gone")
+    delimiter = _delimiter(file)
+    try:
+        with landing_files.open_rows(folder, version, Csv(delimiter=delimiter)) as rows:
+            parts = list(rows.read(0, MOST_ROWS))
+    except UnreadableFileError as error:
+        raise SampleError(f"--sample {error}") from error
+    unreadable = sum(len(part.broken) for part in parts)
+    if unreadable == sum(map(len, parts)):
+        raise SampleError(f"--sample {file}: {unreadable or 'no'} rows, and none can be read")
+    table = pa.Table.from_batches([part.batch for part in parts])
+    columns = {name: _text(table[name].combine_chunks(), name, file) for name in table.column_names}
+    nested = tuple(name for name in rows.schema.names if name not in columns)
+    return Sample(file, pa.table(columns), rows.is_text, delimiter, unreadable, nested)
+
+
+def _delimiter(file: Path) -> str:
+    """Return the delimiter that the header of a CSV file has most often."""
+    if ".csv" not in file.suffixes:
+        return ","
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        header = re.sub(rb'"[^"]*"', b"", stream.readline(1 << 20)).decode("utf-8", "replace")
+    counts = Counter({mark: header.count(mark) for mark in _DELIMITERS})
+    return counts.most_common(1)[0][0]
+
+
+def _text(column: pa.Array, name: str, file: Path) -> pa.Array:
+    if pa.types.is_binary(column.type):
+        wrong = casting.decode(column)[1]
+        if len(wrong):
+            raise SampleError(
+                f"--sample {file}: {len(wrong)} cells of {name} are not UTF-8, the first one in row {wrong[0] + 1}; "
+                "convert the file, for example: iconv -f latin1 -t utf-8"
+            )
+    return trimmed(column)
+
+
+def trimmed(column: pa.Array) -> pa.Array:
+    """Return a column with its text as the contract sees it: without blanks around it. Blank cells are null."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_binary(column.type):
+        column, _ = casting.decode(column)
+    if casting.kind_of(column.type) == "text":
+        texts = casting.trimmed(column.cast(pa.string()), pa.array([""]))
+        return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    return column

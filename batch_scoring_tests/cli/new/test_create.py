@@ -1,0 +1,218 @@
+"""From a stranger's table to scored days; what cannot become a pipeline is one line, and leaves nothing behind."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+import batch_scoring.pipelines
+from batch_scoring.cli.new.create import Request, create
+from batch_scoring.config import loader
+from batch_scoring.config.loader import PROJECT
+from batch_scoring.errors import SampleError
+from batch_scoring_tests.cli.new.conftest import Write
+from batch_scoring_tests.telco import as_csv, customers
+
+
+class Stranger:
+    """A checkout without pipelines, and a person who types commands in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn")
+        shutil.copytree(PROJECT / "batch_scoring", folder / "batch_scoring", ignore=others)
+        for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml"):
+            shutil.copy(PROJECT / name, folder)
+        (folder / ".venv").symlink_to(sys.prefix)
+
+    def types(self, command: str) -> str:
+        """What a command prints; it must succeed."""
+        settings = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        settings.pop("BATCH_SCORING_DATA", None)
+        program = f"{sys.executable} -m batch_scoring {command}".split()
+        if not command.startswith(("new", "backfill", "doctor")):
+            program = f"{sys.executable} -m {command}".split()
+        done = subprocess.run(program, cwd=self.folder, env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def scores(self, day: str) -> dict[str, float]:
+        """The published probabilities of a day, by the table's own log."""
+        uris = DeltaTable(str(self.folder / "data/telco/tables/predictions")).file_uris()
+        rows = [row for uri in uris if f"/dt={day}/" in uri for row in pq.ParquetFile(uri).read().to_pylist()]
+        return {row["customerID"]: row["prob_class_1"] for row in rows}
+
+
+@pytest.mark.slow
+def test_a_strangers_table_is_scored_by_two_commands_and_two_more_days_by_a_third(on_disk: Path) -> None:
+    stranger = Stranger(on_disk / "project")
+    table = on_disk / "telco.csv"
+    table.write_text(as_csv(customers()))
+    said = stranger.types(f"new telco --sample {table} --label Churn")
+    assert "telco.csv: 7,043 rows\nkey          customerID\nlabel        Churn: No, Yes\n" in said
+    assert "features     4 numeric, 15 categorical\n" in said and "left out" not in said
+    found = re.search(r"auc_held_out ([0-9.]+)", said)
+    assert found and float(found[1]) > 0.8, "a network that has learned nothing"
+    [landed] = (stranger.folder / "data/telco/landing").iterdir()
+    first = landed.name.removeprefix("dt=")
+    assert (landed / "telco.csv").read_bytes() == table.read_bytes()
+
+    risk = {row["customerID"]: row["Churn"] == "Yes" for row in customers()}
+    scores = stranger.scores(first)
+    assert scores.keys() == risk.keys()
+    leaving, staying = (np.mean([scores[key] for key in risk if risk[key] is gone]) for gone in (True, False))
+    assert leaving > staying + 0.1
+
+    year = int(first[:4]) - 1
+    days = (f"{year}-12-30", f"{year}-12-31")  # without a label, in another order, and with a column more
+    for number, day in enumerate(days, start=1):
+        rows = [row | {"new": "x"} for row in customers(500, seed=number)]
+        for row in rows:
+            del row["Churn"]
+        place = stranger.folder / f"data/telco/landing/dt={day}"
+        place.mkdir()
+        (place / "telco.csv").write_text(as_csv([dict(reversed(row.items())) for row in rows]))
+    said = stranger.types(f"backfill telco {days[0]} {days[1]}")
+    assert len(re.findall(r"^\S+ +500 +500 +0 +0 ", said, re.MULTILINE)) == 2, said
+    assert all(len(stranger.scores(day)) == 500 for day in days)
+    assert "no errors" in stranger.types("doctor telco")
+    stranger.types("mypy batch_scoring/pipelines/telco")
+
+
+@pytest.mark.slow
+def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) -> None:
+    stranger = Stranger(on_disk / "project")
+    random = np.random.default_rng(0)
+    table = on_disk / "flats.jsonl"
+    with table.open("w") as file:
+        for number in range(1_200):
+            size, sunny = round(random.uniform(20, 120), 1), bool(random.random() < 0.5)
+            flat = {"flat": number // 3, "day": f"2026-03-{number % 3 + 1:02d}", "size": size, "sunny": sunny}
+            rent = 10 * size + 150 * sunny + random.normal(0, 20)
+            file.write(json.dumps(flat | {"size": size if number % 9 else None, "rent": rent, "rooms": [1, 2]}) + "\n")
+    said = stranger.types(f"new flats --sample {table} --label rent --day day --key flat")
+    assert "features     2 numeric, 0 categorical\n" in said
+    assert "left out     rooms: it holds arrays or objects; only single values are features\n" in said
+    assert "landing/dt=2026-03-01 to dt=2026-03-03, 3 days\n" in said
+    learned, guessed = (
+        float(re.findall(rf"{name} ([0-9.]+)", said)[0]) for name in ("error_held_out", "median_held_out")
+    )
+    assert learned < guessed / 3, said
+    uris = DeltaTable(str(stranger.folder / "data/flats/tables/predictions")).file_uris()
+    rows = [row for uri in uris for row in pq.ParquetFile(uri).read().to_pylist()]
+    assert sorted(row["flat"] for row in rows) == list(range(400)), "the newest day alone"
+    assert np.std([row["prediction"] for row in rows]) > 100
+    assert len(re.findall(r"^\S+ +400 +400 +0 +0 ", said, re.MULTILINE)) == 1
+    stranger.types("backfill flats 2026-03-01 2026-03-02")
+
+
+# in this process, without training
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of pipelines and a data root of the test's own."""
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    monkeypatch.setattr(loader, "PIPELINES", folder)
+    monkeypatch.setenv("BATCH_SCORING_DATA", str(tmp_path / "data"))
+    batch_scoring.pipelines.__path__.append(str(folder))
+    yield folder
+    batch_scoring.pipelines.__path__.remove(str(folder))
+
+
+def test_with_weights_of_ones_own_no_script_is_written_and_the_command_is_said(
+    pipelines: Path, write: Write, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    request = Request(
+        "with_weights", write(customers(300), "telco.csv"), label="Churn", checkpoint=tmp_path / "my weights.pt"
+    )
+    assert create(request, said.append) == 0
+    assert sorted(file.name for file in (pipelines / "with_weights").glob("*.*")) == [
+        "__init__.py",
+        "network.py",
+        "pipeline.yaml",
+        "schema.py",
+    ]
+    text = "".join(said)
+    assert f"--checkpoint '{tmp_path}/my weights.pt'" in text and "--classes No Yes --out" in text
+    sample = pq.read_table(tmp_path / "data/with_weights/training/sample.parquet")
+    assert sample.column_names[:2] == ["customerID", "dt"] and sample.column_names[-1] == "Churn"
+    assert len(sample) == 300 and sample["TotalCharges"].null_count == 11
+
+
+def test_rows_without_a_label_or_against_the_schema_are_not_trained_on(pipelines: Path, write: Write) -> None:
+    rows = customers(400)
+    for row in rows[:30]:
+        row["Churn"] = ""
+    for row in rows[30:33]:
+        row["MonthlyCharges"] = "1e400"  # no number that can be held
+    rows[40]["customerID"] = rows[41]["customerID"]
+    said: list[str] = []
+    with pytest.raises(SampleError, match="--key customerID: 1 of 400 rows repeat"):
+        create(Request("lost", write(rows), "customerID", "Churn"), said.append)
+    rows[40]["customerID"] = "another"
+    assert create(Request("lost", write(rows), "customerID", "Churn", checkpoint=Path("x")), said.append) == 0
+    assert "sample.parquet: 367 rows, 33 have no label or break the schema" in "".join(said)
+
+
+REFUSED = {
+    "an existing name": (Request("here", Path("sample.csv")), "/here exists; choose another name, or remove it"),
+    "existing data": (Request("has_data", Path("sample.csv")), "/data/has_data exists; choose another name"),
+    "a name with a dash": (Request("my-table", Path("sample.csv")), "'my-table' is not a pipeline's name; expected at"),
+    "a word of Python": (Request("class", Path("sample.csv")), "'class' is not a pipeline's name"),
+    "a path": (Request("../x", Path("sample.csv")), "'../x' is not a pipeline's name"),
+    "no sample": (Request("new", Path("none.csv")), "none.csv is not a file"),
+    "few rows": (
+        Request("new", Path("few.csv"), label="Churn"),
+        "few.csv has 150 rows with a label; expected at",
+    ),
+    "no key": (Request("new", Path("sample.csv"), key="gender"), "--key gender: 298 of 300 rows repeat another row's"),
+    "no such label": (
+        Request("new", Path("sample.csv"), label="churn"),
+        "--label churn: no such column; the sample",
+    ),
+    "no days": (Request("new", Path("sample.csv"), day="gender"), "--day gender: its values are not days"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_a_pipeline_is_one_line_and_leaves_nothing(
+    pipelines: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(customers(300))
+    write([row | ({} if number < 150 else {"Churn": ""}) for number, row in enumerate(customers(300))], "few.csv")
+    (pipelines / "here").mkdir()
+    (tmp_path / "data/has_data").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    request, reason = REFUSED[case]
+    with pytest.raises(SampleError, match=re.escape(reason)) as refused:
+        create(request, pytest.fail)
+    assert "\n" not in str(refused.value) and refused.value.exit_code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failure_on_the_way_leaves_nothing(
+    pipelines: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pq, "write_table", None)
+    with pytest.raises(TypeError):
+        create(Request("broken", write(customers(300)), label="Churn"), pytest.fail)
+    assert not (pipelines / "broken").exists() and not (tmp_path / "data/broken").exists()
+
+
+def test_data_on_s3_is_refused(pipelines: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SCORING_DATA", "s3://bucket/data")
+    with pytest.raises(SampleError, match="BATCH_SCORING_DATA is s3://bucket/data; expected a local folder"):
+        create(Request("remote", write(customers(300))), pytest.fail)
