@@ -45,3 +45,12 @@ def test_a_number_beyond_float32_names_its_row(number: float) -> None:
     batch = pa.RecordBatch.from_pydict({"e": [[1.0, 2.0], [1.0, number]]})
     _, failed = encoded(Vectors({"e": 2}), batch)
     assert failed == {1: "input_is_finite: e has a number beyond float32"}
+
+
+@pytest.mark.parametrize("beside", [0, None])
+def test_large_integers_are_rounded_once_whatever_is_missing_beside_them(beside: int | None) -> None:
+    large = 2**60 + 2**36 + 1  # rounded to float64 first, it would be another float32
+    batch = pa.RecordBatch.from_pydict({"a": pa.array([[large, 1], [1, beside]], pa.list_(pa.int64()))})
+    found = np.zeros((64, 2), np.float32)
+    assert not Vectors({"a": 2}).encode(batch, found)
+    assert found[0].tolist() == [np.float32(np.int64(large)), 1.0] == [2.0**60 + 2.0**37, 1.0]
