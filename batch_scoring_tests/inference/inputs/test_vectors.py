@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.inference.inputs.vectors import Vectors
@@ -18,6 +18,7 @@ def encoded(vectors: Vectors, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[i
     return found, {row.position: f"{row.rule}: {row.detail}" for row in failed}
 
 
+@settings(deadline=None)
 @given(rows=ROWS, kind=st.sampled_from([pa.list_(pa.float32()), pa.list_(pa.float64()), pa.large_list(pa.float32())]))
 def test_every_row_is_its_list_or_nan(rows: list[list[float | None] | None], kind: pa.DataType) -> None:
     found, failed = encoded(Vectors({"e": 3}), pa.RecordBatch.from_pydict({"e": pa.array(rows, kind)}))
