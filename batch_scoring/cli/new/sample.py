@@ -3,8 +3,12 @@
 import gzip
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,13 +16,23 @@ import pyarrow.compute as pc
 from batch_scoring.config.spec import Csv
 from batch_scoring.errors import SampleError, UnreadableFileError
 from batch_scoring.ingest import landing_files
+from batch_scoring.ingest.formats.rows import FileRows
 from batch_scoring.ingest.landing_files import ENDINGS
 from batch_scoring.ingest.schema import casting
+from batch_scoring.ingest.schema.compiled import Column
 from batch_scoring.storage.folders.addresses import open_folder
 
 MOST_ROWS = 200_000
 """Number of first rows that columns are told from, and that the first model is trained on."""
 
+FIRST_ROWS = 1_000
+"""Number of first rows that tell whether arrays hold numbers."""
+
+Open: TypeAlias = Callable[[Iterable[str] | Mapping[str, Column] | None], AbstractContextManager[FileRows]]
+"""Opens the file with some columns, all if None."""
+
+_FLOATS = pa.list_(pa.field("element", pa.float64()))
+"""Of a list of integers, the next one may have others."""
 _DELIMITERS = ",;\t|"
 
 
@@ -34,7 +48,7 @@ class Sample:
     unreadable: int
     """Number of rows that cannot be parsed."""
     nested: tuple[str, ...] = ()
-    """Fields of JSON Lines that hold arrays or objects; they are not in the rows."""
+    """Fields of JSON Lines that hold objects, or arrays of others than numbers; they are not in the rows."""
 
 
 def read(file: Path) -> Sample:
@@ -53,8 +67,9 @@ def read(file: Path) -> Sample:
     if version is None:
         raise SampleError(f"--sample {file} is gone")
     delimiter = _delimiter(file)
+    opened = partial(landing_files.open_rows, folder, version, Csv(delimiter=delimiter))
     try:
-        with landing_files.open_rows(folder, version, Csv(delimiter=delimiter)) as rows:
+        with opened(_columns(opened)) as rows:
             parts = list(rows.read(0, MOST_ROWS))
     except UnreadableFileError as error:
         raise SampleError(f"--sample {error}") from error
@@ -65,6 +80,26 @@ def read(file: Path) -> Sample:
     columns = {name: _text(table[name].combine_chunks(), name, file) for name in table.column_names}
     nested = tuple(name for name in rows.schema.names if name not in columns)
     return Sample(file, pa.table(columns), rows.is_text, delimiter, unreadable, nested)
+
+
+def _columns(opened: Open) -> dict[str, Column] | None:
+    """Return the columns to read, if some are lists of numbers, which JSON Lines are not read with by themselves."""
+    with opened(()) as rows:
+        types = {field.name: field.type for field in rows.schema}
+    lists = [name for name, kind in types.items() if casting.kind_of(kind) == "list of numbers"]
+    if not lists:
+        return None
+    floats = {name: Column(name, _FLOATS, nullable=True) for name in lists}
+    vectors = {name: column for name, column in floats.items() if _fits(opened, column)}
+    single = {name: Column(name, kind, nullable=True) for name, kind in types.items() if not pa.types.is_nested(kind)}
+    return {name: (single | vectors)[name] for name in types if name in single or name in vectors}
+
+
+def _fits(opened: Open, column: Column) -> bool:
+    """Whether most of a column's first lists hold numbers; in JSON Lines, an array's type says only that it is one."""
+    with opened({column.name: column}) as rows:
+        parts = list(rows.read(0, FIRST_ROWS))
+    return sum(len(part.broken) for part in parts) < sum(map(len, parts)) / 2
 
 
 def _delimiter(file: Path) -> str:

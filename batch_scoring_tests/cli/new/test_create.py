@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from deltalake import DeltaTable
+from torch import nn
 
 import batch_scoring.pipelines
 from batch_scoring.cli.new.create import Request, create
@@ -28,7 +30,7 @@ class Stranger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn")
+        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn", "support_tickets")
         shutil.copytree(PROJECT / "batch_scoring", folder / "batch_scoring", ignore=others)
         for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml"):
             shutil.copy(PROJECT / name, folder)
@@ -90,7 +92,7 @@ def test_a_strangers_table_is_scored_by_two_commands_and_two_more_days_by_a_thir
 
 @pytest.mark.slow
 def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) -> None:
-    stranger = Stranger(on_disk / "project")
+    stranger = Stranger(on_disk / "flats")
     random = np.random.default_rng(0)
     table = on_disk / "flats.jsonl"
     with table.open("w") as file:
@@ -98,10 +100,11 @@ def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) ->
             size, sunny = round(random.uniform(20, 120), 1), bool(random.random() < 0.5)
             flat = {"flat": number // 3, "day": f"2026-03-{number % 3 + 1:02d}", "size": size, "sunny": sunny}
             rent = 10 * size + 150 * sunny + random.normal(0, 20)
-            file.write(json.dumps(flat | {"size": size if number % 9 else None, "rent": rent, "rooms": [1, 2]}) + "\n")
+            flat |= {"size": size if number % 9 else None, "rent": rent, "rooms": {"bath": 1}}
+            file.write(json.dumps(flat) + "\n")
     said = stranger.types(f"new flats --sample {table} --label rent --day day --key flat")
     assert "features     2 numeric, 0 categorical\n" in said
-    assert "left out     rooms: it holds arrays or objects; only single values are features\n" in said
+    assert "left out     rooms: it holds objects, or arrays of others than numbers\n" in said
     assert "landing/dt=2026-03-01 to dt=2026-03-03, 3 days\n" in said
     learned, guessed = (
         float(re.findall(rf"{name} ([0-9.]+)", said)[0]) for name in ("error_held_out", "median_held_out")
@@ -113,6 +116,29 @@ def test_a_number_is_predicted_from_json_lines_of_several_days(on_disk: Path) ->
     assert np.std([row["prediction"] for row in rows]) > 100
     assert len(re.findall(r"^\S+ +400 +400 +0 +0 ", said, re.MULTILINE)) == 1
     stranger.types("backfill flats 2026-03-01 2026-03-02")
+
+
+@pytest.mark.slow
+def test_texts_and_lists_of_numbers_are_learned_from(on_disk: Path) -> None:
+    stranger = Stranger(on_disk / "letters")
+    random = np.random.default_rng(0)
+    common = ["dear", "please", "the", "your", "with", "regards", "thank", "you", "about", "my", "last", "order"]
+    own = {"refund": ["money back", "refund please"], "delivery": ["parcel late", "not arrived"]}
+    table = on_disk / "letters.jsonl"
+    with table.open("w") as file:
+        for number in range(900):
+            topic = ("refund", "delivery")[int(random.integers(2))]
+            words = [*random.choice(common, int(random.integers(4, 40))), random.choice(own[topic])]
+            meaning = [round(each, 3) for each in random.normal(topic == "refund", 1, 4)]
+            letter = {"id": f"l{number}", "body": " ".join(random.permutation(words)), "topic": topic}
+            letter |= {"meaning": meaning if number % 9 else None, "tier": ["gold", "free", "none"][number % 3]}
+            file.write(json.dumps(letter) + "\n")
+    said = stranger.types(f"new letters --sample {table} --label topic")
+    assert "features     0 numeric, 1 categorical, 1 text, 1 of vectors\n" in said
+    found = re.search(r"auc_held_out ([0-9.]+)", said)
+    assert found and float(found[1]) > 0.97, "a network that reads the texts is almost always right"
+    assert len(re.findall(r"^\S+ +900 +900 +0 +0 ", said, re.MULTILINE)) == 1, said
+    stranger.types("mypy batch_scoring/pipelines/letters")
 
 
 # in this process, without training
@@ -133,6 +159,7 @@ def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_with_weights_of_ones_own_no_script_is_written_and_the_command_is_said(
     pipelines: Path, write: Write, tmp_path: Path
 ) -> None:
+    torch.save(nn.Linear(4, 1).state_dict(), tmp_path / "my weights.pt")
     said: list[str] = []
     request = Request(
         "with_weights", write(customers(300), "telco.csv"), label="Churn", checkpoint=tmp_path / "my weights.pt"
@@ -145,13 +172,28 @@ def test_with_weights_of_ones_own_no_script_is_written_and_the_command_is_said(
         "schema.py",
     ]
     text = "".join(said)
-    assert f"--checkpoint '{tmp_path}/my weights.pt'" in text and "--classes No Yes --out" in text
+    assert f"--checkpoint '{tmp_path}/my weights.pt'" in text and "--classes No Yes --logits 1" in text
+    words = json.loads((tmp_path / "data/with_weights/training/vocabulary.json").read_text())
+    assert len(words) == 15 and words["Partner"] == ["No", "Yes"]
     sample = pq.read_table(tmp_path / "data/with_weights/training/sample.parquet")
     assert sample.column_names[:2] == ["customerID", "dt"] and sample.column_names[-1] == "Churn"
     assert len(sample) == 300 and sample["TotalCharges"].null_count == 11
 
 
-def test_rows_without_a_label_or_against_the_schema_are_not_trained_on(pipelines: Path, write: Write) -> None:
+def test_a_file_that_would_run_code_is_refused_and_leaves_nothing(
+    pipelines: Path, write: Write, tmp_path: Path
+) -> None:
+    torch.jit.script(nn.Linear(4, 1)).save(str(tmp_path / "script.pt"))  # type: ignore[no-untyped-call]
+    request = Request("scripted", write(customers(300)), label="Churn", checkpoint=tmp_path / "script.pt")
+    with pytest.raises(SampleError, match=r"--checkpoint .*script\.pt.*TorchScript"):
+        create(request, pytest.fail)
+    assert not (pipelines / "scripted").exists() and not (tmp_path / "data/scripted").exists()
+
+
+def test_rows_without_a_label_or_against_the_schema_are_not_trained_on(
+    pipelines: Path, write: Write, tmp_path: Path
+) -> None:
+    torch.save(nn.Linear(4, 1).state_dict(), tmp_path / "x.pt")
     rows = customers(400)
     for row in rows[:30]:
         row["Churn"] = ""
@@ -162,7 +204,7 @@ def test_rows_without_a_label_or_against_the_schema_are_not_trained_on(pipelines
     with pytest.raises(SampleError, match="--key customerID: 1 of 400 rows repeat"):
         create(Request("lost", write(rows), "customerID", "Churn"), said.append)
     rows[40]["customerID"] = "another"
-    assert create(Request("lost", write(rows), "customerID", "Churn", checkpoint=Path("x")), said.append) == 0
+    assert create(Request("lost", write(rows), "customerID", "Churn", checkpoint=tmp_path / "x.pt"), said.append) == 0
     assert "sample.parquet: 367 rows, 33 have no label or break the schema" in "".join(said)
 
 

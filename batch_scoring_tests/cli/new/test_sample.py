@@ -28,15 +28,24 @@ def test_delimiters_within_quotes_do_not_count(tmp_path: Path) -> None:
 
 
 def test_files_with_types_keep_them_and_name_their_nested_fields(sampled: Read) -> None:
-    rows = [row | {"deep": {"a": 1}, "list": [1]} for row in ROWS]
+    rows = [row | {"deep": {"a": 1}, "list": [1], "words": ["a"]} for row in ROWS]
     sample = sampled(rows, "a.jsonl")
     assert {name: str(sample.rows.schema.field(name).type) for name in sample.rows.column_names} == {
         "id": "string",
         "x": "double",
         "word": "string",
+        "list": "list<element: double>",
     }
-    assert sample.nested == ("deep", "list") and not sample.is_text
-    assert sampled(rows, "a.parquet").rows.column_names == [*ROWS[0], "deep", "list"]
+    assert sample.nested == ("deep", "words") and not sample.is_text
+    sample = sampled(rows, "a.parquet")
+    assert sample.rows.column_names == [*ROWS[0], "list"] and sample.nested == ("deep", "words")
+
+
+def test_one_broken_line_does_not_hide_a_list_of_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": 1, "v": [1, 2]}\n{"id": 2, "v": [1, "a"]}\n{"id": 3, "v": [1.5, 2]}\n')
+    sample = read(file)
+    assert sample.rows["v"].to_pylist() == [[1.0, 2.0], [1.5, 2.0]] and sample.unreadable == 1
 
 
 def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
