@@ -283,6 +283,7 @@ def _outline(weights: Weights) -> Iterator[str]:
         yield f"{name[:_NAME_SHOWN]:{width}}  {shape}"
     if (more := len(names) - _WEIGHTS_SHOWN) > 0:
         yield f"and {more} more"
+    yield ""
     notes = {
         "in the file's entry": weights.entry,
         "also in": some(weights.others),
@@ -292,7 +293,7 @@ def _outline(weights: Weights) -> Iterator[str]:
     }
     for name, value in notes.items():
         if value:
-            yield from ("", *textwrap.wrap(f"{name}: {one_line(value)}", YAML_WIDTH, subsequent_indent="    "))
+            yield from textwrap.wrap(f"{name}: {one_line(value)}", YAML_WIDTH, subsequent_indent="    ")
 
 
 def _annotation(value: object) -> str:
@@ -318,7 +319,8 @@ def _described(name: str, columns: tuple[str, ...]) -> Iterator[str]:
 
 _INPUTS = {
     "numeric": "float32[rows, {count}], NaN is a missing value",
-    "categorical": "int64[rows, {count}], 0 is a missing or unknown word, 1 the first of vocabulary.json",
+    "categorical": "int64[rows, {count}], 0 is a missing or unknown word, 1 the first of vocabulary.json "
+    "(if training counted from 0: categorical.clamp(min=1) - 1)",
     "tokens": "int64[rows, longest], of the texts",
     "vectors": "float32[rows, v], NaN is a missing list",
 }

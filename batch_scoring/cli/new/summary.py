@@ -118,11 +118,13 @@ def _task(label: Label | None, weights: Weights | None) -> str:
 
 
 def _hints(weights: Weights | None) -> str:
-    """Say what to add, which no file tells."""
-    own = "  add --outputs probabilities if the network ends in a sigmoid or softmax of its own\n"
-    if weights and weights.arguments:
-        return own
-    return f"""{own}  add --arguments '{{"NAME": VALUE}}' if its class takes arguments\n"""
+    """Say what no file tells."""
+    known, unknown = "leave out of --arguments what the class", """add --arguments '{"NAME": VALUE}' if the class"""
+    return (
+        f"  {f'{known} does not take' if weights and weights.arguments else f'{unknown} takes any'}\n"
+        "  add --outputs probabilities if the network ends in a sigmoid or softmax of its own\n"
+        "  add --expected FILE with scores of your own code, and they are compared: docs/guides/models.md\n"
+    )
 
 
 def _confirm(pipeline: Pipeline) -> str:

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,9 +42,9 @@ class Stranger:
         """What a command prints; it must succeed."""
         settings = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         settings.pop("BATCH_SCORING_DATA", None)
-        program = f"{sys.executable} -m batch_scoring {command}".split()
-        if not command.startswith(("new", "backfill", "doctor")):
-            program = f"{sys.executable} -m {command}".split()
+        program = [sys.executable, "-m", "batch_scoring", *shlex.split(command)]
+        if command.startswith(("mypy ", "batch_scoring.")):
+            program = [sys.executable, "-m", *shlex.split(command)]
         done = subprocess.run(program, cwd=self.folder, env=settings, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -139,6 +141,103 @@ def test_texts_and_lists_of_numbers_are_learned_from(on_disk: Path) -> None:
     assert found and float(found[1]) > 0.97, "a network that reads the texts is almost always right"
     assert len(re.findall(r"^\S+ +900 +900 +0 +0 ", said, re.MULTILINE)) == 1, said
     stranger.types("mypy batch_scoring/pipelines/letters")
+
+
+CHURN = """
+import torch
+from torch import nn
+
+class Churn(nn.Module):
+    def __init__(self, input_dim, cardinalities, hidden_dims, dropout):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(input_dim)
+        self.words = nn.ModuleList([nn.Embedding(n, 3) for n in cardinalities])
+        widths = [input_dim + 3 * len(cardinalities), *hidden_dims]
+        self.hidden = nn.Sequential()
+        for taken, given in zip(widths, widths[1:]):
+            self.hidden.extend([nn.Linear(taken, given), nn.BatchNorm1d(given), nn.ReLU(), nn.Dropout(dropout)])
+        self.out = nn.Linear(widths[-1], 1)
+
+    def forward(self, x, codes):
+        words = [embedding(codes[:, column]) for column, embedding in enumerate(self.words)]
+        return self.out(self.hidden(torch.cat([self.norm(x), *words], dim=1))).squeeze(1)
+"""
+ADAPTED = """
+class Network(Churn):
+    def forward(self, numeric, categorical):
+        return super().forward(numeric.nan_to_num(0.0), categorical.clamp(min=1) - 1)
+"""
+"""What the comments of network.py ask for: missing numbers are filled as in training, and codes begin at 0 again."""
+LIGHTNING = """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, hidden_dims):
+        super().__init__()
+        widths = [4, *hidden_dims, 2]
+        self.norm = nn.BatchNorm1d(4)
+        self.steps = nn.ModuleList([nn.Linear(taken, given) for taken, given in zip(widths, widths[1:])])
+
+    def forward(self, x):
+        x = self.norm(x.nan_to_num(0.0))
+        for step in self.steps[:-1]:
+            x = step(x).relu()
+        return self.steps[-1](x)
+"""
+NUMBERS = ["SeniorCitizen", "tenure", "MonthlyCharges", "TotalCharges"]
+
+
+def owned(code: str, name: str, arguments: dict[str, Any]) -> nn.Module:
+    """A trained network of somebody's own code."""
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    torch.manual_seed(1)
+    network: nn.Module = namespace[name](**arguments)
+    network.norm.running_mean.fill_(30.0)  # type: ignore[union-attr, operator]
+    network.norm.running_var.fill_(900.0)  # type: ignore[union-attr, operator]
+    return network.eval()
+
+
+def inputs(rows: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """What the owner's code makes of the table: blanks are 0, words are coded in sorted order from 0."""
+    numbers = [[float(str(row[name]).strip() or 0) for name in NUMBERS] for row in rows]
+    others = [name for name in rows[0] if name not in (*NUMBERS, "customerID", "Churn")]
+    words = {name: sorted({row[name] for row in rows}) for name in others}
+    codes = [[words[name].index(row[name]) for name in others] for row in rows]
+    return torch.tensor(numbers), torch.tensor(codes), [len(words[name]) for name in others]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data_parallel", "lightning"])
+def test_weights_of_ones_own_are_scored_with_by_what_is_printed(on_disk: Path, kind: str) -> None:
+    stranger = Stranger(on_disk / kind)
+    rows = customers(1_000)
+    numbers, codes, cardinalities = inputs(rows)
+    built: dict[str, Any] = {"hidden_dims": [16, 8]}
+    if kind == "lightning":
+        rows = [{name: row[name] for name in ("customerID", *NUMBERS, "Churn")} for row in rows]
+        network, code = owned(LIGHTNING, "Network", built), LIGHTNING
+        expected = network(numbers).softmax(dim=1)[:, 1]
+        state = {f"model.{name}": value for name, value in network.state_dict().items()} | {"loss.w": torch.ones(2)}
+        content = {"pytorch-lightning_version": "2.4", "state_dict": state, "hyper_parameters": built, "epoch": 3}
+    else:
+        built |= {"input_dim": 4, "cardinalities": cardinalities, "dropout": 0.1}
+        network, code = owned(CHURN, "Churn", built), CHURN + ADAPTED
+        expected = network(numbers, codes).sigmoid()
+        content = {"epoch": 9, "model_state_dict": nn.DataParallel(network).state_dict(), "config": built}
+    table = on_disk / f"{kind}.csv"
+    table.write_text(as_csv(rows))
+    torch.save(content, on_disk / f"{kind}.pt")
+    said = stranger.types(f"new telco --sample {table} --label Churn --checkpoint {on_disk / kind}.pt")
+    (stranger.folder / "batch_scoring/pipelines/telco/network.py").write_text(code)
+    commands = re.findall(r"^- batch-scoring ((?:.*\\\n)*.*)\n", said, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["checkpoint", "backfill"]
+    for command in commands:
+        stranger.types(command.replace("\\\n", " "))
+    found = stranger.scores(commands[1].split()[-1])
+    assert np.std([*found.values()]) > 0.01, "a network that tells rows apart"
+    own = [found[row["customerID"]] for row in rows]
+    np.testing.assert_allclose(own, expected.detach().numpy(), atol=1e-6)
 
 
 # in this process, without training
