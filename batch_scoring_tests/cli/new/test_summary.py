@@ -60,7 +60,7 @@ def test_the_command_for_weights_names_all_classes_and_is_quoted(
     sample = sampled(customers(400))
     roles = tell(sample, None, "PaymentMethod", None)
     text = summary.next_with_weights(tiny.pipeline, roles, WEIGHTS, vocabulary, DAYS)
-    words = shlex.split(text.partition("- batch-scoring ")[2].partition("\n  add")[0].replace("\\\n", " "))
+    words = shlex.split(text.partition("- batch-scoring ")[2].partition("\n  leave")[0].replace("\\\n", " "))
     assert words[words.index("--checkpoint") + 1] == "/my models/a.pt"
     assert words[words.index("--arguments") + 1] == '{"hidden_dims": [8, 4], "name": "it\'s"}'
     assert words[words.index("--version") + 1] == Path(tiny.pipeline.bundle.uri).name
