@@ -1,12 +1,7 @@
 """From a stranger's table to scored days; what cannot become a pipeline is one line, and leaves nothing behind."""
 
 import json
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,39 +16,10 @@ from torch import nn
 import batch_scoring.pipelines
 from batch_scoring.cli.new.create import Request, create
 from batch_scoring.config import loader
-from batch_scoring.config.loader import PROJECT
 from batch_scoring.errors import SampleError
 from batch_scoring_tests.cli.new.conftest import Write
+from batch_scoring_tests.strangers import Stranger
 from batch_scoring_tests.telco import as_csv, customers
-
-
-class Stranger:
-    """A checkout without pipelines, and a person who types commands in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        others = shutil.ignore_patterns("__pycache__", "flight_delay", "customer_churn", "support_tickets")
-        shutil.copytree(PROJECT / "batch_scoring", folder / "batch_scoring", ignore=others)
-        for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml"):
-            shutil.copy(PROJECT / name, folder)
-        (folder / ".venv").symlink_to(sys.prefix)
-
-    def types(self, command: str) -> str:
-        """What a command prints; it must succeed."""
-        settings = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
-        settings.pop("BATCH_SCORING_DATA", None)
-        program = [sys.executable, "-m", "batch_scoring", *shlex.split(command)]
-        if command.startswith(("mypy ", "batch_scoring.")):
-            program = [sys.executable, "-m", *shlex.split(command)]
-        done = subprocess.run(program, cwd=self.folder, env=settings, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def scores(self, day: str) -> dict[str, float]:
-        """The published probabilities of a day, by the table's own log."""
-        uris = DeltaTable(str(self.folder / "data/telco/tables/predictions")).file_uris()
-        rows = [row for uri in uris if f"/dt={day}/" in uri for row in pq.ParquetFile(uri).read().to_pylist()]
-        return {row["customerID"]: row["prob_class_1"] for row in rows}
 
 
 @pytest.mark.slow
