@@ -13,7 +13,7 @@ from batch_scoring.cli.sample_file import read_outputs, read_sample
 from batch_scoring.cli.task_options import SEVERAL, task_of, task_options
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.errors import BatchScoringError, CheckpointError, UnsoundError
-from batch_scoring.inference.bundle import MANIFEST, read_version
+from batch_scoring.inference.bundle import LARGEST_TOKENIZER, MANIFEST, read_version
 from batch_scoring.inference.checkpoints.convert import convert
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.fitted import load as load_fitted
@@ -23,8 +23,6 @@ from batch_scoring.storage.folders.addresses import open_folder
 _FILE = click.Path(path_type=Path)
 _EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-_LARGEST_TOKENIZER = 64 * 2**20
-"""In bytes; that of the largest published vocabulary has 17 MB."""
 
 _NOT_COMPARED = "not compared with the training code's own outputs: no --expected"
 
@@ -224,7 +222,7 @@ def _check_unused(folder: Path) -> None:
 
 
 def _read_tokenizer(file: Path) -> bytes:
-    if file.stat().st_size > _LARGEST_TOKENIZER:
+    if file.stat().st_size > LARGEST_TOKENIZER:
         raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes; expected a tokenizer.json of a few megabytes")
     return file.read_bytes()
 

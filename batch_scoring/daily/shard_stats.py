@@ -73,7 +73,7 @@ class Tally:
             bins = np.clip(np.nan_to_num(score) * BINS, 0, BINS - 1).astype(np.int64)
             self._bins += np.bincount(bins, minlength=BINS)
         if self._head.class_names:
-            self._classes += self._head.class_counts(scores.column("prediction"))
+            self._classes += self._head.class_counts(scores)
         for column, values in scored.unknown.items():
             counts = self._unknown.setdefault(column, {})
             for value, rows in values.items():

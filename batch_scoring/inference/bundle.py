@@ -27,15 +27,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from batch_scoring.errors import BundleError, EntryError, UnsoundError, is_out_of_memory
-from batch_scoring.inference.acceptance import (
-    agreement,
-    own_encoders,
-    reference,
-    row_independence,
-    transforms,
-    vocabularies,
-)
+from batch_scoring.inference.acceptance import agreement, reference, row_independence, vocabularies
 from batch_scoring.inference.acceptance.agreement import Deviation
+from batch_scoring.inference.acceptance.functions import own_encoders, transforms
 from batch_scoring.inference.heads.head import Head
 from batch_scoring.inference.heads.task import TaskName, from_name
 from batch_scoring.inference.heads.tolerance import ROUNDING, Tolerance
@@ -64,6 +58,9 @@ FILES = (WEIGHTS, GOLDEN, REFERENCE)
 PROFILE, TOKENIZER = "profile.json", "tokenizer.json"
 
 GOLDEN_ROWS = 64
+
+LARGEST_TOKENIZER = 64 * 2**20
+"""Bytes; that of the largest published vocabulary has 17 MB. A larger file is not read into memory."""
 
 _UNDO = "undo the change, or write a new bundle"
 OTHER_OUTPUTS = (
@@ -191,6 +188,8 @@ def read_bundle(folder: Folder) -> Bundle:
                 f"{folder.uri}/{MANIFEST}: files names {name!r}; expected files of the bundle's own folder"
             )
         try:
+            if name == TOKENIZER:
+                _check_size(folder)
             content[name] = _read(folder, name)
         except FileNotFoundError as error:
             raise BundleError(
@@ -203,6 +202,16 @@ def read_bundle(folder: Folder) -> Bundle:
                 "it is truncated, overwritten or of another version; deliver the bundle again"
             )
     return Bundle(manifest, hashlib.sha256(raw).hexdigest(), content, folder.uri)
+
+
+def _check_size(folder: Folder) -> None:
+    """Check the size of the tokenizer before it is read."""
+    file = folder.version(TOKENIZER)
+    if file and file.size > LARGEST_TOKENIZER:
+        raise BundleError(
+            f"{folder.uri}/{TOKENIZER} has {file.size:,} bytes; expected at most {LARGEST_TOKENIZER:,}: it is no "
+            "tokenizer"
+        )
 
 
 def build_network(bundle: Bundle, code: ModelCode | NetworkClass) -> LoadedModel:

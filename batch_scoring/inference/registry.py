@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from batch_scoring.config.pipeline import Pipeline
 from batch_scoring.config.validation.spec_validation import schema_columns
 from batch_scoring.errors import BundleError
-from batch_scoring.inference.acceptance import transforms
+from batch_scoring.inference.acceptance.functions import transforms
 from batch_scoring.inference.bundle import MANIFEST, Bundle, read_version
 from batch_scoring.runtime.step_context import StepContext
 from batch_scoring.storage.state import ActiveModel, State

@@ -1,6 +1,7 @@
 """Bundles of models that read texts: written, read again, and refused."""
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,4 +102,11 @@ def test_a_bundle_without_its_tokenizer_is_not_loaded(tmp_path: Path) -> None:
     write(tmp_path, Bag)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(BundleError, match=r"tokenizer\.json is missing"):
+        load_bundle(open_folder(str(tmp_path)), Bag)
+
+
+def test_a_tokenizer_of_two_gigabytes_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, Bag)
+    os.truncate(tmp_path / "tokenizer.json", 2 * 2**30)  # sparse: it takes no room
+    with pytest.raises(BundleError, match=r"tokenizer\.json has 2,147,483,648 bytes; expected at most 67,108,864"):
         load_bundle(open_folder(str(tmp_path)), Bag)

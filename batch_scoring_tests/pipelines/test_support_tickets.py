@@ -154,7 +154,7 @@ def test_the_contract_rejects_what_cannot_be(column: str, value: object, rule: s
 @pytest.mark.slow
 def test_the_embedded_bundle_is_what_the_command_writes(tmp_path: Path) -> None:
     """The weights may round differently on another kind of processor; the tokenizer must not."""
-    command = [sys.executable, "-m", "batch_scoring.pipelines.support_tickets.train", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "batch_scoring.pipelines.support_tickets.train", "--out", str(tmp_path / "v1")]
     subprocess.run(command, check=True, cwd=PROJECT, capture_output=True)
     found, embedded = (read_bundle(open_folder(str(folder))) for folder in (tmp_path / "v1", BUNDLE))
     assert found.content["tokenizer.json"] == embedded.content["tokenizer.json"]

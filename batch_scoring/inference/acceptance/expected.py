@@ -126,7 +126,7 @@ def columns_of(values: np.ndarray, head: Head, outputs: Sequence[str]) -> dict[s
         if len(names) == table.shape[1]:
             return dict(zip(names, table.T, strict=True))
     raise UnsoundError(
-        f"expected has the shape {values.shape}; the network has {len(outputs)} outputs a row"
+        f"expected has the shape {values.shape}; the network has {len(outputs)} output{'s'[: len(outputs) != 1]} a row"
         + (f", and the scores are {', '.join(head.expected_columns)}" if head.gives != "values" else "")
     )
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError, UnsoundError
-from batch_scoring.inference.acceptance import agreement, eager, own_encoders
+from batch_scoring.inference.acceptance import agreement, eager
 from batch_scoring.inference.acceptance.expected import match
+from batch_scoring.inference.acceptance.functions import own_encoders
 from batch_scoring.inference.acceptance.output_activation import (
     check_outputs_are_logits,
     check_outputs_are_probabilities,

@@ -6,15 +6,15 @@ memory. Here a name stays a name: what is not a tensor, a number, a text or a co
 """
 
 import pickletools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from batch_scoring.errors import UnsoundError
-from batch_scoring.inference.checkpoints.stored import OpaqueObject, Storage
+from batch_scoring.inference.checkpoints.constructors import CONSTRUCTORS, LONGEST_NAME, Global, pairs
+from batch_scoring.inference.checkpoints.stored import OpaqueObject
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 MOST_STEPS = 5_000_000
 """Of a pickle, a copied item being one. That of ten thousand tensors with their optimiser takes a million."""
@@ -22,26 +22,12 @@ MOST_STEPS = 5_000_000
 MOST_BYTES = 2**28
 """Of a pickle, without the weights: a file may be larger than memory, or say so."""
 
-LONGEST_NAME = 1_000
-"""Of a class, a function or a weight."""
-
 RUNNING = {
     *("os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "ctypes", "commands"),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("eval", "exec", "compile", "open")),
     *(f"{module}.__import__" for module in ("builtins", "__builtin__")),
 }
 """What no honest checkpoint names. It would not run here either, but the file should not be used anywhere."""
-
-
-@dataclass(frozen=True)
-class Global:
-    """A class or function that a pickle names."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
 
 
 class _Limited:
@@ -209,7 +195,7 @@ class InertUnpickler:
     def _set(self, items: list[Any]) -> None:
         """Set items of a dict; those whose keys are neither numbers nor texts are left out."""
         if isinstance(target := self._stack[-1], dict):
-            target.update(_pairs(zip(items[::2], items[1::2], strict=True)))
+            target.update(pairs(zip(items[::2], items[1::2], strict=True)))
 
     def _name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -225,7 +211,7 @@ class InertUnpickler:
 
     def _call(self, function: object, arguments: object) -> None:
         """Push the description of a tensor, or an object that stands for the result."""
-        make = _CONSTRUCTORS.get(str(function)) if isinstance(function, Global) else None
+        make = CONSTRUCTORS.get(str(function)) if isinstance(function, Global) else None
         if make and isinstance(arguments, tuple):
             self._count(sum(_length(part) for part in (arguments, *arguments)))
             self._push(make(*arguments))
@@ -242,7 +228,7 @@ class InertUnpickler:
         if isinstance(target := self._stack[-1], OpaqueObject):
             for part in state[:2] if isinstance(state, tuple) else (state,):
                 self._count(_length(part))
-                target.update(_pairs(part.items()) if isinstance(part, dict) else {})
+                target.update(pairs(part.items()) if isinstance(part, dict) else {})
 
     def _persisted(self, identity: object) -> None:
         if not isinstance(identity, tuple):
@@ -252,114 +238,3 @@ class InertUnpickler:
 
 def _length(value: object) -> int:
     return len(value) if isinstance(value, list | tuple | dict) else 1
-
-
-def _pairs(items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Those with a short text or number as their key: to hash a nested tuple, or compare long texts, takes for ever."""
-    return {key: value for key, value in items if _is_key(key)}
-
-
-def _is_key(key: object) -> bool:
-    if isinstance(key, str | bytes):
-        return len(key) <= LONGEST_NAME
-    return key is None or isinstance(key, float) or (isinstance(key, int) and key.bit_length() < 64)
-
-
-# What a pickle may call
-
-
-def storage_type(name: object) -> "torch.dtype":
-    """The type of the numbers in a storage of a class such as `torch.FloatStorage`.
-
-    Raises:
-        UnsoundError: there is no such class.
-    """
-    import torch
-
-    types = {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Untyped": torch.uint8,
-        "Bool": torch.bool,
-        "ComplexFloat": torch.complex64,
-        "ComplexDouble": torch.complex128,
-        "QUInt8": torch.quint8,
-        "QInt8": torch.qint8,
-        "QInt32": torch.qint32,
-        "QUInt4x2": torch.quint4x2,
-        "QUInt2x4": torch.quint2x4,
-    }
-    kind = name.name.removesuffix("Storage") if isinstance(name, Global) and name.module in _TORCH else ""
-    if kind not in types:
-        raise UnsoundError(f"a storage of the type {name if isinstance(name, Global) else 'unknown'}")
-    return types[kind]
-
-
-_TORCH = ("torch", "torch.cuda", "torch.storage")
-
-
-@dataclass(frozen=True)
-class TypedStorage:
-    """A storage with the type of its numbers."""
-
-    storage: Storage
-    dtype: "torch.dtype"
-
-
-def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-    """See `torch._utils._rebuild_tensor_v2`: after the stride come requires_grad, hooks and metadata."""
-    if not isinstance(storage, TypedStorage):
-        raise UnsoundError("a tensor without a storage")
-    if rest[2:] and rest[2]:
-        return OpaqueObject("conjugate or negative view of a tensor")
-    return storage.storage.tensor(storage.dtype, offset, shape, stride)
-
-
-def _tensor_with_type(storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-    """See `torch._utils._rebuild_tensor_v3`: its storage has no type."""
-    import torch
-
-    _, _, named, *metadata = rest
-    dtype = getattr(torch, named.name, None) if isinstance(named, Global) and named.module == "torch" else None
-    if not isinstance(storage, TypedStorage) or not isinstance(dtype, torch.dtype):
-        raise UnsoundError("a tensor without a storage or a type")
-    return _tensor(TypedStorage(storage.storage, dtype), offset, shape, stride, None, None, *metadata)
-
-
-def _first(data: object, *_: object) -> object:
-    """See `torch._utils._rebuild_parameter` and `torch.Size`: the tensor, the tuple."""
-    return data
-
-
-def _of_subclass(function: object, _: object, arguments: object, *__: object) -> object:
-    """See `torch._tensor._rebuild_from_type_v2`: a tensor with attributes is a tensor."""
-    known = isinstance(function, Global) and str(function).startswith("torch._utils._rebuild_")
-    make = _CONSTRUCTORS.get(str(function)) if known else None
-    if make is None or not isinstance(arguments, tuple):
-        return OpaqueObject(str(function) if isinstance(function, Global) else "an object")
-    return make(*arguments)
-
-
-def _dict(items: object = (), *_: object) -> dict[Any, Any]:
-    """See `collections.OrderedDict`: old versions give it a list of pairs."""
-    pairs = items if isinstance(items, list | tuple) else ()
-    return _pairs((pair[0], pair[1]) for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2)
-
-
-_CONSTRUCTORS: dict[str, Callable[..., object]] = {
-    "collections.OrderedDict": _dict,
-    "torch.Size": _first,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_with_type,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._tensor._rebuild_from_type_v2": _of_subclass,
-}

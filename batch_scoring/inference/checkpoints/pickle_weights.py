@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batch_scoring.errors import UnsoundError
 from batch_scoring.inference.checkpoints.archives import Archive
-from batch_scoring.inference.checkpoints.inert_unpickler import MOST_BYTES, InertUnpickler, TypedStorage, storage_type
+from batch_scoring.inference.checkpoints.constructors import TypedStorage, storage_type
+from batch_scoring.inference.checkpoints.inert_unpickler import MOST_BYTES, InertUnpickler
 from batch_scoring.inference.checkpoints.stored import Content, Storage
 
 if TYPE_CHECKING:

@@ -124,9 +124,9 @@ class Head(BaseModel, ABC):
         """bool[rows]: whether quantiles are not in the order of their levels."""
         return np.zeros(scores.num_rows, bool)
 
-    def class_counts(self, predicted: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """int64[classes]: how often each class or label is predicted."""
-        return np.bincount(predicted.to_numpy(), minlength=len(self.class_names))
+    def class_counts(self, scores: pa.RecordBatch | pa.Table) -> np.ndarray:
+        """int64[classes]: how often each class or label is predicted; a reference has scores without lists."""
+        return np.bincount(scores.column("prediction").to_numpy(), minlength=len(self.class_names))
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from batch_scoring.inference.heads.head import Gives, Head, list_of
@@ -124,9 +123,9 @@ class Labels(Head):
             sound &= (values >= 0) & (values <= 1)
         return sound
 
-    def class_counts(self, predicted: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    def class_counts(self, scores: pa.RecordBatch | pa.Table) -> np.ndarray:
         """int64[labels]: how often each label is predicted."""
-        return super().class_counts(pc.list_flatten(predicted))
+        return np.array([np.count_nonzero(scores.column(name).to_numpy() >= LEAST) for name in self._of_labels])
 
 
 def _positions(is_predicted: np.ndarray) -> pa.Array:

@@ -3,7 +3,7 @@
     def encode(rows: pa.RecordBatch, fitted: dict) -> dict:     # {"image": float32[rows, 3, 32, 32]}
 
 It gets the raw columns and what `fit` has learned, as a transform does. A row for which it raises is found by halves.
-`acceptance/own_encoders.py` proves that what it gives for a row depends on that row alone.
+`acceptance/functions/own_encoders.py` proves that what it gives for a row depends on that row alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping

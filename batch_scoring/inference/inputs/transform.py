@@ -3,8 +3,8 @@
     def transform(rows: pa.RecordBatch, fitted: dict) -> dict:     # rows: pd.DataFrame gives it a pandas frame
 
 It gets the raw columns, always the same ones in the same types, and what `fit` has learned (`fitted.py`); it returns a
-column for each engineered feature. A row for which it raises is found by halves. `acceptance/transforms.py` proves
-that what it gives for a row depends on that row alone.
+column for each engineered feature. A row for which it raises is found by halves. `acceptance/functions/transforms.py`
+proves that what it gives for a row depends on that row alone.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Transform:
         Raises:
             ScoringError: it raises for one of them, or what it returns are no columns.
         """
-        first = cls(function, fitted, rows.schema.remove_metadata(), pa.schema([]), rules)
+        first = cls(function, fitted, plain(rows.schema), pa.schema([]), rules)
         made, raising = first.run(whole(rows), typed=False)
         if raising:
             row = raising[0]
@@ -202,6 +202,17 @@ def columns_of(result: object, rows: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=list(found))
 
 
+def plain(columns: pa.Schema) -> pa.Schema:
+    """The same columns as a function gets them: texts of one type, and nothing encoded."""
+    return pa.schema([pa.field(field.name, _plain_type(field.type)) for field in columns])
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
 def whole(rows: pa.Table) -> pa.RecordBatch:
     """A small table as one record batch."""
     batches = rows.combine_chunks().to_batches()
@@ -235,10 +246,7 @@ def _array(name: object, values: object) -> pa.Array:
         found = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
         if isinstance(found, pa.ChunkedArray):
             found = found.combine_chunks()
-        if pa.types.is_dictionary(found.type):
-            found = found.dictionary_decode()
-        if pa.types.is_large_string(found.type) or pa.types.is_string_view(found.type):
-            found = found.cast(pa.string())
+        found = found.cast(_plain_type(found.type))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ScoringError(f"{NAME} returned {name}, which is no column of one type: {_summary(error)}") from error
     if pa.types.is_floating(found.type) and pc.any(pc.is_nan(found)).as_py():

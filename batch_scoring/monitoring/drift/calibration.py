@@ -459,7 +459,7 @@ def _class_days(reference: pa.Table, head: Head, parts: Sequence[np.ndarray]) ->
     """The largest share of one class on a day, or of each label the smallest and the largest; None without classes."""
     if not head.class_names:
         return {"largest_class": None}
-    days = (reference["prediction"].slice(part[0], len(part)) for part in parts)
+    days = (reference.slice(part[0], len(part)) for part in parts)
     shares = np.array([head.class_counts(day) / len(day) for day in days])
     if head.is_exclusive:
         return {"largest_class": float(shares.max())}

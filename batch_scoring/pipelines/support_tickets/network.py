@@ -36,6 +36,12 @@ class TicketNet(nn.Module):
             nn.Linear(hidden, topics),
         )
 
+    def normalise(self, numeric: torch.Tensor) -> None:
+        """Learn mean and spread of the numeric columns from the training rows."""
+        values = self._logarithms(numeric)
+        self.mean.copy_(values.nanmean(dim=0))
+        self.scale.copy_((values - self.mean).square().nanmean(dim=0).sqrt())
+
     def forward(self, tokens: torch.Tensor, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
         """Score a batch.
 
@@ -49,7 +55,12 @@ class TicketNet(nn.Module):
         """
         text = self.words(tokens).sum(dim=1) / (tokens != 0).sum(dim=1, keepdim=True)
         missing = torch.isnan(numeric)
-        # Counts and hours are skewed. Bounded, so that no value can run away with the sum.
-        values = ((numeric.clamp(min=0).log1p() - self.mean) / self.scale).clamp(-3, 3).masked_fill(missing, 0)
+        # Bounded, so that no value can run away with the sum.
+        values = ((self._logarithms(numeric) - self.mean) / self.scale).clamp(-3, 3).masked_fill(missing, 0)
         named = [embedding(categorical[:, column]) for column, embedding in enumerate(self.categories)]
         return self.layers(torch.cat([text, values, missing.to(values.dtype), *named], dim=1))
+
+    @staticmethod
+    def _logarithms(numeric: torch.Tensor) -> torch.Tensor:
+        """Logarithms of counts and hours, of which a few are large."""
+        return numeric.clamp(min=0).log1p()

@@ -11,6 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from batch_scoring.errors import UnsoundError
+from batch_scoring.inference.acceptance.expected import columns_of
+from batch_scoring.inference.heads.classification import Classification
+from batch_scoring.inference.heads.head import Head
+from batch_scoring.inference.heads.labels import Labels
+from batch_scoring.inference.heads.regression import Regression
 from batch_scoring_tests.networks import NUMERIC, WORDS, Base, made, own_outputs, refusal, table, write
 
 NETWORK = made(Base)
@@ -160,3 +166,44 @@ def test_a_key_of_several_days_needs_the_day(tmp_path: Path) -> None:
     write(tmp_path / "b", NETWORK, expected=expected, **changes)
     message = refusal(tmp_path / "c", NETWORK, expected=expected.slice(0, 60).drop_columns("dt"), **changes)
     assert "has rows whose id occurs in several rows of the reference; give dt too: 'k0', 'k1'" in message
+
+
+TWO, THREE = Classification(classes=("no", "yes")), Classification(classes=("a", "b", "c"))
+ONE = Classification(classes=("no", "yes"), logits=1)
+OWN = Classification(classes=("no", "yes"), outputs="probabilities")
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "names"),
+    [
+        (TWO, [[0.2, -3.0], [0.9, 0.1]], ["output_0", "output_1"]),
+        (TWO, [[0.2, 0.8], [0.9, 0.1]], ["prob_class_0", "prob_class_1"]),
+        (TWO, [[0.2, 0.9], [0.9, 0.1]], ["output_0", "output_1"]),  # their sums are not 1
+        (TWO, [0.2, 0.9], ["prob_class_1"]),
+        (THREE, [[0.2, 0.3, 0.5]], ["prob_class_0", "prob_class_1", "prob_class_2"]),
+        (ONE, [0.2, 4.0], ["output_0"]),
+        (ONE, [[0.2], [0.4]], ["prob_class_1"]),
+        (OWN, [[0.2, 0.8]], ["prob_class_0", "prob_class_1"]),
+        (OWN, [0.2, 0.8], ["prob_class_1"]),
+        (Labels(labels=("x", "y")), [[0.9, 0.9]], ["prob_label_0", "prob_label_1"]),
+        (Regression(), [0.2, 0.8], ["output_0"]),
+        (Regression(targets=("p", "q")), [[0.5, 0.5]], ["output_0", "output_1"]),
+    ],
+)
+def test_values_of_each_row_are_outputs_or_scores(head: Head, values: list[Any], names: list[str]) -> None:
+    given = np.array(values)
+    found = columns_of(given, head, [f"output_{index}" for index in range(head.width)])
+    assert [*found] == names
+    assert np.array_equal(np.column_stack([*found.values()]), given.reshape(len(given), -1))
+
+
+def test_values_that_are_neither_are_refused() -> None:
+    message = (
+        r"expected has the shape \(2, 3\); the network has 2 outputs a row, and the scores are prob_class_0, prob_"
+    )
+    with pytest.raises(UnsoundError, match=message):
+        columns_of(np.ones((2, 3)), TWO, ["output_0", "output_1"])
+    with pytest.raises(UnsoundError, match=r"expected has the shape \(2, 2\); the network has 1 output a row$"):
+        columns_of(np.ones((2, 2)), Regression(), ["output_0"])
+    with pytest.raises(UnsoundError, match=r"expected has the shape \(2,\); the network has 3 outputs"):
+        columns_of(np.array([0.2, 0.9]), THREE, ["output_0", "output_1", "output_2"])

@@ -47,7 +47,7 @@ def test_of_two_classes_one_probability_is_looked_at() -> None:
 
 
 def test_predictions_are_counted_by_class() -> None:
-    assert THREE.class_counts(pa.array([2, 2, 0])).tolist() == [1, 0, 2]
+    assert THREE.class_counts(pa.table({"prediction": [2, 2, 0]})).tolist() == [1, 0, 2]
 
 
 def test_the_activation_does_not_change_what_it_is_given() -> None:

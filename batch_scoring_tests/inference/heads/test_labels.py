@@ -46,9 +46,10 @@ def test_what_is_not_a_probability_is_not_sound(value: float) -> None:
 
 
 def test_predictions_are_counted_by_label() -> None:
-    rows = pa.array([[0, 2], [], [2]], pa.list_(pa.int64()))
-    assert HEAD.class_counts(rows).tolist() == [1, 0, 2]
-    assert HEAD.class_counts(pa.chunked_array([rows, rows.slice(2)])).tolist() == [1, 0, 3]
+    scores = scored(HEAD, np.array([[1, -1, 0], [-1, -1, -1], [-2, -1, 3]], np.float32))
+    assert HEAD.class_counts(scores).tolist() == [1, 0, 2]
+    whole = pa.Table.from_batches([scores, scores.slice(2)])
+    assert HEAD.class_counts(whole.drop_columns("prediction")).tolist() == [1, 0, 3], "a reference has no lists"
 
 
 def test_without_labels_there_is_no_head() -> None:

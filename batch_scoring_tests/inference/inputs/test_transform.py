@@ -83,6 +83,20 @@ def test_columns_of_other_types_become_those_of_training() -> None:
         transform.apply(pa.RecordBatch.from_pydict({"word": ["b"]}))
 
 
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
+def test_texts_of_training_have_one_type_however_they_are_stored(kind: pa.DataType) -> None:
+    seen: list[pa.DataType] = []
+
+    def looks(rows: pa.RecordBatch, fitted: Fitted) -> Fitted:
+        seen.append(rows["word"].type)
+        return {"made": pc.utf8_upper(rows["word"])}
+
+    transform = learned(looks, pa.table({"word": pa.array(["a", "b", "a"]).cast(kind)}))
+    found = transform.apply(pa.RecordBatch.from_pydict({"word": ["c", None]}))
+    assert found.rows["made"].to_pylist() == ["C", None]
+    assert seen == [pa.string()] * 2
+
+
 def test_pandas_types_do_not_follow_missing_values() -> None:
     seen: list[dict[str, str]] = []
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from batch_scoring.errors import ScoringError, UnsoundError
+from batch_scoring.inference.acceptance.functions.transforms import DAY
 from batch_scoring.inference.acceptance.row_independence import Trial
-from batch_scoring.inference.acceptance.transforms import DAY
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.own_encoder import NAME, Function, OwnEncoder
 from batch_scoring.inference.inputs.transform import whole

@@ -400,3 +400,15 @@ def test_the_clock_is_refused_on_another_day(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(time, "time", lambda: tomorrow)
     with pytest.raises(BundleError, match=r"other values .*: made is \d+ in golden row 0, .* it reads the clock"):
         load_bundle(folder, code)
+
+
+def test_rows_of_training_may_have_encoded_texts(tmp_path: Path) -> None:
+    table = rows()
+    encoded = table.set_column(6, "word", table["word"].dictionary_encode())
+    encoded = encoded.set_column(5, "opened_text", table["opened_text"].cast(pa.large_string()))
+    golden = encoded.slice(0, 64).drop_columns("dt")
+    write(tmp_path / "encoded", in_arrow, fitted=STATE, golden=golden, reference=encoded)
+    write(tmp_path / "plain", in_arrow, fitted=STATE)
+    found = [load_bundle(open_folder(str(tmp_path / name)), ModelCode(Net, in_arrow)) for name in ("encoded", "plain")]
+    columns = [(model.transform.reads, model.transform.gives) for model in found if model.transform]
+    assert columns[0] == columns[1]

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch_scoring.inference.acceptance import other_process
+from batch_scoring.inference.acceptance.functions import other_process
 from batch_scoring.inference.inputs.transform import Transform, whole
 from batch_scoring_tests.transformed_bundles import refusal, rows, write
 from batch_scoring_tests.transforms import (

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import ContractError, ScoringError, UnsoundError
-from batch_scoring.inference.acceptance import agreement, other_process
+from batch_scoring.inference.acceptance import agreement
+from batch_scoring.inference.acceptance.functions import other_process
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
-from batch_scoring.inference.inputs.transform import NAME, Transform, whole
+from batch_scoring.inference.inputs.transform import NAME, Transform, plain, whole
 from batch_scoring.inference.manifest import LoadedModel, MakesFeatures, Manifest
 from batch_scoring.inference.network.code import ModelCode
 
@@ -42,7 +44,6 @@ OTHER_VALUES = (
 )
 """Why golden rows may have other engineered values, and what to do."""
 
-
 _AGAIN = (
     "it is random, counts its calls or reads the clock. Learn such values in fit, or have them as a column of the rows"
 )
@@ -51,8 +52,6 @@ _OTHERS = (
     "running sum, a gap filled from the row before and sorting do. Compute such figures in fit, from the training rows "
     "(and leave matrix products to the network: they round by the number of rows)"
 )
-
-
 _PROCESS = "it takes Python's hash() of a text, which is another one in every process; hashlib gives the same"
 _CLOCK = "it reads the clock, so that a day has other scores whenever it is run again. Have the time as a column"
 
@@ -120,7 +119,7 @@ def columns_of(manifest: Manifest, golden: pa.Schema) -> tuple[pa.Schema, pa.Sch
     if (found := {field.name: str(field.type) for field in made}) != manifest.engineered:
         raise UnsoundError(f"it has the engineered features {found}, and the manifest says {manifest.engineered}")
     ours = {*DAY, *manifest.output_columns, *(PREFIX + name for name in manifest.engineered)}
-    return pa.schema([field for field in golden if field.name not in ours]), pa.schema(made)
+    return plain(pa.schema([field for field in golden if field.name not in ours])), pa.schema(made)
 
 
 def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) -> None:
@@ -216,7 +215,7 @@ def _with_gaps(transform: MakesFeatures, golden: pa.Table, reference: pa.Table) 
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     for index, name in enumerate(names):
         missing = pa.array(np.arange(rows.num_rows) % len(names) == index)
-        columns[name] = pa.compute.if_else(missing, pa.scalar(None, columns[name].type), columns[name])
+        columns[name] = pc.if_else(missing, pa.scalar(None, columns[name].type), columns[name])
     if not names:
         return rows
     gaps = pa.RecordBatch.from_arrays(list(columns.values()), schema=rows.schema)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batch_scoring.inference.acceptance.golden_choice import varied
+from batch_scoring.learning.golden_choice import varied
 
 ROWS = 1_000
 

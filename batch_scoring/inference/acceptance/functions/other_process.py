@@ -1,6 +1,8 @@
 """What a transform gives in another process: with another seed of Python's `hash`, and with the clock set ahead.
 
-    python -m batch_scoring.inference.acceptance.other_process FOLDER     is run there; the folder holds what it needs
+    python -m batch_scoring.inference.acceptance.functions.other_process FOLDER
+
+is run there; the folder holds what it needs.
 
 A function that cannot be imported there (it is in a script, or within another function) is not tested: the golden rows'
 engineered values, which every load compares, will show it later.
