@@ -156,8 +156,12 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
 
 def _csv(roles: Roles, sample: Sample) -> str:
     settings = []
-    if sample.delimiter != ",":
-        settings.append(f"delimiter: {json.dumps(sample.delimiter)}")
+    if sample.csv.delimiter != ",":
+        settings.append(f"delimiter: {json.dumps(sample.csv.delimiter)}")
+    if sample.csv.newlines:
+        settings.append("newlines: true")
+    if sample.csv.quote == "none":
+        settings.append("quote: none")
     if roles.nulls and sample.is_text:
         settings.append(f"null_values: {json.dumps(['', *roles.nulls])}")
     return ", ".join(settings)

@@ -22,7 +22,7 @@ def found(sample: Sample, roles: Roles) -> str:
     rows = len(sample.rows)
     lines = [f"{sample.file.name}: {'the first ' if rows == MOST_ROWS else ''}{rows:,} rows"]
     if sample.unreadable:
-        lines.append(f"unreadable   {sample.unreadable:,} rows")
+        lines.append(f"unreadable   {sample.unreadable:,} rows, the first: {one_line(sample.why_unreadable)}")
     lines.append(f"key          {roles.key.name}")
     if roles.label:
         lines.append(f"label        {roles.label.name}: {_listed(roles.label.classes) or 'a number'}")

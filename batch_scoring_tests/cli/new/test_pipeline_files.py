@@ -13,7 +13,7 @@ import yaml
 
 from batch_scoring.cli.new import pipeline_files
 from batch_scoring.cli.new.columns import Roles, tell
-from batch_scoring.cli.new.sample import Sample
+from batch_scoring.cli.new.sample import Sample, read
 from batch_scoring.cli.new.weights import Weights
 from batch_scoring.config.loader import PROJECT
 from batch_scoring.config.spec import PipelineSpec
@@ -87,6 +87,18 @@ def test_delimiter_and_missing_words_are_in_the_spec(sampled: Read) -> None:
     sample = sampled(rows, delimiter=";")
     spec = yaml.safe_load(pipeline_files.spec("p", tell(sample, None, "y", None), sample, "2026-11-29"))
     assert spec["input"]["csv"] == {"delimiter": ";", "null_values": ["", "NA"]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "csv"),
+    [('"two\nlines"', {"newlines": True}), ('"a" or "b"', {"quote": "none"}), ("plain", None)],
+)
+def test_the_dialect_is_in_the_spec(tmp_path: Path, cell: str, csv: dict[str, object] | None) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,x,y\n" + "".join(f"k{n},{n % 3},{cell if n % 2 else 'no'}\n" for n in range(60)))
+    sample = read(file)
+    spec = yaml.safe_load(pipeline_files.spec("p", tell(sample, None, "y", None), sample, "2026-11-29"))
+    assert spec["input"].get("csv") == csv
 
 
 def test_names_that_mean_something_else_are_kept(sampled: Read) -> None:
