@@ -15,7 +15,10 @@ $(BIN)/mypy --num-workers 2
 $(BIN)/lint-imports --no-logo
 endef
 
-.PHONY: demo dev docs reference monitoring check test lint bench bench-peers backfill
+.PHONY: install demo dev docs reference monitoring check test lint bench bench-peers backfill
+
+## .venv with the project and what it needs; every other target does this first
+install: $(VENV)/.installed
 
 ## score and decide the embedded days of the three pipelines, and export the lists
 demo: $(VENV)/.installed

@@ -259,6 +259,8 @@ class Training(Examples):
         if _ARGUMENTS in vars(network):
             found: Mapping[str, Any] = vars(network)[_ARGUMENTS]
             return found
+        if type(network).__module__.partition(".")[0] == "torch":  # a wrapper, which `write_bundle` refuses
+            return {}
         wanted = inspect.signature(type(network)).parameters.values()
         if required := [each.name for each in wanted if each.default is each.empty and each.kind in POSITIONAL]:
             given = ", ".join(f'"{name}": …' for name in required)
@@ -327,9 +329,7 @@ def _report(found: SampleRows) -> None:
         said += f"; with the day of each row in {DAY}, a key may occur once a day"
     if rejected.num_rows:
         rows = accepted + rejected.num_rows
-        _log.warning(
-            f"{rejected.num_rows:,} of {rows:,} rows are rejected, as scoring would: {said} (see data.rejected)"
-        )
+        _log.warning(f"{rejected.num_rows:,} of {rows:,} rows are rejected, as in scoring: {said} (see data.rejected)")
 
 
 def _head(task: Head | TaskName | None, classes: Sequence[str]) -> Head:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the process that distributes the tests to the workers runs 
     from batch_scoring_tests.tiny import TinyProject
 
 TESTS = Path(__file__).parent
-FAST = {"config", "daily", "inference", "ingest", "runtime", "storage", "test_errors.py", "test_layout.py"}
+FAST = {"config", "daily", "inference", "ingest", "learning", "runtime", "storage", "test_errors.py", "test_layout.py"}
 """What `make check` runs tests of: the layers without Dagster's objects, and the layout."""
 
 MEMORY = Path("/dev/shm")

@@ -116,6 +116,8 @@ def test_a_copy_of_a_network_that_was_built_here_keeps_its_arguments(tiny: TinyP
     )
     with pytest.raises(UnsoundError, match=given):
         data.write(tmp_path / "own", own, classes=CLASSES)
+    with pytest.raises(BundleError, match=r"the network is a DataParallel, torch's own class; .*network.module"):
+        data.write(tmp_path / "own", torch.nn.DataParallel(best), classes=CLASSES)
     data.write(tmp_path / "own", own, classes=CLASSES, arguments={"numeric": 3, "words": 3, "outputs": 2})
     assert manifest_of(tmp_path / "own").arguments == manifest_of(tmp_path / "copied").arguments
 

@@ -18,12 +18,13 @@ from batch_scoring.config.loader import find_pipeline
 from batch_scoring.daily import trailing_days
 from batch_scoring.inference.bundle import Bundle, load_bundle, read_bundle
 from batch_scoring.inference.scorer import Scorer
+from batch_scoring.learning.splits import spread
 from batch_scoring.monitoring.drift import distances
 from batch_scoring.monitoring.drift.calibration import FOLDS, calibrate
 from batch_scoring.monitoring.drift.distances import Reference
 from batch_scoring.pipelines.flight_delay.data import build_year, read_source
 from batch_scoring.pipelines.flight_delay.network import DelayNet
-from batch_scoring.pipelines.flight_delay.train import REFERENCE_ROWS, accepted, sample
+from batch_scoring.training import REFERENCE_ROWS, Training
 
 NUMERIC = ["dep_sin", "dep_cos", "arr_sin", "arr_cos", "block_minutes", "distance", "origin_hour_departures"]
 NUMERIC += ["plane_age", "seats"]
@@ -86,7 +87,8 @@ class Year:
     def __init__(self) -> None:
         self.pipeline = find_pipeline("flight_delay")
         self.bundle = read_bundle(self.pipeline.bundle)
-        rows = accepted(build_year(read_source()))
+        rows = Training("flight_delay", build_year(read_source())).rows.to_pandas()
+        rows["dt"] = pd.to_datetime(rows["dt"])
         manifest = self.bundle.manifest
         self.columns = [*manifest.numeric, *manifest.categorical]
         scorer = Scorer(load_bundle(self.pipeline.bundle, DelayNet), device="cpu")
@@ -101,7 +103,8 @@ class Year:
 
     def reference(self, rows: pd.DataFrame) -> Reference:
         """Calibrate on some rows, sampled like the embedded bundle's reference."""
-        table = self.table(sample(rows, min(REFERENCE_ROWS, len(rows))))
+        table = self.table(rows)
+        table = table.take(pa.array(spread(table, REFERENCE_ROWS)))
         bundle = _Drawn(self.bundle, table)
         return Reference(calibrate(bundle, self.pipeline.spec.features.day_grain), table)  # type: ignore[arg-type]
 

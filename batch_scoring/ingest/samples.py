@@ -172,7 +172,13 @@ class _Found:
         self._rejected += quarantine.from_rows(known, block.numbers, reasons, self._contract.key, where)
 
     def rows(self) -> SampleRows:
-        """All rows, in the order of the files."""
+        """All rows, in the order of the files.
+
+        Raises:
+            ContractError: there are none, or the files do not belong together.
+        """
+        if not self._parts:
+            raise ContractError(f"{NAME} has no rows")
         parts = sorted(self._parts, key=lambda part: part.file)
         accepted = pa.Table.from_batches([part.accepted for part in parts], self._contract.arrow_schema)
         try:

@@ -17,6 +17,8 @@ from batch_scoring.errors import ContractError, UnreadableFileError
 from batch_scoring.ingest import samples
 from batch_scoring.ingest.samples import Sample, SampleRows
 from batch_scoring.ingest.schema.contract import Contract
+from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring_tests.reliability.store import Store
 from batch_scoring_tests.tiny import SCHEMA, TinyProject
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
@@ -172,6 +174,8 @@ def test_a_file_without_more_columns_stands_beside_one_with_some(tiny: TinyProje
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
+        (lambda rows: rows.slice(0, 0), "the sample has no rows"),
+        (lambda _: [], "the sample has no rows"),
         (lambda rows: rows.drop_columns(["x"]), "the sample has no column x, which schema:Rows of tiny"),
         (lambda rows: rows.append_column("x", rows["x"]), "the sample has two columns x"),
         (lambda rows: rows.append_column("dt", pa.array(["soon"] * 4)), "the sample: dt is string, not the day of"),
@@ -191,3 +195,15 @@ def test_a_file_that_is_not_there_or_of_another_type_is_refused(tiny: TinyProjec
     two = as_parquet(tiny.rows(2, 9).append_column("left", pa.array(["a", "b"])), tmp_path / "b.parquet")
     with pytest.raises(ContractError, match="the files of the sample have a column of several types"):
         read(tiny, [one, two])
+
+
+@pytest.mark.s3
+def test_a_sample_may_be_on_s3(tiny: TinyProject, store: Store) -> None:
+    bucket = f"s3://{store.new_bucket()}"
+    sink = pa.BufferOutputStream()
+    pq.write_table(labelled(tiny, 8), sink)
+    open_folder(bucket).put("samples/rows.parquet", sink.getvalue().to_pybytes())
+    for place in ("samples/rows.parquet", "samples"):
+        found = read(tiny, f"{bucket}/{place}")
+        assert found.accepted.num_rows == 8
+        assert found.places["source_file"][0].as_py() == f"{bucket}/samples/rows.parquet"

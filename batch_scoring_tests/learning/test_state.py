@@ -49,7 +49,7 @@ def test_rows_that_scoring_would_not_score_are_rejected_with_their_reasons(
         (21, "score", "ratio", "less_than_or_equal_to(500)"),
         (31, "score", "", "input_is_finite"),
     ]
-    assert "1 of 200 rows are rejected, as scoring would: 1 x less_than_or_equal_to(1000)" in caplog.text
+    assert "1 of 200 rows are rejected, as in scoring: 1 x less_than_or_equal_to(1000)" in caplog.text
     assert len(data) == 196 == len(data.tensors["numeric"])
     assert not {"k0000003", "k0000010", "k0000020", "k0000030"} & {*data.rows["id"].to_pylist()}
 

@@ -20,6 +20,7 @@ from batch_scoring.pipelines.flight_delay import data, train
 from batch_scoring.pipelines.flight_delay.network import DelayNet
 from batch_scoring.pipelines.flight_delay.schema import Flights
 from batch_scoring.storage.folders.addresses import open_folder
+from batch_scoring.training import REFERENCE_ROWS, Training
 
 EMBEDDED = PROJECT / "data" / "flight_delay"
 FIXTURES = PROJECT / "batch_scoring_tests" / "fixtures" / "flight_delay"
@@ -407,7 +408,7 @@ def test_a_bundle_is_small_and_its_reference_covers_every_day(version: str) -> N
     assert sum(file.stat().st_size for file in folder.iterdir()) < 2_500_000
     reference = pq.read_table(folder / "reference.parquet")
     assert reference.schema.field("dt").type == pa.date32()
-    assert reference.num_rows == train.REFERENCE_ROWS
+    assert reference.num_rows == REFERENCE_ROWS
     days = reference["dt"].to_pandas().value_counts()
     window = pd.date_range(data.FIRST_DAY, train.VERSIONS[version]).date
     assert set(days.index) == set(window)
@@ -455,31 +456,38 @@ def test_auc_counts_pairs() -> None:
     assert train.auc(labels, np.array([0.1, 0.9, 0.5, 0.3])) == 0.75
 
 
+def training_rows() -> Training:
+    days = [data.build_landing(make_source(), date(2013, 3, day)).to_pandas() for day in range(7, 15)]
+    frames = [rows.assign(dt=date(2013, 3, 7 + number)) for number, rows in enumerate(days)]
+    rows = pd.concat(frames, ignore_index=True)
+    late = pd.Series(np.arange(len(rows)) % 3 == 0).astype(object).where(np.arange(len(rows)) % 7 != 5, None)
+    return Training("flight_delay", rows.assign(late_15=late, w3_pressure=1015.0), held_out=train.HELD_OUT_EVERY)
+
+
 def test_training_twice_gives_the_same_weights() -> None:
-    landing = pd.concat(
-        [data.build_landing(make_source(), date(2013, 3, day)).to_pandas() for day in range(8, 15)],
-        ignore_index=True,
-    )
-    labels = pd.Series(np.arange(len(landing)) % 3 == 0)
-    one, two = (train.fit(landing, labels, SPEC["numeric"], SPEC["categorical"]) for _ in range(2))
+    flights = training_rows()
+    one, two = (train.fit(flights, SPEC["numeric"]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True))
-    unseen = landing.assign(dest="XXX", w3_temp=np.nan)
+    frame = flights.rows.select(data.LANDING_SCHEMA.names).to_pandas()
+    unseen = flights.encode(frame.assign(dest="XXX", w3_temp=np.nan))
     assert np.isfinite(one.scores(unseen)).all()
-    assert not np.array_equal(one.scores(unseen), one.scores(landing))
+    assert not np.array_equal(one.scores(unseen), one.scores(flights))
+
+
+def test_flights_without_a_label_are_not_trained_on_nor_measured() -> None:
+    flights = training_rows()
+    baseline = train.fit(flights, train.SCHEDULE)
+    assert baseline.arguments["numeric"] == len(train.SCHEDULE) == baseline.network.mean.numel()
+    found = train.scored(baseline, flights.held_out)
+    assert 0 < len(found) == len(flights.held_out) - flights.held_out.rows["late_15"].null_count < len(flights.held_out)
+    assert set(found["dt"]) == {date(2013, 3, 14)}
 
 
 def test_rows_that_the_schema_rejects_are_not_trained_on() -> None:
-    rows = pq.read_table(FIXTURES / "dt=2013-02-12" / "flights.parquet", partitioning=None).to_pandas()
-    kept = train.accepted(rows)
-    assert len(rows) - len(kept) == 331
-    assert kept["w3_wind_speed"].max() < 150
-
-
-def test_validation_does_not_hold_out_one_weekday() -> None:
-    days = pd.Series(pd.date_range(data.FIRST_DAY, train.VERSIONS["v1"]))
-    chosen = days[train.held_out(days)]
-    assert len(chosen) == 11
-    assert chosen.dt.dayofweek.nunique() == 7
+    rows = pq.read_table(FIXTURES / "dt=2013-02-12" / "flights.parquet", partitioning=None)
+    flights = Training("flight_delay", rows)
+    assert flights.rejected.num_rows == 331 and len(flights) == rows.num_rows - 331
+    assert flights.rows["w3_wind_speed"].to_pandas().max() < 150
 
 
 # The network

@@ -26,6 +26,7 @@ from batch_scoring.daily import stream, validate
 from batch_scoring.defs import step_run
 from batch_scoring.defs.assets import model, predictions, raw_input, validated_features
 from batch_scoring.errors import PublicationError, StateError, SupersededError, UnreadableFileError
+from batch_scoring.inference.heads.classification import Classification
 from batch_scoring.inference.inputs.encoded import FailedRow
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import ScoredBatch
@@ -54,6 +55,7 @@ class TinyContract:
     key = "id"
     arrow_schema = pa.schema([("id", pa.string()), ("x", pa.int64()), ("fate", pa.int64())])
     columns = arrow_schema.names
+    inputs, categorical = ("x", "fate"), ()
 
     def __init__(self, pipeline: Pipeline) -> None:
         pass
@@ -72,6 +74,8 @@ class TinyScorer:
     """Stands for `scoring.Scorer`: the prediction is x; a row with the model's own poison has no score."""
 
     device, batch_rows, why_eager, runs_side_by_side = "cpu", 64, "", True
+    pass_size = "64 rows"
+    columns = ("x", "fate")
 
     def __init__(self, loaded: ActiveModel, *, device: str, batch_rows: object) -> None:
         self._model = next(model for model in MODELS if model.sha256 == loaded.sha256)
@@ -79,8 +83,8 @@ class TinyScorer:
             version=self._model.version,
             numeric=("x", "fate"),
             categorical={},
-            task="classification",
-            outputs=self._model.outputs,
+            text=None,
+            task=Classification(classes=tuple(str(index) for index in range(self._model.outputs))),
         )
 
     def halve(self, times: int) -> None: ...

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import SampleError
 from batch_scoring.ingest.schema import casting
 
-Kind = Literal["int", "float", "bool", "str"]
+Kind = Literal["int", "float", "bool", "str", "list[float]"]
 
 NULL_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "-")
 """What people write for a missing number, besides nothing."""
@@ -22,6 +23,10 @@ MOST_WORDS = 200
 """Number of distinct texts above which a column is not a category."""
 ROWS_PER_WORD = 5
 """Mean number of rows of each text below which a column is not a category."""
+WORDS_PER_TEXT = 4
+"""Mean number of words from which a column of texts, if it is not a category, is for reading; names have fewer."""
+USUAL_LENGTH = 0.95
+"""Share of lists with the usual number of numbers below which a column is not one of vectors."""
 MOST_CLASSES = 50
 MOST_INTEGER_CLASSES = 20
 
@@ -48,15 +53,27 @@ class Column:
     high: float = 0
     """Of a number, the smallest and the largest."""
     words: tuple[str, ...] = ()
-    """Of a text with few different ones, all of them, sorted."""
+    """Of a category, all of its words, sorted."""
     distinct: int = 0
     is_text: bool = False
     """Whether the values are numbers written as text in a file that has types."""
+    length: float = 0
+    """Of a text, its mean number of words; of a list, the usual number of numbers."""
 
     @property
     def is_numeric(self) -> bool:
         """Whether the network gets it as a number."""
         return self.kind in ("int", "float", "bool")
+
+    @property
+    def is_category(self) -> bool:
+        """Whether the network gets it as the code of a word."""
+        return self.kind == "str" and bool(self.words)
+
+    @property
+    def is_prose(self) -> bool:
+        """Whether the network reads it as a text."""
+        return self.kind == "str" and not self.words and self.length >= WORDS_PER_TEXT
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,22 @@ class Roles:
     @property
     def categorical(self) -> tuple[str, ...]:
         """Names of the categorical features."""
-        return tuple(column.name for column in self.features if not column.is_numeric)
+        return tuple(column.name for column in self.features if column.is_category)
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Names of the features that are read as text."""
+        return tuple(column.name for column in self.features if column.is_prose)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of the features that are lists of numbers."""
+        return tuple(column.name for column in self.features if column.kind == "list[float]")
+
+    @property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """The words of each categorical feature, sorted."""
+        return {column.name: column.words for column in self.features if column.is_category}
 
     @property
     def nulls(self) -> tuple[str, ...]:
@@ -112,7 +144,7 @@ def tell(sample: Sample, key: str | None, label: str | None, day: str | None) ->
     columns = {name: _column(name, sample) for name in sample.rows.column_names}
     chosen = _key(sample, columns, key, label, day)
     features = []
-    left_out = [(name, "it holds arrays or objects; only single values are features") for name in sample.nested]
+    left_out = [(name, "it holds objects, or arrays of others than numbers") for name in sample.nested]
     for column in columns.values():
         if column.name in (chosen.name, label, day):
             continue
@@ -139,7 +171,9 @@ def _column(name: str, sample: Sample) -> Column:
         return Column(name, "bool", missing=missing, distinct=pc.count_distinct(values).as_py())
     if kind in ("integer", "floating"):
         return _of_numbers(name, "int" if kind == "integer" else "float", values, missing)
-    return Column(name, None, f"it is {values.type}; only numbers, texts and booleans are features")
+    if kind == "list of numbers":
+        return _of_lists(name, values.drop_null(), missing)
+    return Column(name, None, f"it is {values.type}; only numbers, texts, booleans and lists of numbers are features")
 
 
 def _why_no_name(name: str) -> str:
@@ -172,9 +206,21 @@ def _of_text(name: str, texts: pa.Array, sample: Sample) -> Column:
     missing = len(texts) - len(present)
     if sample.is_text and _all(present, _BOOL):
         return Column(name, "bool", missing=missing, distinct=len(counts))
-    return Column(
-        name, "str", missing=missing, words=tuple(counts) if len(counts) <= MOST_WORDS else (), distinct=len(counts)
-    )
+    is_category = len(counts) <= MOST_WORDS and len(counts) * ROWS_PER_WORD <= len(texts)
+    length = pc.mean(pc.count_substring_regex(present, r"\S+")).as_py()
+    return Column(name, "str", "", missing, words=tuple(counts) * is_category, distinct=len(counts), length=length)
+
+
+def _of_lists(name: str, lists: pa.Array, missing: int) -> Column:
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    usual = int(np.bincount(lengths).argmax())
+    is_usual = lengths == usual
+    if not usual or is_usual.mean() < USUAL_LENGTH:
+        found = f"its lists have {lengths.min()} to {lengths.max()} numbers"
+        return Column(name, None, f"{found}; expected as many in each")
+    flat = lists.filter(pa.array(is_usual)).flatten().to_numpy(zero_copy_only=False).reshape(-1, usual)
+    differs = bool((flat != flat[0]).any())
+    return Column(name, "list[float]", "", missing, distinct=1 + differs, length=usual)
 
 
 def _of_numbers(
@@ -196,7 +242,7 @@ def _why_no_feature(column: Column, rows: int) -> str:
     """Why a column that can be declared is no feature; empty if it is one."""
     if column.distinct < 2 and not column.missing:
         return "it has the same value in every row"
-    if column.kind == "str" and not (column.words and column.distinct * ROWS_PER_WORD <= rows):
+    if column.kind == "str" and not (column.is_category or column.is_prose):
         return f"it is text with {column.distinct:,} different values"
     if column.kind == "int" and column.distinct == rows and column.high - column.low < 2 * rows:
         return "it counts the rows"
@@ -206,7 +252,8 @@ def _why_no_feature(column: Column, rows: int) -> str:
 def _key(sample: Sample, columns: dict[str, Column], name: str | None, label: str | None, day: str | None) -> Column:
     rows = len(sample.rows)
     if name is None:
-        found = [c.name for c in columns.values() if c.name not in (label, day) and _repeated(sample, c, day) == 0]
+        others = [each for each in columns.values() if each.name not in (label, day) and not each.is_prose]
+        found = [each.name for each in others if _repeated(sample, each, day) == 0]
         if len(found) != 1:
             none = "no column identifies a row (text or integers, none missing, none twice)"
             several = f"{', '.join(found)}: each of them identifies a row"
@@ -236,6 +283,8 @@ def _repeated(sample: Sample, column: Column, day: str | None) -> int | None:
 
 
 def _label(sample: Sample, name: str) -> Label:
+    if pa.types.is_nested(sample.rows.schema.field(name).type):
+        raise SampleError(f"--label {name}: it holds lists; expected a class or a number in each row")
     distinct = pc.unique(sample.rows[name].cast(pa.string())).drop_null().to_pylist()
     if len(distinct) < 2:
         raise SampleError(f"--label {name}: it is the same in every row; expected at least two different values")

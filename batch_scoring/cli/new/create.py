@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from keyword import iskeyword
 from pathlib import Path
 
-from batch_scoring.cli.new import columns, landing, pipeline_files, sample, summary, training_sample
+from batch_scoring.cli.new import columns, landing, pipeline_files, sample, summary, training_sample, weights
 from batch_scoring.cli.new.columns import Roles
 from batch_scoring.cli.new.sample import Sample
+from batch_scoring.cli.new.weights import Weights
 from batch_scoring.config import loader
 from batch_scoring.config.loader import declared_pipeline
 from batch_scoring.config.pipeline import locate
@@ -52,15 +53,17 @@ def create(request: Request, say: Say) -> int:
     roles = columns.tell(found, request.key, request.label, request.day)
     days = landing.days_of(found, request.day, _yesterday())
     _check_rows(found, roles)
+    trained = weights.read(request.checkpoint) if request.checkpoint else None
     with _created(folder):
-        _write(folder, request, roles, found, min(days))
+        _write(folder, request.name, roles, found, min(days), trained)
         pipeline = declared_pipeline(request.name)
         landing.land(pipeline, found, days)
         rows = training_sample.write(pipeline, found, roles, sorted(days))
     say(summary.found(found, roles))
     say(summary.written(pipeline, found, sorted(days), rows))
-    if roles.label is None or request.checkpoint:
-        say(summary.next_with_weights(pipeline, roles, request.checkpoint))
+    if roles.label is None or trained:
+        vocabulary = training_sample.write_vocabularies(pipeline, roles)
+        say(summary.next_with_weights(pipeline, roles, trained, vocabulary, sorted(days)))
         return 0
     code = _run(f"batch_scoring.pipelines.{request.name}.train", [], say)
     code = code or _run("batch_scoring", ["backfill", request.name, max(days), max(days)], say)
@@ -108,18 +111,19 @@ def _created(folder: Path) -> Iterator[None]:
         raise
 
 
-def _write(folder: Path, request: Request, roles: Roles, found: Sample, first: str) -> None:
+def _write(folder: Path, name: str, roles: Roles, found: Sample, first: str, trained: Weights | None) -> None:
     """Write the pipeline's files."""
+    network = pipeline_files.network_of(name, roles, trained) if trained else pipeline_files.network(name, roles)
     files = {
-        "__init__.py": f'"""The pipeline {request.name}."""\n',
-        "schema.py": pipeline_files.schema(request.name, roles, found),
-        "pipeline.yaml": pipeline_files.spec(request.name, roles, found, first),
-        "network.py": pipeline_files.network(request.name, roles.label),
+        "__init__.py": f'"""The pipeline {name}."""\n',
+        "schema.py": pipeline_files.schema(name, roles, found),
+        "pipeline.yaml": pipeline_files.spec(name, roles, found, first),
+        "network.py": network,
     }
-    if roles.label and not request.checkpoint:
-        files["train.py"] = pipeline_files.training(request.name, roles.label)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    if roles.label and not trained:
+        files["train.py"] = pipeline_files.training(name, roles.label, roles)
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")
 
 
 def _run(module: str, arguments: list[str], say: Say) -> int:

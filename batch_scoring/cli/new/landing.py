@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from batch_scoring.cli.new.sample import Sample
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.config.spec import Csv
 from batch_scoring.errors import SampleError
 from batch_scoring.ingest.landing_files import day_folder
 
@@ -48,14 +49,20 @@ def land(pipeline: Pipeline, sample: Sample, days: Days) -> None:
             continue
         rows = sample.rows.filter(mask)
         if sample.is_text:
-            pipeline.landing.put(f"{day_folder(day)}rows.csv", _csv(rows, sample.delimiter))
+            pipeline.landing.put(f"{day_folder(day)}rows.csv", _csv(rows, sample.csv))
         else:
             pipeline.landing.put(f"{day_folder(day)}rows.parquet", _parquet(rows))
 
 
-def _csv(rows: pa.Table, delimiter: str) -> bytes:
+def _csv(rows: pa.Table, dialect: Csv) -> bytes:
     text = io.StringIO()  # Python's, because Arrow quotes every text, and a quoted word is never a missing number
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(
+        text,
+        delimiter=dialect.delimiter,
+        lineterminator="\n",
+        quoting=csv.QUOTE_NONE if dialect.quote == "none" else csv.QUOTE_MINIMAL,
+        quotechar=None if dialect.quote == "none" else dialect.quote,
+    )
     writer.writerow(rows.column_names)
     writer.writerows(zip(*(column.to_pylist() for column in rows.columns), strict=True))
     return text.getvalue().encode()

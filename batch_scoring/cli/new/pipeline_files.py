@@ -6,6 +6,7 @@ made of the texts in `templates/`.
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 from pathlib import Path
@@ -13,7 +14,8 @@ from string import Template
 
 from batch_scoring.cli.new.columns import Column, Label, Roles, bounds
 from batch_scoring.cli.new.sample import Sample
-from batch_scoring.runtime.printable import one_line
+from batch_scoring.cli.new.weights import Weights
+from batch_scoring.runtime.printable import one_line, some
 
 WIDTH = 120
 """Maximum length of a line of code."""
@@ -29,6 +31,9 @@ _OF_PANDERA = (
     *("strategy", "to_json", "to_json_schema", "to_schema", "to_yaml", "validate"),
 )
 """Attributes of a pandera model: a column of that name has a field of another one."""
+_NAME_SHOWN = 60
+"""Maximum number of characters of a weight's name."""
+_WEIGHTS_SHOWN = 100
 _WORDS_SHOWN = 60
 """Maximum number of characters of a comment's words."""
 
@@ -104,6 +109,10 @@ def _seen(column: Column, rows: int) -> str:
         found = f"{column.low:.6g} to {column.high:.6g}"
     elif column.kind == "bool":
         found = "true or false"
+    elif column.kind == "list[float]":
+        found = f"{column.length:.0f} numbers"
+    elif column.is_prose:
+        found = f"text, {column.length:.0f} words on average"
     else:
         found = _shortened(column.words)
     words = f" ({', '.join(map(_quoted, column.nulls))} too)" if column.nulls else ""
@@ -134,6 +143,8 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
             f'  schema: "schema:{name}"',
             *_listed("numeric", roles.numeric),
             *_listed("categorical", roles.categorical),
+            *_listed("text", roles.text),
+            *_listed("vectors", roles.vectors),
             *(f"  # left out: {one_line(column) or 'a column'}: {why}" for column, why in roles.left_out),
             "model:",
             f"  bundle: {pipeline}/models/v1  # below the data root; a new model gets a folder of its own",
@@ -145,8 +156,12 @@ def spec(pipeline: str, roles: Roles, sample: Sample, first: str) -> str:
 
 def _csv(roles: Roles, sample: Sample) -> str:
     settings = []
-    if sample.delimiter != ",":
-        settings.append(f"delimiter: {json.dumps(sample.delimiter)}")
+    if sample.csv.delimiter != ",":
+        settings.append(f"delimiter: {json.dumps(sample.csv.delimiter)}")
+    if sample.csv.newlines:
+        settings.append("newlines: true")
+    if sample.csv.quote == "none":
+        settings.append("quote: none")
     if roles.nulls and sample.is_text:
         settings.append(f"null_values: {json.dumps(['', *roles.nulls])}")
     return ", ".join(settings)
@@ -194,20 +209,151 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def network(pipeline: str, label: Label | None) -> str:
-    """Return the text of `network.py`."""
-    is_regression = label is not None and not label.classes
-    outputs = "1, the predicted value" if is_regression else "number of classes; each has a logit"
-    return _filled("network", pipeline, outputs=outputs)
+def network(pipeline: str, roles: Roles) -> str:
+    """Return the text of `network.py`; it has the parts for texts and vectors only if there are some."""
+    is_regression = roles.label is not None and not roles.label.classes
+    extras = [name for name, columns in (("tokens", roles.text), ("vectors", roles.vectors)) if columns]
+    parts = [_NETWORK_PARTS[name] for name in extras]
+    sizes = "".join(f"{name}: int, " for name in extras)
+    tensors = "".join(f", {name}: torch.Tensor" for name in extras)
+    embedded = "embeddings" if roles.text else "embeddings of categories"
+    return _filled(
+        "network",
+        pipeline,
+        outputs="1, the predicted value" if is_regression else "number of classes; each has a logit",
+        inputs=f"{embedded}, numbers{', vectors' * bool(roles.vectors)}",
+        init=_def("__init__", f"numeric: int, categories: list[int], {sizes}outputs: int, hidden: int = 64", "None"),
+        forward=_def("forward", f"numeric: torch.Tensor, categorical: torch.Tensor{tensors}", "torch.Tensor"),
+        **{field: "".join(part[field] for part in parts) for field in _NETWORK_PARTS["tokens"]},
+    )
 
 
-def training(pipeline: str, label: Label) -> str:
+_NETWORK_PARTS = {
+    "tokens": {
+        "described": "        tokens: number of the tokenizer's tokens.\n",
+        "layers": "        self.tokens = nn.Embedding(tokens, 32, padding_idx=0)\n",
+        "width": " + 32",
+        "tensors": "            tokens: int64[rows, longest]; 0 is padding.\n",
+        "read": "        length = (tokens != 0).sum(dim=1, keepdim=True).clamp(min=1)\n"
+        "        text = self.tokens(tokens).sum(dim=1) / length\n",
+        "parts": ", text",
+    },
+    "vectors": {
+        "described": "        vectors: number of numbers in the lists of all vector features.\n",
+        "layers": "        self.vectors = nn.LayerNorm(vectors)\n",
+        "width": " + vectors",
+        "tensors": "            vectors: float32[rows, v]; NaN where a list is missing.\n",
+        "read": "        vector = self.vectors(vectors.nan_to_num(0.0))\n",
+        "parts": ", vector",
+    },
+}
+"""What the network needs for more than numbers and categories, by input and place in the template."""
+
+
+def _def(name: str, parameters: str, returns: str) -> str:
+    """Return the first line of a method, on as many lines as it needs."""
+    own = ["self", *filter(None, parameters.split(", "))]
+    line = f"    def {name}({', '.join(own)}) -> {returns}:"
+    if len(line) <= WIDTH:
+        return line
+    inner = f"        {', '.join(own)}"
+    inner = inner if len(inner) <= WIDTH else "\n".join(f"        {each}," for each in own)
+    return f"    def {name}(\n{inner}\n    ) -> {returns}:"
+
+
+def network_of(pipeline: str, roles: Roles, weights: Weights) -> str:
+    """Return the text of `network.py` for weights: their outline, and where the owner's class goes."""
+    inputs = {"numeric": roles.numeric, "categorical": roles.categorical, "tokens": roles.text}
+    filled = {name: columns for name, columns in (inputs | {"vectors": roles.vectors}).items() if columns}
+    arguments = ", ".join(f"{name}: {_annotation(value)}" for name, value in weights.arguments.items())
+    return _filled(
+        "network_of_weights",
+        pipeline,
+        typing="from typing import Any\n\n" if "Any" in arguments else "",
+        file=_plain(weights.file.name),
+        outline="\n".join(f"#     {line}".rstrip() for line in _outline(weights)),
+        init=_def("__init__", arguments, "None"),
+        forward=_def("forward", ", ".join(f"{name}: torch.Tensor" for name in filled), "torch.Tensor"),
+        inputs="\n".join(line for name, columns in filled.items() for line in _described(name, columns)),
+        outputs=weights.outputs,
+    )
+
+
+def _outline(weights: Weights) -> Iterator[str]:
+    """Yield what a file of weights tells, in lines."""
+    names = [one_line(name) for name in weights.shapes]
+    width = min(max(map(len, names)), _NAME_SHOWN)
+    for name, shape in zip(names[:_WEIGHTS_SHOWN], weights.shapes.values(), strict=False):
+        yield f"{name[:_NAME_SHOWN]:{width}}  {shape}"
+    if (more := len(names) - _WEIGHTS_SHOWN) > 0:
+        yield f"and {more} more"
+    yield ""
+    notes = {
+        "in the file's entry": weights.entry,
+        "also in": some(weights.others),
+        "before each name": weights.prefix,
+        "not of the network": some(weights.left_out),
+        "built with": json.dumps(dict(weights.arguments)) if weights.arguments else "",
+    }
+    for name, value in notes.items():
+        if value:
+            yield from textwrap.wrap(f"{name}: {one_line(value)}", YAML_WIDTH, subsequent_indent="    ")
+
+
+def _annotation(value: object) -> str:
+    """Return the annotation of an argument, by the file's value of it."""
+    kinds = {bool: "bool", int: "int", float: "float", str: "str"}
+    if isinstance(value, list | tuple):
+        inner = {kinds.get(type(item), "Any") for item in value}
+        return f"list[{inner.pop() if len(inner) == 1 else 'Any'}]"
+    return kinds.get(type(value), "Any")
+
+
+def _described(name: str, columns: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of a docstring that say which columns an input has, in order."""
+    names = ", ".join(map(one_line, columns)).replace("\\", "/").replace('"', "'")
+    yield from textwrap.wrap(
+        f"{name}: {_INPUTS[name].format(count=len(columns))}: {names}.",
+        WIDTH,
+        initial_indent=" " * 12,
+        subsequent_indent=" " * 16,
+        break_on_hyphens=False,
+    )
+
+
+_INPUTS = {
+    "numeric": "float32[rows, {count}], NaN is a missing value",
+    "categorical": "int64[rows, {count}], 0 is a missing or unknown word, 1 the first of vocabulary.json "
+    "(if training counted from 0: categorical.clamp(min=1) - 1)",
+    "tokens": "int64[rows, longest], of the texts",
+    "vectors": "float32[rows, v], NaN is a missing list",
+}
+"""What each input is."""
+
+
+def training(pipeline: str, label: Label, roles: Roles) -> str:
     """Return the text of `train.py`."""
     kind, classes = ("classes", _classes(label.classes)) if label.classes else ("numbers", "")
-    return _filled(f"train_{kind}", pipeline, label=_literal(label.name), classes=classes)
+    parts = dict(_PLAIN_TRAINING)
+    if roles.vectors:
+        parts["arguments"] = '        "vectors": data.tensors["vectors"].shape[1],\n'
+    if roles.text:
+        parts = _TEXT_TRAINING | {"arguments": '        "tokens": data.vocabulary_size,\n'}
+        if roles.vectors:
+            parts["arguments"] += '        "vectors": next(data.batches(1))[0]["vectors"].shape[1],\n'
+    return _filled(f"train_{kind}", pipeline, label=_literal(label.name), classes=classes, **parts)
 
 
-def _filled(template: str, pipeline: str, **parts: str) -> str:
+_PLAIN_TRAINING = {"settings": "", "learned": "", "arguments": "", "numeric": 'data.tensors["numeric"]'}
+_TEXT_TRAINING = {
+    "settings": 'TOKENS = 4_000\n"""Pieces of words that the tokenizer learns, at most."""\n',
+    "learned": "    data.train_tokenizer(TOKENS)\n",
+    "numeric": 'torch.cat([tensors["numeric"] for tensors, _ in data.batches(BATCH_ROWS)])',
+}
+"""Parts of the script with and without text: `data.tensors` would have all texts in the width of the longest."""
+
+
+def _filled(template: str, pipeline: str, **parts: object) -> str:
     text = (_TEMPLATES / f"{template}.py.txt").read_text(encoding="utf-8")
     return Template(text).substitute(name=pipeline, **parts)
 

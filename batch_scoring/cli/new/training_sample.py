@@ -1,5 +1,6 @@
 """The rows that a new pipeline's first model is trained on: those that its schema accepts, with their labels."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -36,6 +37,15 @@ def write(pipeline: Pipeline, sample: Sample, roles: Roles, days: Sequence[str])
     file(pipeline).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file(pipeline))
     return len(table)
+
+
+def write_vocabularies(pipeline: Pipeline, roles: Roles) -> Path | None:
+    """Write the words of the categorical features, sorted, for weights from elsewhere; None if there are none."""
+    if not roles.vocabularies:
+        return None
+    place = file(pipeline).with_name("vocabulary.json")
+    place.write_text(json.dumps(roles.vocabularies, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return place
 
 
 def _accepted(

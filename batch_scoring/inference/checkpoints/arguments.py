@@ -6,7 +6,7 @@ message of the refusal offers them.
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from batch_scoring.errors import UnsoundError
@@ -14,6 +14,9 @@ from batch_scoring.runtime.printable import some
 
 DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 """Entries of a file that are taken as the arguments, if it has all of them."""
+
+ENTRIES = ("hyper_parameters", "hparams", "model_args", "arguments", "args", "kwargs", "model_config", "config")
+"""Entries under which training code keeps what it built the network with; the first is Lightning's."""
 
 
 def find(content: object, network_class: Callable[..., object], given: dict[str, Any] | None) -> dict[str, Any]:
@@ -45,6 +48,17 @@ def find(content: object, network_class: Callable[..., object], given: dict[str,
             f"{getattr(network_class, '__name__', 'the network')} needs {', '.join(needed)}: name "
             f"--arguments '{_example(needed, content)}'"
         )
+    return {}
+
+
+def offered(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The arguments that a file has of itself: the three dimensions, or those of the first entry that holds some."""
+    if all(name in content for name in DIMENSIONS):
+        return {name: content[name] for name in DIMENSIONS}
+    for entry in ENTRIES:
+        if isinstance(held := content.get(entry), dict):
+            named = {name: value for name, value in held.items() if isinstance(name, str) and name.isidentifier()}
+            return {name: value for name, value in named.items() if _is_short(value) or _is_short_list(value)}
     return {}
 
 

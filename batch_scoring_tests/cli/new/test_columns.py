@@ -101,7 +101,59 @@ def test_files_with_types_are_believed(sampled: Read) -> None:
     number = column_of(found, "number")
     assert isinstance(number, Column) and number.is_text and number.kind == "float"
     assert column_of(found, "some") == "its numbers are texts, and some are missing; write numbers and nulls"
-    assert "only numbers, texts and booleans" in str(column_of(found, "deep"))
+    assert "only numbers, texts, booleans and lists of numbers" in str(column_of(found, "deep"))
+
+
+# texts and lists of numbers
+
+
+def sentence(n: int) -> str:
+    return f"the parcel {n} has not come"
+
+
+def test_texts_of_several_words_are_read_and_names_are_not(sampled: Read) -> None:
+    sample = sampled(rows(note=sentence, name=lambda n: f"Anna Maria {n // 2}", kind=lambda n: sentence(n % 4)))
+    roles = tell(sample, None, None, None)  # and no text is the key
+    assert (roles.key.name, roles.text, roles.categorical) == ("id", ("note",), ("kind",))
+    assert roles.left_out == (("name", "it is text with 30 different values"),)
+    assert roles.vocabularies == {"kind": tuple(map(sentence, range(4)))}
+
+
+VECTORS = {
+    "floats": (lambda n: [n / 7, 1.5], ("list[float]", 0, 2)),
+    "integers first": (lambda n: [1, 2, 3] if n < 30 else [0.5, 1, n], ("list[float]", 0, 3)),
+    "some missing": (lambda n: [n, 1] if n % 3 else None, ("list[float]", 20, 2)),
+    "one of another length": (lambda n: [n, 1] if n else [1], ("list[float]", 0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("case", VECTORS)
+def test_lists_of_as_many_numbers_are_vectors(sampled: Read, name: str, case: str) -> None:
+    made, expected = VECTORS[case]
+    floats = lambda n: made(n) and [*map(float, made(n))]  # noqa: E731
+    found = column_of(sampled(rows(c=made if name == "a.jsonl" else floats), name))
+    assert isinstance(found, Column), found
+    assert (found.kind, found.missing, found.length) == expected
+
+
+LISTS_LEFT_OUT = {
+    "of other lengths": (lambda n: [1.0] * (n % 4 + 1), "its lists have 1 to 4 numbers; expected as many in each"),
+    "empty": (lambda n: [], "its lists have 0 to 0 numbers"),
+    "of words": (lambda n: ["a"], "it holds objects, or arrays of others than numbers"),
+    "the same": (lambda n: [1, 2], "it has the same value in every row"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS_LEFT_OUT)
+def test_lists_that_are_no_vectors_are_left_out(sampled: Read, case: str) -> None:
+    made, why = LISTS_LEFT_OUT[case]
+    assert str(column_of(sampled(rows(c=made, x=lambda n: n / 3), "a.jsonl"))).startswith(why)
+
+
+def test_a_list_is_no_label(sampled: Read) -> None:
+    with pytest.raises(SampleError, match="--label c: it holds lists; expected a class or a number in each row"):
+        tell(sampled(rows(c=lambda n: [n, 1], x=lambda n: n / 3), "a.jsonl"), "id", "c", None)
 
 
 # key

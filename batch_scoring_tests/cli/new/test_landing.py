@@ -1,6 +1,7 @@
 """A sample's rows by their days, in files that read as the sample does."""
 
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,19 @@ def test_rows_land_on_the_days_of_a_column_with_their_cells_as_they_are(tiny: Ti
     assert list(landed(tiny.pipeline)) == ["2024-01-01", "2024-01-02", "2024-01-03"]
     first = tiny.pipeline.landing.read("dt=2024-01-01/rows.csv").decode()
     assert first == 'id;x;text;day\nk0;0;;2024-01-01\nk3;NA;"a ""b"", c";2024-01-01\nk6;6;;2024-01-01\n'
+
+
+@pytest.mark.parametrize("cell", ['"two\nlines"', '"a" or "b"'])
+def test_rows_of_a_day_are_in_the_dialect_of_the_sample(tiny: TinyProject, tmp_path: Path, cell: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,day,text\n" + "".join(f"k{n},2024-01-0{n % 2 + 1},{cell}\n" for n in range(9)))
+    sample = read(file)
+    landing.land(tiny.pipeline, sample, landing.days_of(sample, "day", YESTERDAY))
+    [version] = landing_files.list_day(tiny.pipeline.landing, "2024-01-01")
+    with landing_files.open_rows(tiny.pipeline.landing, version, sample.csv) as rows:
+        [part] = rows.read(0, 100)
+    assert part.batch["text"].cast("string").to_pylist() == [cell.strip('"') if "\n" in cell else cell] * 5
+    assert not part.broken
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch_scoring.cli.new.sample import read
+from batch_scoring.config.spec import Csv
 from batch_scoring.errors import SampleError
 from batch_scoring_tests.cli.new.conftest import Read, Write
 
@@ -16,7 +17,7 @@ ROWS = [{"id": f"k{n}", "x": n / 2, "word": " red " if n % 2 else ""} for n in r
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_of_a_csv_file_is_found_and_its_text_trimmed(sampled: Read, delimiter: str) -> None:
     sample = sampled(ROWS, delimiter=delimiter)
-    assert (sample.delimiter, sample.is_text, sample.unreadable, len(sample.rows)) == (delimiter, True, 0, 6)
+    assert (sample.csv.delimiter, sample.is_text, sample.unreadable, len(sample.rows)) == (delimiter, True, 0, 6)
     assert sample.rows["word"].to_pylist() == [None, "red"] * 3
     assert sample.rows["x"].to_pylist()[:2] == ["0.0", "0.5"]
 
@@ -28,21 +29,47 @@ def test_delimiters_within_quotes_do_not_count(tmp_path: Path) -> None:
 
 
 def test_files_with_types_keep_them_and_name_their_nested_fields(sampled: Read) -> None:
-    rows = [row | {"deep": {"a": 1}, "list": [1]} for row in ROWS]
+    rows = [row | {"deep": {"a": 1}, "list": [1], "words": ["a"]} for row in ROWS]
     sample = sampled(rows, "a.jsonl")
     assert {name: str(sample.rows.schema.field(name).type) for name in sample.rows.column_names} == {
         "id": "string",
         "x": "double",
         "word": "string",
+        "list": "list<element: double>",
     }
-    assert sample.nested == ("deep", "list") and not sample.is_text
-    assert sampled(rows, "a.parquet").rows.column_names == [*ROWS[0], "deep", "list"]
+    assert sample.nested == ("deep", "words") and not sample.is_text
+    sample = sampled(rows, "a.parquet")
+    assert sample.rows.column_names == [*ROWS[0], "list"] and sample.nested == ("deep", "words")
+
+
+def test_one_broken_line_does_not_hide_a_list_of_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": 1, "v": [1, 2]}\n{"id": 2, "v": [1, "a"]}\n{"id": 3, "v": [1.5, 2]}\n')
+    sample = read(file)
+    assert sample.rows["v"].to_pylist() == [[1.0, 2.0], [1.5, 2.0]] and sample.unreadable == 1
 
 
 def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("id,x\n1,2\n3\n4,5\n")
     assert (read(file).unreadable, len(read(file).rows)) == (1, 2)
+    assert read(file).why_unreadable.startswith("line 3: ")
+
+
+DIALECTS = {
+    "line breaks in cells": ('id,x\n1,"two\nlines"\n2,one\n', {"newlines": True}, ["two\nlines", "one"]),
+    "quotes as text": ('id,x\n1,5" wide\n2,"a" or "b"\n', {"quote": "none"}, ['5" wide', '"a" or "b"']),
+    "neither": ('id,x\n1,"a, b"\n2,c\n', {}, ["a, b", "c"]),
+}
+
+
+@pytest.mark.parametrize("case", DIALECTS)
+def test_the_dialect_is_the_one_that_loses_the_fewest_rows(tmp_path: Path, case: str) -> None:
+    content, settings, expected = DIALECTS[case]
+    (tmp_path / "a.csv").write_text(content)
+    sample = read(tmp_path / "a.csv")
+    assert sample.rows["x"].to_pylist() == expected and sample.unreadable == 0
+    assert sample.csv == Csv(**settings)
 
 
 @pytest.mark.parametrize(

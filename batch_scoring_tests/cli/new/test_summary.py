@@ -8,10 +8,21 @@ import pytest
 from batch_scoring.cli import subcommands
 from batch_scoring.cli.new import summary
 from batch_scoring.cli.new.columns import tell
+from batch_scoring.cli.new.weights import Weights
 from batch_scoring_tests.cli.new.conftest import Read
 from batch_scoring_tests.telco import customers
 from batch_scoring_tests.tiny import TinyProject
 
+WEIGHTS = Weights(
+    Path("/my models/a.pt"),
+    "model",
+    ("average",),
+    "module.",
+    {"last.weight": (1, 8), "last.bias": (1,)},
+    (),
+    {"hidden_dims": [8, 4], "name": "it's"},
+    None,
+)
 DAYS = [f"2024-01-{number:02d}" for number in range(1, 29)]
 
 
@@ -28,7 +39,7 @@ def test_what_is_found_is_said_line_by_line(sampled: Read) -> None:
     assert "label        tenure: a number\n" in summary.found(sample, tell(sample, "customerID", "tenure", None))
 
 
-@pytest.mark.parametrize(("days", "said"), [(DAYS[:1], 2), (DAYS[:2], 3), (DAYS, 4)])
+@pytest.mark.parametrize(("days", "said"), [(DAYS[:1], 2), (DAYS[:2], 3), (DAYS, 3)])
 def test_the_commands_of_the_next_steps_are_complete(tiny: TinyProject, days: list[str], said: int) -> None:
     text = summary.next_steps(tiny.pipeline, days) + summary.repair(tiny.pipeline, days)
     commands = [line.partition("batch-scoring ")[2] for line in text.splitlines() if "batch-scoring " in line]
@@ -41,12 +52,23 @@ def test_the_commands_of_the_next_steps_are_complete(tiny: TinyProject, days: li
     assert f"python -m batch_scoring.pipelines.{tiny.name}.train" in text
 
 
-def test_the_command_for_weights_names_all_classes_and_is_quoted(tiny: TinyProject, sampled: Read) -> None:
+def test_the_command_for_weights_names_all_classes_and_is_quoted(
+    tiny: TinyProject, sampled: Read, tmp_path: Path
+) -> None:
+    vocabulary = tmp_path / "my words.json"
+    vocabulary.write_text("{}")
     sample = sampled(customers(400))
     roles = tell(sample, None, "PaymentMethod", None)
-    text = summary.next_with_weights(tiny.pipeline, roles, Path("/my models/a.pt"))
-    words = shlex.split(text.partition("- batch-scoring ")[2].replace("\\\n", " "))
+    text = summary.next_with_weights(tiny.pipeline, roles, WEIGHTS, vocabulary, DAYS)
+    words = shlex.split(text.partition("- batch-scoring ")[2].partition("\n  leave")[0].replace("\\\n", " "))
     assert words[words.index("--checkpoint") + 1] == "/my models/a.pt"
+    assert words[words.index("--arguments") + 1] == '{"hidden_dims": [8, 4], "name": "it\'s"}'
+    assert words[words.index("--version") + 1] == Path(tiny.pipeline.bundle.uri).name
+    assert words[words.index("--entry") + 1] == "model" and words[words.index("--vocabulary") + 1] == str(vocabulary)
+    assert "--logits" not in words
+    command = subcommands._batch_scoring.get_command(None, words[0])  # type: ignore[arg-type]
+    assert command is not None
+    command.make_context(words[0], words[1:])
     at = words.index("--classes")
     assert words[at + 1 : at + 5] == [
         "Bank transfer (automatic)",
@@ -54,7 +76,21 @@ def test_the_command_for_weights_names_all_classes_and_is_quoted(tiny: TinyProje
         "Electronic check",
         "Mailed check",
     ]
-    assert "--checkpoint FILE" in summary.next_with_weights(tiny.pipeline, tell(sample, None, None, None), None)
+
+
+@pytest.mark.parametrize(("label", "said"), [("Churn", "--classes No Yes --logits 1"), ("tenure", "--regression")])
+def test_the_task_follows_from_the_label_and_the_last_weights(
+    tiny: TinyProject, sampled: Read, label: str, said: str
+) -> None:
+    roles = tell(sampled(customers(400)), None, label, None)
+    assert f" {said} \\\n" in summary.next_with_weights(tiny.pipeline, roles, WEIGHTS, None, DAYS)
+
+
+def test_what_no_file_tells_is_asked_for(tiny: TinyProject, sampled: Read) -> None:
+    roles = tell(sampled(customers(400)), None, None, None)
+    text = summary.next_with_weights(tiny.pipeline, roles, None, None, DAYS)
+    assert "--checkpoint FILE" in text and "--classes CLASS …" in text and "--vocabulary" not in text
+    assert "add --outputs probabilities if" in text and """add --arguments '{"NAME": VALUE}' if""" in text
 
 
 def test_what_is_written_is_said_with_what_is_lost(tiny: TinyProject, sampled: Read) -> None:
