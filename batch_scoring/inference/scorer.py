@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
 """Size of the widest layer's activation in one forward pass: on a CPU, what stays in the second-level cache."""
 
-TOKENS = {"cpu": 8_192, "cuda": 262_144}
+TOKENS = {"cpu": 2_048, "cuda": 262_144}
 """Size of the automatic batch in tokens, where rows differ in length."""
 
 LONG_ROWS = 4_096

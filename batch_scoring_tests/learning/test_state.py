@@ -104,7 +104,7 @@ def test_texts_of_a_batch_have_the_width_that_scoring_gives_them(tiny: TinyProje
         widths |= dict.fromkeys(positions.tolist(), tensors["tokens"].shape[1])
         whole = data.tensors["tokens"][positions]
         assert torch.equal(tensors["tokens"], whole[:, : tensors["tokens"].shape[1]]) and not whole[:, 48:].any()
-    assert {*widths.values()} == {16, 32, 48} and len(widths) == len(data)
+    assert {*widths.values()} == {8, 16, 24, 32, 40, 48} and len(widths) == len(data)
     network = data.network(outputs=2)
     data.write(tmp_path / "v1", network, classes=CLASSES, expected=data.outputs(network))
     model = load_bundle(open_folder(str(tmp_path / "v1")), model_code(tiny.pipeline))

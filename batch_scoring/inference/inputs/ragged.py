@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NARROWEST = 16
-"""The least width. Half of it saved no time on titles of 15 tokens."""
+STEP, FINE = 8, 64
+"""Widths are multiples of `STEP` up to `FINE`, where a step is a large share of a text: with multiples of 16, tickets of
+34 tokens took 10 % longer, and subject lines of 8 tokens twice as long."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Ragged:
 
 
 def widths(longest: int, *, exact: bool = False) -> np.ndarray:
-    """The widths up to the longest row: 16, 32, 48, 64, 96, 128, 192, 256 and so on, two a doubling.
+    """The widths up to the longest row: 8, 16, 24 … 64, then 96, 128, 192, 256 and so on, two a doubling.
 
     Args:
         longest: the last width.
@@ -51,11 +52,10 @@ def widths(longest: int, *, exact: bool = False) -> np.ndarray:
     """
     if exact:
         return np.arange(1, longest + 1)
-    found = [NARROWEST]
+    found = [*range(STEP, FINE + 1, STEP)]
     while found[-1] < longest:
-        power = 1 << (found[-1].bit_length() - 1)
-        found.append(found[-1] + max(power // 2, NARROWEST) if found[-1] == power else 2 * power)
-    return np.array([*found[:-1], longest] if found[-1] > longest else found, np.int64)
+        found += [3 * found[-1] // 2, 2 * found[-1]]
+    return np.array([*(width for width in found if width < longest), longest], np.int64)
 
 
 def by_width(lengths: np.ndarray, steps: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -12,14 +12,16 @@ from batch_scoring.inference.inputs.ragged import Ragged, by_width, widths
     ("longest", "expected"),
     [
         (1, [1]),
-        (16, [16]),
-        (17, [16, 17]),
-        (100, [16, 32, 48, 64, 96, 100]),
-        (256, [16, 32, 48, 64, 96, 128, 192, 256]),
-        (1000, [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000]),
+        (8, [8]),
+        (9, [8, 9]),
+        (64, [8, 16, 24, 32, 40, 48, 56, 64]),
+        (100, [8, 16, 24, 32, 40, 48, 56, 64, 96, 100]),
+        (256, [8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256]),
+        (300, [8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256, 300]),
+        (1000, [8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256, 384, 512, 768, 1000]),
     ],
 )
-def test_two_widths_a_doubling(longest: int, expected: list[int]) -> None:
+def test_widths_are_fine_where_texts_are_short_and_two_a_doubling_beyond(longest: int, expected: list[int]) -> None:
     assert widths(longest).tolist() == expected
 
 
