@@ -19,6 +19,9 @@ READ_ROWS = 65_536
 """Rows of a record batch. With twice as many, ten million rows take a twentieth less time and 40 MB more, but one
 million rows take half as long again: touching fresh memory costs more than all the work done on it."""
 
+READ_BYTES = 64 * 1024**2
+"""Size of a record batch, at most: rows with texts, vectors or images may have 100 kB each."""
+
 _GROUP_ROWS = 131_072
 """Minimum rows of a row group, except for the last one."""
 
@@ -149,10 +152,21 @@ def read(
         stream: the open file.
         columns: columns to read; all if None.
         dictionary: text columns to keep dictionary-encoded.
-        batch_rows: maximum rows of a record batch.
+        batch_rows: maximum rows of a record batch; fewer where these would have more than `READ_BYTES`.
     """
     parquet = open_file(stream, dictionary)
-    yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
+    most = max(1, min(batch_rows, READ_BYTES // _row_bytes(parquet.metadata, columns)))
+    yield from parquet.iter_batches(most, columns=columns, use_threads=False)
+
+
+def _row_bytes(file: pq.FileMetaData, columns: list[str] | None) -> int:
+    """Size of a row of some columns, on average, in the row group where it is largest; at least 1."""
+    largest = 1
+    for group in map(file.row_group, range(file.num_row_groups)):
+        cells = map(group.column, range(group.num_columns))
+        wanted = [cell for cell in cells if columns is None or cell.path_in_schema.split(".")[0] in columns]
+        largest = max(largest, sum(cell.total_uncompressed_size for cell in wanted) // max(group.num_rows, 1))
+    return largest
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -85,3 +85,13 @@ def test_small_batches_become_row_groups_that_keep_their_dictionaries(tmp_path: 
 def test_a_file_without_rows_has_its_columns(tmp_path: Path) -> None:
     assert written(tmp_path / "none.parquet").schema_arrow.names == SCHEMA.names
     assert written(tmp_path / "empty.parquet", rows().slice(0, 0)).read().num_rows == 0
+
+
+def test_rows_with_large_cells_are_read_few_at_a_time(tmp_path: Path) -> None:
+    cells = {"id": pa.array(range(300)), "photo": pa.array([bytes([row % 256]) * 1_000_000 for row in range(300)])}
+    pq.write_table(pa.table(cells), tmp_path / "a.parquet", use_dictionary=False)
+    with (tmp_path / "a.parquet").open("rb") as file:
+        found = [(batch.num_rows, batch.nbytes) for batch in parquet.read(file)]
+    assert sum(rows for rows, _ in found) == 300 and max(size for _, size in found) <= 64 * 2**20
+    with (tmp_path / "a.parquet").open("rb") as file:
+        assert [batch.num_rows for batch in parquet.read(file, ["id"])] == [300]

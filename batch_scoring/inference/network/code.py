@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from batch_scoring.config.pipeline import Pipeline
+from batch_scoring.errors import CodeError
 from batch_scoring.inference.inputs import own_encoder
 from batch_scoring.inference.inputs.transform import Function, Rules
 
@@ -37,14 +38,20 @@ class ModelCode:
         """Import what the spec names.
 
         Raises:
-            CodeError: a module cannot be imported, or lacks what the spec names.
+            CodeError: a module cannot be imported, or lacks what the spec names; or two of them define fit.
         """
         features, network = pipeline.spec.features, pipeline.load(pipeline.spec.model.network)
         transform = pipeline.load(features.transform) if features.transform else None
         encode = pipeline.load(features.encode) if features.encode else None
         modules = [reference.split(":")[0] for reference in (features.transform, features.encode) if reference]
-        fits = (getattr(sys.modules[f"{pipeline.package}.{module}"], "fit", None) for module in modules)
-        return cls(network, transform, next(filter(None, fits), None), encode)
+        fits = {module: getattr(sys.modules[f"{pipeline.package}.{module}"], "fit", None) for module in modules}
+        found = dict.fromkeys(filter(None, fits.values()))
+        if len(found) > 1:
+            raise CodeError(
+                f"{pipeline.name}: {' and '.join(fits)} both define fit, and one of them learns what both functions "
+                "get: define it in one module, and import it in the other"
+            )
+        return cls(network, transform, next(iter(found), None), encode)
 
     @classmethod
     def given(cls, code: "ModelCode | NetworkClass") -> "ModelCode":

@@ -51,3 +51,12 @@ def test_networks_that_pack_their_sequences_round_by_the_lengths_beside_a_text(k
     rows = pa.Table.from_batches([letters(300)])
     assert rounds_by_lengths(model, rows) == issubclass(kind, Recurrent)
     assert not rounds_by_lengths(model_of(kind), rows), "not where each length is a width of its own"
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_network_that_packs_is_found_where_all_texts_have_one_length(kind: type[Reader]) -> None:
+    same = pa.table(
+        {"id": range(1_024), "title": ["the cat sat"] * 1_024, "body": ["on a mat"] * 1_024, "x": [0.5] * 1_024}
+    )
+    model = LoadedModel(manifest(), "", kind().eval(), GOLDEN, tokenizer())
+    assert rounds_by_lengths(model, same) == issubclass(kind, Recurrent)

@@ -1,5 +1,7 @@
 """A model's code is what the spec names; a network's class alone stands for a model that needs no more."""
 
+import sys
+
 import pytest
 
 from batch_scoring.errors import CodeError
@@ -25,3 +27,18 @@ def test_code_that_cannot_be_imported_is_named(tiny: TinyProject) -> None:
     tiny.write_code(network="import nothing_of_this_name")
     with pytest.raises(CodeError, match=r"network:Net cannot be loaded .*'nothing_of_this_name'"):
         ModelCode.of(pipeline)
+
+
+def test_two_functions_share_one_fit(tiny: TinyProject) -> None:
+    """The other one would never be called, and its function would get a state without its values."""
+    for module in ("features", "pictures"):
+        (tiny.folder / f"{module}.py").write_text("def fit(rows): ...\ndef make(rows, fitted): ...\n")
+    tiny.spec["features"] |= {"transform": "features:make", "encode": "pictures:make"}
+    tiny.write_spec()
+    with pytest.raises(CodeError, match=r"features and pictures both define fit"):
+        ModelCode.of(tiny.pipeline)
+    tiny.write_spec()
+    (tiny.folder / "pictures.py").write_text("from .features import fit\ndef make(rows, fitted): ...\n")
+    sys.modules.pop(f"batch_scoring.pipelines.{tiny.name}.pictures", None)
+    code = ModelCode.of(tiny.pipeline)
+    assert code.fit is not None and code.fit.__module__.endswith(".features")
