@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.errors import ScoringError
+from batch_scoring.inference.inputs.encoded import GRID
 from batch_scoring.inference.manifest import Manifest
 from batch_scoring.inference.scorer import ScoredBatch, Scorer
 
@@ -79,7 +80,14 @@ class Occlusion:
             yield ", ".join(f"{names[at]}{cell} {block[at, row]:{form}}" for at, cell in pairs)
 
     def _scores(self, rows: pa.RecordBatch) -> np.ndarray:
-        return _by_position(self._scorer.score_batch(rows), self._column)
+        try:
+            return _by_position(self._scorer.score_batch(rows), self._column)
+        except ScoringError:
+            # a usual value may be impossible beside a row's others; of so few rows all may raise
+            if rows.num_rows <= GRID:
+                raise
+            parts = (rows.slice(start, GRID) for start in range(0, rows.num_rows, GRID))
+            return np.concatenate([self._scores(part) for part in parts])
 
 
 def usual_values(reference: pa.Table, manifest: Manifest) -> dict[str, pa.Scalar]:

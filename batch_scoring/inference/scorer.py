@@ -224,10 +224,11 @@ class Scorer:
             The record batch that a piece completes, None before its last piece; and the piece.
         """
         for batch in batches:
-            if self._encoder.is_ragged:
+            if self._encoder.row_bytes:  # beside texts, too
+                most = LONG_ROWS if self._encoder.is_ragged else batch.num_rows
+                rows = max(GRID, min(most, ARRAY_BYTES // self._encoder.row_bytes // GRID * GRID))
+            elif self._encoder.is_ragged:
                 rows = -(-batch.num_rows // max(1, -(-batch.num_rows // LONG_ROWS)))
-            elif self._encoder.row_bytes:
-                rows = max(GRID, ARRAY_BYTES // self._encoder.row_bytes // GRID * GRID)
             else:
                 passes = -(-batch.num_rows // self.batch_rows)
                 pieces = -(-passes // (PASSES * threads)) * threads if passes > PASSES else 1

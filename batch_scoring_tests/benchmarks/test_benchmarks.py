@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from batch_scoring.inference.acceptance import agreement
-from benchmarks import decisions, engine, instruction_sets, networks, peers, side_by_side, workload
+from benchmarks import decisions, engine, instruction_sets, networks, peers, side_by_side, texts, workload
 
 ROWS = 1_000
 HOLDS_AND_WORKS = """
@@ -151,3 +151,13 @@ def test_every_contender_decides_alike(name: str) -> None:
     assert np.array_equal(found[0], action)
     assert np.array_equal(found[1], control)
     assert np.bincount(action).tolist()[1] == decisions.MOST
+
+
+def test_every_way_to_put_texts_through_a_network_gives_the_same_scores(tmp_path: Path) -> None:
+    rows = texts.texts(200)
+    found = {name: score(rows) for name, score in texts.contenders(texts.bundle(tmp_path)).items()}
+
+    assert {scores.shape for scores in found.values()} == {(200, len(texts.TOPICS))}
+    assert np.ptp(found["engine"][:, 0]) > 0.01
+    for scores in found.values():
+        np.testing.assert_allclose(scores, found["engine"], atol=1e-6, rtol=0)

@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from torch import nn
 
 from batch_scoring.errors import ScoringError
+from batch_scoring.inference.inputs.transform import Transform
+from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.occlusion import Occlusion, usual_values
 from batch_scoring.inference.scorer import Scorer
 from batch_scoring_tests.networks import NUMERIC, Base, loaded, made, own_outputs, table, write
@@ -91,3 +95,28 @@ def test_another_column_than_a_score_is_refused(tmp_path: Path) -> None:
         ScoringError, match=r"prob_class_7 is not a score of the model; its scores are prediction_proba, "
     ):
         explained(tmp_path, made(Base), "prob_class_7")
+
+
+def test_a_transform_that_raises_for_many_rows_with_a_usual_value_explains_the_others() -> None:
+    def transform(rows: pa.RecordBatch, fitted: dict[str, Any]) -> dict[str, Any]:
+        if pc.any(pc.less(rows["closed"], rows["opened"])).as_py():
+            raise ValueError("closed before it was opened")
+        return {"open_for": pc.subtract(rows["closed"], rows["opened"])}
+
+    opened = np.arange(1_000)
+    rows = pa.table({"opened": opened, "closed": opened + 10 + opened % 7})
+    manifest = Manifest(
+        name="n",
+        version="v1",
+        task={"kind": "regression"},  # type: ignore[arg-type]
+        arguments={},
+        numeric=("open_for",),
+        categorical={},
+        engineered={"open_for": "int64"},
+        training={},
+        metrics={},
+        files={},
+    )
+    model = LoadedModel(manifest, "", nn.Identity(), transform=Transform.learn(transform, {}, rows))
+    reasons = Occlusion(Scorer(model, device="cpu"), rows, "prediction").reasons(rows, 1).to_pylist()
+    assert reasons[0] == reasons[999] == "" and reasons[495].startswith("opened 495 +")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from batch_scoring.errors import ScoringError
 from batch_scoring.inference.bundle import load_bundle
 from batch_scoring.inference.inputs.encoded import GRID, FailedRow
+from batch_scoring.inference.inputs.own_encoder import OwnEncoder
 from batch_scoring.inference.inputs.transform import whole
 from batch_scoring.inference.manifest import LoadedModel, Manifest
 from batch_scoring.inference.network.code import ModelCode
@@ -28,7 +29,7 @@ from batch_scoring.inference.scorer import (
     Scorer,
 )
 from batch_scoring.storage.folders.addresses import open_folder
-from batch_scoring_tests import transformed_bundles
+from batch_scoring_tests import text_models, transformed_bundles
 
 COLOURS = ("red", "green", "blue")
 POISON, LIMP = 666.0, 555.0
@@ -654,3 +655,36 @@ def test_rows_for_which_a_transform_raises_are_counted_over_the_whole_stream(tmp
     alone = scorer.score_batch(bad.slice(0, 3))
     assert len(alone.failed) == 3 and not len(alone.scores)
     assert scorer.score_batch(good.slice(0, 0)).scores.schema == first.scores.schema
+
+
+def test_images_beside_texts_are_decoded_few_at_a_time() -> None:
+    seen = []
+
+    def encode(rows: pa.RecordBatch, fitted: dict[str, Any]) -> dict[str, Any]:
+        seen.append(rows.num_rows)
+        return {"image": np.zeros((rows.num_rows, 1, 512, 512), np.float32)}
+
+    class Looking(text_models.Bag):
+        def forward(self, tokens: torch.Tensor, image: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            found = self.read(tokens, tokens != 0)
+            return self.last(torch.cat([found, image[:, 0, 0, :1]], dim=1))
+
+    batch = text_models.letters(300)
+    manifest = Manifest(
+        name="n",
+        version="v1",
+        task={"kind": "regression"},  # type: ignore[arg-type]
+        arguments={},
+        numeric=(),
+        categorical={},
+        text=text_models.text(),
+        training={},
+        metrics={},
+        files={},
+    )
+    encoder = OwnEncoder.learn(encode, {}, batch.slice(0, 64))
+    model = LoadedModel(manifest, "", Looking(1).eval(), tokenizer=text_models.tokenizer(), encode=encoder)
+    seen.clear()
+    found = list(Scorer(model, device="cpu").score([batch], helpers=0))
+    assert [scored.scores.num_rows for scored in found] == [300]
+    assert max(seen) * encoder.row_bytes <= 64 * 2**20

@@ -124,7 +124,7 @@ def test_the_contract_rejects_orders_of_the_future_and_nothing_else() -> None:
     rows = tickets(DAY, 4_000)
     verdict = validated(rows)
     found = {(reason.rule, reason.column) for reason in verdict.rejected.values()}
-    assert found == {("greater_than_or_equal_to(0)", "hours_since_order")}
+    assert found == {("greater_than_or_equal_to(0)", "days_since_order")}
     assert 0.001 < len(verdict.rejected) / len(rows) < 0.01
 
 
@@ -135,7 +135,7 @@ def test_the_contract_rejects_orders_of_the_future_and_nothing_else() -> None:
         ("channel", "fax", "isin(['email', 'app', 'chat'])"),
         ("tier", None, "not_nullable"),
         ("earlier_tickets", -1, "greater_than_or_equal_to(0)"),
-        ("hours_since_order", float("inf"), "is_finite"),
+        ("days_since_order", float("inf"), "is_finite"),
         ("body", None, "not_nullable"),
     ],
 )

@@ -19,7 +19,7 @@ from batch_scoring.inference.inputs import parameters
 from batch_scoring.inference.inputs.encoded import GRID
 from batch_scoring.inference.inputs.own_encoder import OwnEncoder, checked
 from batch_scoring.inference.inputs.ragged import widths
-from batch_scoring.inference.inputs.texts import read_tokenizer
+from batch_scoring.inference.inputs.texts import MOST_CHARACTERS, read_tokenizer
 from batch_scoring.inference.inputs.transform import whole
 from batch_scoring.inference.manifest import LoadedModel, Text
 
@@ -177,7 +177,7 @@ def _tokens(text: Text, tokenizer: bytes, rows: pa.Table) -> tuple[tuple[int, ..
     """The ids of each row's text, one text at a time."""
     reader = read_tokenizer(tokenizer, text.longest)
     columns = [texts(name, rows[name]).to_pylist() for name in text.columns]
-    joined = ("\n".join(part or "" for part in parts) for parts in zip(*columns, strict=True))
+    joined = ("\n".join(part or "" for part in parts)[:MOST_CHARACTERS] for parts in zip(*columns, strict=True))
     return tuple(tuple(reader.encode(whole).ids) or (text.unknown,) for whole in joined)
 
 

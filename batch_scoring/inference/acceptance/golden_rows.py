@@ -131,6 +131,7 @@ def compute(model: LoadedModel, golden: pa.Table, reference: pa.Table) -> Truth:
     if not np.isfinite(of_golden).all():
         raise UnsoundError(f"the network's outputs for the golden rows are not all finite{_missing(manifest, golden)}")
     own_encoders.check_rows_are_independent(model, golden)
+    own_encoders.check_two_threads(model, golden)
     check_rows_are_independent(model, golden)
     check_padding_is_not_read(model, golden)
     with _of("reference"):

@@ -31,7 +31,7 @@ def order(forward: Callable[..., Any], inputs: Collection[str], filled: Collecti
     except (TypeError, ValueError):  # a method without a signature, of a compiled module
         return TABULAR
     named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters) and not named:
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters) and not named and set(filled) <= set(TABULAR):
         return TABULAR
     required = [each.name for each in named if each.default is each.empty]
     taken = tuple(each.name for each in named if each.name in inputs)

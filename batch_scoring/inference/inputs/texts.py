@@ -3,6 +3,7 @@
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 BETWEEN = "\n"
 """What stands between the texts of two columns."""
 
-_AT_ONCE = 512
-"""Texts that are tokenized in one call: each gives an object of some kilobytes."""
+MOST_CHARACTERS = 1_000_000
+"""Characters that are read of a text: tokenizing it takes 60 times its memory, however few tokens are kept."""
+
+_AT_ONCE, _CHARACTERS_AT_ONCE = 512, 2**20
+"""Texts that are tokenized in one call, and their characters together, unless one alone has more."""
+
+_RANDOM = ("dropout", "alpha", "nbest_size")
+"""Settings with which a tokenizer cuts a text another way each time, as in training."""
 
 
 class Texts:
@@ -36,18 +43,27 @@ class Texts:
         """The widths that texts are padded to."""
         self._content = tokenizer
         self._lane = threading.local()
-        self._tokenizer()
+        added = self._tokenizer().num_special_tokens_to_add(is_pair=False)
+        if added >= text.longest:
+            raise UnsoundError(
+                f"longest is {text.longest}, and the tokenizer adds {added} special tokens to every text; expected more"
+            )
 
     def encode(self, batch: pa.RecordBatch) -> Ragged:
         """The ids of each row, at most `longest` and at least one: an empty text is one unknown token."""
         tokenizer = self._tokenizer()
         parts, lengths = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
-        for start in range(0, batch.num_rows, _AT_ONCE):
-            texts = joined(batch.slice(start, _AT_ONCE), self.text.columns).to_pylist()
+        for texts in self._texts(batch):
             ids = [found.ids or [self.text.unknown] for found in tokenizer.encode_batch_fast(texts)]
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
             parts.append(np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(lengths[-1].sum())))
         return Ragged(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+
+    def _texts(self, batch: pa.RecordBatch) -> Iterator[list[str]]:
+        """The rows' texts, as many as are tokenized in one call."""
+        for start in range(0, batch.num_rows, _AT_ONCE):
+            found = joined(batch.slice(start, _AT_ONCE), self.text.columns).to_pylist()
+            yield from _by_size([text[:MOST_CHARACTERS] for text in found])
 
     def _tokenizer(self) -> "tokenizers.Tokenizer":
         if not hasattr(self._lane, "tokenizer"):
@@ -71,9 +87,23 @@ def read_tokenizer(content: bytes, longest: int) -> "tokenizers.Tokenizer":
         found = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # of a Rust library: Exception itself
         raise UnsoundError(f"tokenizer.json is no tokenizer: {' '.join(str(error).split())[:200]}") from error
+    for name in _RANDOM:
+        if getattr(found.model, name, None) is not None:
+            setattr(found.model, name, None)
     found.no_padding()
     found.enable_truncation(longest)
     return found
+
+
+def _by_size(texts: list[str]) -> Iterator[list[str]]:
+    """Yield texts in pieces of `_CHARACTERS_AT_ONCE`."""
+    start = size = 0
+    for place, text in enumerate(texts):
+        if size and size + len(text) > _CHARACTERS_AT_ONCE:
+            yield texts[start:place]
+            start, size = place, 0
+        size += len(text)
+    yield texts[start:]
 
 
 def joined(rows: pa.RecordBatch | pa.Table, columns: tuple[str, ...]) -> pa.Array | pa.ChunkedArray:

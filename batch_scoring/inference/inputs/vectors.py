@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_scoring.inference.inputs.encoded import FailedRow
+from batch_scoring.inference.inputs.tabular import numbers
 
 
 class Vectors:
@@ -51,7 +52,4 @@ def is_list(kind: pa.DataType) -> bool:
 
 def _flat(column: pa.Array) -> np.ndarray:
     """The numbers of all lists; NaN where one is missing."""
-    values = column.flatten()
-    if values.null_count:
-        values = pc.fill_null(values.cast(pa.float64()), float("nan"))
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float32)
+    return np.asarray(numbers(column.flatten()), np.float32)

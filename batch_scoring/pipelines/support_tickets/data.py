@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
         pa.field("channel", pa.string(), nullable=False),
         pa.field("tier", pa.string(), nullable=False),
         pa.field("earlier_tickets", pa.int64(), nullable=False),
-        pa.field("hours_since_order", pa.float64()),
+        pa.field("days_since_order", pa.float64()),
         pa.field("subject", pa.string()),
         pa.field("body", pa.string(), nullable=False),
         pa.field("topic", pa.string(), nullable=False),
@@ -126,7 +126,7 @@ def _ticket(day: date, number: int) -> dict[str, object]:
         "channel": channel,
         "tier": _weighted(random, _TIERS),
         "earlier_tickets": int(random.expovariate(1 / 1.4)),
-        "hours_since_order": _hours_since_order(random, topic),
+        "days_since_order": _days_since_order(random, topic),
         "subject": subject,
         "body": body,
         "topic": random.choice(TOPICS[:-1]) if random.random() < _WRONG_LABEL else topic,
@@ -143,12 +143,12 @@ def _weighted(random: Random, weights: dict[str, int]) -> str:
     return random.choices([*weights], [*weights.values()])[0]
 
 
-def _hours_since_order(random: Random, topic: Topic) -> float | None:
+def _days_since_order(random: Random, topic: Topic) -> float | None:
     if random.random() < _NEVER_ORDERED.get(topic, 0.02):
         return None
     if random.random() < _CLOCK_AHEAD:
-        return -round(random.random() * 2, 1)
-    return round(24 * _DAYS_SINCE_ORDER[topic] * random.lognormvariate(0, 0.7), 1)
+        return -round(random.uniform(0.1, 1), 1)
+    return round(_DAYS_SINCE_ORDER[topic] * random.lognormvariate(0, 0.7), 1)
 
 
 def _product(random: Random, language: Language) -> dict[str, str]:

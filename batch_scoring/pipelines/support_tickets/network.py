@@ -47,7 +47,7 @@ class TicketNet(nn.Module):
 
         Args:
             tokens: int64[rows, width]; 0 is padding, and every row has at least one other token.
-            numeric: float32[rows, n], counts and hours; NaN is a missing value.
+            numeric: float32[rows, n], counts and days; NaN is a missing value.
             categorical: int64[rows, c]; 0 is an unknown value.
 
         Returns:
@@ -62,5 +62,5 @@ class TicketNet(nn.Module):
 
     @staticmethod
     def _logarithms(numeric: torch.Tensor) -> torch.Tensor:
-        """Logarithms of counts and hours, of which a few are large."""
+        """Logarithms of counts and days, of which a few are large."""
         return numeric.clamp(min=0).log1p()

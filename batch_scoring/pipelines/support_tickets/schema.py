@@ -10,6 +10,6 @@ class Tickets(DataFrameModel):
     channel: str = Field(isin=["email", "app", "chat"], description="where the customer wrote it")
     tier: str = Field(isin=["basic", "plus", "gold"], description="the customer's, on that day")
     earlier_tickets: int = Field(ge=0, le=10_000, description="of the customer, in the last year")
-    hours_since_order: float = Field(ge=0, nullable=True, description="since the last order; null: never ordered")
+    days_since_order: float = Field(ge=0, nullable=True, description="null: never ordered")
     subject: str = Field(nullable=True, description="null: a chat has none")
     body: str = Field(description="as written, in whatever language; may be empty")

@@ -52,6 +52,7 @@ def test_the_inputs_of_parameters(
         ("tokens, mask", TEXT, ["tokens"], r"forward\(tokens, mask\) of the network: nothing fills mask; the model's"),
         ("numeric", TABULAR, ["numeric", "categorical"], "does not take categorical"),
         ("x", TEXT, ["numeric", "tokens"], "nothing fills x"),
+        ("*inputs", TEXT, ["tokens"], "does not take tokens"),
         ("scale=1.0, tokens=None", TEXT, ["tokens"], "parameters with a default stand before"),
         ("", TABULAR, ["numeric"], "does not take numeric"),
     ],

@@ -54,6 +54,35 @@ def test_a_long_text_is_cut_with_its_special_tokens_kept() -> None:
     assert empty == [first, last]
 
 
+def test_texts_are_tokenized_few_at_a_time_if_they_are_long() -> None:
+    """A text's tokens take 60 times its memory until they are cut."""
+    long = "cat " * 100_000
+    cells = ["mat " * 2_000_000, *[long] * 6, "", *["dog"] * 600]
+    batch = pa.RecordBatch.from_pydict({"title": cells, "body": [""] * len(cells)})
+    texts = Texts(text(), tokenizer())
+    sizes = [sum(map(len, piece)) for piece in texts._texts(batch)]
+    assert max(sizes) <= 2**20 and sum(sizes) == 1_000_000 + 6 * 400_001 + 1 + 600 * 4
+    assert ids(texts, batch) == [own("mat " * 100, ""), *[own("cat " * 100, "")] * 6, [1], *[own("dog", "")] * 600]
+
+
+def test_a_tokenizer_that_cuts_at_random_in_training_does_not_in_scoring() -> None:
+    library = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"[PAD]": 0, "[UNK]": 1, "c": 2, "a": 3, "ca": 4}, [("c", "a")])
+    )
+    library.model.dropout = 0.5
+    batch = pa.RecordBatch.from_pydict({"title": ["cacaca"] * 50, "body": [""] * 50})
+    assert ids(Texts(text(columns=("title",)), library.to_str().encode()), batch) == [[4, 4, 4]] * 50
+
+
+def test_special_tokens_have_to_leave_room_for_a_text() -> None:
+    library = tokenizers.Tokenizer.from_str(tokenizer().decode())
+    library.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[UNK] $A [UNK]", special_tokens=[("[UNK]", 1)]
+    )
+    with pytest.raises(UnsoundError, match="longest is 2, and the tokenizer adds 2 special tokens to every text"):
+        Texts(text(longest=2), library.to_str().encode())
+
+
 def test_what_the_file_says_about_padding_and_cutting_is_ignored() -> None:
     library = tokenizers.Tokenizer.from_str(tokenizer().decode())
     library.enable_padding(length=100)

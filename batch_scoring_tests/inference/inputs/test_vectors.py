@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_scoring.inference.inputs.vectors import Vectors
@@ -18,6 +18,7 @@ def encoded(vectors: Vectors, batch: pa.RecordBatch) -> tuple[np.ndarray, dict[i
     return found, {row.position: f"{row.rule}: {row.detail}" for row in failed}
 
 
+@settings(deadline=None)
 @given(rows=ROWS, kind=st.sampled_from([pa.list_(pa.float32()), pa.list_(pa.float64()), pa.large_list(pa.float32())]))
 def test_every_row_is_its_list_or_nan(rows: list[list[float | None] | None], kind: pa.DataType) -> None:
     found, failed = encoded(Vectors({"e": 3}), pa.RecordBatch.from_pydict({"e": pa.array(rows, kind)}))
@@ -45,3 +46,12 @@ def test_a_number_beyond_float32_names_its_row(number: float) -> None:
     batch = pa.RecordBatch.from_pydict({"e": [[1.0, 2.0], [1.0, number]]})
     _, failed = encoded(Vectors({"e": 2}), batch)
     assert failed == {1: "input_is_finite: e has a number beyond float32"}
+
+
+@pytest.mark.parametrize("beside", [0, None])
+def test_large_integers_are_rounded_once_whatever_is_missing_beside_them(beside: int | None) -> None:
+    large = 2**60 + 2**36 + 1  # rounded to float64 first, it would be another float32
+    batch = pa.RecordBatch.from_pydict({"a": pa.array([[large, 1], [1, beside]], pa.list_(pa.int64()))})
+    found = np.zeros((64, 2), np.float32)
+    assert not Vectors({"a": 2}).encode(batch, found)
+    assert found[0].tolist() == [np.float32(np.int64(large)), 1.0] == [2.0**60 + 2.0**37, 1.0]

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from batch_scoring.errors import ScoringError, UnsoundError
 from batch_scoring.inference.acceptance.functions.transforms import DAY
+from batch_scoring.inference.acceptance.functions.two_threads import interrupted
 from batch_scoring.inference.acceptance.row_independence import Trial
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.own_encoder import NAME, Function, OwnEncoder
@@ -53,6 +54,27 @@ def check_rows_are_independent(model: LoadedModel, golden: pa.Table) -> None:
                     f"golden row {int(trial.order[differs[0]])}) depends on the rows beside it, or on chance. Use what "
                     "fit() has learned in place of statistics of the batch"
                 )
+
+
+def check_two_threads(model: LoadedModel, golden: pa.Table) -> None:
+    """Encode the golden rows while another thread encodes others.
+
+    Raises:
+        UnsoundError: the function gives other values then.
+    """
+    encoder = model.encode
+    if not isinstance(encoder, OwnEncoder):
+        return
+    rows = encoder.input(whole(golden))
+    others = rows.take(pa.array(np.arange(rows.num_rows)[::-1].copy()))
+    expected = _arrays(encoder, rows)
+    found = interrupted(encoder.function, lambda: _arrays(encoder, rows), lambda: _arrays(encoder, others))
+    for name, values in expected.items():
+        if not np.array_equal(found[name], values, equal_nan=values.dtype.kind == "f"):
+            raise UnsoundError(
+                f"{NAME} gives other values of {name} while another thread calls it: it keeps values in its module, or "
+                "in what fit has learned, while it computes others. Make arrays anew in each call"
+            )
 
 
 def _arrays(encoder: OwnEncoder, rows: pa.RecordBatch) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from batch_scoring.config.validation.spec_validation import RESERVED
 from batch_scoring.errors import ContractError, ScoringError, UnsoundError
 from batch_scoring.inference.acceptance import agreement
 from batch_scoring.inference.acceptance.functions import other_process
+from batch_scoring.inference.acceptance.functions.two_threads import interrupted
 from batch_scoring.inference.heads.tolerance import Tolerance
 from batch_scoring.inference.inputs.fitted import Fitted
 from batch_scoring.inference.inputs.transform import NAME, Transform, plain, whole
@@ -53,6 +54,10 @@ _OTHERS = (
     "(and leave matrix products to the network: they round by the number of rows)"
 )
 _PROCESS = "it takes Python's hash() of a text, which is another one in every process; hashlib gives the same"
+_THREADS = (
+    "it keeps values in its module, or in what fit has learned, while it computes others, and several threads call it "
+    "at once. Make arrays and frames anew in each call"
+)
 _CLOCK = "it reads the clock, so that a day has other scores whenever it is run again. Have the time as a column"
 
 
@@ -105,6 +110,7 @@ def engineer(code: ModelCode, state: Fitted, golden: pa.Table, reference: pa.Tab
     except (ScoringError, ContractError) as error:
         raise UnsoundError(f"reference: {error}") from error
     check_rows_are_independent(transform, golden, reference)
+    check_two_threads(transform, golden)
     check_other_process(transform, golden)
     return Engineered(made, with_features, transform.gives)
 
@@ -140,6 +146,23 @@ def check_rows_are_independent(transform: MakesFeatures, golden: pa.Table, refer
             )
         for name in expected.schema.names:
             _check_column(name, expected.column(name).take(pa.array(trial.order)), found.column(name), trial, golden)
+
+
+def check_two_threads(transform: Transform, golden: pa.Table) -> None:
+    """Check the function on the golden rows while another thread calls it for others.
+
+    Raises:
+        UnsoundError: it gives other values then.
+    """
+    rows = whole(golden.select(transform.reads.names)).cast(transform.reads)
+    trial = Trial("while another thread calls it", np.arange(rows.num_rows), _THREADS)
+    others = rows.take(pa.array(trial.order[::-1].copy()))
+    expected = _run(transform, rows, "taken together")
+    found = interrupted(
+        transform.function, lambda: _run(transform, rows, trial.what), lambda: _run(transform, others, trial.what)
+    )
+    for name in expected.schema.names:
+        _check_column(name, expected.column(name), found.column(name), trial, golden)
 
 
 def check_other_process(transform: Transform, golden: pa.Table) -> None:
