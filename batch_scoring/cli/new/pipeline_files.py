@@ -287,7 +287,6 @@ def _outline(weights: Weights) -> Iterator[str]:
         yield f"{name[:_NAME_SHOWN]:{width}}  {shape}"
     if (more := len(names) - _WEIGHTS_SHOWN) > 0:
         yield f"and {more} more"
-    yield ""
     notes = {
         "in the file's entry": weights.entry,
         "also in": some(weights.others),
@@ -295,9 +294,10 @@ def _outline(weights: Weights) -> Iterator[str]:
         "not of the network": some(weights.left_out),
         "built with": json.dumps(dict(weights.arguments)) if weights.arguments else "",
     }
-    for name, value in notes.items():
-        if value:
-            yield from textwrap.wrap(f"{name}: {one_line(value)}", YAML_WIDTH, subsequent_indent="    ")
+    said = [f"{name}: {one_line(value)}" for name, value in notes.items() if value]
+    yield from ("",) * bool(said)
+    for note in said:
+        yield from textwrap.wrap(note, YAML_WIDTH, subsequent_indent="    ")
 
 
 def _annotation(value: object) -> str:

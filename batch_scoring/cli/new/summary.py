@@ -13,6 +13,7 @@ from batch_scoring.runtime.printable import one_line, shell_word
 
 _NAMES_SHOWN = 5
 _NO_NAME = "a column"
+_OWN_END = "  add --outputs probabilities if the network ends in a sigmoid or softmax of its own\n"
 _OF_ONE_LOGIT = 2
 """Number of classes that one logit tells apart."""
 
@@ -84,7 +85,7 @@ def next_with_weights(
         f"- put the class of your network into {pipeline.folder}/network.py, in place of Network\n"
         f"{order}"
         f"- batch-scoring checkpoint --pipeline {pipeline.name} \\\n    {options}\n"
-        f"{_hints(weights)}"
+        f"{_hints(roles.label, weights)}"
         f"- batch-scoring backfill {pipeline.name} {days[0]} {days[-1]}\n"
     )
 
@@ -117,12 +118,12 @@ def _task(label: Label | None, weights: Weights | None) -> str:
     return f"--classes {' '.join(map(shell_word, label.classes))}{' --logits 1' * is_one}"
 
 
-def _hints(weights: Weights | None) -> str:
+def _hints(label: Label | None, weights: Weights | None) -> str:
     """Say what no file tells."""
     known, unknown = "leave out of --arguments what the class", """add --arguments '{"NAME": VALUE}' if the class"""
     return (
         f"  {f'{known} does not take' if weights and weights.arguments else f'{unknown} takes any'}\n"
-        "  add --outputs probabilities if the network ends in a sigmoid or softmax of its own\n"
+        f"{'' if label and not label.classes else _OWN_END}"
         "  add --expected FILE with scores of your own code, and they are compared: docs/guides/models.md\n"
     )
 

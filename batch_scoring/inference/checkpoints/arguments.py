@@ -6,7 +6,9 @@ message of the refusal offers them.
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
+from keyword import iskeyword
 from typing import Any
 
 from batch_scoring.errors import UnsoundError
@@ -17,6 +19,9 @@ DIMENSIONS = ("input_dim", "hidden_dim", "output_dim")
 
 ENTRIES = ("hyper_parameters", "hparams", "model_args", "arguments", "args", "kwargs", "model_config", "config")
 """Entries under which training code keeps what it built the network with; the first is Lightning's."""
+
+_MOST_SIZES = 1_000
+"""Items of a list that is an argument."""
 
 
 def find(content: object, network_class: Callable[..., object], given: dict[str, Any] | None) -> dict[str, Any]:
@@ -57,9 +62,20 @@ def offered(content: Mapping[Any, Any]) -> dict[str, Any]:
         return {name: content[name] for name in DIMENSIONS}
     for entry in ENTRIES:
         if isinstance(held := content.get(entry), dict):
-            named = {name: value for name, value in held.items() if isinstance(name, str) and name.isidentifier()}
-            return {name: value for name, value in named.items() if _is_short(value) or _is_short_list(value)}
+            named = {name: value for name, value in held.items() if isinstance(name, str) and _is_argument(name)}
+            return {name: value for name, value in named.items() if _is_json(value)}
     return {}
+
+
+def _is_argument(name: str) -> bool:
+    return name.isidentifier() and not iskeyword(name) and name != "self"
+
+
+def _is_json(value: object) -> bool:
+    """Whether a value is a short one, or a list of them such as the sizes of vocabularies; JSON has no NaN."""
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_SIZES and all(map(_is_json, value))
+    return _is_short(value) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _whole(name: str, value: object) -> int:

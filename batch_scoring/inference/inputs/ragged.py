@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 STEP, FINE = 8, 64
-"""Widths are multiples of `STEP` up to `FINE`, where a step is a large share of a text: with multiples of 16, tickets of
-34 tokens took 10 % longer, and subject lines of 8 tokens twice as long."""
+"""Widths are multiples of `STEP` up to `FINE`, where a step is a large share of a text: with multiples of 16, tickets
+of 34 tokens took 10 % longer, and subject lines of 8 tokens twice as long."""
 
 
 @dataclass(frozen=True)

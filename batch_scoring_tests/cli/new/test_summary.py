@@ -83,7 +83,9 @@ def test_the_task_follows_from_the_label_and_the_last_weights(
     tiny: TinyProject, sampled: Read, label: str, said: str
 ) -> None:
     roles = tell(sampled(customers(400)), None, label, None)
-    assert f" {said} \\\n" in summary.next_with_weights(tiny.pipeline, roles, WEIGHTS, None, DAYS)
+    text = summary.next_with_weights(tiny.pipeline, roles, WEIGHTS, None, DAYS)
+    assert f" {said} \\\n" in text
+    assert ("add --outputs probabilities" in text) == (label == "Churn")
 
 
 def test_what_no_file_tells_is_asked_for(tiny: TinyProject, sampled: Read) -> None:

@@ -83,7 +83,13 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"hidden_dims": [8, 4], "lr": 0.1},
         True,
     ),
+    "with what no call or JSON can have": (
+        {"hparams": {"lambda": 1, "self": 2, "depth": 3, "nan": float("nan"), "deep": [[1], [float("inf")]]}},
+        {"depth": 3},
+        True,
+    ),
     "in a config": ({"config": {"hidden": 8}}, {"hidden": 8}, True),
+    "of many columns": ({"config": {"sizes": [(3, 2)] * 90}}, {"sizes": [(3, 2)] * 90}, True),
 }
 
 
