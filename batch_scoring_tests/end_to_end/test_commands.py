@@ -155,7 +155,7 @@ def test_the_instance_of_the_working_directory_is_used_where_a_dagster_yaml_stan
             "backfill flight_delay 2013-07-01",
             "last (or --stale, --failed); for one day: batch-scoring backfill flight_delay 2013-07-01 2013-07-01",
         ),
-        ("forecast", "no command 'forecast'; known commands: backfill, score"),
+        ("forecast", "no command 'forecast'; known commands: new, backfill, score"),
         ("", "Usage: batch-scoring [OPTIONS] COMMAND [ARGS]..."),
     ],
 )

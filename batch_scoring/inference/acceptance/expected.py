@@ -124,6 +124,11 @@ def columns_of(values: np.ndarray, head: Head, outputs: Sequence[str]) -> dict[s
         named = [scores, *([scores[1:]] if head.is_exclusive and len(scores) == 2 else []), outputs]
     for names in named:
         if len(names) == table.shape[1]:
+            if names is outputs and len(named) > 1 and head.is_exclusive and head.gives == "logits" and len(names) > 1:
+                raise UnsoundError(
+                    "expected are probabilities of all classes, of which the model writes the likeliest alone; give "
+                    f"the network's logits, or a table with the key and {', '.join(head.expected_columns)}"
+                )
             return dict(zip(names, table.T, strict=True))
     raise UnsoundError(
         f"expected has the shape {values.shape}; the network has {len(outputs)} output{'s'[: len(outputs) != 1]} a row"

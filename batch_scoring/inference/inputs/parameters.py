@@ -37,10 +37,18 @@ def order(forward: Callable[..., Any], inputs: Collection[str], filled: Collecti
     taken = tuple(each.name for each in named if each.name in inputs)
     if set(required) <= set(taken) and set(filled) <= set(taken) and _is_beginning(taken, named):
         return taken
+    only = next(iter(filled)) if len(filled) == 1 and not taken else ""
+    if only and len(required) == 1:  # forward(x, mask=None): what is optional is no input
+        return (only,)
     if len(named) >= len(TABULAR) >= len(required) and set(inputs) == set(TABULAR):
         return TABULAR
-    if not taken and len(required) <= 1 <= len(named) and len(filled) == 1:
-        return tuple(filled)
+    if only and not required and named:
+        return (only,)
+    if by_name := [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]:
+        raise UnsoundError(
+            f"forward of the network takes {', '.join(by_name)} by keyword only; inputs are passed by position, as "
+            "hooks expect them: leave the * out"
+        )
     raise UnsoundError(_refusal([each.name for each in named], required, inputs, filled))
 
 

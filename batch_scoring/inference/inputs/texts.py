@@ -91,7 +91,7 @@ def read_tokenizer(content: bytes, longest: int) -> "tokenizers.Tokenizer":
         if getattr(found.model, name, None) is not None:
             setattr(found.model, name, None)
     found.no_padding()
-    found.enable_truncation(longest)
+    found.enable_truncation(longest, direction=(found.truncation or {}).get("direction", "right"))
     return found
 
 

@@ -34,6 +34,8 @@ def forward_of(signature: str) -> Callable[..., Any]:
         ("x", TABULAR, ["numeric"], ("numeric",)),
         ("x", TABULAR, ["categorical"], ("categorical",)),
         ("x, mask=None", TEXT, ["tokens"], ("tokens",)),
+        ("x, mask=None", TABULAR, ["numeric"], ("numeric",)),
+        ("x, c=None", TABULAR, ["numeric", "categorical"], TABULAR),
         ("tokens, numeric", TEXT, ["numeric", "tokens"], ("tokens", "numeric")),
         ("tokens", TEXT, ["tokens"], ("tokens",)),
         ("input_ids", TEXT, ["tokens"], ("tokens",)),
@@ -55,6 +57,7 @@ def test_the_inputs_of_parameters(
         ("*inputs", TEXT, ["tokens"], "does not take tokens"),
         ("scale=1.0, tokens=None", TEXT, ["tokens"], "parameters with a default stand before"),
         ("", TABULAR, ["numeric"], "does not take numeric"),
+        ("*, tokens", TEXT, ["tokens"], r"takes tokens by keyword only; .+: leave the \* out"),
     ],
 )
 def test_what_cannot_be_filled_is_said(

@@ -359,8 +359,8 @@ REFUSED = {
         "@pa.check('x', groupby='c')\ndef grouped(cls, groups):\n    return groups['red'] > 0",
         "a check of x groups rows; expected checks on the elements of one column",
     ),
-    "unsigned integers": ("z: pa.UInt8", "z is uint8; expected int, float, str, bool or datetime"),
-    "complex numbers": ("z: complex", "z is complex128; expected int, float, str, bool or datetime"),
+    "unsigned integers": ("z: pa.UInt8", "z is uint8; expected int, float, str, bool, datetime, list"),
+    "complex numbers": ("z: complex", "z is complex128; expected int, float, str, bool, datetime, list"),
 }
 
 

@@ -33,7 +33,7 @@ from batch_scoring_tests.tiny import TinyProject
 
 VILLAIN = "</script><script>alert(1)</script>"
 
-CHECKS = 18
+CHECKS = 19
 
 
 @pytest.fixture(scope="module")
