@@ -93,7 +93,7 @@ def truth(folder: Path, day: str) -> tuple[dict[str, float], list[int]]:
 
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_is_typed_and_its_scores_are_those_of_the_network(on_disk: Path) -> None:
-    tutorial = Tutorial(on_disk / "project")
+    tutorial = Tutorial(on_disk / "tutorial")
     before = tutorial.files()
     *steps, (language, removal, _) = blocks()
     for step, text, shown in steps:

@@ -25,6 +25,9 @@ WEIGHTS = Weights(
 )
 DAYS = [f"2024-01-{number:02d}" for number in range(1, 29)]
 
+HELP = ["-h", "--help"]
+"""As the command line has them: a command keeps the names that it is first asked for."""
+
 
 def test_what_is_found_is_said_line_by_line(sampled: Read) -> None:
     rows = [row | {"note": f"text {number}\u2028"} for number, row in enumerate(customers(400))]
@@ -48,7 +51,7 @@ def test_the_commands_of_the_next_steps_are_complete(tiny: TinyProject, days: li
         name, *arguments = shlex.split(command.replace("FIRST", DAYS[0]).replace("LAST", DAYS[-1]))
         entry = subcommands._batch_scoring.get_command(None, name)  # type: ignore[arg-type]
         assert entry is not None
-        entry.make_context(name, arguments)
+        entry.make_context(name, arguments, help_option_names=HELP)
     assert f"python -m batch_scoring.pipelines.{tiny.name}.train" in text
 
 
@@ -68,7 +71,7 @@ def test_the_command_for_weights_names_all_classes_and_is_quoted(
     assert "--logits" not in words
     command = subcommands._batch_scoring.get_command(None, words[0])  # type: ignore[arg-type]
     assert command is not None
-    command.make_context(words[0], words[1:])
+    command.make_context(words[0], words[1:], help_option_names=HELP)
     at = words.index("--classes")
     assert words[at + 1 : at + 5] == [
         "Bank transfer (automatic)",

@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from batch_scoring.errors import TakenError
 from batch_scoring.storage.folders import staged_files
 from batch_scoring.storage.folders.local import LocalFolder
 from batch_scoring_tests.reliability.processes import site_of
-from batch_scoring_tests.scored_files import BAD, SERVER, dawdle, put, read, score, score_elsewhere, tree, wait_until
+from batch_scoring_tests.scored_files import BAD, SERVER, put, read, score, score_elsewhere, tree, wait_until
 from batch_scoring_tests.tiny import TinyProject
 
 
@@ -35,8 +34,9 @@ def test_an_output_is_replaced_only_with_overwrite_and_leaves_no_old_quarantine(
 
 def test_an_output_that_comes_while_another_is_scored_stands(tiny: TinyProject, tmp_path: Path) -> None:
     source, target = put(tmp_path / "a.csv", BAD), tmp_path / "out.parquet"
-    dawdle(tiny, 0.3)
-    threading.Timer(0.2, target.write_bytes, [b"somebody else's"]).start()
+    network = (tiny.folder / "network.py").read_text()
+    writes = f'        from pathlib import Path\n        Path({str(target)!r}).write_bytes(b"somebody else\'s")\n'
+    tiny.write_code(network=network.replace("        result =", f"{writes}        result ="))
     code, out, err = score(tiny, source, target)
     assert (code, out) == (2, "") and "was written by another process meanwhile" in err
     assert target.read_bytes() == b"somebody else's" and not (tmp_path / "out.quarantine.parquet").exists()
