@@ -113,7 +113,10 @@ class Transform:
         parts = [self._as_known(part) if typed else part for part in made]
         if not parts:
             return pa.RecordBatch.from_pylist([], schema=self.gives), broken
-        return (parts[0] if len(parts) == 1 else pa.concat_batches(parts)), broken
+        try:
+            return (parts[0] if len(parts) == 1 else pa.concat_batches(parts)), broken
+        except pa.ArrowInvalid as error:  # they are apart because of a row that raises
+            raise ScoringError(f"{NAME} returned other columns or types for some rows: {_summary(error)}") from error
 
     def _halved(self, rows: pa.RecordBatch, start: int, broken: list[BrokenRow]) -> Iterator[pa.RecordBatch]:
         if not rows.num_rows:
