@@ -46,7 +46,7 @@ def train(texts: Sequence[str], size: int) -> bytes:
     try:
         from tokenizers import trainers
     except ImportError as error:
-        raise UnsoundError("texts need the package tokenizers: pip install 'batch_scoring[text]'") from error
+        raise UnsoundError("texts need the package tokenizers: pip install -c constraints.txt -e '.[text]'") from error
     found = _pieces({})
     counts = Counter(letter for text in texts for letter in found.normalizer.normalize_str(text) if letter.strip())
     letters = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: size // _LETTERS])

@@ -82,7 +82,7 @@ def read_tokenizer(content: bytes, longest: int) -> "tokenizers.Tokenizer":
     try:
         import tokenizers
     except ImportError as error:
-        raise UnsoundError("texts need the package tokenizers: pip install 'batch_scoring[text]'") from error
+        raise UnsoundError("texts need the package tokenizers: pip install -c constraints.txt -e '.[text]'") from error
     try:
         found = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # of a Rust library: Exception itself
